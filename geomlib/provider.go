@@ -1,0 +1,70 @@
+// Package geomlib is libgeom(3) for Go: providers (disks, partitions, files),
+// their last-sector metadata, exclusive locks, and the GEOM tree.
+package geomlib
+
+import "errors"
+
+// Provider is one disk, partition or regular file, opened.
+//
+// Offsets and lengths are bytes and multiples of SectorSize, within
+// [0, MediaSize]. ReadAt and WriteAt transfer all of p or return an error. All
+// methods but Close may be called by many goroutines at once; a write is
+// on stable storage only after a Flush that began after the write returned.
+type Provider interface {
+	// Name is the provider's name in GEOM without /dev/ ("ada4"), or the
+	// cleaned path of a regular file or of a Linux device.
+	Name() string
+	// MediaSize is the size in bytes. It does not change while open.
+	MediaSize() int64
+	// SectorSize is the size in bytes of the unit that is written atomically.
+	SectorSize() int
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64) (int, error)
+	// Flush puts every write that returned before the call on stable storage.
+	// ErrNotSupported means that the device has no volatile cache.
+	Flush() error
+	// Delete tells the device that a range is no longer needed (TRIM, hole
+	// punch). What the range reads as afterwards is undefined unless the
+	// provider is also a HoleFinder that reports it as a hole.
+	// ErrNotSupported when the device cannot.
+	Delete(off, length int64) error
+	Close() error
+}
+
+// HoleFinder is implemented by providers that can tell, without reading, which
+// ranges read as zeros: regular files on file systems whose holes are trusted.
+type HoleFinder interface {
+	// NextData returns the first range [start, end) at or after off and before
+	// limit that may hold anything but zeros. start == limit when there is
+	// none. Everything in [off, start) reads as zeros.
+	NextData(off, limit int64) (start, end int64, err error)
+}
+
+// CachedReader is implemented by providers that can read what needs no wait.
+type CachedReader interface {
+	// ReadCached fills p from off if that needs no device I/O, and reports
+	// whether it did. It never blocks on a device.
+	ReadCached(p []byte, off int64) bool
+}
+
+// BufferedWriter is implemented by providers whose WriteAt normally copies into
+// a cache and returns (regular files), so that callers need no worker for it.
+type BufferedWriter interface {
+	WritesAreBuffered() bool
+}
+
+// Zeroer is implemented by providers that can make a range read as zeros
+// without being sent the zeros. The effect is durable after Flush.
+type Zeroer interface {
+	// WriteZeroes returns ErrNotSupported when the medium cannot do it.
+	WriteZeroes(off, length int64) error
+}
+
+var (
+	// ErrNotSupported is what a device answers that has no such operation.
+	ErrNotSupported = errors.New("operation not supported by device")
+	// ErrLocked means that another process holds the provider or the volume.
+	ErrLocked = errors.New("in use by another process")
+	// ErrNoMetadata means that the last sector holds no VIRSTOR metadata.
+	ErrNoMetadata = errors.New("no GEOM::VIRSTOR metadata in the last sector")
+)
