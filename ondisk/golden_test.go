@@ -234,15 +234,19 @@ func TestKernelsWrittenVolumeDecodes(t *testing.T) {
 		if got != want[i] {
 			t.Errorf("component %d: %+v, want %+v", i, got, want[i])
 		}
-		img := writtenImage(t, i)
+		img := writtenImage(t, i, g.sizes[i]+1)
+		if int64(len(img)) != g.sizes[i] {
+			t.Fatalf("component %d: its image has %d bytes, want %d", i, len(img), g.sizes[i])
+		}
 		if !bytes.Equal(img[len(img)-g.sector:][:len(raw)], raw) {
 			t.Errorf("component %d: its image ends in another sector", i)
 		}
 	}
 }
 
-// writtenImage is a component of the volume that FreeBSD's kernel wrote.
-func writtenImage(t testing.TB, i int) []byte {
+// writtenImage is the first size bytes of a component of the volume that
+// FreeBSD's kernel wrote.
+func writtenImage(t testing.TB, i int, size int64) []byte {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("../tests/testdata/golden/written-%d.img.gz", i))
 	if err != nil {
@@ -253,7 +257,7 @@ func writtenImage(t testing.TB, i int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := io.ReadAll(z)
+	img, err := io.ReadAll(io.LimitReader(z, size))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +269,7 @@ func TestKernelsMapIsDenseAndLeadsToTheData(t *testing.T) {
 	var images [3][]byte
 	var md [3]ondisk.Metadata
 	for i := range images {
-		images[i] = writtenImage(t, i)
+		images[i] = writtenImage(t, i, g.sizes[i])
 		var err error
 		if md[i], err = ondisk.DecodeMetadata(g.records[i]); err != nil {
 			t.Fatal(err)
@@ -328,7 +332,7 @@ func TestKernelsMapReadsTheSameInBothByteOrders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	little := writtenImage(t, 0)[:m.MapBytes()]
+	little := writtenImage(t, 0, m.MapBytes())
 	big := make([]byte, len(little))
 	for i := 0; i < len(little); i += ondisk.EntrySize {
 		l, b := little[i:], big[i:]
