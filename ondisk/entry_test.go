@@ -46,6 +46,7 @@ func TestDetectOrderAsksTheFirstAllocatedEntry(t *testing.T) {
 		{"big", [][]byte{free, big}, ondisk.BigEndian},
 		{"contradictory", [][]byte{big, little}, ondisk.BigEndian},
 		{"ambiguous first", [][]byte{both, little}, ondisk.LittleEndian},
+		{"ambiguous, then big", [][]byte{both, big}, ondisk.BigEndian},
 		{"half an entry", [][]byte{free, little[:4]}, ondisk.OrderUnknown},
 	}
 	for _, tt := range tests {
