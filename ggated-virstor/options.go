@@ -62,7 +62,7 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
-	f.StringVar(&o.control, "control", control.DefaultPath, "control socket `PATH`")
+	f.StringVar(&o.control, "control", control.DefaultSocket, "control socket `PATH`")
 	f.StringVar(&o.runDir, "run-dir", geomlib.DefaultRunDir(), "`DIR` of the locks by volume id")
 	f.BoolVar(&o.syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
 	f.BoolVar(&o.debug, "debug", false, "log more")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -42,10 +41,10 @@ func run(ctx context.Context, o options) error {
 		daemon.Direct{LockDir: o.runDir},
 		[]daemon.Publisher{&daemon.NBD{Server: server, URIs: uris}},
 		log)
-	n := d.Serve(o.providers)
+	n := d.ServeAll(o.providers)
 	if n == 0 && len(o.providers) > 0 {
 		return errors.Join(errors.New("no volume on the given providers can be served"),
-			d.Close(), ctl.Close(), os.Remove(o.control), closeAll(listeners))
+			d.Close(), ctl.Close(), closeAll(listeners))
 	}
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
@@ -68,7 +67,7 @@ func run(ctx context.Context, o options) error {
 	}
 	err = errors.Join(err, d.Close())
 	wg.Wait()
-	return errors.Join(err, os.Remove(o.control))
+	return err
 }
 
 // openNBD makes the NBD server and its listeners.

@@ -21,8 +21,9 @@ import (
 
 // Opener opens what needs privilege. A supervisor may stand behind it.
 type Opener interface {
-	// Open opens a provider with its exclusive lock.
-	Open(name string, readOnly bool) (geomlib.Provider, error)
+	// Open opens a provider with its exclusive lock. sectorSize is that of a
+	// regular file, in bytes; 0 finds out.
+	Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error)
 	// LockVolume keeps other processes from serving the volume.
 	LockVolume(id uint32) (io.Closer, error)
 }
@@ -57,6 +58,9 @@ type Daemon struct {
 	publish []Publisher
 	log     *slog.Logger
 
+	started time.Time
+	hub     control.Hub
+
 	// verbs serialises what changes the set of volumes.
 	verbs sync.Mutex
 
@@ -76,16 +80,24 @@ type served struct {
 // New makes a Daemon that serves nothing yet.
 func New(opt Options, opener Opener, publish []Publisher, log *slog.Logger) *Daemon {
 	return &Daemon{
-		opt: opt, opener: opener, publish: publish, log: log,
+		opt: opt, opener: opener, publish: publish, log: log, started: time.Now(),
 		volumes: make(map[string]*served),
 		loose:   make(map[string]virstor.Member),
 	}
 }
 
-// Serve opens the named providers and serves every volume that is complete with
-// them. What cannot be served is logged and remembered as a problem; the
-// result is the number of volumes in service.
-func (d *Daemon) Serve(names []string) int {
+// ServeAll serves every volume that is complete with the named providers. What
+// cannot be served is logged and remembered as a problem. It returns the number of
+// volumes in service.
+func (d *Daemon) ServeAll(names []string) int {
+	d.serve(names, 0)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.volumes)
+}
+
+// serve opens providers and serves the volumes that they complete.
+func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, []control.Problem) {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	var problems []control.Problem
@@ -93,21 +105,26 @@ func (d *Daemon) Serve(names []string) int {
 		if d.knows(name) {
 			continue
 		}
-		m, err := d.openMember(name)
+		m, err := d.openMember(name, sectorSize)
 		if err != nil {
-			problems = append(problems, control.Problem{Provider: name, Text: err.Error()})
+			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
 			continue
 		}
 		d.loose[m.Provider.Name()] = m
 	}
-	problems = append(problems, d.assemble()...)
+	fresh, more := d.assemble()
+	problems = append(problems, more...)
 	for _, p := range problems {
-		d.log.Error("not served", "volume", p.Volume, "provider", p.Provider, "reason", p.Text)
+		d.log.Error("not served", "volume", p.Volume, "providers", strings.Join(p.Providers, " "), "reason", p.Reason)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.problems = problems
-	return len(d.volumes)
+	d.mu.Unlock()
+	served := []control.VolumeStatus{}
+	for _, s := range fresh {
+		served = append(served, s.status())
+	}
+	return served, problems
 }
 
 // knows reports whether a provider is open already, as part of a volume or not.
@@ -128,8 +145,8 @@ func (d *Daemon) knows(name string) bool {
 	return false
 }
 
-func (d *Daemon) openMember(name string) (virstor.Member, error) {
-	p, err := d.opener.Open(name, d.opt.ReadOnly)
+func (d *Daemon) openMember(name string, sectorSize int) (virstor.Member, error) {
+	p, err := d.opener.Open(name, d.opt.ReadOnly, sectorSize)
 	if err != nil {
 		return virstor.Member{}, err
 	}
@@ -142,40 +159,42 @@ func (d *Daemon) openMember(name string) (virstor.Member, error) {
 }
 
 // assemble serves what the loose providers make complete. d.verbs is held.
-func (d *Daemon) assemble() []control.Problem {
-	var problems []control.Problem
+func (d *Daemon) assemble() (fresh []*served, problems []control.Problem) {
 	members := slices.Collect(maps.Values(d.loose))
 	for _, a := range virstor.Assemble(members) {
-		if err := d.serveOne(a); err != nil {
-			problems = append(problems, control.Problem{Volume: a.Name, Text: err.Error()})
+		s, err := d.serveOne(a)
+		if err != nil {
+			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()})
 			continue
 		}
+		fresh = append(fresh, s)
 		for _, m := range a.Members {
 			delete(d.loose, m.Provider.Name())
 		}
 		for _, ig := range a.Ignored {
-			problems = append(problems, control.Problem{Volume: a.Name, Provider: ig.Provider.Name(), Text: ig.Reason.Error()})
+			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID,
+				Providers: []string{ig.Provider.Name()}, Reason: ig.Reason.Error()})
 			ig.Provider.Close()
 			delete(d.loose, ig.Provider.Name())
 		}
 	}
-	return problems
+	return fresh, problems
 }
 
 // serveOne opens and publishes one volume.
-func (d *Daemon) serveOne(a *virstor.Assembly) error {
+func (d *Daemon) serveOne(a *virstor.Assembly) (*served, error) {
 	if a.Err != nil {
-		return a.Err
+		return nil, a.Err
 	}
 	d.mu.Lock()
 	other := d.volumes[a.Name]
 	d.mu.Unlock()
 	if other != nil {
-		return fmt.Errorf("another volume named %s (id %08x) is served already", a.Name, other.vol.ID())
+		return nil, fmt.Errorf("another volume named %s (id %08x) is served already", a.Name, other.vol.ID())
 	}
 	lock, err := d.opener.LockVolume(a.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cfg := d.opt.Volume
 	cfg.ReadOnly = d.opt.ReadOnly
@@ -183,13 +202,13 @@ func (d *Daemon) serveOne(a *virstor.Assembly) error {
 	vol, err := virstor.Open(a, cfg)
 	if err != nil {
 		lock.Close()
-		return err
+		return nil, err
 	}
 	s := &served{vol: vol, lock: lock}
 	for _, p := range d.publish {
 		pub, err := p.Publish(vol)
 		if err != nil {
-			return errors.Join(fmt.Errorf("publish %s: %w", a.Name, err), s.end(context.Background(), false))
+			return nil, errors.Join(fmt.Errorf("publish %s: %w", a.Name, err), s.end(context.Background(), false))
 		}
 		s.pubs = append(s.pubs, pub)
 	}
@@ -198,7 +217,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly) error {
 	d.mu.Unlock()
 	d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s created.", a.Name), "id", fmt.Sprintf("%08x", a.ID),
 		"size", vol.Size(), "components", len(a.Members))
-	return nil
+	return s, nil
 }
 
 // end withdraws and closes a volume; handBack lifts the fence where that is possible.

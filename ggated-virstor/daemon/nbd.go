@@ -33,18 +33,18 @@ func (e *nbdExport) Describe() []control.Publication {
 	conns := e.nbd.Server.Conns(name)
 	var ps []control.Publication
 	for _, uri := range e.nbd.URIs(name) {
-		ps = append(ps, control.Publication{Kind: "nbd", Name: name, URI: uri,
+		ps = append(ps, control.Publication{Kind: control.NBD, Name: name, URI: uri,
 			Connections: conns, Mode: nbdMode(conns, e.vol.ReadOnly())})
 	}
 	return ps
 }
 
-// nbdMode is the connections in the form in which GEOM shows access counts.
-func nbdMode(conns int, readOnly bool) string {
+// nbdMode is the connections as GEOM counts access.
+func nbdMode(conns int, readOnly bool) control.Mode {
 	if readOnly {
-		return fmt.Sprintf("r%dw0e0", conns)
+		return control.Mode{Read: conns}
 	}
-	return fmt.Sprintf("r%dw%de0", conns, conns)
+	return control.Mode{Read: conns, Write: conns}
 }
 
 func (e *nbdExport) Users() (int, string) {

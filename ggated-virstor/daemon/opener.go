@@ -13,8 +13,8 @@ type Direct struct {
 
 // Open implements Opener. Read-only volumes too keep other writers off where
 // the medium allows it.
-func (o Direct) Open(name string, readOnly bool) (geomlib.Provider, error) {
-	return geomlib.Open(name, geomlib.OpenOptions{ReadOnly: readOnly, KeepWritersOff: readOnly})
+func (o Direct) Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error) {
+	return geomlib.Open(name, geomlib.OpenOptions{ReadOnly: readOnly, KeepWritersOff: readOnly, SectorSize: sectorSize})
 }
 
 // LockVolume implements Opener.

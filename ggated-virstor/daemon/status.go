@@ -2,8 +2,8 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -13,66 +13,42 @@ import (
 // Status implements control.Backend.
 func (d *Daemon) Status(context.Context) (control.Status, error) {
 	d.mu.Lock()
-	st := control.Status{Version: d.opt.Version, Problems: slices.Clone(d.problems)}
+	st := control.Status{Version: d.opt.Version, PID: os.Getpid(), Started: d.started,
+		Volumes: []control.VolumeStatus{}, Problems: append([]control.Problem{}, d.problems...)}
 	var all []*served
 	for _, name := range slices.Sorted(maps.Keys(d.volumes)) {
 		all = append(all, d.volumes[name])
 	}
 	d.mu.Unlock()
-	st.Volumes = []control.VolumeStatus{}
 	for _, s := range all {
 		st.Volumes = append(st.Volumes, s.status())
 	}
 	return st, nil
 }
 
-func (s *served) status() control.VolumeStatus {
-	e := s.vol.Status()
-	v := control.VolumeStatus{
-		Name: e.Name, ID: e.ID,
-		VirtualSize: e.Size, ChunkSize: e.ChunkSize, SectorSize: e.SectorSize,
-		VirtualChunks: e.VirtualChunks, Allocated: e.Allocated, Free: e.Free,
-		Reserved: e.Reserved, Pending: e.Pending,
-		Held:     control.Held{Count: e.Held.Count, Bytes: e.Held.Bytes, OldestSeconds: e.Held.Oldest.Seconds()},
-		ReadOnly: e.ReadOnly, WhenFull: e.WhenFull.String(), Alloc: e.Alloc.String(), Fenced: e.Fenced,
-		Conditions: conditions(e),
+// Volume implements control.Backend.
+func (d *Daemon) Volume(_ context.Context, name string) (control.VolumeStatus, error) {
+	s, err := d.find(name)
+	if err != nil {
+		return control.VolumeStatus{}, err
 	}
+	return s.status(), nil
+}
+
+func (s *served) status() control.VolumeStatus {
+	v := control.FromEngine(s.vol.Status())
 	for _, p := range s.pubs {
 		v.Published = append(v.Published, p.Describe()...)
 	}
-	mode := "r1w1e0"
-	if e.ReadOnly {
-		mode = "r1w0e0"
+	mode := control.Mode{Read: 1, Write: 1}
+	if v.ReadOnly {
+		mode.Write = 0
 	}
-	for _, c := range e.Components {
-		cs := control.ComponentStatus{
-			Name: c.Name, Index: c.Index, MediaSize: c.MediaSize, SectorSize: c.SectorSize,
-			ChunkCount: int64(c.Usable) + int64(c.Reserved), Reserved: int64(c.Reserved),
-			Used: int64(c.Used), Free: int64(c.Free), Mode: mode,
-		}
-		if c.FlushFailed {
-			cs.State = "flush failed"
-		}
-		v.PhysicalChunks += cs.ChunkCount
-		v.Components = append(v.Components, cs)
+	for i := range v.Components {
+		v.Components[i].Mode = mode
 	}
-	v.State = fmt.Sprintf("%d%% physical free", control.PercentFree(v.Free, v.PhysicalChunks))
+	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
+		v.Job = s.job(j)
+	}
 	return v
-}
-
-// conditions are what an administrator should see beside the state.
-func conditions(e virstor.Status) []string {
-	var c []string
-	if e.Degraded {
-		c = append(c, "degraded: an allocation map sector cannot be written")
-	}
-	if e.Held.Count > 0 {
-		c = append(c, fmt.Sprintf("full: %d writes held", e.Held.Count))
-	} else if e.Free-e.Reserved <= 0 && !e.ReadOnly {
-		c = append(c, "full")
-	}
-	if e.ReadOnly {
-		c = append(c, "read-only")
-	}
-	return c
 }

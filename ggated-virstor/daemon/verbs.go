@@ -11,44 +11,24 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
-// verb is one call that the control socket can make on a volume.
-type verb func(d *Daemon, ctx context.Context, s *served, r control.Request) (control.Reply, error)
-
-// verbs is the table of calls on a volume.
-var verbs = map[string]verb{
-	"add":    (*Daemon).add,
-	"remove": (*Daemon).remove,
-	"stop":   (*Daemon).stop,
-	"flush":  (*Daemon).flush,
-}
-
-// Do implements control.Backend.
-func (d *Daemon) Do(ctx context.Context, volume, name string, r control.Request) (control.Reply, error) {
-	if volume == "" {
-		if name != "serve" {
-			return control.Reply{}, &control.Error{Kind: control.ErrInvalid, Text: "unknown call " + name}
-		}
-		return d.serveMore(r)
-	}
-	do := verbs[name]
-	if do == nil {
-		return control.Reply{}, &control.Error{Kind: control.ErrInvalid, Text: "unknown call " + name}
-	}
-	s, err := d.find(volume)
-	if err != nil {
-		return control.Reply{}, err
-	}
-	reply, err := do(d, ctx, s, r)
-	return reply, classify(err)
-}
-
+// find looks a volume up by its name or by that of one of its nodes.
 func (d *Daemon) find(name string) (*served, error) {
+	name = strings.TrimPrefix(name, "/dev/")
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s := d.volumes[name]; s != nil {
 		return s, nil
 	}
-	return nil, &control.Error{Kind: control.ErrNotFound, Text: fmt.Sprintf("Don't know anything about '%s'", name)}
+	for _, s := range d.volumes {
+		for _, p := range s.pubs {
+			for _, pub := range p.Describe() {
+				if pub.Name == name {
+					return s, nil
+				}
+			}
+		}
+	}
+	return nil, control.Errorf(control.NotFound, "Don't know anything about '%s'", name)
 }
 
 // classify gives an engine's error the kind that the control client decides by.
@@ -57,79 +37,79 @@ func classify(err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	kind := control.ErrInternal
+	kind := control.Internal
 	switch {
 	case errors.Is(err, virstor.ErrInUse), errors.Is(err, virstor.ErrTooSmall), errors.Is(err, virstor.ErrSectorSize),
-		errors.Is(err, virstor.ErrNotComponent), errors.Is(err, virstor.ErrComponentZero):
-		kind = control.ErrInvalid
-	case errors.Is(err, virstor.ErrAllocated), errors.Is(err, virstor.ErrReadOnly), errors.Is(err, geomlib.ErrLocked):
-		kind = control.ErrConflict
+		errors.Is(err, virstor.ErrNotComponent), errors.Is(err, virstor.ErrComponentZero), errors.Is(err, virstor.ErrAllocated),
+		errors.Is(err, virstor.ErrReadOnly), errors.Is(err, virstor.ErrRequest), errors.Is(err, virstor.ErrNoExtension):
+		kind = control.Invalid
+	case errors.Is(err, geomlib.ErrLocked), errors.Is(err, virstor.ErrJobRunning), errors.Is(err, virstor.ErrClosed):
+		kind = control.Busy
 	case errors.Is(err, virstor.ErrNoSpace):
-		kind = control.ErrNoSpace
+		kind = control.NoSpace
 	}
-	return &control.Error{Kind: kind, Text: err.Error()}
+	return control.Errorf(kind, "%v", err)
 }
 
-// serveMore serves the volumes that new providers complete.
-func (d *Daemon) serveMore(r control.Request) (control.Reply, error) {
+// Serve implements control.Backend: it serves the volumes that the providers
+// complete.
+func (d *Daemon) Serve(_ context.Context, r control.ServeRequest) (control.ServeResult, error) {
 	if len(r.Providers) == 0 {
-		return control.Reply{}, &control.Error{Kind: control.ErrInvalid, Text: "serve: no providers"}
+		return control.ServeResult{}, control.Errorf(control.Invalid, "serve: no providers")
 	}
-	d.Serve(r.Providers)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var texts []string
-	for _, p := range d.problems {
-		texts = append(texts, strings.TrimSpace(p.Volume+" "+p.Provider+": "+p.Text))
-	}
-	return control.Reply{Notice: strings.Join(texts, "\n")}, nil
+	volumes, problems := d.serve(r.Providers, r.SectorSize)
+	return control.ServeResult{Volumes: volumes, Problems: problems}, nil
 }
 
-// add makes providers components of a volume.
-func (d *Daemon) add(_ context.Context, s *served, r control.Request) (control.Reply, error) {
+// Add implements control.Backend.
+func (d *Daemon) Add(_ context.Context, name string, r control.AddRequest) error {
 	if len(r.Providers) == 0 {
-		return control.Reply{}, &control.Error{Kind: control.ErrInvalid, Text: "add: no providers"}
+		return control.Errorf(control.Invalid, "add: no providers")
+	}
+	s, err := d.find(name)
+	if err != nil {
+		return err
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	var ps []geomlib.Provider
-	err := func() error {
-		for _, name := range r.Providers {
-			if d.isComponent(s, name) {
-				return &control.Error{Kind: control.ErrInvalid,
-					Text: fmt.Sprintf("Component %s already in %s", name, s.vol.Name())}
-			}
-			p, err := d.opener.Open(name, false)
-			if err != nil {
-				return err
-			}
-			ps = append(ps, p)
-			if err := free(p, s.vol.ID()); err != nil {
-				return err
-			}
-		}
-		return s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
-	}()
+	ps, err := d.openFree(s, r)
+	if err == nil {
+		err = s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
+	}
 	if err != nil {
 		for _, p := range ps {
 			p.Close()
 		}
-		return control.Reply{}, err
+		return classify(err)
 	}
-	return control.Reply{}, nil
+	return nil
 }
 
-func (d *Daemon) isComponent(s *served, name string) bool {
-	for _, p := range s.vol.Providers() {
-		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
-			return true
+// openFree opens providers that may become components.
+func (d *Daemon) openFree(s *served, r control.AddRequest) ([]geomlib.Provider, error) {
+	var ps []geomlib.Provider
+	for _, name := range r.Providers {
+		if s.isComponent(name) {
+			return ps, control.Errorf(control.Invalid, "Component %s already in %s", name, s.vol.Name())
+		}
+		size := r.SectorSize
+		if size == 0 {
+			size = s.vol.SectorSize()
+		}
+		p, err := d.opener.Open(name, false, size)
+		if err != nil {
+			return ps, err
+		}
+		ps = append(ps, p)
+		if err := unlabelled(p, s.vol.ID()); err != nil {
+			return ps, err
 		}
 	}
-	return false
+	return ps, nil
 }
 
-// free refuses a provider that is labelled as part of another volume.
-func free(p geomlib.Provider, id uint32) error {
+// unlabelled refuses a provider that is labelled as part of another volume.
+func unlabelled(p geomlib.Provider, id uint32) error {
 	m, err := geomlib.ReadMetadata(p)
 	if errors.Is(err, geomlib.ErrNoMetadata) {
 		return nil
@@ -138,46 +118,68 @@ func free(p geomlib.Provider, id uint32) error {
 		return err
 	}
 	if m.ID != id {
-		return &control.Error{Kind: control.ErrInvalid,
-			Text: fmt.Sprintf("%s is labelled as component %d of %s; `gvirstor clear %s` first if that is of no use any more",
-				p.Name(), m.No, m.Name, p.Name())}
+		return control.Errorf(control.Invalid,
+			"%s is labelled as component %d of %s; `gvirstor clear %s` first if that is of no use any more",
+			p.Name(), m.No, m.Name, p.Name())
 	}
 	return nil
 }
 
-// remove takes components that hold no data out of a volume.
-func (d *Daemon) remove(_ context.Context, s *served, r control.Request) (control.Reply, error) {
+// Remove implements control.Backend.
+func (d *Daemon) Remove(_ context.Context, name string, r control.RemoveRequest) error {
 	if len(r.Providers) == 0 {
-		return control.Reply{}, &control.Error{Kind: control.ErrInvalid, Text: "remove: no providers"}
+		return control.Errorf(control.Invalid, "remove: no providers")
+	}
+	s, err := d.find(name)
+	if err != nil {
+		return err
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	for _, name := range r.Providers {
-		if err := s.vol.Remove(d.componentName(s, name)); err != nil {
-			return control.Reply{}, err
+	for _, c := range s.componentNames(r.Providers) {
+		if err := s.vol.Remove(c); err != nil {
+			return classify(err)
 		}
 	}
-	return control.Reply{}, nil
+	return nil
 }
 
-// componentName is the name under which the volume knows a provider that may be
-// given with or without /dev/.
-func (d *Daemon) componentName(s *served, name string) string {
+// isComponent reports whether a provider, named with or without /dev/, is one.
+func (s *served) isComponent(name string) bool {
 	for _, p := range s.vol.Providers() {
 		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
-			return p.Name()
+			return true
 		}
 	}
-	return name
+	return false
 }
 
-// stop ends a volume and hands it back to the kernel class where it can.
-func (d *Daemon) stop(ctx context.Context, s *served, r control.Request) (control.Reply, error) {
+// componentNames are the names under which the volume knows providers that may
+// be given with or without /dev/.
+func (s *served) componentNames(names []string) []string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = name
+		for _, p := range s.vol.Providers() {
+			if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
+				out[i] = p.Name()
+			}
+		}
+	}
+	return out
+}
+
+// Stop implements control.Backend: it ends a volume and hands it back to the
+// kernel class where it can.
+func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (control.StopResult, error) {
+	s, err := d.find(name)
+	if err != nil {
+		return control.StopResult{}, err
+	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	if n, what := s.users(); n > 0 && !r.Force {
-		return control.Reply{}, &control.Error{Kind: control.ErrBusy,
-			Text: fmt.Sprintf("%s: Device busy (%s; -f disconnects)", s.vol.Name(), what)}
+		return control.StopResult{}, control.Errorf(control.Busy, "%s: Device busy (%s; -f disconnects)", s.vol.Name(), what)
 	}
 	if r.Force {
 		s.vol.FailHeld()
@@ -188,21 +190,23 @@ func (d *Daemon) stop(ctx context.Context, s *served, r control.Request) (contro
 	d.mu.Lock()
 	delete(d.volumes, s.vol.Name())
 	d.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, closeGrace)
+	// What has begun is finished even if the client goes away.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
-	err := s.end(ctx, true)
+	err = s.end(ctx, true)
 	var kept *virstor.NotHandedBackError
 	if errors.As(err, &kept) {
 		d.log.Info("volume stopped; it stays fenced from the kernel class", "volume", s.vol.Name(), "why", kept.Reasons)
-		return control.Reply{Kept: true, Notice: kept.Error()}, nil
+		return control.StopResult{Reasons: kept.Reasons}, nil
 	}
 	if err != nil {
-		return control.Reply{}, err
+		return control.StopResult{}, classify(err)
 	}
 	d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s destroyed.", s.vol.Name()))
-	return control.Reply{}, nil
+	return control.StopResult{HandedBack: true}, nil
 }
 
-func (d *Daemon) flush(_ context.Context, s *served, _ control.Request) (control.Reply, error) {
-	return control.Reply{}, s.vol.Flush()
+// Subscribe implements control.Backend.
+func (d *Daemon) Subscribe(ctx context.Context) (<-chan control.Event, error) {
+	return d.hub.Subscribe(ctx)
 }
