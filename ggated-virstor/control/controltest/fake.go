@@ -15,7 +15,7 @@ import (
 // volumes changes that Status and is recorded in Calls. Its jobs are real.
 type Fake struct {
 	control.Hub
-	control.Jobs
+	Jobs
 
 	mu     sync.Mutex
 	status control.Status
