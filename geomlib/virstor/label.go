@@ -100,18 +100,18 @@ const zeroStep = 64 << 20
 // writeEmptyMap zeroes the map and the extension block, which must not be
 // taken for those of an earlier volume.
 func writeEmptyMap(ctx context.Context, p geomlib.Provider, layout *ondisk.Layout) error {
-	c := newComponent(p, layout.Metadata[0], slog.New(slog.DiscardHandler))
+	c := newComponent(p, layout.Metadata[0], slog.New(slog.DiscardHandler), nil)
 	zeros := make([]byte, 1<<20)
 	for off := int64(0); off < layout.MapBytes; off += zeroStep {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.zero(off, min(zeroStep, layout.MapBytes-off), zeros); err != nil {
+		if err := c.clear(off, min(zeroStep, layout.MapBytes-off), zeros); err != nil {
 			return err
 		}
 	}
 	if off, ok := ondisk.ExtensionOffset(layout.Metadata[0]); ok {
-		if err := c.zero(off, ondisk.ExtensionSize, zeros); err != nil {
+		if err := c.clear(off, ondisk.ExtensionSize, zeros); err != nil {
 			return err
 		}
 	}
