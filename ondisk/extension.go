@@ -1,6 +1,7 @@
 package ondisk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -39,11 +40,10 @@ const (
 	extOffSequence   = 24
 	extOffVolumeID   = 32
 	extOffChunkSize  = 36
-	extOffIntent     = 40 // kind, 4 bytes of zeros, 8 arguments
-	extOffTask       = 112
+	extOffIntent     = 40  // kind, 4 bytes of zeros, 8 arguments
+	extOffTask       = 112 // kind, number of components, 3 bytes of zeros, 8 arguments
 	extOffTaskCount  = extOffTask + 4
-	extOffComponents = extOffTask + 8 + 64
-	extOffUnused     = extOffComponents + 4*MaxTaskComponents
+	extOffComponents = extOffTask + 8 + 64 // then zeros to the checksum
 	extOffChecksum   = ExtensionRecordSize - 8
 )
 
@@ -150,7 +150,7 @@ func (e Extension) Encode(sector []byte) error {
 	le.PutUint32(sector[extOffIntent:], uint32(e.Intent.Kind))
 	putArgs(sector[extOffIntent+8:], &e.Intent.Arg)
 	le.PutUint32(sector[extOffTask:], uint32(e.Task.Kind))
-	le.PutUint32(sector[extOffTaskCount:], uint32(e.Task.ComponentCount))
+	sector[extOffTaskCount] = e.Task.ComponentCount
 	putArgs(sector[extOffTask+8:], &e.Task.Arg)
 	for i, c := range e.Task.Components {
 		le.PutUint32(sector[extOffComponents+4*i:], c)
@@ -176,28 +176,28 @@ func DecodeExtension(b []byte) (Extension, error) {
 	if v := le.Uint32(b[extOffVersion:]); v != extensionVersion {
 		return Extension{}, fmt.Errorf("%w: %d, known is %d", ErrExtensionVersion, v, extensionVersion)
 	}
-	flags := le.Uint32(b[extOffFlags:])
-	count := le.Uint32(b[extOffTaskCount:])
 	e := Extension{
 		Sequence:  le.Uint64(b[extOffSequence:]),
 		VolumeID:  le.Uint32(b[extOffVolumeID:]),
 		ChunkSize: le.Uint32(b[extOffChunkSize:]),
-		Clean:     flags&extensionClean != 0,
+		Clean:     le.Uint32(b[extOffFlags:])&extensionClean != 0,
 		Intent:    Intent{Kind: IntentKind(le.Uint32(b[extOffIntent:])), Arg: args(b[extOffIntent+8:])},
 		Task: Task{
 			Kind:           TaskKind(le.Uint32(b[extOffTask:])),
-			ComponentCount: uint8(min(count, 255)),
+			ComponentCount: b[extOffTaskCount],
 			Arg:            args(b[extOffTask+8:]),
 		},
 	}
 	for i := range e.Task.Components {
 		e.Task.Components[i] = le.Uint32(b[extOffComponents+4*i:])
 	}
-	if flags&^extensionClean != 0 {
-		return Extension{}, fmt.Errorf("%w: unknown flags %#x", ErrExtensionContents, flags&^extensionClean)
-	}
-	if err := e.check(); err != nil {
+	// What Encode would write differently is of no meaning known here.
+	var again [ExtensionRecordSize]byte
+	if err := e.Encode(again[:]); err != nil {
 		return Extension{}, err
+	}
+	if !bytes.Equal(again[:], b[:ExtensionRecordSize]) {
+		return Extension{}, fmt.Errorf("%w: unknown flags, or unused bytes that are not zero", ErrExtensionContents)
 	}
 	return e, nil
 }

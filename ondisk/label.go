@@ -67,9 +67,6 @@ func Plan(r LabelRequest) (*Layout, error) {
 	if l.SectorSize, err = commonSectorSize(r.Providers); err != nil {
 		return nil, err
 	}
-	if chunk%int64(l.SectorSize) != 0 {
-		return nil, fmt.Errorf("%w: %d must be a multiple of the sector size %d", ErrChunkSize, chunk, l.SectorSize)
-	}
 	virtual, err := l.roundVirtualSize(r.VirtualSize, chunk)
 	if err != nil {
 		return nil, err
@@ -124,11 +121,12 @@ func (l *Layout) addComponent(volume Metadata, i int, p LabelProvider, hardcode 
 
 // PlanComponent is the metadata of provider p as component index of the volume
 // that volume describes, with nothing allocated and nothing reserved. Version,
-// count, name, id and sizes are volume's; add sets Count beforehand.
+// count, name, id, chunk and virtual size are volume's: a caller that adds a
+// component raises Count beforehand, and has seen to it that p's sectors are
+// those of the other components.
 func PlanComponent(volume Metadata, index int, p LabelProvider, hardcode bool) (Metadata, error) {
-	if index < 0 || index >= maxComponents {
-		return Metadata{}, fmt.Errorf("%w: %s would be component %d, at most %d are possible",
-			ErrProviders, p.Name, index, maxComponents)
+	if index < 0 || index >= int(volume.Count) {
+		return Metadata{}, fmt.Errorf("%w: %s as component %d of %d", ErrIndex, p.Name, index, volume.Count)
 	}
 	if err := checkSectorSize(p.SectorSize); err != nil {
 		return Metadata{}, fmt.Errorf("%s: %w", p.Name, err)
@@ -136,8 +134,8 @@ func PlanComponent(volume Metadata, index int, p LabelProvider, hardcode bool) (
 	if err := checkMediaSize(p.Size, p.SectorSize); err != nil {
 		return Metadata{}, fmt.Errorf("%s: %w", p.Name, err)
 	}
-	if volume.ChunkSize == 0 {
-		return Metadata{}, fmt.Errorf("%w: 0", ErrChunkSize)
+	if volume.ChunkSize == 0 || volume.ChunkSize%MinChunkMultiple != 0 {
+		return Metadata{}, fmt.Errorf("%w: %d is no multiple of %d", ErrChunkSize, volume.ChunkSize, MinChunkMultiple)
 	}
 	chunk := int64(volume.ChunkSize)
 	if p.Size/chunk < minChunks {
