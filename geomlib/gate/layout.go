@@ -123,6 +123,9 @@ type IO struct {
 	Error  Errno          // the answer: 0 or an error, never ENOMEM or EAGAIN
 }
 
+// SetData makes b the memory that Done reads a read's data from.
+func (io *IO) SetData(b []byte) { io.Data = unsafe.Pointer(unsafe.SliceData(b)) }
+
 // BIO is what a request asks (sys/sys/bio.h).
 type BIO uint32
 
