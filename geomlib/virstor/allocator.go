@@ -39,15 +39,17 @@ type allocator struct {
 // chunkPool is the free chunks of one component.
 type chunkPool struct {
 	bits   []uint64 // bit set: free
+	first  uint32   // chunks below are reserved
 	total  uint32   // chunks that may ever be allocated, reserved ones excluded
 	free   uint32
-	hint   int  // no free chunk below word hint
-	closed bool // nothing is taken from it: failed, or being emptied
+	hint   int             // no free chunk below word hint
+	closed bool            // nothing is taken from it: failed, or being emptied
+	kept   map[uint32]bool // claimed to become reserved chunks
 }
 
 // newChunkPool makes the pool of chunks [first, end), all free.
 func newChunkPool(first, end uint32) *chunkPool {
-	p := &chunkPool{bits: make([]uint64, (uint64(end)+63)/64)}
+	p := &chunkPool{bits: make([]uint64, (uint64(end)+63)/64), first: first}
 	if end > first {
 		p.total = end - first
 		for c := first; c < end; {

@@ -83,7 +83,7 @@ func (a *Assembly) assemble(members []Member) {
 	for _, m := range members {
 		byIndex[m.Metadata.No] = append(byIndex[m.Metadata.No], m)
 	}
-	zero, err := a.pickZero(byIndex[0])
+	zero, replaced, err := a.pickZero(byIndex[0])
 	if err != nil {
 		a.Err = err
 		return
@@ -95,7 +95,7 @@ func (a *Assembly) assemble(members []Member) {
 			return
 		}
 	}
-	a.settleIntent(byIndex)
+	a.settleIntent(byIndex, replaced)
 	a.Members = make([]Member, a.count(zero))
 	a.Members[0] = zero
 	var missing []string
@@ -125,13 +125,13 @@ func (a *Assembly) assemble(members []Member) {
 }
 
 // pickZero finds component 0. While it is being replaced two providers claim to be
-// it; the one with the later extension record is.
-func (a *Assembly) pickZero(claims []Member) (Member, error) {
+// it; the one with the later extension record is, and the others are replaced.
+func (a *Assembly) pickZero(claims []Member) (zero Member, replaced []Member, err error) {
 	switch len(claims) {
 	case 0:
-		return Member{}, fmt.Errorf("%w: component 0 of %s, which holds the allocation map, is missing", ErrIncomplete, a.Name)
+		return zero, nil, fmt.Errorf("%w: component 0 of %s, which holds the allocation map, is missing", ErrIncomplete, a.Name)
 	case 1:
-		return claims[0], nil
+		return claims[0], nil, nil
 	}
 	best, tie := -1, false
 	var bestSeq uint64
@@ -150,19 +150,25 @@ func (a *Assembly) pickZero(claims []Member) (Member, error) {
 		}
 	}
 	if best < 0 || tie {
-		return Member{}, fmt.Errorf("%w: %s and %s are both component 0 of %s", ErrDuplicate,
+		return zero, nil, fmt.Errorf("%w: %s and %s are both component 0 of %s", ErrDuplicate,
 			claims[0].Provider.Name(), claims[1].Provider.Name(), a.Name)
 	}
-	for i, m := range claims {
-		if i != best {
-			a.Ignored = append(a.Ignored, Ignored{m, fmt.Errorf("%w: %s replaced it", ErrDuplicate, claims[best].Provider.Name())})
-		}
-	}
-	return claims[best], nil
+	zero = claims[best]
+	return zero, slices.Delete(slices.Clone(claims), best, best+1), nil
 }
 
 // settleIntent makes byIndex what it will be when the intent is finished.
-func (a *Assembly) settleIntent(byIndex map[uint16][]Member) {
+func (a *Assembly) settleIntent(byIndex map[uint16][]Member, replaced []Member) {
+	i := a.ext.rec.Intent
+	if i.Kind == ondisk.IntentReplaceZero && len(replaced) == 1 && len(byIndex[uint16(i.Arg[0])]) == 0 {
+		m := replaced[0]
+		m.Metadata = asEmpty(m.Metadata, uint16(i.Arg[0]))
+		byIndex[m.Metadata.No] = []Member{m}
+		replaced = nil
+	}
+	for _, m := range replaced {
+		a.Ignored = append(a.Ignored, Ignored{m, fmt.Errorf("%w: another provider replaced it as component 0", ErrDuplicate)})
+	}
 	if a.ext.rec.Intent.Kind != ondisk.IntentRemove {
 		return
 	}

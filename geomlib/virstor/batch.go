@@ -93,7 +93,7 @@ func (c *newChunk) write() error {
 	if c.v.cfg.Zero == ZeroAuto && !c.v.cfg.breaks(breakZeroing) {
 		c.findGaps(c.v.chunk)
 		for _, g := range c.gaps {
-			if err := comp.zero(base+g.from, g.to-g.from, c.v.zeros); err != nil {
+			if err := comp.clear(base+g.from, g.to-g.from, c.v.zeros); err != nil {
 				return err
 			}
 		}

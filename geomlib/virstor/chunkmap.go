@@ -160,6 +160,23 @@ func (m *chunkMap) pin(vc uint64) (phys, pinState) {
 	}
 }
 
+// pinWait is pin that waits while the chunk is busy. It reports whether the
+// chunk is allocated and pinned.
+func (m *chunkMap) pinWait(vc uint64) (phys, bool) {
+	for {
+		ph, state := m.pin(vc)
+		if state != busy {
+			return ph, state == pinned
+		}
+		s := m.shard(vc)
+		s.mu.Lock()
+		for m.load(vc)&wordBusy != 0 {
+			s.cond.Wait()
+		}
+		s.mu.Unlock()
+	}
+}
+
 func (m *chunkMap) unpin(vc uint64) {
 	e := &m.existing(vc)[vc%pageEntries]
 	w := e.Add(^uint64(pinOne - 1))

@@ -25,6 +25,9 @@ type committer struct {
 	wake     chan struct{} // capacity 1
 	done     chan struct{}
 
+	// running is held while the map changes; pause takes it.
+	running sync.Mutex
+
 	// The rest belongs to the goroutine.
 	batch     batch
 	degrade   degraded
@@ -32,6 +35,7 @@ type committer struct {
 	unflushed map[int64]struct{} // map sectors that may not be durable
 	full      bool               // EventFull was the last word
 	lastComp  int
+	frozen    error // the map may not be written until the volume is reopened; guarded by running
 }
 
 // mapOp changes the mapping of one chunk, which is locked by whoever asks.
@@ -172,6 +176,8 @@ func (k *committer) expire() {
 		}
 	}
 	if k.degrade.is() {
+		k.running.Lock()
+		defer k.running.Unlock()
 		k.repair()
 	}
 }
@@ -210,8 +216,14 @@ func (k *committer) next() (more, ok bool) {
 	return len(b.reqs)+len(b.ops) > 0, true
 }
 
+// pause keeps the map as it is, on disk and in memory, until unpause.
+func (k *committer) pause()   { k.running.Lock() }
+func (k *committer) unpause() { k.running.Unlock() }
+
 // run does one batch. This is the commit order.
 func (k *committer) run() {
+	k.running.Lock()
+	defer k.running.Unlock()
 	v, b := k.v, &k.batch
 	if k.degrade.is() {
 		k.repair()
@@ -250,6 +262,10 @@ func (k *committer) assign() {
 	kept := b.reqs[:0]
 	for _, r := range b.reqs {
 		off, end := r.Offset+r.req.progress, r.Offset+r.Length
+		if end > v.Size() {
+			v.finish(r, fmt.Errorf("%s at %d of %s, which has shrunk: %w", r.Op, r.Offset, v.name, ErrRange))
+			continue
+		}
 		b.missing = b.missing[:0]
 		for vc := uint64(off / v.chunk); vc <= uint64((end-1)/v.chunk); vc++ {
 			if _, ours := b.index[vc]; !ours && v.chunks.load(vc)&wordAlloc == 0 {
@@ -469,6 +485,9 @@ func (k *committer) writeMapRun(first, last uint64, changes []mapChange) {
 // What is assigned but not flushed is in neither.
 func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) error {
 	v := k.v
+	if k.frozen != nil {
+		return k.frozen
+	}
 	per := uint64(v.sector / ondisk.EntrySize)
 	buf := k.mapBuf[:int64(last-first+1)*v.sector]
 	base := first * per

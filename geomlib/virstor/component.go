@@ -13,7 +13,7 @@ import (
 
 // component is one provider of a volume, with what is known of its cache.
 type component struct {
-	index     uint16
+	index     atomic.Uint32 // changed under Volume.metaMu
 	chunkSize int64
 	sector    int64
 	guard     int64 // offset of the metadata sector, never written as data
@@ -31,7 +31,8 @@ type component struct {
 	quiet sync.Once // "no volatile cache" is said once
 	log   *slog.Logger
 
-	observer flushObserver // component 0: the map's durability
+	observer flushObserver
+	zero     atomic.Bool // component 0: its flushes make the map durable
 
 	stats componentStats
 }
@@ -53,13 +54,14 @@ type flushGroup struct {
 	failed  error  // sticky: what the device lost cannot be proved to be there
 }
 
-func newComponent(p geomlib.Provider, m ondisk.Metadata, log *slog.Logger) *component {
+func (v *Volume) newComponent(p geomlib.Provider, m ondisk.Metadata) *component {
 	c := &component{
-		index:     m.No,
 		chunkSize: int64(m.ChunkSize),
-		log:       log,
+		log:       v.log,
+		observer:  v,
 	}
 	c.setMeta(m)
+	c.setNo(m.No)
 	c.sync.cond.L = &c.sync.mu
 	c.use(p)
 	return c
@@ -77,6 +79,11 @@ func (c *component) use(p geomlib.Provider) {
 }
 
 func (c *component) p() geomlib.Provider { return *c.provider.Load() }
+
+// no is the component's index.
+func (c *component) no() uint16 { return uint16(c.index.Load()) }
+
+func (c *component) setNo(i uint16) { c.index.Store(uint32(i)) }
 
 // meta is the component's metadata. It is a copy.
 func (c *component) meta() ondisk.Metadata { return *c.metadata.Load() }
@@ -140,9 +147,9 @@ func (c *component) markDirty() {
 	}
 }
 
-// zero makes [off, off+n) read as zeros, by the cheapest way that can be
+// clear makes [off, off+n) read as zeros, by the cheapest way that can be
 // relied on. It is durable after flush.
-func (c *component) zero(off, n int64, zeros []byte) error {
+func (c *component) clear(off, n int64, zeros []byte) error {
 	if off+n > c.guard {
 		return fmt.Errorf("zero %s at %d: %w", c.name(), off, ErrLastSector)
 	}
@@ -215,12 +222,13 @@ func (c *component) flush() error {
 		g.started++
 		round := g.started
 		g.mu.Unlock()
-		if c.observer != nil {
+		zero := c.zero.Load()
+		if zero {
 			c.observer.flushBegins()
 		}
 		c.dirty.Store(false)
 		err := c.flushDevice()
-		if c.observer != nil {
+		if zero {
 			c.observer.flushEnded(err)
 		}
 		g.mu.Lock()

@@ -76,7 +76,7 @@ func (v *Volume) zeroPiece(pc piece) (pinState, error) {
 	}
 	defer v.chunks.unpin(pc.vc)
 	c := v.component(ph.comp)
-	return pinned, c.zero(c.offset(ph.chunk)+pc.in, pc.n, v.zeros)
+	return pinned, c.clear(c.offset(ph.chunk)+pc.in, pc.n, v.zeros)
 }
 
 // deletePiece passes the whole sectors of a piece down to its component.

@@ -23,6 +23,8 @@ const (
 	EventComponents
 	// EventResized: the virtual size changed.
 	EventResized
+	// EventJob: a long job ended.
+	EventJob
 )
 
 // Event tells of a change in a volume.

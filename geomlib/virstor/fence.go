@@ -71,7 +71,7 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 	}
 	n := uint64(v.Size() / v.chunk)
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
-		if p := physOf(v.chunks.load(vc)); p.comp == c.index && p.chunk >= c.usable() {
+		if p := physOf(v.chunks.load(vc)); p.comp == c.no() && p.chunk >= c.usable() {
 			return true
 		}
 	}
@@ -98,9 +98,10 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		}
 		next := make([]*component, len(comps))
 		for i, c := range comps {
-			next[i] = newComponent(providers[i], c.meta(), v.log)
-			next[i].index, next[i].observer = c.index, c.observer
+			next[i] = v.newComponent(providers[i], c.meta())
+			next[i].setNo(uint16(i))
 		}
+		next[0].zero.Store(true)
 		v.setComponents(next)
 	}
 	if err := v.fence(); err != nil {
@@ -114,5 +115,6 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 	for _, r := range reqs {
 		v.workers.put(r)
 	}
+	v.resumeTask()
 	return nil
 }

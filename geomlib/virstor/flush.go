@@ -67,8 +67,10 @@ func (v *Volume) flushRange(off, end int64) error {
 	var last *component
 	for off < end {
 		pc := v.pieceAt(off, end)
-		if w := v.chunks.load(pc.vc); w&wordAlloc != 0 {
-			if c := v.component(physOf(w).comp); c != last {
+		if ph, ok := v.chunks.pinWait(pc.vc); ok {
+			c := v.component(ph.comp)
+			v.chunks.unpin(pc.vc)
+			if c != last {
 				if err := c.flush(); err != nil {
 					return err
 				}

@@ -46,6 +46,9 @@ func (v *Volume) close(last func() error) error {
 	if v.closing.Swap(true) {
 		return fmt.Errorf("close %s: %w", v.name, ErrClosed)
 	}
+	if err := v.CancelJob(); err != nil && !errors.Is(err, ErrNoJob) {
+		return err
+	}
 	if v.inFlight.Add(closingBias) == closingBias {
 		v.drained()
 	}

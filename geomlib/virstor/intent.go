@@ -34,13 +34,20 @@ func (v *Volume) finishIntent(a *Assembly) error {
 		return nil
 	case ondisk.IntentRemove:
 		err = v.finishRemoveLocked(a)
+	case ondisk.IntentReplaceZero:
+		err = v.finishReplaceZeroLocked()
 	default:
 		err = fmt.Errorf("%w: unknown intent %d", ErrDamaged, v.ext.rec.Intent.Kind)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: finish an interrupted operation: %w", v.name, err)
 	}
-	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Intent = ondisk.Intent{} })
+	return v.writeExtensionLocked(func(e *ondisk.Extension) {
+		if e.Intent.Kind == ondisk.IntentRemove {
+			e.Task = renumberTask(e.Task, uint16(e.Intent.Arg[0]), uint16(e.Intent.Arg[1]))
+		}
+		e.Intent = ondisk.Intent{}
+	})
 }
 
 // finishRemoveLocked does again what removeMiddleLocked does after its intent;

@@ -39,6 +39,9 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		v.writable.Store(true)
 	}
 	v.start()
+	if v.writable.Load() {
+		v.resumeTask()
+	}
 	return v, nil
 }
 
@@ -70,11 +73,11 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("%s: %w: metadata of %s: %w", v.name, ErrDamaged, mem.Provider.Name(), err)
 		}
 		md.No, md.Count, md.VirtualSize, md.Name = mem.Metadata.No, mem.Metadata.Count, mem.Metadata.VirtualSize, mem.Metadata.Name
-		c := newComponent(mem.Provider, md, cfg.Log)
-		c.index = uint16(i)
+		c := v.newComponent(mem.Provider, md)
+		c.setNo(uint16(i))
 		comps = append(comps, c)
 	}
-	comps[0].observer = v
+	comps[0].zero.Store(true)
 	v.setComponents(comps)
 	v.size.Store(int64(m.VirtualSize))
 	v.chunks = newChunkMap(m.Entries())

@@ -3,6 +3,7 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -56,20 +57,20 @@ func (v *Volume) Remove(name string) error {
 	switch {
 	case gone == nil:
 		return fmt.Errorf("%s: %w of %s", name, ErrNotComponent, v.name)
-	case gone.index == 0:
+	case gone.no() == 0:
 		return fmt.Errorf("%s: %w of %s", name, ErrComponentZero, v.name)
 	}
 	if err := v.settleFreed(); err != nil {
 		return fmt.Errorf("remove %s from %s: %w", name, v.name, err)
 	}
-	v.alloc.setClosed(gone.index, true)
+	v.alloc.setClosed(gone.no(), true)
 	if n := v.chunksOn(gone); n > 0 {
-		v.alloc.setClosed(gone.index, false)
+		v.alloc.setClosed(gone.no(), false)
 		return fmt.Errorf("remove from %s: %w", v.name, &AllocatedError{name, n})
 	}
 	last := uint16(len(comps) - 1)
 	var err error
-	if gone.index == last {
+	if gone.no() == last {
 		err = v.removeLastLocked(gone)
 	} else {
 		err = v.removeMiddleLocked(gone, last)
@@ -87,7 +88,7 @@ func (v *Volume) Remove(name string) error {
 // chunksOn counts the chunks of c that are taken, that on its metadata sector
 // included.
 func (v *Volume) chunksOn(c *component) uint32 {
-	n := v.alloc.used(c.index)
+	n := v.alloc.used(c.no())
 	if v.lastSectorInUse(c) {
 		n++
 	}
@@ -107,8 +108,15 @@ func (v *Volume) removeLastLocked(gone *component) error {
 			v.log.Warn("component keeps an old count until the next start", "component", c.name(), "error", err)
 		}
 	}
-	v.setComponents(comps[:n:n])
-	v.alloc.truncate(n)
+	if err := v.forgetIndex(comps[:n:n]); err != nil {
+		return err
+	}
+	if v.ext.rec.Task.Kind != ondisk.TaskNone {
+		err := v.writeExtensionLocked(func(e *ondisk.Extension) { e.Task = renumberTask(e.Task, uint16(n), uint16(n)) })
+		if err != nil {
+			return err
+		}
+	}
 	return geomlib.ClearMetadata(gone.p())
 }
 
@@ -116,7 +124,7 @@ func (v *Volume) removeLastLocked(gone *component) error {
 // is held.
 func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 	comps := v.components()
-	removed, moved := gone.index, comps[last]
+	removed, moved := gone.no(), comps[last]
 	err := v.writeExtensionLocked(func(e *ondisk.Extension) {
 		e.Intent = ondisk.Intent{Kind: ondisk.IntentRemove, Arg: [8]uint64{uint64(removed), uint64(last)}}
 	})
@@ -134,17 +142,19 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 	}
 	moved.setMeta(m)
 	// From here on both indexes name the moved component.
-	both := append([]*component(nil), comps...)
+	both := slices.Clone(comps)
 	both[removed] = moved
+	v.committer.pause()
 	v.setComponents(both)
 	v.alloc.renumber(removed, last)
+	v.committer.unpause()
 	if err := v.renumberChunks(last, removed); err != nil {
 		return err
 	}
 	if err := v.component(0).flush(); err != nil {
 		return err
 	}
-	moved.index = removed
+	moved.setNo(removed)
 	n := int(last)
 	if err := v.storeCount(comps[0], n); err != nil {
 		return err
@@ -154,9 +164,49 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 			v.log.Warn("component keeps an old count until the next start", "component", c.name(), "error", err)
 		}
 	}
-	v.setComponents(both[:n:n])
-	v.alloc.truncate(n)
-	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Intent = ondisk.Intent{} })
+	if err := v.forgetIndex(both[:n:n]); err != nil {
+		return err
+	}
+	return v.writeExtensionLocked(func(e *ondisk.Extension) {
+		e.Intent = ondisk.Intent{}
+		e.Task = renumberTask(e.Task, removed, last)
+	})
+}
+
+// forgetIndex makes comps the list, when nothing names the index after them.
+func (v *Volume) forgetIndex(comps []*component) error {
+	v.committer.pause()
+	defer v.committer.unpause()
+	if err := v.settleFreed(); err != nil {
+		return err
+	}
+	v.setComponents(comps)
+	v.alloc.truncate(len(comps))
+	return nil
+}
+
+// renumberTask makes a task that is under way name the components as they are
+// called after a removal.
+func renumberTask(t ondisk.Task, removed, last uint16) ondisk.Task {
+	if t.Kind == ondisk.TaskReplace && t.Arg[1] == uint64(last) {
+		t.Arg[1] = uint64(removed)
+	}
+	old := t.Components[:t.ComponentCount]
+	t.Components, t.ComponentCount = [ondisk.MaxTaskComponents]uint32{}, 0
+	for _, c := range old {
+		switch c {
+		case uint32(removed):
+			continue
+		case uint32(last):
+			c = uint32(removed)
+		}
+		t.Components[t.ComponentCount] = c
+		t.ComponentCount++
+	}
+	if t.ComponentCount == 0 && (t.Kind == ondisk.TaskEvacuate || t.Kind == ondisk.TaskReplace) {
+		return ondisk.Task{}
+	}
+	return t
 }
 
 // renumberChunks maps every chunk on component from to the same place on to.

@@ -57,6 +57,7 @@ type Volume struct {
 	// metaMu serialises what changes metadata: add, remove, stop.
 	metaMu sync.Mutex
 	ext    extension // guarded by metaMu
+	job    jobRunner
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 

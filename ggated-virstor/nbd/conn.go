@@ -1,0 +1,297 @@
+package nbd
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+)
+
+// Why a connection ends.
+var (
+	errKicked   = errors.New("disconnected by the administrator")
+	errCrowded  = errors.New("had to make room while negotiating")
+	errGoodbye  = errors.New("client disconnected")
+	errFinish   = errors.New("server is shutting down")
+	errStalled  = errors.New("client stalled")
+	errTooLong  = errors.New("write longer than the largest payload")
+	errStopped  = errors.New("connection closed")
+	errProtocol = errors.New("protocol violation")
+)
+
+// conn is the connection of a client.
+//
+//	negotiating -> transmitting -> draining -> closed
+//
+// with a short way to closed from everywhere. Its reader goroutine (serve) goes
+// through these; close may come from any goroutine.
+type conn struct {
+	srv    *Server
+	number uint64 // in order of arrival; guarded by Server.mu
+	raw    net.Conn
+	nc     net.Conn // raw, or TLS on top of it; fixed before transmission
+	isTLS  bool
+	unix   bool
+	in     input
+
+	// Fixed before transmission.
+	exp        *export // written under Server.mu
+	disk       Disk
+	structured bool // structured replies were negotiated
+	allocation bool // base:allocation was selected
+
+	quit chan struct{} // closed by finish: take no more requests
+	stop chan struct{} // closed by close
+	done chan struct{} // closed when the reader ended
+	once sync.Once     // of close
+	end  sync.Once     // of finish
+
+	counters counters
+
+	// The reader's.
+	reads, writes purse
+	place         waiter
+	wakeup        *time.Timer // while it waits for something other than input
+	readDeadline  deadline
+	spare         *request // requests nobody uses
+	extents       extentWalk
+
+	// The writer's, whoever that is at the moment (see sender.writing).
+	writeDeadline deadline
+	vec           [maxVec][]byte
+	buffers       net.Buffers
+	stage         stage
+
+	outstanding atomic.Int64 // requests taken and not answered
+	unwritten   atomic.Int64 // of these, writes that the disk has not completed
+
+	kick   chan struct{} // wakes the writer goroutine
+	wake   chan struct{} // wakes the reader, see sender.waiting
+	sender sender
+}
+
+// awaitTick is how often a reader that waits for something other than its peer
+// looks whether the peer is still there.
+const awaitTick = time.Second
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{
+		srv:  s,
+		raw:  nc,
+		nc:   nc,
+		quit: make(chan struct{}),
+		stop: make(chan struct{}),
+		done: make(chan struct{}),
+		kick: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1),
+	}
+	c.unix = nc.RemoteAddr().Network() == "unix"
+	c.place.ready = make(chan struct{}, 1)
+	c.readDeadline = deadline{set: nc.SetReadDeadline, span: s.cfg.StallTimeout}
+	c.writeDeadline = deadline{set: nc.SetWriteDeadline, span: s.cfg.StallTimeout}
+	return c
+}
+
+// serve is the reader goroutine.
+func (c *conn) serve() {
+	defer c.srv.goroutines.Done()
+	defer close(c.done)
+	defer c.srv.settle(c)
+
+	err := c.negotiate()
+	if err == nil && c.exp != nil {
+		err = c.transmission()
+	}
+	c.close(err)
+}
+
+// transmission serves requests until there are no more.
+func (c *conn) transmission() error {
+	c.disk = c.exp.disk
+	c.reads.init(connReserve, c.srv.cfg.ConnMemory, c.srv.reads)
+	c.writes.init(connReserve, c.srv.cfg.ConnMemory, c.exp.writes)
+	c.extents.init()
+	c.wakeup = time.NewTimer(awaitTick)
+	defer c.wakeup.Stop()
+	c.in.grow(inputSize)
+	if err := c.raw.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	if c.finishing() { // its deadline may just have been wiped out
+		return errFinish
+	}
+	var writer sync.WaitGroup
+	writer.Go(c.writeLoop)
+	defer writer.Wait()
+
+	err := c.takeRequests()
+	if errors.Is(err, errGoodbye) || errors.Is(err, io.EOF) || errors.Is(err, errFinish) {
+		c.drain(err)
+	}
+	c.close(err)
+	return err
+}
+
+// drain waits until the requests in flight are answered. A client that has said
+// goodbye gets DrainTimeout; a server that shuts down waits as long as Shutdown.
+func (c *conn) drain(why error) {
+	var timeout <-chan time.Time
+	if !errors.Is(why, errFinish) {
+		c.srv.leave(c)
+		t := time.NewTimer(c.srv.cfg.DrainTimeout)
+		defer t.Stop()
+		timeout = t.C
+	}
+	c.setWaiting(true)
+	defer c.setWaiting(false)
+	c.flushReplies()
+	for c.outstanding.Load() > 0 {
+		select {
+		case <-c.wake:
+		case <-timeout:
+			return
+		case <-c.stop:
+			return
+		}
+	}
+}
+
+// finish asks the reader to take no more requests and to end when those in
+// flight are answered.
+func (c *conn) finish() {
+	c.end.Do(func() {
+		close(c.quit)
+		c.raw.SetReadDeadline(longAgo)
+	})
+}
+
+func (c *conn) finishing() bool {
+	select {
+	case <-c.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// close ends the connection now. Requests that the disk has keep their memory
+// until it completes them.
+func (c *conn) close(why error) {
+	c.once.Do(func() {
+		c.srv.forget(c)
+		c.discardReplies()
+		close(c.stop)
+		if graceful(why) && c.isTLS { // only the connection itself ends gracefully
+			c.nc.Close() // says goodbye, within 5 s
+		}
+		c.raw.Close()
+		c.logEnd(why)
+	})
+}
+
+func graceful(why error) bool {
+	return why == nil || errors.Is(why, errGoodbye) || errors.Is(why, errFinish)
+}
+
+// logEnd tells the administrator of what is not everyday.
+func (c *conn) logEnd(why error) {
+	log := c.srv.cfg.Log
+	attrs := []any{"client", c.raw.RemoteAddr().String()}
+	if c.exp != nil {
+		attrs = append(attrs, "export", c.exp.name)
+	}
+	switch {
+	case why == nil || errors.Is(why, errGoodbye) || errors.Is(why, io.EOF):
+		log.Debug("NBD client left", attrs...)
+	case errors.Is(why, errKicked), errors.Is(why, errStalled), errors.Is(why, errTooLong),
+		errors.Is(why, errProtocol), errors.Is(why, proto.ErrMagic):
+		log.Warn("NBD client disconnected", append(attrs, "reason", why.Error())...)
+	default:
+		log.Info("NBD connection ended", append(attrs, "reason", why.Error())...)
+	}
+}
+
+// await blocks the reader until event fires (true) or c.wake does (false). It
+// fails with errFinish or errStopped when there is no more point, with io.EOF
+// when the peer is gone. Replies queued so far are sent first.
+func (c *conn) await(event <-chan struct{}) (bool, error) {
+	c.flushReplies()
+	defer c.setBusy()
+	c.wakeup.Reset(awaitTick)
+	for {
+		select {
+		case <-event:
+			return true, nil
+		case <-c.wake:
+			return false, nil
+		case <-c.quit:
+			return false, errFinish
+		case <-c.stop:
+			return false, errStopped
+		case <-c.wakeup.C:
+			if peerGone(c.raw) {
+				return false, io.EOF
+			}
+			c.wakeup.Reset(awaitTick)
+		}
+	}
+}
+
+// awaitWhile blocks the reader while blocked() says so; it is asked again when
+// a request was completed or answered, and when the channel it returns fires.
+func (c *conn) awaitWhile(blocked func() (event <-chan struct{}, yes bool)) error {
+	if _, yes := blocked(); !yes {
+		return nil
+	}
+	c.setWaiting(true)
+	defer c.setWaiting(false)
+	for {
+		event, yes := blocked()
+		if !yes {
+			return nil
+		}
+		if _, err := c.await(event); err != nil {
+			return err
+		}
+	}
+}
+
+// deadline keeps a deadline of a socket ahead of the clock without setting it
+// for each operation: an operation gets between 3/4 and all of span.
+type deadline struct {
+	set  func(time.Time) error
+	span time.Duration
+	at   time.Time // when it was last set; zero when it is off
+}
+
+// renew makes sure that the next operation has its time.
+func (d *deadline) renew() error {
+	now := time.Now()
+	if !d.at.IsZero() && now.Sub(d.at) < d.span/4 {
+		return nil
+	}
+	d.at = now
+	return d.set(now.Add(d.span))
+}
+
+// off turns the deadline off.
+func (d *deadline) off() error {
+	d.at = time.Time{}
+	return d.set(time.Time{})
+}
+
+// stalled gives a timeout of the socket its name.
+func stalled(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errStalled
+	}
+	return err
+}

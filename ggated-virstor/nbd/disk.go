@@ -1,0 +1,27 @@
+package nbd
+
+import "github.com/gvirstor/gvirstor/geomlib/virstor"
+
+// Disk is what the server publishes. All methods may be called by many
+// goroutines at once. virstor.Volume is one.
+type Disk interface {
+	// Size is the size in bytes. It may grow while the disk is served; clients
+	// that connect later are told of it, and requests of all may use it.
+	Size() int64
+	// SectorSize is 512 or 4096. Submit takes any byte alignment all the same.
+	SectorSize() int
+	// ChunkSize is the unit of allocation in bytes: what a discard must cover
+	// whole to give space back.
+	ChunkSize() int64
+	ReadOnly() bool
+	// Submit starts a request that lies within [0, Size). It may complete
+	// before Submit returns, on the caller's goroutine, or later on another.
+	Submit(r *virstor.Request)
+	// Extents calls emit for consecutive runs that together cover
+	// [off, off+n), until emit returns false. A run that is not allocated
+	// reads as zeros. A write that was acknowledged before the call is seen.
+	Extents(off, n int64, emit func(length int64, allocated bool) bool)
+	// HeldFull returns nil, or, while the volume is full and holds its limit
+	// of write data, a channel that is closed when it holds less again.
+	HeldFull() <-chan struct{}
+}

@@ -1,0 +1,16 @@
+// Package nbd publishes disks as exports of an NBD server: fixed newstyle
+// negotiation, TLS, simple and structured replies, block status of
+// base:allocation, several connections per export and many requests in flight
+// on each.
+//
+// Every connection has two goroutines. The reader takes requests off the
+// socket, many with one read, and submits them; a request that completes at
+// once has its reply queued, and the reader writes the queue, many replies with
+// one write, before it waits for more input. Replies that come later, or are
+// large, are written by the connection's writer. Completing a request therefore
+// never waits for a peer.
+//
+// Nothing that a client sends makes the server use more than a bounded amount
+// of memory and time, and a client that stalls holds up no other: see Config
+// for the limits.
+package nbd

@@ -1,0 +1,138 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+var (
+	// ErrInUse means that clients are connected to the export.
+	ErrInUse = errors.New("NBD clients are connected")
+	// ErrNoExport means that there is no export of that name.
+	ErrNoExport = errors.New("no such NBD export")
+	// ErrServerClosed means that the server is shut down or shutting down.
+	ErrServerClosed = errors.New("NBD server closed")
+)
+
+// maxExportName is the longest name that every client can be expected to
+// take, bytes (doc/proto.md, "Conventions").
+const maxExportName = 256
+
+// export is a disk under its name.
+type export struct {
+	name   string
+	disk   Disk
+	writes *budget // memory for the payload of writes
+
+	conns map[*conn]struct{} // guarded by Server.mu
+	past  counters           // of connections that are gone; guarded by Server.mu
+}
+
+// AddExport publishes d under name, 1 to 256 bytes of UTF-8 without NUL.
+func (s *Server) AddExport(name string, d Disk) error {
+	if name == "" || len(name) > maxExportName || !utf8.ValidString(name) || containsNUL(name) {
+		return fmt.Errorf("publish %q: an NBD export's name is 1 to %d bytes of UTF-8 without NUL", name, maxExportName)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return fmt.Errorf("publish %q: %w", name, ErrServerClosed)
+	}
+	if _, ok := s.exports[name]; ok {
+		return fmt.Errorf("publish %q: there is an NBD export of that name", name)
+	}
+	s.exports[name] = &export{
+		name:   name,
+		disk:   d,
+		writes: newBudget(s.cfg.WriteMemory),
+		conns:  make(map[*conn]struct{}),
+	}
+	return nil
+}
+
+func containsNUL(s string) bool {
+	for i := range len(s) {
+		if s[i] == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// RemoveExport withdraws an export. It fails with ErrInUse while clients are
+// connected, unless force is set: then they are disconnected as by Kick. When
+// it returns nil, nothing is submitted to the disk any more; requests submitted
+// before may still be in flight.
+func (s *Server) RemoveExport(name string, force bool) error {
+	s.mu.Lock()
+	e, ok := s.exports[name]
+	switch {
+	case !ok:
+		s.mu.Unlock()
+		return fmt.Errorf("withdraw %q: %w", name, ErrNoExport)
+	case !force && len(e.conns) > 0:
+		n := len(e.conns)
+		s.mu.Unlock()
+		return fmt.Errorf("withdraw %q: %w (%d)", name, ErrInUse, n)
+	}
+	delete(s.exports, name)
+	s.mu.Unlock()
+	s.disconnect(e)
+	return nil
+}
+
+// Conns is the number of clients connected to an export. A client that has
+// said goodbye is not counted, even if requests of its are still in flight.
+func (s *Server) Conns(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.exports[name]; ok {
+		return len(e.conns)
+	}
+	return 0
+}
+
+// Kick disconnects the clients of an export and returns how many there were.
+// They may connect again. Requests in flight are carried out, unanswered. When
+// Kick returns, nothing of theirs is submitted to the disk any more.
+func (s *Server) Kick(name string) int {
+	s.mu.Lock()
+	e, ok := s.exports[name]
+	s.mu.Unlock()
+	if !ok {
+		return 0
+	}
+	return s.disconnect(e)
+}
+
+// disconnect closes the connections of e and waits until their readers ended.
+func (s *Server) disconnect(e *export) int {
+	s.mu.Lock()
+	conns := make([]*conn, 0, len(s.conns))
+	n := len(e.conns)
+	for c := range s.conns { // those that have said goodbye too
+		if c.exp == e {
+			conns = append(conns, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.close(errKicked)
+	}
+	for _, c := range conns {
+		<-c.done
+	}
+	return n
+}
+
+// lookup finds the export a client means. The empty name is the only export
+// when there is exactly one. The caller holds s.mu.
+func (s *Server) lookupLocked(name string) *export {
+	if name == "" && len(s.exports) == 1 {
+		for _, e := range s.exports {
+			return e
+		}
+	}
+	return s.exports[name]
+}

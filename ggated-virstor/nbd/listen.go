@@ -1,0 +1,164 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+)
+
+// Address is where a server listens.
+type Address struct {
+	Network string // "unix" or "tcp"
+	Addr    string // a path, or HOST:PORT
+}
+
+// String is the form that ParseListen reads.
+func (a Address) String() string { return a.Network + ":" + a.Addr }
+
+// ParseListen reads "unix:PATH", "tcp:HOST:PORT" or "tcp:HOST", whose port is
+// 10809. An empty HOST is every address of the machine; an IPv6 HOST stands in
+// brackets.
+func ParseListen(s string) (Address, error) {
+	network, addr, ok := strings.Cut(s, ":")
+	switch {
+	case ok && network == "unix" && addr != "":
+		return Address{network, addr}, nil
+	case ok && network == "tcp" && addr != "":
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil { // there may be no port
+			host, port, err = net.SplitHostPort(addr + ":" + proto.DefaultPort)
+		}
+		if err != nil || port == "" {
+			return Address{}, fmt.Errorf("NBD address %q: want tcp:HOST:PORT, an IPv6 HOST in brackets", s)
+		}
+		return Address{network, net.JoinHostPort(host, port)}, nil
+	}
+	return Address{}, fmt.Errorf("NBD address %q: want unix:PATH or tcp:HOST:PORT", s)
+}
+
+// ListenOptions says how to listen. The zero value is safe.
+type ListenOptions struct {
+	// Mode of a Unix socket; 0 means 0600.
+	Mode fs.FileMode
+	// TLS says that clients from the network must use TLS (Config.RequireTLS).
+	TLS bool
+	// Insecure allows TCP without TLS on addresses that other machines reach.
+	Insecure bool
+}
+
+// Listen opens a listener for Serve. A Unix socket that a dead server left is
+// replaced; a path that is anything else, or where a server answers, is an
+// error. The process's umask is changed for a moment.
+func Listen(ctx context.Context, a Address, opt ListenOptions) (net.Listener, error) {
+	var ln net.Listener
+	var err error
+	switch a.Network {
+	case "unix":
+		ln, err = listenUnix(ctx, a.Addr, opt)
+	case "tcp":
+		ln, err = listenTCP(ctx, a.Addr, opt)
+	default:
+		err = errors.New("neither unix nor tcp")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for NBD clients on %s: %w", a, err)
+	}
+	return ln, nil
+}
+
+func listenTCP(ctx context.Context, addr string, opt ListenOptions) (net.Listener, error) {
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if !tcp.IP.IsLoopback() && !opt.TLS && !opt.Insecure {
+		return nil, errors.New("other machines can reach this address: give a certificate, " +
+			"or say that everybody may read and write (--nbd-insecure)")
+	}
+	return new(net.ListenConfig).Listen(ctx, "tcp", tcp.String())
+}
+
+func listenUnix(ctx context.Context, path string, opt ListenOptions) (net.Listener, error) {
+	if err := removeStale(ctx, path); err != nil {
+		return nil, err
+	}
+	mode := opt.Mode
+	if mode == 0 {
+		mode = 0o600
+	}
+	old := syscall.Umask(0o177) // nobody else gets in before the mode is set
+	ln, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	syscall.Umask(old)
+	if errors.Is(err, syscall.EINVAL) {
+		return nil, fmt.Errorf("%w (a socket's path is at most about 100 bytes)", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// removeStale removes a socket on which no server answers.
+func removeStale(ctx context.Context, path string) error {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if fi.Mode().Type() != fs.ModeSocket {
+		return errors.New("the path exists and is not a socket")
+	}
+	nc, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		nc.Close()
+		return errors.New("another server answers on this socket")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return fmt.Errorf("see whether another server answers: %w", err)
+}
+
+// URI is how clients name an export of a server that listens on a
+// (doc/uri.md). With tls set, an address of the network is one that TLS is used
+// on.
+func URI(a Address, export string, tls bool) string {
+	switch {
+	case a.Network == "unix":
+		return "nbd+unix:///" + escape(export) + "?socket=" + escape(a.Addr)
+	case tls:
+		return "nbds://" + a.Addr + "/" + escape(export)
+	}
+	return "nbd://" + a.Addr + "/" + escape(export)
+}
+
+// escape escapes all that could mean something in a URI, but for slashes.
+func escape(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~/", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}

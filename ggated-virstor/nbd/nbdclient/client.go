@@ -1,0 +1,377 @@
+// Package nbdclient is an NBD client with many requests in flight on a
+// connection, for tests, benchmarks and demonstrations.
+package nbdclient
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+)
+
+// Flags of requests.
+const (
+	FUA      = proto.CmdFlagFUA      // Write, WriteZeroes, Trim
+	NoHole   = proto.CmdFlagNoHole   // WriteZeroes
+	FastZero = proto.CmdFlagFastZero // WriteZeroes
+	DF       = proto.CmdFlagDF       // Read
+	ReqOne   = proto.CmdFlagReqOne   // BlockStatus
+)
+
+// ErrClosed means that the connection is closed, or broken.
+var ErrClosed = errors.New("NBD connection closed")
+
+// Options says how to connect.
+type Options struct {
+	Export string
+	// TLS turns TLS on. ServerName is set from the address when it is empty.
+	TLS *tls.Config
+	// Simple does without structured replies, and so without BlockStatus.
+	Simple bool
+	// ExportName uses the oldest way to choose an export.
+	ExportName bool
+}
+
+// Info is what the server says about an export.
+type Info struct {
+	Size      int64 // bytes
+	Flags     uint16
+	Name      string // as the server calls it; empty if it did not say
+	Min       uint32 // block sizes and largest payload, bytes; 0 if it did not say
+	Preferred uint32
+	Max       uint32
+}
+
+// ReadOnly says that the server refuses writes.
+func (i Info) ReadOnly() bool { return i.Flags&proto.SendReadOnly != 0 }
+
+// Extent is a run of base:allocation.
+type Extent struct {
+	Length int64 // bytes
+	Hole   bool
+	Zero   bool
+}
+
+// Conn is a connection to an export. Its methods may be called by many
+// goroutines at once; each call waits for its own reply.
+type Conn struct {
+	info       Info
+	nc         net.Conn
+	structured bool
+	allocation bool
+	contextID  uint32
+	in         *bufio.Reader
+
+	send sync.Mutex // one request at a time is written
+	head []byte
+	vec  net.Buffers
+
+	mu      sync.Mutex
+	pending map[uint64]*call
+	cookie  uint64
+	err     error // why the connection is of no more use
+	done    chan struct{}
+}
+
+// call is a request in flight.
+type call struct {
+	offset  int64
+	data    []byte // of a read
+	got     int    // bytes of it
+	extents []Extent
+	err     error
+	done    chan struct{}
+}
+
+// Info is what the server said when the connection was made.
+func (c *Conn) Info() Info { return c.info }
+
+// ReadAt reads len(p) bytes at off.
+func (c *Conn) ReadAt(p []byte, off int64) (int, error) { return c.Read(p, off, 0) }
+
+// Read reads len(p) bytes at off.
+func (c *Conn) Read(p []byte, off int64, flags uint16) (int, error) {
+	k := &call{offset: off, data: p}
+	if err := c.do(k, proto.CmdRead, flags, off, int64(len(p)), nil); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// WriteAt writes p at off.
+func (c *Conn) WriteAt(p []byte, off int64) (int, error) { return c.Write(p, off, 0) }
+
+// Write writes p at off.
+func (c *Conn) Write(p []byte, off int64, flags uint16) (int, error) {
+	if err := c.do(new(call), proto.CmdWrite, flags, off, int64(len(p)), p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Flush waits until everything acknowledged before is on stable storage.
+func (c *Conn) Flush() error { return c.do(new(call), proto.CmdFlush, 0, 0, 0, nil) }
+
+// Trim gives n bytes at off up.
+func (c *Conn) Trim(off, n int64, flags uint16) error {
+	return c.do(new(call), proto.CmdTrim, flags, off, n, nil)
+}
+
+// WriteZeroes makes n bytes at off read as zeros.
+func (c *Conn) WriteZeroes(off, n int64, flags uint16) error {
+	return c.do(new(call), proto.CmdWriteZeroes, flags, off, n, nil)
+}
+
+// Cache announces that n bytes at off will be used.
+func (c *Conn) Cache(off, n int64) error {
+	return c.do(new(call), proto.CmdCache, 0, off, n, nil)
+}
+
+// BlockStatus asks what is allocated of n bytes at off. The answer may cover
+// less.
+func (c *Conn) BlockStatus(off, n int64, flags uint16) ([]Extent, error) {
+	k := new(call)
+	if err := c.do(k, proto.CmdBlockStatus, flags, off, n, nil); err != nil {
+		return nil, err
+	}
+	return k.extents, nil
+}
+
+// Close says goodbye and waits for the server to close the connection.
+func (c *Conn) Close() error {
+	c.send.Lock()
+	c.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
+	_, err := c.nc.Write(proto.Request{Type: proto.CmdDisc}.Append(nil))
+	c.send.Unlock()
+	if err == nil {
+		c.nc.SetReadDeadline(time.Now().Add(30 * time.Second))
+		<-c.done
+	}
+	return c.nc.Close()
+}
+
+// Abort drops the connection without a goodbye.
+func (c *Conn) Abort() error { return c.nc.Close() }
+
+// Done is closed when the connection is of no more use.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// do sends a request and waits for its reply.
+func (c *Conn) do(k *call, cmd, flags uint16, off, n int64, payload []byte) error {
+	if off < 0 || n < 0 || n > 1<<32-1 {
+		return fmt.Errorf("NBD request of %d bytes at %d: out of range", n, off)
+	}
+	k.done = make(chan struct{})
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return c.err
+	}
+	c.cookie++
+	cookie := c.cookie
+	c.pending[cookie] = k
+	c.mu.Unlock()
+
+	h := proto.Request{Flags: flags, Type: cmd, Cookie: cookie, Offset: uint64(off), Length: uint32(n)}
+	if err := c.write(h, payload); err != nil {
+		c.nc.Close() // the stream is out of step; the receiver tells everybody
+	}
+	<-k.done
+	return k.err
+}
+
+func (c *Conn) write(h proto.Request, payload []byte) error {
+	c.send.Lock()
+	defer c.send.Unlock()
+	c.head = h.Append(c.head[:0])
+	if len(payload) == 0 {
+		_, err := c.nc.Write(c.head)
+		return err
+	}
+	c.vec = append(c.vec[:0], c.head, payload)
+	_, err := c.vec.WriteTo(c.nc)
+	return err
+}
+
+// receive takes replies until the connection ends.
+func (c *Conn) receive() {
+	var err error
+	for err == nil {
+		err = c.reply()
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		err = ErrClosed
+	} else {
+		err = fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	c.nc.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+	for cookie, k := range c.pending {
+		delete(c.pending, cookie)
+		k.err = err
+		close(k.done)
+	}
+	close(c.done)
+}
+
+// reply takes one reply, or one chunk of one. An error ends the connection.
+func (c *Conn) reply() error {
+	b, err := c.in.Peek(proto.SimpleSize)
+	if err != nil {
+		return err
+	}
+	switch binary.BigEndian.Uint32(b) {
+	case proto.MagicSimple:
+		errno, cookie := binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint64(b[8:])
+		c.in.Discard(proto.SimpleSize)
+		return c.simple(errno, cookie)
+	case proto.MagicStructured:
+		b, err := c.in.Peek(proto.ChunkSize)
+		if err != nil {
+			return err
+		}
+		h := proto.DecodeChunk(b)
+		c.in.Discard(proto.ChunkSize)
+		if !c.structured {
+			return errors.New("structured reply that was not negotiated")
+		}
+		return c.chunk(h)
+	}
+	return fmt.Errorf("reply: %w", proto.ErrMagic)
+}
+
+// lookup finds the request a reply is for.
+func (c *Conn) lookup(cookie uint64) (*call, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, ok := c.pending[cookie]
+	if !ok {
+		return nil, fmt.Errorf("reply to a request that is not in flight (cookie %#x)", cookie)
+	}
+	return k, nil
+}
+
+// finish ends a request.
+func (c *Conn) finish(cookie uint64, k *call) {
+	c.mu.Lock()
+	delete(c.pending, cookie)
+	c.mu.Unlock()
+	close(k.done)
+}
+
+func (c *Conn) simple(errno uint32, cookie uint64) error {
+	k, err := c.lookup(cookie)
+	if err != nil {
+		return err
+	}
+	switch {
+	case errno != 0:
+		k.err = &Error{Errno: errno}
+	case len(k.data) > 0 && c.structured:
+		return errors.New("simple reply to a read after structured replies were negotiated")
+	case len(k.data) > 0:
+		if _, err := io.ReadFull(c.in, k.data); err != nil {
+			return err
+		}
+	}
+	c.finish(cookie, k)
+	return nil
+}
+
+// maxChunk bounds what is read for a chunk that is not data, bytes.
+const maxChunk = 16 << 20
+
+func (c *Conn) chunk(h proto.Chunk) error {
+	k, err := c.lookup(h.Cookie)
+	if err != nil {
+		return err
+	}
+	switch {
+	case h.Type == proto.ReplyOffsetData:
+		err = c.offsetData(k, h.Length)
+	case h.Length > maxChunk:
+		err = fmt.Errorf("chunk of type %d has %d bytes", h.Type, h.Length)
+	default:
+		payload := make([]byte, h.Length)
+		if _, err = io.ReadFull(c.in, payload); err == nil {
+			err = c.smallChunk(k, h.Type, payload)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if h.Flags&proto.ReplyFlagDone != 0 {
+		if k.err == nil && k.got != len(k.data) {
+			return fmt.Errorf("read of %d bytes was answered with %d", len(k.data), k.got)
+		}
+		c.finish(h.Cookie, k)
+	}
+	return nil
+}
+
+// window is the part of a read's buffer that a chunk is about.
+func (k *call) window(offset uint64, n uint32) ([]byte, error) {
+	start := offset - uint64(k.offset)
+	if offset < uint64(k.offset) || start > uint64(len(k.data)) || uint64(n) > uint64(len(k.data))-start || n == 0 {
+		return nil, errors.New("chunk outside of the read it answers")
+	}
+	k.got += int(n)
+	return k.data[start : start+uint64(n)], nil
+}
+
+func (c *Conn) offsetData(k *call, length uint32) error {
+	if length < 9 {
+		return errors.New("chunk of data without data")
+	}
+	var b [8]byte
+	if _, err := io.ReadFull(c.in, b[:]); err != nil {
+		return err
+	}
+	p, err := k.window(binary.BigEndian.Uint64(b[:]), length-8)
+	if err != nil {
+		return err
+	}
+	_, err = io.ReadFull(c.in, p)
+	return err
+}
+
+func (c *Conn) smallChunk(k *call, kind uint16, b []byte) error {
+	switch {
+	case kind == proto.ReplyNone:
+		return nil
+	case kind == proto.ReplyOffsetHole && len(b) == 12:
+		p, err := k.window(binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]))
+		clear(p)
+		return err
+	case kind == proto.ReplyBlockStatus && len(b) >= 12 && len(b)%8 == 4:
+		if binary.BigEndian.Uint32(b) != c.contextID {
+			return errors.New("block status of a context that was not selected")
+		}
+		for b = b[4:]; len(b) > 0; b = b[8:] {
+			state := binary.BigEndian.Uint32(b[4:])
+			k.extents = append(k.extents, Extent{
+				Length: int64(binary.BigEndian.Uint32(b)),
+				Hole:   state&proto.StateHole != 0,
+				Zero:   state&proto.StateZero != 0,
+			})
+		}
+		return nil
+	case kind&proto.ReplyErr != 0 && len(b) >= 6:
+		n := int(binary.BigEndian.Uint16(b[4:]))
+		if n > len(b)-6 {
+			return errors.New("error message longer than its chunk")
+		}
+		k.err = &Error{Errno: binary.BigEndian.Uint32(b), Message: string(b[6 : 6+n])}
+		return nil
+	}
+	return fmt.Errorf("chunk of type %d with %d bytes", kind, len(b))
+}

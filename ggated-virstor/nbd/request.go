@@ -1,0 +1,146 @@
+package nbd
+
+import (
+	"encoding/binary"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+)
+
+// request is a request of a client from its header until its reply is written.
+// The connection reuses it.
+type request struct {
+	op   virstor.Request
+	conn *conn
+	next *request // in the reply queue, or among the spare ones
+
+	cmd    uint16
+	cookie uint64
+
+	buf     *buffer // pooled memory of the payload, or nil
+	size    int64   // bytes charged for buf
+	reserve bool    // they came from the connection's reserve
+
+	head    [32]byte // encoded reply: head[:headLen], then body
+	headLen int
+	body    []byte
+}
+
+// Complete takes the disk's answer and queues the reply. It implements
+// virstor.Completer and never blocks on the client.
+func (r *request) Complete(*virstor.Request) {
+	c := r.conn
+	if r.isWrite() {
+		r.release() // before the reply: the client's next write may wait for it
+		c.unwritten.Add(-1)
+	}
+	if r.op.Err != nil {
+		number, text := errno(r.op.Op, r.op.Err)
+		c.fail(r, number, text)
+		return
+	}
+	c.succeed(r)
+}
+
+// isWrite says whether a full disk may hold the request.
+func (r *request) isWrite() bool {
+	return r.cmd == proto.CmdWrite || r.cmd == proto.CmdWriteZeroes
+}
+
+// release gives the memory of the payload back.
+func (r *request) release() {
+	if r.buf == nil {
+		return
+	}
+	p := &r.conn.reads
+	if r.cmd == proto.CmdWrite {
+		p = &r.conn.writes
+	}
+	r.conn.srv.pool.put(r.buf)
+	r.buf, r.op.Data, r.body = nil, nil, nil
+	p.give(r.size, r.reserve)
+}
+
+// fail queues an error reply.
+func (c *conn) fail(r *request, errno uint32, text string) {
+	c.counters.errors.Add(1)
+	if r.cmd == proto.CmdRead || r.cmd == proto.CmdBlockStatus {
+		r.release()
+	}
+	if !c.structured {
+		r.headLen = len(proto.AppendSimple(r.head[:0], errno, r.cookie))
+		r.body = nil
+		c.enqueue(r)
+		return
+	}
+	b := proto.Chunk{
+		Flags:  proto.ReplyFlagDone,
+		Type:   proto.ReplyError,
+		Cookie: r.cookie,
+		Length: uint32(4 + 2 + len(text)),
+	}.Append(r.head[:0])
+	b = binary.BigEndian.AppendUint32(b, errno)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
+	r.headLen = len(b)
+	r.body = []byte(text)
+	c.enqueue(r)
+}
+
+// succeed queues the reply to a request that was carried out. A read has its
+// data in r.op.Data.
+func (c *conn) succeed(r *request) {
+	if r.cmd == proto.CmdRead {
+		r.body = r.op.Data
+		if c.structured {
+			r.headLen = len(appendDataHead(r.head[:0], r))
+			c.enqueue(r)
+			return
+		}
+	}
+	r.headLen = len(proto.AppendSimple(r.head[:0], 0, r.cookie))
+	c.enqueue(r)
+}
+
+// appendDataHead appends what precedes the data of a structured read reply.
+func appendDataHead(b []byte, r *request) []byte {
+	chunk := proto.Chunk{Flags: proto.ReplyFlagDone, Cookie: r.cookie}
+	if len(r.body) == 0 { // a chunk of data holds at least one byte
+		chunk.Type = proto.ReplyNone
+		return chunk.Append(b)
+	}
+	chunk.Type = proto.ReplyOffsetData
+	chunk.Length = uint32(8 + len(r.body))
+	b = chunk.Append(b)
+	return binary.BigEndian.AppendUint64(b, uint64(r.op.Offset))
+}
+
+// succeedHole queues the reply to a structured read of nothing but a hole.
+func (c *conn) succeedHole(r *request) {
+	b := proto.Chunk{
+		Flags:  proto.ReplyFlagDone,
+		Type:   proto.ReplyOffsetHole,
+		Cookie: r.cookie,
+		Length: 12,
+	}.Append(r.head[:0])
+	b = binary.BigEndian.AppendUint64(b, uint64(r.op.Offset))
+	b = binary.BigEndian.AppendUint32(b, uint32(r.op.Length))
+	r.headLen = len(b)
+	c.enqueue(r)
+}
+
+// contextID is our name for base:allocation on the wire.
+const contextID = 1
+
+// succeedStatus queues the reply to a block status request; r.body holds the
+// descriptors.
+func (c *conn) succeedStatus(r *request) {
+	b := proto.Chunk{
+		Flags:  proto.ReplyFlagDone,
+		Type:   proto.ReplyBlockStatus,
+		Cookie: r.cookie,
+		Length: uint32(4 + len(r.body)),
+	}.Append(r.head[:0])
+	b = binary.BigEndian.AppendUint32(b, contextID)
+	r.headLen = len(b)
+	c.enqueue(r)
+}
