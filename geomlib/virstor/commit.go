@@ -67,7 +67,7 @@ func newCommitter(v *Volume) *committer {
 		v:         v,
 		wake:      make(chan struct{}, 1),
 		done:      make(chan struct{}),
-		mapBuf:    make([]byte, 1<<20),
+		mapBuf:    make([]byte, min(1<<20, v.component(0).meta().MapBytes())),
 		unflushed: make(map[int64]struct{}),
 		lastComp:  -1,
 	}
@@ -352,8 +352,10 @@ func (k *committer) writeData() {
 	for i := range b.chunks {
 		b.chunks[i].v = v
 	}
-	if len(b.chunks) == 1 {
-		b.chunks[0].err = b.chunks[0].write()
+	if len(b.chunks) == 1 || v.cfg.serial {
+		for i := range b.chunks {
+			b.chunks[i].err = b.chunks[i].write()
+		}
 	} else if len(b.chunks) > 1 {
 		for i := range b.chunks {
 			c := &b.chunks[i]
