@@ -54,7 +54,8 @@ func holdLock(order string) error {
 func anotherProcess(t *testing.T, order string) (pid int, end func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), lockerEnv+"="+order)
+	// The race detector would hold up the exit by a second.
+	cmd.Env = append(os.Environ(), lockerEnv+"="+order, "GORACE=atexit_sleep_ms=0")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
