@@ -39,7 +39,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 			v.undoAdd(providers[:i+1])
 			return fmt.Errorf("add to %s: %w", v.name, err)
 		}
-		next = append(next, v.newComponent(p, metas[i]))
+		next = append(next, newComponent(p, metas[i], v.log, v))
 	}
 	if err := v.storeCount(comps[0], count); err != nil {
 		// The commit point was not passed for sure: take it back, and

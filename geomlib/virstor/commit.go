@@ -197,6 +197,7 @@ func (k *committer) next() (more, ok bool) {
 	if retry {
 		b.reqs = k.v.held.takeAll(b.reqs)
 	}
+	held := len(b.reqs)
 	n, bytes := 0, 0
 	for n < len(k.queue) && n < batchRequests && bytes < batchBytes {
 		bytes += len(k.queue[n].Data)
@@ -208,6 +209,7 @@ func (k *committer) next() (more, ok bool) {
 	clear(k.ops)
 	k.ops = k.ops[:0]
 	k.mu.Unlock()
+	tellResumed(b.reqs[:held])
 	if lost {
 		k.doubtUnflushed()
 	}
@@ -340,10 +342,6 @@ func (k *committer) noSpace(r *Request) bool {
 		v.finish(r, fmt.Errorf("write %d bytes to %s at %d, which already holds %d bytes: %w",
 			r.Length, v.name, r.Offset, v.held.limit, ErrNoSpace))
 		return false
-	}
-	if n, ok := r.Done.(HeldNotifier); ok && !r.req.held.told {
-		r.req.held.told = true
-		n.Held(r)
 	}
 	return true
 }

@@ -54,11 +54,13 @@ type flushGroup struct {
 	failed  error  // sticky: what the device lost cannot be proved to be there
 }
 
-func (v *Volume) newComponent(p geomlib.Provider, m ondisk.Metadata) *component {
+// newComponent makes the component that m describes. observer is told of its
+// flushes while it is component 0.
+func newComponent(p geomlib.Provider, m ondisk.Metadata, log *slog.Logger, observer flushObserver) *component {
 	c := &component{
 		chunkSize: int64(m.ChunkSize),
-		log:       v.log,
-		observer:  v,
+		log:       log,
+		observer:  observer,
 	}
 	c.setMeta(m)
 	c.setNo(m.No)

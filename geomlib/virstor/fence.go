@@ -98,7 +98,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		}
 		next := make([]*component, len(comps))
 		for i, c := range comps {
-			next[i] = v.newComponent(providers[i], c.meta())
+			next[i] = newComponent(providers[i], c.meta(), v.log, v)
 			next[i].setNo(uint16(i))
 		}
 		next[0].zero.Store(true)

@@ -50,10 +50,15 @@ func (p *bufferPool) put(b *buffer) {
 // aligns such sizes by itself today, without a promise.
 func alignedBytes(n int) []byte {
 	mem := make([]byte, n)
-	if uintptr(unsafe.Pointer(unsafe.SliceData(mem)))%pageSize == 0 {
+	if misalignment(mem) == 0 {
 		return mem
 	}
 	mem = make([]byte, n+pageSize)
-	skip := pageSize - int(uintptr(unsafe.Pointer(unsafe.SliceData(mem)))%pageSize)
+	skip := pageSize - misalignment(mem)
 	return mem[skip : skip+n : skip+n]
+}
+
+// misalignment is how far mem starts behind a page's border.
+func misalignment(mem []byte) int {
+	return int(uintptr(unsafe.Pointer(unsafe.SliceData(mem))) % pageSize)
 }

@@ -204,7 +204,11 @@ func graceful(why error) bool {
 // logEnd tells the administrator of what is not everyday.
 func (c *conn) logEnd(why error) {
 	log := c.srv.cfg.Log
-	attrs := []any{"client", c.raw.RemoteAddr().String()}
+	client := "unix" // has no name
+	if !c.unix {
+		client = c.raw.RemoteAddr().String()
+	}
+	attrs := []any{"client", client}
 	if c.exp != nil {
 		attrs = append(attrs, "export", c.exp.name)
 	}

@@ -154,7 +154,10 @@ func (c *Conn) Close() error {
 		c.nc.SetReadDeadline(time.Now().Add(30 * time.Second))
 		<-c.done
 	}
-	return c.nc.Close()
+	if err := c.nc.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // Abort drops the connection without a goodbye.

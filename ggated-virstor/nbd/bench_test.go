@@ -1,0 +1,111 @@
+package nbd
+
+import (
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdtest"
+)
+
+// burst is a client that sends depth requests at once and then reads all
+// replies, without allocating.
+type burst struct {
+	nc      io.ReadWriter
+	out, in []byte
+}
+
+func (b *burst) do() error {
+	if _, err := b.nc.Write(b.out); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(b.nc, b.in)
+	return err
+}
+
+// newBurst connects a burst of one command of n bytes to a disk in memory.
+func newBurst(t testing.TB, r *rig, cmd uint16, n, depth int) *burst {
+	p := r.connect()
+	p.SetDeadline(never)
+	p.enter("disk")
+	b := &burst{nc: p.Conn}
+	for i := range depth {
+		b.out = proto.Request{Type: cmd, Cookie: uint64(i), Offset: uint64(i * n), Length: uint32(n)}.Append(b.out)
+		reply := proto.SimpleSize
+		switch cmd {
+		case proto.CmdWrite:
+			b.out = append(b.out, make([]byte, n)...)
+		case proto.CmdRead:
+			reply += n
+		}
+		b.in = append(b.in, make([]byte, reply)...)
+	}
+	for range 10 { // warm up
+		if err := b.do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func TestRequestsAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	r := newRig(t, Config{})
+	for _, tt := range []struct {
+		what string
+		cmd  uint16
+		n    int
+	}{
+		{"4 KiB read", proto.CmdRead, 4096},
+		{"4 KiB write", proto.CmdWrite, 4096},
+		{"64 KiB read", proto.CmdRead, 64 << 10},
+		{"64 KiB write", proto.CmdWrite, 64 << 10},
+		{"zeroes", proto.CmdWriteZeroes, 4096},
+		{"trim", proto.CmdTrim, 4096},
+	} {
+		b := newBurst(t, r, tt.cmd, tt.n, 32)
+		if n := testing.AllocsPerRun(200, func() {
+			if err := b.do(); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: 32 requests allocate %v times", tt.what, n)
+		}
+	}
+}
+
+func BenchmarkRequests(b *testing.B) {
+	for _, workers := range []int{0, 2} {
+		for _, cmd := range []uint16{proto.CmdRead, proto.CmdWrite} {
+			for _, depth := range []int{1, 32} {
+				name := fmt.Sprintf("cmd=%d/depth=%d/workers=%d", cmd, depth, workers)
+				b.Run(name, func(b *testing.B) {
+					d := nbdtest.New(nbdtest.Config{Size: 1 << 20, Workers: workers})
+					defer d.Close()
+					benchmark(b, d, cmd, depth)
+				})
+			}
+		}
+	}
+}
+
+func benchmark(b *testing.B, d *nbdtest.Disk, cmd uint16, depth int) {
+	r := startServer(b, Config{}, map[string]Disk{"disk": d})
+	c := r.dial("disk", nbdclient.Options{})
+	if _, err := c.WriteAt([]byte{1}, 0); err != nil {
+		b.Fatal(err)
+	}
+	u := newBurst(b, r, cmd, 4096, depth)
+	b.SetBytes(4096)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range (b.N + depth - 1) / depth {
+		if err := u.do(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package nbd
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdtest"
+)
+
+func FuzzParseGo(f *testing.F) {
+	f.Add(append(proto.AppendString(nil, "disk"), 0, 2, 0, 1, 0, 3))
+	f.Add([]byte{0, 0, 0, 0, 0, 0})
+	f.Add([]byte{255, 255, 255, 255, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		name, infos, err := parseGo(b)
+		if err != nil {
+			return
+		}
+		again := proto.AppendString(nil, name)
+		again = binary.BigEndian.AppendUint16(again, uint16(len(infos)))
+		for _, i := range infos {
+			again = binary.BigEndian.AppendUint16(again, i)
+		}
+		if !bytes.Equal(again, b) {
+			t.Errorf("% x is taken for % x", b, again)
+		}
+	})
+}
+
+func FuzzParseMeta(f *testing.F) {
+	b := binary.BigEndian.AppendUint32(proto.AppendString(nil, "disk"), 2)
+	f.Add(proto.AppendString(proto.AppendString(b, "base:"), "x-y:z"))
+	f.Add([]byte{0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		name, queries, err := parseMeta(b)
+		if err != nil {
+			return
+		}
+		again := proto.AppendString(nil, name)
+		again = binary.BigEndian.AppendUint32(again, uint32(len(queries)))
+		for _, q := range queries {
+			again = proto.AppendString(again, q)
+		}
+		if !bytes.Equal(again, b) {
+			t.Errorf("% x is taken for % x", b, again)
+		}
+	})
+}
+
+func FuzzDecodeRequest(f *testing.F) {
+	f.Add(proto.Request{Flags: 1, Type: 2, Cookie: 3, Offset: 4, Length: 5}.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < proto.RequestSize {
+			return
+		}
+		h, err := proto.DecodeRequest(b)
+		if err == nil && !bytes.Equal(h.Append(nil), b[:proto.RequestSize]) {
+			t.Errorf("% x is taken for %+v", b, h)
+		}
+	})
+}
+
+// FuzzConnection feeds a server all that a client may send, from its flags on
+// or, with inside set, from the first request on. The server must come to an
+// end, with all memory given back.
+func FuzzConnection(f *testing.F) {
+	request := func(flags, cmd uint16, off uint64, n uint32, payload string) []byte {
+		return append(proto.Request{Flags: flags, Type: cmd, Cookie: off, Offset: off, Length: n}.Append(nil), payload...)
+	}
+	option := func(opt uint32, data []byte) []byte {
+		return append(proto.AppendOption(nil, opt, len(data)), data...)
+	}
+	var all []byte
+	for cmd := range uint16(9) {
+		if cmd != proto.CmdDisc {
+			payload := ""
+			if cmd == proto.CmdWrite {
+				payload = "0123456789"
+			}
+			all = append(all, request(0, cmd, 100, 10, payload)...)
+		}
+	}
+	f.Add(all, true, true)
+	f.Add(append(all, request(0, proto.CmdDisc, 0, 0, "")...), true, false)
+	f.Add(request(0, proto.CmdRead, 0, 1<<20, ""), true, true)
+	f.Add(request(0, proto.CmdWrite, 0, 1<<25, "short"), true, true)
+	f.Add(request(1<<4, proto.CmdWriteZeroes, 0, 1<<20, ""), true, true)
+	hello := []byte{0, 0, 0, 3}
+	name := proto.AppendString(nil, "disk")
+	hello = append(hello, option(proto.OptStructuredReply, nil)...)
+	hello = append(hello, option(proto.OptList, nil)...)
+	hello = append(hello, option(proto.OptSetMetaContext, proto.AppendString(append(bytes.Clone(name), 0, 0, 0, 1), "base:allocation"))...)
+	hello = append(hello, option(proto.OptInfo, append(bytes.Clone(name), 0, 1, 0, 3))...)
+	f.Add(append(bytes.Clone(hello), option(proto.OptAbort, nil)...), false, true)
+	f.Add(append(append(bytes.Clone(hello), option(proto.OptGo, append(bytes.Clone(name), 0, 0))...), all...), false, true)
+	f.Add(append(append(bytes.Clone(hello), option(proto.OptExportName, []byte("disk"))...), all...), false, true)
+	f.Add(append(bytes.Clone(hello), option(proto.OptStartTLS, nil)...), false, true)
+
+	d := nbdtest.New(nbdtest.Config{Size: 1<<20 + 100, ChunkSize: 4096})
+	s, err := NewServer(Config{ReadMemory: 32 << 20, WriteMemory: 32 << 20, MaxInFlight: 64})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := s.AddExport("disk", d); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, inside, structured bool) {
+		if inside {
+			start := []byte{0, 0, 0, 3}
+			if structured {
+				start = append(start, option(proto.OptStructuredReply, nil)...)
+			}
+			b = append(append(start, option(proto.OptExportName, []byte("disk"))...), b...)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		server, client := net.Pipe()
+		s.start(server)
+		client.SetDeadline(time.Now().Add(patience))
+		received := make(chan error)
+		go func() {
+			_, err := io.Copy(io.Discard, client)
+			received <- err
+		}()
+		client.Write(b) // fails when the server has had enough
+		client.Close()
+		<-received
+		s.goroutines.Wait()
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 80<<20 {
+			t.Errorf("%d bytes of input made the server allocate %d", len(b), n)
+		}
+		if s.reads.free.Load() != 32<<20 || s.exports["disk"].writes.free.Load() != 32<<20 {
+			t.Error("memory was not given back")
+		}
+	})
+}

@@ -1,0 +1,194 @@
+package nbdclient
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// nbdkit starts a reference server and returns its socket. The test skips where
+// nbdkit is missing, and fails if GVIRSTOR_REQUIRE_TOOLS=1.
+func nbdkit(t *testing.T, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath("nbdkit")
+	if err != nil && os.Getenv("GVIRSTOR_REQUIRE_TOOLS") == "1" {
+		t.Fatal("nbdkit is missing, and GVIRSTOR_REQUIRE_TOOLS=1")
+	}
+	if err != nil {
+		t.Skip("nbdkit is missing")
+	}
+	dir := t.TempDir()
+	socket, pid := filepath.Join(dir, "s"), filepath.Join(dir, "pid")
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, path, append([]string{"-f", "-P", pid, "-U", socket}, args...)...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		cmd.Wait()
+	})
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(pid); err == nil { // it is written when the server is ready
+			return socket
+		}
+		if time.Now().After(end) {
+			t.Fatal("nbdkit does not start")
+		}
+	}
+}
+
+func dial(t *testing.T, socket string, opt Options) *Conn {
+	t.Helper()
+	c, err := Dial(t.Context(), "nbd+unix:///?socket="+socket, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Abort() })
+	return c
+}
+
+func TestClientOfNbdkit(t *testing.T) {
+	socket := nbdkit(t, "memory", "64M")
+	for _, opt := range []Options{{}, {Simple: true}, {ExportName: true}} {
+		c := dial(t, socket, opt)
+		if n := c.Info().Size; n != 64<<20 {
+			t.Errorf("size %d", n)
+		}
+		var all sync.WaitGroup
+		for i := range int64(16) {
+			all.Go(func() {
+				want := bytes.Repeat([]byte{byte(i + 1)}, 1<<20+int(i))
+				got := make([]byte, len(want))
+				off := i * 2 << 20
+				if _, err := c.Write(want, off, FUA); err != nil {
+					t.Error(err)
+				}
+				if _, err := c.ReadAt(got, off); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("read %d: %v", i, err)
+				}
+				if err := c.WriteZeroes(off, 4096, 0); err != nil {
+					t.Error(err)
+				}
+				if _, err := c.ReadAt(got[:5000], off); err != nil || got[4095] != 0 || got[4096] != byte(i+1) {
+					t.Errorf("read behind zeroes %d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+		if err := c.Flush(); err != nil {
+			t.Error(err)
+		}
+		if err := c.Trim(0, 64<<20, 0); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.WriteAt(make([]byte, 2), 64<<20-1); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("write past the end: %v", err)
+		}
+		if !opt.Simple {
+			extents, err := c.BlockStatus(0, 64<<20, 0)
+			if err != nil || len(extents) == 0 || !extents[0].Hole || !extents[0].Zero {
+				t.Errorf("block status: %v, %v", extents, err)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if err := c.Flush(); !errors.Is(err, ErrClosed) {
+			t.Errorf("flush after close: %v", err)
+		}
+	}
+}
+
+func TestServerDeathFailsWhatIsInFlight(t *testing.T) {
+	server, client := net.Pipe()
+	go func() {
+		server.Write([]byte("NBDMAGICIHAVEOPT\x00\x03"))
+		b := make([]byte, 4+16)
+		server.Read(b[:4])
+		server.Read(b)
+		server.Write([]byte{0, 0, 0, 0, 0, 0, 16, 0, 0, 1})
+		server.Read(make([]byte, 28))
+		server.Close()
+	}()
+	c, err := New(t.Context(), client, Options{Simple: true, ExportName: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ReadAt(make([]byte, 10), 0); !errors.Is(err, ErrClosed) {
+		t.Errorf("read: %v", err)
+	}
+	<-c.Done()
+}
+
+func TestListOfNbdkit(t *testing.T) {
+	socket := nbdkit(t, "memory", "1M")
+	nc, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names, err := List(nc); err != nil || len(names) != 1 {
+		t.Errorf("list: %q, %v", names, err)
+	}
+}
+
+func TestDialFailsInWords(t *testing.T) {
+	for _, uri := range []string{"http://x/", "nbd+unix:///x", "nbd+unix:///x?socket=/nowhere/at/all", "::"} {
+		if _, err := Dial(t.Context(), uri, Options{}); err == nil {
+			t.Errorf("%s: no error", uri)
+		}
+	}
+	server, client := net.Pipe()
+	defer server.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := New(ctx, client, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("negotiation after its context ended: %v", err)
+	}
+}
+
+// FuzzClient feeds a client what a server may send.
+func FuzzClient(f *testing.F) {
+	f.Add([]byte("\x67\x44\x66\x98\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x010123456789"), false)
+	f.Add([]byte("\x66\x8e\x33\xef\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x12"+
+		"\x00\x00\x00\x00\x00\x00\x00\x000123456789"), true)
+	f.Add([]byte("\x66\x8e\x33\xef\x00\x01\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x0c"+
+		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0a"), true)
+	f.Add([]byte("\x66\x8e\x33\xef\x00\x01\x80\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x06"+
+		"\x00\x00\x00\x05\x00\x00"), true)
+	f.Fuzz(func(t *testing.T, b []byte, structured bool) {
+		server, client := net.Pipe()
+		go func() {
+			defer server.Close()
+			server.Write([]byte("NBDMAGICIHAVEOPT\x00\x03"))
+			in := make([]byte, 100)
+			server.Read(in[:4])
+			if structured {
+				server.Read(in)
+				server.Write([]byte("\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x08\x00\x00\x00\x01\x00\x00\x00\x00"))
+				server.Read(in)
+				server.Write([]byte("\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x0a\x00\x00\x00\x01\x00\x00\x00\x00"))
+			}
+			server.Read(in)
+			server.Write([]byte{0, 0, 0, 0, 0, 0, 16, 0, 0, 1})
+			server.Read(in)
+			server.Write(b)
+		}()
+		c, err := New(t.Context(), client, Options{Simple: !structured, ExportName: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.ReadAt(make([]byte, 10), 0)
+		c.Abort()
+		<-c.Done()
+	})
+}

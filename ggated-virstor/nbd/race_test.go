@@ -1,0 +1,6 @@
+//go:build race
+
+package nbd
+
+// raceEnabled is set where the race detector allocates and drops pooled memory.
+const raceEnabled = true
