@@ -67,7 +67,7 @@ func newCommitter(v *Volume) *committer {
 		v:         v,
 		wake:      make(chan struct{}, 1),
 		done:      make(chan struct{}),
-		mapBuf:    make([]byte, 1<<20),
+		mapBuf:    make([]byte, min(1<<20, v.component(0).meta().MapBytes())),
 		unflushed: make(map[int64]struct{}),
 		lastComp:  -1,
 	}
@@ -197,6 +197,7 @@ func (k *committer) next() (more, ok bool) {
 	if retry {
 		b.reqs = k.v.held.takeAll(b.reqs)
 	}
+	held := len(b.reqs)
 	n, bytes := 0, 0
 	for n < len(k.queue) && n < batchRequests && bytes < batchBytes {
 		bytes += len(k.queue[n].Data)
@@ -208,6 +209,7 @@ func (k *committer) next() (more, ok bool) {
 	clear(k.ops)
 	k.ops = k.ops[:0]
 	k.mu.Unlock()
+	tellResumed(b.reqs[:held])
 	if lost {
 		k.doubtUnflushed()
 	}
@@ -341,10 +343,6 @@ func (k *committer) noSpace(r *Request) bool {
 			r.Length, v.name, r.Offset, v.held.limit, ErrNoSpace))
 		return false
 	}
-	if n, ok := r.Done.(HeldNotifier); ok && !r.req.held.told {
-		r.req.held.told = true
-		n.Held(r)
-	}
 	return true
 }
 
@@ -354,8 +352,10 @@ func (k *committer) writeData() {
 	for i := range b.chunks {
 		b.chunks[i].v = v
 	}
-	if len(b.chunks) == 1 {
-		b.chunks[0].err = b.chunks[0].write()
+	if len(b.chunks) == 1 || v.cfg.serial {
+		for i := range b.chunks {
+			b.chunks[i].err = b.chunks[i].write()
+		}
 	} else if len(b.chunks) > 1 {
 		for i := range b.chunks {
 			c := &b.chunks[i]

@@ -71,6 +71,9 @@ type Config struct {
 
 	// breakRule lets tests prove that each rule of the engine is needed.
 	breakRule rule
+	// serial does one thing after the other, so that a test's log of what
+	// the disks were asked is the same each time.
+	serial bool
 }
 
 const defaultHeldLimit = 64 << 20
@@ -102,7 +105,6 @@ const (
 	breakEarlyReuse                     // freed chunk reused before its unmapping is durable
 	breakEarlyUnfence                   // version 1 before the metadata is exact
 	breakIntentTwice                    // an intent's redo is not idempotent
-	breakFenceLast                      // data written before the fence is durable
 	breakFlushCoverage                  // flush leaves out component 0
 )
 

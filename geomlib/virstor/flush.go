@@ -35,6 +35,13 @@ func (v *Volume) flushAll() error {
 
 // flushComponents flushes comps side by side and joins their errors.
 func (v *Volume) flushComponents(comps []*component) error {
+	if v.cfg.serial {
+		var err error
+		for _, c := range comps {
+			err = errors.Join(err, c.flush())
+		}
+		return err
+	}
 	var first *component
 	var g *flushJobs
 	for _, c := range comps {

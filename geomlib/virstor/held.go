@@ -8,9 +8,18 @@ import (
 )
 
 // HeldNotifier is implemented by Completers that want to know that a write is
-// held for space. Held is called at most once a request, before Complete.
+// held for space. Held is called at most once a request, never after or beside
+// Complete. It must not block or call the volume. It may give r.Data another
+// memory with the same bytes.
 type HeldNotifier interface {
 	Held(r *Request)
+}
+
+// ResumeNotifier is implemented by HeldNotifiers that also want to know that
+// the volume tries a held write again, before it does anything of it. If there
+// is no space even now, Held follows once more.
+type ResumeNotifier interface {
+	Resumed(r *Request)
 }
 
 type heldState struct {
@@ -45,7 +54,8 @@ func (v *Volume) HeldFull() <-chan struct{} {
 	return h.room
 }
 
-// admit holds r, or reports that it may not be held.
+// admit holds r, or reports that it may not be held. Before r can be found
+// on the list, and completed by whoever empties it, its Completer is told.
 func (h *heldWrites) admit(r *Request) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -55,6 +65,10 @@ func (h *heldWrites) admit(r *Request) bool {
 	}
 	if r.req.held.since.IsZero() {
 		r.req.held.since = time.Now()
+	}
+	if c, ok := r.Done.(HeldNotifier); ok && !r.req.held.told {
+		r.req.held.told = true
+		c.Held(r)
 	}
 	h.list = append(h.list, r)
 	h.bytes += n
@@ -72,6 +86,16 @@ func (h *heldWrites) takeAll(dst []*Request) []*Request {
 	h.bytes = 0
 	h.updateLocked()
 	return dst
+}
+
+// tellResumed tells that reqs, which were held, are tried again.
+func tellResumed(reqs []*Request) {
+	for _, r := range reqs {
+		if c, ok := r.Done.(ResumeNotifier); ok {
+			r.req.held.told = false
+			c.Resumed(r)
+		}
+	}
 }
 
 // takeExpired takes those that were held since before t.

@@ -101,17 +101,16 @@ const zeroStep = 64 << 20
 // taken for those of an earlier volume.
 func writeEmptyMap(ctx context.Context, p geomlib.Provider, layout *ondisk.Layout) error {
 	c := newComponent(p, layout.Metadata[0], slog.New(slog.DiscardHandler), nil)
-	zeros := make([]byte, 1<<20)
 	for off := int64(0); off < layout.MapBytes; off += zeroStep {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.clear(off, min(zeroStep, layout.MapBytes-off), zeros); err != nil {
+		if err := c.clear(off, min(zeroStep, layout.MapBytes-off), zeroBytes[:]); err != nil {
 			return err
 		}
 	}
 	if off, ok := ondisk.ExtensionOffset(layout.Metadata[0]); ok {
-		if err := c.clear(off, ondisk.ExtensionSize, zeros); err != nil {
+		if err := c.clear(off, ondisk.ExtensionSize, zeroBytes[:]); err != nil {
 			return err
 		}
 	}

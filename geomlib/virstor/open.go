@@ -53,7 +53,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		chunk:  int64(m.ChunkSize),
 		sector: int64(zero.Provider.SectorSize()),
 		ext:    a.ext,
-		zeros:  make([]byte, 1<<20),
+		zeros:  zeroBytes[:],
 		idle:   make(chan struct{}),
 	}
 	var comps []*component
@@ -95,7 +95,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 // start starts the goroutines, which Close stops.
 func (v *Volume) start() {
 	v.workers = startWorkers(v.cfg.Workers)
-	v.writers = startWorkers(max(4, v.cfg.Workers/4))
+	v.writers = startWorkers(max(1, v.cfg.Workers/4))
 	go v.committer.loop()
 }
 

@@ -1,8 +1,6 @@
 package virstor
 
 import (
-	"bytes"
-	"math/rand/v2"
 	"sync"
 	"testing"
 
@@ -10,6 +8,7 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
+// memDisk is a plain disk full of 0xA5, without a cache to lose.
 type memDisk struct {
 	name   string
 	sector int
@@ -77,78 +76,4 @@ func open(t testing.TB, cfg Config, disks ...*memDisk) *Volume {
 		t.Fatal(err)
 	}
 	return v
-}
-
-func TestSmoke(t *testing.T) {
-	for _, sector := range []int{512, 4096} {
-		a, b, c := newMem("a", 4<<20, sector), newMem("b", 3<<20, sector), newMem("c", 4<<20, sector)
-		label(t, 64<<20, 128<<10, a, b)
-		v := open(t, Config{}, a, b)
-		rng := rand.New(rand.NewPCG(1, 2))
-		ref := make([]byte, 64<<20)
-		step := func() {
-			off := rng.Int64N(20) * (1 << 20)
-			off += rng.Int64N(300000)
-			n := rng.Int64N(200000) + 1
-			if rng.IntN(2) == 0 {
-				off, n = off&^4095, n&^4095+4096
-			}
-			switch rng.IntN(6) {
-			case 0, 1, 2:
-				p := make([]byte, n)
-				for i := range p {
-					p[i] = byte(rng.Uint32())
-				}
-				copy(ref[off:], p)
-				if _, err := v.WriteAt(p, off); err != nil {
-					t.Fatal(err)
-				}
-			case 3:
-				got := make([]byte, n)
-				if _, err := v.ReadAt(got, off); err != nil {
-					t.Fatal(err)
-				}
-				if !bytes.Equal(got, ref[off:off+n]) {
-					t.Fatalf("sector %d: differs at %d+%d", sector, off, n)
-				}
-			case 4:
-				clear(ref[off : off+n])
-				if err := v.WriteZeroes(off, n, Flags(rng.IntN(2))*NoHole); err != nil {
-					t.Fatal(err)
-				}
-			case 5:
-				if err := v.Flush(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		for range 20 {
-			step()
-		}
-		if err := v.Add([]geomlib.Provider{c}, AddOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		for range 30 {
-			step()
-		}
-		t.Logf("%+v", v.Status())
-		if err := v.Close(); err != nil {
-			t.Fatal(err)
-		}
-		v = open(t, Config{}, a, b, c)
-		for range 50 {
-			step()
-		}
-		err := v.Stop()
-		t.Log(err)
-		v = open(t, Config{ReadOnly: true}, a, b, c)
-		got := make([]byte, len(ref))
-		if _, err := v.ReadAt(got, 0); err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, ref) {
-			t.Fatal("differs after reopen")
-		}
-		v.Close()
-	}
 }
