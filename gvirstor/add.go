@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -34,7 +32,7 @@ func (c *call) add(ctx context.Context, r control.AddRequest) error {
 		return err
 	}
 	if err := client.Add(ctx, c.operands[0], r); err != nil {
-		return fmt.Errorf("Can't add to %s: %w", c.operands[0], err)
+		return failf("Can't add to %s: %w", c.operands[0], err)
 	}
 	return nil
 }
@@ -42,7 +40,7 @@ func (c *call) add(ctx context.Context, r control.AddRequest) error {
 // changeVolume begins a verb whose operands are a volume and providers.
 func (c *call) changeVolume(ctx context.Context) (*control.Client, control.VolumeStatus, error) {
 	if len(c.operands) < 2 {
-		return nil, control.VolumeStatus{}, errors.New("Invalid number of arguments")
+		return nil, control.VolumeStatus{}, failf("Invalid number of arguments")
 	}
 	client, err := c.connect()
 	if err != nil {

@@ -23,7 +23,7 @@ are left alone, and so are those in service.`,
 
 func (c *call) clear() error {
 	if len(c.operands) == 0 {
-		return errors.New("Too few arguments.")
+		return failf("Too few arguments.")
 	}
 	failed := false
 	for _, name := range c.operands {
@@ -40,7 +40,7 @@ func (c *call) clear() error {
 		}
 	}
 	if failed {
-		return errors.New("Not fully done (can't clear metadata).")
+		return failf("Not fully done (can't clear metadata).")
 	}
 	return nil
 }

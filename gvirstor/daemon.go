@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -13,10 +12,10 @@ import (
 func (c *call) connect() (*control.Client, error) {
 	client, err := c.dial(c.socket)
 	if errors.Is(err, control.ErrNotRunning) {
-		return nil, fmt.Errorf("Can't reach the daemon: %w; start it, or name its socket by --control or GVIRSTOR_CONTROL", err)
+		return nil, failf("Can't reach the daemon: %w; start it, or name its socket by --control or GVIRSTOR_CONTROL", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("Can't reach the daemon: %w", err)
+		return nil, failf("Can't reach the daemon: %w", err)
 	}
 	return client, nil
 }
@@ -29,7 +28,7 @@ func forDaemon(name string) (string, error) {
 	}
 	path, err := filepath.Abs(name)
 	if err != nil {
-		return "", fmt.Errorf("Can't tell where %s is: %w", name, err)
+		return "", failf("Can't tell where %s is: %w", name, err)
 	}
 	return path, nil
 }
@@ -47,4 +46,4 @@ func allForDaemon(names []string) ([]string, error) {
 }
 
 // unknownVolume is the kernel class's answer to a name it does not know.
-func unknownVolume(name string) error { return fmt.Errorf("Don't know anything about '%s'", name) }
+func unknownVolume(name string) error { return failf("Don't know anything about '%s'", name) }

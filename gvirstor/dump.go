@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -27,7 +26,7 @@ fenced: the kernel class refuses it (see stop).
 
 func (c *call) dump(json bool) error {
 	if len(c.operands) == 0 {
-		return errors.New("Too few arguments.")
+		return failf("Too few arguments.")
 	}
 	failed := false
 	dumps := []dumpedMetadata{}
@@ -50,7 +49,7 @@ func (c *call) dump(json bool) error {
 		}
 	}
 	if failed {
-		return errors.New("Not fully done (error reading metadata).")
+		return failf("Not fully done (error reading metadata).")
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 )
 
@@ -12,7 +11,7 @@ func printJSON(w io.Writer, a any) error {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	if err := e.Encode(a); err != nil {
-		return fmt.Errorf("Can't print JSON: %w", err)
+		return failf("Can't print JSON: %w", err)
 	}
 	return nil
 }

@@ -50,13 +50,13 @@ serves the new volume at once.
 
 func (c *call) label(ctx context.Context, o *labelOptions) (err error) {
 	if len(c.operands) < 2 {
-		return fmt.Errorf("Too few arguments (%d): expecting: name provider0 [provider1 ...]", len(c.operands))
+		return failf("Too few arguments (%d): expecting: name provider0 [provider1 ...]", len(c.operands))
 	}
 	if o.virtualSize == 0 || o.chunkSize == 0 {
-		return errors.New("Virtual size and chunk size must be non-zero")
+		return failf("Virtual size and chunk size must be non-zero")
 	}
 	if o.sectorSize != 0 && (o.sectorSize < 512 || o.sectorSize > 64<<10 || o.sectorSize&(o.sectorSize-1) != 0) {
-		return fmt.Errorf("Sector size %d is not a power of two from 512 to 65536", o.sectorSize)
+		return failf("Sector size %d is not a power of two from 512 to 65536", o.sectorSize)
 	}
 	name, names := c.operands[0], c.operands[1:]
 	client, err := c.daemonForLabel(ctx, name)
@@ -90,7 +90,7 @@ func (c *call) label(ctx context.Context, o *labelOptions) (err error) {
 		p := providers[len(providers)-1]
 		providers = providers[:len(providers)-1]
 		if err := p.Close(); err != nil {
-			return fmt.Errorf("Can't close %s: %w", p.Name(), err)
+			return failf("Can't close %s: %w", p.Name(), err)
 		}
 	}
 	return c.serveLabelled(ctx, client, name, names, int(o.sectorSize))
@@ -104,7 +104,7 @@ func (c *call) daemonForLabel(ctx context.Context, name string) (*control.Client
 	case errors.Is(err, control.ErrNotRunning):
 		return nil, nil
 	case err != nil && c.socketNamed:
-		return nil, fmt.Errorf("Can't reach the daemon: %w", err)
+		return nil, failf("Can't reach the daemon: %w", err)
 	case err != nil:
 		c.warn(fmt.Sprintf("warning: %v; it serves the volume after its next start", err))
 		return nil, nil
@@ -115,9 +115,9 @@ func (c *call) daemonForLabel(ctx context.Context, name string) (*control.Client
 	}
 	client.Close()
 	if err != nil {
-		return nil, fmt.Errorf("Can't ask the daemon for volumes called %s: %w", name, err)
+		return nil, failf("Can't ask the daemon for volumes called %s: %w", name, err)
 	}
-	return nil, fmt.Errorf("A volume named %s is served already; stop it or choose another name", v.Name)
+	return nil, failf("A volume named %s is served already; stop it or choose another name", v.Name)
 }
 
 // openForLabel opens and locks the providers. On error it returns those that
@@ -129,7 +129,7 @@ func (c *call) openForLabel(names []string, sectorSize int) ([]geomlib.Provider,
 		p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: sectorSize})
 		switch {
 		case errors.Is(err, geomlib.ErrLocked):
-			return providers, fmt.Errorf("Can't label %s: it is in use, or named twice: %w", name, err)
+			return providers, failf("Can't label %s: it is in use, or named twice: %w", name, err)
 		case err != nil:
 			fmt.Fprintf(c.stderr, "%s for %s\n", errorText(err), name)
 			missing = true
@@ -137,11 +137,11 @@ func (c *call) openForLabel(names []string, sectorSize int) ([]geomlib.Provider,
 		}
 		providers = append(providers, p)
 		if want := providers[0].SectorSize(); p.SectorSize() != want {
-			return providers, fmt.Errorf("Devices need to have same sector size (%d on %s needs to be %d).", p.SectorSize(), name, want)
+			return providers, failf("Devices need to have same sector size (%d on %s needs to be %d).", p.SectorSize(), name, want)
 		}
 	}
 	if missing {
-		return providers, errors.New("Device not specified")
+		return providers, failf("Device not specified")
 	}
 	return providers, nil
 }
@@ -154,7 +154,7 @@ func refuseServed(ctx context.Context, client *control.Client, providers []geoml
 	}
 	st, err := client.Status(ctx)
 	if err != nil {
-		return fmt.Errorf("Can't get the status: %w", err)
+		return failf("Can't get the status: %w", err)
 	}
 	for _, p := range providers {
 		m, err := geomlib.ReadMetadata(p)
@@ -163,7 +163,7 @@ func refuseServed(ctx context.Context, client *control.Client, providers []geoml
 		}
 		for _, v := range st.Volumes {
 			if v.ID == m.ID {
-				return fmt.Errorf("Can't label %s: it is labelled as component %d of %s, which is served; remove it from there or clear it first",
+				return failf("Can't label %s: it is labelled as component %d of %s, which is served; remove it from there or clear it first",
 					p.Name(), m.No, v.Name)
 			}
 		}
@@ -174,7 +174,7 @@ func refuseServed(ctx context.Context, client *control.Client, providers []geoml
 func planLabel(name string, providers []geomlib.Provider, o *labelOptions) (*ondisk.Layout, error) {
 	var id [4]byte
 	if _, err := rand.Read(id[:]); err != nil {
-		return nil, fmt.Errorf("Can't make an id for the volume: %w", err)
+		return nil, failf("Can't make an id for the volume: %w", err)
 	}
 	r := ondisk.LabelRequest{
 		Name: name, VirtualSize: o.virtualSize, ChunkSize: o.chunkSize, Hardcode: o.hardcode,
@@ -202,7 +202,7 @@ func (c *call) writeLabel(ctx context.Context, names []string, providers []geoml
 		if c.verbose {
 			fmt.Fprintln(c.stdout)
 		}
-		return fmt.Errorf("Can't %w", err)
+		return failf("Can't %w", err)
 	}
 	return nil
 }

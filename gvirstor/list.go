@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 )
 
 func listCommand() *command {
@@ -36,10 +35,10 @@ func (c *call) list(ctx context.Context, o *listOptions) error {
 	defer client.Close()
 	st, err := client.Status(ctx)
 	if err != nil {
-		return fmt.Errorf("Can't get the status: %w", err)
+		return failf("Can't get the status: %w", err)
 	}
 	st, err = c.choose(st, o.all, func(name string) error {
-		return fmt.Errorf("Class 'VIRSTOR' does not have an instance named '%s'.", name)
+		return failf("Class 'VIRSTOR' does not have an instance named '%s'.", name)
 	})
 	if err != nil {
 		return err

@@ -35,9 +35,9 @@ is there. The kernel class geom_virstor is neither needed nor loaded.`,
 
 func (c *call) load() error {
 	if err := c.kernel.load(); errors.Is(err, errNoModules) {
-		return fmt.Errorf("cannot load %s: %w", module, err)
+		return failf("cannot load %s: %w", module, err)
 	} else if err != nil {
-		return fmt.Errorf("cannot load %s: %s", module, errorText(err))
+		return failf("cannot load %s: %s", module, errorText(err))
 	}
 	if c.verbose {
 		fmt.Fprintln(c.stdout, "Module available.")
@@ -60,13 +60,13 @@ daemon, the kernel refuses.`,
 func (c *call) unload() error {
 	id, err := c.kernel.find()
 	if errors.Is(err, errNoModules) {
-		return fmt.Errorf("Could not unload module: %w", err)
+		return failf("Could not unload module: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("Could not find module: %s.", errorText(err))
+		return failf("Could not find module: %s.", errorText(err))
 	}
 	if err := c.kernel.unload(id); err != nil {
-		return fmt.Errorf("Could not unload module: %s.", errorText(err))
+		return failf("Could not unload module: %s.", errorText(err))
 	}
 	return nil
 }

@@ -148,11 +148,11 @@ func optionError(err error) error {
 		if errors.Is(err, errTwice) {
 			return &usageError{fmt.Sprintf("Option '%s' specified twice.", name)}
 		}
-		why := control.ErrNumber
+		why := "Invalid argument"
 		if errors.Is(err, control.ErrNumberRange) {
-			why = control.ErrNumberRange
+			why = "Result too large"
 		}
-		return fmt.Errorf("Invalid value for '%s' argument: %w", name, why)
+		return failf("Invalid value for '%s' argument: %s", name, why)
 	}
 	return &usageError{err.Error()}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -35,7 +34,7 @@ func (c *call) remove(ctx context.Context) error {
 		names = append(names, name)
 	}
 	if err := client.Remove(ctx, c.operands[0], control.RemoveRequest{Providers: names}); err != nil {
-		return fmt.Errorf("Can't remove from %s: %w", c.operands[0], err)
+		return failf("Can't remove from %s: %w", c.operands[0], err)
 	}
 	return nil
 }

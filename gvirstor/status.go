@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -78,9 +77,9 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 func (c *call) readStatus(ctx context.Context, client *control.Client, o *statusOptions) (control.Status, error) {
 	st, err := client.Status(ctx)
 	if err != nil {
-		return st, fmt.Errorf("Can't get the status: %w", err)
+		return st, failf("Can't get the status: %w", err)
 	}
-	return c.choose(st, o.all, func(name string) error { return fmt.Errorf("No such geom: %s.", name) })
+	return c.choose(st, o.all, func(name string) error { return failf("No such geom: %s.", name) })
 }
 
 // choose keeps of st what the operands name, in their order; everything when

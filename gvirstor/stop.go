@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -33,7 +32,7 @@ fenced (metadata version 2), which is told.
 
 func (c *call) stop(ctx context.Context, force bool) error {
 	if len(c.operands) == 0 {
-		return errors.New("Invalid number of arguments")
+		return failf("Invalid number of arguments")
 	}
 	client, err := c.connect()
 	if err != nil {
@@ -46,7 +45,7 @@ func (c *call) stop(ctx context.Context, force bool) error {
 		case control.KindOf(err) == control.NotFound:
 			return unknownVolume(name)
 		case err != nil:
-			return fmt.Errorf("Can't stop %s: %w", name, err)
+			return failf("Can't stop %s: %w", name, err)
 		case !r.HandedBack:
 			c.warn(fmt.Sprintf("warning: %s is stopped and stays fenced from the kernel class: %s", name, fencedBecause(r.Reasons)))
 		case c.verbose:

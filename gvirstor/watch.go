@@ -98,7 +98,7 @@ func (c *call) showStatus(ctx context.Context, client *control.Client, o *status
 		_, err = c.stdout.Write(picture.Bytes())
 	}
 	if err != nil {
-		return fmt.Errorf("Can't show the status: %w", err)
+		return failf("Can't show the status: %w", err)
 	}
 	return nil
 }
