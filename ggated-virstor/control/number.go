@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// Errors of ExpandNumber, in the words of strerror(3).
+// Errors of ExpandNumber.
 var (
-	ErrNumber      = errors.New("Invalid argument")
-	ErrNumberRange = errors.New("Result too large")
+	ErrNumber      = errors.New("invalid argument")
+	ErrNumberRange = errors.New("result too large")
 )
 
 // ExpandNumber reads a size as expand_number(3) of FreeBSD 15 does: a number,

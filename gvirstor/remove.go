@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+func removeCommand() *command {
+	return &command{
+		name:     "remove",
+		operands: "[-v] name prov [prov ...]",
+		verbose:  true,
+		run:      func(ctx context.Context, c *call) error { return c.remove(ctx) },
+		about: `Takes components that hold no data out of a volume in service. Component 0,
+which holds the allocation map, stays.`,
+		example: "gvirstor remove mydata ada7",
+	}
+}
+
+func (c *call) remove(ctx context.Context) error {
+	client, v, err := c.changeVolume(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var names []string
+	for _, operand := range c.operands[1:] {
+		name, err := componentName(&v, operand)
+		if err != nil {
+			return err
+		}
+		names = append(names, name)
+	}
+	if err := client.Remove(ctx, c.operands[0], control.RemoveRequest{Providers: names}); err != nil {
+		return failf("Can't remove from %s: %w", c.operands[0], err)
+	}
+	return nil
+}
+
+// componentName is the name under which v has the component that operand means.
+func componentName(v *control.VolumeStatus, operand string) (string, error) {
+	for _, c := range v.Components {
+		if strings.TrimPrefix(c.Name, "/dev/") == strings.TrimPrefix(operand, "/dev/") {
+			return c.Name, nil
+		}
+	}
+	return forDaemon(operand)
+}
