@@ -35,3 +35,8 @@ clean:
 	rm -rf $(BINDIR) dist
 
 .PHONY: all build demo test cross lint install uninstall clean
+
+bench: build
+	$(GO) run ./tests/bench -bin $(BINDIR)
+
+.PHONY: bench
