@@ -95,6 +95,10 @@ func (c *call) dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return &usageError{}
 	}
+	if args[0] == "--version" {
+		fmt.Fprintln(c.stdout, program, version)
+		return nil
+	}
 	cmd := findCommand(args[0])
 	if cmd == nil {
 		return &usageError{unknownCommand(args[0])}
