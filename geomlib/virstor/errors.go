@@ -2,15 +2,42 @@ package virstor
 
 import "errors"
 
-// What a Request fails with. Fronts tell these apart with errors.Is; any other
-// error is an I/O error of a component.
+// Errors that callers decide by. All are wrapped with what was attempted.
 var (
-	// ErrNoSpace means that no component has a free chunk (ENOSPC).
-	ErrNoSpace = errors.New("no free chunk on any component")
-	// ErrReadOnly answers whatever would change a volume opened read-only.
+	// ErrNoSpace: a write needs a chunk and none is free.
+	ErrNoSpace = errors.New("no free chunk left in the volume")
+	// ErrReadOnly: a write to a volume opened read-only.
 	ErrReadOnly = errors.New("volume is read-only")
-	// ErrClosed means that the volume is closed or being closed.
+	// ErrClosed: the volume is closed or closing.
 	ErrClosed = errors.New("volume is closed")
-	// ErrRange means that the request reaches beyond the end of the volume.
-	ErrRange = errors.New("request beyond the end of the volume")
+	// ErrRange: the range lies outside the volume.
+	ErrRange = errors.New("range outside the volume")
+	// ErrRequest: a request that makes no sense (unknown operation, lengths
+	// that do not agree).
+	ErrRequest = errors.New("malformed request")
+	// ErrDegraded: a map sector could not be written, so nothing is allocated
+	// until it can be.
+	ErrDegraded = errors.New("volume is degraded: an allocation map sector could not be written")
+	// ErrFlushFailed: a component lost data that it had accepted; its
+	// flushes fail until the volume is reopened.
+	ErrFlushFailed = errors.New("a flush of the component failed")
+	// ErrLastSector: the chunk overlaps its component's metadata sector.
+	ErrLastSector = errors.New("range lies on a component's metadata sector")
+	// ErrIncomplete: a component is missing.
+	ErrIncomplete = errors.New("volume is incomplete")
+	// ErrDuplicate: two providers claim to be the same component.
+	ErrDuplicate = errors.New("two providers claim to be the same component")
+	// ErrDamaged: metadata or map contradict themselves.
+	ErrDamaged = errors.New("volume is damaged")
+	// ErrSectorSize: components of different sector sizes.
+	ErrSectorSize = errors.New("components have different sector sizes")
+	// ErrNotHandedBack: the volume stays fenced from the kernel class.
+	ErrNotHandedBack = errors.New("volume stays fenced")
+	// ErrTooSmall: a provider is too small to be a component.
+	ErrTooSmall = errors.New("provider too small")
+	// ErrInUse: the provider already is a component.
+	ErrInUse = errors.New("provider already is a component")
+	// ErrNoExtension: the label left no room for the extension block that
+	// the operation needs.
+	ErrNoExtension = errors.New("volume has no room for an extension block")
 )

@@ -1,0 +1,37 @@
+# Works with GNU make and FreeBSD's make.
+
+PREFIX?=	/usr/local
+DESTDIR?=
+GO?=		go
+VERSION?=	0.1.0
+LDFLAGS=	-s -w -X main.version=$(VERSION)
+BINDIR=		bin
+
+all: build
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BINDIR)/ggated-virstor ./ggated-virstor
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BINDIR)/gvirstor ./gvirstor
+
+demo: build
+	$(GO) run ./tests/demo -bin $(BINDIR)
+
+test:
+	sh tests/run.sh
+
+cross:
+	sh tests/cross.sh
+
+lint:
+	sh tests/lint.sh
+
+install: build
+	sh tests/install.sh install "$(DESTDIR)" "$(PREFIX)"
+
+uninstall:
+	sh tests/install.sh uninstall "$(DESTDIR)" "$(PREFIX)"
+
+clean:
+	rm -rf $(BINDIR) dist
+
+.PHONY: all build demo test cross lint install uninstall clean

@@ -1,0 +1,235 @@
+package geomlib
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind says what a provider is made of.
+type Kind int
+
+const (
+	// KindOther is a provider that Open did not make.
+	KindOther Kind = iota
+	// KindRegular is a regular file.
+	KindRegular
+	// KindDevice is a disk or a part of one: a block device of Linux, a
+	// character device of FreeBSD.
+	KindDevice
+)
+
+func (k Kind) String() string {
+	switch k {
+	case KindRegular:
+		return "regular file"
+	case KindDevice:
+		return "device"
+	}
+	return "other"
+}
+
+// KindOf returns what p is made of.
+func KindOf(p Provider) Kind {
+	if f, ok := p.(opened); ok {
+		return f.self().kind
+	}
+	return KindOther
+}
+
+// IsRegular reports whether p is a regular file. A volume that is published
+// by geom_gate(4) must refuse those.
+func IsRegular(p Provider) bool { return KindOf(p) == KindRegular }
+
+// FileOf returns the open file of a provider that Open or FromFile made, so
+// that its descriptor can be passed to another process. The file stays the
+// provider's: do not close it.
+func FileOf(p Provider) (*os.File, bool) {
+	f, ok := p.(opened)
+	if !ok {
+		return nil, false
+	}
+	return f.self().f, true
+}
+
+type opened interface{ self() *file }
+
+// medium is what the operating system does for one open descriptor beyond
+// pread and pwrite. It fails with errno values, or ErrNotSupported.
+type medium interface {
+	flush(fd int) error
+	remove(fd int, off, length int64) error
+	zero(fd int, off, length int64) error
+	// buffered reports whether a write goes to a cache of the system.
+	buffered() bool
+}
+
+// file is the provider behind a descriptor.
+type file struct {
+	f        *os.File
+	fd       int
+	name     string
+	kind     Kind
+	size     int64
+	sector   int64
+	readOnly bool
+	medium   medium
+}
+
+// sparseFile is a regular file on a file system whose holes are trusted.
+type sparseFile struct{ *file }
+
+func (p *file) self() *file             { return p }
+func (p *file) Name() string            { return p.name }
+func (p *file) MediaSize() int64        { return p.size }
+func (p *file) SectorSize() int         { return int(p.sector) }
+func (p *file) WritesAreBuffered() bool { return p.medium.buffered() }
+
+func (p *file) ReadAt(b []byte, off int64) (int, error) {
+	if err := p.check("read", off, int64(len(b))); err != nil {
+		return 0, err
+	}
+	return p.transfer("read", unix.Pread, b, off)
+}
+
+func (p *file) WriteAt(b []byte, off int64) (int, error) {
+	if err := p.checkWrite("write", off, int64(len(b))); err != nil {
+		return 0, err
+	}
+	return p.transfer("write", unix.Pwrite, b, off)
+}
+
+// maxTransfer is what one system call is given; FreeBSD refuses 2 GiB.
+const maxTransfer = 1 << 30
+
+// transfer calls do until all of b is transferred.
+func (p *file) transfer(what string, do func(int, []byte, int64) (int, error), b []byte, off int64) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := do(p.fd, b[done:min(len(b), done+maxTransfer)], off+int64(done))
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			return done, p.failed(what, off, int64(len(b)), err)
+		case n == 0: // a file that was cut short
+			return done, p.failed(what, off, int64(len(b)), io.ErrUnexpectedEOF)
+		default:
+			done += n
+		}
+	}
+	return done, nil
+}
+
+func (p *file) Flush() error {
+	err := ignoringEINTR(func() error { return p.medium.flush(p.fd) })
+	if err != nil {
+		return fmt.Errorf("%s: flush: %w", p.name, err)
+	}
+	return nil
+}
+
+func (p *file) Delete(off, length int64) error {
+	return p.discard("delete", p.medium.remove, off, length)
+}
+
+func (p *file) WriteZeroes(off, length int64) error {
+	return p.discard("zero", p.medium.zero, off, length)
+}
+
+func (p *file) discard(what string, do func(fd int, off, length int64) error, off, length int64) error {
+	if err := p.checkWrite(what, off, length); err != nil {
+		return err
+	}
+	if length == 0 {
+		return nil
+	}
+	err := ignoringEINTR(func() error { return do(p.fd, off, length) })
+	if err != nil {
+		return p.failed(what, off, length, err)
+	}
+	return nil
+}
+
+// Close gives the provider back, and its lock unless another process was
+// passed the descriptor. No other method may be running.
+func (p *file) Close() error {
+	if err := p.f.Close(); err != nil {
+		return fmt.Errorf("%s: close: %w", p.name, errnoOf(err))
+	}
+	return nil
+}
+
+// NextData rounds what the file system says outwards to whole sectors.
+func (p sparseFile) NextData(off, limit int64) (start, end int64, err error) {
+	if off < 0 || off > limit || limit > p.size {
+		return 0, 0, p.rangeError("look for data in", off, limit-off)
+	}
+	if off == limit {
+		return limit, limit, nil
+	}
+	start, err = unix.Seek(p.fd, off, unix.SEEK_DATA)
+	if err == syscall.ENXIO || err == nil && start >= limit {
+		return limit, limit, nil
+	}
+	if err != nil {
+		return 0, 0, p.failed("look for data in", off, limit-off, err)
+	}
+	end, err = unix.Seek(p.fd, start, unix.SEEK_HOLE)
+	if err != nil && err != syscall.ENXIO {
+		return 0, 0, p.failed("look for a hole in", off, limit-off, err)
+	}
+	// A hole punched between the two questions must not make the range empty.
+	end = max(end, start+1)
+	start = max(off, start-start%p.sector)
+	end = min(limit, (end+p.sector-1)/p.sector*p.sector)
+	return start, end, nil
+}
+
+func (p *file) check(what string, off, length int64) error {
+	if off < 0 || length < 0 || off > p.size-length {
+		return p.rangeError(what, off, length)
+	}
+	if off%p.sector != 0 || length%p.sector != 0 {
+		return fmt.Errorf("%s: %s %d bytes at %d: not whole sectors of %d bytes: %w",
+			p.name, what, length, off, p.sector, syscall.EINVAL)
+	}
+	return nil
+}
+
+func (p *file) checkWrite(what string, off, length int64) error {
+	if p.readOnly {
+		return fmt.Errorf("%s: %s %d bytes at %d: opened read-only: %w", p.name, what, length, off, syscall.EROFS)
+	}
+	return p.check(what, off, length)
+}
+
+func (p *file) rangeError(what string, off, length int64) error {
+	return fmt.Errorf("%s: %s %d bytes at %d: outside of its %d bytes: %w",
+		p.name, what, length, off, p.size, syscall.EINVAL)
+}
+
+func (p *file) failed(what string, off, length int64, err error) error {
+	return fmt.Errorf("%s: %s %d bytes at %d: %w", p.name, what, length, off, err)
+}
+
+// ignoringEINTR repeats do while a signal interrupts it.
+func ignoringEINTR(do func() error) error {
+	for {
+		if err := do(); err != syscall.EINTR {
+			return err
+		}
+	}
+}
+
+// errnoOf drops what package os says of the path: the provider says its name.
+func errnoOf(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}

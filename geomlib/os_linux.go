@@ -1,0 +1,103 @@
+package geomlib
+
+import (
+	"io/fs"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// isDisk: disks are block devices.
+func isDisk(mode fs.FileMode) bool {
+	return mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0
+}
+
+// exclusiveFlag: O_EXCL without O_CREAT claims a block device, against mounts
+// and other holders inside the kernel, which flock does not reach (open(2)).
+func exclusiveFlag(mode fs.FileMode, o OpenOptions) int {
+	if isDisk(mode) && !o.NoLock && (!o.ReadOnly || o.KeepWritersOff) {
+		return unix.O_EXCL
+	}
+	return 0
+}
+
+func isHeld(err error, mode fs.FileMode) bool {
+	return isDisk(mode) && err == unix.EBUSY
+}
+
+// holesAreTrusted: on these file systems a range that SEEK_DATA skips reads as
+// zeros, whatever was written and punched just before.
+func holesAreTrusted(fd int) bool {
+	var st unix.Statfs_t
+	if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return false
+	}
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, // ext2 and ext3 too
+		unix.XFS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		return true
+	}
+	return false
+}
+
+func regularMedium(fd int) medium { return regular{zeroes: holesAreTrusted(fd)} }
+
+// regular is a regular file.
+type regular struct {
+	zeroes bool // what is punched may be relied on to be zeros
+}
+
+func (regular) buffered() bool     { return true }
+func (regular) flush(fd int) error { return unix.Fdatasync(fd) }
+
+func (regular) remove(fd int, off, length int64) error {
+	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	return notSupported(unix.Fallocate(fd, punch, off, length))
+}
+
+func (r regular) zero(fd int, off, length int64) error {
+	if !r.zeroes {
+		return ErrNotSupported
+	}
+	return r.remove(fd, off, length)
+}
+
+// disk is a block device. Its writes go through the page cache.
+type disk struct{}
+
+func (disk) buffered() bool     { return true }
+func (disk) flush(fd int) error { return unix.Fdatasync(fd) }
+
+func (disk) remove(fd int, off, length int64) error {
+	return rangeIoctl(fd, unix.BLKDISCARD, off, length)
+}
+
+func (disk) zero(fd int, off, length int64) error {
+	return rangeIoctl(fd, unix.BLKZEROOUT, off, length)
+}
+
+// rangeIoctl gives a request of linux/fs.h its uint64_t range[2].
+func rangeIoctl(fd int, request uintptr, off, length int64) error {
+	r := [2]uint64{uint64(off), uint64(length)}
+	return notSupported(ioctl(fd, request, unsafe.Pointer(&r)))
+}
+
+func deviceSize(fd int) (size int64, sector int, err error) {
+	var bytes uint64
+	if err := ioctl(fd, unix.BLKGETSIZE64, unsafe.Pointer(&bytes)); err != nil {
+		return 0, 0, err
+	}
+	var logical int32 // BLKSSZGET stores a C int
+	if err := ioctl(fd, unix.BLKSSZGET, unsafe.Pointer(&logical)); err != nil {
+		return 0, 0, err
+	}
+	return int64(bytes), int(logical), nil
+}
+
+// writeProtected: an open for writing may succeed all the same.
+func writeProtected(fd int) bool {
+	var ro int32 // BLKROGET stores a C int
+	return ioctl(fd, unix.BLKROGET, unsafe.Pointer(&ro)) == nil && ro != 0
+}
+
+func deviceName(_ int, path string) string { return path }

@@ -1,0 +1,124 @@
+package virstor
+
+import (
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// AddOptions modify Add.
+type AddOptions struct {
+	Hardcode bool // store the providers' names in the metadata
+}
+
+// Add makes providers components of the volume, all or none. New chunks are
+// taken from them as soon as it returns, and writes held for space go on. On
+// success the volume owns the providers.
+//
+// Their metadata is written first; the sector of component 0 with the new
+// count commits; the other components follow.
+func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	if v.cfg.ReadOnly || !v.writable.Load() {
+		return fmt.Errorf("add to %s: %w", v.name, ErrReadOnly)
+	}
+	if v.closing.Load() {
+		return fmt.Errorf("add to %s: %w", v.name, ErrClosed)
+	}
+	comps := v.components()
+	count := len(comps) + len(providers)
+	metas, err := v.planAdd(providers, count, o)
+	if err != nil {
+		return err
+	}
+	next := comps[:len(comps):len(comps)]
+	for i, p := range providers {
+		if err := geomlib.StoreMetadata(p, metas[i]); err != nil {
+			v.undoAdd(providers[:i+1])
+			return fmt.Errorf("add to %s: %w", v.name, err)
+		}
+		next = append(next, newComponent(p, metas[i], v.log, v))
+	}
+	if err := v.storeCount(comps[0], count); err != nil {
+		// The commit point was not passed for sure: take it back, and
+		// only then the new components.
+		if back := v.storeCount(comps[0], len(comps)); back == nil {
+			v.undoAdd(providers)
+		}
+		return fmt.Errorf("add to %s: %w", v.name, err)
+	}
+	for _, c := range comps[1:] {
+		if err := v.storeCount(c, count); err != nil {
+			// Component 0 decides; the next open mends this one.
+			v.log.Warn("component keeps an old count until the next start", "component", c.name(), "error", err)
+		}
+	}
+	v.setComponents(next)
+	for _, c := range next[len(comps):] {
+		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
+	}
+	v.committer.kick()
+	v.emit(Event{Kind: EventComponents})
+	return nil
+}
+
+func (v *Volume) storeCount(c *component, count int) error {
+	m := c.meta()
+	m.Count = uint16(count)
+	if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+		return err
+	}
+	c.setMeta(m)
+	return nil
+}
+
+// undoAdd clears what was written to providers that did not become components.
+// Failing at it is harmless: component 0 does not count them.
+func (v *Volume) undoAdd(providers []geomlib.Provider) {
+	for _, p := range providers {
+		if err := geomlib.ClearMetadata(p); err != nil {
+			v.log.Warn("metadata of an unfinished add stays", "provider", p.Name(), "error", err)
+		}
+	}
+}
+
+// planAdd checks providers and makes their metadata.
+func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) ([]ondisk.Metadata, error) {
+	if count > 65535 {
+		return nil, fmt.Errorf("add to %s: %d components, at most 65535: %w", v.name, count, ondisk.ErrProviders)
+	}
+	seen := make(map[string]bool)
+	for _, c := range v.components() {
+		seen[c.name()] = true
+	}
+	zero := v.component(0).meta()
+	var metas []ondisk.Metadata
+	for i, p := range providers {
+		if seen[p.Name()] {
+			return nil, fmt.Errorf("%w: Component %s already in %s", ErrInUse, p.Name(), v.name)
+		}
+		seen[p.Name()] = true
+		if int64(p.SectorSize()) != v.sector {
+			return nil, fmt.Errorf("%w: Sector size doesn't fit for %s (%d, needs to be %d)", ErrSectorSize, p.Name(), p.SectorSize(), v.sector)
+		}
+		chunks := ondisk.UsableChunks(p.MediaSize(), p.SectorSize(), v.chunk)
+		if p.MediaSize() < 4*v.chunk {
+			return nil, fmt.Errorf("%w: Provider too small: %s (%d bytes, needs %d)", ErrTooSmall, p.Name(), p.MediaSize(), 4*v.chunk)
+		}
+		m := ondisk.Metadata{
+			Version: ondisk.VersionFenced, Name: zero.Name, VirtualSize: zero.VirtualSize,
+			ChunkSize: zero.ChunkSize, ID: zero.ID, Count: uint16(count),
+			No: uint16(len(v.components()) + i), ProviderSize: uint64(p.MediaSize()), ChunkCount: chunks,
+		}
+		if o.Hardcode {
+			m.Provider = p.Name()
+			if len(m.Provider) > ondisk.MaxNameLen {
+				return nil, fmt.Errorf("hardcoded name %s: at most %d characters: %w", m.Provider, ondisk.MaxNameLen, ondisk.ErrProviderName)
+			}
+		}
+		metas = append(metas, m)
+	}
+	return metas, nil
+}

@@ -1,0 +1,251 @@
+package virstor
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// AllocOrder says which component gives the next chunk.
+type AllocOrder uint8
+
+// The allocation orders. Both take the lowest free chunk of a component.
+const (
+	// Fill uses component after component, as the kernel class does.
+	Fill AllocOrder = iota
+	// Spread takes the components in turn.
+	Spread
+)
+
+func (o AllocOrder) String() string {
+	if o == Spread {
+		return "spread"
+	}
+	return "fill"
+}
+
+// allocator hands out physical chunks. It knows what is free from bitmaps
+// that were built from the map, never from counts.
+type allocator struct {
+	order AllocOrder
+
+	mu      sync.Mutex
+	pools   []*chunkPool // by component index
+	takers  int          // pools that chunks are taken from: the first ones
+	free    int64        // over all usable pools
+	reserve int64        // chunks that ordinary takers leave
+	turn    int          // Spread: where the next chunk is looked for
+}
+
+// chunkPool is the free chunks of one component.
+type chunkPool struct {
+	bits   []uint64 // bit set: free
+	first  uint32   // chunks below are reserved
+	total  uint32   // chunks that may ever be allocated, reserved ones excluded
+	free   uint32
+	hint   int             // no free chunk below word hint
+	closed bool            // nothing is taken from it: failed, or being emptied
+	kept   map[uint32]bool // claimed to become reserved chunks
+}
+
+// newChunkPool makes the pool of chunks [first, end), all free.
+func newChunkPool(first, end uint32) *chunkPool {
+	p := &chunkPool{bits: make([]uint64, (uint64(end)+63)/64), first: first}
+	if end > first {
+		p.total = end - first
+		for c := first; c < end; {
+			if c%64 == 0 && end-c >= 64 {
+				p.bits[c/64] = ^uint64(0)
+				c += 64
+				continue
+			}
+			p.bits[c/64] |= 1 << (c % 64)
+			c++
+		}
+	}
+	p.free = p.total
+	return p
+}
+
+// claim marks chunk as used and reports whether it was free.
+func (p *chunkPool) claim(chunk uint32) bool {
+	w, b := int(chunk/64), uint64(1)<<(chunk%64)
+	if w >= len(p.bits) || p.bits[w]&b == 0 {
+		return false
+	}
+	p.bits[w] &^= b
+	p.free--
+	return true
+}
+
+// lowest takes the lowest free chunk.
+func (p *chunkPool) lowest() (uint32, bool) {
+	if p.free == 0 {
+		return 0, false
+	}
+	for w := p.hint; w < len(p.bits); w++ {
+		if p.bits[w] != 0 {
+			b := bits.TrailingZeros64(p.bits[w])
+			p.bits[w] &^= 1 << b
+			p.hint = w
+			p.free--
+			return uint32(w*64 + b), true
+		}
+	}
+	return 0, false
+}
+
+func (p *chunkPool) release(chunk uint32) {
+	w := int(chunk / 64)
+	p.bits[w] |= 1 << (chunk % 64)
+	p.free++
+	p.hint = min(p.hint, w)
+}
+
+// addPool appends the next component's pool.
+func (a *allocator) addPool(p *chunkPool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pools = append(a.pools, p)
+	a.takers = len(a.pools)
+	a.free += int64(p.free)
+}
+
+// renumber gives the pool of component last to index removed, whose pool is
+// empty of data and closed. Both indexes name the pool until truncate, but
+// chunks are taken under the new one.
+func (a *allocator) renumber(removed, last uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pools[removed] = a.pools[last]
+	a.takers = int(last)
+}
+
+// truncate forgets the pools from n on.
+func (a *allocator) truncate(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pools = a.pools[:n]
+	a.takers = n
+}
+
+// used is the number of chunks of a component that are taken.
+func (a *allocator) used(comp uint16) uint32 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pools[comp].total - a.pools[comp].free
+}
+
+// take appends n free chunks to dst, or returns false and takes none. It
+// leaves the reserve unless all is true.
+func (a *allocator) take(dst []phys, n int, all bool) ([]phys, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	avail := a.free
+	if !all {
+		avail -= a.reserve
+	}
+	if int64(n) > avail {
+		return dst, false
+	}
+	for range n {
+		p, _ := a.takeLocked() // cannot fail: free is the sum of the open pools
+		dst = append(dst, p)
+	}
+	return dst, true
+}
+
+// takeLocked takes one chunk; a.mu is held.
+func (a *allocator) takeLocked() (phys, bool) {
+	start := 0
+	if a.order == Spread {
+		start = a.turn
+	}
+	for i := range a.takers {
+		c := (start + i) % a.takers
+		p := a.pools[c]
+		if p.closed {
+			continue
+		}
+		if chunk, ok := p.lowest(); ok {
+			a.free--
+			a.turn = c + 1
+			return phys{uint16(c), chunk}, true
+		}
+	}
+	return phys{}, false
+}
+
+// takeFrom takes the lowest free chunk of one component, closed or not.
+func (a *allocator) takeFrom(comp uint16) (phys, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pools[comp]
+	chunk, ok := p.lowest()
+	if ok && !p.closed {
+		a.free--
+	}
+	return phys{comp, chunk}, ok
+}
+
+// put makes a chunk free again.
+func (a *allocator) put(c phys) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pools[c.comp]
+	p.release(c.chunk)
+	if !p.closed {
+		a.free++
+	}
+}
+
+// setClosed stops (or resumes) allocation from a component.
+func (a *allocator) setClosed(comp uint16, closed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pools[comp]
+	if p.closed == closed {
+		return
+	}
+	p.closed = closed
+	if closed {
+		a.free -= int64(p.free)
+	} else {
+		a.free += int64(p.free)
+	}
+}
+
+func (a *allocator) setReserve(n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reserve = n
+}
+
+// available is what ordinary writes may take, in chunks, never negative.
+func (a *allocator) available() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return max(0, a.free-a.reserve)
+}
+
+// counts returns the chunks of one component that may be allocated and those
+// that are free.
+func (a *allocator) counts(comp int) (total, free uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pools[comp].total, a.pools[comp].free
+}
+
+// dense reports whether the used chunks of comp are the lowest ones, and the
+// first free chunk (first when nothing is used).
+func (a *allocator) dense(comp int, first uint32) (next uint32, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pools[comp]
+	next = first + p.total - p.free
+	for c := first; c < next; c++ {
+		if p.bits[c/64]&(1<<(c%64)) != 0 {
+			return next, false
+		}
+	}
+	return next, true
+}

@@ -1,0 +1,203 @@
+package virstor
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Member is a provider and the metadata found on it.
+type Member struct {
+	Provider geomlib.Provider
+	Metadata ondisk.Metadata
+}
+
+// Ignored is a provider that names the volume but takes no part in it.
+type Ignored struct {
+	Member
+	Reason error
+}
+
+// Assembly is what belongs together, before it is opened.
+type Assembly struct {
+	ID      uint32
+	Name    string
+	Members []Member // by index; complete when Err is nil
+	Ignored []Ignored
+	Err     error // why the volume cannot be opened
+
+	ext extension // component 0's, at version 2
+}
+
+// ErrInterruptedAdd is why a component is ignored that component 0 does
+// not count.
+var ErrInterruptedAdd = errors.New("left by an interrupted add: component 0 does not count it")
+
+// Assemble sorts members into volumes by their id. What component 0 says decides.
+// The result is ordered by name.
+func Assemble(members []Member) []*Assembly {
+	byID := make(map[uint32]*Assembly)
+	groups := make(map[uint32][]Member)
+	for _, m := range members {
+		id := m.Metadata.ID
+		if byID[id] == nil {
+			byID[id] = &Assembly{ID: id, Name: m.Metadata.Name}
+		}
+		a := byID[id]
+		if err := belongs(m); err != nil {
+			a.Ignored = append(a.Ignored, Ignored{m, err})
+			continue
+		}
+		groups[id] = append(groups[id], m)
+	}
+	for id, a := range byID {
+		a.assemble(groups[id])
+	}
+	return slices.SortedFunc(maps.Values(byID), func(x, y *Assembly) int {
+		return cmp.Or(strings.Compare(x.Name, y.Name), cmp.Compare(x.ID, y.ID))
+	})
+}
+
+// belongs tells whether the metadata was written for the provider it is on.
+func belongs(m Member) error {
+	if size := m.Provider.MediaSize(); m.Metadata.ProviderSize != uint64(size) {
+		return fmt.Errorf("%s has %d bytes, its metadata says %d: %w",
+			m.Provider.Name(), size, m.Metadata.ProviderSize, ondisk.ErrProviderSize)
+	}
+	name := m.Provider.Name()
+	if hard := m.Metadata.Provider; hard != "" && !strings.Contains(name, "/") && hard != name &&
+		!(len(hard) == ondisk.MaxNameLen && strings.HasPrefix(name, hard)) {
+		return fmt.Errorf("%s is labelled to be %s: %w", name, hard, ondisk.ErrProviderName)
+	}
+	return nil
+}
+
+func (a *Assembly) assemble(members []Member) {
+	byIndex := make(map[uint16][]Member)
+	for _, m := range members {
+		byIndex[m.Metadata.No] = append(byIndex[m.Metadata.No], m)
+	}
+	zero, replaced, err := a.pickZero(byIndex[0])
+	if err != nil {
+		a.Err = err
+		return
+	}
+	a.Name = zero.Metadata.Name
+	if zero.Metadata.Version == ondisk.VersionFenced {
+		if a.ext, err = readExtension(zero.Provider, zero.Metadata); err != nil {
+			a.Err = err
+			return
+		}
+	}
+	a.settleIntent(byIndex, replaced)
+	a.Members = make([]Member, a.count(zero))
+	a.Members[0] = zero
+	var missing []string
+	for i := 1; i < len(a.Members); i++ {
+		switch at := byIndex[uint16(i)]; len(at) {
+		case 0:
+			missing = append(missing, fmt.Sprint(i))
+		case 1:
+			a.Members[i] = at[0]
+		default:
+			a.Err = fmt.Errorf("%w: %s and %s are both component %d of %s", ErrDuplicate,
+				at[0].Provider.Name(), at[1].Provider.Name(), i, a.Name)
+		}
+	}
+	for i, ms := range byIndex {
+		if int(i) < len(a.Members) {
+			continue
+		}
+		for _, m := range ms {
+			a.Ignored = append(a.Ignored, Ignored{m, ErrInterruptedAdd})
+		}
+	}
+	if a.Err == nil && missing != nil {
+		a.Err = fmt.Errorf("%w: component %s of %d of %s is missing", ErrIncomplete,
+			strings.Join(missing, ", "), len(a.Members), a.Name)
+	}
+}
+
+// pickZero finds component 0. While it is being replaced two providers claim to be
+// it; the one with the later extension record is, and the others are replaced.
+func (a *Assembly) pickZero(claims []Member) (zero Member, replaced []Member, err error) {
+	switch len(claims) {
+	case 0:
+		return zero, nil, fmt.Errorf("%w: component 0 of %s, which holds the allocation map, is missing", ErrIncomplete, a.Name)
+	case 1:
+		return claims[0], nil, nil
+	}
+	best, tie := -1, false
+	var bestSeq uint64
+	for i, m := range claims {
+		if m.Metadata.Version != ondisk.VersionFenced {
+			continue
+		}
+		e, err := readExtension(m.Provider, m.Metadata)
+		if err != nil || !e.valid {
+			continue
+		}
+		if best < 0 || e.rec.Sequence > bestSeq {
+			best, bestSeq, tie = i, e.rec.Sequence, false
+		} else if e.rec.Sequence == bestSeq {
+			tie = true
+		}
+	}
+	if best < 0 || tie {
+		return zero, nil, fmt.Errorf("%w: %s and %s are both component 0 of %s", ErrDuplicate,
+			claims[0].Provider.Name(), claims[1].Provider.Name(), a.Name)
+	}
+	zero = claims[best]
+	return zero, slices.Delete(slices.Clone(claims), best, best+1), nil
+}
+
+// settleIntent makes byIndex what it will be when the intent is finished.
+func (a *Assembly) settleIntent(byIndex map[uint16][]Member, replaced []Member) {
+	i := a.ext.rec.Intent
+	if i.Kind == ondisk.IntentReplaceZero && len(replaced) == 1 && len(byIndex[uint16(i.Arg[0])]) == 0 {
+		m := replaced[0]
+		m.Metadata = asEmpty(m.Metadata, uint16(i.Arg[0]))
+		byIndex[m.Metadata.No] = []Member{m}
+		replaced = nil
+	}
+	for _, m := range replaced {
+		a.Ignored = append(a.Ignored, Ignored{m, fmt.Errorf("%w: another provider replaced it as component 0", ErrDuplicate)})
+	}
+	if a.ext.rec.Intent.Kind != ondisk.IntentRemove {
+		return
+	}
+	removed, last := removeArgs(a.ext.rec.Intent)
+	moved := byIndex[last]
+	if len(moved) == 0 {
+		return // it has its new index already, or is missing
+	}
+	if removed != last {
+		// The one that leaves is still labelled, or has been cleared.
+		for _, m := range byIndex[removed] {
+			a.Ignored = append(a.Ignored, Ignored{m, errBeingRemoved})
+		}
+		byIndex[removed] = moved
+	} else {
+		for _, m := range moved {
+			a.Ignored = append(a.Ignored, Ignored{m, errBeingRemoved})
+		}
+	}
+	delete(byIndex, last)
+}
+
+// count is the number of components when the intent is finished.
+func (a *Assembly) count(zero Member) int {
+	n := int(zero.Metadata.Count)
+	if i := a.ext.rec.Intent; i.Kind == ondisk.IntentRemove {
+		if _, last := removeArgs(i); n == int(last)+1 {
+			n--
+		}
+	}
+	return n
+}

@@ -1,0 +1,274 @@
+package virstor
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// A word of the chunk map describes one virtual chunk:
+//
+//	bits  0–31  physical chunk
+//	bits 32–47  component
+//	bit  48     allocated
+//	bit  49     busy: one owner has the chunk to itself, new pins are refused
+//	bits 52–63  pins: device I/O in flight to the chunk
+//
+// The first 49 bits change only while the chunk is busy, or from zero by the
+// committer.
+const (
+	compShift = 32
+	wordAlloc = 1 << 48
+	wordBusy  = 1 << 49
+	pinShift  = 52
+	pinOne    = 1 << pinShift
+	pinLimit  = 4000 // far above the goroutines that can do I/O at once
+	wordMap   = wordAlloc | 1<<48 - 1
+
+	pageEntries = 512
+	pageShift   = 9
+)
+
+// phys names a physical chunk.
+type phys struct {
+	comp  uint16
+	chunk uint32
+}
+
+func wordOf(p phys) uint64 { return wordAlloc | uint64(p.comp)<<compShift | uint64(p.chunk) }
+
+func physOf(w uint64) phys { return phys{comp: uint16(w >> compShift), chunk: uint32(w)} }
+
+type mapPage [pageEntries]atomic.Uint64
+
+type pageDir []atomic.Pointer[mapPage]
+
+type pinState uint8
+
+const (
+	pinned pinState = iota
+	unallocated
+	busy
+)
+
+// chunkMap maps virtual chunks to physical ones. Pages that were never
+// touched do not exist.
+type chunkMap struct {
+	dir atomic.Pointer[pageDir]
+
+	grow  sync.Mutex // page creation, and replacing dir
+	pages atomic.Int64
+
+	shards [64]chunkShard
+}
+
+// chunkShard is where those wait that found a chunk busy.
+type chunkShard struct {
+	mu     sync.Mutex
+	cond   sync.Cond // waiters for busy to clear and for pins to drain
+	parked []parkedRequest
+}
+
+type parkedRequest struct {
+	vc uint64
+	r  *Request
+}
+
+func newChunkMap(n uint64) *chunkMap {
+	m := new(chunkMap)
+	m.resize(n)
+	for i := range m.shards {
+		m.shards[i].cond.L = &m.shards[i].mu
+	}
+	return m
+}
+
+func (m *chunkMap) shard(vc uint64) *chunkShard { return &m.shards[vc%uint64(len(m.shards))] }
+
+// resize makes room for n virtual chunks. It never takes room away.
+func (m *chunkMap) resize(n uint64) {
+	m.grow.Lock()
+	defer m.grow.Unlock()
+	pages := (n + pageEntries - 1) >> pageShift
+	old := m.dir.Load()
+	if old != nil && uint64(len(*old)) >= pages {
+		return
+	}
+	dir := make(pageDir, pages)
+	if old != nil {
+		for i := range *old {
+			dir[i].Store((*old)[i].Load())
+		}
+	}
+	m.dir.Store(&dir)
+}
+
+// existing returns the page that holds vc, or nil.
+func (m *chunkMap) existing(vc uint64) *mapPage {
+	dir := *m.dir.Load()
+	return dir[vc>>pageShift].Load()
+}
+
+// page returns the page that holds vc, made if need be.
+func (m *chunkMap) page(vc uint64) *mapPage {
+	if p := m.existing(vc); p != nil {
+		return p
+	}
+	m.grow.Lock()
+	defer m.grow.Unlock()
+	if p := m.existing(vc); p != nil {
+		return p
+	}
+	p := new(mapPage)
+	(*m.dir.Load())[vc>>pageShift].Store(p)
+	m.pages.Add(1)
+	return p
+}
+
+// load returns the word of vc, zero for what was never touched.
+func (m *chunkMap) load(vc uint64) uint64 {
+	p := m.existing(vc)
+	if p == nil {
+		return 0
+	}
+	return p[vc%pageEntries].Load()
+}
+
+// set publishes the mapping of a chunk that has none and is not busy.
+func (m *chunkMap) set(vc uint64, p phys) { m.page(vc)[vc%pageEntries].Store(wordOf(p)) }
+
+// pin keeps the mapping of vc as it is until unpin. The physical chunk is
+// not reused while it is pinned.
+func (m *chunkMap) pin(vc uint64) (phys, pinState) {
+	p := m.existing(vc)
+	if p == nil {
+		return phys{}, unallocated
+	}
+	e := &p[vc%pageEntries]
+	for {
+		w := e.Load()
+		switch {
+		case w&wordBusy != 0:
+			return phys{}, busy
+		case w&wordAlloc == 0:
+			return phys{}, unallocated
+		case w>>pinShift >= pinLimit:
+			runtime.Gosched()
+		case e.CompareAndSwap(w, w+pinOne):
+			return physOf(w), pinned
+		}
+	}
+}
+
+// pinWait is pin that waits while the chunk is busy. It reports whether the
+// chunk is allocated and pinned.
+func (m *chunkMap) pinWait(vc uint64) (phys, bool) {
+	for {
+		ph, state := m.pin(vc)
+		if state != busy {
+			return ph, state == pinned
+		}
+		s := m.shard(vc)
+		s.mu.Lock()
+		for m.load(vc)&wordBusy != 0 {
+			s.cond.Wait()
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (m *chunkMap) unpin(vc uint64) {
+	e := &m.existing(vc)[vc%pageEntries]
+	w := e.Add(^uint64(pinOne - 1))
+	if w&wordBusy != 0 && w>>pinShift == 0 {
+		s := m.shard(vc)
+		s.mu.Lock()
+		s.cond.Broadcast()
+		s.mu.Unlock()
+	}
+}
+
+// lock takes vc for its caller alone: it waits for other owners and for
+// pinned I/O. It reports false, without the lock, when vc is not allocated.
+func (m *chunkMap) lock(vc uint64) (phys, bool) {
+	p := m.existing(vc)
+	if p == nil {
+		return phys{}, false
+	}
+	e := &p[vc%pageEntries]
+	s := m.shard(vc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		w := e.Load()
+		if w&wordBusy != 0 {
+			s.cond.Wait()
+			continue
+		}
+		if w&wordAlloc == 0 {
+			return phys{}, false
+		}
+		if e.CompareAndSwap(w, w|wordBusy) {
+			break
+		}
+	}
+	for e.Load()>>pinShift != 0 {
+		s.cond.Wait()
+	}
+	return physOf(e.Load()), true
+}
+
+// unlock ends lock and gives vc the mapping word, zero for none. resume
+// receives the requests that were parked meanwhile.
+func (m *chunkMap) unlock(vc uint64, word uint64, resume func(*Request)) {
+	s := m.shard(vc)
+	s.mu.Lock()
+	m.page(vc)[vc%pageEntries].Store(word)
+	var ready []*Request
+	kept := s.parked[:0]
+	for _, pr := range s.parked {
+		if pr.vc == vc {
+			ready = append(ready, pr.r)
+		} else {
+			kept = append(kept, pr)
+		}
+	}
+	clear(s.parked[len(kept):])
+	s.parked = kept
+	s.cond.Broadcast()
+	s.mu.Unlock()
+	for _, r := range ready {
+		resume(r)
+	}
+}
+
+// park leaves r to be resumed by the owner of vc. It reports false when
+// vc is not busy any more.
+func (m *chunkMap) park(vc uint64, r *Request) bool {
+	s := m.shard(vc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.load(vc)&wordBusy == 0 {
+		return false
+	}
+	s.parked = append(s.parked, parkedRequest{vc, r})
+	return true
+}
+
+// nextAllocated returns the first allocated chunk at or after vc and before
+// limit, or limit.
+func (m *chunkMap) nextAllocated(vc, limit uint64) uint64 {
+	for vc < limit {
+		p := m.existing(vc)
+		if p == nil {
+			vc = (vc>>pageShift + 1) << pageShift
+			continue
+		}
+		for end := min(limit, (vc>>pageShift+1)<<pageShift); vc < end; vc++ {
+			if p[vc%pageEntries].Load()&wordAlloc != 0 {
+				return vc
+			}
+		}
+	}
+	return limit
+}

@@ -1,0 +1,282 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// component is one provider of a volume, with what is known of its cache.
+type component struct {
+	index     atomic.Uint32 // changed under Volume.metaMu
+	chunkSize int64
+	sector    int64
+	guard     int64 // offset of the metadata sector, never written as data
+
+	provider atomic.Pointer[geomlib.Provider]
+	cached   geomlib.CachedReader // nil: every read may wait
+	buffered bool                 // writes are copies into a cache
+
+	metadata atomic.Pointer[ondisk.Metadata] // as on disk; changed under Volume.metaMu
+
+	// dirty: something was written since the last flush began. It is set
+	// before the write is acknowledged.
+	dirty atomic.Bool
+	sync  flushGroup
+	quiet sync.Once // "no volatile cache" is said once
+	log   *slog.Logger
+
+	observer flushObserver
+	zero     atomic.Bool // component 0: its flushes make the map durable
+
+	stats componentStats
+}
+
+// flushObserver is told of each device flush of a component. Calls of one
+// component do not overlap.
+type flushObserver interface {
+	flushBegins()
+	flushEnded(err error)
+}
+
+// flushGroup lets concurrent flushes of one component share device flushes.
+type flushGroup struct {
+	mu      sync.Mutex
+	cond    sync.Cond
+	running bool
+	started uint64 // rounds begun
+	done    uint64 // rounds ended
+	failed  error  // sticky: what the device lost cannot be proved to be there
+}
+
+// newComponent makes the component that m describes. observer is told of its
+// flushes while it is component 0.
+func newComponent(p geomlib.Provider, m ondisk.Metadata, log *slog.Logger, observer flushObserver) *component {
+	c := &component{
+		chunkSize: int64(m.ChunkSize),
+		log:       log,
+		observer:  observer,
+	}
+	c.setMeta(m)
+	c.setNo(m.No)
+	c.sync.cond.L = &c.sync.mu
+	c.use(p)
+	return c
+}
+
+// use makes p the component's provider. No I/O may be in flight.
+func (c *component) use(p geomlib.Provider) {
+	c.sector = int64(p.SectorSize())
+	c.guard = p.MediaSize() - c.sector
+	c.provider.Store(&p)
+	c.cached, _ = p.(geomlib.CachedReader)
+	if b, ok := p.(geomlib.BufferedWriter); ok {
+		c.buffered = b.WritesAreBuffered()
+	}
+}
+
+func (c *component) p() geomlib.Provider { return *c.provider.Load() }
+
+// no is the component's index.
+func (c *component) no() uint16 { return uint16(c.index.Load()) }
+
+func (c *component) setNo(i uint16) { c.index.Store(uint32(i)) }
+
+// meta is the component's metadata. It is a copy.
+func (c *component) meta() ondisk.Metadata { return *c.metadata.Load() }
+
+// setMeta remembers what was written. Volume.metaMu is held, or nobody else
+// knows the component.
+func (c *component) setMeta(m ondisk.Metadata) { c.metadata.Store(&m) }
+
+func (c *component) name() string { return c.p().Name() }
+
+// first is the first chunk that data may use.
+func (c *component) first() uint32 { return uint32(c.meta().ChunkReserved) }
+
+// usable is the first chunk that data may not use: the end of the component,
+// or the chunk that reaches into the metadata sector.
+func (c *component) usable() uint32 {
+	return min(c.meta().ChunkCount, ondisk.UsableChunks(c.p().MediaSize(), int(c.sector), c.chunkSize))
+}
+
+func (c *component) offset(chunk uint32) int64 { return int64(chunk) * c.chunkSize }
+
+func (c *component) readAt(b []byte, off int64) error {
+	if off+int64(len(b)) > c.guard {
+		return fmt.Errorf("read %s at %d: %w", c.name(), off, ErrLastSector)
+	}
+	_, err := c.p().ReadAt(b, off)
+	if err != nil {
+		c.stats.readErrors.Add(1)
+		return fmt.Errorf("read %d bytes of %s at %d: %w", len(b), c.name(), off, err)
+	}
+	return nil
+}
+
+// readCached reads what needs no wait for a device.
+func (c *component) readCached(b []byte, off int64) bool {
+	return c.cached != nil && off+int64(len(b)) <= c.guard && c.cached.ReadCached(b, off)
+}
+
+// writeAt writes and remembers that the component is dirty.
+func (c *component) writeAt(b []byte, off int64) error {
+	if off+int64(len(b)) > c.guard {
+		return fmt.Errorf("write %s at %d: %w", c.name(), off, ErrLastSector)
+	}
+	return c.writeRaw(b, off)
+}
+
+// writeRaw is writeAt without the guard of the metadata sector.
+func (c *component) writeRaw(b []byte, off int64) error {
+	_, err := c.p().WriteAt(b, off)
+	c.markDirty()
+	if err != nil {
+		c.stats.writeErrors.Add(1)
+		return fmt.Errorf("write %d bytes of %s at %d: %w", len(b), c.name(), off, err)
+	}
+	return nil
+}
+
+func (c *component) markDirty() {
+	if !c.dirty.Load() {
+		c.dirty.Store(true)
+	}
+}
+
+// clear makes [off, off+n) read as zeros, by the cheapest way that can be
+// relied on. It is durable after flush.
+func (c *component) clear(off, n int64, zeros []byte) error {
+	if off+n > c.guard {
+		return fmt.Errorf("zero %s at %d: %w", c.name(), off, ErrLastSector)
+	}
+	p := c.p()
+	end := off + n
+	holes, trusted := p.(geomlib.HoleFinder)
+	for off < end {
+		stop := end
+		if trusted {
+			start, dataEnd, err := holes.NextData(off, end)
+			if err != nil {
+				trusted = false // fall back to writing
+			} else {
+				if start >= end {
+					return nil
+				}
+				// Whole sectors: the borders of data are the file system's.
+				off = start - start%c.sector
+				stop = min(end, (dataEnd+c.sector-1)/c.sector*c.sector)
+			}
+		}
+		if err := c.zeroRange(p, off, stop-off, zeros); err != nil {
+			return err
+		}
+		off = stop
+	}
+	return nil
+}
+
+func (c *component) zeroRange(p geomlib.Provider, off, n int64, zeros []byte) error {
+	c.stats.zeroed.Add(uint64(n))
+	if z, ok := p.(geomlib.Zeroer); ok {
+		err := z.WriteZeroes(off, n)
+		if err == nil {
+			c.markDirty()
+			return nil
+		}
+		if !errors.Is(err, geomlib.ErrNotSupported) {
+			return fmt.Errorf("zero %d bytes of %s at %d: %w", n, c.name(), off, err)
+		}
+	}
+	for n > 0 {
+		k := min(n, int64(len(zeros)))
+		if err := c.writeAt(zeros[:k], off); err != nil {
+			return err
+		}
+		off, n = off+k, n-k
+	}
+	return nil
+}
+
+// flush returns when everything that was written before the call is on stable
+// storage. Once a flush has failed, all fail.
+func (c *component) flush() error {
+	g := &c.sync
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// The round that covers the caller is the next one to begin, or, when
+	// nothing is dirty, the one that took the dirt and may still run.
+	target := g.started
+	if c.dirty.Load() {
+		target++
+	}
+	for g.done < target && g.failed == nil {
+		if g.running {
+			g.cond.Wait()
+			continue
+		}
+		g.running = true
+		g.started++
+		round := g.started
+		g.mu.Unlock()
+		zero := c.zero.Load()
+		if zero {
+			c.observer.flushBegins()
+		}
+		c.dirty.Store(false)
+		err := c.flushDevice()
+		if zero {
+			c.observer.flushEnded(err)
+		}
+		g.mu.Lock()
+		g.running, g.done = false, round
+		if err != nil && g.failed == nil {
+			g.failed = fmt.Errorf("%w: %s: %w", ErrFlushFailed, c.name(), err)
+			c.log.Error("flush failed: flushes of the component fail until the volume is reopened",
+				"component", c.name(), "error", err)
+		}
+		g.cond.Broadcast()
+	}
+	return g.failed
+}
+
+func (c *component) flushDevice() error {
+	c.stats.flushes.Add(1)
+	err := c.p().Flush()
+	if errors.Is(err, geomlib.ErrNotSupported) {
+		c.quiet.Do(func() {
+			c.log.Info("device has no volatile cache to flush", "component", c.name())
+		})
+		return nil
+	}
+	return err
+}
+
+// failedFlush returns the sticky failure.
+func (c *component) failedFlush() error {
+	c.sync.mu.Lock()
+	defer c.sync.mu.Unlock()
+	return c.sync.failed
+}
+
+// clean reports whether a flush would have nothing to do.
+func (c *component) clean() bool {
+	if c.dirty.Load() {
+		return false
+	}
+	c.sync.mu.Lock()
+	defer c.sync.mu.Unlock()
+	return !c.sync.running && c.sync.failed == nil && !c.dirty.Load()
+}
+
+// componentStats count what a component was asked to do.
+type componentStats struct {
+	reads, writes           atomic.Uint64
+	readErrors, writeErrors atomic.Uint64
+	flushes, zeroed         atomic.Uint64
+}

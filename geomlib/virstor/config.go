@@ -1,0 +1,111 @@
+package virstor
+
+import (
+	"log/slog"
+	"time"
+)
+
+// FullPolicy says what happens to a write that needs a chunk when none is free.
+type FullPolicy uint8
+
+// The policies of a full volume.
+const (
+	// Wait holds the write until space appears, up to Config.FullTimeout.
+	Wait FullPolicy = iota
+	// Fail answers ErrNoSpace at once.
+	Fail
+)
+
+func (p FullPolicy) String() string {
+	if p == Fail {
+		return "error"
+	}
+	return "wait"
+}
+
+// ZeroPolicy says what a new chunk holds where it was not written.
+type ZeroPolicy uint8
+
+// The zeroing policies.
+const (
+	// ZeroAuto: zeros, by the cheapest way that can be relied on.
+	ZeroAuto ZeroPolicy = iota
+	// ZeroNever: whatever the component holds, as the kernel class does.
+	ZeroNever
+)
+
+// DiscardPolicy says what becomes of discarded ranges.
+type DiscardPolicy uint8
+
+// The discard policies.
+const (
+	// DiscardOn frees whole chunks and passes the discard down.
+	DiscardOn DiscardPolicy = iota
+	// DiscardPassdown keeps chunks allocated and passes the discard down.
+	DiscardPassdown
+	// DiscardOff ignores discards. Writes of zeros still write zeros.
+	DiscardOff
+)
+
+// Config is how a volume is opened. The zero value is a writable volume with
+// the default policies.
+type Config struct {
+	ReadOnly bool
+	// DeferWrites opens the volume on providers that may be read-only and
+	// holds everything but reads until Activate.
+	DeferWrites bool
+
+	WhenFull    FullPolicy
+	FullTimeout time.Duration // how long Wait waits; 0: for ever
+	HeldLimit   int64         // bytes of held write data; 0: 64 MiB
+	Reserve     int64         // chunks that ordinary writes leave free
+
+	Alloc   AllocOrder
+	Zero    ZeroPolicy
+	Discard DiscardPolicy
+
+	Workers int // goroutines that wait for devices; 0: 32
+
+	Log    *slog.Logger
+	Events func(Event) // called in order by one goroutine at a time; must not block
+
+	// breakRule lets tests prove that each rule of the engine is needed.
+	breakRule rule
+	// serial does one thing after the other, so that a test's log of what
+	// the disks were asked is the same each time.
+	serial bool
+}
+
+const defaultHeldLimit = 64 << 20
+
+func (c *Config) setDefaults() {
+	if c.HeldLimit == 0 {
+		c.HeldLimit = defaultHeldLimit
+	}
+	if c.Workers == 0 {
+		c.Workers = 32
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Events == nil {
+		c.Events = func(Event) {}
+	}
+}
+
+// rule names one rule of the commit order that a test breaks on purpose.
+type rule uint16
+
+const (
+	breakDataFlush     rule = 1 << iota // map written before the data is flushed
+	breakZeroing                        // new chunks not zeroed
+	breakMapFirst                       // map written before the data
+	breakNeighbour                      // a map sector carries pending entries
+	breakEarlyAck                       // acknowledged before the map is written
+	breakEarlyReuse                     // freed chunk reused before its unmapping is durable
+	breakEarlyUnfence                   // version 1 before the metadata is exact
+	breakIntentTwice                    // an intent's redo is not idempotent
+	breakFlushCoverage                  // flush leaves out component 0
+)
+
+func (c *Config) breaks(r rule) bool { return c.breakRule&r != 0 }

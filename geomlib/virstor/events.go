@@ -1,0 +1,35 @@
+package virstor
+
+// EventKind is what happened to a volume.
+type EventKind uint8
+
+// The events of a volume.
+const (
+	// EventComponentSwitch: allocation went on to the next component.
+	EventComponentSwitch EventKind = iota + 1
+	// EventAllocated: chunks were allocated or freed; Free tells how many are left.
+	EventAllocated
+	// EventFull: a write found no free chunk.
+	EventFull
+	// EventSpace: space appeared after EventFull.
+	EventSpace
+	// EventDegraded: a map sector could not be written.
+	EventDegraded
+	// EventRecovered: the end of EventDegraded.
+	EventRecovered
+	// EventComponentFailed: a component's flush failed.
+	EventComponentFailed
+	// EventComponents: the component list changed.
+	EventComponents
+	// EventResized: the virtual size changed.
+	EventResized
+	// EventJob: a long job ended.
+	EventJob
+)
+
+// Event tells of a change in a volume.
+type Event struct {
+	Kind      EventKind
+	Component int // index, where it concerns one
+	Err       error
+}

@@ -1,0 +1,99 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// extension is the extension block of component 0, DESIGN's "one intent".
+type extension struct {
+	offset int64 // bytes from the start of component 0
+	room   bool  // the label left room for it
+	valid  bool  // rec was read from the disk
+	rec    ondisk.Extension
+}
+
+// readExtension reads the record in force. An extension without one is no
+// error: the volume was never fenced, or has no room.
+func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
+	e := extension{rec: ondisk.Extension{VolumeID: m.ID, ChunkSize: m.ChunkSize}}
+	e.offset, e.room = ondisk.ExtensionOffset(m)
+	if !e.room {
+		return e, nil
+	}
+	var slots [2][]byte
+	for i := range slots {
+		slots[i] = make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
+		if _, err := p.ReadAt(slots[i], e.offset+int64(i)*ondisk.ExtensionSlotSize); err != nil {
+			return e, fmt.Errorf("read the extension block of %s: %w", p.Name(), err)
+		}
+	}
+	if err := ondisk.NewerExtension(slots); err != nil {
+		return e, fmt.Errorf("extension block of %s: %w; use the version that wrote it", p.Name(), err)
+	}
+	if rec, _, ok := ondisk.PickExtension(slots, m); ok {
+		e.rec, e.valid = rec, true
+	}
+	return e, nil
+}
+
+// writeExtension makes change in a new record, written and flushed. v.metaMu
+// is held.
+func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
+	if !v.ext.room {
+		return fmt.Errorf("%s: %w", v.name, ErrNoExtension)
+	}
+	next := v.ext.rec
+	change(&next)
+	next.Sequence++
+	if err := storeExtension(v.component(0).p(), v.ext.offset, next); err != nil {
+		// Either record may be in force now; the next one must beat both.
+		v.ext.rec.Sequence++
+		return err
+	}
+	v.ext.rec, v.ext.valid = next, true
+	return nil
+}
+
+// storeExtension writes one record into its slot and flushes it.
+func storeExtension(p geomlib.Provider, off int64, e ondisk.Extension) error {
+	b := make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
+	if err := e.Encode(b); err != nil {
+		return fmt.Errorf("extension record for %s: %w", p.Name(), err)
+	}
+	return storeRaw(p, b, off+int64(e.Slot())*ondisk.ExtensionSlotSize)
+}
+
+// storeRaw writes b and flushes it.
+func storeRaw(p geomlib.Provider, b []byte, off int64) error {
+	if _, err := p.WriteAt(b, off); err != nil {
+		return fmt.Errorf("write %s at %d: %w", p.Name(), off, err)
+	}
+	if err := p.Flush(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
+		return fmt.Errorf("flush %s: %w", p.Name(), err)
+	}
+	return nil
+}
+
+// resetExtension removes whatever records there are, before the fence makes
+// them valid, and leaves a first one.
+func resetExtension(p geomlib.Provider, e *extension) error {
+	if !e.room {
+		return nil
+	}
+	blank := make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
+	for slot := range int64(2) {
+		if err := storeRaw(p, blank, e.offset+slot*ondisk.ExtensionSlotSize); err != nil {
+			return err
+		}
+	}
+	e.rec = ondisk.Extension{Sequence: 1, VolumeID: e.rec.VolumeID, ChunkSize: e.rec.ChunkSize}
+	if err := storeExtension(p, e.offset, e.rec); err != nil {
+		return err
+	}
+	e.valid = true
+	return nil
+}

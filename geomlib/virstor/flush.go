@@ -1,0 +1,230 @@
+package virstor
+
+import (
+	"errors"
+	"sync"
+)
+
+// flush puts everything acknowledged before r on stable storage.
+func (v *Volume) flush(r *Request, block bool) {
+	if !block && !v.allClean() {
+		v.workers.put(r)
+		return
+	}
+	v.finish(r, v.flushAll())
+}
+
+func (v *Volume) allClean() bool {
+	for _, c := range v.components() {
+		if !c.clean() {
+			return false
+		}
+	}
+	return true
+}
+
+// flushAll flushes every component that needs it, side by side.
+func (v *Volume) flushAll() error {
+	v.stats.flushes.Add(1)
+	comps := v.components()
+	if v.cfg.breaks(breakFlushCoverage) {
+		comps = comps[1:]
+	}
+	return v.flushComponents(comps)
+}
+
+// flushComponents flushes comps side by side and joins their errors.
+func (v *Volume) flushComponents(comps []*component) error {
+	if v.cfg.serial {
+		var err error
+		for _, c := range comps {
+			err = errors.Join(err, c.flush())
+		}
+		return err
+	}
+	var first *component
+	var g *flushJobs
+	for _, c := range comps {
+		if c.clean() {
+			continue
+		}
+		if first == nil {
+			first = c
+			continue
+		}
+		if g == nil {
+			g = v.flushPool.Get().(*flushJobs)
+		}
+		g.start(v.writers, c)
+	}
+	if first == nil {
+		return nil
+	}
+	err := first.flush()
+	if g != nil {
+		err = errors.Join(err, g.wait())
+		v.flushPool.Put(g)
+	}
+	return err
+}
+
+// flushRange makes an acknowledged write to [off, end) durable: the components
+// it lies on, and the map if an entry may not be durable.
+func (v *Volume) flushRange(off, end int64) error {
+	var last *component
+	for off < end {
+		pc := v.pieceAt(off, end)
+		if ph, ok := v.chunks.pinWait(pc.vc); ok {
+			c := v.component(ph.comp)
+			v.chunks.unpin(pc.vc)
+			if c != last {
+				if err := c.flush(); err != nil {
+					return err
+				}
+				last = c
+			}
+		}
+		off += pc.n
+	}
+	if v.mapDurable.Load() == v.mapWritten.Load() {
+		return nil
+	}
+	return v.component(0).flush()
+}
+
+// flushJobs runs component flushes on workers.
+type flushJobs struct {
+	wg   sync.WaitGroup
+	jobs []*flushJob
+	used int
+}
+
+type flushJob struct {
+	g   *flushJobs
+	c   *component
+	err error
+}
+
+func (j *flushJob) perform() {
+	j.err = j.c.flush()
+	j.g.wg.Done()
+}
+
+func (g *flushJobs) start(w *workers, c *component) {
+	if g.used == len(g.jobs) {
+		g.jobs = append(g.jobs, &flushJob{g: g})
+	}
+	j := g.jobs[g.used]
+	g.used++
+	j.c, j.err = c, nil
+	g.wg.Add(1)
+	w.put(j)
+}
+
+func (g *flushJobs) wait() error {
+	g.wg.Wait()
+	var err error
+	for _, j := range g.jobs[:g.used] {
+		err = errors.Join(err, j.err)
+		j.c, j.err = nil, nil
+	}
+	g.used = 0
+	return err
+}
+
+// flushBegins and flushEnded bracket each device flush of component 0, which
+// makes the map durable.
+func (v *Volume) flushBegins() {
+	v.freed.mu.Lock()
+	defer v.freed.mu.Unlock()
+	v.freed.flushing = append(v.freed.flushing, v.freed.waiting...)
+	v.freed.waiting = v.freed.waiting[:0]
+	v.freed.mapAt = v.mapWritten.Load()
+}
+
+func (v *Volume) flushEnded(err error) {
+	v.freed.mu.Lock()
+	if err != nil {
+		v.freed.waiting = append(v.freed.waiting, v.freed.flushing...)
+		v.freed.flushing = v.freed.flushing[:0]
+		v.freed.mu.Unlock()
+		v.committer.mapLost()
+		return
+	}
+	v.mapDurable.Store(v.freed.mapAt)
+	v.freed.ready = append(v.freed.ready, v.freed.flushing...)
+	v.freed.flushing = v.freed.flushing[:0]
+	run := len(v.freed.ready) > 0 && !v.freed.running
+	v.freed.running = v.freed.running || run
+	v.freed.mu.Unlock()
+	if run {
+		v.workers.put(&v.freed)
+	}
+}
+
+// freedChunks are physical chunks whose unmapping is written but not known to be
+// durable (waiting, flushing), and then to be passed down to the device
+// (ready), before they are free to be used again.
+type freedChunks struct {
+	v *Volume
+
+	mu       sync.Mutex
+	waiting  []phys
+	flushing []phys
+	ready    []phys
+	running  bool      // a worker empties ready
+	stopped  sync.Cond // running ended
+	mapAt    uint64    // map writes that the running flush covers
+}
+
+func (f *freedChunks) add(p phys) {
+	f.mu.Lock()
+	f.waiting = append(f.waiting, p)
+	f.mu.Unlock()
+}
+
+// pending is the number of chunks that are not yet free.
+func (f *freedChunks) pending() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.waiting) + len(f.flushing) + len(f.ready)
+	if f.running && n == 0 {
+		n = 1
+	}
+	return n
+}
+
+// wait returns when no worker empties ready.
+func (f *freedChunks) wait() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.running {
+		f.stopped.Wait()
+	}
+}
+
+// perform passes discards down and gives the chunks back, on a worker.
+func (f *freedChunks) perform() {
+	v := f.v
+	var batch []phys
+	for {
+		f.mu.Lock()
+		batch, f.ready = f.ready, batch[:0]
+		if len(batch) == 0 {
+			f.running = false
+			f.stopped.Broadcast()
+			f.mu.Unlock()
+			v.committer.kick()
+			return
+		}
+		f.mu.Unlock()
+		for _, p := range batch {
+			c := v.component(p.comp)
+			if v.cfg.Discard != DiscardOff {
+				v.passDown(c, c.offset(p.chunk), v.chunk)
+			}
+			v.alloc.put(p)
+		}
+		v.committer.kick()
+	}
+}

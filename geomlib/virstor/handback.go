@@ -1,0 +1,191 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// NotHandedBackError tells why a volume stays fenced from the kernel class.
+type NotHandedBackError struct {
+	Volume  string
+	Reasons []string
+}
+
+func (e *NotHandedBackError) Error() string {
+	return fmt.Sprintf("%s: %v: %s", e.Volume, ErrNotHandedBack, strings.Join(e.Reasons, "; "))
+}
+
+// Unwrap makes errors.Is(err, ErrNotHandedBack) true.
+func (e *NotHandedBackError) Unwrap() error { return ErrNotHandedBack }
+
+// Stop closes the volume and, when the kernel class could go on with it as it
+// is, lifts the fence. Otherwise the volume is closed all the same and the
+// error is a *NotHandedBackError.
+func (v *Volume) Stop() error {
+	var kept error
+	err := v.close(func() error {
+		if v.cfg.ReadOnly || !v.writable.Load() {
+			return nil
+		}
+		reasons := v.obstacles()
+		if reasons != nil {
+			kept = &NotHandedBackError{v.name, reasons}
+			return v.markCleanLocked()
+		}
+		return v.unfenceLocked()
+	})
+	return errors.Join(err, kept)
+}
+
+// close drains and flushes the volume, runs last, and lets everything go.
+func (v *Volume) close(last func() error) error {
+	if v.closing.Swap(true) {
+		return fmt.Errorf("close %s: %w", v.name, ErrClosed)
+	}
+	if err := v.CancelJob(); err != nil && !errors.Is(err, ErrNoJob) {
+		return err
+	}
+	if v.inFlight.Add(closingBias) == closingBias {
+		v.drained()
+	}
+	v.failParked()
+	v.FailHeld()
+	<-v.idle
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	err := v.finalFlush()
+	// Once the workers are done, freed chunks are free and the pools agree
+	// with the map.
+	v.workers.stop()
+	v.committer.stop()
+	v.writers.stop()
+	if last == nil {
+		last = v.markCleanLocked
+	}
+	if err == nil {
+		err = last()
+	}
+	for _, c := range v.components() {
+		err = errors.Join(err, c.p().Close())
+	}
+	if err != nil {
+		return fmt.Errorf("close %s: %w", v.name, err)
+	}
+	return nil
+}
+
+// finalFlush flushes everything, freed chunks included.
+func (v *Volume) finalFlush() error {
+	if v.cfg.ReadOnly || !v.writable.Load() {
+		return nil
+	}
+	return v.flushAll()
+}
+
+// failParked ends what waits for Activate.
+func (v *Volume) failParked() {
+	v.parked.mu.Lock()
+	reqs := v.parked.reqs
+	v.parked.reqs = nil
+	v.parked.mu.Unlock()
+	for _, r := range reqs {
+		v.finish(r, fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed))
+	}
+}
+
+// markCleanLocked notes in the extension block that the volume was closed in
+// order; v.metaMu is held.
+func (v *Volume) markCleanLocked() error {
+	if v.cfg.ReadOnly || !v.writable.Load() || !v.ext.room || v.isDegraded.Load() {
+		return nil
+	}
+	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Clean = true })
+}
+
+// obstacles are the reasons why the kernel class must not have the volume.
+// It recounts chunk_next from the map, so used chunks must be the lowest; it
+// steps to the next component without looking whether that one is full
+// (sys/geom/virstor/g_virstor.c); and it writes into whatever chunk_count says.
+func (v *Volume) obstacles() []string {
+	var why []string
+	if v.isDegraded.Load() {
+		why = append(why, "a map sector could not be written")
+	}
+	roomAt := -1
+	for i, c := range v.components() {
+		if v.lastSectorInUse(c) {
+			why = append(why, fmt.Sprintf("a chunk on the metadata sector of %s is in use (see `gvirstor check`)", c.name()))
+			continue
+		}
+		next, dense := v.alloc.dense(i, c.first())
+		if !dense {
+			why = append(why, fmt.Sprintf("%s has holes between its used chunks (run `gvirstor pack %s`)", c.name(), v.name))
+		}
+		if next < c.usable() {
+			if roomAt < 0 {
+				roomAt = i
+			}
+		} else if roomAt >= 0 {
+			why = append(why, fmt.Sprintf("%s is full while %s before it is not (run `gvirstor pack %s`)",
+				c.name(), v.component(uint16(roomAt)).name(), v.name))
+		}
+	}
+	return why
+}
+
+// unfenceLocked hands the volume back: exact metadata at version 2 on every
+// component first, then version 1, on component 0 last. v.metaMu is held.
+func (v *Volume) unfenceLocked() error {
+	comps := v.components()
+	exact := make([]ondisk.Metadata, len(comps))
+	current := len(comps) - 1
+	for i, c := range comps {
+		if next, _ := v.alloc.dense(i, c.first()); next < c.usable() {
+			current = i
+			break
+		}
+	}
+	for i, c := range comps {
+		m := c.meta()
+		m.Version = ondisk.VersionFenced
+		m.ChunkNext, _ = v.alloc.dense(i, c.first())
+		m.Flags = 0
+		if m.ChunkNext > 0 {
+			m.Flags |= ondisk.FlagAllocated
+		}
+		if i == current {
+			m.Flags |= ondisk.FlagCurrent
+		}
+		exact[i] = m
+		if v.cfg.breaks(breakEarlyUnfence) {
+			continue
+		}
+		if err := v.storeMetaLocked(c, m); err != nil {
+			return err
+		}
+	}
+	for i := len(comps) - 1; i >= 0; i-- {
+		m := exact[i]
+		m.Version = ondisk.Version
+		if err := v.storeMetaLocked(comps[i], m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// storeMetaLocked writes m to c and flushes it; v.metaMu is held.
+func (v *Volume) storeMetaLocked(c *component, m ondisk.Metadata) error {
+	if m == c.meta() {
+		return nil
+	}
+	if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+		return fmt.Errorf("hand %s back: %w", v.name, err)
+	}
+	c.setMeta(m)
+	return nil
+}

@@ -1,0 +1,81 @@
+package virstor
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// moveChunk moves virtual chunk vc from one place to another, which the caller
+// has taken from the allocator. It reports false, and gives the new place
+// back, when vc is not there any more. I/O to the chunk waits meanwhile.
+//
+// Copy, flush, one map sector; the old place is free when that is durable.
+func (v *Volume) moveChunk(vc uint64, from, to phys, buf []byte) (bool, error) {
+	ph, ok := v.chunks.lock(vc)
+	if !ok {
+		v.alloc.put(to)
+		return false, nil
+	}
+	if ph != from {
+		v.chunks.unlock(vc, wordOf(ph), v.resume)
+		v.alloc.put(to)
+		return false, nil
+	}
+	if err := v.copyChunk(from, to, buf); err != nil {
+		v.chunks.unlock(vc, wordOf(from), v.resume)
+		v.alloc.put(to)
+		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, err)
+	}
+	return true, v.committer.commit([]mapOp{{vc: vc, old: from, new: to, set: true}})
+}
+
+// copyChunk copies a chunk and flushes the copy. What is zeros becomes zeros
+// in the cheapest way.
+func (v *Volume) copyChunk(from, to phys, buf []byte) error {
+	src, dst := v.component(from.comp), v.component(to.comp)
+	s, d := src.offset(from.chunk), dst.offset(to.chunk)
+	end := v.chunk
+	if s+end > src.guard {
+		// The kernel class allocated this chunk over its metadata sector: what
+		// was written there is gone, and reads as zeros from now on.
+		end = src.guard - s
+		if err := dst.clear(d+end, v.chunk-end, v.zeros); err != nil {
+			return err
+		}
+	}
+	for at := int64(0); at < end; {
+		b := buf[:min(int64(len(buf)), end-at)]
+		if err := src.readAt(b, s+at); err != nil {
+			return err
+		}
+		var err error
+		if bytes.Equal(b, v.zeros[:len(b)]) {
+			err = dst.clear(d+at, int64(len(b)), v.zeros)
+		} else {
+			err = dst.writeAt(b, d+at)
+		}
+		if err != nil {
+			return err
+		}
+		at += int64(len(b))
+	}
+	return dst.flush()
+}
+
+// place is a chunk by both its names.
+type place struct {
+	vc uint64
+	at phys
+}
+
+// chunksWhere lists the allocated chunks that pick chooses, in virtual order.
+func (v *Volume) chunksWhere(pick func(phys) bool) []place {
+	var ps []place
+	n := uint64(v.Size() / v.chunk)
+	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
+		if p := physOf(v.chunks.load(vc)); pick(p) {
+			ps = append(ps, place{vc, p})
+		}
+	}
+	return ps
+}

@@ -1,0 +1,196 @@
+package virstor
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Open opens an assembled volume. It reads and checks the whole map. Unless
+// cfg says otherwise it then finishes what was interrupted and fences the
+// components from the kernel class. On success the volume owns the providers.
+func Open(a *Assembly, cfg Config) (*Volume, error) {
+	if a.Err != nil {
+		return nil, a.Err
+	}
+	cfg.setDefaults()
+	v, err := newVolume(a, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.recoverable(); err != nil {
+		return nil, err
+	}
+	if !cfg.ReadOnly && !cfg.DeferWrites {
+		if err := v.finishIntent(a); err != nil {
+			return nil, err
+		}
+	}
+	if err := v.loadMap(); err != nil {
+		return nil, err
+	}
+	if !cfg.ReadOnly && !cfg.DeferWrites {
+		if err := v.fence(); err != nil {
+			return nil, err
+		}
+		v.writable.Store(true)
+	}
+	v.start()
+	if v.writable.Load() {
+		v.resumeTask()
+	}
+	return v, nil
+}
+
+func newVolume(a *Assembly, cfg Config) (*Volume, error) {
+	zero := a.Members[0]
+	m := zero.Metadata
+	v := &Volume{
+		id: m.ID, name: m.Name, cfg: cfg, log: cfg.Log,
+		chunk:  int64(m.ChunkSize),
+		sector: int64(zero.Provider.SectorSize()),
+		ext:    a.ext,
+		zeros:  zeroBytes[:],
+		idle:   make(chan struct{}),
+	}
+	var comps []*component
+	for i, mem := range a.Members {
+		if s := int64(mem.Provider.SectorSize()); s != v.sector {
+			return nil, fmt.Errorf("%s: %w: %d on %s, %d on %s", v.name, ErrSectorSize,
+				s, mem.Provider.Name(), v.sector, zero.Provider.Name())
+		}
+		md := mem.Metadata
+		if md.ChunkSize != m.ChunkSize {
+			return nil, fmt.Errorf("%s: %w: chunks of %d bytes on %s, %d on %s", v.name, ErrDamaged,
+				md.ChunkSize, mem.Provider.Name(), m.ChunkSize, zero.Provider.Name())
+		}
+		// Component 0 decides; stale counts and sizes are mended by the fence.
+		md.No, md.Count, md.VirtualSize, md.Name = uint16(i), m.Count, m.VirtualSize, m.Name
+		if err := md.Validate(mem.Provider.MediaSize(), int(v.sector)); err != nil && !errors.Is(err, ondisk.ErrLastSector) {
+			return nil, fmt.Errorf("%s: %w: metadata of %s: %w", v.name, ErrDamaged, mem.Provider.Name(), err)
+		}
+		md.No, md.Count, md.VirtualSize, md.Name = mem.Metadata.No, mem.Metadata.Count, mem.Metadata.VirtualSize, mem.Metadata.Name
+		c := newComponent(mem.Provider, md, v.log, v)
+		c.setNo(uint16(i))
+		comps = append(comps, c)
+	}
+	comps[0].zero.Store(true)
+	v.setComponents(comps)
+	v.size.Store(int64(m.VirtualSize))
+	v.chunks = newChunkMap(m.Entries())
+	v.alloc.order, v.alloc.reserve = cfg.Alloc, cfg.Reserve
+	v.held.limit = cfg.HeldLimit
+	v.freed.v, v.flushSoon.v = v, v
+	v.freed.stopped.L = &v.freed.mu
+	v.sectors = newSectorPool(v.sector)
+	v.waiters.New = newWaiter
+	v.flushPool.New = func() any { return new(flushJobs) }
+	v.committer = newCommitter(v)
+	return v, nil
+}
+
+// start starts the goroutines, which Close stops.
+func (v *Volume) start() {
+	v.workers = startWorkers(v.cfg.Workers)
+	v.writers = startWorkers(max(1, v.cfg.Workers/4))
+	go v.committer.loop()
+}
+
+// mapError is damage at one entry of the map.
+func (v *Volume) mapError(vc uint64, format string, args ...any) error {
+	return fmt.Errorf("%s: %w: map entry of virtual chunk %d %s; see `gvirstor check`", v.name, ErrDamaged,
+		vc, fmt.Sprintf(format, args...))
+}
+
+// loadMap reads the map from component 0 and builds from it what is free. An
+// entry that cannot be right fails it.
+func (v *Volume) loadMap() error {
+	for _, c := range v.components() {
+		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
+	}
+	zero := v.component(0)
+	p := zero.p()
+	total := zero.meta().MapBytes()
+	buf := make([]byte, 1<<20)
+	holes, sparse := p.(geomlib.HoleFinder)
+	for off := int64(0); off < total; {
+		end := total
+		if sparse {
+			start, stop, err := holes.NextData(off, total)
+			if err == nil {
+				off = start &^ (v.sector - 1)
+				end = min(total, (stop+v.sector-1)&^(v.sector-1))
+			}
+		}
+		for off < end {
+			b := buf[:min(int64(len(buf)), end-off)]
+			if _, err := p.ReadAt(b, off); err != nil {
+				return fmt.Errorf("%s: read the allocation map from %s: %w", v.name, p.Name(), err)
+			}
+			if err := v.loadEntries(b, uint64(off/ondisk.EntrySize)); err != nil {
+				return err
+			}
+			off += int64(len(b))
+		}
+	}
+	if v.order == ondisk.OrderUnknown {
+		v.order = ondisk.LittleEndian
+	}
+	return nil
+}
+
+// loadEntries takes in the entries in b, the first of which is that of vc.
+func (v *Volume) loadEntries(b []byte, vc uint64) error {
+	comps := v.components()
+	pools := v.alloc.pools
+	for ; len(b) >= ondisk.EntrySize; b, vc = b[ondisk.EntrySize:], vc+1 {
+		raw := binary.NativeEndian.Uint64(b)
+		if raw == 0 {
+			continue
+		}
+		if v.order == ondisk.OrderUnknown {
+			v.order = ondisk.DetectOrder(b[:ondisk.EntrySize])
+		}
+		e := ondisk.DecodeEntry(b, v.order)
+		if !e.Allocated() {
+			if e.Flags != 0 {
+				return v.mapError(vc, "has unknown flags %#x", e.Flags)
+			}
+			continue
+		}
+		if e.Flags != ondisk.FlagAllocated {
+			return v.mapError(vc, "has unknown flags %#x", e.Flags)
+		}
+		if int(e.Component) >= len(comps) {
+			return v.mapError(vc, "names component %d of %d", e.Component, len(comps))
+		}
+		c := comps[e.Component]
+		if e.Chunk < c.first() || e.Chunk >= c.meta().ChunkCount {
+			return v.mapError(vc, "names chunk %d of %s, which has %d to %d", e.Chunk, c.name(), c.first(), c.meta().ChunkCount-1)
+		}
+		// The kernel class may have allocated the chunk that holds the metadata
+		// sector; it is served, but for that sector, and not in any pool.
+		if e.Chunk < c.usable() && !pools[e.Component].claim(e.Chunk) {
+			return v.mapError(vc, "names chunk %d of %s, which another virtual chunk has", e.Chunk, c.name())
+		}
+		v.chunks.set(vc, phys{e.Component, e.Chunk})
+		v.stats.allocated.Add(1)
+	}
+	v.alloc.recount()
+	return nil
+}
+
+// recount makes free agree with the pools after claims.
+func (a *allocator) recount() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.free = 0
+	for _, p := range a.pools {
+		if !p.closed {
+			a.free += int64(p.free)
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package virstor
+
+import (
+	"bytes"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+)
+
+// Reclaim starts a job that frees the chunks that hold nothing but zeros. A
+// chunk that is written meanwhile stays.
+func (v *Volume) Reclaim(opt JobOptions) error {
+	return v.startJob("reclaim", taskNone, opt, v.reclaim)
+}
+
+func (v *Volume) reclaim(j *jobHandle) error {
+	places := v.chunksWhere(func(phys) bool { return true })
+	j.total(int64(len(places)) * v.chunk)
+	buf := make([]byte, min(moveBuffer, v.chunk))
+	var found, freed int64
+	for _, pl := range places {
+		zero, err := v.chunkIsZero(pl, buf)
+		if err != nil {
+			return err
+		}
+		if zero {
+			found++
+			if !j.opt.DryRun {
+				ok, err := v.freeIfZero(pl.vc, buf)
+				if err != nil {
+					return err
+				}
+				if ok {
+					freed++
+				}
+			}
+		}
+		if err := j.step(v.chunk, 0); err != nil {
+			return err
+		}
+	}
+	if j.opt.DryRun {
+		j.result("%d chunks, %d bytes, would come back", found, found*v.chunk)
+		return nil
+	}
+	j.result("%d chunks, %d bytes, came back", freed, freed*v.chunk)
+	return v.settleFreed()
+}
+
+// chunkIsZero looks at a chunk without taking it; the answer may be old.
+func (v *Volume) chunkIsZero(pl place, buf []byte) (bool, error) {
+	ph, ok := v.chunks.pinWait(pl.vc)
+	if !ok {
+		return false, nil
+	}
+	defer v.chunks.unpin(pl.vc)
+	return v.readsZero(ph, buf)
+}
+
+// freeIfZero takes the chunk, looks again, and frees it.
+func (v *Volume) freeIfZero(vc uint64, buf []byte) (bool, error) {
+	ph, ok := v.chunks.lock(vc)
+	if !ok {
+		return false, nil
+	}
+	zero, err := v.readsZero(ph, buf)
+	if err != nil || !zero {
+		v.chunks.unlock(vc, wordOf(ph), v.resume)
+		return false, err
+	}
+	if err := v.committer.commit([]mapOp{{vc: vc, old: ph}}); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// readsZero reports whether a physical chunk holds only zeros.
+func (v *Volume) readsZero(ph phys, buf []byte) (bool, error) {
+	c := v.component(ph.comp)
+	base := c.offset(ph.chunk)
+	if base+v.chunk > c.guard {
+		return false, nil
+	}
+	at, end := int64(0), v.chunk
+	if h, ok := c.p().(geomlib.HoleFinder); ok {
+		start, _, err := h.NextData(base, base+v.chunk)
+		if err == nil {
+			at = (start - base) &^ (v.sector - 1)
+		}
+	}
+	for at < end {
+		b := buf[:min(int64(len(buf)), end-at)]
+		if err := c.readAt(b, base+at); err != nil {
+			return false, err
+		}
+		if !bytes.Equal(b, v.zeros[:len(b)]) {
+			return false, nil
+		}
+		at += int64(len(b))
+	}
+	return true, nil
+}

@@ -1,0 +1,219 @@
+package virstor
+
+import (
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Resize starts a job that makes the volume size bytes large, rounded as label
+// rounds. It grows at once within the room behind the map, else by moving the
+// chunks there. It shrinks when nothing is allocated beyond the new end, or
+// with force, which gives that up.
+func (v *Volume) Resize(size int64, force bool, opt JobOptions) error {
+	rounded, _, err := ondisk.RoundVirtualSize(size, v.chunk, int(v.sector))
+	if err != nil {
+		return fmt.Errorf("resize %s: %w", v.name, err)
+	}
+	if err := v.resizable(rounded, force); err != nil {
+		return err
+	}
+	return v.startJob("resize", taskNone, opt, func(j *jobHandle) error {
+		if opt.DryRun {
+			j.result("%d bytes now, would be %d", v.Size(), rounded)
+			return nil
+		}
+		if rounded < v.Size() {
+			return v.shrink(j, rounded)
+		}
+		for v.Size() < rounded {
+			if err := v.grow(j, rounded); err != nil {
+				return err
+			}
+		}
+		j.result("%d bytes", v.Size())
+		return nil
+	})
+}
+
+// resizable refuses what cannot be done, before anything is.
+func (v *Volume) resizable(size int64, force bool) error {
+	if size < v.Size() {
+		lost := v.allocatedFrom(size)
+		if lost > 0 && !force {
+			return fmt.Errorf("shrink %s to %d bytes: %w: %d chunks, %d bytes, lie beyond (force gives them up)",
+				v.name, size, ErrAllocated, lost, lost*v.chunk)
+		}
+		return nil
+	}
+	entries := size / v.chunk
+	chunks := (entries*ondisk.EntrySize + v.chunk - 1) / v.chunk
+	if 2*chunks > 65535 {
+		return fmt.Errorf("grow %s to %d bytes: %w: the map would reserve %d chunks, at most 65535",
+			v.name, size, ondisk.ErrMapTooLarge, 2*chunks)
+	}
+	zero := v.component(0)
+	if more := 2*chunks - int64(zero.first()); more > 0 {
+		available := v.alloc.available()
+		if 2*chunks >= int64(zero.usable()) {
+			return fmt.Errorf("grow %s to %d bytes: %w: %s holds %d chunks and the map would reserve %d",
+				v.name, size, ErrTooSmall, zero.name(), zero.usable(), 2*chunks)
+		}
+		if available < more {
+			return &ShortError{"resize", v.name, (more - available) * v.chunk}
+		}
+	}
+	return nil
+}
+
+// allocatedFrom counts the allocated chunks at or beyond byte off.
+func (v *Volume) allocatedFrom(off int64) int64 {
+	var n int64
+	limit := uint64(v.Size() / v.chunk)
+	for vc := v.chunks.nextAllocated(uint64(off/v.chunk), limit); vc < limit; vc = v.chunks.nextAllocated(vc+1, limit) {
+		n++
+	}
+	return n
+}
+
+// grow takes one step towards size: as far as the map can be extended without
+// overwriting the extension block that is in force.
+func (v *Volume) grow(j *jobHandle, size int64) error {
+	zero := v.component(0)
+	m := zero.meta()
+	limit := int64(m.ChunkReserved) * v.chunk
+	if v.ext.room {
+		limit = v.ext.offset
+	}
+	per := v.sector / ondisk.EntrySize
+	entries := min(size/v.chunk, limit/v.sector*per)
+	next := m
+	next.VirtualSize = uint64(entries * v.chunk)
+	mapChunks := (entries*ondisk.EntrySize + v.chunk - 1) / v.chunk
+	next.ChunkReserved = uint16(max(int64(m.ChunkReserved), 2*mapChunks))
+	next.ChunkNext = max(next.ChunkNext, uint32(next.ChunkReserved))
+	if next.VirtualSize <= m.VirtualSize {
+		return fmt.Errorf("grow %s: no room behind the map: %w", v.name, ErrNoExtension)
+	}
+	if err := v.vacate(j, zero, uint32(next.ChunkReserved)); err != nil {
+		v.alloc.releaseKept(0)
+		return err
+	}
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	v.committer.pause()
+	defer v.committer.unpause()
+	if err := v.settleFreed(); err != nil {
+		return err
+	}
+	if err := zero.clear(m.MapBytes(), next.MapBytes()-m.MapBytes(), v.zeros); err != nil {
+		v.alloc.releaseKept(0)
+		return err
+	}
+	if err := zero.flush(); err != nil {
+		return err
+	}
+	if err := v.growExtension(zero, next); err != nil {
+		v.alloc.releaseKept(0)
+		return err
+	}
+	if err := geomlib.StoreMetadata(zero.p(), next); err != nil {
+		v.committer.frozen = fmt.Errorf("%s may have grown; restart to find out: %w", v.name, err)
+		v.isDegraded.Store(true)
+		return v.committer.frozen
+	}
+	zero.setMeta(next)
+	v.ext.offset, v.ext.room = ondisk.ExtensionOffset(next)
+	v.alloc.reserveKept(uint32(m.ChunkReserved), uint32(next.ChunkReserved))
+	v.adoptSize(next.VirtualSize)
+	return nil
+}
+
+// growExtension writes the extension record where it will be when next is
+// component 0's metadata. Until then it is in no force.
+func (v *Volume) growExtension(zero *component, next ondisk.Metadata) error {
+	off, room := ondisk.ExtensionOffset(next)
+	if !room || v.ext.room && off == v.ext.offset {
+		return nil
+	}
+	rec := v.ext.rec
+	rec.Sequence++
+	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
+	if err := storeRaw(zero.p(), blank, off+int64(1-rec.Slot())*ondisk.ExtensionSlotSize); err != nil {
+		return err
+	}
+	if err := storeExtension(zero.p(), off, rec); err != nil {
+		return err
+	}
+	v.ext.rec, v.ext.valid = rec, true
+	return nil
+}
+
+// adoptSize makes size the volume's in memory and in the metadata of the other
+// components, which component 0 overrules. v.metaMu is held.
+func (v *Volume) adoptSize(size uint64) {
+	v.chunks.resize(size / uint64(v.chunk))
+	v.size.Store(int64(size))
+	for _, c := range v.components()[1:] {
+		m := c.meta()
+		m.VirtualSize = size
+		if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+			v.log.Warn("component keeps an old virtual size until the next start", "component", c.name(), "error", err)
+			continue
+		}
+		c.setMeta(m)
+	}
+	v.emit(Event{Kind: EventResized})
+}
+
+// shrink cuts the volume off at size. Requests beyond fail from now on.
+func (v *Volume) shrink(j *jobHandle, size int64) error {
+	was := v.Size()
+	v.size.Store(size)
+	v.committer.pause() // what was assigned beyond the end is published now
+	v.committer.unpause()
+	for off := size; off < was; {
+		next, err := v.freeChunks(off, was)
+		if err != nil {
+			v.size.Store(was)
+			return err
+		}
+		if err := j.step(next-off, 0); err != nil {
+			v.size.Store(was)
+			return err
+		}
+		off = next
+	}
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	if err := v.settleFreed(); err != nil {
+		v.size.Store(was)
+		return err
+	}
+	if err := v.component(0).flush(); err != nil {
+		v.size.Store(was)
+		return err
+	}
+	zero := v.component(0)
+	m := zero.meta()
+	m.VirtualSize = uint64(size)
+	if err := geomlib.StoreMetadata(zero.p(), m); err != nil {
+		v.size.Store(was)
+		return err
+	}
+	zero.setMeta(m)
+	v.adoptSize(uint64(size))
+	j.result("%d bytes", size)
+	return nil
+}
+
+// reserveKept makes kept chunks of component 0 reserved ones.
+func (a *allocator) reserveKept(old, reserved uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pools[0]
+	p.total -= reserved - old
+	p.first = reserved
+	p.kept = nil
+}

@@ -1,0 +1,107 @@
+package virstor
+
+import "github.com/gvirstor/gvirstor/ondisk"
+
+// Status is a volume at one moment. Sizes are bytes, counts are chunks.
+type Status struct {
+	Name           string
+	ID             uint32
+	Size           int64
+	ChunkSize      int64
+	SectorSize     int
+	VirtualChunks  int64
+	PhysicalChunks int64 // that data may use
+	Allocated      int64
+	Free           int64
+	Reserved       int64 // kept free from ordinary writes
+	Pending        int   // freed, not yet usable
+	ReadOnly       bool
+	Fenced         bool
+	Degraded       bool
+	Closing        bool
+	WhenFull       FullPolicy
+	Alloc          AllocOrder
+	Held           HeldStatus
+	Components     []ComponentStatus
+	Stats          Stats
+}
+
+// ComponentStatus is one component of a Status.
+type ComponentStatus struct {
+	Name        string
+	Index       int
+	MediaSize   int64
+	SectorSize  int
+	ChunkCount  uint32 // as in the metadata, reserved ones included
+	Usable      uint32 // chunks that data may use
+	Reserved    uint32
+	Used        uint32
+	Free        uint32
+	FlushFailed bool
+	Stats       ComponentStats
+}
+
+// ComponentStats count since the volume was opened.
+type ComponentStats struct {
+	ReadErrors, WriteErrors, Flushes, ZeroedBytes uint64
+}
+
+// Stats count since the volume was opened.
+type Stats struct {
+	Errors, Flushes, Commits, CommittedChunks, MapWrites uint64
+}
+
+// Status tells the state of the volume. The figures are read one after the
+// other and need not be of one instant.
+func (v *Volume) Status() Status {
+	s := Status{
+		Name: v.name, ID: v.id, Size: v.Size(), ChunkSize: v.chunk, SectorSize: int(v.sector),
+		VirtualChunks: v.Size() / v.chunk,
+		Allocated:     v.stats.allocated.Load(),
+		Pending:       v.freed.pending(),
+		ReadOnly:      v.cfg.ReadOnly,
+		Fenced:        v.writable.Load(),
+		Degraded:      v.isDegraded.Load(),
+		Closing:       v.closing.Load(),
+		WhenFull:      v.cfg.WhenFull, Alloc: v.cfg.Alloc,
+		Held: v.held.status(),
+		Stats: Stats{
+			Errors: v.stats.errors.Load(), Flushes: v.stats.flushes.Load(),
+			Commits: v.stats.commits.Load(), CommittedChunks: v.stats.committed.Load(),
+			MapWrites: v.stats.mapWrites.Load(),
+		},
+	}
+	v.alloc.mu.Lock()
+	s.Reserved = v.alloc.reserve
+	pools := v.alloc.pools[:v.alloc.takers:v.alloc.takers]
+	v.alloc.mu.Unlock()
+	for i, c := range v.components() {
+		if i >= len(pools) {
+			break // added or removed meanwhile
+		}
+		total, free := v.alloc.counts(i)
+		s.PhysicalChunks += int64(total)
+		s.Free += int64(free)
+		s.Components = append(s.Components, ComponentStatus{
+			Name: c.name(), Index: i, MediaSize: c.p().MediaSize(), SectorSize: int(c.sector),
+			ChunkCount: c.meta().ChunkCount, Usable: total, Reserved: c.first(), Used: total - free, Free: free,
+			FlushFailed: c.failedFlush() != nil,
+			Stats: ComponentStats{
+				ReadErrors: c.stats.readErrors.Load(), WriteErrors: c.stats.writeErrors.Load(),
+				Flushes: c.stats.flushes.Load(), ZeroedBytes: c.stats.zeroed.Load(),
+			},
+		})
+	}
+	return s
+}
+
+// Metadata returns the metadata of each component as it is on disk now.
+func (v *Volume) Metadata() []ondisk.Metadata {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	var ms []ondisk.Metadata
+	for _, c := range v.components() {
+		ms = append(ms, c.meta())
+	}
+	return ms
+}

@@ -1,0 +1,184 @@
+package virstor
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Volume is an open virtual disk. All methods may be called by many
+// goroutines at once.
+type Volume struct {
+	id     uint32
+	name   string
+	cfg    Config
+	log    *slog.Logger
+	chunk  int64 // bytes of a chunk
+	sector int64 // bytes of a sector, of all components
+	order  ondisk.Order
+
+	size   atomic.Int64
+	chunks *chunkMap
+	alloc  allocator
+	comps  atomic.Pointer[[]*component]
+	inline atomic.Bool // writes to every component are copies into a cache
+
+	committer *committer
+	held      heldWrites
+	freed     freedChunks
+	flushSoon flushSoon
+	workers   *workers // requests
+	writers   *workers // what the committer and flushes need; they wait for nothing else
+
+	zeros     []byte
+	sectors   *sectorPool
+	waiters   sync.Pool
+	flushPool sync.Pool
+
+	// mapWritten counts writes of map sectors; mapDurable is its value that the
+	// last flush of component 0 covers.
+	mapWritten, mapDurable atomic.Uint64
+
+	isDegraded atomic.Bool
+	closing    atomic.Bool
+	inFlight   atomic.Int64
+	idle       chan struct{} // closed when closing and nothing is in flight
+	idleOnce   sync.Once
+
+	writable atomic.Bool
+	parked   struct { // until Activate
+		mu   sync.Mutex
+		reqs []*Request
+	}
+
+	// metaMu serialises what changes metadata: add, remove, stop.
+	metaMu sync.Mutex
+	ext    extension // guarded by metaMu
+	job    jobRunner
+
+	events sync.Mutex // Config.Events is called by one goroutine at a time
+
+	stats volumeStats
+}
+
+type volumeStats struct {
+	allocated          atomic.Int64 // chunks
+	errors             atomic.Uint64
+	flushes            atomic.Uint64
+	commits, committed atomic.Uint64 // group commits, chunks in them
+	mapWrites          atomic.Uint64
+}
+
+// zeroBytes is what is written where zeros are needed. It is only read.
+var zeroBytes [1 << 20]byte
+
+// Name is the volume's name, as label gave it.
+func (v *Volume) Name() string { return v.name }
+
+// ID is the random number that label gave all components.
+func (v *Volume) ID() uint32 { return v.id }
+
+// Size is the virtual size in bytes.
+func (v *Volume) Size() int64 { return v.size.Load() }
+
+// SectorSize is the components' sector size in bytes. Requests need not be
+// aligned to it.
+func (v *Volume) SectorSize() int { return int(v.sector) }
+
+// ChunkSize is the unit of allocation in bytes.
+func (v *Volume) ChunkSize() int64 { return v.chunk }
+
+// ReadOnly reports whether the volume was opened without writes.
+func (v *Volume) ReadOnly() bool { return v.cfg.ReadOnly }
+
+func (v *Volume) components() []*component { return *v.comps.Load() }
+
+func (v *Volume) component(i uint16) *component { return (*v.comps.Load())[i] }
+
+// setComponents publishes the component list.
+func (v *Volume) setComponents(comps []*component) {
+	inline := true
+	for _, c := range comps {
+		inline = inline && c.buffered
+	}
+	v.comps.Store(&comps)
+	v.inline.Store(inline)
+}
+
+// emit passes an event on.
+func (v *Volume) emit(e Event) {
+	v.events.Lock()
+	defer v.events.Unlock()
+	v.cfg.Events(e)
+}
+
+func (v *Volume) encodeEntry(b []byte, word uint64) {
+	var e ondisk.Entry
+	if word&wordAlloc != 0 {
+		p := physOf(word)
+		e = ondisk.Entry{Flags: ondisk.FlagAllocated, Component: p.comp, Chunk: p.chunk}
+	}
+	e.Encode(b, v.order)
+}
+
+// Extents calls emit for the consecutive runs that cover [off, off+n), which
+// must lie in the volume, until emit returns false. A run is allocated or reads
+// as zeros; neighbouring runs differ.
+func (v *Volume) Extents(off, n int64, emit func(length int64, allocated bool) bool) {
+	end := min(off+n, v.Size())
+	for off < end {
+		vc, limit := uint64(off/v.chunk), uint64((end-1)/v.chunk)+1
+		next := v.chunks.nextAllocated(vc, limit)
+		allocated := next == vc
+		if allocated {
+			for next < limit && v.chunks.load(next)&wordAlloc != 0 {
+				next++
+			}
+		}
+		to := min(end, int64(next)*v.chunk)
+		if !emit(to-off, allocated) {
+			return
+		}
+		off = to
+	}
+}
+
+// deferred keeps r until Activate.
+func (v *Volume) deferred(r *Request) bool {
+	if v.writable.Load() || v.cfg.ReadOnly {
+		return false
+	}
+	v.parked.mu.Lock()
+	defer v.parked.mu.Unlock()
+	if v.writable.Load() {
+		return false
+	}
+	v.parked.reqs = append(v.parked.reqs, r)
+	return true
+}
+
+// drained is called when nothing is in flight in a closing volume.
+func (v *Volume) drained() { v.idleOnce.Do(func() { close(v.idle) }) }
+
+// Close ends a volume: requests in flight are completed, those held for space
+// fail, everything is flushed. The fence stays on. The providers are closed.
+func (v *Volume) Close() error {
+	return v.close(nil)
+}
+
+// flushSoon flushes component 0 so that freed chunks become usable.
+type flushSoon struct{ v *Volume }
+
+func (f *flushSoon) perform() { _ = f.v.component(0).flush() } // the component remembers its failure
+
+// Providers returns the components' providers by index.
+func (v *Volume) Providers() []geomlib.Provider {
+	var ps []geomlib.Provider
+	for _, c := range v.components() {
+		ps = append(ps, c.p())
+	}
+	return ps
+}

@@ -1,0 +1,167 @@
+// Package controltest is a daemon's face without a daemon, for tests of those
+// who talk to one.
+package controltest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// Fake is a control.Backend over a Status that the test sets. What changes
+// volumes changes that Status and is recorded in Calls. Its jobs are real.
+type Fake struct {
+	control.Hub
+	Jobs
+
+	mu     sync.Mutex
+	status control.Status
+	calls  []string
+	fail   map[string]error
+	stops  map[string]control.StopResult
+}
+
+// New makes a Fake that serves s.
+func New(s control.Status) *Fake {
+	return &Fake{status: s, fail: make(map[string]error), stops: make(map[string]control.StopResult)}
+}
+
+// SetStatus replaces what is served.
+func (f *Fake) SetStatus(s control.Status) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status = s
+}
+
+// Fail makes verb ("status", "add", "remove", "stop", "serve") fail with err, or
+// succeed again when err is nil.
+func (f *Fake) Fail(verb string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail[verb] = err
+}
+
+// SetStopResult is what stopping volume answers.
+func (f *Fake) SetStopResult(volume string, r control.StopResult) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stops[volume] = r
+}
+
+// Calls are the changes asked for so far, one line each.
+func (f *Fake) Calls() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+// Status implements control.Backend.
+func (f *Fake) Status(context.Context) (control.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status, f.fail["status"]
+}
+
+// Volume implements control.Backend.
+func (f *Fake) Volume(_ context.Context, name string) (control.VolumeStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, err := f.findLocked(name)
+	if err != nil {
+		return control.VolumeStatus{}, err
+	}
+	return f.status.Volumes[i], nil
+}
+
+// Add implements control.Backend.
+func (f *Fake) Add(_ context.Context, name string, r control.AddRequest) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, err := f.changeLocked("add", name, r)
+	if err != nil {
+		return err
+	}
+	v := &f.status.Volumes[i]
+	for _, p := range r.Providers {
+		v.Components = append(v.Components, control.ComponentStatus{Name: p, Index: len(v.Components)})
+	}
+	return nil
+}
+
+// Remove implements control.Backend.
+func (f *Fake) Remove(_ context.Context, name string, r control.RemoveRequest) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, err := f.changeLocked("remove", name, r)
+	if err != nil {
+		return err
+	}
+	v := &f.status.Volumes[i]
+	for _, p := range r.Providers {
+		at := slices.IndexFunc(v.Components, func(c control.ComponentStatus) bool { return c.Name == p })
+		if at < 0 {
+			return control.Errorf(control.NotFound, "%s is no component of %s", p, v.Name)
+		}
+		v.Components = slices.Delete(slices.Clone(v.Components), at, at+1)
+	}
+	return nil
+}
+
+// Stop implements control.Backend. An open volume is busy.
+func (f *Fake) Stop(_ context.Context, name string, r control.StopRequest) (control.StopResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, err := f.changeLocked("stop", name, r)
+	if err != nil {
+		return control.StopResult{}, err
+	}
+	v := f.status.Volumes[i]
+	for _, p := range v.Published {
+		if !r.Force && (p.Connections > 0 || p.Mode != control.Mode{}) {
+			return control.StopResult{}, control.Errorf(control.Busy, "%s is in use", p.Name)
+		}
+	}
+	f.status.Volumes = slices.Delete(slices.Clone(f.status.Volumes), i, i+1)
+	if result, ok := f.stops[v.Name]; ok {
+		return result, nil
+	}
+	return control.StopResult{HandedBack: true}, nil
+}
+
+// Serve implements control.Backend: it serves no new volume.
+func (f *Fake) Serve(_ context.Context, r control.ServeRequest) (control.ServeResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf("serve %+v", r))
+	return control.ServeResult{}, f.fail["serve"]
+}
+
+// StartJob implements control.Backend.
+func (f *Fake) StartJob(ctx context.Context, name string, r control.JobRequest) (control.JobStatus, error) {
+	v, err := f.Volume(ctx, name)
+	if err != nil {
+		return control.JobStatus{}, err
+	}
+	return f.Jobs.StartJob(ctx, v.Name, r)
+}
+
+// changeLocked records a change of a volume and finds it; f.mu is held.
+func (f *Fake) changeLocked(verb, name string, r any) (int, error) {
+	f.calls = append(f.calls, fmt.Sprintf("%s %s %+v", verb, name, r))
+	if err := f.fail[verb]; err != nil {
+		return 0, err
+	}
+	return f.findLocked(name)
+}
+
+// findLocked is the place of a volume; f.mu is held.
+func (f *Fake) findLocked(name string) (int, error) {
+	i := slices.IndexFunc(f.status.Volumes, func(v control.VolumeStatus) bool { return v.Is(name) })
+	if i < 0 {
+		return 0, control.Errorf(control.NotFound, "no volume %s", name)
+	}
+	return i, nil
+}

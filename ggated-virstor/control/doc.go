@@ -1,0 +1,21 @@
+// Package control is how gvirstor talks to a running ggated-virstor: JSON over
+// HTTP on a Unix socket that only its owner may open.
+//
+//	GET    /v1/status                     Status
+//	GET    /v1/volumes/NAME               VolumeStatus
+//	POST   /v1/volumes/NAME/add           AddRequest
+//	POST   /v1/volumes/NAME/remove        RemoveRequest
+//	POST   /v1/volumes/NAME/stop          StopRequest -> StopResult
+//	POST   /v1/volumes/NAME/jobs          JobRequest -> JobStatus
+//	GET    /v1/jobs/ID                    JobStatus
+//	DELETE /v1/jobs/ID                    cancels, JobStatus
+//	POST   /v1/serve                      ServeRequest -> ServeResult
+//	GET    /v1/events                     a stream of Event, one a line
+//
+// NAME is a volume's name or that of one of its nodes, with or without /dev/,
+// path-escaped ("virstor%2Fmydata"). What fails answers an Error. Sizes are
+// exact bytes everywhere.
+package control
+
+// DefaultSocket is where the daemon listens unless it is told otherwise.
+const DefaultSocket = "/var/run/ggated-virstor.sock"

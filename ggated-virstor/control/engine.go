@@ -1,0 +1,52 @@
+package control
+
+import (
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+)
+
+// FromEngine is what the engine knows of a volume; how it is published, its
+// modes and its job are the daemon's to add.
+func FromEngine(s virstor.Status) VolumeStatus {
+	v := VolumeStatus{
+		Name: s.Name, ID: s.ID,
+		VirtualSize: s.Size, ChunkSize: s.ChunkSize, SectorSize: s.SectorSize,
+		VirtualChunks: s.VirtualChunks, AllocatedChunks: s.Allocated, FreeChunks: s.Free, ReservedChunks: s.Reserved,
+		Held:     Held{Count: s.Held.Count, Bytes: s.Held.Bytes, OldestSeconds: int64(s.Held.Oldest / time.Second)},
+		ReadOnly: s.ReadOnly, WhenFull: s.WhenFull.String(), Alloc: s.Alloc.String(), Fenced: s.Fenced,
+		Published: []Publication{}, Conditions: []Condition{}, Components: []ComponentStatus{},
+	}
+	for _, c := range s.Components {
+		v.PhysicalChunks += int64(c.ChunkCount)
+		v.Components = append(v.Components, componentFromEngine(c))
+	}
+	for _, c := range []struct {
+		holds bool
+		name  Condition
+	}{
+		{s.Degraded, Degraded},
+		{s.Free == 0, Full},
+		{s.Held.Count > 0, HeldWrites},
+		{s.ReadOnly, ReadOnly},
+		{s.Closing, Stopping},
+	} {
+		if c.holds {
+			v.Conditions = append(v.Conditions, c.name)
+		}
+	}
+	v.State = v.StateText()
+	return v
+}
+
+func componentFromEngine(c virstor.ComponentStatus) ComponentStatus {
+	s := ComponentStatus{
+		Name: c.Name, Index: c.Index, MediaSize: c.MediaSize, SectorSize: c.SectorSize,
+		ChunkCount: c.ChunkCount, ChunksReserved: c.Reserved, ChunksUsed: c.Reserved + c.Used, ChunksFree: c.Free,
+		StorageFreePercent: Percent(int64(c.Free), int64(c.ChunkCount)),
+	}
+	if c.FlushFailed {
+		s.State = append(s.State, FlushFailed)
+	}
+	return s
+}

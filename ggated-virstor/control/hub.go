@@ -1,0 +1,52 @@
+package control
+
+import (
+	"context"
+	"sync"
+)
+
+const (
+	hubBacklog        = 64 // events a slow subscriber may lag behind
+	hubMaxSubscribers = 64
+)
+
+// Hub hands events to whoever listens. Publish never waits: a subscriber that lags behind
+// misses events. The zero value is ready.
+type Hub struct {
+	mu   sync.Mutex
+	subs map[chan Event]struct{}
+}
+
+// Publish hands e to every subscriber that has room for it.
+func (h *Hub) Publish(e Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.subs {
+		select {
+		case c <- e:
+		default:
+		}
+	}
+}
+
+// Subscribe returns the events published from now on. The channel is closed
+// when ctx ends. Busy: too many subscribers.
+func (h *Hub) Subscribe(ctx context.Context) (<-chan Event, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.subs) >= hubMaxSubscribers {
+		return nil, Errorf(Busy, "%d others watch already", hubMaxSubscribers)
+	}
+	if h.subs == nil {
+		h.subs = make(map[chan Event]struct{})
+	}
+	c := make(chan Event, hubBacklog)
+	h.subs[c] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.subs, c)
+		close(c)
+	})
+	return c, nil
+}

@@ -1,0 +1,87 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrRunning: another daemon answers on the socket.
+var ErrRunning = errors.New("another ggated-virstor answers there")
+
+// Listen makes the socket at path, mode 0600. One that nobody answers on any
+// more is replaced; ErrRunning when somebody does. Anything else at path is
+// left alone and is an error. Closing the listener removes the socket.
+func Listen(path string) (*net.UnixListener, error) {
+	// Two daemons that start at once must not remove each other's socket.
+	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	// The socket must never be open to others, not even before a chmod.
+	old := unix.Umask(0o077)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
+	}
+	return l, nil
+}
+
+// removeStale removes a socket that nobody listens on.
+func removeStale(path string) error {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if fi.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("listen on %s: it exists and is no socket; remove it or name another path", path)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	c, err := dial(ctx, path)
+	if err == nil {
+		c.Close()
+		return fmt.Errorf("listen on %s: %w", path, ErrRunning)
+	}
+	if !errors.Is(err, ErrNotRunning) {
+		return fmt.Errorf("listen on %s: see whether it is in use: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the stale socket: %w", err)
+	}
+	return nil
+}
+
+const dialTimeout = 5 * time.Second
+
+// dial connects to path. ErrNotRunning: nobody is there.
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		return c, nil
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+		return nil, fmt.Errorf("%w (nobody answers on %s)", ErrNotRunning, path)
+	}
+	return nil, fmt.Errorf("connect to ggated-virstor: %w", err)
+}

@@ -1,0 +1,221 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Status is all that a daemon knows.
+type Status struct {
+	Version  string         `json:"version"` // of the daemon
+	PID      int            `json:"pid"`
+	Started  time.Time      `json:"started"`
+	Volumes  []VolumeStatus `json:"volumes"` // ordered by name
+	Problems []Problem      `json:"problems"`
+}
+
+// Problem is a volume or a provider that cannot be served.
+type Problem struct {
+	Volume    string   `json:"volume,omitempty"`    // its name, where it is known
+	ID        uint32   `json:"id,omitempty"`        // of the volume
+	Providers []string `json:"providers,omitempty"` // that are concerned
+	Reason    string   `json:"reason"`
+	Remedy    string   `json:"remedy,omitempty"` // what to do
+}
+
+// VolumeStatus is a served volume at one moment. Sizes are bytes, counts are
+// chunks.
+type VolumeStatus struct {
+	Name            string            `json:"name"` // of the volume
+	ID              uint32            `json:"id"`
+	Published       []Publication     `json:"published"`
+	VirtualSize     int64             `json:"virtual_size"`
+	ChunkSize       int64             `json:"chunk_size"`
+	SectorSize      int               `json:"sector_size"`
+	VirtualChunks   int64             `json:"virtual_chunks"`
+	PhysicalChunks  int64             `json:"physical_chunks"`  // on all components, the map's included
+	AllocatedChunks int64             `json:"allocated_chunks"` // that hold data
+	FreeChunks      int64             `json:"free_chunks"`      // that data may take
+	ReservedChunks  int64             `json:"reserved_chunks"`  // free ones that ordinary writes leave
+	State           string            `json:"state"`            // StateText
+	Conditions      []Condition       `json:"conditions"`
+	Held            Held              `json:"held"`
+	ReadOnly        bool              `json:"read_only"`
+	WhenFull        string            `json:"when_full"` // "wait" or "error"
+	Alloc           string            `json:"alloc"`     // "fill" or "spread"
+	Fenced          bool              `json:"fenced"`    // the kernel class refuses the components
+	Components      []ComponentStatus `json:"components"`
+	Job             *JobStatus        `json:"job,omitempty"` // the long job under way
+}
+
+// Condition is what is out of the ordinary about a volume or a component.
+type Condition string
+
+// The conditions.
+const (
+	Degraded    Condition = "degraded"     // a map sector could not be written; nothing is allocated
+	Full        Condition = "full"         // no chunk is free
+	HeldWrites  Condition = "held"         // writes wait for space
+	ReadOnly    Condition = "read-only"    // opened so
+	Stopping    Condition = "stopping"     // on its way out
+	FlushFailed Condition = "flush failed" // a component lost data it had accepted
+)
+
+// Publication is a way to a volume.
+type Publication struct {
+	Kind        PublicationKind `json:"kind"`
+	Name        string          `json:"name"` // "ggate0", "virstor/mydata", or the export's name
+	URI         string          `json:"uri,omitempty"`
+	Connections int             `json:"connections"` // NBD clients
+	Mode        Mode            `json:"mode"`
+}
+
+// PublicationKind says how a volume is published.
+type PublicationKind string
+
+// The kinds of publication.
+const (
+	Gate PublicationKind = "gate" // a node in /dev by geom_gate(4)
+	NBD  PublicationKind = "nbd"  // an NBD export
+)
+
+// Mode counts who has a provider open, as geom(8) does.
+type Mode struct {
+	Read      int `json:"read"`
+	Write     int `json:"write"`
+	Exclusive int `json:"exclusive"`
+}
+
+// String is m as geom(8) writes it: "r1w1e0".
+func (m Mode) String() string { return fmt.Sprintf("r%dw%de%d", m.Read, m.Write, m.Exclusive) }
+
+// Held tells of the writes that wait for space.
+type Held struct {
+	Count         int   `json:"count"`
+	Bytes         int64 `json:"bytes"`
+	OldestSeconds int64 `json:"oldest_seconds"`
+}
+
+// ComponentStatus is one component of a volume.
+type ComponentStatus struct {
+	Name               string      `json:"name"`
+	Index              int         `json:"index"`
+	MediaSize          int64       `json:"media_size"`
+	SectorSize         int         `json:"sector_size"`
+	ChunkCount         uint32      `json:"chunk_count"`     // as in the metadata
+	ChunksReserved     uint32      `json:"chunks_reserved"` // for the allocation map
+	ChunksUsed         uint32      `json:"chunks_used"`     // reserved ones included
+	ChunksFree         uint32      `json:"chunks_free"`
+	StorageFreePercent int         `json:"storage_free_percent"` // rounded down
+	State              []Condition `json:"state,omitempty"`
+	Mode               Mode        `json:"mode"`
+}
+
+// Percent is part of whole in whole percent, rounded down; 0 when there is no
+// whole.
+func Percent(part, whole int64) int {
+	if part <= 0 || whole <= 0 {
+		return 0
+	}
+	// In floating point only where 64 bits would overflow.
+	if part > (1<<63-1)/100 {
+		return int(float64(part) / float64(whole) * 100)
+	}
+	return int(part * 100 / whole)
+}
+
+// FreePercent is how much of the physical chunks data may still take, in
+// whole percent, rounded down. Chunks reserved for the allocation map count
+// as used, once.
+func (v *VolumeStatus) FreePercent() int { return Percent(v.FreeChunks, v.PhysicalChunks) }
+
+// StateText is what geom(8) shows as State: "99% physical free", and after
+// that what is out of the ordinary.
+func (v *VolumeStatus) StateText() string {
+	s := fmt.Sprintf("%d%% physical free", v.FreePercent())
+	for _, c := range v.Conditions {
+		if c == HeldWrites {
+			s += fmt.Sprintf(", %d writes held", v.Held.Count)
+			continue
+		}
+		s += ", " + string(c)
+	}
+	return s
+}
+
+// Nodes are the names under which geom(8) knows the volume: those of its
+// devices, or virstor/NAME when it has none.
+func (v *VolumeStatus) Nodes() []string {
+	var names []string
+	for _, p := range v.Published {
+		if p.Kind == Gate {
+			names = append(names, p.Name)
+		}
+	}
+	if names == nil {
+		names = []string{"virstor/" + v.Name}
+	}
+	return names
+}
+
+// Is reports whether name means v: its own name, virstor/NAME or one of its
+// nodes, with or without /dev/.
+func (v *VolumeStatus) Is(name string) bool {
+	name = strings.TrimPrefix(name, "/dev/")
+	if name == v.Name || name == "virstor/"+v.Name {
+		return true
+	}
+	for _, node := range v.Nodes() {
+		if node == name {
+			return true
+		}
+	}
+	return false
+}
+
+// AddRequest makes providers components of a volume, all or none.
+type AddRequest struct {
+	Providers []string `json:"providers"`
+	Hardcode  bool     `json:"hardcode,omitempty"` // write their names into the metadata
+	// SectorSize, in bytes, is that of regular files; 0 leaves it to the daemon.
+	SectorSize int `json:"sector_size,omitempty"`
+}
+
+// RemoveRequest takes providers out of a volume.
+type RemoveRequest struct {
+	Providers []string `json:"providers"`
+}
+
+// StopRequest ends the service of a volume.
+type StopRequest struct {
+	Force bool `json:"force,omitempty"` // even while it is open or clients are connected
+}
+
+// StopResult tells whether the kernel class may have the stopped volume.
+type StopResult struct {
+	HandedBack bool     `json:"handed_back"`
+	Reasons    []string `json:"reasons,omitempty"` // why not
+}
+
+// ServeRequest asks the daemon to look at providers and to serve the volumes
+// that are complete with them.
+type ServeRequest struct {
+	Providers []string `json:"providers"`
+	// SectorSize, in bytes, is that of regular files; 0 leaves it to the daemon.
+	SectorSize int `json:"sector_size,omitempty"`
+}
+
+// ServeResult is what became of it.
+type ServeResult struct {
+	Volumes  []VolumeStatus `json:"volumes"` // newly served
+	Problems []Problem      `json:"problems,omitempty"`
+}
+
+// Event tells of a change, in the words of the log.
+type Event struct {
+	Time   time.Time `json:"time"`
+	Volume string    `json:"volume,omitempty"`
+	Kind   string    `json:"kind"` // "published", "full", "components", …
+	Text   string    `json:"text"`
+}

@@ -1,0 +1,275 @@
+// Package daemon assembles volumes from providers, opens them, publishes
+// them, and answers the control socket.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// Opener opens what needs privilege. A supervisor may stand behind it.
+type Opener interface {
+	// Open opens a provider with its exclusive lock. sectorSize is that of a
+	// regular file, in bytes; 0 finds out.
+	Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error)
+	// LockVolume keeps other processes from serving the volume.
+	LockVolume(id uint32) (io.Closer, error)
+}
+
+// Publisher makes volumes reachable in one way.
+type Publisher interface {
+	Publish(v *virstor.Volume) (Published, error)
+}
+
+// Published is a volume made reachable.
+type Published interface {
+	Describe() []control.Publication
+	// Users is how many clients have the volume open, and what they are called.
+	Users() (n int, what string)
+	// Disconnect makes users leave.
+	Disconnect()
+	// Withdraw ends the publication. Requests taken before are answered.
+	Withdraw(ctx context.Context) error
+}
+
+// Options are how a Daemon serves.
+type Options struct {
+	Version  string
+	ReadOnly bool
+	Volume   virstor.Config // policies of every volume
+}
+
+// Daemon serves volumes. It is the Backend of a control.Server.
+type Daemon struct {
+	opt     Options
+	opener  Opener
+	publish []Publisher
+	log     *slog.Logger
+
+	started time.Time
+	hub     control.Hub
+
+	// verbs serialises what changes the set of volumes.
+	verbs sync.Mutex
+
+	mu       sync.Mutex
+	volumes  map[string]*served
+	loose    map[string]virstor.Member // opened providers of volumes not served
+	problems []control.Problem
+}
+
+// served is one volume in service.
+type served struct {
+	vol  *virstor.Volume
+	lock io.Closer
+	pubs []Published
+}
+
+// New makes a Daemon that serves nothing yet.
+func New(opt Options, opener Opener, publish []Publisher, log *slog.Logger) *Daemon {
+	return &Daemon{
+		opt: opt, opener: opener, publish: publish, log: log, started: time.Now(),
+		volumes: make(map[string]*served),
+		loose:   make(map[string]virstor.Member),
+	}
+}
+
+// ServeAll serves every volume that is complete with the named providers. What
+// cannot be served is logged and remembered as a problem. It returns the number of
+// volumes in service.
+func (d *Daemon) ServeAll(names []string) int {
+	d.serve(names, 0)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.volumes)
+}
+
+// serve opens providers and serves the volumes that they complete.
+func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, []control.Problem) {
+	d.verbs.Lock()
+	defer d.verbs.Unlock()
+	var problems []control.Problem
+	for _, name := range names {
+		if d.knows(name) {
+			continue
+		}
+		m, err := d.openMember(name, sectorSize)
+		if err != nil {
+			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
+			continue
+		}
+		d.loose[m.Provider.Name()] = m
+	}
+	fresh, more := d.assemble()
+	problems = append(problems, more...)
+	for _, p := range problems {
+		d.log.Error("not served", "volume", p.Volume, "providers", strings.Join(p.Providers, " "), "reason", p.Reason)
+	}
+	d.mu.Lock()
+	d.problems = problems
+	d.mu.Unlock()
+	served := []control.VolumeStatus{}
+	for _, s := range fresh {
+		served = append(served, s.status())
+	}
+	return served, problems
+}
+
+// knows reports whether a provider is open already, as part of a volume or not.
+func (d *Daemon) knows(name string) bool {
+	name = strings.TrimPrefix(name, "/dev/")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.loose[name]; ok {
+		return true
+	}
+	for _, s := range d.volumes {
+		for _, p := range s.vol.Providers() {
+			if strings.TrimPrefix(p.Name(), "/dev/") == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (d *Daemon) openMember(name string, sectorSize int) (virstor.Member, error) {
+	p, err := d.opener.Open(name, d.opt.ReadOnly, sectorSize)
+	if err != nil {
+		return virstor.Member{}, err
+	}
+	m, err := geomlib.ReadMetadata(p)
+	if err != nil {
+		p.Close()
+		return virstor.Member{}, err
+	}
+	return virstor.Member{Provider: p, Metadata: m}, nil
+}
+
+// assemble serves what the loose providers make complete. d.verbs is held.
+func (d *Daemon) assemble() (fresh []*served, problems []control.Problem) {
+	members := slices.Collect(maps.Values(d.loose))
+	for _, a := range virstor.Assemble(members) {
+		s, err := d.serveOne(a)
+		if err != nil {
+			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()})
+			continue
+		}
+		fresh = append(fresh, s)
+		for _, m := range a.Members {
+			delete(d.loose, m.Provider.Name())
+		}
+		for _, ig := range a.Ignored {
+			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID,
+				Providers: []string{ig.Provider.Name()}, Reason: ig.Reason.Error()})
+			ig.Provider.Close()
+			delete(d.loose, ig.Provider.Name())
+		}
+	}
+	return fresh, problems
+}
+
+// serveOne opens and publishes one volume.
+func (d *Daemon) serveOne(a *virstor.Assembly) (*served, error) {
+	if a.Err != nil {
+		return nil, a.Err
+	}
+	d.mu.Lock()
+	other := d.volumes[a.Name]
+	d.mu.Unlock()
+	if other != nil {
+		return nil, fmt.Errorf("another volume named %s (id %08x) is served already", a.Name, other.vol.ID())
+	}
+	lock, err := d.opener.LockVolume(a.ID)
+	if err != nil {
+		return nil, err
+	}
+	cfg := d.opt.Volume
+	cfg.ReadOnly = d.opt.ReadOnly
+	cfg.Log = d.log.With("volume", a.Name)
+	vol, err := virstor.Open(a, cfg)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	s := &served{vol: vol, lock: lock}
+	for _, p := range d.publish {
+		pub, err := p.Publish(vol)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("publish %s: %w", a.Name, err), s.end(context.Background(), false))
+		}
+		s.pubs = append(s.pubs, pub)
+	}
+	d.mu.Lock()
+	d.volumes[a.Name] = s
+	d.mu.Unlock()
+	d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s created.", a.Name), "id", fmt.Sprintf("%08x", a.ID),
+		"size", vol.Size(), "components", len(a.Members))
+	return s, nil
+}
+
+// end withdraws and closes a volume; handBack lifts the fence where that is possible.
+func (s *served) end(ctx context.Context, handBack bool) error {
+	var err error
+	for _, p := range s.pubs {
+		err = errors.Join(err, p.Withdraw(ctx))
+	}
+	if handBack {
+		err = errors.Join(err, s.vol.Stop())
+	} else {
+		err = errors.Join(err, s.vol.Close())
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+// users sums up who has the volume open.
+func (s *served) users() (int, string) {
+	n, what := 0, []string{}
+	for _, p := range s.pubs {
+		if k, w := p.Users(); k > 0 {
+			n += k
+			what = append(what, w)
+		}
+	}
+	return n, strings.Join(what, ", ")
+}
+
+// closeGrace is how long a publication may take to answer what it took.
+const closeGrace = 30 * time.Second
+
+// Close ends all volumes, keeping their fences.
+func (d *Daemon) Close() error {
+	d.verbs.Lock()
+	defer d.verbs.Unlock()
+	d.mu.Lock()
+	volumes := d.volumes
+	d.volumes = make(map[string]*served)
+	d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	var all error
+	for _, name := range slices.Sorted(maps.Keys(volumes)) {
+		err := volumes[name].end(ctx, false)
+		if err == nil {
+			d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s closed.", name))
+		}
+		all = errors.Join(all, err)
+	}
+	for _, m := range d.loose {
+		all = errors.Join(all, m.Provider.Close())
+	}
+	clear(d.loose)
+	return all
+}

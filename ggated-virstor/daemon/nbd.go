@@ -1,0 +1,62 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+)
+
+// NBD publishes volumes as exports of an NBD server, named after them.
+type NBD struct {
+	Server *nbd.Server
+	URIs   func(export string) []string // how clients name an export, one for each listener
+}
+
+// Publish implements Publisher.
+func (n *NBD) Publish(v *virstor.Volume) (Published, error) {
+	if err := n.Server.AddExport(v.Name(), v); err != nil {
+		return nil, err
+	}
+	return &nbdExport{n, v}, nil
+}
+
+type nbdExport struct {
+	nbd *NBD
+	vol *virstor.Volume
+}
+
+func (e *nbdExport) Describe() []control.Publication {
+	name := e.vol.Name()
+	conns := e.nbd.Server.Conns(name)
+	var ps []control.Publication
+	for _, uri := range e.nbd.URIs(name) {
+		ps = append(ps, control.Publication{Kind: control.NBD, Name: name, URI: uri,
+			Connections: conns, Mode: nbdMode(conns, e.vol.ReadOnly())})
+	}
+	return ps
+}
+
+// nbdMode is the connections as GEOM counts access.
+func nbdMode(conns int, readOnly bool) control.Mode {
+	if readOnly {
+		return control.Mode{Read: conns}
+	}
+	return control.Mode{Read: conns, Write: conns}
+}
+
+func (e *nbdExport) Users() (int, string) {
+	n := e.nbd.Server.Conns(e.vol.Name())
+	if n == 1 {
+		return n, "1 NBD client connected"
+	}
+	return n, fmt.Sprintf("%d NBD clients connected", n)
+}
+
+func (e *nbdExport) Disconnect() { e.nbd.Server.Kick(e.vol.Name()) }
+
+func (e *nbdExport) Withdraw(context.Context) error {
+	return e.nbd.Server.RemoveExport(e.vol.Name(), true)
+}

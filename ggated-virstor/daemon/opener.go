@@ -1,0 +1,23 @@
+package daemon
+
+import (
+	"io"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+)
+
+// Direct opens providers in this process.
+type Direct struct {
+	LockDir string // where volumes are locked by id
+}
+
+// Open implements Opener. Read-only volumes too keep other writers off where
+// the medium allows it.
+func (o Direct) Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error) {
+	return geomlib.Open(name, geomlib.OpenOptions{ReadOnly: readOnly, KeepWritersOff: readOnly, SectorSize: sectorSize})
+}
+
+// LockVolume implements Opener.
+func (o Direct) LockVolume(id uint32) (io.Closer, error) {
+	return geomlib.LockVolume(o.LockDir, id)
+}

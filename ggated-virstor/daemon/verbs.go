@@ -1,0 +1,212 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// find looks a volume up by its name or by that of one of its nodes.
+func (d *Daemon) find(name string) (*served, error) {
+	name = strings.TrimPrefix(name, "/dev/")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.volumes[name]; s != nil {
+		return s, nil
+	}
+	for _, s := range d.volumes {
+		for _, p := range s.pubs {
+			for _, pub := range p.Describe() {
+				if pub.Name == name {
+					return s, nil
+				}
+			}
+		}
+	}
+	return nil, control.Errorf(control.NotFound, "Don't know anything about '%s'", name)
+}
+
+// classify gives an engine's error the kind that the control client decides by.
+func classify(err error) error {
+	var known *control.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	kind := control.Internal
+	switch {
+	case errors.Is(err, virstor.ErrInUse), errors.Is(err, virstor.ErrTooSmall), errors.Is(err, virstor.ErrSectorSize),
+		errors.Is(err, virstor.ErrNotComponent), errors.Is(err, virstor.ErrComponentZero), errors.Is(err, virstor.ErrAllocated),
+		errors.Is(err, virstor.ErrReadOnly), errors.Is(err, virstor.ErrRequest), errors.Is(err, virstor.ErrNoExtension):
+		kind = control.Invalid
+	case errors.Is(err, geomlib.ErrLocked), errors.Is(err, virstor.ErrJobRunning), errors.Is(err, virstor.ErrClosed):
+		kind = control.Busy
+	case errors.Is(err, virstor.ErrNoSpace):
+		kind = control.NoSpace
+	}
+	return control.Errorf(kind, "%v", err)
+}
+
+// Serve implements control.Backend: it serves the volumes that the providers
+// complete.
+func (d *Daemon) Serve(_ context.Context, r control.ServeRequest) (control.ServeResult, error) {
+	if len(r.Providers) == 0 {
+		return control.ServeResult{}, control.Errorf(control.Invalid, "serve: no providers")
+	}
+	volumes, problems := d.serve(r.Providers, r.SectorSize)
+	return control.ServeResult{Volumes: volumes, Problems: problems}, nil
+}
+
+// Add implements control.Backend.
+func (d *Daemon) Add(_ context.Context, name string, r control.AddRequest) error {
+	if len(r.Providers) == 0 {
+		return control.Errorf(control.Invalid, "add: no providers")
+	}
+	s, err := d.find(name)
+	if err != nil {
+		return err
+	}
+	d.verbs.Lock()
+	defer d.verbs.Unlock()
+	ps, err := d.openFree(s, r)
+	if err == nil {
+		err = s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
+	}
+	if err != nil {
+		for _, p := range ps {
+			p.Close()
+		}
+		return classify(err)
+	}
+	return nil
+}
+
+// openFree opens providers that may become components.
+func (d *Daemon) openFree(s *served, r control.AddRequest) ([]geomlib.Provider, error) {
+	var ps []geomlib.Provider
+	for _, name := range r.Providers {
+		if s.isComponent(name) {
+			return ps, control.Errorf(control.Invalid, "Component %s already in %s", name, s.vol.Name())
+		}
+		size := r.SectorSize
+		if size == 0 {
+			size = s.vol.SectorSize()
+		}
+		p, err := d.opener.Open(name, false, size)
+		if err != nil {
+			return ps, err
+		}
+		ps = append(ps, p)
+		if err := unlabelled(p, s.vol.ID()); err != nil {
+			return ps, err
+		}
+	}
+	return ps, nil
+}
+
+// unlabelled refuses a provider that is labelled as part of another volume.
+func unlabelled(p geomlib.Provider, id uint32) error {
+	m, err := geomlib.ReadMetadata(p)
+	if errors.Is(err, geomlib.ErrNoMetadata) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.ID != id {
+		return control.Errorf(control.Invalid,
+			"%s is labelled as component %d of %s; `gvirstor clear %s` first if that is of no use any more",
+			p.Name(), m.No, m.Name, p.Name())
+	}
+	return nil
+}
+
+// Remove implements control.Backend.
+func (d *Daemon) Remove(_ context.Context, name string, r control.RemoveRequest) error {
+	if len(r.Providers) == 0 {
+		return control.Errorf(control.Invalid, "remove: no providers")
+	}
+	s, err := d.find(name)
+	if err != nil {
+		return err
+	}
+	d.verbs.Lock()
+	defer d.verbs.Unlock()
+	for _, c := range s.componentNames(r.Providers) {
+		if err := s.vol.Remove(c); err != nil {
+			return classify(err)
+		}
+	}
+	return nil
+}
+
+// isComponent reports whether a provider, named with or without /dev/, is one.
+func (s *served) isComponent(name string) bool {
+	for _, p := range s.vol.Providers() {
+		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
+			return true
+		}
+	}
+	return false
+}
+
+// componentNames are the names under which the volume knows providers that may
+// be given with or without /dev/.
+func (s *served) componentNames(names []string) []string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = name
+		for _, p := range s.vol.Providers() {
+			if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
+				out[i] = p.Name()
+			}
+		}
+	}
+	return out
+}
+
+// Stop implements control.Backend: it ends a volume and hands it back to the
+// kernel class where it can.
+func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (control.StopResult, error) {
+	s, err := d.find(name)
+	if err != nil {
+		return control.StopResult{}, err
+	}
+	d.verbs.Lock()
+	defer d.verbs.Unlock()
+	if n, what := s.users(); n > 0 && !r.Force {
+		return control.StopResult{}, control.Errorf(control.Busy, "%s: Device busy (%s; -f disconnects)", s.vol.Name(), what)
+	}
+	if r.Force {
+		s.vol.FailHeld()
+		for _, p := range s.pubs {
+			p.Disconnect()
+		}
+	}
+	d.mu.Lock()
+	delete(d.volumes, s.vol.Name())
+	d.mu.Unlock()
+	// What has begun is finished even if the client goes away.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+	defer cancel()
+	err = s.end(ctx, true)
+	var kept *virstor.NotHandedBackError
+	if errors.As(err, &kept) {
+		d.log.Info("volume stopped; it stays fenced from the kernel class", "volume", s.vol.Name(), "why", kept.Reasons)
+		return control.StopResult{Reasons: kept.Reasons}, nil
+	}
+	if err != nil {
+		return control.StopResult{}, classify(err)
+	}
+	d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s destroyed.", s.vol.Name()))
+	return control.StopResult{HandedBack: true}, nil
+}
+
+// Subscribe implements control.Backend.
+func (d *Daemon) Subscribe(ctx context.Context) (<-chan control.Event, error) {
+	return d.hub.Subscribe(ctx)
+}

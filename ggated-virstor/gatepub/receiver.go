@@ -1,0 +1,229 @@
+package gatepub
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+)
+
+// errStopped ends a receiver that was told to.
+var errStopped = errors.New("stopped")
+
+// retryPause is how long a receiver waits before it asks again what the kernel
+// answers at once. A hot loop of STARTs would keep DESTROY from finishing.
+const retryPause = 100 * time.Millisecond
+
+// receive takes requests until the publication stops or the unit is gone.
+func (p *Publication) receive(r *gate.Receiver) {
+	var s *slot
+	for {
+		var run bool
+		var err error
+		s, run, err = p.takeOne(r, s)
+		if err != nil {
+			p.receiverEnds(s, err)
+			return
+		}
+		if !run || !p.submit(s, p.mayBlock) {
+			s = nil
+		}
+	}
+}
+
+// takeOne waits for its turn and takes one request into s, or into another slot
+// when s is nil. run tells whether it may be submitted; otherwise it is no
+// longer the caller's.
+func (p *Publication) takeOne(r *gate.Receiver, s *slot) (_ *slot, run bool, err error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	if s == nil {
+		if s = p.takeSlot(); s == nil {
+			return nil, false, errStopped
+		}
+	}
+	for {
+		if err := p.start(r, s); err != nil {
+			return s, false, err
+		}
+		if errno := p.fill(s); errno != 0 {
+			p.answer(s, errno)
+			s.shrink()
+			continue
+		}
+		return s, p.arrive(s), nil
+	}
+}
+
+// start is START until there is a request in s.
+func (p *Publication) start(r *gate.Receiver, s *slot) error {
+	var claim int64 // length of a delete that needs no buffer
+	for {
+		if p.stopping() {
+			return errStopped
+		}
+		var err error
+		if claim > 0 {
+			err = r.StartClaiming(&s.io, claim)
+		} else {
+			err = r.Start(&s.io, s.buffer())
+		}
+		switch {
+		case err == nil:
+			p.taken.Add(1)
+			return nil
+		case errors.Is(err, gate.ErrInterrupted):
+			// Somebody signals. If it was Stop, the look above tells.
+		case errors.Is(err, gate.ErrCanceled):
+			p.afterCancel()
+		case errors.Is(err, gate.ErrTooLong) && s.io.Cmd == gate.Delete:
+			claim = s.io.Length
+		case errors.Is(err, gate.ErrTooLong):
+			if err := s.grow(s.io.Length); err != nil {
+				p.log.Error("no buffer for a long write; trying again", "unit", p.unit, "error", err)
+				p.pause()
+			}
+		case errors.Is(err, gate.ErrBadBuffer) && claim > 0:
+			claim = 0 // a write is first in the queue now
+		default:
+			return err
+		}
+	}
+}
+
+// afterCancel follows ECANCELED, which older kernels answer for a signal too. A
+// first one is asked again at once, since for a signal that is all there is to
+// do; while a unit is being destroyed, the next comes at once, and a pause lets
+// DESTROY finish, after which there is ENXIO.
+func (p *Publication) afterCancel() {
+	if time.Since(p.canceled) < retryPause {
+		p.pause()
+	}
+	p.canceled = time.Now()
+}
+
+// pause waits for retryPause, or less when the publication stops.
+func (p *Publication) pause() {
+	t := time.NewTimer(retryPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.stop:
+	}
+}
+
+// fill makes a volume's request of the kernel's, or says how to answer it.
+func (p *Publication) fill(s *slot) gate.Errno {
+	q := &s.req
+	q.Offset, q.Length, q.Data, q.Flags, q.Done = s.io.Offset, s.io.Length, nil, 0, s
+	s.lo, s.hi = q.Offset, q.Offset+q.Length
+	if q.Offset < 0 || q.Length < 0 || s.hi < s.lo {
+		return gate.EINVAL
+	}
+	switch s.io.Cmd {
+	case gate.Read:
+		if q.Length > int64(len(s.buffer())) {
+			if err := s.grow(q.Length); err != nil {
+				p.log.Error("no buffer for a long read", "unit", p.unit, "error", err)
+				return gate.EIO
+			}
+		}
+		q.Op, s.kind = virstor.OpRead, kindRead
+		q.Data = s.buffer()[:q.Length:q.Length]
+		s.io.SetData(q.Data)
+	case gate.Write:
+		q.Op, s.kind = virstor.OpWrite, kindWrite
+		q.Flags = virstor.NoHold
+		q.Data = s.buffer()[:q.Length:q.Length]
+	case gate.Delete:
+		q.Op, s.kind = virstor.OpDelete, kindDelete
+	case gate.Flush:
+		q.Op, s.kind = virstor.OpFlush, kindFlush
+		q.Offset, q.Length, s.lo, s.hi = 0, 0, 0, 0 // the kernel's offset is the device's end
+	default: // BIO_SPEEDUP, and what future kernels think of
+		return gate.EOPNOTSUPP
+	}
+	return 0
+}
+
+// arrive gives the request its place among the others, and reports whether it
+// may run now.
+func (p *Publication) arrive(s *slot) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unanswered++
+	if p.order.arrive(s) {
+		return true
+	}
+	s.owner.Store(ownedByVolume)
+	if s.parked {
+		if free := s.moveOut(); free != nil {
+			p.putSlotLocked(&slot{p: p, buf: free})
+		}
+	}
+	return false
+}
+
+// submit gives the request to the volume, and reports whether it is answered
+// and its slot the caller's again.
+func (p *Publication) submit(s *slot, mayBlock bool) bool {
+	if !p.answering.enter() {
+		// Abandoned: the kernel gives the request to whoever comes next.
+		p.finished(s)
+		s.shrink()
+		return s.buf != nil
+	}
+	defer p.answering.leave()
+	if mayBlock && (s.kind == kindRead || s.kind == kindWrite) {
+		s.req.Flags |= virstor.MayBlock
+	}
+	s.owner.Store(ownedBySubmit)
+	p.disk.Submit(&s.req)
+	if s.owner.Swap(ownedByVolume) != ownedByReceiver {
+		return false
+	}
+	s.shrink()
+	return s.buf != nil
+}
+
+// answer sends the request's answer. A unit that is gone needs none.
+func (p *Publication) answer(s *slot, errno gate.Errno) {
+	if !p.answering.enter() {
+		return
+	}
+	defer p.answering.leave()
+	s.io.Error = errno
+	if errno != 0 {
+		p.failed.Add(1)
+	}
+	if err := p.gate.Done(&s.io); err != nil && !errors.Is(err, gate.ErrGone) {
+		p.log.Error("answer not taken", "request", s.io.Cmd, "offset", s.io.Offset, "length", s.io.Length, "error", err)
+	}
+}
+
+// receiverEnds notes why a receiver ends, and ends the others with it.
+func (p *Publication) receiverEnds(s *slot, err error) {
+	if !errors.Is(err, errStopped) {
+		p.mu.Lock()
+		if p.err == nil {
+			p.err = fmt.Errorf("serve unit %d: %w", p.unit, err)
+		}
+		p.mu.Unlock()
+		p.endAnswers()
+	}
+	if s != nil {
+		s.shrink()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.receivers--
+	if s != nil {
+		p.putSlotLocked(s)
+	}
+	if p.receivers == 0 {
+		close(p.out)
+	}
+	p.checkDoneLocked()
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// options is the command line.
+type options struct {
+	providers []string
+
+	nbd         []string
+	nbdInsecure bool
+	tlsCert     string
+	tlsKey      string
+	tlsClientCA string
+	control     string
+	runDir      string
+	syslog      bool
+	debug       bool
+
+	readOnly   bool
+	whenFull   string
+	timeout    time.Duration
+	heldMemory string
+	alloc      string
+	zero       string
+	discard    string
+}
+
+// errUsage and errHelp end the program after parseOptions has said what to say.
+var (
+	errUsage = errors.New("usage")
+	errHelp  = errors.New("help")
+)
+
+func exitCode(err error) int {
+	if errors.Is(err, errHelp) {
+		return 0
+	}
+	return 1
+}
+
+func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
+	var o options
+	var showVersion, help bool
+	f := pflag.NewFlagSet("ggated-virstor", pflag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.SortFlags = false
+	f.SetInterspersed(false)
+	f.StringArrayVar(&o.nbd, "nbd", nil, "serve NBD on unix:`PATH` or tcp:HOST:PORT (repeatable)")
+	f.BoolVar(&o.nbdInsecure, "nbd-insecure", false, "allow TCP without TLS on addresses that other machines reach")
+	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
+	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
+	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
+	f.StringVar(&o.control, "control", control.DefaultSocket, "control socket `PATH`")
+	f.StringVar(&o.runDir, "run-dir", geomlib.DefaultRunDir(), "`DIR` of the locks by volume id")
+	f.BoolVar(&o.syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
+	f.BoolVar(&o.debug, "debug", false, "log more")
+	f.BoolVar(&o.readOnly, "read-only", false, "write nothing to any component")
+	f.StringVar(&o.whenFull, "when-full", "wait", "what a write finds when no chunk is free: `wait|error`")
+	f.DurationVar(&o.timeout, "full-timeout", 0, "fail a waiting write after `TIME`, such as 90s (0: never)")
+	f.StringVar(&o.heldMemory, "held-memory", "64m", "hold at most `SIZE` of data of waiting writes for each volume")
+	f.StringVar(&o.alloc, "alloc", "fill", "give new chunks from component after component, or from all in turn: `fill|spread`")
+	f.StringVar(&o.zero, "zero", "auto", "zero new chunks where they are not written: `auto|never`")
+	f.StringVar(&o.discard, "discard", "on", "what discards do: free chunks, only pass them down, nothing: `on|passdown-only|off`")
+	f.BoolVar(&showVersion, "version", false, "print the version")
+	f.BoolVarP(&help, "help", "h", false, "print this")
+	usage := func(w io.Writer) {
+		fmt.Fprintf(w, "usage: ggated-virstor [options] [provider ...]\n%s", f.FlagUsages())
+	}
+	if err := f.Parse(args); err != nil {
+		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		usage(stderr)
+		return o, errUsage
+	}
+	switch {
+	case help:
+		usage(stdout)
+		return o, errHelp
+	case showVersion:
+		fmt.Fprintln(stdout, "ggated-virstor", version)
+		return o, errHelp
+	}
+	o.providers = f.Args()
+	if _, err := o.policies(); err != nil {
+		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		return o, errUsage
+	}
+	return o, nil
+}
+
+// policies are the options that concern the engine.
+func (o *options) policies() (virstor.Config, error) {
+	c := virstor.Config{ReadOnly: o.readOnly, FullTimeout: o.timeout}
+	switch o.whenFull {
+	case "wait":
+		c.WhenFull = virstor.Wait
+	case "error":
+		c.WhenFull = virstor.Fail
+	default:
+		return c, badValue("when-full", o.whenFull, "wait", "error")
+	}
+	switch o.alloc {
+	case "fill":
+		c.Alloc = virstor.Fill
+	case "spread":
+		c.Alloc = virstor.Spread
+	default:
+		return c, badValue("alloc", o.alloc, "fill", "spread")
+	}
+	switch o.zero {
+	case "auto":
+		c.Zero = virstor.ZeroAuto
+	case "never":
+		c.Zero = virstor.ZeroNever
+	default:
+		return c, badValue("zero", o.zero, "auto", "never")
+	}
+	switch o.discard {
+	case "on":
+		c.Discard = virstor.DiscardOn
+	case "passdown-only":
+		c.Discard = virstor.DiscardPassdown
+	case "off":
+		c.Discard = virstor.DiscardOff
+	default:
+		return c, badValue("discard", o.discard, "on", "passdown-only", "off")
+	}
+	n, err := control.ExpandNumber(o.heldMemory)
+	if err != nil || n <= 0 {
+		return c, fmt.Errorf("--held-memory %s: a size such as 64m is needed", o.heldMemory)
+	}
+	c.HeldLimit = n
+	if o.timeout < 0 {
+		return c, fmt.Errorf("--full-timeout %s: must not be negative", o.timeout)
+	}
+	return c, nil
+}
+
+func badValue(option, value string, want ...string) error {
+	return fmt.Errorf("--%s %s: one of %s is needed", option, value, strings.Join(want, ", "))
+}

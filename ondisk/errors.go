@@ -1,0 +1,72 @@
+package ondisk
+
+import "errors"
+
+// Reasons why bytes are not a volume's metadata, or why metadata does not
+// describe a component that can be used. They come wrapped with the values.
+var (
+	// ErrShort: fewer bytes than the record has.
+	ErrShort = errors.New("too few bytes")
+	// ErrMagic: the bytes do not begin with Magic.
+	ErrMagic = errors.New("not GEOM::VIRSTOR metadata")
+	// ErrVersion: neither Version nor VersionFenced.
+	ErrVersion = errors.New("unknown metadata version")
+	// ErrName: a volume name that is empty, too long, or no name for a device.
+	ErrName = errors.New("bad volume name")
+	// ErrProviderName: a hardcoded provider name that is empty or too long.
+	ErrProviderName = errors.New("bad hardcoded provider name")
+	// ErrSectorSize: not a power of two from 512 to 65536.
+	ErrSectorSize = errors.New("unusable sector size")
+	// ErrChunkSize: zero, not a multiple of the sector and of 128 KiB, or
+	// beyond 32 bits.
+	ErrChunkSize = errors.New("bad chunk size")
+	// ErrVirtualSize: zero, beyond 63 bits, not a multiple of the chunk size,
+	// or with a map that is not a whole number of sectors.
+	ErrVirtualSize = errors.New("bad virtual size")
+	// ErrProviderSize: the provider does not have the size it was labelled with,
+	// or a size that is no whole number of sectors.
+	ErrProviderSize = errors.New("wrong provider size")
+	// ErrIndex: no components, or an index not below their number.
+	ErrIndex = errors.New("bad component index")
+	// ErrMapSize: the allocation map does not fit on component 0.
+	ErrMapSize = errors.New("allocation map does not fit")
+	// ErrChunkCount: more chunks than the provider holds, or than 32 bits count.
+	ErrChunkCount = errors.New("bad chunk count")
+	// ErrReserved: component 0 reserves less than the map takes, or another
+	// component reserves anything.
+	ErrReserved = errors.New("bad number of reserved chunks")
+	// ErrChunkNext: the next chunk to allocate is a reserved one or beyond the
+	// last.
+	ErrChunkNext = errors.New("bad next chunk")
+	// ErrLastSector: the last chunk reaches into the metadata sector. FreeBSD's
+	// tool and kernel class make such components; they can be used by whoever
+	// never allocates that chunk.
+	ErrLastSector = errors.New("last chunk reaches into the metadata sector")
+)
+
+// Reasons why a label cannot be laid out, beside those above.
+var (
+	// ErrProviders: no providers, or more than 16 bits number.
+	ErrProviders = errors.New("bad number of providers")
+	// ErrDuplicateProvider: a provider is named twice.
+	ErrDuplicateProvider = errors.New("provider named twice")
+	// ErrMixedSectors: providers differ in sector size.
+	ErrMixedSectors = errors.New("providers need to have the same sector size")
+	// ErrTooSmall: a provider is smaller than four chunks, than the map, or
+	// leaves component 0 no chunk beside the reserved ones.
+	ErrTooSmall = errors.New("provider too small")
+	// ErrMapTooLarge: the map needs more reserved chunks than 16 bits count.
+	ErrMapTooLarge = errors.New("allocation map too large")
+)
+
+// Reasons why bytes are no usable extension record.
+var (
+	// ErrExtensionMagic: there is no record.
+	ErrExtensionMagic = errors.New("no extension record")
+	// ErrExtensionChecksum: the record is damaged or was written in part.
+	ErrExtensionChecksum = errors.New("extension record has a wrong checksum")
+	// ErrExtensionVersion: an intact record of a later version of this program.
+	ErrExtensionVersion = errors.New("extension record of an unknown version")
+	// ErrExtensionContents: an intact record whose fields make no sense.
+	ErrExtensionContents = errors.New("bad contents of extension record")
+)

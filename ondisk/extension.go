@@ -1,0 +1,285 @@
+package ondisk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc64"
+)
+
+// The extension block is the last ExtensionSize bytes of the area that component
+// 0 reserves, which the kernel class never touches. It has two slots; a record
+// is written whole, as the first sector of the slot that its sequence number
+// picks (Slot), so that a torn write leaves the other one.
+const (
+	// ExtensionSize is the size of the block in bytes.
+	ExtensionSize = 128 << 10
+	// ExtensionSlotSize is the size of a slot in bytes.
+	ExtensionSlotSize = ExtensionSize / 2
+	// ExtensionRecordSize is the size of a record in bytes. It fits the
+	// smallest sector; the rest of a larger one is zero.
+	ExtensionRecordSize = 512
+	// MaxTaskComponents is how many components a Task can name.
+	MaxTaskComponents = 8
+)
+
+const (
+	extensionMagic   = "GVIRSTOR::EXT"
+	extensionVersion = 1
+
+	extensionClean uint32 = 1 // flag: Extension.Clean
+)
+
+// Offsets in a record. Magic, version and checksum stay where they are in every
+// version.
+const (
+	extOffMagic      = 0
+	extOffVersion    = 16
+	extOffFlags      = 20
+	extOffSequence   = 24
+	extOffVolumeID   = 32
+	extOffChunkSize  = 36
+	extOffIntent     = 40  // kind, 4 bytes of zeros, 8 arguments
+	extOffTask       = 112 // kind, number of components, 3 bytes of zeros, 8 arguments
+	extOffTaskCount  = extOffTask + 4
+	extOffComponents = extOffTask + 8 + 64 // then zeros to the checksum
+	extOffChecksum   = ExtensionRecordSize - 8
+)
+
+// IntentKind names the one operation on several sectors that is under way and
+// that whoever opens the volume next finishes or takes back.
+type IntentKind uint32
+
+// The intents. What their arguments mean is the engine's.
+const (
+	IntentNone        IntentKind = iota
+	IntentRemove                 // the last component takes the index of a removed one
+	IntentReplaceZero            // component 0 moves to another provider
+	IntentGrow                   // the virtual size and the reserved area grow
+	IntentShrink                 // the virtual size shrinks
+	IntentExpand                 // a component's provider has grown
+	intentKinds
+)
+
+var intentNames = [intentKinds]string{"none", "remove", "replace component 0", "grow", "shrink", "expand"}
+
+// String is what the intent does, in words.
+func (k IntentKind) String() string {
+	if k < intentKinds {
+		return intentNames[k]
+	}
+	return fmt.Sprintf("intent %d", uint32(k))
+}
+
+// Intent is an operation under way, with its arguments.
+type Intent struct {
+	Kind IntentKind
+	Arg  [8]uint64
+}
+
+// TaskKind names a long job, made of steps that are safe each, that goes on
+// after a restart.
+type TaskKind uint32
+
+// The tasks. What their arguments mean is the engine's.
+const (
+	TaskNone      TaskKind = iota
+	TaskEvacuate           // move the chunks off components
+	TaskReplace            // move the chunks of one component to another
+	TaskPack               // fill holes
+	TaskRebalance          // spread the chunks over the components
+	TaskResize             // change the virtual size
+	taskKinds
+)
+
+var taskNames = [taskKinds]string{"none", "evacuate", "replace", "pack", "rebalance", "resize"}
+
+// String is the verb of the task.
+func (k TaskKind) String() string {
+	if k < taskKinds {
+		return taskNames[k]
+	}
+	return fmt.Sprintf("task %d", uint32(k))
+}
+
+// Task is a long job with its arguments.
+type Task struct {
+	Kind           TaskKind
+	ComponentCount uint8                     // of Components, how many are in use
+	Components     [MaxTaskComponents]uint32 // the components concerned; zero beyond ComponentCount
+	Arg            [8]uint64
+}
+
+// Extension is a record of the extension block. It is valid only on a volume of
+// VersionFenced.
+type Extension struct {
+	Sequence  uint64 // one more for each record written
+	VolumeID  uint32 // Metadata.ID
+	ChunkSize uint32 // Metadata.ChunkSize, bytes
+	Clean     bool   // the volume was closed in order
+	Intent    Intent
+	Task      Task
+}
+
+// Slot is the index, 0 or 1, of the slot that the record belongs in.
+func (e Extension) Slot() int { return int(e.Sequence % 2) }
+
+// Encode writes the record to sector, the first sector of a slot: what the
+// record does not use becomes zero. The checksum is CRC-64/ECMA (hash/crc64) of
+// all that precedes it. It fails, and leaves sector alone, with ErrShort when
+// sector is smaller than ExtensionRecordSize, and with ErrExtensionContents when
+// DecodeExtension would not take what it writes.
+func (e Extension) Encode(sector []byte) error {
+	if len(sector) < ExtensionRecordSize {
+		return fmt.Errorf("extension record: %w: %d of %d", ErrShort, len(sector), ExtensionRecordSize)
+	}
+	if err := e.check(); err != nil {
+		return err
+	}
+	clear(sector)
+	le := binary.LittleEndian
+	copy(sector[extOffMagic:], extensionMagic)
+	le.PutUint32(sector[extOffVersion:], extensionVersion)
+	if e.Clean {
+		le.PutUint32(sector[extOffFlags:], extensionClean)
+	}
+	le.PutUint64(sector[extOffSequence:], e.Sequence)
+	le.PutUint32(sector[extOffVolumeID:], e.VolumeID)
+	le.PutUint32(sector[extOffChunkSize:], e.ChunkSize)
+	le.PutUint32(sector[extOffIntent:], uint32(e.Intent.Kind))
+	putArgs(sector[extOffIntent+8:], &e.Intent.Arg)
+	le.PutUint32(sector[extOffTask:], uint32(e.Task.Kind))
+	sector[extOffTaskCount] = e.Task.ComponentCount
+	putArgs(sector[extOffTask+8:], &e.Task.Arg)
+	for i, c := range e.Task.Components {
+		le.PutUint32(sector[extOffComponents+4*i:], c)
+	}
+	le.PutUint64(sector[extOffChecksum:], extensionChecksum(sector))
+	return nil
+}
+
+// DecodeExtension reads the record at the start of b, the first sector of a
+// slot. It fails with ErrShort, ErrExtensionMagic, ErrExtensionChecksum,
+// ErrExtensionVersion or ErrExtensionContents.
+func DecodeExtension(b []byte) (Extension, error) {
+	if len(b) < ExtensionRecordSize {
+		return Extension{}, fmt.Errorf("extension record: %w: %d of %d", ErrShort, len(b), ExtensionRecordSize)
+	}
+	if text(b[extOffMagic:]) != extensionMagic {
+		return Extension{}, ErrExtensionMagic
+	}
+	le := binary.LittleEndian
+	if got, want := le.Uint64(b[extOffChecksum:]), extensionChecksum(b); got != want {
+		return Extension{}, fmt.Errorf("%w: %#x, should be %#x", ErrExtensionChecksum, got, want)
+	}
+	if v := le.Uint32(b[extOffVersion:]); v != extensionVersion {
+		return Extension{}, fmt.Errorf("%w: %d, known is %d", ErrExtensionVersion, v, extensionVersion)
+	}
+	e := Extension{
+		Sequence:  le.Uint64(b[extOffSequence:]),
+		VolumeID:  le.Uint32(b[extOffVolumeID:]),
+		ChunkSize: le.Uint32(b[extOffChunkSize:]),
+		Clean:     le.Uint32(b[extOffFlags:])&extensionClean != 0,
+		Intent:    Intent{Kind: IntentKind(le.Uint32(b[extOffIntent:])), Arg: args(b[extOffIntent+8:])},
+		Task: Task{
+			Kind:           TaskKind(le.Uint32(b[extOffTask:])),
+			ComponentCount: b[extOffTaskCount],
+			Arg:            args(b[extOffTask+8:]),
+		},
+	}
+	for i := range e.Task.Components {
+		e.Task.Components[i] = le.Uint32(b[extOffComponents+4*i:])
+	}
+	// What Encode would write differently is of no meaning known here.
+	var again [ExtensionRecordSize]byte
+	if err := e.Encode(again[:]); err != nil {
+		return Extension{}, err
+	}
+	if !bytes.Equal(again[:], b[:ExtensionRecordSize]) {
+		return Extension{}, fmt.Errorf("%w: unknown flags, or unused bytes that are not zero", ErrExtensionContents)
+	}
+	return e, nil
+}
+
+// check refuses what this version gives no meaning to.
+func (e Extension) check() error {
+	if e.Intent.Kind >= intentKinds {
+		return fmt.Errorf("%w: unknown %v", ErrExtensionContents, e.Intent.Kind)
+	}
+	if e.Task.Kind >= taskKinds {
+		return fmt.Errorf("%w: unknown %v", ErrExtensionContents, e.Task.Kind)
+	}
+	if e.Task.ComponentCount > MaxTaskComponents {
+		return fmt.Errorf("%w: a task of %d components, at most %d are possible",
+			ErrExtensionContents, e.Task.ComponentCount, MaxTaskComponents)
+	}
+	for _, c := range e.Task.Components[e.Task.ComponentCount:] {
+		if c != 0 {
+			return fmt.Errorf("%w: component %d beyond the %d of the task", ErrExtensionContents, c, e.Task.ComponentCount)
+		}
+	}
+	return nil
+}
+
+// ExtensionOffset is where, in bytes, the extension block begins on the
+// component that m describes. ok is false when there is none: on every component
+// but 0, when the map reaches into the block, and when the block would reach
+// into the last 64 KiB of the provider, where the metadata sector is.
+func ExtensionOffset(m Metadata) (off int64, ok bool) {
+	end := uint64(m.ChunkReserved) * uint64(m.ChunkSize)
+	if m.No != 0 || m.MapBytes() > int64(end)-ExtensionSize {
+		return 0, false
+	}
+	if end+maxSectorSize > m.ProviderSize {
+		return 0, false
+	}
+	return int64(end) - ExtensionSize, true
+}
+
+// PickExtension is the record in force among those at the start of the two
+// slots, each given from its first sector on, and its slot: the valid one with
+// the highest sequence number that names m's volume and chunk size and is in the
+// slot that its number picks. ok is false when there is none; NewerExtension
+// tells whether that is for want of understanding.
+func PickExtension(slots [2][]byte, m Metadata) (e Extension, slot int, ok bool) {
+	for i, b := range slots {
+		found, err := DecodeExtension(b)
+		if err != nil || found.Slot() != i || found.VolumeID != m.ID || found.ChunkSize != m.ChunkSize {
+			continue
+		}
+		if !ok || found.Sequence > e.Sequence {
+			e, slot, ok = found, i, true
+		}
+	}
+	return e, slot, ok
+}
+
+// NewerExtension returns ErrExtensionVersion, wrapped, when a slot holds an
+// intact record that a later version of this program wrote: the volume may then
+// be in the middle of an operation that this one does not know. Otherwise nil.
+func NewerExtension(slots [2][]byte) error {
+	for i, b := range slots {
+		if _, err := DecodeExtension(b); errors.Is(err, ErrExtensionVersion) {
+			return fmt.Errorf("slot %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func extensionChecksum(record []byte) uint64 {
+	return crc64.Checksum(record[:extOffChecksum], crc64.MakeTable(crc64.ECMA))
+}
+
+func putArgs(b []byte, args *[8]uint64) {
+	for i, a := range args {
+		binary.LittleEndian.PutUint64(b[8*i:], a)
+	}
+}
+
+func args(b []byte) (out [8]uint64) {
+	for i := range out {
+		out[i] = binary.LittleEndian.Uint64(b[8*i:])
+	}
+	return out
+}

@@ -1,0 +1,204 @@
+package ondisk_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc64"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+func record(t testing.TB, e ondisk.Extension) []byte {
+	t.Helper()
+	b := bytes.Repeat([]byte{0xee}, 4096)
+	if err := e.Encode(b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// reseal gives a changed record the checksum that makes it intact.
+func reseal(b []byte) []byte {
+	end := ondisk.ExtensionRecordSize - 8
+	binary.LittleEndian.PutUint64(b[end:], crc64.Checksum(b[:end], crc64.MakeTable(crc64.ECMA)))
+	return b
+}
+
+func someExtension() ondisk.Extension {
+	return ondisk.Extension{
+		Sequence: 42, VolumeID: 7, ChunkSize: 1 << 20, Clean: true,
+		Intent: ondisk.Intent{Kind: ondisk.IntentShrink, Arg: [8]uint64{1, 2, 3, 4, 5, 6, 7, 1 << 63}},
+		Task: ondisk.Task{
+			Kind: ondisk.TaskEvacuate, ComponentCount: 8, Components: [8]uint32{8, 7, 6, 5, 4, 3, 2, 1},
+			Arg: [8]uint64{9, 8, 7, 6, 5, 4, 3, 2},
+		},
+	}
+}
+
+func TestExtensionFitsTheSmallestSectorAndZeroesTheRest(t *testing.T) {
+	b := record(t, someExtension())
+	for i, c := range b[ondisk.ExtensionRecordSize:] {
+		if c != 0 {
+			t.Fatalf("byte %d is %#x", ondisk.ExtensionRecordSize+i, c)
+		}
+	}
+	got, err := ondisk.DecodeExtension(b[:512])
+	if err != nil || got != someExtension() {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestExtensionNoticesEveryChangedByte(t *testing.T) {
+	good := record(t, someExtension())
+	for i := range ondisk.ExtensionRecordSize {
+		b := bytes.Clone(good)
+		b[i] ^= 0x10
+		if _, err := ondisk.DecodeExtension(b); err == nil {
+			t.Errorf("byte %d changed unnoticed", i)
+		}
+	}
+}
+
+func TestDecodeExtensionNamesEachReason(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(b []byte) []byte
+		want   error
+	}{
+		{"intact", func(b []byte) []byte { return b }, nil},
+		{"short", func(b []byte) []byte { return b[:511] }, ondisk.ErrShort},
+		{"zeros", func(b []byte) []byte { return make([]byte, 512) }, ondisk.ErrExtensionMagic},
+		{"torn", func(b []byte) []byte { clear(b[256:]); return b }, ondisk.ErrExtensionChecksum},
+		{"later version", func(b []byte) []byte { b[16] = 2; return reseal(b) }, ondisk.ErrExtensionVersion},
+		{"unknown flag", func(b []byte) []byte { b[20] |= 2; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"unknown intent", func(b []byte) []byte { b[40] = 200; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"unknown task", func(b []byte) []byte { b[112] = 200; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"nine components", func(b []byte) []byte { b[116] = 9; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"component beyond the count", func(b []byte) []byte { b[116] = 7; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"unused byte", func(b []byte) []byte { b[400] = 1; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"byte behind the magic", func(b []byte) []byte { b[15] = 1; return reseal(b) }, ondisk.ErrExtensionContents},
+	}
+	for _, tt := range tests {
+		if _, err := ondisk.DecodeExtension(tt.change(record(t, someExtension()))); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestEncodeExtensionRefusesWhatCannotBeReadBack(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*ondisk.Extension)
+		size   int
+		want   error
+	}{
+		{"small sector", func(e *ondisk.Extension) {}, 511, ondisk.ErrShort},
+		{"unknown intent", func(e *ondisk.Extension) { e.Intent.Kind = 99 }, 512, ondisk.ErrExtensionContents},
+		{"unknown task", func(e *ondisk.Extension) { e.Task.Kind = 99 }, 512, ondisk.ErrExtensionContents},
+		{"nine components", func(e *ondisk.Extension) { e.Task.ComponentCount = 9 }, 512, ondisk.ErrExtensionContents},
+		{"component beyond the count", func(e *ondisk.Extension) { e.Task.ComponentCount = 7 }, 512, ondisk.ErrExtensionContents},
+	}
+	for _, tt := range tests {
+		e := someExtension()
+		tt.change(&e)
+		b := make([]byte, tt.size)
+		if err := e.Encode(b); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+		if !bytes.Equal(b, make([]byte, tt.size)) {
+			t.Errorf("%s: the sector was written", tt.name)
+		}
+	}
+}
+
+func TestExtensionOffsetIsTheEndOfTheReservedArea(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*ondisk.Metadata)
+		off    int64
+		ok     bool
+	}{
+		{"label's", func(m *ondisk.Metadata) {}, 2<<20 - 128<<10, true},
+		{"another component", func(m *ondisk.Metadata) { m.No = 1 }, 0, false},
+		{"nothing reserved", func(m *ondisk.Metadata) { m.ChunkReserved = 0 }, 0, false},
+		{"smallest chunks", func(m *ondisk.Metadata) { m.ChunkSize, m.VirtualSize = 128<<10, 1<<31 }, 128 << 10, true},
+		{"map up to the block", func(m *ondisk.Metadata) { m.VirtualSize = 15 << 34; m.ChunkReserved = 2 }, 15 << 17, true},
+		{"map into the block", func(m *ondisk.Metadata) { m.VirtualSize = 15<<34 + 64<<20; m.ChunkReserved = 2 }, 0, false},
+		{"reserved area into the last sector", func(m *ondisk.Metadata) { m.ChunkReserved = 64 }, 0, false},
+		{"reserved area beyond the provider", func(m *ondisk.Metadata) { m.ChunkReserved = 65535 }, 0, false},
+		{"absurd map", func(m *ondisk.Metadata) { m.VirtualSize, m.ChunkSize = 1<<64-1, 1 }, 0, false},
+	}
+	for _, tt := range tests {
+		m := sound()
+		tt.change(&m)
+		off, ok := ondisk.ExtensionOffset(m)
+		if off != tt.off || ok != tt.ok {
+			t.Errorf("%s: %d, %v, want %d, %v", tt.name, off, ok, tt.off, tt.ok)
+		}
+	}
+}
+
+func TestPickExtensionTakesTheHighestSequenceOfThisVolume(t *testing.T) {
+	m := sound()
+	at := func(sequence uint64) []byte {
+		return record(t, ondisk.Extension{Sequence: sequence, VolumeID: m.ID, ChunkSize: m.ChunkSize})
+	}
+	torn := at(11)
+	clear(torn[100:])
+	foreign := record(t, ondisk.Extension{Sequence: 13, VolumeID: m.ID + 1, ChunkSize: m.ChunkSize})
+	rechunked := record(t, ondisk.Extension{Sequence: 13, VolumeID: m.ID, ChunkSize: m.ChunkSize * 2})
+	tests := []struct {
+		name  string
+		slots [2][]byte
+		seq   uint64
+		slot  int
+		ok    bool
+	}{
+		{"none", [2][]byte{make([]byte, 512), make([]byte, 512)}, 0, 0, false},
+		{"nothing read", [2][]byte{}, 0, 0, false},
+		{"one", [2][]byte{at(10), make([]byte, 512)}, 10, 0, true},
+		{"second is later", [2][]byte{at(10), at(11)}, 11, 1, true},
+		{"first is later", [2][]byte{at(12), at(11)}, 12, 0, true},
+		{"later one is torn", [2][]byte{at(10), torn}, 10, 0, true},
+		{"later one is another volume's", [2][]byte{at(10), foreign}, 10, 0, true},
+		{"later one has other chunks", [2][]byte{at(10), rechunked}, 10, 0, true},
+		{"later one is in the wrong slot", [2][]byte{at(13), at(11)}, 11, 1, true},
+	}
+	for _, tt := range tests {
+		e, slot, ok := ondisk.PickExtension(tt.slots, m)
+		if e.Sequence != tt.seq || slot != tt.slot || ok != tt.ok {
+			t.Errorf("%s: sequence %d, slot %d, %v; want %d, %d, %v", tt.name, e.Sequence, slot, ok, tt.seq, tt.slot, tt.ok)
+		}
+	}
+}
+
+func TestNewerExtensionTellsOfIntactRecordsOnly(t *testing.T) {
+	later := record(t, someExtension())
+	later[16] = 2
+	damaged := bytes.Clone(later)
+	reseal(later)
+	if err := ondisk.NewerExtension([2][]byte{record(t, someExtension()), later}); !errors.Is(err, ondisk.ErrExtensionVersion) {
+		t.Errorf("%v", err)
+	}
+	if err := ondisk.NewerExtension([2][]byte{record(t, someExtension()), damaged}); err != nil {
+		t.Errorf("damaged: %v", err)
+	}
+}
+
+func TestEveryKindHasAName(t *testing.T) {
+	seen := make(map[string]bool)
+	for k := ondisk.IntentNone; k <= ondisk.IntentExpand; k++ {
+		seen[k.String()] = true
+	}
+	for k := ondisk.TaskNone + 1; k <= ondisk.TaskResize; k++ {
+		seen["task "+k.String()] = true
+	}
+	if len(seen) != 11 || seen[""] {
+		t.Errorf("names %v", seen)
+	}
+	if got := ondisk.IntentKind(77).String() + ", " + ondisk.TaskKind(78).String(); got != "intent 77, task 78" {
+		t.Errorf("unknown kinds are called %q", got)
+	}
+}

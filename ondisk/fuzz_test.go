@@ -1,0 +1,97 @@
+package ondisk_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+func FuzzDecodeMetadata(f *testing.F) {
+	for _, g := range readGolden(f) {
+		for i, raw := range g.records {
+			f.Add(raw, g.sizes[i], g.sector)
+		}
+	}
+	f.Add([]byte(ondisk.Magic), int64(0), 0)
+	f.Fuzz(func(t *testing.T, b []byte, mediaSize int64, sectorSize int) {
+		m, err := ondisk.DecodeMetadata(b)
+		if err != nil {
+			return
+		}
+		sector := make([]byte, 512)
+		if err := m.Encode(sector); err != nil {
+			t.Fatalf("%+v: %v", m, err)
+		}
+		if again, err := ondisk.DecodeMetadata(sector); err != nil || again != m {
+			t.Fatalf("%+v became %+v, %v", m, again, err)
+		}
+		if m.MapBytes() < 0 {
+			t.Fatalf("map of %d bytes", m.MapBytes())
+		}
+		if off, ok := ondisk.ExtensionOffset(m); ok && (off < m.MapBytes() || uint64(off)+ondisk.ExtensionSize > m.ProviderSize) {
+			t.Fatalf("%+v: extension block at %d", m, off)
+		}
+		if m.Validate(mediaSize, sectorSize) != nil {
+			return
+		}
+		if usable := ondisk.UsableChunks(mediaSize, sectorSize, int64(m.ChunkSize)); m.ChunkCount > usable {
+			t.Fatalf("%+v accepted, only %d chunks are usable", m, usable)
+		}
+		if m.Entries() == 0 || m.No == 0 && m.MapBytes() > mediaSize-int64(sectorSize) {
+			t.Fatalf("%+v accepted", m)
+		}
+	})
+}
+
+func FuzzDecodeExtension(f *testing.F) {
+	f.Add(record(f, someExtension()), false)
+	f.Add(record(f, someExtension()), true)
+	f.Add(record(f, ondisk.Extension{}), true)
+	f.Add(make([]byte, 512), false)
+	f.Fuzz(func(t *testing.T, b []byte, intact bool) {
+		b = bytes.Clone(b)
+		if intact && len(b) >= ondisk.ExtensionRecordSize {
+			reseal(b)
+		}
+		ondisk.PickExtension([2][]byte{b, b}, sound())
+		e, err := ondisk.DecodeExtension(b)
+		if err != nil {
+			return
+		}
+		again := make([]byte, ondisk.ExtensionRecordSize)
+		if err := e.Encode(again); err != nil {
+			t.Fatalf("%+v: %v", e, err)
+		}
+		if !bytes.Equal(again, b[:ondisk.ExtensionRecordSize]) {
+			t.Fatalf("%x became %x", b, again)
+		}
+	})
+}
+
+func FuzzDecodeMap(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0})
+	f.Add([]byte{0, 1, 0, 2, 0, 0, 0, 3})
+	f.Add([]byte{1, 1, 0, 0})
+	f.Add(writtenImage(f, 0, 8192))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		order := ondisk.DetectOrder(b)
+		for first := true; len(b) >= ondisk.EntrySize; b = b[ondisk.EntrySize:] {
+			for _, o := range []ondisk.Order{ondisk.OrderUnknown, ondisk.LittleEndian, ondisk.BigEndian} {
+				var again [ondisk.EntrySize]byte
+				ondisk.DecodeEntry(b, o).Encode(again[:], o)
+				if !bytes.Equal(again[:], b[:ondisk.EntrySize]) {
+					t.Fatalf("%v: %x became %x", o, b[:ondisk.EntrySize], again)
+				}
+			}
+			little := ondisk.DecodeEntry(b, ondisk.LittleEndian).Allocated()
+			big := ondisk.DecodeEntry(b, ondisk.BigEndian).Allocated()
+			if first && little != big {
+				first = false
+				if little && order != ondisk.LittleEndian || big && order != ondisk.BigEndian {
+					t.Fatalf("%v for a map whose first allocated entry is %x", order, b[:ondisk.EntrySize])
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,53 @@
+package blackbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+type bytesBuffer struct{ bytes.Buffer }
+
+func (b *bytesBuffer) printf(format string, args ...any) { fmt.Fprintf(&b.Buffer, format, args...) }
+
+func bytesContain(s, what string) bool { return strings.Contains(s, what) }
+
+// background runs a program until the returned function is called, which waits
+// for its end.
+func background(t testing.TB, name string, args ...string) func() {
+	t.Helper()
+	c := exec.Command(name, args...)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		c.Wait()
+		close(done)
+	}()
+	t.Cleanup(func() {
+		_ = c.Process.Kill()
+		<-done
+	})
+	return func() { <-done }
+}
+
+// residentKB is what Linux says a process has resident.
+func residentKB(t testing.TB, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		var kb int
+		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kb); n == 1 {
+			return kb
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}

@@ -1,0 +1,141 @@
+// Package house checks that the tree keeps the rules of the house: which
+// folders there are, and which package may import which.
+package house
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const (
+	root   = "../.."
+	module = "github.com/gvirstor/gvirstor/"
+)
+
+// rule says what the files of a folder, and of those below it, may import of
+// this module and from elsewhere.
+type rule struct {
+	dir       string
+	own       []string // packages of this module, with those below them
+	elsewhere []string // modules beside the standard library
+	forbid    []string // of the standard library
+}
+
+var rules = []rule{
+	{dir: "ondisk"},
+	{dir: "geomlib/virstor", own: []string{"ondisk", "geomlib", "geomlib/virstor"},
+		forbid: []string{"net", "net/http", "flag", "os/exec"}},
+	{dir: "geomlib/gate", own: []string{"geomlib/gate"}, elsewhere: []string{"golang.org/x/sys"},
+		forbid: []string{"net/http", "flag"}},
+	{dir: "geomlib", own: []string{"ondisk", "geomlib"}, elsewhere: []string{"golang.org/x/sys"},
+		forbid: []string{"net", "net/http", "flag"}},
+	{dir: "ggated-virstor/nbd", own: []string{"geomlib/virstor", "ggated-virstor/nbd"}, elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor", own: []string{"ondisk", "geomlib", "ggated-virstor"},
+		elsewhere: []string{"golang.org/x/sys", "github.com/spf13/pflag", "github.com/prometheus/client_golang"}},
+	{dir: "gvirstor", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "gvirstor"},
+		elsewhere: []string{"golang.org/x/sys", "golang.org/x/term", "github.com/spf13/pflag"}},
+}
+
+func TestImportsKeepTheRulesOfTheHouse(t *testing.T) {
+	seen := make(map[string]bool)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		rel = filepath.ToSlash(rel)
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && rel != "." || d.Name() == "testdata" || rel == "bin") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(rel, ".go") || strings.HasSuffix(rel, "_test.go") {
+			return nil
+		}
+		dir := filepath.ToSlash(filepath.Dir(rel))
+		r := ruleFor(dir)
+		if r == nil {
+			if !strings.HasPrefix(dir, "tests") {
+				t.Errorf("%s: no rule of the house covers this folder", rel)
+			}
+			return nil
+		}
+		seen[r.dir] = true
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, im := range f.Imports {
+			name, _ := strconv.Unquote(im.Path.Value)
+			if why := r.refuses(dir, name); why != "" {
+				t.Errorf("%s imports %s: %s", rel, name, why)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rules {
+		if !seen[r.dir] {
+			t.Errorf("rule for %s covers no file", r.dir)
+		}
+	}
+}
+
+// ruleFor finds the most specific rule. Folders whose name ends in "test" hold
+// in-memory twins, which may use what tests use.
+func ruleFor(dir string) *rule {
+	var best *rule
+	for i := range rules {
+		r := &rules[i]
+		if (dir == r.dir || strings.HasPrefix(dir, r.dir+"/")) && (best == nil || len(r.dir) > len(best.dir)) {
+			best = r
+		}
+	}
+	return best
+}
+
+func (r *rule) refuses(dir, name string) string {
+	if own, ok := strings.CutPrefix(name, module); ok {
+		if own == dir || strings.HasPrefix(own, dir+"/") {
+			return ""
+		}
+		if !slices.ContainsFunc(r.own, func(p string) bool { return own == p || strings.HasPrefix(own, p+"/") }) {
+			return "not allowed for " + r.dir
+		}
+		return ""
+	}
+	if first, _, _ := strings.Cut(name, "/"); strings.Contains(first, ".") {
+		if !slices.ContainsFunc(r.elsewhere, func(p string) bool { return name == p || strings.HasPrefix(name, p+"/") }) {
+			return "not a dependency of " + r.dir
+		}
+		return ""
+	}
+	if slices.Contains(r.forbid, name) {
+		return r.dir + " knows nothing of it"
+	}
+	if name == "C" {
+		return "no cgo"
+	}
+	return ""
+}
+
+func TestTopLevelIsTheListOfTheHouse(t *testing.T) {
+	allowed := []string{"ggated-virstor", "gvirstor", "geomlib", "ondisk", "man", "rc.d", "tests",
+		"go.mod", "go.sum", "Makefile", "README.md", "LICENSE", "bin", "dist"}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(allowed, e.Name()) {
+			t.Errorf("%s does not belong at the top level", e.Name())
+		}
+	}
+}
