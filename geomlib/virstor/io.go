@@ -57,6 +57,10 @@ func (v *Volume) validate(r *Request) error {
 	return nil
 }
 
+// inlineLimit is how much, in bytes, Submit copies on its caller's goroutine.
+// Beyond it a worker does, while the caller takes the next request.
+const inlineLimit = 256 << 10
+
 // perform runs r on a worker.
 func (r *Request) perform() { r.req.v.run(r, true) }
 
@@ -105,7 +109,7 @@ func (v *Volume) pieceAt(off, end int64) piece {
 func (v *Volume) aligned(off, n int64) bool { return (off|n)&(v.sector-1) == 0 }
 
 func (v *Volume) read(r *Request, block bool) {
-	if !block && !v.aligned(r.Offset, r.Length) {
+	if !block && (r.Length > inlineLimit || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
 		return
 	}
@@ -181,7 +185,7 @@ func (v *Volume) write(r *Request, block bool) {
 		v.committer.put(r)
 		return
 	}
-	if !block && (!v.inline.Load() || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
+	if !block && (!v.inline.Load() || r.Length > inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
 		return
 	}
