@@ -58,6 +58,8 @@ func commands() []*command {
 	return []*command{
 		clearCommand(), dumpCommand(), labelCommand(), destroyCommand(), stopCommand(), addCommand(), removeCommand(),
 		helpCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
+		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
+		resizeCommand(), expandCommand(), cancelCommand(),
 	}
 }
 

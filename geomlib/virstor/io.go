@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"sync"
@@ -78,6 +79,10 @@ func (v *Volume) run(r *Request, block bool) {
 	}
 	switch r.Op {
 	case OpWrite:
+		if v.cfg.DetectZeroes && r.req.progress == 0 && isZero(r.Data) {
+			v.discard(r, block)
+			return
+		}
 		v.write(r, block)
 	case OpFlush:
 		v.flush(r, block)
@@ -90,6 +95,18 @@ func (v *Volume) run(r *Request, block bool) {
 			v.discard(r, block)
 		}
 	}
+}
+
+// isZero reports whether b holds only zeros.
+func isZero(b []byte) bool {
+	for len(b) > 0 {
+		n := min(len(b), len(zeroBytes))
+		if !bytes.Equal(b[:n], zeroBytes[:n]) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }
 
 // piece is the part of a range that lies in one chunk.
@@ -253,6 +270,7 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 	if data == nil {
 		return pinned, c.writeZeros(at, pc.n, v.zeros)
 	}
+	v.partial.written(pc.vc, pc.in, pc.n)
 	return pinned, c.writeAt(data, at)
 }
 
@@ -266,6 +284,9 @@ func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
 	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
 	c := v.component(ph.comp)
 	at, n := c.offset(ph.chunk)+pc.in, pc.n
+	if data != nil {
+		v.partial.written(pc.vc, pc.in, pc.n)
+	}
 	s := v.sectors.get()
 	defer v.sectors.put(s)
 	for n > 0 {

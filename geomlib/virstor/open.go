@@ -85,6 +85,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.held.limit = cfg.HeldLimit
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
+	v.partial = newPartialDiscards(v.chunk, v.sector)
 	v.sectors = newSectorPool(v.sector)
 	v.waiters.New = newWaiter
 	v.flushPool.New = func() any { return new(flushJobs) }

@@ -26,6 +26,7 @@ type Volume struct {
 	comps  atomic.Pointer[[]*component]
 	inline atomic.Bool // writes to every component are copies into a cache
 
+	partial   *partialDiscards
 	committer *committer
 	held      heldWrites
 	freed     freedChunks
