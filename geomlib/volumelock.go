@@ -56,6 +56,14 @@ func LockVolume(dir string, id uint32) (*VolumeLock, error) {
 	return &VolumeLock{f}, nil
 }
 
+// VolumeLockFromFile makes a lock of its open file, which another process or an
+// earlier program in this one locked.
+func VolumeLockFromFile(f *os.File) *VolumeLock { return &VolumeLock{f} }
+
+// File is the lock's open file: whoever has its descriptor holds the lock. It
+// stays the lock's: do not close it.
+func (l *VolumeLock) File() *os.File { return l.f }
+
 // checkRunDir refuses a folder that another user put in the place of ours, as
 // anybody can in /tmp: he could lead us to write elsewhere.
 func checkRunDir(dir string) error {
