@@ -34,7 +34,7 @@ func LockVolume(dir string, id uint32) (*VolumeLock, error) {
 	if err := checkRunDir(dir); err != nil {
 		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
 	}
-	path := filepath.Join(dir, fmt.Sprintf("%08x.lock", id))
+	path := VolumeLockPath(dir, id)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
@@ -54,6 +54,12 @@ func LockVolume(dir string, id uint32) (*VolumeLock, error) {
 		return nil, fmt.Errorf("lock volume %08x in %s: %w", id, path, err)
 	}
 	return &VolumeLock{f}, nil
+}
+
+// VolumeLockPath is the file that LockVolume locks. It holds the owner's process
+// id.
+func VolumeLockPath(dir string, id uint32) string {
+	return filepath.Join(dir, fmt.Sprintf("%08x.lock", id))
 }
 
 // VolumeLockFromFile makes a lock of its open file, which another process or an

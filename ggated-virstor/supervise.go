@@ -101,13 +101,18 @@ func relay(requests chan<- supervisor.Request) func() {
 // openResources opens what the supervisor passes on, in the order in which it
 // can fail without having disturbed anybody.
 func openResources(ctx context.Context, o options) (*supervisor.Resources, error) {
-	guard, err := openGuard(o.control + ".supervisor")
+	guard, err := supervisor.LockGuard(o.control+".supervisor", 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", control.ErrRunning, err)
 	}
-	res := &supervisor.Resources{Guard: guard}
+	// The worker of a supervisor that was killed may still be about to leave.
+	workerGuard, err := supervisor.LockGuard(o.control+".worker", leaveTime)
+	if err != nil {
+		return nil, errors.Join(err, guard.Close())
+	}
+	res := &supervisor.Resources{Guard: guard, WorkerGuard: workerGuard}
 	fail := func(err error) (*supervisor.Resources, error) {
-		return nil, errors.Join(err, closeAll(res.NBD), guard.Close())
+		return nil, errors.Join(err, workerGuard.Close(), guard.Close())
 	}
 	if o.gate {
 		g, err := gate.Open()
@@ -118,14 +123,7 @@ func openResources(ctx context.Context, o options) (*supervisor.Resources, error
 			return fail(err)
 		}
 	}
-	// The worker of a supervisor that was killed may still be about to leave.
-	for deadline := time.Now().Add(leaveTime); ; {
-		res.Control, err = control.Listen(o.control)
-		if !errors.Is(err, control.ErrRunning) || time.Now().After(deadline) {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	res.Control, err = control.Listen(o.control)
 	if err != nil {
 		return fail(err)
 	}
@@ -135,20 +133,5 @@ func openResources(ctx context.Context, o options) (*supervisor.Resources, error
 	return res, nil
 }
 
-const leaveTime = 15 * time.Second
-
-// openGuard locks a file for as long as the supervisor lives.
-func openGuard(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("start: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if err == unix.EWOULDBLOCK {
-			err = control.ErrRunning
-		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return f, nil
-}
+// leaveTime covers the time in which a worker ends whose supervisor died.
+const leaveTime = 20 * time.Second

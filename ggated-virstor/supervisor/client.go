@@ -19,6 +19,8 @@ import (
 type Client struct {
 	peer *peer
 	done chan struct{}
+	// guard is held until the process ends.
+	guard *Guard
 
 	stopOnce sync.Once
 	stop     chan Ending // capacity 1
@@ -91,7 +93,11 @@ func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
 	if err != nil {
 		return s, ls, err
 	}
-	if want := s.Control + s.NBD; len(files) < want || s.Gate && len(files) != want+1 {
+	want := s.Control + s.NBD + 1
+	if s.Gate {
+		want++
+	}
+	if len(files) != want {
 		closeFiles(files)
 		return s, ls, fmt.Errorf("%d descriptors for %+v", len(files), s)
 	}
@@ -108,10 +114,12 @@ func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
 			ls.NBD = append(ls.NBD, l)
 		}
 	}
+	files = files[s.Control+s.NBD:]
+	c.guard = &Guard{files[0]}
 	if s.Gate {
-		ls.Gate = files[len(files)-1]
+		ls.Gate = files[1]
 	}
-	return s, ls, nil
+	return s, ls, c.guard.Own()
 }
 
 // Ready tells that volumes are served.

@@ -22,8 +22,8 @@ const stateEnv = "GGATED_VIRSTOR_STATE"
 type handover struct {
 	Control   int              `json:"control"`
 	NBD       []int            `json:"nbd"`
-	Gate      int              `json:"gate"` // or -1
-	Guard     int              `json:"guard"`
+	Gate      int              `json:"gate"`   // or -1
+	Guards    [2]int           `json:"guards"` // the supervisor's, the worker's
 	Providers []handedProvider `json:"providers"`
 	Locks     map[uint32]int   `json:"locks"`
 }
@@ -41,8 +41,9 @@ type Resources struct {
 	Control net.Listener
 	NBD     []net.Listener
 	Gate    *os.File // /dev/ggctl, or nil
-	// Guard is a file that is locked while the supervisor lives.
-	Guard *os.File
+	// Guard is the supervisor's. WorkerGuard is passed on, so that nobody
+	// has it while a worker lives.
+	Guard, WorkerGuard *Guard
 }
 
 // inherited is what the program before left in this process.
@@ -91,7 +92,7 @@ func Inherit(lockDir string) (*Resources, *Held, error) {
 	if h.Gate >= 0 {
 		r.Gate = fileOf(h.Gate, "/dev/ggctl")
 	}
-	r.Guard = fileOf(h.Guard, "guard")
+	r.Guard, r.WorkerGuard = &Guard{fileOf(h.Guards[0], "guard")}, &Guard{fileOf(h.Guards[1], "guard")}
 	s := newStore(lockDir, lockPatience)
 	for _, p := range h.Providers {
 		o := geomlib.OpenOptions{ReadOnly: p.ReadOnly, SectorSize: p.SectorSize}
@@ -131,8 +132,9 @@ func listenerOf(fd int) (net.Listener, error) {
 
 // replace replaces the program in this process. It returns only when it cannot.
 func (s *Supervisor) replace(path string) error {
-	h := handover{Gate: -1, Guard: int(s.res.Guard.Fd()), Control: int(s.files[0].Fd()), Locks: make(map[uint32]int)}
-	keep := []int{h.Guard, h.Control}
+	h := handover{Gate: -1, Guards: [2]int{int(s.res.Guard.f.Fd()), int(s.res.WorkerGuard.f.Fd())},
+		Control: int(s.files[0].Fd()), Locks: make(map[uint32]int)}
+	keep := append(h.Guards[:], h.Control)
 	for _, f := range s.files[1:] {
 		h.NBD = append(h.NBD, int(f.Fd()))
 	}

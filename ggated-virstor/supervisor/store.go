@@ -22,6 +22,8 @@ type store struct {
 	// patience is how long a lock of a volume may be held by a worker that is
 	// about to leave, because its supervisor died.
 	patience time.Duration
+	// ending reports that a process will never run again.
+	ending func(pid int) bool
 
 	mu        sync.Mutex
 	providers map[string]*heldProvider // by the provider's own name
@@ -42,7 +44,7 @@ type heldLock struct {
 }
 
 func newStore(lockDir string, patience time.Duration) *store {
-	return &store{lockDir: lockDir, patience: patience, explain: func(string) string { return "" },
+	return &store{lockDir: lockDir, patience: patience, ending: ending, explain: func(string) string { return "" },
 		providers: make(map[string]*heldProvider), locks: make(map[uint32]*heldLock)}
 }
 
@@ -146,11 +148,30 @@ func (s *store) tryLock(id uint32) (*os.File, error) {
 		return h.l.File(), nil
 	}
 	l, err := geomlib.LockVolume(s.lockDir, id)
+	if errors.Is(err, geomlib.ErrLocked) && s.ownerEnding(id) {
+		// See Guard. That the owner's worker is ending, too, is known since
+		// the supervisor started.
+		if err := os.Remove(geomlib.VolumeLockPath(s.lockDir, id)); err != nil {
+			return nil, fmt.Errorf("take the lock of volume %08x: %w", id, err)
+		}
+		l, err = geomlib.LockVolume(s.lockDir, id)
+	}
 	if err != nil {
 		return nil, err
 	}
 	s.locks[id] = &heldLock{l: l, users: 1}
 	return l.File(), nil
+}
+
+// ownerEnding reports whether the process that has a volume's lock is ending.
+func (s *store) ownerEnding(id uint32) bool {
+	f, err := os.Open(geomlib.VolumeLockPath(s.lockDir, id))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	owner := ownerOf(f)
+	return owner > 0 && s.ending(owner)
 }
 
 func (s *store) unlock(id uint32) error {

@@ -127,7 +127,7 @@ func (s *Supervisor) Run(ctx context.Context, requests <-chan Request) error {
 	for _, l := range s.res.NBD {
 		err = errors.Join(err, l.Close())
 	}
-	return errors.Join(err, s.res.Guard.Close())
+	return errors.Join(err, s.res.WorkerGuard.Close(), s.res.Guard.Close())
 }
 
 func (s *Supervisor) run(ctx context.Context, requests <-chan Request) error {
@@ -353,9 +353,9 @@ func (s *Supervisor) hello() (reply, error) {
 	if again {
 		st.Providers = s.store.names()
 	}
-	files := s.files
+	files := append(s.files[:len(s.files):len(s.files)], s.res.WorkerGuard.f)
 	if st.Gate {
-		files = append(files[:len(files):len(files)], s.res.Gate)
+		files = append(files, s.res.Gate)
 	}
 	return reply{body: st, files: files}, nil
 }
