@@ -39,4 +39,8 @@ clean:
 bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)
 
-.PHONY: bench
+# make soak DURATION=1h SEED=7
+soak:
+	DURATION="$(DURATION)" SEED="$(SEED)" sh tests/soak.sh
+
+.PHONY: bench soak
