@@ -55,33 +55,35 @@ func (h *histogram) read() (out Histogram) {
 	return out
 }
 
+// timedOneIn is how many reads and writes there are to one that is timed: a
+// look at the clock costs as much as all other counting. Other requests are
+// all timed. A power of two.
+const timedOneIn = 16
+
 // opCounters count the requests of one kind.
 type opCounters struct {
-	latency histogram // nanoseconds from Submit to Complete
-	bytes   histogramSum
-	errors  atomic.Uint64
-}
-
-// histogramSum is a sum that many goroutines add to at once.
-type histogramSum [histogramShards]struct {
-	n atomic.Uint64
-	_ [7]uint64
-}
-
-func (s *histogramSum) add(n uint64) { s[rand.Uint32()%histogramShards].n.Add(n) }
-
-func (s *histogramSum) read() (n uint64) {
-	for i := range s {
-		n += s[i].n.Load()
+	latency histogram // nanoseconds from Submit to Complete, of those that are timed
+	shards  [histogramShards]struct {
+		count, bytes, errors atomic.Uint64
+		_                    [5]uint64 // to a whole cache line
 	}
-	return n
+}
+
+// tally is what a request carries to be counted.
+type tally struct {
+	started time.Duration // on the volume's clock
+	timed   bool
+	shard   uint8
 }
 
 // OpStats count the requests of one kind since the volume was opened.
 type OpStats struct {
-	Latency Histogram // nanoseconds from Submit to Complete; also counts the requests
-	Bytes   uint64    // of requests that succeeded
-	Errors  uint64    // requests that failed
+	Count  uint64
+	Bytes  uint64 // of requests that succeeded
+	Errors uint64 // requests that failed
+	// Latency is nanoseconds from Submit to Complete, of one read or write
+	// in 16 and of all other requests.
+	Latency Histogram
 }
 
 // Ops are the operations that OpStats are kept of.
@@ -94,28 +96,47 @@ func (v *Volume) OpStats(op Op) OpStats {
 		return OpStats{}
 	}
 	c := &v.ops[op-1]
-	return OpStats{Latency: c.latency.read(), Bytes: c.bytes.read(), Errors: c.errors.Load()}
+	o := OpStats{Latency: c.latency.read()}
+	for i := range c.shards {
+		s := &c.shards[i]
+		o.Count += s.count.Load()
+		o.Bytes += s.bytes.Load()
+		o.Errors += s.errors.Load()
+	}
+	return o
 }
 
 // CommitSizes are the numbers of chunks of the group commits so far.
 func (v *Volume) CommitSizes() Histogram { return v.commitSizes.read() }
 
-// clock is the time since the volume was made, from the monotonic clock alone,
-// which is cheaper than time.Now.
-func (v *Volume) clock() time.Duration { return time.Since(v.opened) }
+// tallyOf begins to count a request.
+func (v *Volume) tallyOf(op Op) tally {
+	if v.cfg.uncounted {
+		return tally{}
+	}
+	n := rand.Uint32()
+	t := tally{shard: uint8(n % histogramShards)}
+	if op > OpWrite || n/histogramShards%timedOneIn == 0 {
+		// From the monotonic clock alone, which is cheaper than time.Now.
+		t.timed, t.started = true, time.Since(v.opened)
+	}
+	return t
+}
 
 // account counts r, which ends with err.
 func (v *Volume) account(r *Request, err error) {
-	if r.Op < OpRead || r.Op > OpWriteZeroes {
+	if r.Op < OpRead || r.Op > OpWriteZeroes || v.cfg.uncounted {
 		return
 	}
-	c := &v.ops[r.Op-1]
-	c.latency.add(uint64(max(0, v.clock()-r.req.started)))
+	c, t := &v.ops[r.Op-1], &r.req.tally
+	if t.timed {
+		c.latency.add(uint64(max(0, time.Since(v.opened)-t.started)))
+	}
+	s := &c.shards[t.shard]
+	s.count.Add(1)
 	if err != nil {
-		c.errors.Add(1)
-		return
-	}
-	if r.Length > 0 {
-		c.bytes.add(uint64(r.Length))
+		s.errors.Add(1)
+	} else if r.Length > 0 {
+		s.bytes.Add(uint64(r.Length))
 	}
 }

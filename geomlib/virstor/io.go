@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 )
 
 // reqState is what the volume keeps of a request in flight.
@@ -19,14 +18,14 @@ type reqState struct {
 	failed   error // first failure in that commit
 	failedAt bool
 	held     heldState
-	started  time.Duration // on the volume's clock
+	tally    tally
 }
 
 // Submit starts r. It completes on the caller's goroutine what needs no wait
 // (with MayBlock, nearly everything); the rest completes later.
 func (v *Volume) Submit(r *Request) {
 	r.Err = nil
-	r.req = reqState{v: v, started: v.clock()}
+	r.req = reqState{v: v, tally: v.tallyOf(r.Op)}
 	if !v.enter() {
 		r.Err = fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed)
 		r.Done.Complete(r)
