@@ -78,7 +78,6 @@ type file struct {
 	sector   int64
 	readOnly bool
 	medium   medium
-	cached   cacheState
 }
 
 // sparseFile is a regular file on a file system whose holes are trusted.

@@ -223,5 +223,8 @@ func (p *file) asDevice() error {
 	if size <= 0 || sector <= 0 || size%int64(sector) != 0 {
 		return fmt.Errorf("%s: device of %d bytes in sectors of %d: no medium?", p.name, size, sector)
 	}
+	if !p.readOnly && writeProtected(p.fd) {
+		return fmt.Errorf("%s: device is write-protected: %w", p.name, syscall.EROFS)
+	}
 	return nil
 }

@@ -14,6 +14,7 @@ func isHeld(error, fs.FileMode) bool             { return false }
 func holesAreTrusted(int) bool                   { return false }
 func regularMedium(int) medium                   { return regular{} }
 func deviceName(_ int, path string) string       { return path }
+func writeProtected(int) bool                    { return false }
 
 func deviceSize(int) (size int64, sector int, err error) { return 0, 0, errKind }
 

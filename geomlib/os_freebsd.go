@@ -135,6 +135,9 @@ func deviceSize(fd int) (size int64, sector int, err error) {
 	return size, int(s), nil
 }
 
+// writeProtected: the open for writing has failed already.
+func writeProtected(int) bool { return false }
+
 // deviceName asks GEOM, which knows what a link in /dev leads to.
 func deviceName(fd int, path string) string {
 	var b [maxPathLen]byte

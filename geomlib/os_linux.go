@@ -94,4 +94,10 @@ func deviceSize(fd int) (size int64, sector int, err error) {
 	return int64(bytes), int(logical), nil
 }
 
+// writeProtected: an open for writing may succeed all the same.
+func writeProtected(fd int) bool {
+	var ro int32 // BLKROGET stores a C int
+	return ioctl(fd, unix.BLKROGET, unsafe.Pointer(&ro)) == nil && ro != 0
+}
+
 func deviceName(_ int, path string) string { return path }

@@ -31,12 +31,16 @@ func LockVolume(dir string, id uint32) (*VolumeLock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
 	}
+	if err := checkRunDir(dir); err != nil {
+		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
+	}
 	path := filepath.Join(dir, fmt.Sprintf("%08x.lock", id))
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = ignoringEINTR(func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
+	if err != nil {
 		defer f.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock volume %08x in %s: %w", id, path, err)
@@ -50,6 +54,20 @@ func LockVolume(dir string, id uint32) (*VolumeLock, error) {
 		return nil, fmt.Errorf("lock volume %08x in %s: %w", id, path, err)
 	}
 	return &VolumeLock{f}, nil
+}
+
+// checkRunDir refuses a folder that another user put in the place of ours, as
+// anybody can in /tmp: he could lead us to write elsewhere.
+func checkRunDir(dir string) error {
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if euid := os.Geteuid(); ok && euid != 0 && int(sys.Uid) != euid && sys.Uid != 0 {
+		return fmt.Errorf("%s belongs to another user (uid %d): name another folder", dir, sys.Uid)
+	}
+	return nil
 }
 
 func writePID(f *os.File) error {

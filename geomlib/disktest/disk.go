@@ -24,6 +24,7 @@ type Disk struct {
 	buffered atomic.Bool
 	zeroes   atomic.Bool
 	noCache  atomic.Bool
+	forgets  atomic.Bool  // a failed flush drops what it should have covered
 	delay    atomic.Int64 // of a flush, in nanoseconds
 
 	mu      sync.RWMutex
@@ -86,6 +87,11 @@ func (d *Disk) SetZeroes(on bool) *Disk { d.zeroes.Store(on); return d }
 // SetNoVolatileCache makes writes durable at once. Flush then answers
 // ErrNotSupported.
 func (d *Disk) SetNoVolatileCache(on bool) *Disk { d.noCache.Store(on); return d }
+
+// SetForgetful makes a flush that fails drop from the cache what it should have
+// covered: reads still see it, and no later flush makes it durable. fsync(2) of
+// Linux does so. In a new disk it stays in the cache.
+func (d *Disk) SetForgetful(on bool) *Disk { d.forgets.Store(on); return d }
 
 // SetFlushDelay is how long a flush takes.
 func (d *Disk) SetFlushDelay(t time.Duration) *Disk { d.delay.Store(int64(t)); return d }
@@ -178,6 +184,11 @@ func (d *Disk) Flush() error {
 	d.mu.RUnlock()
 	_, err := d.begin(Op{Kind: Flush})
 	if err != nil && !isCompleted(err) {
+		if d.forgets.Load() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.takeLocked(covers, func(Op) {})
+		}
 		return err
 	}
 	if t := d.delay.Load(); t > 0 {
@@ -194,9 +205,14 @@ func (d *Disk) Flush() error {
 
 // settleLocked makes durable what is pending below Seq covers. d.mu is held.
 func (d *Disk) settleLocked(covers int) {
+	d.takeLocked(covers, func(op Op) { d.durable.apply(op, 0, op.Len) })
+}
+
+// takeLocked gives what is pending below Seq covers to each. d.mu is held.
+func (d *Disk) takeLocked(covers int, each func(Op)) {
 	n := max(0, covers-(d.seq-len(d.pending)))
 	for _, op := range d.pending[:n] {
-		d.durable.apply(op, 0, op.Len)
+		each(op)
 	}
 	clear(d.pending[:n])
 	d.pending = d.pending[n:]
@@ -240,6 +256,7 @@ func (d *Disk) like(c contents) *Disk {
 	n.buffered.Store(d.buffered.Load())
 	n.zeroes.Store(d.zeroes.Load())
 	n.noCache.Store(d.noCache.Load())
+	n.forgets.Store(d.forgets.Load())
 	return n
 }
 

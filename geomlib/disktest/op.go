@@ -37,8 +37,8 @@ type Op struct {
 	Pos int
 	// Disk is the index of the disk in the Recorder.
 	Disk int
-	// Covers says of a Flush which requests to its disk it made durable: those
-	// whose Seq is below it.
+	// Covers says of a Flush which requests to its disk it made durable, or
+	// lost if it failed on a forgetful disk: those whose Seq is below it.
 	Covers int
 	// Sector is the sector size of the disk.
 	Sector int64

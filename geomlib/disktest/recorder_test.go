@@ -2,10 +2,12 @@ package disktest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -288,5 +290,33 @@ func BenchmarkState(b *testing.B) {
 	for b.Loop() {
 		rec.State(k%rec.Len(), Random(rng))
 		k += 13
+	}
+}
+
+func TestAFailedFlushMayForgetWhatItShouldHaveCovered(t *testing.T) {
+	for _, forgetful := range []bool{false, true} {
+		d := New("d", 1024, 512).SetForgetful(forgetful)
+		rec := Record(d)
+		mustWrite(t, d, 0, fill(512, 1))
+		d.FailNth(Flush, 1, syscall.EIO)
+		if err := d.Flush(); !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		mustWrite(t, d, 512, fill(512, 2))
+		mustFlush(t, d)
+		want := byte(1)
+		if forgetful {
+			want = 0
+		}
+		for name, left := range map[string]*Disk{
+			"State": rec.State(rec.Len(), All)[0], "Crash": d.Crash(rand.New(rand.NewPCG(1, 2))),
+		} {
+			if b := read(t, left, 0, 1024); b[0] != want || b[512] != 2 {
+				t.Errorf("forgetful %v: %s left %d %d", forgetful, name, b[0], b[512])
+			}
+		}
+		if b := read(t, d, 0, 1024); b[0] != 1 || b[512] != 2 {
+			t.Errorf("forgetful %v: reads see %d %d", forgetful, b[0], b[512])
+		}
 	}
 }

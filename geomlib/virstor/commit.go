@@ -559,6 +559,7 @@ func (k *committer) publishOp(g *opGroup, o mapOp, doubt bool) {
 			k.release(o.old)
 		}
 	case g.err == nil:
+		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
 		k.release(o.old)
@@ -569,6 +570,7 @@ func (k *committer) publishOp(g *opGroup, o mapOp, doubt bool) {
 		// the chunk stays locked until its sector is known.
 		k.degrade.locked = append(k.degrade.locked, o)
 	default:
+		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
 		k.degrade.keep(o.old)

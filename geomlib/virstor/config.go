@@ -63,6 +63,9 @@ type Config struct {
 	Alloc   AllocOrder
 	Zero    ZeroPolicy
 	Discard DiscardPolicy
+	// DetectZeroes treats writes of zeros as OpWriteZeroes: they allocate
+	// nothing, and free what they cover whole.
+	DetectZeroes bool
 
 	Workers int // goroutines that wait for devices; 0: 32
 

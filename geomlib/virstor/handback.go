@@ -162,7 +162,8 @@ func (v *Volume) unfenceLocked() error {
 		}
 		exact[i] = m
 		if v.cfg.breaks(breakEarlyUnfence) {
-			continue
+			m = c.meta()
+			m.Version = ondisk.Version
 		}
 		if err := v.storeMetaLocked(c, m); err != nil {
 			return err

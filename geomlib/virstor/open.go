@@ -85,6 +85,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.held.limit = cfg.HeldLimit
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
+	v.partial = newPartialDiscards(v.chunk, v.sector)
 	v.sectors = newSectorPool(v.sector)
 	v.waiters.New = newWaiter
 	v.flushPool.New = func() any { return new(flushJobs) }
@@ -114,7 +115,7 @@ func (v *Volume) loadMap() error {
 	zero := v.component(0)
 	p := zero.p()
 	total := zero.meta().MapBytes()
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(1<<20, total))
 	holes, sparse := p.(geomlib.HoleFinder)
 	for off := int64(0); off < total; {
 		end := total

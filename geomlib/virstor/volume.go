@@ -26,6 +26,7 @@ type Volume struct {
 	comps  atomic.Pointer[[]*component]
 	inline atomic.Bool // writes to every component are copies into a cache
 
+	partial   *partialDiscards
 	committer *committer
 	held      heldWrites
 	freed     freedChunks
@@ -93,6 +94,9 @@ func (v *Volume) ChunkSize() int64 { return v.chunk }
 
 // ReadOnly reports whether the volume was opened without writes.
 func (v *Volume) ReadOnly() bool { return v.cfg.ReadOnly }
+
+// Deferred reports whether the volume waits for Activate.
+func (v *Volume) Deferred() bool { return !v.cfg.ReadOnly && !v.writable.Load() }
 
 func (v *Volume) components() []*component { return *v.comps.Load() }
 

@@ -9,34 +9,38 @@ import (
 	"strings"
 )
 
-// Errors of ExpandNumber, in the words of strerror(3).
+// Errors of ExpandNumber.
 var (
-	ErrNumber      = errors.New("Invalid argument")
-	ErrNumberRange = errors.New("Result too large")
+	ErrNumber      = errors.New("invalid argument")
+	ErrNumberRange = errors.New("result too large")
 )
 
-// ExpandNumber reads a size as expand_number(3) does: an unsigned number, decimal,
-// octal with a leading 0 or hexadecimal with 0x, and at most one of the
-// suffixes b k m g t p e of either case, in powers of 1024. The result is
-// at most math.MaxInt64.
+// ExpandNumber reads a size as expand_number(3) of FreeBSD 15 does: a number,
+// decimal, octal with a leading 0 or hexadecimal with 0x, one of the letters
+// k m g t p e of either case for powers of 1024, and a b that means nothing.
+// Up to FreeBSD 14 a text without digits was 0 and what followed the first
+// letter was ignored; here neither is. Sizes are not negative: neither are
+// these numbers. The result is at most math.MaxInt64.
 func ExpandNumber(s string) (int64, error) {
 	digits := strings.TrimLeft(s, " \t\n\v\f\r")
 	digits = strings.TrimPrefix(digits, "+")
 	num, suffix := splitNumber(digits)
 	n, err := strconv.ParseUint(num, 0, 64)
-	if err != nil || strings.Contains(num, "_") {
-		if errors.Is(err, strconv.ErrRange) {
-			return 0, fmt.Errorf("%q: %w", s, ErrNumberRange)
-		}
+	if errors.Is(err, strconv.ErrRange) {
+		return 0, fmt.Errorf("%q: %w", s, ErrNumberRange)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("%q: %w", s, ErrNumber)
 	}
 	shift := 0
 	if suffix != "" {
-		i := strings.IndexByte("bkmgtpe", suffix[0]|0x20)
-		if i < 0 || len(suffix) > 1 {
-			return 0, fmt.Errorf("%q: %w", s, ErrNumber)
+		if i := strings.IndexByte("kmgtpe", suffix[0]|0x20); i >= 0 {
+			shift = 10 * (i + 1)
+			suffix = suffix[1:]
 		}
-		shift = 10 * i
+	}
+	if suffix != "" && suffix != "b" && suffix != "B" {
+		return 0, fmt.Errorf("%q: %w", s, ErrNumber)
 	}
 	if bits.Len64(n)+shift > 64 || n<<shift > math.MaxInt64 {
 		return 0, fmt.Errorf("%q: %w", s, ErrNumberRange)

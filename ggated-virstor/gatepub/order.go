@@ -38,7 +38,7 @@ type order struct {
 	numbers uint64
 	spans   []span // reads, writes and deletes, running or waiting, in no order
 	waiting list   // what has blockers, by number
-	parking bool   // keep back what does not read
+	parking bool   // keep back what does not read; from the start, or never
 }
 
 // span is a range under way, close to its neighbours in memory.
@@ -111,25 +111,17 @@ func (o *order) rejoin(s *slot) {
 	}
 }
 
-// unpark lets run what was kept back, in its order.
+// unpark lets run what was kept back, in its order. Reads that have begun
+// meanwhile go on beside it.
 func (o *order) unpark(ready *list) {
 	o.parking = false
 	var next *slot
 	for s := o.waiting.first; s != nil; s = next {
 		next = s.next
-		if !s.parked {
-			continue
+		if s.parked {
+			s.parked = false
+			o.unblock(s, ready)
 		}
-		s.parked = false
-		if s.kind != kindFlush {
-			// Reads that came later and still wait now wait for s too.
-			for w := s.next; w != nil; w = w.next {
-				if w.kind == kindRead && s.precludes(&w.place) {
-					w.blockers++
-				}
-			}
-		}
-		o.unblock(s, ready)
 	}
 }
 

@@ -430,6 +430,19 @@ func TestStopAnswersWhatIsUnderWayAndLeavesWhatIsHeld(t *testing.T) {
 	}
 }
 
+func TestStopEndsWhenTheLastRequestIsHeld(t *testing.T) {
+	d := newHandDisk()
+	f := newFixture(t, d, setup{})
+	f.write(0, 1, 1)
+	r := d.wait(1)[0]
+	stopped := make(chan error)
+	go func() { stopped <- f.p.Stop(timeout(t)) }()
+	<-f.p.out
+	d.hold(r)
+	must(t, <-stopped)
+	d.complete(r, virstor.ErrClosed)
+}
+
 func TestTakeoverReplaysInOrderAndChangesNothingThatWasAnswered(t *testing.T) {
 	d := newHandDisk()
 	f := newFixture(t, d, setup{cfg: Config{Receivers: 3, MayBlock: true}})

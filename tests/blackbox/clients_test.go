@@ -177,6 +177,6 @@ func TestA4KSectorVolumeTakes512ByteWrites(t *testing.T) {
 	if got := s.status().SectorSize; got != 4096 {
 		t.Fatalf("sector size %d", got)
 	}
-	fio(t, s, "--rw=randwrite", "--bs=512", "--size=2m", "--numjobs=2", "--offset_increment=1m", "--iodepth=16",
+	fio(t, s, "--rw=randwrite", "--bs=512", "--size=1m", "--numjobs=2", "--offset_increment=1m", "--iodepth=16",
 		"--verify=crc32c", "--do_verify=1", "--verify_fatal=1")
 }

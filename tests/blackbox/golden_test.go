@@ -96,6 +96,7 @@ func TestAVolumeWrittenByTheKernelClassIsServedAsItIs(t *testing.T) {
 			t.Errorf("%s keeps the chunk on its metadata sector:\n%s", f, out)
 		}
 	}
+	s.term()
 	s.startNamed("written")
 	c = s.dialName("written")
 	q := make([]byte, len(p))

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// connect reaches the daemon.
+func (c *call) connect() (*control.Client, error) {
+	client, err := c.dial(c.socket)
+	if errors.Is(err, control.ErrNotRunning) {
+		return nil, failf("Can't reach the daemon: %w; start it, or name its socket by --control or GVIRSTOR_CONTROL", err)
+	}
+	if err != nil {
+		return nil, failf("Can't reach the daemon: %w", err)
+	}
+	return client, nil
+}
+
+// forDaemon is the provider's name as a daemon in another working folder
+// understands it: the absolute path of what is found here, else name.
+func forDaemon(name string) (string, error) {
+	if _, err := os.Stat(name); err != nil {
+		return name, nil // below /dev, or the daemon tells what is wrong
+	}
+	path, err := filepath.Abs(name)
+	if err != nil {
+		return "", failf("Can't tell where %s is: %w", name, err)
+	}
+	return path, nil
+}
+
+func allForDaemon(names []string) ([]string, error) {
+	var all []string
+	for _, n := range names {
+		path, err := forDaemon(n)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, path)
+	}
+	return all, nil
+}
+
+// unknownVolume is the kernel class's answer to a name it does not know.
+func unknownVolume(name string) error { return failf("Don't know anything about '%s'", name) }

@@ -1,0 +1,13 @@
+package main
+
+import "fmt"
+
+// failure is what the program says as it ends: a sentence in geom(8)'s words,
+// unlike the errors that pass through it.
+type failure struct{ err error }
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// failf makes a failure as fmt.Errorf makes an error.
+func failf(format string, args ...any) error { return &failure{fmt.Errorf(format, args...)} }

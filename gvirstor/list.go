@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+)
+
+func listCommand() *command {
+	var o listOptions
+	return &command{
+		name:     "list",
+		operands: "[-ap] [--json] [name ...]",
+		options: func(f *options) {
+			f.flag(&o.all, "a", "all")
+			f.flag(&o.exact, "p", "parseable")
+			f.flag(&o.json, "", "json")
+		},
+		run: func(ctx context.Context, c *call) error { return c.list(ctx, &o) },
+		about: `Shows all there is to know of volumes, of all that the daemon serves or of
+those named.
+
+-a          show volumes that cannot be served, too
+-p          exact numbers for scripts, one component a line, separated by tabs:
+            volume, index, component, media size, sector size, chunk count,
+            reserved, used (with the reserved) and free chunks, free percent
+--json      everything, sizes in bytes`,
+		example: "gvirstor list mydata",
+	}
+}
+
+func (c *call) list(ctx context.Context, o *listOptions) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	st, err := client.Status(ctx)
+	if err != nil {
+		return failf("Can't get the status: %w", err)
+	}
+	st, err = c.choose(st, o.all, func(name string) error {
+		return failf("Class 'VIRSTOR' does not have an instance named '%s'.", name)
+	})
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.json:
+		return printJSON(c.stdout, st)
+	case o.exact:
+		printExactList(c.stdout, st.Volumes)
+	default:
+		printList(c.stdout, st, o)
+	}
+	return nil
+}

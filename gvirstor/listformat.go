@@ -1,0 +1,158 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// listOptions are those of list.
+type listOptions struct{ all, exact, json bool }
+
+// printList prints a block for each volume, as geom(8) does.
+func printList(w io.Writer, st control.Status, o *listOptions) {
+	for i := range st.Volumes {
+		printVolume(w, &st.Volumes[i])
+	}
+	if !o.all {
+		return
+	}
+	for _, p := range st.Problems {
+		if p.Volume != "" {
+			printUnserved(w, p)
+		}
+	}
+}
+
+func printVolume(w io.Writer, v *control.VolumeStatus) {
+	var backing int64
+	for _, c := range v.Components {
+		backing += c.MediaSize
+	}
+	fmt.Fprintf(w, "Geom name: %s\n", v.Name)
+	fmt.Fprintf(w, "VirtualSize: %d\n", v.VirtualSize)
+	fmt.Fprintf(w, "PhysicalBackingSize: %d\n", backing)
+	fmt.Fprintf(w, "PhysicalBacking: %d%%\n", control.Percent(v.PhysicalChunks, v.VirtualChunks))
+	fmt.Fprintf(w, "ChunkVirtualCount: %d\n", v.VirtualChunks)
+	fmt.Fprintf(w, "ChunkPhysicalCount: %d\n", v.PhysicalChunks)
+	fmt.Fprintf(w, "PhysicalFree: %d%%\n", v.FreePercent())
+	fmt.Fprintf(w, "ChunkSize: %d\n", v.ChunkSize)
+	fmt.Fprintf(w, "State: %s\n", v.State)
+	fmt.Fprintf(w, "Status: Components=%d, Online=%d\n", len(v.Components), len(v.Components))
+	// What follows the kernel class's items is there only when it matters.
+	if h := v.Held; h.Count > 0 {
+		fmt.Fprintf(w, "Held: %d writes, %d bytes, the oldest for %d s\n", h.Count, h.Bytes, h.OldestSeconds)
+	}
+	if v.ReservedChunks > 0 {
+		fmt.Fprintf(w, "ChunksKeptFree: %d\n", v.ReservedChunks)
+	}
+	if v.Job != nil {
+		fmt.Fprintf(w, "Job: %s\n", jobText(v.Job))
+	}
+	printProviders(w, v)
+	printConsumers(w, v)
+	fmt.Fprintln(w)
+}
+
+// printProviders prints the volume's nodes. The NBD exports go with the first.
+func printProviders(w io.Writer, v *control.VolumeStatus) {
+	fmt.Fprintln(w, "Providers:")
+	for i, node := range v.Nodes() {
+		mode := nodeMode(v, node)
+		fmt.Fprintf(w, "%d. Name: %s\n", i+1, node)
+		printMedia(w, v.VirtualSize, v.SectorSize, mode)
+		if i > 0 {
+			continue
+		}
+		for _, p := range v.Published {
+			if p.Kind == control.NBD {
+				fmt.Fprintf(w, "   URI: %s\n", p.URI)
+				fmt.Fprintf(w, "   Connections: %d\n", p.Connections)
+			}
+		}
+	}
+}
+
+// nodeMode is how a node is open; where there is none, how the exports are.
+func nodeMode(v *control.VolumeStatus, node string) control.Mode {
+	var exports control.Mode
+	for _, p := range v.Published {
+		if p.Kind == control.Gate {
+			if p.Name == node {
+				return p.Mode
+			}
+			continue
+		}
+		exports.Read += p.Mode.Read
+		exports.Write += p.Mode.Write
+		exports.Exclusive += p.Mode.Exclusive
+	}
+	return exports
+}
+
+func printConsumers(w io.Writer, v *control.VolumeStatus) {
+	if len(v.Components) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "Consumers:")
+	for i, c := range v.Components {
+		fmt.Fprintf(w, "%d. Name: %s\n", i+1, c.Name)
+		printMedia(w, c.MediaSize, c.SectorSize, c.Mode)
+		fmt.Fprintf(w, "   StorageFree: %d%%\n", c.StorageFreePercent)
+		fmt.Fprintf(w, "   ChunksReserved: %d\n", c.ChunksReserved)
+		fmt.Fprintf(w, "   ChunksUsed: %d\n", c.ChunksUsed)
+		fmt.Fprintf(w, "   ChunkCount: %d\n", c.ChunkCount)
+		fmt.Fprintf(w, "   ComponentIndex: %d\n", c.Index)
+		if len(c.State) > 0 {
+			fmt.Fprintf(w, "   State: %s\n", conditionsText(c.State, ", "))
+		}
+	}
+}
+
+func printMedia(w io.Writer, size int64, sectorSize int, mode control.Mode) {
+	fmt.Fprintf(w, "   Mediasize: %d (%s)\n", size, humanize(size))
+	fmt.Fprintf(w, "   Sectorsize: %d\n", sectorSize)
+	fmt.Fprintf(w, "   Mode: %s\n", mode)
+}
+
+// printUnserved is the block of a volume that is a problem.
+func printUnserved(w io.Writer, p control.Problem) {
+	fmt.Fprintf(w, "Geom name: %s\n", p.Volume)
+	fmt.Fprintf(w, "State: %s\n", notServed)
+	p.Volume = ""
+	fmt.Fprintf(w, "Status: %s\n", problemText(p))
+	if len(p.Providers) > 0 {
+		fmt.Fprintf(w, "Consumers:\n")
+	}
+	for i, name := range p.Providers {
+		fmt.Fprintf(w, "%d. Name: %s\n", i+1, name)
+	}
+	fmt.Fprintln(w)
+}
+
+// printExactList is list -p.
+func printExactList(w io.Writer, volumes []control.VolumeStatus) {
+	for _, v := range volumes {
+		for _, c := range v.Components {
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", v.Name, c.Index, c.Name, c.MediaSize, c.SectorSize,
+				c.ChunkCount, c.ChunksReserved, c.ChunksUsed, c.ChunksFree, c.StorageFreePercent)
+		}
+	}
+}
+
+// jobText is a job in a line: "evacuate 50% (512M of 1.0G, 10M/s)".
+func jobText(j *control.JobStatus) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s", j.Kind)
+	if j.Total > 0 {
+		fmt.Fprintf(&b, " %d%%", control.Percent(j.Done, j.Total))
+	}
+	fmt.Fprintf(&b, " (%s", humanize(j.Done))
+	if j.Total > 0 {
+		fmt.Fprintf(&b, " of %s", humanize(j.Total))
+	}
+	fmt.Fprintf(&b, ", %s/s)", humanize(j.Rate))
+	return b.String()
+}

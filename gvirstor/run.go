@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// program is how the tool calls itself in messages and usage.
+const program = "gvirstor"
+
+// env is what the program touches of the world.
+type env struct {
+	args           []string // without the program's name
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	dial           func(socket string) (*control.Client, error)
+	kernel         kernel
+	// terminal tells stdout's size; ok is false when it is no terminal.
+	terminal func() (width, height int, ok bool)
+}
+
+// command is a verb.
+type command struct {
+	name     string
+	operands string // of the usage, options included
+	verbose  bool   // takes -v
+	quiet    bool   // -v does not end with "Done."
+	options  func(*options)
+	run      func(context.Context, *call) error
+	about    string // what it does, for help
+	example  string
+}
+
+// call is one use of a verb.
+type call struct {
+	*env
+	operands []string
+	verbose  bool
+	socket   string // of the daemon
+	// socketNamed: the user said which socket, so it must answer.
+	socketNamed bool
+}
+
+// usageError is a wrong use: its text, if any, and the usage are printed.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+// errHelp asks for the help of the verb.
+var errHelp = errors.New("help requested")
+
+// commands is the table of verbs: the original's, in its order, then ours.
+func commands() []*command {
+	return []*command{
+		clearCommand(), dumpCommand(), labelCommand(), destroyCommand(), stopCommand(), addCommand(), removeCommand(),
+		helpCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
+		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
+		resizeCommand(), expandCommand(), cancelCommand(),
+		checkCommand(), repairCommand(),
+	}
+}
+
+// run executes the program and returns its exit status, 0 or 1.
+func run(ctx context.Context, e *env) int {
+	c := &call{env: e, socket: control.DefaultSocket}
+	if s := e.getenv("GVIRSTOR_CONTROL"); s != "" {
+		c.socket, c.socketNamed = s, true
+	}
+	err := c.dispatch(ctx, e.args)
+	var wrong *usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &wrong):
+		if wrong.text != "" {
+			c.warn(wrong.text)
+		}
+		printUsage(e.stderr)
+	case errors.Is(err, errFindings):
+	default:
+		c.warn(err.Error())
+	}
+	return 1
+}
+
+// warn is warnx(3).
+func (c *call) warn(text string) { fmt.Fprintf(c.stderr, "%s: %s\n", program, text) }
+
+// dispatch runs the verb that args name.
+func (c *call) dispatch(ctx context.Context, args []string) error {
+	args, err := c.globalOptions(args)
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		return &usageError{}
+	}
+	if args[0] == "--version" {
+		fmt.Fprintln(c.stdout, program, version)
+		return nil
+	}
+	cmd := findCommand(args[0])
+	if cmd == nil {
+		return &usageError{unknownCommand(args[0])}
+	}
+	c.operands, err = c.parse(cmd, args[1:])
+	if errors.Is(err, errHelp) {
+		printHelp(c.stdout, cmd)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := cmd.run(ctx, c); err != nil {
+		return err
+	}
+	if c.verbose && !cmd.quiet {
+		fmt.Fprintln(c.stdout, "Done.")
+	}
+	return nil
+}
+
+// globalOptions takes --control off the front of args.
+func (c *call) globalOptions(args []string) ([]string, error) {
+	for len(args) > 0 {
+		switch value, found := strings.CutPrefix(args[0], "--control="); {
+		case found:
+			c.socket, c.socketNamed = value, true
+			args = args[1:]
+		case args[0] != "--control":
+			return args, nil
+		case len(args) == 1:
+			return nil, &usageError{"option requires an argument -- control"}
+		default:
+			c.socket, c.socketNamed = args[1], true
+			args = args[2:]
+		}
+	}
+	return args, nil
+}
+
+func findCommand(name string) *command {
+	for _, cmd := range commands() {
+		if cmd.name == name {
+			return cmd
+		}
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// statusOptions are those of status.
+type statusOptions struct {
+	all, geoms, script, exact, json, watch bool
+	interval                               int64 // seconds
+}
+
+func statusCommand() *command {
+	o := statusOptions{interval: 1}
+	return &command{
+		name:     "status",
+		operands: "[-agps] [--json] [--watch [--interval seconds]] [name ...]",
+		options: func(f *options) {
+			f.flag(&o.all, "a", "all")
+			f.flag(&o.geoms, "g", "geoms")
+			f.flag(&o.exact, "p", "parseable")
+			f.flag(&o.script, "s", "script")
+			f.flag(&o.json, "", "json")
+			f.flag(&o.watch, "", "watch")
+			f.number(&o.interval, "", "interval")
+		},
+		run: func(ctx context.Context, c *call) error { return c.status(ctx, &o) },
+		about: `Shows the state of volumes and their components, of all volumes that the
+daemon serves or of those named.
+
+-a          show volumes that cannot be served, too (with -g)
+-g          name volumes as such and not by their devices
+-p          exact numbers for scripts, one volume a line, separated by tabs:
+            name, device, virtual, physical, allocated, free and held bytes,
+            free percent of the physical chunks, conditions or -
+-s          for scripts: no header, every line complete
+--json      everything, sizes in bytes
+--watch     show it again every --interval seconds (1) and at every event,
+            on a terminal in place`,
+		example: "gvirstor status --watch mydata",
+	}
+}
+
+func (c *call) status(ctx context.Context, o *statusOptions) error {
+	if o.watch {
+		switch {
+		case o.json:
+			return &usageError{"--watch and --json exclude each other"}
+		case o.interval < 1 || o.interval > 24*60*60:
+			return &usageError{"--interval takes 1 to 86400 seconds"}
+		}
+		return c.watchStatus(ctx, o, time.Duration(o.interval)*time.Second)
+	}
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	st, err := c.readStatus(ctx, client, o)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return printJSON(c.stdout, st)
+	}
+	printStatus(c.stdout, st, o)
+	if !o.script && !o.exact {
+		c.warnProblems(st.Problems)
+	}
+	return nil
+}
+
+// readStatus asks for what status shows.
+func (c *call) readStatus(ctx context.Context, client *control.Client, o *statusOptions) (control.Status, error) {
+	st, err := client.Status(ctx)
+	if err != nil {
+		return st, failf("Can't get the status: %w", err)
+	}
+	return c.choose(st, o.all, func(name string) error { return failf("No such geom: %s.", name) })
+}
+
+// choose keeps of st what the operands name, in their order; everything when
+// there are none. all counts in what cannot be served. unknown makes the error
+// for a name that is not there.
+func (c *call) choose(st control.Status, all bool, unknown func(string) error) (control.Status, error) {
+	if len(c.operands) == 0 {
+		return st, nil
+	}
+	chosen := st
+	chosen.Volumes, chosen.Problems = []control.VolumeStatus{}, []control.Problem{}
+	for _, name := range c.operands {
+		found := false
+		for _, v := range st.Volumes {
+			if v.Is(name) {
+				chosen.Volumes = append(chosen.Volumes, v)
+				found = true
+			}
+		}
+		for _, p := range st.Problems {
+			if p.Volume != name {
+				continue
+			}
+			chosen.Problems = append(chosen.Problems, p)
+			if all {
+				found = true
+			} else if !found {
+				c.warnProblems([]control.Problem{p})
+			}
+		}
+		if !found {
+			return st, unknown(name)
+		}
+	}
+	return chosen, nil
+}
+
+// warnProblems tells what cannot be served, and what to do.
+func (c *call) warnProblems(problems []control.Problem) {
+	for _, p := range problems {
+		c.warn(problemText(p))
+	}
+}
+
+func problemText(p control.Problem) string {
+	text := p.Reason
+	if p.Volume != "" {
+		text = p.Volume + ": " + text
+	}
+	if p.Remedy != "" {
+		text += "; " + p.Remedy
+	}
+	return text
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+)
+
+// errorText is err in the words of FreeBSD's strerror(3) where it comes down to
+// an error number, else its own.
+func errorText(err error) string {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, geomlib.ErrNoMetadata):
+		return "Invalid argument" // as the original has it
+	case errors.Is(err, geomlib.ErrLocked):
+		return "Device busy"
+	case errors.Is(err, context.Canceled):
+		return "Interrupted"
+	case !errors.As(err, &errno):
+		return err.Error()
+	case errno == syscall.EBUSY:
+		return "Device busy"
+	case errno == syscall.EIO:
+		return "Input/output error"
+	case errno == syscall.ENXIO:
+		return "Device not configured"
+	}
+	text := errno.Error()
+	return strings.ToUpper(text[:1]) + text[1:]
+}

@@ -1,0 +1,21 @@
+#!/bin/sh
+# install.sh install|uninstall DESTDIR PREFIX
+set -eu
+cd "$(dirname "$0")/.."
+verb=$1 dest=$2 prefix=$3
+
+put() { # put MODE FILE DIR [NAME]
+	name=${4:-$(basename "$2")}
+	if [ "$verb" = install ]; then
+		mkdir -p "$dest$3"
+		cp "$2" "$dest$3/$name"
+		chmod "$1" "$dest$3/$name"
+	else
+		rm -f "$dest$3/$name"
+	fi
+}
+
+put 755 bin/ggated-virstor "$prefix/sbin"
+put 755 bin/gvirstor "$prefix/sbin"
+# /sbin/gvirstor of the base system comes first in PATH: a name that does not.
+put 755 bin/gvirstor "$prefix/sbin" uvirstor

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Run all tests. As root it installs the clients that are missing, by apt-get
+# or pkg; otherwise it says what is skipped for want of them.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing() {
+	for tool in nbdinfo nbdcopy nbdfuse nbdkit qemu-img qemu-io fio mkfs.ext4 e2fsck fusermount3; do
+		command -v "$tool" >/dev/null 2>&1 || printf '%s ' "$tool"
+	done
+}
+
+install_tools() {
+	if command -v apt-get >/dev/null 2>&1; then
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get update -q
+		apt-get install -q -y --no-install-recommends libnbd-bin nbdfuse nbdkit qemu-utils fio \
+			e2fsprogs fuse3 xfsprogs
+	elif command -v pkg >/dev/null 2>&1; then
+		pkg install -y libnbd nbdkit qemu-tools fio e2fsprogs
+	fi
+}
+
+if [ -n "$(missing)" ] && [ "$(id -u)" -eq 0 ]; then
+	echo "installing: $(missing)"
+	install_tools || echo "could not install everything"
+fi
+if [ -n "$(missing)" ]; then
+	echo "not installed, tests that need them are skipped: $(missing)"
+fi
+exec "${GO:-go}" test ${TESTFLAGS:-} ./...
