@@ -54,7 +54,7 @@ type Published interface {
 }
 
 // ErrInUse: somebody has the volume's device open.
-var ErrInUse = errors.New("Device busy")
+var ErrInUse = errors.New("device busy")
 
 // Options are how a Daemon serves.
 type Options struct {

@@ -256,7 +256,7 @@ func (s *Supervisor) end(w *worker, how Ending) error {
 	defer cancel()
 	w.keep.Store(how == Leave)
 	_, err := w.peer.call(ctx, methodStop, stopArgs{how}, nil)
-	if err == nil {
+	if err == nil || errors.Is(err, ErrPeerGone) { // it may be gone before it has answered
 		select {
 		case <-w.gone:
 			if code := w.cmd.ProcessState.ExitCode(); code != 0 {
