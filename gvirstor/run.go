@@ -61,7 +61,7 @@ func commands() []*command {
 		helpCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
-		checkCommand(), repairCommand(),
+		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}
 }
 
