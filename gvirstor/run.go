@@ -29,6 +29,7 @@ type command struct {
 	name     string
 	operands string // of the usage, options included
 	verbose  bool   // takes -v
+	quiet    bool   // -v does not end with "Done."
 	options  func(*options)
 	run      func(context.Context, *call) error
 	about    string // what it does, for help
@@ -60,6 +61,7 @@ func commands() []*command {
 		helpCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
+		checkCommand(), repairCommand(),
 	}
 }
 
@@ -79,6 +81,7 @@ func run(ctx context.Context, e *env) int {
 			c.warn(wrong.text)
 		}
 		printUsage(e.stderr)
+	case errors.Is(err, errFindings):
 	default:
 		c.warn(err.Error())
 	}
@@ -116,7 +119,7 @@ func (c *call) dispatch(ctx context.Context, args []string) error {
 	if err := cmd.run(ctx, c); err != nil {
 		return err
 	}
-	if c.verbose {
+	if c.verbose && !cmd.quiet {
 		fmt.Fprintln(c.stdout, "Done.")
 	}
 	return nil

@@ -468,8 +468,9 @@ func (w *world) judge(disks []*disktest.Disk, now *view, goOn bool) error {
 
 // readAll checks all of the volume against the model.
 func (w *world) readAll(v *Volume, now *view) error {
-	b := make([]byte, w.chunk)
+	buf := make([]byte, w.chunk)
 	for off := int64(0); off < w.size; off += w.chunk {
+		b := buf
 		first := off / unit
 		mapped := v.chunks.load(uint64(off/w.chunk))&wordAlloc != 0
 		if mapped {
@@ -477,7 +478,7 @@ func (w *world) readAll(v *Volume, now *view) error {
 				return fmt.Errorf("read: %w", err)
 			}
 		} else {
-			clear(b)
+			b = zeroBytes[:w.chunk]
 		}
 		if !now.touched[off/w.chunk] {
 			if mapped && !isZero(b) {

@@ -117,7 +117,7 @@ func (v *Volume) loadMap() error {
 	zero := v.component(0)
 	p := zero.p()
 	total := zero.meta().MapBytes()
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(1<<20, total))
 	holes, sparse := p.(geomlib.HoleFinder)
 	for off := int64(0); off < total; {
 		end := total

@@ -99,6 +99,9 @@ func (v *Volume) ChunkSize() int64 { return v.chunk }
 // ReadOnly reports whether the volume was opened without writes.
 func (v *Volume) ReadOnly() bool { return v.cfg.ReadOnly }
 
+// Deferred reports whether the volume waits for Activate.
+func (v *Volume) Deferred() bool { return !v.cfg.ReadOnly && !v.writable.Load() }
+
 func (v *Volume) components() []*component { return *v.comps.Load() }
 
 func (v *Volume) component(i uint16) *component { return (*v.comps.Load())[i] }

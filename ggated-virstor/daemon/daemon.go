@@ -24,6 +24,9 @@ type Opener interface {
 	// Open opens a provider with its exclusive lock. sectorSize is that of a
 	// regular file, in bytes; 0 finds out.
 	Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error)
+	// Peek opens a provider for reading, without a lock and without waiting
+	// for GEOM.
+	Peek(name string, sectorSize int) (geomlib.Provider, error)
 	// LockVolume keeps other processes from serving the volume.
 	LockVolume(id uint32) (io.Closer, error)
 }
@@ -35,14 +38,23 @@ type Publisher interface {
 
 // Published is a volume made reachable.
 type Published interface {
+	// Names are those under which clients find the volume.
+	Names() []string
 	Describe() []control.Publication
 	// Users is how many clients have the volume open, and what they are called.
 	Users() (n int, what string)
 	// Disconnect makes users leave.
 	Disconnect()
 	// Withdraw ends the publication. Requests taken before are answered.
+	// ErrInUse: it goes on.
 	Withdraw(ctx context.Context) error
+	// Leave ends the service in a way that the next daemon can go on with
+	// for clients that do not notice, where there is one.
+	Leave(ctx context.Context) error
 }
+
+// ErrInUse: somebody has the volume's device open.
+var ErrInUse = errors.New("Device busy")
 
 // Options are how a Daemon serves.
 type Options struct {
@@ -75,6 +87,14 @@ type served struct {
 	vol  *virstor.Volume
 	lock io.Closer
 	pubs []Published
+
+	events *watcher
+	// peeked are what the volume was opened with before a takeover ended.
+	peeked []geomlib.Provider
+	// writable replaced them; the takeover's alone.
+	writable []geomlib.Provider
+	// takeover ends the goroutine that makes a deferred volume writable.
+	takeover *task
 }
 
 // New makes a Daemon that serves nothing yet.
@@ -101,18 +121,22 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	var problems []control.Problem
-	for _, name := range names {
+	left, err := d.left()
+	if err != nil {
+		problems = append(problems, control.Problem{Reason: err.Error()})
+	}
+	for _, name := range withLeft(names, left) {
 		if d.knows(name) {
 			continue
 		}
-		m, err := d.openMember(name, sectorSize)
+		m, err := d.openMember(name, sectorSize, len(left) > 0)
 		if err != nil {
 			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
 			continue
 		}
 		d.loose[m.Provider.Name()] = m
 	}
-	fresh, more := d.assemble()
+	fresh, more := d.assemble(left)
 	problems = append(problems, more...)
 	for _, p := range problems {
 		d.log.Error("not served", "volume", p.Volume, "providers", strings.Join(p.Providers, " "), "reason", p.Reason)
@@ -145,8 +169,12 @@ func (d *Daemon) knows(name string) bool {
 	return false
 }
 
-func (d *Daemon) openMember(name string, sectorSize int) (virstor.Member, error) {
-	p, err := d.opener.Open(name, d.opt.ReadOnly, sectorSize)
+func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Member, error) {
+	open := func() (geomlib.Provider, error) { return d.opener.Open(name, d.opt.ReadOnly, sectorSize) }
+	if peek {
+		open = func() (geomlib.Provider, error) { return d.opener.Peek(name, sectorSize) }
+	}
+	p, err := open()
 	if err != nil {
 		return virstor.Member{}, err
 	}
@@ -158,31 +186,48 @@ func (d *Daemon) openMember(name string, sectorSize int) (virstor.Member, error)
 	return virstor.Member{Provider: p, Metadata: m}, nil
 }
 
-// assemble serves what the loose providers make complete. d.verbs is held.
-func (d *Daemon) assemble() (fresh []*served, problems []control.Problem) {
-	members := slices.Collect(maps.Values(d.loose))
-	for _, a := range virstor.Assemble(members) {
-		s, err := d.serveOne(a)
+// assemble serves what the loose providers make complete: first the volumes
+// whose devices wait for it, since opening anything else for writing may have to
+// wait for these. d.verbs is held.
+func (d *Daemon) assemble(left map[uint32][]string) (fresh []*served, problems []control.Problem) {
+	if len(left) > 0 {
+		fresh, problems = d.takeOver(left)
+		problems = append(problems, d.reopen()...)
+	}
+	for _, a := range virstor.Assemble(slices.Collect(maps.Values(d.loose))) {
+		s, err := d.serveOne(a, false)
 		if err != nil {
 			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()})
 			continue
 		}
 		fresh = append(fresh, s)
-		for _, m := range a.Members {
-			delete(d.loose, m.Provider.Name())
-		}
-		for _, ig := range a.Ignored {
-			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID,
-				Providers: []string{ig.Provider.Name()}, Reason: ig.Reason.Error()})
-			ig.Provider.Close()
-			delete(d.loose, ig.Provider.Name())
-		}
+		problems = append(problems, d.tidy(a)...)
 	}
 	return fresh, problems
 }
 
-// serveOne opens and publishes one volume.
-func (d *Daemon) serveOne(a *virstor.Assembly) (*served, error) {
+// tidy lets go of the loose providers that belong to a, which is served.
+func (d *Daemon) tidy(a *virstor.Assembly) (problems []control.Problem) {
+	d.forget(a)
+	for _, ig := range a.Ignored {
+		problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID,
+			Providers: []string{ig.Provider.Name()}, Reason: ig.Reason.Error()})
+		ig.Provider.Close()
+		delete(d.loose, ig.Provider.Name())
+	}
+	return problems
+}
+
+// forget drops a's providers, which are the volume's now.
+func (d *Daemon) forget(a *virstor.Assembly) {
+	for _, m := range a.Members {
+		delete(d.loose, m.Provider.Name())
+	}
+}
+
+// serveOne opens and publishes one volume; deferred leaves its writes for
+// later.
+func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	if a.Err != nil {
 		return nil, a.Err
 	}
@@ -196,22 +241,26 @@ func (d *Daemon) serveOne(a *virstor.Assembly) (*served, error) {
 	if err != nil {
 		return nil, err
 	}
+	s := &served{lock: lock, events: newWatcher()}
 	cfg := d.opt.Volume
 	cfg.ReadOnly = d.opt.ReadOnly
+	cfg.DeferWrites = deferred && !d.opt.ReadOnly
 	cfg.Log = d.log.With("volume", a.Name)
+	cfg.Events = s.events.post
 	vol, err := virstor.Open(a, cfg)
 	if err != nil {
-		lock.Close()
-		return nil, err
+		return nil, errors.Join(err, lock.Close())
 	}
-	s := &served{vol: vol, lock: lock}
+	s.vol = vol
 	for _, p := range d.publish {
 		pub, err := p.Publish(vol)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("publish %s: %w", a.Name, err), s.end(context.Background(), false))
+			d.forget(a)
+			return nil, errors.Join(fmt.Errorf("publish %s: %w", a.Name, err), s.giveUp())
 		}
 		s.pubs = append(s.pubs, pub)
 	}
+	s.events.start(func(e virstor.Event) { d.follow(s, e) })
 	d.mu.Lock()
 	d.volumes[a.Name] = s
 	d.mu.Unlock()
@@ -220,16 +269,58 @@ func (d *Daemon) serveOne(a *virstor.Assembly) (*served, error) {
 	return s, nil
 }
 
-// end withdraws and closes a volume; handBack lifts the fence where that is possible.
-func (s *served) end(ctx context.Context, handBack bool) error {
+// giveUp ends a volume that could not be published in all ways.
+func (s *served) giveUp() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	return errors.Join(s.leave(ctx, false), s.close(ctx, false))
+}
+
+// withdraw ends all publications. ErrInUse: nothing has ended.
+func (s *served) withdraw(ctx context.Context) error {
 	var err error
 	for _, p := range s.pubs {
-		err = errors.Join(err, p.Withdraw(ctx))
+		e := p.Withdraw(ctx)
+		if errors.Is(e, ErrInUse) {
+			return e
+		}
+		err = errors.Join(err, e)
 	}
+	return err
+}
+
+// leave ends all publications; with keep, and if its device is open, so that
+// the next daemon can go on.
+func (s *served) leave(ctx context.Context, keep bool) error {
+	var err error
+	for _, p := range s.pubs {
+		e := ErrInUse
+		if !keep {
+			e = p.Withdraw(ctx)
+		}
+		if errors.Is(e, ErrInUse) {
+			e = p.Leave(ctx)
+		}
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// close closes a volume that is not published any more; handBack lifts the
+// fence where that is possible.
+func (s *served) close(ctx context.Context, handBack bool) error {
+	if s.takeover != nil {
+		s.takeover.stop(ctx)
+	}
+	var err error
 	if handBack {
-		err = errors.Join(err, s.vol.Stop())
+		err = s.vol.Stop()
 	} else {
-		err = errors.Join(err, s.vol.Close())
+		err = s.vol.Close()
+	}
+	s.events.stop(ctx)
+	for _, p := range s.peeked {
+		err = errors.Join(err, p.Close())
 	}
 	return errors.Join(err, s.lock.Close())
 }
@@ -249,8 +340,15 @@ func (s *served) users() (int, string) {
 // closeGrace is how long a publication may take to answer what it took.
 const closeGrace = 30 * time.Second
 
-// Close ends all volumes, keeping their fences.
-func (d *Daemon) Close() error {
+// Close ends all volumes, keeping their fences. A device that is open stays, and
+// waits for the next daemon.
+func (d *Daemon) Close() error { return d.end(false) }
+
+// Leave ends all volumes, keeping their fences and all devices for the next
+// daemon.
+func (d *Daemon) Leave() error { return d.end(true) }
+
+func (d *Daemon) end(keep bool) error {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	d.mu.Lock()
@@ -261,7 +359,8 @@ func (d *Daemon) Close() error {
 	defer cancel()
 	var all error
 	for _, name := range slices.Sorted(maps.Keys(volumes)) {
-		err := volumes[name].end(ctx, false)
+		s := volumes[name]
+		err := errors.Join(s.leave(ctx, keep), s.close(ctx, false))
 		if err == nil {
 			d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s closed.", name))
 		}

@@ -48,7 +48,7 @@ func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) 
 			return control.JobStatus{}, control.Errorf(control.Invalid, "arguments of %s: %v", r.Kind, err)
 		}
 	}
-	s, err := d.find(name)
+	s, err := d.findActive(name)
 	if err != nil {
 		return control.JobStatus{}, err
 	}

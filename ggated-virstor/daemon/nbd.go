@@ -28,6 +28,8 @@ type nbdExport struct {
 	vol *virstor.Volume
 }
 
+func (e *nbdExport) Names() []string { return []string{e.vol.Name()} }
+
 func (e *nbdExport) Describe() []control.Publication {
 	name := e.vol.Name()
 	conns := e.nbd.Server.Conns(name)
@@ -60,3 +62,6 @@ func (e *nbdExport) Disconnect() { e.nbd.Server.Kick(e.vol.Name()) }
 func (e *nbdExport) Withdraw(context.Context) error {
 	return e.nbd.Server.RemoveExport(e.vol.Name(), true)
 }
+
+// Leave is Withdraw: clients come back to the next daemon.
+func (e *nbdExport) Leave(ctx context.Context) error { return e.Withdraw(ctx) }

@@ -17,6 +17,11 @@ func (o Direct) Open(name string, readOnly bool, sectorSize int) (geomlib.Provid
 	return geomlib.Open(name, geomlib.OpenOptions{ReadOnly: readOnly, KeepWritersOff: readOnly, SectorSize: sectorSize})
 }
 
+// Peek implements Opener.
+func (o Direct) Peek(name string, sectorSize int) (geomlib.Provider, error) {
+	return geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true, SectorSize: sectorSize})
+}
+
 // LockVolume implements Opener.
 func (o Direct) LockVolume(id uint32) (io.Closer, error) {
 	return geomlib.LockVolume(o.LockDir, id)

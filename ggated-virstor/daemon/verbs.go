@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -21,14 +22,21 @@ func (d *Daemon) find(name string) (*served, error) {
 	}
 	for _, s := range d.volumes {
 		for _, p := range s.pubs {
-			for _, pub := range p.Describe() {
-				if pub.Name == name {
-					return s, nil
-				}
+			if slices.Contains(p.Names(), name) {
+				return s, nil
 			}
 		}
 	}
 	return nil, control.Errorf(control.NotFound, "Don't know anything about '%s'", name)
+}
+
+// findActive finds a volume that may be changed.
+func (d *Daemon) findActive(name string) (*served, error) {
+	s, err := d.find(name)
+	if err == nil && s.vol.Deferred() {
+		err = control.Errorf(control.Busy, "%s is being taken over from a daemon that died; try again", s.vol.Name())
+	}
+	return s, err
 }
 
 // classify gives an engine's error the kind that the control client decides by.
@@ -62,17 +70,20 @@ func (d *Daemon) Serve(_ context.Context, r control.ServeRequest) (control.Serve
 }
 
 // Add implements control.Backend.
-func (d *Daemon) Add(_ context.Context, name string, r control.AddRequest) error {
+func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) error {
 	if len(r.Providers) == 0 {
 		return control.Errorf(control.Invalid, "add: no providers")
 	}
-	s, err := d.find(name)
+	s, err := d.findActive(name)
 	if err != nil {
 		return err
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	ps, err := d.openFree(s, r)
+	if err == nil {
+		err = s.mayAdd(ctx, ps)
+	}
 	if err == nil {
 		err = s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
 	}
@@ -130,7 +141,7 @@ func (d *Daemon) Remove(_ context.Context, name string, r control.RemoveRequest)
 	if len(r.Providers) == 0 {
 		return control.Errorf(control.Invalid, "remove: no providers")
 	}
-	s, err := d.find(name)
+	s, err := d.findActive(name)
 	if err != nil {
 		return err
 	}
@@ -172,7 +183,7 @@ func (s *served) componentNames(names []string) []string {
 // Stop implements control.Backend: it ends a volume and hands it back to the
 // kernel class where it can.
 func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (control.StopResult, error) {
-	s, err := d.find(name)
+	s, err := d.findActive(name)
 	if err != nil {
 		return control.StopResult{}, err
 	}
@@ -187,13 +198,17 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 			p.Disconnect()
 		}
 	}
-	d.mu.Lock()
-	delete(d.volumes, s.vol.Name())
-	d.mu.Unlock()
 	// What has begun is finished even if the client goes away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
-	err = s.end(ctx, true)
+	err = s.withdraw(ctx)
+	if errors.Is(err, ErrInUse) { // opened since
+		return control.StopResult{}, control.Errorf(control.Busy, "%s: %v", s.vol.Name(), err)
+	}
+	d.mu.Lock()
+	delete(d.volumes, s.vol.Name())
+	d.mu.Unlock()
+	err = errors.Join(err, s.close(ctx, true))
 	var kept *virstor.NotHandedBackError
 	if errors.As(err, &kept) {
 		d.log.Info("volume stopped; it stays fenced from the kernel class", "volume", s.vol.Name(), "why", kept.Reasons)

@@ -41,6 +41,8 @@ type Kernel struct {
 	mu    sync.Mutex
 	freed sync.Cond // a unit's ref fell, on mu
 	units []*unit
+	// others are the providers of other classes.
+	others []foreign
 }
 
 // New makes a geom_gate without units. Close it.

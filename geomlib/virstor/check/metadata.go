@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -284,7 +285,7 @@ func (v *volumeCheck) checkVirtualSize() {
 		return fits(size) && uint32(w.ChunkReserved) == 2*w.MapChunks()
 	}
 	overrule := agree && theirs != mine && fits(theirs) &&
-		(!fits(mine) || v.zero.found.Version == ondisk.Version && (len(others) > 1 || exact(theirs) && !exact(mine)))
+		(!fits(mine) || theirs > mine && v.mapGoesOn(mine, theirs) || v.zero.found.Version == ondisk.Version && (len(others) > 1 || exact(theirs) && !exact(mine)))
 	switch {
 	case overrule:
 		v.fixed(v.zero, MetadataVirtualSize, Error, fmt.Sprintf("metadata says a virtual size of %d bytes, all other components say %d", mine, theirs),
@@ -307,6 +308,21 @@ func (v *volumeCheck) checkVirtualSize() {
 				func(w *ondisk.Metadata) { w.VirtualSize = size })
 		}
 	}
+}
+
+// mapGoesOn reports whether virtual chunks are allocated beyond the size mine of
+// component 0, in a map of the size theirs. Shrinking frees them first.
+func (v *volumeCheck) mapGoesOn(mine, theirs uint64) bool {
+	w := v.zero.want
+	w.VirtualSize = theirs
+	s := mapscan.Scanner{Provider: v.zero.p, Size: w.MapBytes(), Unreadable: func(int64, error) {}}
+	err := s.Each(v.in.ctx, func(vc uint64, raw []byte) error {
+		if vc >= mine/uint64(w.ChunkSize) && ondisk.DetectOrder(raw) != ondisk.OrderUnknown {
+			return errStop
+		}
+		return nil
+	})
+	return err == errStop
 }
 
 // reservedIsWrong: the virtual size is one that a volume can have, all

@@ -221,6 +221,15 @@ func (v *Volume) Members() []Change {
 	return out
 }
 
+// Providers are all that have the volume's id on them, components or not.
+func (v *Volume) Providers() []geomlib.Provider {
+	var out []geomlib.Provider
+	for _, m := range v.members {
+		out = append(out, m.p)
+	}
+	return out
+}
+
 // wanted are the members with the metadata that they should have.
 func (v *Volume) wanted() []virstor.Member {
 	var out []virstor.Member

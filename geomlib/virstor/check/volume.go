@@ -133,10 +133,12 @@ func (v *volumeCheck) at(i int) *member {
 
 // assemble puts the volume together as the engine would, from mended metadata.
 func (v *volumeCheck) assemble() {
-	members := v.wanted()
-	if len(members) == 0 {
-		return
+	for _, m := range v.active() {
+		if m.want.No == 0 && (m.broken || m.want.Count == 0) {
+			return // what it says cannot be gone by
+		}
 	}
+	members := v.wanted()
 	for _, a := range virstor.Assemble(members) {
 		if a.ID == v.id {
 			v.assembly = a

@@ -42,8 +42,12 @@ func Apply(ctx context.Context, p *Plan, j *Journal, log *slog.Logger) (*Result,
 			return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
 		}
 	}
+	members, err := a.members()
+	if err != nil {
+		return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
+	}
 	var providers []geomlib.Provider
-	for _, m := range p.volume.Members() {
+	for _, m := range members {
 		providers = append(providers, m.Provider)
 	}
 	r, err := check.Inspect(ctx, providers, check.Options{Search: -1})
@@ -197,14 +201,9 @@ func (a *applier) clearLeftovers() error {
 // settle lets the engine do the rest: finish an intent, make the metadata
 // agree, fence, and hand back what was not fenced before.
 func (a *applier) settle(res *Result, log *slog.Logger) error {
-	var members []virstor.Member
-	for _, m := range a.volume.Members() {
-		p := a.provider(m.Provider)
-		md, err := geomlib.ReadMetadata(p)
-		if err != nil {
-			return err
-		}
-		members = append(members, virstor.Member{Provider: p, Metadata: md})
+	members, err := a.members()
+	if err != nil {
+		return err
 	}
 	for _, as := range virstor.Assemble(members) {
 		err := virstor.Settle(as, a.volume.Fence == check.FenceNone, log)
@@ -216,4 +215,21 @@ func (a *applier) settle(res *Result, log *slog.Logger) error {
 		}
 	}
 	return nil
+}
+
+// members are all providers of the volume with the metadata that is on them now,
+// also those that an interrupted removal is to clear.
+func (a *applier) members() ([]virstor.Member, error) {
+	var out []virstor.Member
+	for _, p := range a.volume.Providers() {
+		md, err := geomlib.ReadMetadata(p)
+		if errors.Is(err, geomlib.ErrNoMetadata) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, virstor.Member{Provider: a.provider(p), Metadata: md})
+	}
+	return out, nil
 }

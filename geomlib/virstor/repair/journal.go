@@ -97,11 +97,8 @@ func newJournal(f journalFile, plan *Plan, now time.Time) (*Journal, error) {
 		j.index[p.Name()] = uint32(len(h.Providers))
 		h.Providers = append(h.Providers, journalProvider{p.Name(), p.MediaSize(), p.SectorSize()})
 	}
-	for _, m := range plan.volume.Members() {
-		add(m.Provider)
-	}
-	for _, c := range plan.volume.Changes() {
-		add(c.Provider)
+	for _, p := range plan.volume.Providers() {
+		add(p)
 	}
 	text, err := json.Marshal(h)
 	if err != nil {

@@ -3,14 +3,12 @@ package repair_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
@@ -112,7 +110,7 @@ var matrix = []damage{
 	{name: "virtual size of 0, impossible", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize += 512 }), codes: []check.Code{check.MetadataVirtualSize}},
 	{name: "virtual size of 0, 0", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize = 0 }), codes: []check.Code{check.MetadataVirtualSize}},
 	{name: "virtual size of 0, huge", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize = 1 << 63 }), codes: []check.Code{check.MetadataVirtualSize}},
-	{name: "virtual size of 0, half", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize /= 2 }), codes: []check.Code{check.MetadataVirtualSize}, only: 1},
+	{name: "virtual size of 0, half", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize /= 2 }), codes: []check.Code{check.MetadataVirtualSize}},
 	{name: "virtual size of 1", do: meta(1, func(m *ondisk.Metadata) { m.VirtualSize = 3 }), codes: []check.Code{check.MetadataVirtualSize}},
 	{name: "chunk size of 0", do: meta(0, func(m *ondisk.Metadata) { m.ChunkSize *= 2 }), codes: []check.Code{check.MetadataChunkSize}},
 	{name: "chunk size of 0, 0", do: meta(0, func(m *ondisk.Metadata) { m.ChunkSize = 0 }), codes: []check.Code{check.MetadataChunkSize}},
@@ -369,15 +367,11 @@ func (d *damage) test(t *testing.T, disks []*disktest.Disk, version uint32, data
 	if !slices.Equal(images(disks), before) {
 		t.Fatal("check or plan wrote to the disks")
 	}
-	path := filepath.Join(t.TempDir(), "undo")
-	j, err := repair.CreateJournal(path, plan, time.Now())
+	j, saved, err := repair.MemoryJournal(plan)
 	if err != nil {
 		t.Fatal(err)
 	}
 	res, err := repair.Apply(ctx, plan, j, silent)
-	if cerr := j.Close(); cerr != nil {
-		t.Fatal(cerr)
-	}
 	switch d.want {
 	case nothing:
 		if plan.Needed() || len(plan.Refusals) > 0 || !slices.Equal(images(disks), before) {
@@ -409,17 +403,7 @@ func (d *damage) test(t *testing.T, disks []*disktest.Disk, version uint32, data
 	members := res.Report.Volumes[0].Components
 	voltest.MustHold(t, repaired[:len(members)], data)
 
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := repair.Undo(ctx, f, voltest.Providers(disks), repair.UndoOptions{}); err != nil {
-		t.Fatalf("undo: %v", err)
-	}
-	if !slices.Equal(images(disks), before) {
-		t.Error("undo did not bring back what was")
-	}
+	undone(t, saved(), disks, before)
 }
 
 // testVersion looks whether the volume was handed back, if it had not been
@@ -456,15 +440,28 @@ func planOf(t testing.TB, r *check.Report, c repair.Choices) *repair.Plan {
 	return plans[i]
 }
 
-// images are the contents of disks, for comparison.
+// images tell the contents of disks apart.
 func images(disks []*disktest.Disk) []string {
 	var out []string
 	for _, d := range disks {
-		b := make([]byte, d.MediaSize())
-		if !d.ReadCached(b, 0) {
-			panic("disk does not read")
+		b := make([]byte, d.SectorSize())
+		zeros := make([]byte, len(b))
+		h := sha256.New()
+		for off := int64(0); off < d.MediaSize(); {
+			start, end, err := d.NextData(off, d.MediaSize())
+			if err != nil {
+				panic(err)
+			}
+			for off = start; off < end; off += int64(len(b)) {
+				if !d.ReadCached(b, off) {
+					panic("disk does not read")
+				}
+				if !bytes.Equal(b, zeros) { // a hole reads the same
+					fmt.Fprintf(h, "%d %s", off, b)
+				}
+			}
 		}
-		out = append(out, string(b))
+		out = append(out, string(h.Sum(nil)))
 	}
 	return out
 }

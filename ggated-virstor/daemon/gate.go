@@ -1,0 +1,260 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+)
+
+// Units makes, finds and ends units: a gateunit.Keeper, or the supervisor that
+// has one.
+type Units interface {
+	Acquire(ctx context.Context, s gateunit.Spec) (gateunit.Unit, error)
+	Confirm(ctx context.Context, id uint32, u gateunit.Unit) error
+	Mode(ctx context.Context, unit int) (geomlib.Mode, error)
+	Resize(unit int, size int64) error
+	Note(id uint32, providers []string) error
+	Release(id uint32, unit int, force bool) error
+	Left() (map[uint32][]string, error)
+	CheckComponents(ctx context.Context, providers []string) error
+}
+
+// Gate publishes volumes as devices of geom_gate(4).
+type Gate struct {
+	Gate  *gate.Gate
+	Units Units
+	// Name of the node below /dev; one that ends in a slash is followed by the
+	// volume's; empty means ggateN.
+	Name string
+	Unit int // N, or gate.UnitAuto
+	// Serve is how requests are taken. Its ReadsOnly is not looked at.
+	Serve gatepub.Config
+	Log   *slog.Logger
+}
+
+// Left implements leaver.
+func (g *Gate) Left() (map[uint32][]string, error) { return g.Units.Left() }
+
+// Publish implements Publisher.
+func (g *Gate) Publish(v *virstor.Volume) (Published, error) {
+	ps := v.Providers()
+	if err := refuseFiles(ps); err != nil {
+		return nil, err
+	}
+	name := g.Name
+	if strings.HasSuffix(name, "/") {
+		name += v.Name()
+	}
+	ctx := context.Background()
+	u, err := g.Units.Acquire(ctx, gateunit.Spec{
+		ID: v.ID(), Name: name, Unit: g.Unit, MediaSize: v.Size(), SectorSize: v.SectorSize(),
+		ReadOnly: v.ReadOnly(), Providers: namesOf(ps),
+	})
+	if err != nil {
+		return nil, err
+	}
+	cfg := g.Serve
+	cfg.ReadsOnly = v.Deferred()
+	cfg.Log = g.Log.With("volume", v.Name())
+	d := &gateDevice{units: g.Units, log: cfg.Log, vol: v, unit: u}
+	d.pub, err = gatepub.Start(g.Gate, u.Number, v, cfg)
+	if err == nil {
+		if err = d.confirm(ctx); err == nil {
+			d.watch = startTask(d.watchEnd)
+			return d, nil
+		}
+	}
+	return nil, errors.Join(err, d.undo())
+}
+
+func refuseFiles(ps []provider) error {
+	for _, p := range ps {
+		if geomlib.IsRegular(p) {
+			return fmt.Errorf("%s is a regular file, on which a device could deadlock with the file system: "+
+				"make a disk of it with `mdconfig -a -t vnode -f %s`, or publish it by NBD alone (--gate=false)", p.Name(), p.Name())
+		}
+	}
+	return nil
+}
+
+func namesOf(ps []provider) []string {
+	var names []string
+	for _, p := range ps {
+		names = append(names, p.Name())
+	}
+	return names
+}
+
+// gateDevice is a volume published as a unit.
+type gateDevice struct {
+	units Units
+	log   *slog.Logger
+	vol   *virstor.Volume
+	unit  gateunit.Unit
+	pub   *gatepub.Publication
+	watch *task
+	ended atomic.Bool // by us
+
+	// mode is what was last known of who has the device open.
+	mode atomic.Pointer[geomlib.Mode]
+}
+
+// confirm checks that what is served is ours, and gives a device that a former
+// daemon left the size of its volume.
+func (d *gateDevice) confirm(ctx context.Context) error {
+	if d.vol.Deferred() {
+		return nil // later: GEOM may wait for more volumes than this one
+	}
+	if err := d.units.Confirm(ctx, d.vol.ID(), d.unit); err != nil {
+		return err
+	}
+	if d.unit.Taken {
+		return d.units.Resize(d.unit.Number, d.vol.Size())
+	}
+	return nil
+}
+
+// undo ends what could not be published. A unit that a former daemon made stays.
+func (d *gateDevice) undo() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	var err error
+	if !d.unit.Taken {
+		err = d.units.Release(d.vol.ID(), d.unit.Number, true)
+	}
+	if d.pub != nil {
+		err = errors.Join(err, d.pub.Abandon(ctx))
+	}
+	return err
+}
+
+// activated implements activator.
+func (d *gateDevice) activated() {
+	d.pub.ServeAll()
+	if err := d.confirm(context.Background()); err != nil {
+		d.log.Error("the device that was taken over could not be checked", "device", d.unit.Name, "error", err)
+	}
+}
+
+// follow implements follower.
+func (d *gateDevice) follow(e virstor.Event) error {
+	switch e.Kind {
+	case virstor.EventResized:
+		return d.units.Resize(d.unit.Number, d.vol.Size())
+	case virstor.EventComponents:
+		return d.units.Note(d.vol.ID(), namesOf(d.vol.Providers()))
+	}
+	return nil
+}
+
+// mayAdd implements componentChecker.
+func (d *gateDevice) mayAdd(ctx context.Context, ps []provider) error {
+	if err := refuseFiles(ps); err != nil {
+		return control.Errorf(control.Invalid, "%v", err)
+	}
+	return d.units.CheckComponents(ctx, namesOf(ps))
+}
+
+// watchEnd tells when somebody else destroys the unit.
+func (d *gateDevice) watchEnd(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-d.pub.Done():
+		if err := d.pub.Err(); err != nil && !d.ended.Load() {
+			d.log.Error("the device is gone; the volume stays open until it is stopped", "device", d.unit.Name, "error", err)
+		}
+	}
+}
+
+func (d *gateDevice) Names() []string { return []string{d.unit.Name} }
+
+func (d *gateDevice) Describe() []control.Publication {
+	m, err := d.access()
+	if err != nil {
+		if known := d.mode.Load(); known != nil {
+			m = *known
+		}
+	}
+	return []control.Publication{{Kind: control.Gate, Name: d.unit.Name,
+		Mode: control.Mode{Read: m.Read, Write: m.Write, Exclusive: m.Exclusive}}}
+}
+
+// access asks GEOM who has the device open.
+func (d *gateDevice) access() (geomlib.Mode, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), accessWait)
+	defer cancel()
+	m, err := d.units.Mode(ctx, d.unit.Number)
+	if err == nil {
+		d.mode.Store(&m)
+	}
+	return m, err
+}
+
+const accessWait = 3 * time.Second
+
+func (d *gateDevice) Users() (int, string) {
+	m, err := d.access()
+	switch {
+	case errors.Is(err, gate.ErrGone):
+		return 0, ""
+	case err != nil:
+		return 1, fmt.Sprintf("who has /dev/%s open is not known: %v", d.unit.Name, err)
+	case m == geomlib.Mode{}:
+		return 0, ""
+	}
+	return max(m.Read, m.Write, m.Exclusive), fmt.Sprintf("/dev/%s is open (%v)", d.unit.Name, m)
+}
+
+// Disconnect takes the device away from whoever has it open.
+func (d *gateDevice) Disconnect() {
+	d.ended.Store(true)
+	if err := d.units.Release(d.vol.ID(), d.unit.Number, true); err != nil {
+		d.log.Error("the device could not be destroyed", "device", d.unit.Name, "error", err)
+	}
+}
+
+// Withdraw destroys the unit, which must be served until it is gone. Whoever
+// just tastes the device is waited for.
+func (d *gateDevice) Withdraw(ctx context.Context) error {
+	d.ended.Store(true)
+	for try := 0; ; try++ {
+		err := d.units.Release(d.vol.ID(), d.unit.Number, false)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, gate.ErrBusy) {
+			return err
+		}
+		m, e := d.access() // waits until tasting is over
+		if e != nil || m != (geomlib.Mode{}) || try == tasteTries {
+			d.ended.Store(false)
+			return fmt.Errorf("%w: /dev/%s is open (%v)", ErrInUse, d.unit.Name, m)
+		}
+	}
+	return d.stop(ctx)
+}
+
+const tasteTries = 3
+
+// Leave answers what was taken and leaves the unit to the next daemon.
+func (d *gateDevice) Leave(ctx context.Context) error {
+	d.ended.Store(true)
+	return d.stop(ctx)
+}
+
+func (d *gateDevice) stop(ctx context.Context) error {
+	err := d.pub.Stop(ctx)
+	d.watch.stop(ctx)
+	return err
+}

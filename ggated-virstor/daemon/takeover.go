@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+type provider = geomlib.Provider
+
+// leaver is a Publisher whose devices outlive the daemon.
+type leaver interface {
+	// Left are the volumes whose devices a former daemon left, and their
+	// providers.
+	Left() (map[uint32][]string, error)
+}
+
+// activator is a Published that can serve a volume before it is writable.
+type activator interface {
+	// activated tells that the volume is.
+	activated()
+}
+
+// left asks the publishers which of the volumes not served yet have devices
+// that wait.
+func (d *Daemon) left() (map[uint32][]string, error) {
+	all := make(map[uint32][]string)
+	for _, p := range d.publish {
+		l, ok := p.(leaver)
+		if !ok {
+			continue
+		}
+		left, err := l.Left()
+		if err != nil {
+			return nil, fmt.Errorf("look for devices that a former daemon left: %w", err)
+		}
+		maps.Copy(all, left)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.volumes {
+		delete(all, s.vol.ID())
+	}
+	return all, nil
+}
+
+// withLeft are names and the providers of left.
+func withLeft(names []string, left map[uint32][]string) []string {
+	all := slices.Clone(names)
+	for _, id := range slices.Sorted(maps.Keys(left)) {
+		all = append(all, left[id]...)
+	}
+	return all
+}
+
+// takeOver serves the volumes in left from providers opened for reading: their
+// reads at once, the rest when the providers could be opened for writing.
+func (d *Daemon) takeOver(left map[uint32][]string) (fresh []*served, problems []control.Problem) {
+	for _, a := range virstor.Assemble(slices.Collect(maps.Values(d.loose))) {
+		if _, ok := left[a.ID]; !ok || a.Err != nil {
+			continue
+		}
+		s, err := d.serveOne(a, true)
+		if err != nil {
+			if _, kept := d.loose[a.Members[0].Provider.Name()]; kept {
+				// An operation that must be finished first, perhaps.
+				d.log.Warn("a device waits until its volume can be opened for writing", "volume", a.Name, "error", err)
+				continue
+			}
+			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()})
+			continue
+		}
+		problems = append(problems, d.tidy(a)...)
+		for _, m := range a.Members {
+			s.peeked = append(s.peeked, m.Provider)
+		}
+		if d.opt.ReadOnly {
+			s.peeked = nil // the volume closes them
+		} else {
+			s.takeover = startTask(func(ctx context.Context) { d.activate(ctx, s) })
+		}
+		fresh = append(fresh, s)
+	}
+	return fresh, problems
+}
+
+// reopen opens for writing what was opened for reading and is still loose.
+func (d *Daemon) reopen() (problems []control.Problem) {
+	for name, old := range d.loose {
+		sector := old.Provider.SectorSize()
+		old.Provider.Close()
+		delete(d.loose, name)
+		m, err := d.openMember(name, sector, false)
+		if err != nil {
+			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
+			continue
+		}
+		d.loose[m.Provider.Name()] = m
+	}
+	return problems
+}
+
+// How often the providers of a volume that is being taken over are tried.
+const (
+	firstActivation = 100 * time.Millisecond
+	lastActivation  = 10 * time.Second
+)
+
+// activate opens the volume's providers for writing, makes it writable, and has
+// everything served. What the dead daemon locked may not be free at once.
+func (d *Daemon) activate(ctx context.Context, s *served) {
+	for pause := firstActivation; ; pause = min(2*pause, lastActivation) {
+		err := d.activateOnce(s)
+		if err == nil {
+			break
+		}
+		d.log.Error("taken over for reading only, trying again", "volume", s.vol.Name(), "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+	for _, p := range s.pubs {
+		if a, ok := p.(activator); ok {
+			a.activated()
+		}
+	}
+	d.log.Info("taken over", "volume", s.vol.Name())
+}
+
+func (d *Daemon) activateOnce(s *served) error {
+	if len(s.writable) > 0 {
+		return s.vol.Activate(nil) // they are the volume's since the last try
+	}
+	var ps []geomlib.Provider
+	for _, old := range s.vol.Providers() {
+		p, err := d.opener.Open(old.Name(), false, old.SectorSize())
+		if err != nil {
+			for _, p := range ps {
+				p.Close()
+			}
+			return err
+		}
+		ps = append(ps, p)
+	}
+	err := s.vol.Activate(ps)
+	if s.vol.Providers()[0] == ps[0] {
+		s.writable = ps
+	}
+	return err
+}

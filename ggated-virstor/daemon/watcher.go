@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+)
+
+// task is a goroutine that can be stopped.
+type task struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func startTask(do func(ctx context.Context)) *task {
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &task{cancel, make(chan struct{})}
+	go func() {
+		defer close(t.done)
+		do(ctx)
+	}()
+	return t
+}
+
+// stop ends the task, and waits for that until ctx ends.
+func (t *task) stop(ctx context.Context) {
+	t.cancel()
+	select {
+	case <-t.done:
+	case <-ctx.Done():
+	}
+}
+
+// watcher takes a volume's events, which must not wait, to a goroutine that may.
+// Of events of one kind that wait, the last is kept.
+type watcher struct {
+	mu      sync.Mutex
+	waiting []virstor.Event
+	ready   chan struct{} // capacity 1
+	task    *task
+}
+
+func newWatcher() *watcher { return &watcher{ready: make(chan struct{}, 1)} }
+
+func (w *watcher) post(e virstor.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.waiting {
+		if w.waiting[i].Kind == e.Kind {
+			w.waiting[i] = e
+			return
+		}
+	}
+	w.waiting = append(w.waiting, e)
+	select {
+	case w.ready <- struct{}{}:
+	default:
+	}
+}
+
+// start gives events to do, one after the other, until stop.
+func (w *watcher) start(do func(virstor.Event)) {
+	w.task = startTask(func(ctx context.Context) {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-w.ready:
+			}
+			w.mu.Lock()
+			es := w.waiting
+			w.waiting = nil
+			w.mu.Unlock()
+			for _, e := range es {
+				do(e)
+			}
+		}
+	})
+}
+
+func (w *watcher) stop(ctx context.Context) {
+	if w.task != nil {
+		w.task.stop(ctx)
+	}
+}
+
+// follow makes the publications follow the volume.
+func (d *Daemon) follow(s *served, e virstor.Event) {
+	for _, p := range s.pubs {
+		f, ok := p.(follower)
+		if !ok {
+			continue
+		}
+		if err := f.follow(e); err != nil {
+			d.log.Error("publication does not follow its volume", "volume", s.vol.Name(), "error", err)
+		}
+	}
+}
+
+// follower is a Published that changes with its volume.
+type follower interface {
+	follow(virstor.Event) error
+}
+
+// mayAdd asks the publications whether providers may become components.
+func (s *served) mayAdd(ctx context.Context, ps []provider) error {
+	var err error
+	for _, p := range s.pubs {
+		if c, ok := p.(componentChecker); ok {
+			err = errors.Join(err, c.mayAdd(ctx, ps))
+		}
+	}
+	return err
+}
+
+// componentChecker is a Published that cannot do with every provider.
+type componentChecker interface {
+	mayAdd(ctx context.Context, ps []provider) error
+}
