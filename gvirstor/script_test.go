@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 			"fails":      failsCommand,
 			"stopresult": stopResultCommand,
 			"lock":       lockCommand,
+			"alertsfail": alertsFailCommand,
 		},
 	})
 }
@@ -114,6 +115,14 @@ func stopResultCommand(ts *testscript.TestScript, neg bool, args []string) {
 	back, err := strconv.ParseBool(args[1])
 	ts.Check(err)
 	fakeOf(ts).SetStopResult(args[0], control.StopResult{HandedBack: back, Reasons: args[2:]})
+}
+
+// alertsfail: one channel of alerts fails from now on.
+func alertsFailCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: alertsfail")
+	}
+	fakeOf(ts).FailAlerts()
 }
 
 // lock FILE: has FILE in use until the script ends.

@@ -9,6 +9,7 @@ type Snapshot struct {
 	Free       int64
 	Reserved   int64 // of Free, what ordinary writes leave
 	Held       int   // writes
+	Writable   bool  // chunks can be allocated and components added
 	Degraded   bool
 	Spread     bool // components are filled in turn, not one after the other
 	Components []Component
