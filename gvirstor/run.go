@@ -61,6 +61,7 @@ func commands() []*command {
 		helpCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
+		spareCommand(), reserveCommand(), alertCommand(),
 		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}
 }

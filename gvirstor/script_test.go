@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 			"stopresult": stopResultCommand,
 			"lock":       lockCommand,
 			"poke":       pokeCommand,
+			"alertsfail": alertsFailCommand,
 		},
 	})
 }
@@ -137,6 +138,14 @@ func pokeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = f.WriteAt(b, off)
 	ts.Check(err)
 	ts.Check(f.Close())
+}
+
+// alertsfail: one channel of alerts fails from now on.
+func alertsFailCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: alertsfail")
+	}
+	fakeOf(ts).FailAlerts()
 }
 
 // lock FILE: has FILE in use until the script ends.

@@ -334,7 +334,6 @@ func (k *committer) noSpace(r *Request) bool {
 		v.workers.put(&v.flushSoon)
 	} else if !k.full {
 		k.full = true
-		v.log.Error(fmt.Sprintf("GEOM_VIRSTOR[1]: All physical space allocated for %s", v.name))
 		v.emit(Event{Kind: EventFull})
 	}
 	if v.cfg.WhenFull == Fail && !soon {

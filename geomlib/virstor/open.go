@@ -162,6 +162,10 @@ func (v *Volume) loadEntries(b []byte, vc uint64) error {
 			if e.Flags != 0 {
 				return v.mapError(vc, "has unknown flags %#x", e.Flags)
 			}
+			// The kernel class looks at these too, and refuses the map.
+			if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].meta().ChunkCount {
+				v.litter = true
+			}
 			continue
 		}
 		if e.Flags != ondisk.FlagAllocated {

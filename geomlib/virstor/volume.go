@@ -20,6 +20,7 @@ type Volume struct {
 	chunk  int64 // bytes of a chunk
 	sector int64 // bytes of a sector, of all components
 	order  ondisk.Order
+	litter bool // unallocated map entries hold what the kernel class refuses
 
 	size   atomic.Int64
 	chunks *chunkMap

@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// Runner runs commands. A supervisor may stand behind it.
+// Runner runs the administrator's command. A supervisor may stand behind it.
 type Runner interface {
-	// Run gives command to sh(1), with env beside the daemon's environment, and
+	// Run starts the command with env beside the daemon's environment, and
 	// waits until it ended. When ctx ends, it and what it started are killed.
-	Run(ctx context.Context, command string, env []string, stdin []byte) (output []byte, err error)
+	Run(ctx context.Context, env []string, stdin []byte) (output []byte, err error)
 }
 
 const (
@@ -34,15 +34,15 @@ var errHookBusy = errors.New("the command is behind: too many alerts wait for it
 // time and in order, on a goroutine of its own.
 type Hook struct {
 	runner  Runner
-	command string
 	timeout time.Duration
 	log     *slog.Logger
 
-	queue  chan hookJob
-	cancel context.CancelFunc
-	done   chan struct{}
-	once   sync.Once
-	failed atomic.Uint64
+	queue   chan hookJob
+	cancel  context.CancelFunc
+	closing chan struct{}
+	done    chan struct{}
+	once    sync.Once
+	failed  atomic.Uint64
 }
 
 type hookJob struct {
@@ -52,13 +52,13 @@ type hookJob struct {
 
 // StartHook starts the goroutine, which Stop ends. A timeout of 0 is
 // HookTimeout.
-func StartHook(r Runner, command string, timeout time.Duration, log *slog.Logger) *Hook {
+func StartHook(r Runner, timeout time.Duration, log *slog.Logger) *Hook {
 	if timeout == 0 {
 		timeout = HookTimeout
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	h := &Hook{runner: r, command: command, timeout: timeout, log: log,
-		queue: make(chan hookJob, hookBacklog), cancel: cancel, done: make(chan struct{})}
+	h := &Hook{runner: r, timeout: timeout, log: log,
+		queue: make(chan hookJob, hookBacklog), cancel: cancel, closing: make(chan struct{}), done: make(chan struct{})}
 	go h.loop(ctx)
 	return h
 }
@@ -95,27 +95,47 @@ func (h *Hook) Do(ctx context.Context, a Alert) error {
 // want of room.
 func (h *Hook) Failures() uint64 { return h.failed.Load() }
 
-// Stop kills the command that runs, if any, and waits for that.
-func (h *Hook) Stop() {
-	h.once.Do(h.cancel)
-	<-h.done
+// Stop has the command run for what waits, and ends the goroutine. What has
+// not ended when ctx does is killed.
+func (h *Hook) Stop(ctx context.Context) {
+	h.once.Do(func() { close(h.closing) })
+	select {
+	case <-h.done:
+	case <-ctx.Done():
+		h.cancel()
+		<-h.done
+	}
+	h.cancel()
 }
 
 func (h *Hook) loop(ctx context.Context) {
 	defer close(h.done)
 	for {
 		select {
-		case <-ctx.Done():
-			return
 		case j := <-h.queue:
-			err := h.run(ctx, j.alert)
-			if err != nil {
-				h.fail(j.alert, err)
-			}
-			if j.result != nil {
-				j.result <- err
-			}
+			h.perform(ctx, j)
+			continue
+		default:
 		}
+		select {
+		case <-h.closing:
+			return // after what waits
+		case j := <-h.queue:
+			h.perform(ctx, j)
+		}
+	}
+}
+
+func (h *Hook) perform(ctx context.Context, j hookJob) {
+	err := ctx.Err()
+	if err == nil {
+		err = h.run(ctx, j.alert)
+	}
+	if err != nil {
+		h.fail(j.alert, err)
+	}
+	if j.result != nil {
+		j.result <- err
 	}
 }
 
@@ -126,7 +146,7 @@ func (h *Hook) run(ctx context.Context, a Alert) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
-	out, err := h.runner.Run(limited, h.command, Environment(a), append(body, '\n'))
+	out, err := h.runner.Run(limited, Environment(a), append(body, '\n'))
 	switch {
 	case errors.Is(limited.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("command took longer than %s and was killed", h.timeout)

@@ -19,8 +19,8 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func TestTheCommandGetsTheFactsByEnvironmentAndJSON(t *testing.T) {
 	dir := t.TempDir()
-	h := StartHook(Shell{}, fmt.Sprintf("env | grep ^GVIRSTOR_ | sort >%s/env && cat >%s/json", dir, dir), 0, discard())
-	defer h.Stop()
+	h := StartHook(Shell{fmt.Sprintf("env | grep ^GVIRSTOR_ | sort >%s/env && cat >%s/json", dir, dir)}, 0, discard())
+	defer h.Stop(t.Context())
 	if err := h.Do(t.Context(), sample1); err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +45,8 @@ func TestTheCommandGetsTheFactsByEnvironmentAndJSON(t *testing.T) {
 }
 
 func TestACommandThatTakesTooLongIsKilledWithWhatItStarted(t *testing.T) {
-	h := StartHook(Shell{}, "sleep 600 & sleep 600", 50*time.Millisecond, discard())
-	defer h.Stop()
+	h := StartHook(Shell{"sleep 600 & sleep 600"}, 50*time.Millisecond, discard())
+	defer h.Stop(t.Context())
 	begin := time.Now()
 	err := h.Do(t.Context(), sample1)
 	if err == nil || !strings.Contains(err.Error(), "took longer than 50ms") {
@@ -61,8 +61,8 @@ func TestACommandThatTakesTooLongIsKilledWithWhatItStarted(t *testing.T) {
 }
 
 func TestACommandThatFailsIsQuoted(t *testing.T) {
-	h := StartHook(Shell{}, "echo no such pager >&2; exit 3", 0, discard())
-	defer h.Stop()
+	h := StartHook(Shell{"echo no such pager >&2; exit 3"}, 0, discard())
+	defer h.Stop(t.Context())
 	err := h.Do(t.Context(), sample1)
 	if err == nil || !strings.Contains(err.Error(), "no such pager") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("error %v", err)
@@ -75,7 +75,7 @@ type gateRunner struct {
 	end   chan struct{}
 }
 
-func (r *gateRunner) Run(ctx context.Context, _ string, env []string, _ []byte) ([]byte, error) {
+func (r *gateRunner) Run(ctx context.Context, env []string, _ []byte) ([]byte, error) {
 	for _, e := range env {
 		if v, ok := strings.CutPrefix(e, "GVIRSTOR_VALUE="); ok {
 			r.begun <- v
@@ -91,7 +91,7 @@ func (r *gateRunner) Run(ctx context.Context, _ string, env []string, _ []byte) 
 
 func TestCommandsOfAVolumeRunOneAtATimeInOrderAndPostNeverWaits(t *testing.T) {
 	r := &gateRunner{begun: make(chan string), end: make(chan struct{})}
-	h := StartHook(r, "x", time.Minute, discard())
+	h := StartHook(r, time.Minute, discard())
 	for i := range hookBacklog + 10 { // returns though no command ends
 		h.Post(Alert{Value: int64(i)})
 		if i == 0 {
@@ -114,7 +114,9 @@ func TestCommandsOfAVolumeRunOneAtATimeInOrderAndPostNeverWaits(t *testing.T) {
 			t.Fatalf("%s began, should be %d", v, i)
 		}
 	}
-	h.Stop() // while one runs
+	ended, end := context.WithCancel(t.Context())
+	end()
+	h.Stop(ended) // while one runs
 	if err := h.Do(t.Context(), sample1); err == nil {
 		t.Error("a stopped hook takes alerts")
 	}

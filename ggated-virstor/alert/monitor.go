@@ -73,7 +73,7 @@ func (m *Monitor) SecondsToFull() float64 { return m.secs }
 func (m *Monitor) predict() {
 	m.forecast.add(m.now, m.s.used())
 	m.secs = math.Inf(1)
-	if left, ok := m.forecast.left(m.now, m.s.used(), m.s.available()); ok {
+	if left, ok := m.forecast.left(m.now, m.s.used(), m.s.Available()); ok {
 		m.secs = left.Seconds()
 	}
 }
@@ -202,12 +202,12 @@ func (m *Monitor) checkChunks(from, at int) {
 func (m *Monitor) checkPercent(p int) {
 	l := Percent(p)
 	a := Alert{Level: l, Severity: slog.LevelWarn, Threshold: int64(p), Value: int64(m.s.percent())}
-	words := fmt.Sprintf("%d%% of the physical space is allocated, %d chunks left", m.s.percent(), m.s.available())
+	words := fmt.Sprintf("%d%% of the physical space is allocated, %d chunks left", m.s.percent(), m.s.Available())
 	switch {
-	case !m.isRaised(l) && m.s.above(p):
+	case !m.isRaised(l) && m.s.Above(p):
 		a.Text = fmt.Sprintf("GEOM_VIRSTOR[2]: Device %s is running out of physical space (level %d%%: %s)", m.s.Volume, p, words)
 		m.tell(a)
-	case m.isRaised(l) && !m.s.above(p-m.cfg.Margin):
+	case m.isRaised(l) && !m.s.Above(p-m.cfg.Margin):
 		a.Recovered = true
 		a.Text = fmt.Sprintf("GEOM_VIRSTOR[2]: Device %s has physical space again (level %d%%: %s)", m.s.Volume, p, words)
 		m.tell(a)
@@ -227,12 +227,12 @@ func (m *Monitor) checkTime() {
 	switch {
 	case !m.isRaised(TimeToFull) && m.secs < level:
 		a.Text = fmt.Sprintf("GEOM_VIRSTOR[2]: Device %s will be full in %s at the present rate (%d chunks left)",
-			m.s.Volume, time.Duration(m.secs*float64(time.Second)).Round(time.Second), m.s.available())
+			m.s.Volume, time.Duration(m.secs*float64(time.Second)).Round(time.Second), m.s.Available())
 		m.tell(a)
 	case m.isRaised(TimeToFull) && m.secs > level*1.5:
 		a.Recovered = true
 		a.Text = fmt.Sprintf("GEOM_VIRSTOR[2]: Device %s will not be full within %s at the present rate (%d chunks left)",
-			m.s.Volume, m.cfg.TimeToFull, m.s.available())
+			m.s.Volume, m.cfg.TimeToFull, m.s.Available())
 		m.tell(a)
 	}
 }
@@ -241,14 +241,14 @@ func (m *Monitor) checkTime() {
 // and nothing waits for it.
 func (m *Monitor) checkFull(full bool) {
 	s := m.s
-	a := Alert{Level: Full, Severity: slog.LevelError, Value: s.available()}
+	a := Alert{Level: Full, Severity: slog.LevelError, Value: s.Available()}
 	if full && !m.isRaised(Full) {
 		a.Text = fmt.Sprintf("GEOM_VIRSTOR[1]: All physical space allocated for %s", s.Volume)
 		m.tell(a)
 	}
-	if m.isRaised(Full) && s.available() > 0 && s.Held == 0 {
+	if m.isRaised(Full) && s.Available() > 0 && s.Held == 0 {
 		a.Recovered = true
-		a.Text = fmt.Sprintf("GEOM_VIRSTOR[1]: Physical space is free again for %s (%d chunks)", s.Volume, s.available())
+		a.Text = fmt.Sprintf("GEOM_VIRSTOR[1]: Physical space is free again for %s (%d chunks)", s.Volume, s.Available())
 		m.tell(a)
 	}
 }

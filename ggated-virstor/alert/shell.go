@@ -14,12 +14,12 @@ const (
 	shellDelay  = 2 * time.Second // for pipes of what survived
 )
 
-// Shell is the Runner that runs commands in this process' name.
-type Shell struct{}
+// Shell is the Runner that gives its command to sh(1).
+type Shell struct{ Command string }
 
 // Run implements Runner.
-func (Shell) Run(ctx context.Context, command string, env []string, stdin []byte) ([]byte, error) {
-	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+func (s Shell) Run(ctx context.Context, env []string, stdin []byte) ([]byte, error) {
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", s.Command)
 	c.Env = append(os.Environ(), env...)
 	c.Dir = "/"
 	c.Stdin = bytes.NewReader(stdin)

@@ -9,6 +9,7 @@ type Snapshot struct {
 	Free       int64
 	Reserved   int64 // of Free, what ordinary writes leave
 	Held       int   // writes
+	Writable   bool  // chunks can be allocated and components added
 	Degraded   bool
 	Spread     bool // components are filled in turn, not one after the other
 	Components []Component
@@ -22,12 +23,12 @@ type Component struct {
 	Failed bool // a flush of it failed
 }
 
-// available is what ordinary writes may take.
-func (s *Snapshot) available() int64 { return max(0, s.Free-s.Reserved) }
+// Available is what ordinary writes may take.
+func (s *Snapshot) Available() int64 { return max(0, s.Free-s.Reserved) }
 
 // used and space are what ordinary writes have taken, and could in all.
 func (s *Snapshot) used() int64  { return max(0, s.Physical-s.Free) }
-func (s *Snapshot) space() int64 { return s.used() + s.available() }
+func (s *Snapshot) space() int64 { return s.used() + s.Available() }
 
 // percent is how much of the space is used, rounded down. Without any space it
 // is all used.
@@ -38,8 +39,8 @@ func (s *Snapshot) percent() int {
 	return int(float64(s.used()) / float64(s.space()) * 100)
 }
 
-// above reports whether at least p percent are used, without rounding.
-func (s *Snapshot) above(p int) bool {
+// Above reports whether at least p percent are used, without rounding.
+func (s *Snapshot) Above(p int) bool {
 	return s.space() == 0 || s.used()*100 >= int64(p)*s.space()
 }
 
