@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -37,7 +38,7 @@ func run(ctx context.Context, o options) error {
 		return errors.Join(err, closeAll(listeners))
 	}
 	d := daemon.New(
-		daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies},
+		daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume},
 		daemon.Direct{LockDir: o.runDir},
 		[]daemon.Publisher{&daemon.NBD{Server: server, URIs: uris}},
 		log)
@@ -46,6 +47,7 @@ func run(ctx context.Context, o options) error {
 		return errors.Join(errors.New("no volume on the given providers can be served"),
 			d.Close(), ctl.Close(), closeAll(listeners))
 	}
+	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, log: log})()
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
 	failed := make(chan error, 1+len(listeners))

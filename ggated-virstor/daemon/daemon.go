@@ -61,6 +61,8 @@ type Options struct {
 	Version  string
 	ReadOnly bool
 	Volume   virstor.Config // policies of every volume
+	// PerVolume are those of volumes, by their names, that have their own.
+	PerVolume map[string]virstor.Config
 }
 
 // Daemon serves volumes. It is the Backend of a control.Server.
@@ -242,7 +244,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 		return nil, err
 	}
 	s := &served{lock: lock, events: newWatcher()}
-	cfg := d.opt.Volume
+	cfg := d.opt.policies(a.Name)
 	cfg.ReadOnly = d.opt.ReadOnly
 	cfg.DeferWrites = deferred && !d.opt.ReadOnly
 	cfg.Log = d.log.With("volume", a.Name)
