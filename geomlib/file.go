@@ -78,6 +78,7 @@ type file struct {
 	sector   int64
 	readOnly bool
 	medium   medium
+	closed   func(name string) error // or nil
 }
 
 // sparseFile is a regular file on a file system whose holes are trusted.
@@ -157,10 +158,14 @@ func (p *file) discard(what string, do func(fd int, off, length int64) error, of
 // Close gives the provider back, and its lock unless another process was
 // passed the descriptor. No other method may be running.
 func (p *file) Close() error {
-	if err := p.f.Close(); err != nil {
-		return fmt.Errorf("%s: close: %w", p.name, errnoOf(err))
+	var err error
+	if e := p.f.Close(); e != nil {
+		err = fmt.Errorf("%s: close: %w", p.name, errnoOf(e))
 	}
-	return nil
+	if p.closed != nil {
+		err = errors.Join(err, p.closed(p.name))
+	}
+	return err
 }
 
 // NextData rounds what the file system says outwards to whole sectors.

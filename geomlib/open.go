@@ -30,6 +30,9 @@ type OpenOptions struct {
 	// KeepWritersOff opens for writing what is only read, where the medium
 	// allows, because only that keeps others from writing to it.
 	KeepWritersOff bool
+	// Closed, if not nil, is called once with the provider's name when it is
+	// closed, after its descriptor. Its error is Close's.
+	Closed func(name string) error
 }
 
 const (
@@ -66,7 +69,7 @@ func Open(name string, o OpenOptions) (Provider, error) {
 func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
 	path := filepath.Clean(name)
 	// From here on f is never in the runtime's poller: Fd made it blocking.
-	p := &file{f: f, fd: int(f.Fd()), name: path, readOnly: o.ReadOnly}
+	p := &file{f: f, fd: int(f.Fd()), name: path, readOnly: o.ReadOnly, closed: o.Closed}
 	if err := checkMode(p); err != nil {
 		return nil, err
 	}

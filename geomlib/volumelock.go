@@ -34,7 +34,7 @@ func LockVolume(dir string, id uint32) (*VolumeLock, error) {
 	if err := checkRunDir(dir); err != nil {
 		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
 	}
-	path := filepath.Join(dir, fmt.Sprintf("%08x.lock", id))
+	path := VolumeLockPath(dir, id)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
@@ -55,6 +55,20 @@ func LockVolume(dir string, id uint32) (*VolumeLock, error) {
 	}
 	return &VolumeLock{f}, nil
 }
+
+// VolumeLockPath is the file that LockVolume locks. It holds the owner's process
+// id.
+func VolumeLockPath(dir string, id uint32) string {
+	return filepath.Join(dir, fmt.Sprintf("%08x.lock", id))
+}
+
+// VolumeLockFromFile makes a lock of its open file, which another process or an
+// earlier program in this one locked.
+func VolumeLockFromFile(f *os.File) *VolumeLock { return &VolumeLock{f} }
+
+// File is the lock's open file: whoever has its descriptor holds the lock. It
+// stays the lock's: do not close it.
+func (l *VolumeLock) File() *os.File { return l.f }
 
 // checkRunDir refuses a folder that another user put in the place of ours, as
 // anybody can in /tmp: he could lead us to write elsewhere.

@@ -118,7 +118,7 @@ func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	if r.now.level.Level() != slog.LevelDebug {
 		t.Errorf("log level %v", r.now.level.Level())
 	}
-	if !strings.Contains(log.String(), "needs a restart") || !strings.Contains(log.String(), "keys=\"alloc") {
+	if !strings.Contains(log.String(), "needs a restart") || !strings.Contains(log.String(), "keys=alloc") {
 		t.Errorf("log: %s", log.String())
 	}
 	got = recorded{}

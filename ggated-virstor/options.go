@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -34,6 +36,12 @@ type options struct {
 	tlsClientCA string
 	control     string
 	runDir      string
+	gate        bool
+	gateName    string
+	unit        int
+	receivers   int
+	supervise   bool
+	user        string
 	syslog      bool
 	debug       bool
 
@@ -77,6 +85,12 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
 	f.StringVar(&o.control, "control", control.DefaultSocket, "control socket `PATH`")
 	f.StringVar(&o.runDir, "run-dir", geomlib.DefaultRunDir(), "`DIR` of the locks by volume id")
+	f.BoolVar(&o.gate, "gate", runtime.GOOS == "freebsd", "publish volumes as devices of geom_gate(4)")
+	f.StringVar(&o.gateName, "gate-name", "", "`NAME` of the device below /dev; after a slash at its end comes the volume's (default ggateN)")
+	f.IntVar(&o.unit, "unit", gate.UnitAuto, "`N` of ggateN (default the lowest that is free)")
+	f.IntVar(&o.receivers, "receivers", 2, "goroutines, 1 to 4, that take the requests of each device")
+	f.BoolVar(&o.supervise, "supervise", false, "serve from a worker process that is restarted when it dies; --gate implies it")
+	f.StringVar(&o.user, "user", "nobody", "`USER` that the worker becomes when it is started as root; empty for root")
 	f.BoolVar(&o.syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.BoolVar(&o.readOnly, "read-only", false, "write nothing to any component")
@@ -108,6 +122,7 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		return o, errUsage
 	}
 	o.providers = append(f.Args(), o.configured...)
+	o.supervise = o.supervise || o.gate
 	if o.debug {
 		o.level.Set(slog.LevelDebug)
 	}
@@ -170,6 +185,16 @@ func (o *options) policies() (virstor.Config, error) {
 		return c, fmt.Errorf("--held-memory %s: a size such as 64m is needed", o.heldMemory)
 	}
 	c.HeldLimit = n
+	switch {
+	case o.receivers < 1 || o.receivers > 4:
+		return c, fmt.Errorf("--receivers %d: 1 to 4 are possible", o.receivers)
+	case o.unit < gate.UnitAuto:
+		return c, fmt.Errorf("--unit %d: must not be negative", o.unit)
+	case o.unit >= 0 && o.gateName != "":
+		return c, errors.New("--unit and --gate-name: only one of them names a device")
+	case strings.HasPrefix(o.gateName, "/"):
+		return c, fmt.Errorf("--gate-name %s: is given without /dev/", o.gateName)
+	}
 	if o.timeout < 0 {
 		return c, fmt.Errorf("--full-timeout %s: must not be negative", o.timeout)
 	}

@@ -47,7 +47,7 @@ func watchReload(r *reloader) (stop func()) {
 		}
 	}()
 	return func() {
-		signal.Stop(hangups)
+		signal.Ignore(syscall.SIGHUP) // one more must not end this process
 		close(quit)
 		<-done
 	}

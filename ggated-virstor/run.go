@@ -7,29 +7,38 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
 // shutdownGrace is how long clients may take to get the answers to what they
 // asked before.
 const shutdownGrace = 10 * time.Second
 
-// run serves until ctx ends.
+// run serves until ctx ends: in this process, or as the supervisor of another
+// or its worker.
 func run(ctx context.Context, o options) error {
 	log, err := newLogger(o)
 	if err != nil {
 		return err
 	}
-	policies, err := o.policies()
-	if err != nil {
-		return err
+	switch {
+	case supervisor.IsWorker():
+		return work(o, log)
+	case o.supervise:
+		return supervise(ctx, o, log)
 	}
-	server, listeners, uris, err := openNBD(ctx, o, log)
+	// What ends a supervisor at the system's shutdown ends this, too.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGUSR1)
+	defer stop()
+	listeners, err := listenNBD(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -37,29 +46,65 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return errors.Join(err, closeAll(listeners))
 	}
-	d := daemon.New(
-		daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume},
-		daemon.Direct{LockDir: o.runDir},
-		[]daemon.Publisher{&daemon.NBD{Server: server, URIs: uris}},
-		log)
-	n := d.ServeAll(o.providers)
-	if n == 0 && len(o.providers) > 0 {
+	return serve(o, log, service{
+		control: ctl, nbd: listeners, providers: o.providers, mustServe: true,
+		opener: daemon.Direct{LockDir: o.runDir},
+		stop:   ctx.Done(), end: (*daemon.Daemon).Close,
+	})
+}
+
+// service is what one process needs to serve.
+type service struct {
+	control   net.Listener
+	nbd       []net.Listener
+	opener    daemon.Opener
+	gate      *daemon.Gate // or nil
+	providers []string
+	mustServe bool // without any volume it is an error
+	ready     func() error
+	stop      <-chan struct{}
+	end       func(*daemon.Daemon) error
+}
+
+// serve serves until svc.stop. It closes the listeners.
+func serve(o options, log *slog.Logger, svc service) error {
+	policies, err := o.policies()
+	if err != nil {
+		return err
+	}
+	server, uris, err := newNBD(o, log)
+	if err != nil {
+		return err
+	}
+	var publish []daemon.Publisher
+	if svc.gate != nil {
+		publish = append(publish, svc.gate) // first: it can refuse to stop
+	}
+	publish = append(publish, &daemon.NBD{Server: server, URIs: uris})
+	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume}, svc.opener, publish, log)
+	n := d.ServeAll(svc.providers)
+	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
 		return errors.Join(errors.New("no volume on the given providers can be served"),
-			d.Close(), ctl.Close(), closeAll(listeners))
+			d.Close(), svc.control.Close(), closeAll(svc.nbd))
 	}
 	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, log: log})()
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
-	failed := make(chan error, 1+len(listeners))
-	wg.Go(func() { failed <- cs.Serve(ctl) })
-	for _, l := range listeners {
-		wg.Go(func() { failed <- server.Serve(ctx, l) })
+	failed := make(chan error, 1+len(svc.nbd))
+	wg.Go(func() { failed <- cs.Serve(svc.control) })
+	for _, l := range svc.nbd {
+		wg.Go(func() { failed <- server.Serve(context.Background(), l) })
 	}
-	log.Info("ready", "volumes", n, "control", o.control)
-	select {
-	case <-ctx.Done():
-		log.Info("stopping")
-	case err = <-failed:
+	if svc.ready != nil {
+		err = svc.ready()
+	}
+	if err == nil {
+		log.Info("ready", "volumes", n, "control", o.control)
+		select {
+		case <-svc.stop:
+			log.Info("stopping")
+		case err = <-failed:
+		}
 	}
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
@@ -67,50 +112,62 @@ func run(ctx context.Context, o options) error {
 	if e := server.Shutdown(grace); e != nil && !errors.Is(e, context.DeadlineExceeded) {
 		err = errors.Join(err, e)
 	}
-	err = errors.Join(err, d.Close())
+	err = errors.Join(err, svc.end(d))
 	wg.Wait()
 	return err
 }
 
-// openNBD makes the NBD server and its listeners.
-func openNBD(ctx context.Context, o options, log *slog.Logger) (*nbd.Server, []net.Listener, func(string) []string, error) {
-	cfg := nbd.Config{Log: log}
-	secure := o.tlsCert != "" || o.tlsKey != ""
-	if secure {
-		t, err := nbd.LoadTLS(o.tlsCert, o.tlsKey, o.tlsClientCA)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		cfg.TLS, cfg.RequireTLS = t, true
-	} else if o.tlsClientCA != "" {
-		return nil, nil, nil, errors.New("--tls-client-ca needs --tls-cert and --tls-key")
-	}
-	server, err := nbd.NewServer(cfg)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	var addrs []nbd.Address
+// listenNBD opens the listeners for NBD clients.
+func listenNBD(ctx context.Context, o options) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for _, s := range o.nbd {
 		a, err := nbd.ParseListen(s)
-		if err != nil {
-			return nil, nil, nil, errors.Join(fmt.Errorf("--nbd %s: %w", s, err), closeAll(listeners))
+		if err == nil {
+			var l net.Listener
+			if l, err = nbd.Listen(ctx, a, nbd.ListenOptions{TLS: o.tls(), Insecure: o.nbdInsecure}); err == nil {
+				listeners = append(listeners, l)
+				continue
+			}
 		}
-		l, err := nbd.Listen(ctx, a, nbd.ListenOptions{TLS: secure, Insecure: o.nbdInsecure})
+		return nil, errors.Join(fmt.Errorf("--nbd %s: %w", s, err), closeAll(listeners))
+	}
+	return listeners, nil
+}
+
+func (o *options) tls() bool { return o.tlsCert != "" || o.tlsKey != "" }
+
+// newNBD makes the NBD server, and tells how clients name its exports.
+func newNBD(o options, log *slog.Logger) (*nbd.Server, func(string) []string, error) {
+	cfg := nbd.Config{Log: log}
+	if o.tls() {
+		t, err := nbd.LoadTLS(o.tlsCert, o.tlsKey, o.tlsClientCA)
 		if err != nil {
-			return nil, nil, nil, errors.Join(fmt.Errorf("--nbd %s: %w", s, err), closeAll(listeners))
+			return nil, nil, err
+		}
+		cfg.TLS, cfg.RequireTLS = t, true
+	} else if o.tlsClientCA != "" {
+		return nil, nil, errors.New("--tls-client-ca needs --tls-cert and --tls-key")
+	}
+	server, err := nbd.NewServer(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	var addrs []nbd.Address
+	for _, s := range o.nbd {
+		a, err := nbd.ParseListen(s)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--nbd %s: %w", s, err)
 		}
 		addrs = append(addrs, a)
-		listeners = append(listeners, l)
 	}
 	uris := func(export string) []string {
 		var us []string
 		for _, a := range addrs {
-			us = append(us, nbd.URI(a, export, secure))
+			us = append(us, nbd.URI(a, export, o.tls()))
 		}
 		return us
 	}
-	return server, listeners, uris, nil
+	return server, uris, nil
 }
 
 func closeAll(ls []net.Listener) error {

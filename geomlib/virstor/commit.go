@@ -251,6 +251,9 @@ func (k *committer) run() {
 	k.acknowledge()
 	v.stats.commits.Add(1)
 	v.stats.committed.Add(uint64(len(b.chunks)))
+	if len(b.chunks) > 0 {
+		v.commitSizes.add(uint64(len(b.chunks)))
+	}
 	k.events()
 }
 

@@ -77,6 +77,8 @@ type Config struct {
 	// serial does one thing after the other, so that a test's log of what
 	// the disks were asked is the same each time.
 	serial bool
+	// uncounted keeps no OpStats, so that a benchmark tells what they cost.
+	uncounted bool
 }
 
 const defaultHeldLimit = 64 << 20

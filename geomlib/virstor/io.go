@@ -18,13 +18,14 @@ type reqState struct {
 	failed   error // first failure in that commit
 	failedAt bool
 	held     heldState
+	tally    tally
 }
 
 // Submit starts r. It completes on the caller's goroutine what needs no wait
 // (with MayBlock, nearly everything); the rest completes later.
 func (v *Volume) Submit(r *Request) {
 	r.Err = nil
-	r.req = reqState{v: v}
+	r.req = reqState{v: v, tally: v.tallyOf(r.Op)}
 	if !v.enter() {
 		r.Err = fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed)
 		r.Done.Complete(r)
@@ -363,6 +364,7 @@ func (v *Volume) finish(r *Request, err error) {
 	if err != nil {
 		v.stats.errors.Add(1)
 	}
+	v.account(r, err)
 	r.Done.Complete(r)
 	v.leave()
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -55,6 +56,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		ext:    a.ext,
 		zeros:  zeroBytes[:],
 		idle:   make(chan struct{}),
+		opened: time.Now(),
 	}
 	var comps []*component
 	for i, mem := range a.Members {

@@ -11,6 +11,7 @@ type Mapping struct {
 
 // Snapshot is the metadata and the allocation map of a volume at one moment.
 type Snapshot struct {
+	Names    []string          // of the providers, by index
 	Metadata []ondisk.Metadata // by index
 	Order    ondisk.Order
 	Mappings []Mapping // by virtual chunk
@@ -26,6 +27,7 @@ func (v *Volume) Snapshot() Snapshot {
 	defer v.committer.unpause()
 	s := Snapshot{Order: v.order}
 	for _, c := range v.components() {
+		s.Names = append(s.Names, c.name())
 		s.Metadata = append(s.Metadata, c.meta())
 	}
 	n := uint64(v.Size() / v.chunk)

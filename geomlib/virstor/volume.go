@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -63,7 +64,10 @@ type Volume struct {
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 
-	stats volumeStats
+	stats       volumeStats
+	opened      time.Time
+	ops         [OpWriteZeroes]opCounters // by Op less one
+	commitSizes histogram
 }
 
 type volumeStats struct {

@@ -271,29 +271,44 @@ func (k *Keeper) Release(id uint32, unit int, force bool) error {
 	return k.records.remove(id)
 }
 
-// Left are the units that are recorded and exist, by volume, with the providers
-// of those volumes. It does not wait for GEOM.
+// Left are the volumes whose units are recorded and exist, with their
+// providers. It does not wait for GEOM.
 func (k *Keeper) Left() (map[uint32][]string, error) {
+	left := make(map[uint32][]string)
+	err := k.each(func(id uint32, _ int, rec record) { left[id] = rec.Providers })
+	return left, err
+}
+
+// Units are the units that are recorded and exist, by volume. It does not wait
+// for GEOM.
+func (k *Keeper) Units() (map[uint32]Unit, error) {
+	us := make(map[uint32]Unit)
+	err := k.each(func(id uint32, unit int, rec record) { us[id] = Unit{Number: unit, Name: rec.Name, Taken: true} })
+	return us, err
+}
+
+func (k *Keeper) each(do func(id uint32, unit int, rec record)) error {
 	ids, err := k.records.ids()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	left := make(map[uint32][]string)
 	for _, id := range ids {
 		rec, ok, err := k.records.read(id)
 		if err != nil {
-			return nil, err
+			k.log.Error("a volume's unit is not known", "error", err) // Acquire refuses this one
 		}
 		if !ok {
 			continue
 		}
-		if _, there, err := k.exists(rec); err != nil {
-			return nil, err
-		} else if there {
-			left[id] = rec.Providers
+		unit, there, err := k.exists(rec)
+		if err != nil {
+			return err
+		}
+		if there {
+			do(id, unit, rec)
 		}
 	}
-	return left, nil
+	return nil
 }
 
 // Tree is the GEOM tree, or geomlib.ErrTreeBusy.

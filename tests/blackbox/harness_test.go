@@ -197,7 +197,7 @@ func (s *site) until(what string, ok func() bool) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%s: not in 30 s", what)
+			s.t.Fatalf("%s: not in 30 s\n%s", what, s.log)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
+)
+
+// supervise keeps a worker alive until ctx ends. SIGUSR2 replaces the worker and
+// this program by what is on disk; SIGHUP has the worker read the
+// configuration again; SIGUSR1 is for the system's shutdown: it
+// unmounts what is on the devices and ends.
+func supervise(ctx context.Context, o options, log *slog.Logger) error {
+	signal.Ignore(syscall.SIGHUP)
+	requests := make(chan supervisor.Request, 1)
+	stop := relay(requests)
+	defer stop()
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	res, held, err := supervisor.Inherit(o.runDir)
+	if err != nil {
+		return err
+	}
+	if res == nil {
+		if res, err = openResources(ctx, o); err != nil {
+			return err
+		}
+	} else {
+		log.Info("upgraded", "version", version)
+	}
+	opt := supervisor.Options{Providers: o.providers, RunDir: o.runDir, Program: program, Args: os.Args[1:],
+		Protect: func(int) error { return nil }, Log: log}
+	if res.Gate != nil {
+		// The descriptor is passed on as well, so the Gate gets one of its own.
+		fd, err := unix.FcntlInt(res.Gate.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("duplicate the control device of geom_gate: %w", err)
+		}
+		g, err := gate.FromFile(os.NewFile(uintptr(fd), res.Gate.Name()))
+		if err != nil {
+			return err
+		}
+		defer g.Close()
+		opt.Units = gateunit.New(g, geomlib.NewTreeReader(nil), o.runDir, gateunit.DefaultWaits(), log)
+		opt.Protect = protect.OS().FromKill
+		if err := errors.Join(protect.OS().Memory(), protect.OS().FromKill(os.Getpid())); err != nil {
+			log.Warn("the supervisor is not protected", "error", err)
+		}
+	}
+	s, err := supervisor.New(opt, *res, held)
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx, requests)
+}
+
+// relay turns signals into requests, until the returned function is called.
+func relay(requests chan<- supervisor.Request) func() {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				r := supervisor.Upgrade
+				switch s {
+				case syscall.SIGUSR1:
+					r = supervisor.Shutdown
+				case syscall.SIGHUP:
+					r = supervisor.Reload
+				}
+				select {
+				case requests <- r:
+				case <-done:
+					return
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(done)
+	}
+}
+
+// openResources opens what the supervisor passes on, in the order in which it
+// can fail without having disturbed anybody.
+func openResources(ctx context.Context, o options) (*supervisor.Resources, error) {
+	guard, err := supervisor.LockGuard(o.control+".supervisor", 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", control.ErrRunning, err)
+	}
+	// The worker of a supervisor that was killed may still be about to leave.
+	workerGuard, err := supervisor.LockGuard(o.control+".worker", leaveTime)
+	if err != nil {
+		return nil, errors.Join(err, guard.Close())
+	}
+	res := &supervisor.Resources{Guard: guard, WorkerGuard: workerGuard}
+	fail := func(err error) (*supervisor.Resources, error) {
+		return nil, errors.Join(err, workerGuard.Close(), guard.Close())
+	}
+	if o.gate {
+		g, err := gate.Open()
+		if err != nil {
+			return fail(fmt.Errorf("--gate: %w", err))
+		}
+		if res.Gate, err = g.File(); err != nil {
+			return fail(err)
+		}
+	}
+	res.Control, err = control.Listen(o.control)
+	if err != nil {
+		return fail(err)
+	}
+	if res.NBD, err = listenNBD(ctx, o); err != nil {
+		return fail(errors.Join(err, res.Control.Close()))
+	}
+	return res, nil
+}
+
+// leaveTime covers the time in which a worker ends whose supervisor died.
+const leaveTime = 20 * time.Second

@@ -1,0 +1,249 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+)
+
+// Client is the supervisor as its worker sees it. It is a daemon.Opener and
+// daemon.Units.
+type Client struct {
+	peer *peer
+	done chan struct{}
+	// guard is held until the process ends.
+	guard *Guard
+
+	stopOnce sync.Once
+	stop     chan Ending // capacity 1
+}
+
+const (
+	workerEnv = "GGATED_VIRSTOR_WORKER"
+	workerFD  = 3
+)
+
+// IsWorker reports whether this process was started by a supervisor.
+func IsWorker() bool { return os.Getenv(workerEnv) == "1" }
+
+// Connect reaches the supervisor that started this process.
+func Connect() (*Client, error) {
+	c, err := connOf(os.NewFile(workerFD, "supervisor"))
+	if err != nil {
+		return nil, err
+	}
+	return newClient(c), nil
+}
+
+func newClient(conn *net.UnixConn) *Client {
+	c := &Client{done: make(chan struct{}), stop: make(chan Ending, 1)}
+	c.peer = newPeer(conn, c.answer)
+	go func() {
+		defer close(c.done)
+		_ = c.peer.run() // whatever ended it, the supervisor is gone
+		c.end(Leave)
+	}()
+	return c
+}
+
+// Close ends the connection.
+func (c *Client) Close() {
+	c.peer.close()
+	<-c.done
+}
+
+// Stop receives once how the worker is to end. When the supervisor dies it is
+// Leave.
+func (c *Client) Stop() <-chan Ending { return c.stop }
+
+func (c *Client) end(e Ending) { c.stopOnce.Do(func() { c.stop <- e }) }
+
+func (c *Client) answer(_ context.Context, method string, body json.RawMessage) (reply, error) {
+	if method != methodStop {
+		return reply{}, fmt.Errorf("the worker does not know %q: supervisor and worker must be of one version", method)
+	}
+	var a stopArgs
+	if err := json.Unmarshal(body, &a); err != nil {
+		return reply{}, err
+	}
+	c.end(a.Ending)
+	return reply{}, nil
+}
+
+// Listeners are what the supervisor listens on for the worker.
+type Listeners struct {
+	Control net.Listener
+	NBD     []net.Listener
+	Gate    *os.File // /dev/ggctl, or nil
+}
+
+// Hello asks for the beginning.
+func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
+	var s Start
+	var ls Listeners
+	files, err := c.peer.call(ctx, methodHello, struct{}{}, &s)
+	if err != nil {
+		return s, ls, err
+	}
+	want := s.Control + s.NBD + 1
+	if s.Gate {
+		want++
+	}
+	if len(files) != want {
+		closeFiles(files)
+		return s, ls, fmt.Errorf("%d descriptors for %+v", len(files), s)
+	}
+	for i, f := range files[:s.Control+s.NBD] {
+		l, err := net.FileListener(f)
+		f.Close()
+		if err != nil {
+			closeFiles(files[i+1:])
+			return s, ls, fmt.Errorf("take over a listener: %w", err)
+		}
+		if i < s.Control {
+			ls.Control = l
+		} else {
+			ls.NBD = append(ls.NBD, l)
+		}
+	}
+	files = files[s.Control+s.NBD:]
+	c.guard = &Guard{files[0]}
+	if s.Gate {
+		ls.Gate = files[1]
+	}
+	return s, ls, c.guard.Own()
+}
+
+// Ready tells that volumes are served.
+func (c *Client) Ready(ctx context.Context) error {
+	_, err := c.peer.call(ctx, methodReady, struct{}{}, nil)
+	return err
+}
+
+// one is call for an answer with one descriptor.
+func (c *Client) one(method string, args, answer any) (*os.File, error) {
+	files, err := c.peer.call(c.peer.ctx, method, args, answer)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) != 1 {
+		closeFiles(files)
+		return nil, fmt.Errorf("%s: %d descriptors", method, len(files))
+	}
+	return files[0], nil
+}
+
+// Open implements daemon.Opener.
+func (c *Client) Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error) {
+	return c.open(methodOpen, name, geomlib.OpenOptions{ReadOnly: readOnly, SectorSize: sectorSize, Closed: func(name string) error {
+		_, err := c.peer.call(c.peer.ctx, methodClose, openAnswer{Name: name}, nil)
+		return ignoreGone(err)
+	}})
+}
+
+// Peek implements daemon.Opener.
+func (c *Client) Peek(name string, sectorSize int) (geomlib.Provider, error) {
+	return c.open(methodPeek, name, geomlib.OpenOptions{ReadOnly: true, NoLock: true, SectorSize: sectorSize})
+}
+
+func (c *Client) open(method, name string, o geomlib.OpenOptions) (geomlib.Provider, error) {
+	var a openAnswer
+	f, err := c.one(method, openArgs{Name: name, ReadOnly: o.ReadOnly, SectorSize: o.SectorSize}, &a)
+	if err != nil {
+		return nil, err
+	}
+	p, err := geomlib.FromFile(f, a.Name, o)
+	if err != nil {
+		f.Close()
+		if o.Closed != nil {
+			err = errors.Join(err, o.Closed(a.Name))
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+// ignoreGone: what a dead supervisor held is closed.
+func ignoreGone(err error) error {
+	if errors.Is(err, ErrPeerGone) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// LockVolume implements daemon.Opener.
+func (c *Client) LockVolume(id uint32) (io.Closer, error) {
+	f, err := c.one(methodLock, lockArgs{id}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &lock{c: c, f: f, id: id}, nil
+}
+
+// lock is the worker's share of a volume's lock.
+type lock struct {
+	c  *Client
+	f  *os.File
+	id uint32
+}
+
+func (l *lock) Close() error {
+	_, err := l.c.peer.call(l.c.peer.ctx, methodUnlock, lockArgs{l.id}, nil)
+	return errors.Join(l.f.Close(), ignoreGone(err))
+}
+
+// Acquire implements daemon.Units.
+func (c *Client) Acquire(ctx context.Context, s gateunit.Spec) (u gateunit.Unit, err error) {
+	_, err = c.peer.call(ctx, methodAcquire, s, &u)
+	return u, err
+}
+
+// Confirm implements daemon.Units.
+func (c *Client) Confirm(ctx context.Context, id uint32, u gateunit.Unit) error {
+	_, err := c.peer.call(ctx, methodConfirm, unitArgs{ID: id, Unit: u}, nil)
+	return err
+}
+
+// Mode implements daemon.Units.
+func (c *Client) Mode(ctx context.Context, unit int) (m geomlib.Mode, err error) {
+	_, err = c.peer.call(ctx, methodMode, unitArgs{Unit: gateunit.Unit{Number: unit}}, &m)
+	return m, err
+}
+
+// Resize implements daemon.Units.
+func (c *Client) Resize(unit int, size int64) error {
+	_, err := c.peer.call(c.peer.ctx, methodResize, unitArgs{Unit: gateunit.Unit{Number: unit}, Size: size}, nil)
+	return err
+}
+
+// Note implements daemon.Units.
+func (c *Client) Note(id uint32, providers []string) error {
+	_, err := c.peer.call(c.peer.ctx, methodNote, unitArgs{ID: id, Providers: providers}, nil)
+	return err
+}
+
+// Release implements daemon.Units.
+func (c *Client) Release(id uint32, unit int, force bool) error {
+	_, err := c.peer.call(c.peer.ctx, methodRelease, unitArgs{ID: id, Unit: gateunit.Unit{Number: unit}, Force: force}, nil)
+	return err
+}
+
+// Left implements daemon.Units.
+func (c *Client) Left() (left map[uint32][]string, err error) {
+	_, err = c.peer.call(c.peer.ctx, methodLeft, struct{}{}, &left)
+	return left, err
+}
+
+// CheckComponents implements daemon.Units.
+func (c *Client) CheckComponents(ctx context.Context, providers []string) error {
+	_, err := c.peer.call(ctx, methodCheck, unitArgs{Providers: providers}, nil)
+	return err
+}

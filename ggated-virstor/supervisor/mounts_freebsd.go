@@ -1,0 +1,47 @@
+package supervisor
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// systemMounts asks the kernel, without asking the file systems themselves.
+type systemMounts struct{}
+
+func (systemMounts) on(devices []string) ([]string, error) {
+	n, err := unix.Getfsstat(nil, unix.MNT_NOWAIT)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]unix.Statfs_t, n+16)
+	if n, err = unix.Getfsstat(buf, unix.MNT_NOWAIT); err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, st := range buf[:n] {
+		from := strings.TrimPrefix(cString(st.Mntfromname[:]), "/dev/")
+		if slices.Contains(devices, from) {
+			paths = append(paths, cString(st.Mntonname[:]))
+		}
+	}
+	slices.Reverse(paths)
+	return paths, nil
+}
+
+func (systemMounts) unmount(path string, force bool) error {
+	flags := 0
+	if force {
+		flags = unix.MNT_FORCE
+	}
+	return unix.Unmount(path, flags)
+}
+
+func cString(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}

@@ -1,0 +1,406 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+)
+
+// Options of a Supervisor.
+type Options struct {
+	Providers []string // to serve first
+	RunDir    string   // of locks and records
+	// Units is nil when there is no geom_gate.
+	Units *gateunit.Keeper
+	// Program is the path of the program that is the worker, and that an
+	// upgrade executes.
+	Program string
+	// Args are the worker's.
+	Args []string
+	// Protect protects a process from the kernel's memory shortage.
+	Protect func(pid int) error
+	Log     *slog.Logger
+}
+
+// Supervisor keeps one worker alive.
+type Supervisor struct {
+	opt   Options
+	res   Resources
+	files []*os.File // of the listeners, the control's first
+	store *store
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	served bool // a worker was ready once
+}
+
+// worker is one process.
+type worker struct {
+	cmd   *exec.Cmd
+	peer  *peer
+	begun time.Time
+	// keep: what the worker gives back is kept for the next one.
+	keep atomic.Bool
+	gone chan struct{} // closed when it is dead; then err is set
+	err  error
+}
+
+const (
+	// lockPatience covers the time in which a worker ends whose supervisor
+	// died.
+	lockPatience = 15 * time.Second
+	// stopPatience is how long a worker may take to end before it is killed:
+	// it answers what it has, and flushes.
+	stopPatience = 60 * time.Second
+
+	firstPause = 100 * time.Millisecond
+	lastPause  = 10 * time.Second
+	// steady is how long a worker must have lived for its death not to count
+	// as one of a series.
+	steady = 30 * time.Second
+)
+
+// New makes a supervisor of what is open. held is what Inherit returned, or nil.
+func New(opt Options, res Resources, held *Held) (*Supervisor, error) {
+	s := &Supervisor{opt: opt, res: res, log: opt.Log}
+	if held != nil {
+		s.store, s.served = held.store, true
+	} else {
+		s.store = newStore(opt.RunDir, lockPatience)
+	}
+	if opt.Units != nil {
+		s.store.explain = s.holder
+	}
+	for _, l := range append([]net.Listener{res.Control}, res.NBD...) {
+		f, ok := l.(interface{ File() (*os.File, error) })
+		if !ok {
+			return nil, fmt.Errorf("%s: no descriptor to pass on", l.Addr())
+		}
+		file, err := f.File()
+		if err != nil {
+			closeFiles(s.files)
+			return nil, fmt.Errorf("%s: %w", l.Addr(), err)
+		}
+		s.files = append(s.files, file)
+	}
+	return s, nil
+}
+
+// holder says what in the kernel holds a provider.
+func (s *Supervisor) holder(name string) string {
+	tree, err := s.opt.Units.Tree(context.Background())
+	if err != nil {
+		return ""
+	}
+	return gateunit.Holder(tree, name)
+}
+
+// Request is what an administrator asks of the supervisor.
+type Request int
+
+// The requests.
+const (
+	// Upgrade replaces worker and supervisor by the program as it is on disk now.
+	Upgrade Request = iota + 1
+	// Shutdown unmounts what is mounted from our devices, first kindly, then by
+	// force, and in the end destroys the devices by force. Run then returns.
+	Shutdown
+	// Reload sends the worker SIGHUP.
+	Reload
+)
+
+// Run keeps a worker alive until ctx ends or a Shutdown is done, or the first
+// worker never gets ready. It closes the resources.
+func (s *Supervisor) Run(ctx context.Context, requests <-chan Request) error {
+	err := s.run(ctx, requests)
+	closeFiles(s.files)
+	err = errors.Join(err, s.store.closeAll(), s.res.Control.Close())
+	for _, l := range s.res.NBD {
+		err = errors.Join(err, l.Close())
+	}
+	return errors.Join(err, s.res.WorkerGuard.Close(), s.res.Guard.Close())
+}
+
+func (s *Supervisor) run(ctx context.Context, requests <-chan Request) error {
+	pause := firstPause
+	for {
+		w, err := s.start()
+		if err != nil {
+			return err
+		}
+		next, err := s.attend(ctx, w, requests)
+		if next == end {
+			return err
+		}
+		if next == again {
+			continue
+		}
+		s.mu.Lock()
+		served := s.served
+		s.mu.Unlock()
+		if !served {
+			return fmt.Errorf("the worker ended: %w", w.err)
+		}
+		if time.Since(w.begun) > steady {
+			pause = firstPause
+		}
+		s.log.Error("the worker died and is started again", "error", w.err, "after", time.Since(w.begun).Round(time.Millisecond), "pause", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// step is what follows a worker's end.
+type step int
+
+const (
+	died  step = iota // start another, after a pause
+	again             // start another at once
+	end
+)
+
+// attend waits until the worker ends, or ends it.
+func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Request) (step, error) {
+	for {
+		select {
+		case <-w.gone:
+			return died, nil
+		case <-ctx.Done():
+			s.log.Info("stopping")
+			return end, s.end(w, Finish)
+		case r := <-requests:
+			switch r {
+			case Shutdown:
+				return end, s.shutdown(w)
+			case Reload:
+				if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+					s.log.Error("the worker cannot be told to reload", "error", err)
+				}
+			case Upgrade:
+				if err := s.upgradable(); err != nil {
+					s.log.Error("no upgrade", "error", err)
+					continue
+				}
+				s.log.Info("upgrading", "program", s.opt.Program)
+				if err := s.end(w, Leave); err != nil {
+					s.log.Error("the worker did not end in order; what it had is taken over", "error", err)
+				}
+				s.log.Error("no upgrade of the supervisor; a new worker is started", "error", s.replace(s.opt.Program))
+				return again, nil
+			}
+		}
+	}
+}
+
+// upgradable tries the program that is to replace this one.
+func (s *Supervisor) upgradable() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, s.opt.Program, "--version").CombinedOutput(); err != nil {
+		return fmt.Errorf("%s --version: %w: %s", s.opt.Program, err, out)
+	}
+	return nil
+}
+
+// start starts a worker.
+func (s *Supervisor) start() (*worker, error) {
+	conn, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	s.store.newWorker()
+	w := &worker{begun: time.Now(), gone: make(chan struct{})}
+	w.cmd = exec.Command(s.opt.Program, s.opt.Args...)
+	w.cmd.Stdin, w.cmd.Stdout, w.cmd.Stderr = nil, os.Stdout, os.Stderr
+	w.cmd.ExtraFiles = []*os.File{theirs} // becomes workerFD
+	w.cmd.Env = append(os.Environ(), workerEnv+"=1")
+	w.peer = newPeer(conn, func(ctx context.Context, method string, body json.RawMessage) (reply, error) {
+		return s.answer(ctx, w, method, body)
+	})
+	if err := w.cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start the worker: %w", err)
+	}
+	if err := s.opt.Protect(w.cmd.Process.Pid); err != nil {
+		s.log.Warn("the worker is not protected", "error", err)
+	}
+	received := make(chan error, 1)
+	go func() { received <- w.peer.run() }()
+	go func() {
+		defer close(w.gone)
+		w.err = w.cmd.Wait() // its raw I/O has ended, too
+		w.peer.close()
+		if err := <-received; err != nil {
+			w.err = errors.Join(w.err, err)
+		}
+		if w.err == nil {
+			w.err = errors.New("it ended by itself")
+		}
+	}()
+	return w, nil
+}
+
+// end has the worker end, and kills it if it does not.
+func (s *Supervisor) end(w *worker, how Ending) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+	defer cancel()
+	w.keep.Store(how == Leave)
+	_, err := w.peer.call(ctx, methodStop, stopArgs{how}, nil)
+	if err == nil {
+		select {
+		case <-w.gone:
+			if code := w.cmd.ProcessState.ExitCode(); code != 0 {
+				return fmt.Errorf("the worker ended with %w", w.err)
+			}
+			return nil
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	err = fmt.Errorf("end the worker: %w", err)
+	if e := w.cmd.Process.Kill(); e != nil && !errors.Is(e, os.ErrProcessDone) {
+		err = errors.Join(err, e)
+	}
+	<-w.gone
+	return err
+}
+
+// answer answers a worker's question.
+func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body json.RawMessage) (reply, error) {
+	switch method {
+	case methodHello:
+		return s.hello()
+	case methodReady:
+		s.mu.Lock()
+		s.served = true
+		s.mu.Unlock()
+		return reply{}, s.store.tidy()
+	case methodOpen:
+		a, err := decode[openArgs](body)
+		if err != nil {
+			return reply{}, err
+		}
+		o, f, err := s.store.open(a)
+		return oneFile(o, f, err)
+	case methodPeek:
+		a, err := decode[openArgs](body)
+		if err != nil {
+			return reply{}, err
+		}
+		o, f, held, err := s.store.peek(a)
+		r, err := oneFile(o, f, err)
+		if err == nil && !held {
+			r.files, r.once = nil, r.files
+		}
+		return r, err
+	case methodClose:
+		a, err := decode[openAnswer](body)
+		if err != nil {
+			return reply{}, err
+		}
+		if w.keep.Load() {
+			return reply{}, nil
+		}
+		return reply{}, s.store.close(a.Name)
+	case methodLock, methodUnlock:
+		a, err := decode[lockArgs](body)
+		if err != nil {
+			return reply{}, err
+		}
+		if method == methodUnlock && w.keep.Load() {
+			return reply{}, nil
+		}
+		if method == methodUnlock {
+			return reply{}, s.store.unlock(a.ID)
+		}
+		f, err := s.store.lock(ctx, a.ID)
+		return oneFile(nil, f, err)
+	}
+	if s.opt.Units == nil {
+		return reply{}, fmt.Errorf("%s: there is no geom_gate here", method)
+	}
+	return s.answerUnits(ctx, method, body)
+}
+
+func oneFile(body any, f *os.File, err error) (reply, error) {
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{body: body, files: []*os.File{f}}, nil
+}
+
+func decode[T any](body json.RawMessage) (T, error) {
+	var a T
+	err := json.Unmarshal(body, &a)
+	return a, err
+}
+
+func (s *Supervisor) hello() (reply, error) {
+	s.mu.Lock()
+	again := s.served
+	s.mu.Unlock()
+	st := Start{Providers: s.opt.Providers, Again: again, Control: 1, NBD: len(s.files) - 1, Gate: s.res.Gate != nil}
+	if again {
+		st.Providers = s.store.names()
+	}
+	files := append(s.files[:len(s.files):len(s.files)], s.res.WorkerGuard.f)
+	if st.Gate {
+		files = append(files, s.res.Gate)
+	}
+	return reply{body: st, files: files}, nil
+}
+
+// answerUnits answers what concerns units.
+func (s *Supervisor) answerUnits(ctx context.Context, method string, body json.RawMessage) (reply, error) {
+	k := s.opt.Units
+	if method == methodAcquire {
+		spec, err := decode[gateunit.Spec](body)
+		if err != nil {
+			return reply{}, err
+		}
+		u, err := k.Acquire(ctx, spec)
+		return reply{body: u}, err
+	}
+	a, err := decode[unitArgs](body)
+	if err != nil {
+		return reply{}, err
+	}
+	switch method {
+	case methodConfirm:
+		return reply{}, k.Confirm(ctx, a.ID, a.Unit)
+	case methodMode:
+		var m geomlib.Mode
+		m, err = k.Mode(ctx, a.Unit.Number)
+		return reply{body: m}, err
+	case methodResize:
+		return reply{}, k.Resize(a.Unit.Number, a.Size)
+	case methodNote:
+		return reply{}, k.Note(a.ID, a.Providers)
+	case methodRelease:
+		return reply{}, k.Release(a.ID, a.Unit.Number, a.Force)
+	case methodLeft:
+		var left map[uint32][]string
+		left, err = k.Left()
+		return reply{body: left}, err
+	case methodCheck:
+		return reply{}, k.CheckComponents(ctx, a.Providers)
+	}
+	return reply{}, fmt.Errorf("the supervisor does not know %q: supervisor and worker must be of one version", method)
+}

@@ -1,0 +1,402 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/gate/gatetest"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pair is a supervisor without a process, and its worker's end.
+type pair struct {
+	s *Supervisor
+	w *worker
+	c *Client
+	k *gatetest.Kernel
+	g *gate.Gate
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{k: gatetest.New(gatetest.Options{})}
+	t.Cleanup(p.k.Close)
+	p.g = p.k.Open()
+	log := slog.New(slog.DiscardHandler)
+	dir := t.TempDir()
+	waits := gateunit.Waits{Trust: time.Second, Guess: time.Second, Confirm: time.Second}
+	p.s = &Supervisor{log: log, store: newStore(dir, 0),
+		opt: Options{RunDir: dir, Log: log, Units: gateunit.New(p.g, geomlib.NewTreeReader(p.k.Confxml), dir, waits, log)}}
+	p.s.store.explain = p.s.holder
+	p.connect(t)
+	return p
+}
+
+// connect begins a worker.
+func (p *pair) connect(t *testing.T) {
+	t.Helper()
+	ours, theirs, err := socketPair()
+	must(t, err)
+	conn, err := connOf(theirs)
+	must(t, err)
+	w := &worker{}
+	p.s.store.newWorker()
+	w.peer = newPeer(ours, func(ctx context.Context, method string, body json.RawMessage) (reply, error) {
+		return p.s.answer(ctx, w, method, body)
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.peer.run() // ends when the test closes it
+	}()
+	p.w, p.c = w, newClient(conn)
+	c := p.c
+	t.Cleanup(func() {
+		c.Close()
+		<-done
+	})
+}
+
+func file(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Truncate(path, 1<<20))
+	return path
+}
+
+func TestAProviderPassedOnIsTheSameOpenFile(t *testing.T) {
+	p := newPair(t)
+	path := file(t, "a")
+	prov, err := p.c.Open(path, false, 0)
+	must(t, err)
+	_, err = prov.WriteAt(make([]byte, 512), 512)
+	must(t, err)
+	if _, err := geomlib.Open(path, geomlib.OpenOptions{}); !errors.Is(err, geomlib.ErrLocked) {
+		t.Fatalf("not locked: %v", err)
+	}
+	// The worker dies without a word; the next is given the same.
+	p.c.Close()
+	p.connect(t)
+	if got := p.s.store.names(); !slices.Equal(got, []string{path}) {
+		t.Fatalf("held: %v", got)
+	}
+	again, err := p.c.Open(path, false, 0)
+	must(t, err)
+	must(t, p.s.store.tidy())
+	if _, err := geomlib.Open(path, geomlib.OpenOptions{}); !errors.Is(err, geomlib.ErrLocked) {
+		t.Fatalf("the lock was lost: %v", err)
+	}
+	must(t, again.Close())
+	other, err := geomlib.Open(path, geomlib.OpenOptions{})
+	if err == nil {
+		t.Fatal("the dead worker's own descriptor should have the lock still")
+	}
+	must(t, prov.(io.Closer).Close()) // as its exit would
+	other, err = geomlib.Open(path, geomlib.OpenOptions{})
+	must(t, err)
+	must(t, other.Close())
+}
+
+func TestWhatTheNextWorkerDoesNotOpenIsClosed(t *testing.T) {
+	p := newPair(t)
+	a, b := file(t, "a"), file(t, "b")
+	for _, path := range []string{a, b} {
+		_, err := p.c.Open(path, false, 0)
+		must(t, err)
+	}
+	_, err := p.c.LockVolume(7)
+	must(t, err)
+	p.connect(t)
+	_, err = p.c.Open(b, false, 0)
+	must(t, err)
+	must(t, p.c.Ready(context.Background()))
+	if got := p.s.store.names(); !slices.Equal(got, []string{b}) {
+		t.Fatalf("held: %v", got)
+	}
+	if len(p.s.store.locks) != 0 {
+		t.Fatal("the lock is held for nobody")
+	}
+}
+
+func TestPeekingTakesNoLock(t *testing.T) {
+	p := newPair(t)
+	path := file(t, "a")
+	peeked, err := p.c.Peek(path, 0)
+	must(t, err)
+	other, err := geomlib.Open(path, geomlib.OpenOptions{})
+	must(t, err)
+	must(t, other.Close())
+	if _, err := peeked.WriteAt(make([]byte, 512), 0); err == nil {
+		t.Fatal("wrote")
+	}
+	must(t, peeked.Close())
+	if len(p.s.store.names()) != 0 {
+		t.Fatal("the supervisor holds what was only peeked at")
+	}
+}
+
+func TestErrorsKeepTheirMeaning(t *testing.T) {
+	p := newPair(t)
+	path := file(t, "a")
+	held, err := geomlib.Open(path, geomlib.OpenOptions{})
+	must(t, err)
+	defer held.Close()
+	if _, err := p.c.Open(path, false, 0); !errors.Is(err, geomlib.ErrLocked) || !strings.Contains(err.Error(), path) {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	u, err := p.c.Acquire(ctx, gateunit.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+	must(t, err)
+	must(t, p.c.Confirm(ctx, 1, u))
+	if err := p.c.Confirm(ctx, 2, u); !errors.Is(err, gateunit.ErrNotOurs) {
+		t.Fatal(err)
+	}
+	dev, err := p.k.OpenDev(u.Name, gatetest.Reader|gatetest.Writer)
+	must(t, err)
+	if m, err := p.c.Mode(ctx, u.Number); err != nil || m.Write != 1 {
+		t.Fatal(m, err)
+	}
+	if err := p.c.Release(1, u.Number, false); !errors.Is(err, gate.ErrBusy) {
+		t.Fatal(err)
+	}
+	must(t, p.c.Resize(u.Number, 2<<20))
+	must(t, p.c.Note(1, []string{"x", "y"}))
+	left, err := p.c.Left()
+	must(t, err)
+	if !slices.Equal(left[1], []string{"x", "y"}) {
+		t.Fatal(left)
+	}
+	must(t, dev.Close())
+	must(t, p.c.Release(1, u.Number, false))
+	if _, err := p.c.Mode(ctx, u.Number); !errors.Is(err, gate.ErrGone) {
+		t.Fatal(err)
+	}
+}
+
+func TestAQuestionEndsWhenTheOtherSideDies(t *testing.T) {
+	ours, theirs, err := socketPair()
+	must(t, err)
+	conn, err := connOf(theirs)
+	must(t, err)
+	asked := make(chan struct{})
+	s := newPeer(ours, func(ctx context.Context, _ string, _ json.RawMessage) (reply, error) {
+		close(asked)
+		<-ctx.Done()
+		return reply{}, ctx.Err()
+	})
+	done := make(chan error, 1)
+	go func() { done <- s.run() }()
+	c := newClient(conn)
+	result := make(chan error, 1)
+	go func() { result <- c.Ready(context.Background()) }()
+	<-asked
+	s.close()
+	must(t, <-done)
+	if err := <-result; !errors.Is(err, ErrPeerGone) {
+		t.Fatal(err)
+	}
+	if e := <-c.Stop(); e != Leave {
+		t.Fatalf("the worker would %s when its supervisor is dead", e)
+	}
+	if err := c.Ready(context.Background()); !errors.Is(err, ErrPeerGone) {
+		t.Fatal(err)
+	}
+}
+
+func TestManyQuestionsAtOnceGetTheirOwnAnswers(t *testing.T) {
+	ours, theirs, err := socketPair()
+	must(t, err)
+	conn, err := connOf(theirs)
+	must(t, err)
+	dir := t.TempDir()
+	s := newPeer(ours, func(_ context.Context, method string, _ json.RawMessage) (reply, error) {
+		f, err := os.Create(filepath.Join(dir, method))
+		if err != nil {
+			return reply{}, err
+		}
+		_, err = f.WriteString(method)
+		return reply{body: method, once: []*os.File{f}}, err
+	})
+	done := make(chan error, 1)
+	go func() { done <- s.run() }()
+	c := newPeer(conn, nil)
+	other := make(chan error, 1)
+	go func() { other <- c.run() }()
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			method := fmt.Sprint("m", i)
+			var got string
+			fs, err := c.call(context.Background(), method, strings.Repeat("x", i*1000), &got)
+			if err != nil || got != method || len(fs) != 1 {
+				t.Errorf("%s: %q, %d files, %v", method, got, len(fs), err)
+				return
+			}
+			defer fs[0].Close()
+			b := make([]byte, len(method))
+			if _, err := fs[0].ReadAt(b, 0); err != nil || string(b) != method {
+				t.Errorf("%s: the file says %q, %v", method, b, err)
+			}
+		})
+	}
+	wg.Wait()
+	c.close()
+	must(t, <-other)
+	must(t, <-done)
+}
+
+func FuzzReceive(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x08{\"id\":1}"))
+	f.Add([]byte("\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		ours, theirs, err := socketPair()
+		must(t, err)
+		conn, err := connOf(theirs)
+		must(t, err)
+		go func() {
+			_, _ = conn.Write(in)
+			conn.Close()
+		}()
+		p := newPeer(ours, func(context.Context, string, json.RawMessage) (reply, error) { return reply{}, nil })
+		_ = p.run() // must end, whatever came
+	})
+}
+
+func TestAGuardIsTakenFromAnOwnerThatWillNotRunAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "guard")
+	first, err := LockGuard(path, 0)
+	must(t, err)
+	if _, err := LockGuard(path, 0); !errors.Is(err, geomlib.ErrLocked) {
+		t.Fatal(err)
+	}
+	second, err := lockGuard(path, 0, func(pid int) bool { return pid == os.Getpid() })
+	must(t, err)
+	if _, err := LockGuard(path, 0); !errors.Is(err, geomlib.ErrLocked) {
+		t.Fatal("the lock that was taken protects nothing")
+	}
+	must(t, first.Close())
+	must(t, second.Close())
+	third, err := LockGuard(path, 0)
+	must(t, err)
+	must(t, third.Close())
+}
+
+func TestAVolumesLockIsTakenFromAnOwnerThatWillNotRunAgain(t *testing.T) {
+	dir := t.TempDir()
+	old, err := geomlib.LockVolume(dir, 7)
+	must(t, err)
+	defer old.Close()
+	s := newStore(dir, 0)
+	if _, err := s.tryLock(7); !errors.Is(err, geomlib.ErrLocked) {
+		t.Fatal(err)
+	}
+	s.ending = func(pid int) bool { return pid == os.Getpid() }
+	_, err = s.tryLock(7)
+	must(t, err)
+	must(t, s.closeAll())
+}
+
+// fakeMounts are file systems, of which some are busy.
+type fakeMounts struct {
+	k    *gatetest.Kernel
+	devs map[string]*gatetest.Dev // by path; the device is named as the path is
+	busy map[string]bool          // cannot be unmounted but by force
+	dead map[string]bool          // nor by force
+}
+
+func (m *fakeMounts) on(devices []string) (paths []string, _ error) {
+	for p := range m.devs {
+		if slices.Contains(devices, p) {
+			paths = append(paths, p)
+		}
+	}
+	return paths, nil
+}
+
+func (m *fakeMounts) unmount(path string, force bool) error {
+	if m.dead[path] || m.busy[path] && !force {
+		return gate.EBUSY
+	}
+	d := m.devs[path]
+	delete(m.devs, path)
+	return d.Close()
+}
+
+func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
+	p := newPair(t)
+	m := &fakeMounts{k: p.k, devs: make(map[string]*gatetest.Dev),
+		busy: map[string]bool{"ggate1": true}, dead: map[string]bool{"ggate2": true}}
+	for id := range uint32(4) {
+		u, err := p.c.Acquire(context.Background(), gateunit.Spec{ID: id + 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+		must(t, err)
+		if id < 3 {
+			m.devs[u.Name], err = p.k.OpenDev(u.Name, gatetest.Reader|gatetest.Writer)
+			must(t, err)
+		}
+	}
+	err := p.s.clear(m, 20*time.Millisecond, 100*time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "unmount ggate2") {
+		t.Fatal(err)
+	}
+	if left, err := p.c.Left(); err != nil || len(left) != 0 {
+		t.Fatalf("%v left, %v", left, err)
+	}
+	if len(m.devs) != 1 {
+		t.Fatalf("still mounted: %v", m.devs)
+	}
+}
+
+func TestAReplacementThatFailsLosesNothing(t *testing.T) {
+
+	dir := t.TempDir()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	must(t, err)
+	guards := make([]*Guard, 2)
+	for i := range guards {
+		guards[i], err = LockGuard(filepath.Join(dir, fmt.Sprint("guard", i)), 0)
+		must(t, err)
+	}
+	s, err := New(Options{RunDir: dir, Log: slog.New(slog.DiscardHandler)},
+		Resources{Control: l, Guard: guards[0], WorkerGuard: guards[1]}, nil)
+	must(t, err)
+	path := file(t, "a")
+	_, _, err = s.store.open(openArgs{Name: path})
+	must(t, err)
+	_, err = s.store.tryLock(7)
+	must(t, err)
+	if err := s.replace(filepath.Join(dir, "no such program")); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	// It goes on with what it had.
+	if got := s.store.names(); !slices.Equal(got, []string{path}) {
+		t.Fatal(got)
+	}
+	must(t, s.store.closeAll())
+	other, err := geomlib.Open(path, geomlib.OpenOptions{})
+	must(t, err)
+	must(t, other.Close())
+	closeFiles(s.files)
+	must(t, l.Close())
+}

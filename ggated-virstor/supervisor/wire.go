@@ -1,0 +1,122 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+)
+
+// wireError is an error that crossed the connection: its text, and which of the
+// sentinels it wraps.
+type wireError struct {
+	Text  string   `json:"text"`
+	Kinds []string `json:"kinds,omitempty"`
+}
+
+var sentinels = map[string]error{
+	"locked":    geomlib.ErrLocked,
+	"tree-busy": geomlib.ErrTreeBusy,
+	"no-geom":   geomlib.ErrNotSupported,
+	"busy":      gate.ErrBusy,
+	"exists":    gate.ErrExists,
+	"gone":      gate.ErrGone,
+	"not-ours":  gateunit.ErrNotOurs,
+	"canceled":  context.Canceled,
+	"deadline":  context.DeadlineExceeded,
+}
+
+func toWire(err error) *wireError {
+	if err == nil {
+		return nil
+	}
+	w := &wireError{Text: err.Error()}
+	for kind, s := range sentinels {
+		if errors.Is(err, s) {
+			w.Kinds = append(w.Kinds, kind)
+		}
+	}
+	return w
+}
+
+func (e *wireError) Error() string { return e.Text }
+
+// Is makes errors.Is work across the connection.
+func (e *wireError) Is(target error) bool {
+	for _, k := range e.Kinds {
+		if sentinels[k] == target {
+			return true
+		}
+	}
+	return false
+}
+
+// The methods that the worker calls, and their arguments and answers.
+const (
+	methodHello   = "hello"   // → Start; control and NBD listeners, /dev/ggctl
+	methodReady   = "ready"   // volumes are served
+	methodOpen    = "open"    // openArgs → openAnswer; the provider
+	methodPeek    = "peek"    // openArgs → openAnswer; the provider
+	methodClose   = "close"   // openAnswer
+	methodLock    = "lock"    // lockArgs; the lock
+	methodUnlock  = "unlock"  // lockArgs
+	methodAcquire = "acquire" // gateunit.Spec → gateunit.Unit
+	methodConfirm = "confirm" // unitArgs
+	methodMode    = "mode"    // unitArgs → geomlib.Mode
+	methodResize  = "resize"  // unitArgs
+	methodNote    = "note"    // unitArgs
+	methodRelease = "release" // unitArgs
+	methodLeft    = "left"    // → map of ids and providers
+	methodCheck   = "check"   // unitArgs
+
+	// methodStop is the one that the supervisor calls: Ending.
+	methodStop = "stop"
+)
+
+// Ending says how a worker ends.
+type Ending string
+
+// The endings.
+const (
+	// Leave everything to the next worker: nothing is closed for good.
+	Leave Ending = "leave"
+	// Finish: destroy the units that nobody has open.
+	Finish Ending = "finish"
+)
+
+// Start is what a worker begins with.
+type Start struct {
+	Providers []string `json:"providers"` // to serve
+	Again     bool     `json:"again"`     // there was a worker before
+	Control   int      `json:"control"`   // 0 or 1 listeners
+	NBD       int      `json:"nbd"`       // listeners
+	Gate      bool     `json:"gate"`      // whether there is /dev/ggctl
+}
+
+type openArgs struct {
+	Name       string `json:"name"`
+	ReadOnly   bool   `json:"read_only,omitempty"`
+	SectorSize int    `json:"sector_size,omitempty"`
+}
+
+type openAnswer struct {
+	Name string `json:"name"`
+}
+
+type lockArgs struct {
+	ID uint32 `json:"id"`
+}
+
+type unitArgs struct {
+	ID        uint32        `json:"id,omitempty"`
+	Unit      gateunit.Unit `json:"unit"`
+	Size      int64         `json:"size,omitempty"`
+	Force     bool          `json:"force,omitempty"`
+	Providers []string      `json:"providers,omitempty"`
+}
+
+type stopArgs struct {
+	Ending Ending `json:"ending"`
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"os/user"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
+)
+
+// work serves with what the supervisor passes on, until it says otherwise or
+// dies.
+func work(o options, log *slog.Logger) error {
+	// The supervisor decides when to end, also when a terminal or rc(8) signals
+	// both.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	log = log.With("worker", os.Getpid())
+	c, err := supervisor.Connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx := context.Background()
+	begin, ls, err := c.Hello(ctx)
+	if err != nil {
+		return err
+	}
+	svc := service{
+		control: ls.Control, nbd: ls.NBD, opener: c, providers: begin.Providers, mustServe: !begin.Again,
+		ready: func() error { return c.Ready(ctx) },
+	}
+	if begin.Gate {
+		g, err := gate.FromFile(ls.Gate)
+		if err != nil {
+			return err
+		}
+		defer g.Close()
+		svc.gate = &daemon.Gate{
+			Gate: g, Units: c, Name: o.gateName, Unit: o.unit, Log: log,
+			Serve: gatepub.Config{Receivers: o.receivers, MayBlock: o.receivers > 1},
+		}
+		if err := protect.OS().Memory(); err != nil {
+			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
+		}
+	}
+	if err := dropPrivileges(o.user); err != nil {
+		return err
+	}
+	// Each device has one thread asleep in the kernel, which wants to go on at
+	// once when it wakes.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + o.receivers)
+
+	var how atomic.Value
+	how.Store(supervisor.Leave)
+	stop := make(chan struct{})
+	go func() {
+		how.Store(<-c.Stop())
+		close(stop)
+	}()
+	svc.stop = stop
+	svc.end = func(d *daemon.Daemon) error {
+		if how.Load() == supervisor.Finish {
+			return d.Close()
+		}
+		return d.Leave()
+	}
+	return serve(o, log, svc)
+}
+
+// dropPrivileges becomes another user for good, if this one is root. All that
+// root is needed for is open, or the supervisor does it.
+func dropPrivileges(name string) error {
+	if os.Geteuid() != 0 || name == "" || name == "root" {
+		return nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return fmt.Errorf("--user: %w", err)
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err = errors.Join(err, err2); err != nil {
+		return fmt.Errorf("--user %s: %w", name, err)
+	}
+	for _, drop := range []func() error{
+		func() error { return syscall.Setgroups([]int{gid}) },
+		func() error { return syscall.Setgid(gid) },
+		func() error { return syscall.Setuid(uid) },
+	} {
+		if err := drop(); err != nil {
+			return fmt.Errorf("become %s: %w", name, err)
+		}
+	}
+	return nil
+}
