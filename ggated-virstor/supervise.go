@@ -22,7 +22,8 @@ import (
 )
 
 // supervise keeps a worker alive until ctx ends. SIGUSR2 replaces the worker and
-// this program by what is on disk; SIGUSR1 is for the system's shutdown: it
+// this program by what is on disk; SIGHUP has the worker read the
+// configuration again; SIGUSR1 is for the system's shutdown: it
 // unmounts what is on the devices and ends.
 func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	signal.Ignore(syscall.SIGHUP)
@@ -82,15 +83,18 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 // relay turns signals into requests, until the returned function is called.
 func relay(requests chan<- supervisor.Request) func() {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	done := make(chan struct{})
 	go func() {
 		for {
 			select {
 			case s := <-signals:
 				r := supervisor.Upgrade
-				if s == syscall.SIGUSR1 {
+				switch s {
+				case syscall.SIGUSR1:
 					r = supervisor.Shutdown
+				case syscall.SIGHUP:
+					r = supervisor.Reload
 				}
 				select {
 				case requests <- r:

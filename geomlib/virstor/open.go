@@ -85,6 +85,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.chunks = newChunkMap(m.Entries())
 	v.alloc.order, v.alloc.reserve = cfg.Alloc, cfg.Reserve
 	v.held.limit = cfg.HeldLimit
+	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
 	v.partial = newPartialDiscards(v.chunk, v.sector)

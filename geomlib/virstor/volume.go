@@ -26,6 +26,7 @@ type Volume struct {
 	chunks *chunkMap
 	alloc  allocator
 	comps  atomic.Pointer[[]*component]
+	full   atomic.Pointer[fullRule]
 	inline atomic.Bool // writes to every component are copies into a cache
 
 	partial   *partialDiscards
