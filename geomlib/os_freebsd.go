@@ -2,6 +2,7 @@ package geomlib
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"strings"
 	"unsafe"
@@ -73,7 +74,11 @@ func (r regular) remove(fd int, off, length int64) error {
 	if !r.punches {
 		return ErrNotSupported
 	}
-	return deallocate(fd, off, length)
+	err := deallocate(fd, off, length)
+	if err == errNoProgress {
+		return nil // it is only told that the range is of no use
+	}
+	return err
 }
 
 // zero leaves it to the file system whether it punches or, around the holes
@@ -82,8 +87,17 @@ func (r regular) zero(fd int, off, length int64) error {
 	if !r.zeroes {
 		return ErrNotSupported
 	}
-	return deallocate(fd, off, length)
+	err := deallocate(fd, off, length)
+	if err == errNoProgress {
+		return ErrNotSupported
+	}
+	return err
 }
+
+// errNoProgress: tmpfs does nothing about a range that begins with a page and
+// ends within it, and says so for ever (tmpfs_reg_punch_hole in
+// sys/fs/tmpfs/tmpfs_subr.c, 14.0).
+var errNoProgress = errors.New("file system leaves the range as it is")
 
 // deallocate calls fspacectl(2) until nothing of the range remains.
 func deallocate(fd int, off, length int64) error {
@@ -95,6 +109,9 @@ func deallocate(fd int, off, length int64) error {
 			uintptr(unsafe.Pointer(&todo)), 0, uintptr(unsafe.Pointer(&rest)), 0)
 		switch errno {
 		case 0:
+			if rest == todo {
+				return errNoProgress
+			}
 			todo = rest
 		case unix.EINTR:
 		default:
