@@ -2,7 +2,6 @@ package geomlib
 
 import (
 	"bytes"
-	"errors"
 	"io/fs"
 	"strings"
 	"unsafe"
@@ -35,23 +34,33 @@ func isHeld(err error, mode fs.FileMode) bool {
 // ZFS is out: what it says of data not yet in a transaction group depends on
 // its version and tunables.
 func holesAreTrusted(fd int) bool {
-	var st unix.Statfs_t
-	if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
-		return false
-	}
-	switch cString(st.Fstypename[:]) {
+	switch fileSystem(fd) {
 	case "ufs", "tmpfs":
 		return true
 	}
 	return false
 }
 
+// fileSystem is the type of the file system that a file is on, or empty.
+func fileSystem(fd int) string {
+	var st unix.Statfs_t
+	if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return ""
+	}
+	return cString(st.Fstypename[:])
+}
+
 // regularMedium asks whether the kernel has fspacectl(2) before anything calls
 // it, because an unknown system call is answered with SIGSYS: a kernel
 // without it (before 14) answers EINVAL to pcDeallocPresent.
+//
+// On tmpfs it is not called: given a range that begins with a page and ends
+// within it, tmpfs_reg_punch_hole (sys/fs/tmpfs/tmpfs_subr.c, 14.0) does nothing
+// and says so, upon which vn_deallocate_impl asks again, for ever, and the process
+// cannot be killed.
 func regularMedium(fd int) medium {
 	present, _, errno := unix.Syscall(unix.SYS_FPATHCONF, uintptr(fd), pcDeallocPresent, 0)
-	known := errno == 0
+	known := errno == 0 && fileSystem(fd) != "tmpfs"
 	return regular{punches: known && present == 1, zeroes: known && holesAreTrusted(fd)}
 }
 
@@ -74,11 +83,7 @@ func (r regular) remove(fd int, off, length int64) error {
 	if !r.punches {
 		return ErrNotSupported
 	}
-	err := deallocate(fd, off, length)
-	if err == errNoProgress {
-		return nil // it is only told that the range is of no use
-	}
-	return err
+	return deallocate(fd, off, length)
 }
 
 // zero leaves it to the file system whether it punches or, around the holes
@@ -87,17 +92,8 @@ func (r regular) zero(fd int, off, length int64) error {
 	if !r.zeroes {
 		return ErrNotSupported
 	}
-	err := deallocate(fd, off, length)
-	if err == errNoProgress {
-		return ErrNotSupported
-	}
-	return err
+	return deallocate(fd, off, length)
 }
-
-// errNoProgress: tmpfs does nothing about a range that begins with a page and
-// ends within it, and says so for ever (tmpfs_reg_punch_hole in
-// sys/fs/tmpfs/tmpfs_subr.c, 14.0).
-var errNoProgress = errors.New("file system leaves the range as it is")
 
 // deallocate calls fspacectl(2) until nothing of the range remains.
 func deallocate(fd int, off, length int64) error {
@@ -109,9 +105,6 @@ func deallocate(fd int, off, length int64) error {
 			uintptr(unsafe.Pointer(&todo)), 0, uintptr(unsafe.Pointer(&rest)), 0)
 		switch errno {
 		case 0:
-			if rest == todo {
-				return errNoProgress
-			}
 			todo = rest
 		case unix.EINTR:
 		default:
