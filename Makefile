@@ -35,3 +35,12 @@ clean:
 	rm -rf $(BINDIR) dist
 
 .PHONY: all build demo test cross lint install uninstall clean
+
+bench: build
+	$(GO) run ./tests/bench -bin $(BINDIR)
+
+# make soak DURATION=1h SEED=7
+soak:
+	DURATION="$(DURATION)" SEED="$(SEED)" sh tests/soak.sh
+
+.PHONY: bench soak

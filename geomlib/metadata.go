@@ -33,13 +33,44 @@ func StoreMetadata(p Provider, m ondisk.Metadata) error {
 	return storeLastSector(p, b)
 }
 
-// ClearMetadata zeroes p's last sector, which must hold VIRSTOR metadata
-// (ErrNoMetadata).
+// ClearMetadata zeroes p's last sector, which must hold VIRSTOR metadata or a
+// spare's label (ErrNoMetadata).
 func ClearMetadata(p Provider) error {
 	if _, err := ReadMetadata(p); err != nil {
-		return err
+		if _, spare := ReadSpare(p); spare != nil {
+			return err
+		}
 	}
 	return storeLastSector(p, make([]byte, p.SectorSize()))
+}
+
+// ReadSpare reads the label that makes p a spare. ErrNoMetadata means that p is
+// none; a label for a provider of another size is an error too.
+func ReadSpare(p Provider) (ondisk.Spare, error) {
+	b := make([]byte, p.SectorSize())
+	if _, err := p.ReadAt(b, p.MediaSize()-int64(len(b))); err != nil {
+		return ondisk.Spare{}, fmt.Errorf("read the label of %s: %w", p.Name(), err)
+	}
+	s, err := ondisk.DecodeSpare(b)
+	switch {
+	case errors.Is(err, ondisk.ErrMagic):
+		return s, fmt.Errorf("%s is no spare: %w", p.Name(), ErrNoMetadata)
+	case err != nil:
+		return s, fmt.Errorf("label of %s: %w", p.Name(), err)
+	case s.ProviderSize != uint64(p.MediaSize()):
+		return s, fmt.Errorf("%s has %d bytes, its label as a spare says %d: %w", p.Name(), p.MediaSize(), s.ProviderSize, ondisk.ErrProviderSize)
+	}
+	return s, nil
+}
+
+// StoreSpare labels p as a spare for the volume of that name and id, in its
+// last sector.
+func StoreSpare(p Provider, volume string, id uint32) error {
+	b := make([]byte, p.SectorSize())
+	if err := (ondisk.Spare{Name: volume, VolumeID: id, ProviderSize: uint64(p.MediaSize())}).Encode(b); err != nil {
+		return fmt.Errorf("label %s: %w", p.Name(), err)
+	}
+	return storeLastSector(p, b)
 }
 
 func storeLastSector(p Provider, b []byte) error {

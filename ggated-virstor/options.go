@@ -43,6 +43,8 @@ type options struct {
 	alloc      string
 	zero       string
 	discard    string
+
+	space spaceOptions
 }
 
 // errUsage and errHelp end the program after parseOptions has said what to say.
@@ -87,6 +89,7 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	f.StringVar(&o.alloc, "alloc", "fill", "give new chunks from component after component, or from all in turn: `fill|spread`")
 	f.StringVar(&o.zero, "zero", "auto", "zero new chunks where they are not written: `auto|never`")
 	f.StringVar(&o.discard, "discard", "on", "what discards do: free chunks, only pass them down, nothing: `on|passdown-only|off`")
+	o.space.declare(f)
 	f.BoolVar(&showVersion, "version", false, "print the version")
 	f.BoolVarP(&help, "help", "h", false, "print this")
 	usage := func(w io.Writer) {
@@ -111,12 +114,16 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		fmt.Fprintln(stderr, "ggated-virstor:", err)
 		return o, errUsage
 	}
+	if err := o.space.check(); err != nil {
+		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		return o, errUsage
+	}
 	return o, nil
 }
 
 // policies are the options that concern the engine.
 func (o *options) policies() (virstor.Config, error) {
-	c := virstor.Config{ReadOnly: o.readOnly, FullTimeout: o.timeout}
+	c := virstor.Config{ReadOnly: o.readOnly, FullTimeout: o.timeout, Reserve: o.space.reserve}
 	switch o.whenFull {
 	case "wait":
 		c.WhenFull = virstor.Wait

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
+	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
@@ -40,11 +43,29 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return errors.Join(err, closeAll(listeners))
 	}
-	return serve(o, log, service{
-		control: ctl, nbd: listeners, providers: o.providers, mustServe: true,
-		opener: daemon.Direct{LockDir: o.runDir},
-		stop:   ctx.Done(), end: (*daemon.Daemon).Close,
-	})
+	svc := service{
+		control: ctl, nbd: listeners, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
+		opener: daemon.Direct{LockDir: o.runDir}, runner: o.space.runner(),
+		stop: ctx.Done(), end: (*daemon.Daemon).Close,
+	}
+	g, err := o.space.grower(o.gate)
+	if err != nil {
+		return err
+	}
+	if g != nil {
+		svc.grower = g
+		svc.providers = append(svc.providers, grown(ctx, g, log)...)
+	}
+	return serve(o, log, svc)
+}
+
+// grown are the providers that volumes have grown by before.
+func grown(ctx context.Context, g *grow.Grower, log *slog.Logger) []string {
+	names, err := g.Grown(ctx)
+	if err != nil {
+		log.Error("what volumes have grown by is not all found", "error", err)
+	}
+	return names
 }
 
 // service is what one process needs to serve.
@@ -54,7 +75,9 @@ type service struct {
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
 	providers []string
-	mustServe bool // without any volume it is an error
+	mustServe bool          // without any volume it is an error
+	runner    alert.Runner  // of --on-alert, or nil
+	grower    daemon.Grower // of --grow, or nil
 	ready     func() error
 	stop      <-chan struct{}
 	end       func(*daemon.Daemon) error
@@ -75,7 +98,8 @@ func serve(o options, log *slog.Logger, svc service) error {
 		publish = append(publish, svc.gate) // first: it can refuse to stop
 	}
 	publish = append(publish, &daemon.NBD{Server: server, URIs: uris})
-	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies}, svc.opener, publish, log)
+	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies,
+		Alerts: o.space.alerts(svc.runner), Space: o.space.relief(svc.grower)}, svc.opener, publish, log)
 	n := d.ServeAll(svc.providers)
 	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
 		return errors.Join(errors.New("no volume on the given providers can be served"),

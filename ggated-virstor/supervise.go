@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -43,7 +44,7 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	} else {
 		log.Info("upgraded", "version", version)
 	}
-	opt := supervisor.Options{Providers: o.providers, RunDir: o.runDir, Program: program, Args: os.Args[1:],
+	opt := supervisor.Options{Providers: slices.Concat(o.providers, o.space.spareProviders()), RunDir: o.runDir, Program: program, Args: os.Args[1:],
 		Protect: func(int) error { return nil }, Log: log}
 	if res.Gate != nil {
 		// The descriptor is passed on as well, so the Gate gets one of its own.
@@ -62,6 +63,15 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 			log.Warn("the supervisor is not protected", "error", err)
 		}
 	}
+	g, err := o.space.grower(o.gate)
+	if err != nil {
+		return err
+	}
+	if g != nil {
+		opt.Grower = g
+		opt.Providers = append(opt.Providers, grown(ctx, g, log)...)
+	}
+	opt.Alert = o.space.runner()
 	s, err := supervisor.New(opt, *res, held)
 	if err != nil {
 		return err

@@ -41,6 +41,16 @@ func work(o options, log *slog.Logger) error {
 		control: ls.Control, nbd: ls.NBD, opener: c, providers: begin.Providers, mustServe: !begin.Again,
 		ready: func() error { return c.Ready(ctx) },
 	}
+	if o.space.command != "" {
+		svc.runner = c
+	}
+	g, err := o.space.grower(o.gate)
+	if err != nil {
+		return err
+	}
+	if g != nil {
+		svc.grower = supervisor.Growth{Client: c, May: g.Has}
+	}
 	if begin.Gate {
 		g, err := gate.FromFile(ls.Gate)
 		if err != nil {

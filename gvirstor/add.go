@@ -42,17 +42,5 @@ func (c *call) changeVolume(ctx context.Context) (*control.Client, control.Volum
 	if len(c.operands) < 2 {
 		return nil, control.VolumeStatus{}, failf("Invalid number of arguments")
 	}
-	client, err := c.connect()
-	if err != nil {
-		return nil, control.VolumeStatus{}, err
-	}
-	v, err := client.Volume(ctx, c.operands[0])
-	switch {
-	case err == nil:
-		return client, v, nil
-	case control.KindOf(err) == control.NotFound:
-		err = unknownVolume(c.operands[0])
-	}
-	client.Close()
-	return nil, v, err
+	return c.volumeOf(ctx, c.operands[0])
 }

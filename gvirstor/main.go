@@ -13,6 +13,9 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
+// version is set by the linker.
+var version = "devel"
+
 func main() { os.Exit(programMain()) }
 
 func programMain() int {

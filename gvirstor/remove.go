@@ -8,13 +8,27 @@ import (
 )
 
 func removeCommand() *command {
+	var evacuate bool
 	return &command{
 		name:     "remove",
-		operands: "[-v] name prov [prov ...]",
+		operands: "[-ev] name prov [prov ...]",
 		verbose:  true,
-		run:      func(ctx context.Context, c *call) error { return c.remove(ctx) },
+		options:  func(f *options) { f.flag(&evacuate, "e", "evacuate") },
+		run: func(ctx context.Context, c *call) error {
+			if evacuate && len(c.operands) > 1 {
+				provs, err := allForDaemon(c.operands[1:])
+				if err != nil {
+					return err
+				}
+				return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: provs}, jobOptions{})
+			}
+			return c.remove(ctx)
+		},
 		about: `Takes components that hold no data out of a volume in service. Component 0,
-which holds the allocation map, stays.`,
+which holds the allocation map, stays.
+
+-e          move what they hold to the others first, and the map too (see
+            'gvirstor help evacuate')`,
 		example: "gvirstor remove mydata ada7",
 	}
 }

@@ -29,6 +29,7 @@ type command struct {
 	name     string
 	operands string // of the usage, options included
 	verbose  bool   // takes -v
+	quiet    bool   // -v does not end with "Done."
 	options  func(*options)
 	run      func(context.Context, *call) error
 	about    string // what it does, for help
@@ -58,6 +59,10 @@ func commands() []*command {
 	return []*command{
 		clearCommand(), dumpCommand(), labelCommand(), destroyCommand(), stopCommand(), addCommand(), removeCommand(),
 		helpCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
+		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
+		resizeCommand(), expandCommand(), cancelCommand(),
+		spareCommand(), reserveCommand(), alertCommand(),
+		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}
 }
 
@@ -77,6 +82,7 @@ func run(ctx context.Context, e *env) int {
 			c.warn(wrong.text)
 		}
 		printUsage(e.stderr)
+	case errors.Is(err, errFindings):
 	default:
 		c.warn(err.Error())
 	}
@@ -95,6 +101,10 @@ func (c *call) dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return &usageError{}
 	}
+	if args[0] == "--version" {
+		fmt.Fprintln(c.stdout, program, version)
+		return nil
+	}
 	cmd := findCommand(args[0])
 	if cmd == nil {
 		return &usageError{unknownCommand(args[0])}
@@ -110,7 +120,7 @@ func (c *call) dispatch(ctx context.Context, args []string) error {
 	if err := cmd.run(ctx, c); err != nil {
 		return err
 	}
-	if c.verbose {
+	if c.verbose && !cmd.quiet {
 		fmt.Fprintln(c.stdout, "Done.")
 	}
 	return nil

@@ -141,6 +141,13 @@ func TestOperandsAreNoOptionsForAnyVerb(t *testing.T) {
 	}
 }
 
+func TestVersionIsTold(t *testing.T) {
+	e, stdout, _ := testEnv("--version")
+	if run(t.Context(), e) != 0 || stdout.String() != "gvirstor "+version+"\n" {
+		t.Errorf("%s", stdout)
+	}
+}
+
 func TestNearestVerb(t *testing.T) {
 	for name, want := range map[string]string{
 		"lable": "label", "stats": "status", "stat": "status", "sto": "stop", "lst": "list", "destory": "destroy", "hlep": "help",

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -33,7 +34,8 @@ func printStatus(w io.Writer, st control.Status, o *statusOptions) {
 		nameWidth, stateWidth = 0, 0
 	}
 	for _, r := range rows {
-		nameWidth, stateWidth = max(nameWidth, len(r.name)), max(stateWidth, len(r.state))
+		nameWidth = max(nameWidth, utf8.RuneCountInString(r.name)) // as Printf counts
+		stateWidth = max(stateWidth, utf8.RuneCountInString(r.state))
 	}
 	line := func(name, state, component string) {
 		fmt.Fprintf(w, "%*s  %*s  %s\n", nameWidth, name, stateWidth, state, component)

@@ -9,6 +9,8 @@ var (
 	ErrShort = errors.New("too few bytes")
 	// ErrMagic: the bytes do not begin with Magic.
 	ErrMagic = errors.New("not GEOM::VIRSTOR metadata")
+	// ErrSpareChecksum: a spare's label is damaged.
+	ErrSpareChecksum = errors.New("damaged label of a spare")
 	// ErrVersion: neither Version nor VersionFenced.
 	ErrVersion = errors.New("unknown metadata version")
 	// ErrName: a volume name that is empty, too long, or no name for a device.

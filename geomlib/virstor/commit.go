@@ -251,6 +251,9 @@ func (k *committer) run() {
 	k.acknowledge()
 	v.stats.commits.Add(1)
 	v.stats.committed.Add(uint64(len(b.chunks)))
+	if len(b.chunks) > 0 {
+		v.commitSizes.add(uint64(len(b.chunks)))
+	}
 	k.events()
 }
 
@@ -331,7 +334,6 @@ func (k *committer) noSpace(r *Request) bool {
 		v.workers.put(&v.flushSoon)
 	} else if !k.full {
 		k.full = true
-		v.log.Error(fmt.Sprintf("GEOM_VIRSTOR[1]: All physical space allocated for %s", v.name))
 		v.emit(Event{Kind: EventFull})
 	}
 	if v.cfg.WhenFull == Fail && !soon {
@@ -559,6 +561,7 @@ func (k *committer) publishOp(g *opGroup, o mapOp, doubt bool) {
 			k.release(o.old)
 		}
 	case g.err == nil:
+		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
 		k.release(o.old)
@@ -569,6 +572,7 @@ func (k *committer) publishOp(g *opGroup, o mapOp, doubt bool) {
 		// the chunk stays locked until its sector is known.
 		k.degrade.locked = append(k.degrade.locked, o)
 	default:
+		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
 		k.degrade.keep(o.old)

@@ -63,6 +63,9 @@ type Config struct {
 	Alloc   AllocOrder
 	Zero    ZeroPolicy
 	Discard DiscardPolicy
+	// DetectZeroes treats writes of zeros as OpWriteZeroes: they allocate
+	// nothing, and free what they cover whole.
+	DetectZeroes bool
 
 	Workers int // goroutines that wait for devices; 0: 32
 
@@ -74,6 +77,8 @@ type Config struct {
 	// serial does one thing after the other, so that a test's log of what
 	// the disks were asked is the same each time.
 	serial bool
+	// uncounted keeps no OpStats, so that a benchmark tells what they cost.
+	uncounted bool
 }
 
 const defaultHeldLimit = 64 << 20

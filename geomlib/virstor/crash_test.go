@@ -51,7 +51,7 @@ const crashChunk = ondisk.MinChunkMultiple
 // newWorld labels a volume whose shape the seed decides, and opens it.
 func newWorld(seed uint64, cfg Config, counts *crashCounts) (*world, error) {
 	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, counts: counts,
-		sector: 512, chunk: crashChunk, model: newModel()}
+		sector: 512, chunk: crashChunk}
 	if w.rng.IntN(4) == 0 {
 		w.sector = 4096
 	}
@@ -89,6 +89,7 @@ func newWorld(seed uint64, cfg Config, counts *crashCounts) (*world, error) {
 		return nil, err
 	}
 	w.size = int64(layout.Metadata[0].VirtualSize)
+	w.model = newModel(w.size)
 	w.rec = disktest.Record(w.disks...)
 	w.vol, err = openDisks(w.cfg, w.disks)
 	return w, err
@@ -242,9 +243,9 @@ func (w *world) look(first, n int64) error {
 	if _, err := w.vol.ReadAt(b, first*unit); err != nil {
 		return fmt.Errorf("read of units %d+%d: %w", first, n, err)
 	}
-	k := w.rec.Mark("read")
+	now := w.model.at(w.rec.Mark("read"), true, w.chunk)
 	for i := range n {
-		if err := w.model.check(first+i, b[i*unit:(i+1)*unit], k, true); err != nil {
+		if err := now.check(first+i, b[i*unit:(i+1)*unit]); err != nil {
 			return fmt.Errorf("read in service: %w", err)
 		}
 	}
@@ -367,10 +368,14 @@ func (w *world) explore(random int, from, stride int) error {
 			picks = append(picks, disktest.Random(rng))
 		}
 		picks = append(picks, w.subsets(k)...)
+		now := w.model.at(k, false, w.chunk)
 		for i, pick := range picks {
-			if err := w.crashAt(k, pick, rng, i); err != nil {
+			if err := w.crashAt(now, w.rec.State(k, pick), i == 0); err != nil {
 				return fmt.Errorf("seed %d, power lost at %d of %d, choice %d: %w", w.seed, k, length, i, err)
 			}
+		}
+		if err := w.crashAt(w.model.at(k, true, w.chunk), w.rec.ProcessDeath(k), false); err != nil {
+			return fmt.Errorf("seed %d, killed at %d of %d: %w", w.seed, k, length, err)
 		}
 	}
 	return nil
@@ -407,18 +412,18 @@ func (w *world) subsets(k int) []disktest.Pick {
 	return picks
 }
 
-func (w *world) crashAt(k int, pick disktest.Pick, rng *rand.Rand, nth int) error {
+func (w *world) crashAt(now *view, disks []*disktest.Disk, goOn bool) error {
 	w.counts.states.Add(1)
-	disks := w.rec.State(k, pick)
-	if err := w.judge(disks, k); err != nil {
+	if err := w.judge(disks, now, goOn && now.k%16 == 3); err != nil {
 		w.keep(disks)
 		return err
 	}
 	return nil
 }
 
-// judge runs the invariants over one crash state.
-func (w *world) judge(disks []*disktest.Disk, k int) error {
+// judge runs the invariants over one crash state. Some go on: filled to the end,
+// no chunk may come out twice.
+func (w *world) judge(disks []*disktest.Disk, now *view, goOn bool) error {
 	ps := make([]geomlib.Provider, len(disks))
 	for i, d := range disks {
 		ps[i] = d
@@ -441,43 +446,48 @@ func (w *world) judge(disks []*disktest.Disk, k int) error {
 		return fmt.Errorf("open: %w", err)
 	}
 	w.counts.reopened.Add(1)
-	if err := w.readAll(v, k); err != nil {
-		v.Close()
-		return err
-	}
-	// Some go on: filled to the end, no chunk may come out twice.
-	if k%16 == 3 {
-		if err := fillUp(v, w.size); err != nil {
-			v.Close()
-			return err
-		}
+	err = w.readAll(v, now)
+	if err == nil && goOn {
 		w.counts.again.Add(1)
+		err = fillUp(v, w.size)
+	}
+	if err != nil {
+		return errors.Join(err, v.Close())
 	}
 	if err := v.Close(); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
-	if k%16 == 3 {
-		v, err := openDisks(cfg, disks)
-		if err != nil {
-			return fmt.Errorf("open after filling: %w", err)
-		}
-		return v.Close()
+	if !goOn {
+		return nil
 	}
-	return nil
+	if v, err = openDisks(cfg, disks); err != nil {
+		return fmt.Errorf("open after filling: %w", err)
+	}
+	return v.Close()
 }
 
 // readAll checks all of the volume against the model.
-func (w *world) readAll(v *Volume, k int) error {
-	b := make([]byte, w.chunk)
+func (w *world) readAll(v *Volume, now *view) error {
+	buf := make([]byte, w.chunk)
 	for off := int64(0); off < w.size; off += w.chunk {
+		b := buf
 		first := off / unit
-		if v.chunks.load(uint64(off/w.chunk))&wordAlloc == 0 {
-			clear(b)
-		} else if _, err := v.ReadAt(b, off); err != nil {
-			return fmt.Errorf("read: %w", err)
+		mapped := v.chunks.load(uint64(off/w.chunk))&wordAlloc != 0
+		if mapped {
+			if _, err := v.ReadAt(b, off); err != nil {
+				return fmt.Errorf("read: %w", err)
+			}
+		} else {
+			b = zeroBytes[:w.chunk]
+		}
+		if !now.touched[off/w.chunk] {
+			if mapped && !isZero(b) {
+				return fmt.Errorf("chunk %d was never written and is not zero", off/w.chunk)
+			}
+			continue
 		}
 		for i := range w.chunk / unit {
-			if err := w.model.check(first+i, b[i*unit:(i+1)*unit], k, false); err != nil {
+			if err := now.check(first+i, b[i*unit:(i+1)*unit]); err != nil {
 				return err
 			}
 		}

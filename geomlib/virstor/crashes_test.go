@@ -52,3 +52,32 @@ func TestPowerLossWhileChunksMoveIsSurvived(t *testing.T) {
 	}
 	t.Log(&counts)
 }
+
+func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
+	for _, broken := range []struct {
+		name    string
+		rule    rule
+		workers int
+		jobs    bool
+	}{
+		{"data is not flushed before the map", breakDataFlush, 1, false},
+		{"new chunks are not zeroed", breakZeroing, 1, false},
+		{"the map is written before the data", breakMapFirst, 1, false},
+		{"writes are acknowledged before the map is written", breakEarlyAck, 1, false},
+		{"a freed chunk is used before its unmapping is durable", breakEarlyReuse, 1, false},
+		{"the fence is lifted before the metadata is exact", breakEarlyUnfence, 1, false},
+		{"an intent that was redone is redone differently", breakIntentTwice, 1, true},
+		{"a flush leaves out component 0", breakFlushCoverage, 1, false},
+	} {
+		t.Run(broken.name, func(t *testing.T) {
+			var counts crashCounts
+			for seed := range uint64(60) {
+				if err := crashRun(seed, 40, broken.workers, 2, 1, broken.jobs, Config{breakRule: broken.rule}, &counts); err != nil {
+					t.Logf("caught after %d states: %v", counts.states.Load(), err)
+					return
+				}
+			}
+			t.Fatalf("not caught: %s", &counts)
+		})
+	}
+}

@@ -37,18 +37,8 @@ func (v *Volume) discard(r *Request, block bool) {
 		switch {
 		case pc.n == v.chunk && v.cfg.Discard == DiscardOn:
 			off, err = v.freeChunks(off, end)
-		case r.Op == OpWriteZeroes:
-			var state pinState
-			state, err = v.zeroPiece(pc)
-			if err == nil && state == busy {
-				if v.chunks.park(pc.vc, r) {
-					return
-				}
-				continue
-			}
-			off += pc.n
 		default:
-			err = v.deletePiece(pc)
+			err = v.discardPiece(pc, r.Op != OpDelete)
 			off += pc.n
 		}
 		if err != nil {
@@ -64,37 +54,41 @@ func (v *Volume) discard(r *Request, block bool) {
 	v.finish(r, nil)
 }
 
-// zeroPiece makes a piece of an allocated chunk read as zeros.
-func (v *Volume) zeroPiece(pc piece) (pinState, error) {
-	at := int64(pc.vc)*v.chunk + pc.in
-	if !v.aligned(at, pc.n) {
-		return v.writeLocked(pc, nil)
+// discardPiece gives up a piece of an allocated chunk: with zero it reads as
+// zeros afterwards, else its whole sectors are passed down. The chunk is freed
+// when nothing of it is left.
+//
+// It has the chunk to itself: a write that was acknowledged while the device
+// still works on the delete must not be lost to it.
+func (v *Volume) discardPiece(pc piece, zero bool) error {
+	if zero && !v.aligned(int64(pc.vc)*v.chunk+pc.in, pc.n) {
+		_, err := v.writeLocked(pc, nil)
+		return err
 	}
-	ph, state := v.chunks.pin(pc.vc)
-	if state != pinned {
-		return state, nil
-	}
-	defer v.chunks.unpin(pc.vc)
-	c := v.component(ph.comp)
-	return pinned, c.clear(c.offset(ph.chunk)+pc.in, pc.n, v.zeros)
-}
-
-// deletePiece passes the whole sectors of a piece down to its component.
-func (v *Volume) deletePiece(pc piece) error {
-	from := (pc.in + v.sector - 1) &^ (v.sector - 1)
-	to := (pc.in + pc.n) &^ (v.sector - 1)
-	if from >= to {
-		return nil
-	}
-	// Alone in the chunk: a write that was acknowledged while the device
-	// still works on the delete must not be lost to it.
 	ph, ok := v.chunks.lock(pc.vc)
 	if !ok {
 		return nil
 	}
-	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
+	err := v.discardLocked(pc, ph, zero)
+	if err == nil && v.cfg.Discard == DiscardOn && v.partial.discarded(pc.vc, pc.in, pc.n) {
+		return v.committer.commit([]mapOp{{vc: pc.vc, old: ph}})
+	}
+	v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
+	return err
+}
+
+// discardLocked does what discardPiece says to the medium. The chunk is locked.
+func (v *Volume) discardLocked(pc piece, ph phys, zero bool) error {
 	c := v.component(ph.comp)
-	v.passDown(c, c.offset(ph.chunk)+from, to-from)
+	at := c.offset(ph.chunk) + pc.in
+	if zero {
+		return c.clear(at, pc.n, v.zeros)
+	}
+	from := (pc.in + v.sector - 1) &^ (v.sector - 1)
+	to := (pc.in + pc.n) &^ (v.sector - 1)
+	if from < to {
+		v.passDown(c, c.offset(ph.chunk)+from, to-from)
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"sync"
@@ -15,15 +16,15 @@ type reqState struct {
 	progress int64
 	commit   int64 // progress after the commit the request takes part in
 	failed   error // first failure in that commit
-	failedAt bool
 	held     heldState
+	tally    tally
 }
 
 // Submit starts r. It completes on the caller's goroutine what needs no wait
 // (with MayBlock, nearly everything); the rest completes later.
 func (v *Volume) Submit(r *Request) {
 	r.Err = nil
-	r.req = reqState{v: v}
+	r.req = reqState{v: v, tally: v.tallyOf(r.Op)}
 	if !v.enter() {
 		r.Err = fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed)
 		r.Done.Complete(r)
@@ -57,6 +58,10 @@ func (v *Volume) validate(r *Request) error {
 	return nil
 }
 
+// inlineLimit is how much, in bytes, Submit copies on its caller's goroutine.
+// Beyond it a worker does, while the caller takes the next request.
+const inlineLimit = 256 << 10
+
 // perform runs r on a worker.
 func (r *Request) perform() { r.req.v.run(r, true) }
 
@@ -74,6 +79,10 @@ func (v *Volume) run(r *Request, block bool) {
 	}
 	switch r.Op {
 	case OpWrite:
+		if v.cfg.DetectZeroes && r.req.progress == 0 && isZero(r.Data) {
+			v.discard(r, block)
+			return
+		}
 		v.write(r, block)
 	case OpFlush:
 		v.flush(r, block)
@@ -86,6 +95,18 @@ func (v *Volume) run(r *Request, block bool) {
 			v.discard(r, block)
 		}
 	}
+}
+
+// isZero reports whether b holds only zeros.
+func isZero(b []byte) bool {
+	for len(b) > 0 {
+		n := min(len(b), len(zeroBytes))
+		if !bytes.Equal(b[:n], zeroBytes[:n]) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }
 
 // piece is the part of a range that lies in one chunk.
@@ -105,7 +126,7 @@ func (v *Volume) pieceAt(off, end int64) piece {
 func (v *Volume) aligned(off, n int64) bool { return (off|n)&(v.sector-1) == 0 }
 
 func (v *Volume) read(r *Request, block bool) {
-	if !block && !v.aligned(r.Offset, r.Length) {
+	if !block && (r.Length > inlineLimit || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
 		return
 	}
@@ -181,7 +202,7 @@ func (v *Volume) write(r *Request, block bool) {
 		v.committer.put(r)
 		return
 	}
-	if !block && (!v.inline.Load() || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
+	if !block && (!v.inline.Load() || r.Length > inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
 		return
 	}
@@ -249,6 +270,7 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 	if data == nil {
 		return pinned, c.writeZeros(at, pc.n, v.zeros)
 	}
+	v.partial.written(pc.vc, pc.in, pc.n)
 	return pinned, c.writeAt(data, at)
 }
 
@@ -262,6 +284,9 @@ func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
 	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
 	c := v.component(ph.comp)
 	at, n := c.offset(ph.chunk)+pc.in, pc.n
+	if data != nil {
+		v.partial.written(pc.vc, pc.in, pc.n)
+	}
 	s := v.sectors.get()
 	defer v.sectors.put(s)
 	for n > 0 {
@@ -338,6 +363,7 @@ func (v *Volume) finish(r *Request, err error) {
 	if err != nil {
 		v.stats.errors.Add(1)
 	}
+	v.account(r, err)
 	r.Done.Complete(r)
 	v.leave()
 }

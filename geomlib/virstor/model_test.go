@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -30,20 +31,20 @@ type step struct {
 // unit never overlap in time.
 type model struct {
 	steps   []*step
-	byUnit  map[int64][]*step
+	units   [][]*step
 	flushes []flushed
 }
 
 // flushed is one acknowledged flush.
 type flushed struct{ begun, acked int }
 
-func newModel() *model { return &model{byUnit: make(map[int64][]*step)} }
+func newModel(size int64) *model { return &model{units: make([][]*step, size/unit)} }
 
 func (m *model) begin(first, n int64, begun int) *step {
 	s := &step{id: uint64(len(m.steps) + 1), first: first, n: n, begun: begun}
 	m.steps = append(m.steps, s)
 	for u := first; u < first+n; u++ {
-		m.byUnit[u] = append(m.byUnit[u], s)
+		m.units[u] = append(m.units[u], s)
 	}
 	return s
 }
@@ -67,54 +68,79 @@ func (m *model) durableBefore(k int) int {
 	return best
 }
 
-// check says whether a unit may read as b after the power failed at k. With
-// alive, only the process died: what was acknowledged is there.
-func (m *model) check(u int64, b []byte, k int, alive bool) error {
+// view is what each unit may hold after a crash at one position.
+type view struct {
+	k       int
+	allowed [][]uint64 // nil: zeros only
+	any     []bool     // anything
+	touched []bool     // by chunk: some unit may hold other than zeros
+}
+
+// at makes the view of power lost at k. With alive, only the process died: what was
+// acknowledged is there.
+func (m *model) at(k int, alive bool, chunk int64) *view {
 	durable := m.durableBefore(k)
 	if alive {
 		durable = k
 	}
-	id := binary.LittleEndian.Uint64(b)
-	allowed := []uint64{zeroOp}
-	for _, s := range m.byUnit[u] {
+	n := int64(len(m.units))
+	w := &view{k: k, allowed: make([][]uint64, n), any: make([]bool, n), touched: make([]bool, (n*unit+chunk-1)/chunk)}
+	var last []*step
+	var lastAllowed []uint64
+	var lastAny bool
+	for u, steps := range m.units {
+		if len(steps) == 0 || steps[0].begun >= k {
+			continue
+		}
+		// Neighbours mostly have the same history.
+		if !slices.Equal(steps, last) {
+			last, lastAllowed, lastAny = steps, nil, false
+			lastAllowed, lastAny = allowedAfter(steps, k, durable)
+		}
+		w.allowed[u], w.any[u] = lastAllowed, lastAny
+		w.touched[int64(u)*unit/chunk] = true
+	}
+	return w
+}
+
+// allowedAfter is what a unit with a history may hold.
+func allowedAfter(steps []*step, k, durable int) (allowed []uint64, anything bool) {
+	allowed = append(allowed, zeroOp)
+	for _, s := range steps {
 		if s.begun >= k {
 			break
-		}
-		if s.any {
-			return nil
 		}
 		value := s.id
 		if s.zero {
 			value = zeroOp
 		}
-		if s.acked != 0 && (s.acked <= durable || s.fua && s.acked <= k) {
-			allowed = append(allowed[:0], value)
-		} else {
-			allowed = append(allowed, value)
+		fixed := s.acked != 0 && (s.acked <= durable || s.fua && s.acked <= k)
+		if fixed {
+			allowed, anything = allowed[:0], false
 		}
+		allowed = append(allowed, value)
+		anything = anything || s.any
 	}
-	if !slices.Contains(allowed, id) {
-		return fmt.Errorf("unit %d (byte %d) holds what operation %d wrote, allowed are %v (durable up to %d of %d)",
-			u, u*unit, id, allowed, durable, k)
-	}
-	for i := 8; i < len(b); i += 8 {
-		if binary.LittleEndian.Uint64(b[i:]) != id {
-			return fmt.Errorf("unit %d (byte %d) is torn: operation %d and, at %d, %d", u, u*unit, id, i,
-				binary.LittleEndian.Uint64(b[i:]))
-		}
-	}
-	return nil
+	return allowed, anything
 }
 
-// settle makes what was read after a crash the truth, so that the model can go
-// on from it.
-func (m *model) settle(u int64, b []byte) {
-	id := binary.LittleEndian.Uint64(b)
-	if id == zeroOp {
-		if len(m.byUnit[u]) > 0 {
-			m.byUnit[u] = []*step{{zero: true, acked: -1}}
-		}
-		return
+// check says whether unit u may read as b.
+func (w *view) check(u int64, b []byte) error {
+	if w.any[u] {
+		return nil
 	}
-	m.byUnit[u] = []*step{{id: id, acked: -1}}
+	id := binary.LittleEndian.Uint64(b)
+	allowed := w.allowed[u]
+	if id != zeroOp || allowed != nil {
+		if allowed == nil {
+			allowed = []uint64{zeroOp}
+		}
+		if !slices.Contains(allowed, id) {
+			return fmt.Errorf("unit %d (byte %d) holds what operation %d wrote, allowed are %v", u, u*unit, id, allowed)
+		}
+	}
+	if !bytes.Equal(b[8:], b[:len(b)-8]) {
+		return fmt.Errorf("unit %d (byte %d) is torn: it begins with operation %d", u, u*unit, id)
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -55,6 +56,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		ext:    a.ext,
 		zeros:  zeroBytes[:],
 		idle:   make(chan struct{}),
+		opened: time.Now(),
 	}
 	var comps []*component
 	for i, mem := range a.Members {
@@ -85,6 +87,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.held.limit = cfg.HeldLimit
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
+	v.partial = newPartialDiscards(v.chunk, v.sector)
 	v.sectors = newSectorPool(v.sector)
 	v.waiters.New = newWaiter
 	v.flushPool.New = func() any { return new(flushJobs) }
@@ -114,7 +117,7 @@ func (v *Volume) loadMap() error {
 	zero := v.component(0)
 	p := zero.p()
 	total := zero.meta().MapBytes()
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(1<<20, total))
 	holes, sparse := p.(geomlib.HoleFinder)
 	for off := int64(0); off < total; {
 		end := total
@@ -158,6 +161,10 @@ func (v *Volume) loadEntries(b []byte, vc uint64) error {
 		if !e.Allocated() {
 			if e.Flags != 0 {
 				return v.mapError(vc, "has unknown flags %#x", e.Flags)
+			}
+			// The kernel class looks at these too, and refuses the map.
+			if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].meta().ChunkCount {
+				v.litter = true
 			}
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -19,6 +20,7 @@ type Volume struct {
 	chunk  int64 // bytes of a chunk
 	sector int64 // bytes of a sector, of all components
 	order  ondisk.Order
+	litter bool // unallocated map entries hold what the kernel class refuses
 
 	size   atomic.Int64
 	chunks *chunkMap
@@ -26,6 +28,7 @@ type Volume struct {
 	comps  atomic.Pointer[[]*component]
 	inline atomic.Bool // writes to every component are copies into a cache
 
+	partial   *partialDiscards
 	committer *committer
 	held      heldWrites
 	freed     freedChunks
@@ -61,7 +64,10 @@ type Volume struct {
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 
-	stats volumeStats
+	stats       volumeStats
+	opened      time.Time
+	ops         [OpWriteZeroes]opCounters // by Op less one
+	commitSizes histogram
 }
 
 type volumeStats struct {

@@ -13,6 +13,10 @@ type Backend interface {
 	Remove(ctx context.Context, name string, r RemoveRequest) error
 	Stop(ctx context.Context, name string, r StopRequest) (StopResult, error)
 	Serve(ctx context.Context, r ServeRequest) (ServeResult, error)
+	Reserve(ctx context.Context, name string, r ReserveRequest) error
+	Spare(ctx context.Context, name string, r SpareRequest) error
+	// TestAlert sends an alert that means nothing through every channel.
+	TestAlert(ctx context.Context, name string) (AlertTest, error)
 
 	// Subscribe returns events from now on until ctx ends (see Hub).
 	Subscribe(ctx context.Context) (<-chan Event, error)

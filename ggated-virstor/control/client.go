@@ -68,6 +68,21 @@ func (c *Client) Stop(ctx context.Context, name string, r StopRequest) (a StopRe
 	return a, c.verb(ctx, name, "stop", r, &a)
 }
 
+// Reserve changes how many chunks ordinary writes leave free.
+func (c *Client) Reserve(ctx context.Context, name string, r ReserveRequest) error {
+	return c.verb(ctx, name, "reserve", r, nil)
+}
+
+// Spare makes providers spares of a volume, or no spares any more.
+func (c *Client) Spare(ctx context.Context, name string, r SpareRequest) error {
+	return c.verb(ctx, name, "spare", r, nil)
+}
+
+// TestAlert has an alert sent through every channel.
+func (c *Client) TestAlert(ctx context.Context, name string) (a AlertTest, err error) {
+	return a, c.verb(ctx, name, "test-alert", struct{}{}, &a)
+}
+
 // Serve has the daemon look at providers.
 func (c *Client) Serve(ctx context.Context, r ServeRequest) (a ServeResult, err error) {
 	return a, c.call(ctx, http.MethodPost, "serve", r, &a)

@@ -51,6 +51,20 @@ func (r *ServeRequest) check() error {
 	return checkProviders(r.Providers)
 }
 
+func (r *SpareRequest) check() error {
+	if err := checkSectorSize(r.SectorSize); err != nil {
+		return err
+	}
+	return checkProviders(r.Providers)
+}
+
+func (r *ReserveRequest) check() error {
+	if r.Chunks < 0 {
+		return Errorf(Invalid, "a reserve of %d chunks: the number must not be negative", r.Chunks)
+	}
+	return nil
+}
+
 func (r *JobRequest) check() error {
 	if r.Kind == "" {
 		return Errorf(Invalid, "job without a kind")

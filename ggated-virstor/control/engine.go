@@ -26,7 +26,7 @@ func FromEngine(s virstor.Status) VolumeStatus {
 		name  Condition
 	}{
 		{s.Degraded, Degraded},
-		{s.Free == 0, Full},
+		{s.Free <= s.Reserved, Full},
 		{s.Held.Count > 0, HeldWrites},
 		{s.ReadOnly, ReadOnly},
 		{s.Closing, Stopping},

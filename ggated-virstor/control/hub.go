@@ -17,16 +17,19 @@ type Hub struct {
 	subs map[chan Event]struct{}
 }
 
-// Publish hands e to every subscriber that has room for it.
-func (h *Hub) Publish(e Event) {
+// Publish hands e to every subscriber that has room for it, and tells how many
+// took it.
+func (h *Hub) Publish(e Event) (took int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for c := range h.subs {
 		select {
 		case c <- e:
+			took++
 		default:
 		}
 	}
+	return took
 }
 
 // Subscribe returns the events published from now on. The channel is closed

@@ -85,17 +85,14 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/volumes/{name}", func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, func(ctx context.Context, name string, _ struct{}) (VolumeStatus, error) { return b.Volume(ctx, name) })
 	})
-	mux.HandleFunc("POST /v1/volumes/{name}/add", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, name string, q AddRequest) (struct{}, error) {
-			return struct{}{}, b.Add(ctx, name, q)
-		})
-	})
-	mux.HandleFunc("POST /v1/volumes/{name}/remove", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, name string, q RemoveRequest) (struct{}, error) {
-			return struct{}{}, b.Remove(ctx, name, q)
-		})
-	})
+	mux.HandleFunc("POST /v1/volumes/{name}/add", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Add)) })
+	mux.HandleFunc("POST /v1/volumes/{name}/remove", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Remove)) })
 	mux.HandleFunc("POST /v1/volumes/{name}/stop", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, b.Stop) })
+	mux.HandleFunc("POST /v1/volumes/{name}/reserve", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Reserve)) })
+	mux.HandleFunc("POST /v1/volumes/{name}/spare", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Spare)) })
+	mux.HandleFunc("POST /v1/volumes/{name}/test-alert", func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, func(ctx context.Context, name string, _ struct{}) (AlertTest, error) { return b.TestAlert(ctx, name) })
+	})
 	mux.HandleFunc("POST /v1/volumes/{name}/jobs", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, b.StartJob) })
 	mux.HandleFunc("GET /v1/jobs/{name}", func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, func(ctx context.Context, id string, _ struct{}) (JobStatus, error) { return b.Job(ctx, id) })
@@ -134,6 +131,11 @@ func answer[Q, A any](s *Server, w http.ResponseWriter, r *http.Request, do func
 		return
 	}
 	s.write(w, http.StatusOK, a)
+}
+
+// unanswered is for what has nothing to answer but failure.
+func unanswered[Q any](do func(context.Context, string, Q) error) func(context.Context, string, Q) (struct{}, error) {
+	return func(ctx context.Context, name string, q Q) (struct{}, error) { return struct{}{}, do(ctx, name, q) }
 }
 
 // fail answers err.

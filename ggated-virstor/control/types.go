@@ -46,7 +46,13 @@ type VolumeStatus struct {
 	Alloc           string            `json:"alloc"`     // "fill" or "spread"
 	Fenced          bool              `json:"fenced"`    // the kernel class refuses the components
 	Components      []ComponentStatus `json:"components"`
-	Job             *JobStatus        `json:"job,omitempty"` // the long job under way
+	Job             *JobStatus        `json:"job,omitempty"`    // the long job under way
+	Alerts          []Alert           `json:"alerts,omitempty"` // levels that are crossed
+	// SecondsToFull is predicted from the rate of allocation; absent when the
+	// volume does not grow.
+	SecondsToFull *int64  `json:"seconds_to_full,omitempty"`
+	Spares        []Spare `json:"spares,omitempty"`
+	SparesAdded   uint64  `json:"spares_added,omitempty"` // by the daemon, grown files included
 }
 
 // Condition is what is out of the ordinary about a volume or a component.
@@ -55,12 +61,27 @@ type Condition string
 // The conditions.
 const (
 	Degraded    Condition = "degraded"     // a map sector could not be written; nothing is allocated
-	Full        Condition = "full"         // no chunk is free
+	Full        Condition = "full"         // no chunk is free for ordinary writes
+	LowSpace    Condition = "low on space" // a percentage or the predicted time is crossed
 	HeldWrites  Condition = "held"         // writes wait for space
 	ReadOnly    Condition = "read-only"    // opened so
 	Stopping    Condition = "stopping"     // on its way out
 	FlushFailed Condition = "flush failed" // a component lost data it had accepted
 )
+
+// Alert is a level that a volume has crossed.
+type Alert struct {
+	Level string    `json:"level"` // "chunks", "components", "percent-90", "time-to-full", "full", …
+	Since time.Time `json:"since"`
+	Text  string    `json:"text"`
+}
+
+// Spare is a provider that the daemon adds when space gets short.
+type Spare struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`             // bytes; 0 where it could not be opened
+	Failed string `json:"failed,omitempty"` // why it is not used
+}
 
 // Publication is a way to a volume.
 type Publication struct {
@@ -185,6 +206,32 @@ type AddRequest struct {
 // RemoveRequest takes providers out of a volume.
 type RemoveRequest struct {
 	Providers []string `json:"providers"`
+}
+
+// ReserveRequest changes how many chunks ordinary writes leave free.
+type ReserveRequest struct {
+	Chunks int64 `json:"chunks"`
+}
+
+// SpareRequest labels providers as spares of a volume, or takes the label off.
+// What they hold is lost when they are added, and their last sector at once.
+type SpareRequest struct {
+	Providers []string `json:"providers"`
+	Remove    bool     `json:"remove,omitempty"`
+	// SectorSize, in bytes, is that of regular files; 0 leaves it to the daemon.
+	SectorSize int `json:"sector_size,omitempty"`
+}
+
+// AlertTest is what became of an alert sent on purpose.
+type AlertTest struct {
+	Channels []AlertChannel `json:"channels"`
+}
+
+// AlertChannel is one way that alerts go.
+type AlertChannel struct {
+	Name   string `json:"name"`   // "log", "events", "command", "metrics"
+	Result string `json:"result"` // what happened, in words
+	Failed bool   `json:"failed,omitempty"`
 }
 
 // StopRequest ends the service of a volume.

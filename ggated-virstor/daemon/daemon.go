@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -61,6 +62,8 @@ type Options struct {
 	Version  string
 	ReadOnly bool
 	Volume   virstor.Config // policies of every volume
+	Alerts   AlertOptions
+	Space    SpaceOptions
 }
 
 // Daemon serves volumes. It is the Backend of a control.Server.
@@ -80,6 +83,11 @@ type Daemon struct {
 	volumes  map[string]*served
 	loose    map[string]virstor.Member // opened providers of volumes not served
 	problems []control.Problem
+
+	// spares are the names of providers labelled as spares of volumes that
+	// are not served yet, by volume id; guarded by verbs.
+	spares    map[uint32][]string
+	takeovers atomic.Uint64
 }
 
 // served is one volume in service.
@@ -89,6 +97,8 @@ type served struct {
 	pubs []Published
 
 	events *watcher
+	sentry *sentry
+	relief *relief
 	// peeked are what the volume was opened with before a takeover ended.
 	peeked []geomlib.Provider
 	// writable replaced them; the takeover's alone.
@@ -103,6 +113,7 @@ func New(opt Options, opener Opener, publish []Publisher, log *slog.Logger) *Dae
 		opt: opt, opener: opener, publish: publish, log: log, started: time.Now(),
 		volumes: make(map[string]*served),
 		loose:   make(map[string]virstor.Member),
+		spares:  make(map[uint32][]string),
 	}
 }
 
@@ -130,6 +141,12 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 			continue
 		}
 		m, err := d.openMember(name, sectorSize, len(left) > 0)
+		err = d.opt.Space.explain(name, err)
+		if spare := (*spareError)(nil); errors.As(err, &spare) {
+			id := spare.label.VolumeID
+			d.spares[id] = append(d.spares[id], name)
+			continue
+		}
 		if err != nil {
 			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
 			continue
@@ -138,6 +155,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	}
 	fresh, more := d.assemble(left)
 	problems = append(problems, more...)
+	d.handOutSpares()
 	for _, p := range problems {
 		d.log.Error("not served", "volume", p.Volume, "providers", strings.Join(p.Providers, " "), "reason", p.Reason)
 	}
@@ -165,6 +183,9 @@ func (d *Daemon) knows(name string) bool {
 				return true
 			}
 		}
+		if s.relief.find(name) != nil {
+			return true
+		}
 	}
 	return false
 }
@@ -180,8 +201,10 @@ func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Mem
 	}
 	m, err := geomlib.ReadMetadata(p)
 	if err != nil {
-		p.Close()
-		return virstor.Member{}, err
+		if l, e := geomlib.ReadSpare(p); e == nil {
+			err = &spareError{l}
+		}
+		return virstor.Member{}, errors.Join(err, p.Close())
 	}
 	return virstor.Member{Provider: p, Metadata: m}, nil
 }
@@ -246,7 +269,11 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	cfg.ReadOnly = d.opt.ReadOnly
 	cfg.DeferWrites = deferred && !d.opt.ReadOnly
 	cfg.Log = d.log.With("volume", a.Name)
-	cfg.Events = s.events.post
+	s.sentry, s.relief = newSentry(d, s), newRelief(d, s)
+	cfg.Events = func(e virstor.Event) {
+		s.events.post(e)
+		s.sentry.post(e)
+	}
 	vol, err := virstor.Open(a, cfg)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -261,6 +288,11 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 		s.pubs = append(s.pubs, pub)
 	}
 	s.events.start(func(e virstor.Event) { d.follow(s, e) })
+	s.sentry.start()
+	if !d.opt.ReadOnly {
+		s.relief.start(d.spares[a.ID])
+		delete(d.spares, a.ID)
+	}
 	d.mu.Lock()
 	d.volumes[a.Name] = s
 	d.mu.Unlock()
@@ -312,6 +344,7 @@ func (s *served) close(ctx context.Context, handBack bool) error {
 	if s.takeover != nil {
 		s.takeover.stop(ctx)
 	}
+	s.relief.stop(ctx)
 	var err error
 	if handBack {
 		err = s.vol.Stop()
@@ -319,6 +352,7 @@ func (s *served) close(ctx context.Context, handBack bool) error {
 		err = s.vol.Close()
 	}
 	s.events.stop(ctx)
+	s.sentry.stop(ctx)
 	for _, p := range s.peeked {
 		err = errors.Join(err, p.Close())
 	}

@@ -3,10 +3,13 @@ package daemon
 import (
 	"context"
 	"maps"
+	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -47,8 +50,29 @@ func (s *served) status() control.VolumeStatus {
 	for i := range v.Components {
 		v.Components[i].Mode = mode
 	}
+	s.addAlerts(&v)
 	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
 		v.Job = s.job(j)
 	}
 	return v
+}
+
+// addAlerts adds what the daemon knows of the volume's space.
+func (s *served) addAlerts(v *control.VolumeStatus) {
+	active, secs, _ := s.sentry.report()
+	for _, a := range active {
+		v.Alerts = append(v.Alerts, control.Alert{Level: string(a.Level), Since: a.Time, Text: a.Text})
+	}
+	low := slices.ContainsFunc(active, func(a alert.Alert) bool {
+		return a.Level == alert.TimeToFull || strings.HasPrefix(string(a.Level), "percent-")
+	})
+	if low && !slices.Contains(v.Conditions, control.Full) {
+		v.Conditions = append(v.Conditions, control.LowSpace)
+	}
+	if !math.IsInf(secs, 1) {
+		n := int64(min(secs, math.MaxInt64/2))
+		v.SecondsToFull = &n
+	}
+	v.Spares, v.SparesAdded, _ = s.relief.report()
+	v.State = v.StateText()
 }

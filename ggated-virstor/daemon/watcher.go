@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 // task is a goroutine that can be stopped.
@@ -88,6 +90,9 @@ func (w *watcher) stop(ctx context.Context) {
 
 // follow makes the publications follow the volume.
 func (d *Daemon) follow(s *served, e virstor.Event) {
+	if t, ok := eventTexts[e.Kind]; ok {
+		d.hub.Publish(control.Event{Time: time.Now(), Volume: s.vol.Name(), Kind: t.kind, Text: t.text + s.vol.Name()})
+	}
 	for _, p := range s.pubs {
 		f, ok := p.(follower)
 		if !ok {
@@ -97,6 +102,14 @@ func (d *Daemon) follow(s *served, e virstor.Event) {
 			d.log.Error("publication does not follow its volume", "volume", s.vol.Name(), "error", err)
 		}
 	}
+}
+
+// eventTexts are the engine's events that those who watch are told of beside
+// the alerts.
+var eventTexts = map[virstor.EventKind]struct{ kind, text string }{
+	virstor.EventComponents: {"components", "The components changed of "},
+	virstor.EventResized:    {"resized", "The size changed of "},
+	virstor.EventJob:        {"job", "A job ended of "},
 }
 
 // follower is a Published that changes with its volume.

@@ -188,7 +188,7 @@ func (ignore) Complete(*virstor.Request) {}
 
 func TestNbdcopyThereAndBack(t *testing.T) {
 	for _, workers := range []int{0, 3} {
-		const size = 64<<20 + 4096
+		const size = 24<<20 + 4096
 		d, uri := export(t, nbdtest.Config{Size: size, Workers: workers})
 		in, out := image(t, size), filepath.Join(t.TempDir(), "out")
 		run(t, "nbdcopy", "--flush", in, uri)
@@ -269,7 +269,7 @@ func TestFioVerifies(t *testing.T) {
 		for _, rw := range []string{"randwrite", "randrw"} {
 			_, uri := export(t, nbdtest.Config{Size: 64 << 20, Workers: workers})
 			run(t, "fio", "--name=verify", "--ioengine=nbd", "--uri="+uri, "--rw="+rw, "--bsrange=512-128k", "--bs_unaligned",
-				"--verify=crc32c", "--verify_fatal=1", "--iodepth=32", "--numjobs=4", "--size=12M", "--offset_increment=16M",
+				"--verify=crc32c", "--verify_fatal=1", "--iodepth=32", "--numjobs=4", "--size=6M", "--offset_increment=16M",
 				"--fsync=100", "--group_reporting", "--output-format=terse", "--aux-path="+t.TempDir())
 		}
 	}

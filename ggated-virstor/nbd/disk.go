@@ -25,3 +25,5 @@ type Disk interface {
 	// of write data, a channel that is closed when it holds less again.
 	HeldFull() <-chan struct{}
 }
+
+var _ Disk = (*virstor.Volume)(nil)

@@ -48,7 +48,7 @@ func exercise(c *nbdclient.Conn, base, size int64, seed uint64) error {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	model := make([]byte, size)
 	buf := make([]byte, size)
-	for step := range 80 {
+	for step := range 60 {
 		off := rng.Int64N(size)
 		n := 1 + rng.Int64N(min(size-off, 1<<rng.IntN(22)))
 		p := buf[:n]

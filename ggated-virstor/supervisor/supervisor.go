@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
 )
 
@@ -28,9 +29,21 @@ type Options struct {
 	Program string
 	// Args are the worker's.
 	Args []string
+	// Alert runs the administrator's command; nil: there is none.
+	Alert alert.Runner
+	// Grower makes providers for volumes that run out of space, or is nil.
+	Grower Grower
 	// Protect protects a process from the kernel's memory shortage.
 	Protect func(pid int) error
 	Log     *slog.Logger
+}
+
+// Grower makes providers (see daemon.Grower). What it makes of the worker's
+// words is bounded by its own configuration.
+type Grower interface {
+	Has(volume string) bool
+	Grow(ctx context.Context, volume string) (provider string, err error)
+	Undo(ctx context.Context, volume, provider string) error
 }
 
 // Supervisor keeps one worker alive.
@@ -325,6 +338,8 @@ func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body 
 		}
 		f, err := s.store.lock(ctx, a.ID)
 		return oneFile(nil, f, err)
+	case methodAlert, methodGrow, methodUngrow:
+		return s.answerSpace(ctx, method, body)
 	}
 	if s.opt.Units == nil {
 		return reply{}, fmt.Errorf("%s: there is no geom_gate here", method)

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
@@ -70,6 +71,9 @@ const (
 	methodRelease = "release" // unitArgs
 	methodLeft    = "left"    // → map of ids and providers
 	methodCheck   = "check"   // unitArgs
+	methodAlert   = "alert"   // alertArgs → alertAnswer; the administrator's command is run
+	methodGrow    = "grow"    // growArgs → growArgs; the provider
+	methodUngrow  = "ungrow"  // growArgs
 
 	// methodStop is the one that the supervisor calls: Ending.
 	methodStop = "stop"
@@ -115,6 +119,23 @@ type unitArgs struct {
 	Size      int64         `json:"size,omitempty"`
 	Force     bool          `json:"force,omitempty"`
 	Providers []string      `json:"providers,omitempty"`
+}
+
+// alertArgs do not say what is run: that is the supervisor's to know.
+type alertArgs struct {
+	Env   []string      `json:"env"`
+	Stdin []byte        `json:"stdin"`
+	Limit time.Duration `json:"limit"`
+}
+
+type alertAnswer struct {
+	Output []byte `json:"output"`
+	Failed string `json:"failed,omitempty"`
+}
+
+type growArgs struct {
+	Volume   string `json:"volume"`
+	Provider string `json:"provider,omitempty"`
 }
 
 type stopArgs struct {

@@ -22,6 +22,8 @@ type Fake struct {
 	calls  []string
 	fail   map[string]error
 	stops  map[string]control.StopResult
+
+	alertFails bool
 }
 
 // New makes a Fake that serves s.
@@ -129,6 +131,53 @@ func (f *Fake) Stop(_ context.Context, name string, r control.StopRequest) (cont
 		return result, nil
 	}
 	return control.StopResult{HandedBack: true}, nil
+}
+
+// Reserve implements control.Backend.
+func (f *Fake) Reserve(_ context.Context, name string, r control.ReserveRequest) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, err := f.changeLocked("reserve", name, r)
+	if err == nil {
+		f.status.Volumes[i].ReservedChunks = r.Chunks
+	}
+	return err
+}
+
+// Spare implements control.Backend.
+func (f *Fake) Spare(_ context.Context, name string, r control.SpareRequest) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, err := f.changeLocked("spare", name, r)
+	if err != nil {
+		return err
+	}
+	v := &f.status.Volumes[i]
+	v.Spares = slices.DeleteFunc(slices.Clone(v.Spares), func(s control.Spare) bool { return slices.Contains(r.Providers, s.Name) })
+	if !r.Remove {
+		for _, p := range r.Providers {
+			v.Spares = append(v.Spares, control.Spare{Name: p})
+		}
+	}
+	return nil
+}
+
+// TestAlert implements control.Backend.
+func (f *Fake) TestAlert(_ context.Context, name string) (control.AlertTest, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.changeLocked("test-alert", name, struct{}{}); err != nil {
+		return control.AlertTest{}, err
+	}
+	return control.AlertTest{Channels: []control.AlertChannel{
+		{Name: "log", Result: "written"}, {Name: "command", Result: "exit status 3", Failed: f.alertFails}}}, nil
+}
+
+// FailAlerts makes one channel of TestAlert fail.
+func (f *Fake) FailAlerts() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.alertFails = true
 }
 
 // Serve implements control.Backend: it serves no new volume.

@@ -1,0 +1,145 @@
+package backup
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// DefaultDir is where the daemon keeps backups.
+const DefaultDir = "/var/db/gvirstor"
+
+const suffix = ".backup"
+
+// Save writes b to path, whole or not at all: it is on stable storage under
+// that name when Save returns, and what was there before is replaced.
+func (b *Backup) Save(path string) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".gvirstor-backup-*")
+	if err != nil {
+		return fmt.Errorf("save backup of %s: %w", b.Name(), err)
+	}
+	err = b.Write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("save backup of %s: %w", b.Name(), errors.Join(err, os.Remove(f.Name())))
+	}
+	if err := syncDir(dir); err != nil {
+		return fmt.Errorf("save backup of %s: %w", b.Name(), err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// Load reads the backup at path.
+func Load(path string) (*Backup, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("load backup: %w", err)
+	}
+	defer f.Close()
+	b, err := Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return b, nil
+}
+
+// Keep saves b in dir, which is made if need be, and removes the oldest backups of
+// the same volume beyond the last n (at least 1). When nothing has changed
+// since the last one it saves none. It returns the path of the last one.
+func Keep(dir string, b *Backup, n int) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("keep backup of %s: %w", b.Name(), err)
+	}
+	kept, err := List(dir, b.ID())
+	if err != nil {
+		return "", err
+	}
+	if len(kept) > 0 {
+		last, err := Load(kept[len(kept)-1])
+		if err == nil && b.same(last) {
+			return kept[len(kept)-1], nil
+		}
+	}
+	path := filepath.Join(dir, b.fileName(kept))
+	if err := b.Save(path); err != nil {
+		return "", err
+	}
+	kept = append(kept, path)
+	for len(kept) > max(n, 1) {
+		if err := os.Remove(kept[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return path, fmt.Errorf("remove an old backup of %s: %w", b.Name(), err)
+		}
+		kept = kept[1:]
+	}
+	return path, nil
+}
+
+// List returns the paths of the backups of a volume in dir, the oldest first.
+func List(dir string, id uint32) ([]string, error) {
+	paths, err := filepath.Glob(filepath.Join(globEscape(dir), fmt.Sprintf("*-%08x-*%s", id, suffix)))
+	if err != nil {
+		return nil, fmt.Errorf("list backups: %w", err)
+	}
+	slices.SortFunc(paths, func(a, b string) int { return cmp.Compare(timePart(a), timePart(b)) })
+	return paths, nil
+}
+
+// globEscape makes path match itself alone.
+func globEscape(path string) string {
+	return strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`).Replace(path)
+}
+
+// timePart is what comes last in a file's name.
+func timePart(path string) string {
+	base := strings.TrimSuffix(filepath.Base(path), suffix)
+	return base[strings.LastIndexByte(base, '-')+1:]
+}
+
+// fileName is NAME-ID-TIME.backup, later than all that are kept.
+func (b *Backup) fileName(kept []string) string {
+	name := strings.Map(func(r rune) rune {
+		if r == '/' || r == '-' {
+			return '_'
+		}
+		return r
+	}, b.Name())
+	t := b.Time.UTC().Format("20060102T150405.000000000Z")
+	if len(kept) > 0 {
+		// A clock that was set back must not make this the oldest.
+		if last := timePart(kept[len(kept)-1]); last >= t {
+			t = last + "a"
+		}
+	}
+	return fmt.Sprintf("%s-%08x-%s%s", name, b.ID(), t, suffix)
+}
+
+// same reports whether nothing but the time differs.
+func (b *Backup) same(o *Backup) bool {
+	x, y := *b, *o
+	x.Time, y.Time = b.Time, b.Time
+	x.Extension, y.Extension = nil, nil
+	var bx, by bytes.Buffer
+	return x.Write(&bx) == nil && y.Write(&by) == nil && bytes.Equal(bx.Bytes(), by.Bytes())
+}

@@ -1,0 +1,357 @@
+package backup
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Reasons why a backup is not restored. They come wrapped with the details.
+var (
+	// ErrProviders: the providers given are not those of the backup.
+	ErrProviders = errors.New("the providers are not those of the backup")
+	// ErrNewer: the volume was used since; RestoreOptions.Force overrules it.
+	ErrNewer = errors.New("the volume has changed since the backup")
+	// ErrInterrupted: the backup was made in the middle of an operation.
+	ErrInterrupted = errors.New("the backup was made while an operation was under way")
+)
+
+// RestoreOptions modify Restore.
+type RestoreOptions struct {
+	// Force restores though the volume has changed since. What was written to
+	// chunks that the backup does not have is lost.
+	Force bool
+	// InOrder takes the providers for the components 0, 1, … in their order,
+	// when neither metadata nor names nor sizes tell.
+	InOrder bool
+	// DryRun checks all, and writes nothing.
+	DryRun bool
+	// RunDir is where volumes are locked while they are served
+	// (geomlib.DefaultRunDir); empty: the caller has the lock.
+	RunDir string
+	Log    *slog.Logger
+}
+
+// Restored is what Restore did, or would do.
+type Restored struct {
+	Providers []string // by component
+	// Lost and Moved are how many virtual chunks are allocated now and not in
+	// the backup, and elsewhere in it.
+	Lost, Moved uint64
+	// StaysFenced are the reasons why a volume that the kernel class could
+	// have taken at the time of the backup is kept from it.
+	StaysFenced []string
+}
+
+// Restore writes b to providers, which must be open for writing and locked. It
+// refuses what does not fit, and what would lose something that is newer.
+//
+// Component 0's metadata goes first and comes last, so that what an interruption
+// leaves is no volume until Restore is done again.
+func Restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt RestoreOptions) (*Restored, error) {
+	res, err := restore(ctx, providers, b, opt)
+	if err != nil {
+		return res, fmt.Errorf("restore %s: %w", b.Name(), err)
+	}
+	return res, nil
+}
+
+func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt RestoreOptions) (*Restored, error) {
+	if b.Extension != nil && b.Extension.Intent.Kind != ondisk.IntentNone {
+		return nil, fmt.Errorf("%w: %q", ErrInterrupted, b.Extension.Intent.Kind)
+	}
+	if opt.RunDir != "" {
+		lock, err := geomlib.LockVolume(opt.RunDir, b.ID())
+		if err != nil {
+			return nil, err
+		}
+		defer lock.Close()
+	}
+	on, err := b.match(providers, opt.InOrder)
+	if err != nil {
+		return nil, err
+	}
+	res := new(Restored)
+	for _, p := range on {
+		res.Providers = append(res.Providers, p.Name())
+	}
+	newer, err := b.compare(ctx, on, res)
+	if err != nil {
+		return nil, err
+	}
+	if newer != nil && !opt.Force {
+		return res, fmt.Errorf("%w: %s; force restores all the same", ErrNewer, strings.Join(newer, "; "))
+	}
+	if opt.DryRun {
+		return res, nil
+	}
+	if err := b.fitTogether(on); err != nil {
+		return nil, err
+	}
+	if err := b.write(ctx, on); err != nil {
+		return nil, err
+	}
+	return res, b.settle(on, res, opt.Log)
+}
+
+// match finds the provider of each component: by the metadata on it, else by
+// the name that it had, else by its size when there is but one of that.
+func (b *Backup) match(providers []geomlib.Provider, inOrder bool) ([]geomlib.Provider, error) {
+	if len(providers) != len(b.Components) {
+		return nil, fmt.Errorf("%w: %d given, the volume had %d: %s", ErrProviders, len(providers), len(b.Components), b.names())
+	}
+	on := make([]geomlib.Provider, len(b.Components))
+	left := slices.Clone(providers)
+	take := func(i int, is func(geomlib.Provider) bool) {
+		var found []geomlib.Provider
+		for _, p := range left {
+			if is(p) {
+				found = append(found, p)
+			}
+		}
+		if on[i] == nil && len(found) == 1 {
+			on[i] = found[0]
+			left = slices.DeleteFunc(left, func(p geomlib.Provider) bool { return p == found[0] })
+		}
+	}
+	for _, p := range providers {
+		m, ok, err := metadataOf(p)
+		if err != nil {
+			return nil, err
+		}
+		if ok && m.ID != b.ID() {
+			return nil, fmt.Errorf("%w: %s is a component of %s (id %08x), the backup is of the id %08x", ErrProviders, p.Name(), m.Name, m.ID, b.ID())
+		}
+	}
+	if inOrder {
+		copy(on, providers)
+		left = nil
+	}
+	for i, c := range b.Components {
+		take(i, func(p geomlib.Provider) bool {
+			m, ok, _ := metadataOf(p)
+			return ok && int(m.No) == i && b.fits(i, p) == nil
+		})
+		take(i, func(p geomlib.Provider) bool { return p.Name() == c.Name && b.fits(i, p) == nil })
+	}
+	for i := range b.Components {
+		take(i, func(p geomlib.Provider) bool { return b.fits(i, p) == nil })
+	}
+	for i, c := range b.Components {
+		if on[i] == nil {
+			return nil, fmt.Errorf("%w: none, or more than one, can be component %d (%s, %d bytes, sectors of %d); give them in the order of the components",
+				ErrProviders, i, c.Name, c.Metadata.ProviderSize, c.SectorSize)
+		}
+		if err := b.fits(i, on[i]); err != nil {
+			return nil, err
+		}
+	}
+	return on, nil
+}
+
+// fits tells whether p can be component i.
+func (b *Backup) fits(i int, p geomlib.Provider) error {
+	c := b.Components[i]
+	if size := uint64(p.MediaSize()); size != c.Metadata.ProviderSize {
+		return fmt.Errorf("%w: %s has %d bytes, component %d had %d", ErrProviders, p.Name(), size, i, c.Metadata.ProviderSize)
+	}
+	if p.SectorSize() != c.SectorSize {
+		return fmt.Errorf("%w: %s has sectors of %d bytes, component %d had %d", ErrProviders, p.Name(), p.SectorSize(), i, c.SectorSize)
+	}
+	return nil
+}
+
+func (b *Backup) names() string {
+	var s []string
+	for _, c := range b.Components {
+		s = append(s, c.Name)
+	}
+	return strings.Join(s, " ")
+}
+
+// compare looks for what is on the disks and is not in b.
+func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restored) (newer []string, err error) {
+	for i, p := range on {
+		m, ok, err := metadataOf(p)
+		if err != nil {
+			return nil, err
+		}
+		was := b.Components[i].Metadata
+		if ok && i == 0 && int(m.Count) > len(on) {
+			newer = append(newer, fmt.Sprintf("it has %d components now and had %d", m.Count, len(on)))
+		}
+		if ok && i == 0 && m.VirtualSize != was.VirtualSize {
+			newer = append(newer, fmt.Sprintf("its virtual size is %d bytes and was %d", m.VirtualSize, was.VirtualSize))
+		}
+	}
+	zero := b.Components[0].Metadata
+	s := mapscan.Scanner{Provider: on[0], Size: zero.MapBytes(), Unreadable: func(int64, error) {}}
+	at := b.cursor()
+	order := b.Order
+	err = s.Each(ctx, func(vc uint64, raw []byte) error {
+		if order == ondisk.OrderUnknown {
+			order = ondisk.DetectOrder(raw)
+		}
+		e := ondisk.DecodeEntry(raw, order)
+		if e.Flags != ondisk.FlagAllocated || !b.possible(e) {
+			return nil // damaged: not what could be newer
+		}
+		was := at(vc)
+		switch {
+		case !was.Allocated():
+			res.Lost++
+		case was != e:
+			res.Moved++
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if res.Lost > 0 {
+		newer = append(newer, fmt.Sprintf("%d virtual chunks were allocated since", res.Lost))
+	}
+	if res.Moved > 0 {
+		newer = append(newer, fmt.Sprintf("%d virtual chunks lie elsewhere now", res.Moved))
+	}
+	return newer, nil
+}
+
+// possible reports whether an entry names a chunk that data can be on.
+func (b *Backup) possible(e ondisk.Entry) bool {
+	if int(e.Component) >= len(b.Components) {
+		return false
+	}
+	m := b.Components[e.Component].Metadata
+	return e.Chunk >= uint32(m.ChunkReserved) && e.Chunk < m.ChunkCount
+}
+
+// cursor returns a function that gives the entries of ascending virtual chunks.
+func (b *Backup) cursor() func(vc uint64) ondisk.Entry {
+	runs := b.Runs
+	return func(vc uint64) ondisk.Entry {
+		for len(runs) > 0 && runs[0].Virtual+runs[0].Length <= vc {
+			runs = runs[1:]
+		}
+		if len(runs) == 0 || vc < runs[0].Virtual {
+			return ondisk.Entry{}
+		}
+		r := runs[0]
+		return ondisk.Entry{Flags: ondisk.FlagAllocated, Component: r.Component, Chunk: r.Chunk + uint32(vc-r.Virtual)}
+	}
+}
+
+// write writes everything, fenced.
+func (b *Backup) write(ctx context.Context, on []geomlib.Provider) error {
+	zero := on[0]
+	if _, ok, err := metadataOf(zero); err != nil {
+		return err
+	} else if ok {
+		if err := geomlib.ClearMetadata(zero); err != nil {
+			return err
+		}
+	}
+	for i, p := range on[1:] {
+		if err := geomlib.StoreMetadata(p, b.fenced(i+1, p)); err != nil {
+			return err
+		}
+	}
+	if err := b.writeMap(ctx, zero); err != nil {
+		return err
+	}
+	if err := extblock.Clear(zero, b.Components[0].Metadata); err != nil {
+		return err
+	}
+	return geomlib.StoreMetadata(zero, b.fenced(0, zero))
+}
+
+// fitTogether makes sure, before anything is written, that the engine will make
+// a volume of it.
+func (b *Backup) fitTogether(on []geomlib.Provider) error {
+	var members []virstor.Member
+	for i, p := range on {
+		m := b.fenced(i, p)
+		m.Version = ondisk.Version // what lies in the extension block now counts not
+		members = append(members, virstor.Member{Provider: p, Metadata: m})
+	}
+	for _, a := range virstor.Assemble(members) {
+		if a.Err != nil {
+			return fmt.Errorf("%w: %w", ErrProviders, a.Err)
+		}
+	}
+	return nil
+}
+
+// fenced is the metadata of component i on p at version 2, in agreement with
+// component 0. A hardcoded name becomes that of p, or none if it does not fit.
+func (b *Backup) fenced(i int, p geomlib.Provider) ondisk.Metadata {
+	m := b.Components[i].Metadata
+	zero := b.Components[0].Metadata
+	m.Version = ondisk.VersionFenced
+	m.No, m.Count, m.VirtualSize, m.Name = uint16(i), uint16(len(b.Components)), zero.VirtualSize, zero.Name
+	if m.Provider != "" && m.Provider != p.Name() {
+		if m.Provider = p.Name(); len(m.Provider) > ondisk.MaxNameLen {
+			m.Provider = ""
+		}
+	}
+	return m
+}
+
+// writeMap writes the sectors of the map that differ.
+func (b *Backup) writeMap(ctx context.Context, p geomlib.Provider) error {
+	sector := p.SectorSize()
+	total := b.Components[0].Metadata.MapBytes()
+	at := b.cursor()
+	want, have := make([]byte, sector), make([]byte, sector)
+	for off := int64(0); off < total; off += int64(sector) {
+		if off%(1<<20) == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		for i := 0; i < sector; i += ondisk.EntrySize {
+			binary.NativeEndian.PutUint64(want[i:], 0)
+			if e := at(uint64(off+int64(i)) / ondisk.EntrySize); e.Allocated() {
+				e.Encode(want[i:], b.Order)
+			}
+		}
+		// A sector that cannot be read may still be written.
+		if _, err := p.ReadAt(have, off); err == nil && slices.Equal(have, want) {
+			continue
+		}
+		if _, err := p.WriteAt(want, off); err != nil {
+			return fmt.Errorf("write the allocation map to %s at byte %d: %w", p.Name(), off, err)
+		}
+	}
+	return extblock.Flush(p)
+}
+
+// settle lets the engine verify the volume, and hand it back if the kernel
+// class had it at the time of the backup.
+func (b *Backup) settle(on []geomlib.Provider, res *Restored, log *slog.Logger) error {
+	var members []virstor.Member
+	for i, p := range on {
+		members = append(members, virstor.Member{Provider: p, Metadata: b.fenced(i, p)})
+	}
+	handBack := b.Components[0].Metadata.Version == ondisk.Version
+	for _, a := range virstor.Assemble(members) {
+		err := virstor.Settle(a, handBack, log)
+		var kept *virstor.NotHandedBackError
+		if errors.As(err, &kept) {
+			res.StaysFenced = kept.Reasons
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}

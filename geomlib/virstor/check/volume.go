@@ -1,0 +1,230 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// volumeCheck is the check of one volume.
+type volumeCheck struct {
+	*Volume
+	in   *inspector
+	zero *member // component 0; nil when it is missing or in doubt
+
+	ext    ondisk.Extension
+	extOK  bool
+	listed map[Code]int
+	maps   []*bitmap // by component; nil where it is missing
+}
+
+func newVolumeCheck(in *inspector, members []*member) *volumeCheck {
+	m := members[0].found
+	v := &volumeCheck{in: in, listed: make(map[Code]int)}
+	v.Volume = &Volume{Name: m.Name, ID: hex(m.ID), id: m.ID, members: members, Components: []Component{}}
+	return v
+}
+
+// run makes all findings, from what concerns one provider to what concerns
+// all. Each step uses what the ones before it found to be right.
+func (v *volumeCheck) run() error {
+	v.checkMoved()
+	v.checkVersions()
+	v.checkSectorSizes()
+	v.checkProviderSizes()
+	v.checkProviderNames()
+	v.checkChunkSize()
+	v.pickZero()
+	v.checkVirtualSize()
+	v.checkName()
+	v.checkCount()
+	v.checkIndexes()
+	v.checkChunks()
+	v.assemble()
+	v.readExtension()
+	v.describe()
+	usable := v.geometryIsSound()
+	if usable && !(v.in.opt.Live && v.extOK && v.ext.Intent.Kind != ondisk.IntentNone) {
+		if err := v.checkMap(); err != nil {
+			return err
+		}
+		v.checkUsage()
+	}
+	v.checkFence()
+	v.summarise()
+	return nil
+}
+
+// find adds a finding about the volume, up to the number that is listed of each.
+func (v *volumeCheck) find(f Finding) {
+	v.listed[f.Code]++
+	if v.listed[f.Code] > v.in.opt.MaxEach {
+		return
+	}
+	f.Volume, f.VolumeID = v.Name, v.ID
+	v.in.add(f)
+}
+
+// summarise says how many findings were not listed.
+func (v *volumeCheck) summarise() {
+	var codes []Code
+	for c, n := range v.listed {
+		if n > v.in.opt.MaxEach {
+			codes = append(codes, c)
+		}
+	}
+	slices.Sort(codes)
+	for _, c := range codes {
+		v.find(Finding{Severity: Warning, Code: TooManyFindings,
+			Text: fmt.Sprintf("%d more findings of the kind %s", v.listed[c]-v.in.opt.MaxEach, c)})
+	}
+}
+
+// changed reports whether any metadata differs from what it was at the start.
+func (v *volumeCheck) changed() bool {
+	for _, m := range v.members {
+		now, err := geomlib.ReadMetadata(m.p)
+		if err != nil || now != m.found {
+			return true
+		}
+	}
+	return false
+}
+
+// forget drops what was learned, which was never true at one moment.
+func (v *volumeCheck) forget() {
+	v.suspects, v.doubled, v.cleared, v.MapChecked = nil, nil, false, false
+	v.listed = make(map[Code]int)
+	for _, m := range v.members {
+		m.want = m.found
+	}
+}
+
+// active are the members that may take part.
+func (v *volumeCheck) active() []*member {
+	var out []*member
+	for _, m := range v.members {
+		if !m.leave && !m.clear {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// at returns the member that is component i, nil when there is none.
+func (v *volumeCheck) at(i int) *member {
+	if v.assembly == nil || i >= len(v.assembly.Members) {
+		return nil
+	}
+	p := v.assembly.Members[i].Provider
+	if p == nil {
+		return nil
+	}
+	for _, m := range v.members {
+		if m.p == p {
+			return m
+		}
+	}
+	return nil
+}
+
+// assemble puts the volume together as the engine would, from mended metadata.
+func (v *volumeCheck) assemble() {
+	for _, m := range v.active() {
+		if m.want.No == 0 && (m.broken || m.want.Count == 0) {
+			return // what it says cannot be gone by
+		}
+	}
+	members := v.wanted()
+	for _, a := range virstor.Assemble(members) {
+		if a.ID == v.id {
+			v.assembly = a
+		}
+	}
+	a := v.assembly
+	if a == nil {
+		return
+	}
+	for _, ig := range a.Ignored {
+		v.explainIgnored(ig)
+	}
+	missing := false
+	if len(a.Members) > 0 {
+		for i, m := range a.Members {
+			if m.Provider == nil {
+				missing = true
+				v.findMissing(i)
+			}
+		}
+	}
+	if v.zero == nil && len(a.Members) == 0 && !v.hasIndex(0) {
+		missing = true
+		v.findMissing(0)
+	}
+	if a.Err != nil && !missing && v.listed[ComponentDoubled] == 0 {
+		v.find(Finding{Severity: Error, Code: CannotAssemble, Text: a.Err.Error(), Mend: MendByHand, Prevents: true})
+	}
+}
+
+func (v *volumeCheck) hasIndex(i uint16) bool {
+	for _, m := range v.active() {
+		if m.want.No == i {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *volumeCheck) findMissing(i int) {
+	if v.listed[ComponentDoubled] > 0 && v.hasIndex(uint16(i)) {
+		return // it is there twice
+	}
+	text := fmt.Sprintf("component %d is missing", i)
+	if i == 0 {
+		text += "; it holds the allocation map"
+	}
+	v.find(Finding{Severity: Error, Code: ComponentMissing, Mend: MendByHand, Prevents: true, Text: text,
+		Remedy: "Attach it and check again, naming all components."})
+}
+
+// explainIgnored says why a provider with the volume's id takes no part in it.
+func (v *volumeCheck) explainIgnored(ig virstor.Ignored) {
+	for _, m := range v.members {
+		if m.p != ig.Provider {
+			continue
+		}
+		m.leave = true
+		if v.listed[ProviderResized]+v.listed[ProviderName] > 0 && ig.Metadata.ProviderSize != uint64(ig.Provider.MediaSize()) {
+			return
+		}
+		v.find(Finding{Severity: Info, Code: ComponentIgnored, Provider: m.name(), Text: ig.Reason.Error()})
+	}
+}
+
+// describe fills in what the report says of the volume.
+func (v *volumeCheck) describe() {
+	v.Fence = fenceOf(v.members)
+	if v.zero != nil {
+		m := v.zero.want
+		v.Name, v.VirtualSize, v.ChunkSize, v.VirtualChunks = m.Name, m.VirtualSize, m.ChunkSize, m.Entries()
+	}
+	if v.assembly == nil {
+		return
+	}
+	for i := range v.assembly.Members {
+		c := Component{Index: i}
+		if m := v.at(i); m != nil {
+			c.Provider, c.Reserved = m.name(), uint32(m.want.ChunkReserved)
+			if end := m.dataEnd(); end > c.Reserved {
+				c.Chunks = end - c.Reserved
+			}
+		}
+		v.Components = append(v.Components, c)
+	}
+}
+
+// dataEnd is the first chunk that data should not use.
+func (m *member) dataEnd() uint32 { return min(m.want.ChunkCount, m.usable(m.want.ChunkSize)) }

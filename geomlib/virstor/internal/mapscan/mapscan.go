@@ -1,0 +1,92 @@
+// Package mapscan reads an allocation map from a provider, holes for nothing
+// and in bounded memory.
+package mapscan
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// block is how much is read at a time, bytes. It is a multiple of every sector.
+const block = 1 << 20
+
+// Scanner reads the bytes [0, Size) of a provider as map entries. Size is a
+// whole number of sectors within the provider.
+type Scanner struct {
+	Provider geomlib.Provider
+	Size     int64
+	// Unreadable, if not nil, is told of each sector that cannot be read, which
+	// is then passed over. Without it the first one ends the scan.
+	Unreadable func(off int64, err error)
+}
+
+// Each calls visit for each entry that is not all zeros, in order: its virtual
+// chunk and its bytes, which are valid during the call.
+func (s Scanner) Each(ctx context.Context, visit func(vc uint64, raw []byte) error) error {
+	return s.Blocks(ctx, func(off int64, b []byte) error {
+		vc := uint64(off / ondisk.EntrySize)
+		for ; len(b) >= ondisk.EntrySize; b, vc = b[ondisk.EntrySize:], vc+1 {
+			if binary.NativeEndian.Uint64(b) == 0 {
+				continue
+			}
+			if err := visit(vc, b[:ondisk.EntrySize]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Blocks calls visit for consecutive parts of the map, in order. Parts that are
+// known to be zeros without reading are left out. visit may change b.
+func (s Scanner) Blocks(ctx context.Context, visit func(off int64, b []byte) error) error {
+	sector := int64(s.Provider.SectorSize())
+	buf := make([]byte, min(block, s.Size))
+	holes, sparse := s.Provider.(geomlib.HoleFinder)
+	for off := int64(0); off < s.Size; {
+		end := s.Size
+		if sparse {
+			start, stop, err := holes.NextData(off, s.Size)
+			if err == nil {
+				off = max(off, start/sector*sector)
+				end = min(s.Size, (stop+sector-1)/sector*sector)
+			}
+		}
+		for off < end {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			b := buf[:min(int64(len(buf)), end-off)]
+			if err := s.read(off, b, sector, visit); err != nil {
+				return err
+			}
+			off += int64(len(b))
+		}
+	}
+	return nil
+}
+
+// read passes one block on, sector by sector when it cannot be read whole.
+func (s Scanner) read(off int64, b []byte, sector int64, visit func(int64, []byte) error) error {
+	_, err := s.Provider.ReadAt(b, off)
+	if err == nil {
+		return visit(off, b)
+	}
+	if s.Unreadable == nil {
+		return fmt.Errorf("read the allocation map from %s at byte %d: %w", s.Provider.Name(), off, err)
+	}
+	for ; len(b) > 0; b, off = b[sector:], off+sector {
+		if _, err := s.Provider.ReadAt(b[:sector], off); err != nil {
+			s.Unreadable(off, err)
+			continue
+		}
+		if err := visit(off, b[:sector]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

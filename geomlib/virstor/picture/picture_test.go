@@ -1,0 +1,167 @@
+package picture_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/voltest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/picture"
+)
+
+func draw(t testing.TB, disks []*disktest.Disk, cells int) *picture.Picture {
+	t.Helper()
+	p, err := tryDraw(t, disks, cells)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func tryDraw(t testing.TB, disks []*disktest.Disk, cells int) (*picture.Picture, error) {
+	t.Helper()
+	var ms []virstor.Member
+	for _, d := range disks {
+		ms = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)})
+	}
+	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], cells)
+}
+
+func golden(t testing.TB, cells int) *picture.Picture {
+	return draw(t, voltest.Golden(t, "../../../tests/testdata/golden"), cells)
+}
+
+func TestTheKernelsVolumeLooksLikeWhatWasWritten(t *testing.T) {
+	p := golden(t, 64) // cells of 16 MiB
+	var b bytes.Buffer
+	if err := p.WriteText(&b, picture.TextOptions{Width: 66, ASCII: true}); err != nil {
+		t.Fatal(err)
+	}
+	want := "written: 46 of 1024 chunks allocated (4.5%)\n" +
+		"|.     :     :#:                            .                   .|\n" +
+		"written-0 [###########################################] 29/29 100%\n" +
+		"written-1 [########################-------------------] 17/31  55%\n" +
+		"written-2 [-------------------------------------------]  0/39   0%\n"
+	if got := b.String(); got != want {
+		t.Errorf("drawn:\n%s\nwant:\n%s", got, want)
+	}
+	sum := 0.0
+	for _, c := range p.Cells {
+		sum += c * 16
+	}
+	if math.Round(sum) != 46 || p.Cells[0] != 3.0/16 || p.Cells[63] != 1.0/16 || p.Cells[1] != 0 {
+		t.Errorf("cells %v", p.Cells)
+	}
+	if c := p.Components[2]; c.Used != 0 || c.Chunks != 39 || p.Components[0].Fill != 1 {
+		t.Errorf("components %+v", p.Components)
+	}
+}
+
+func TestOpenAndStoppedTheSameIsDrawn(t *testing.T) {
+	disks, _ := voltest.New(t, false)
+	v := voltest.Open(t, virstor.Config{ReadOnly: true}, disks)
+	defer v.Close()
+	for _, cells := range []int{1, 7, 50, 128, 5000} {
+		open, err := picture.FromVolume(v, cells)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stopped := draw(t, disks, cells); !reflect.DeepEqual(open, stopped) {
+			t.Errorf("open %+v\nstopped %+v", open, stopped)
+		}
+	}
+	for _, cells := range []int{0, -1, 1 << 21} {
+		if _, err := picture.FromVolume(v, cells); !errors.Is(err, picture.ErrCells) {
+			t.Errorf("%d cells: %v", cells, err)
+		}
+	}
+}
+
+func TestNoChunkIsLostBetweenCells(t *testing.T) {
+	disks, _ := voltest.New(t, false)
+	rapid.Check(t, func(rt *rapid.T) {
+		cells := rapid.IntRange(1, 300).Draw(rt, "cells")
+		p, err := tryDraw(t, disks, cells)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		sum, n := 0.0, uint64(len(p.Cells))
+		for i, c := range p.Cells {
+			size := (uint64(i)+1)*128/n - uint64(i)*128/n
+			if c < 0 || c > 1 {
+				rt.Fatalf("cell %d is %v", i, c)
+			}
+			sum += c * float64(size)
+		}
+		if math.Round(sum) != 24 || p.Allocated != 24 {
+			rt.Fatalf("%v of 24", sum)
+		}
+	})
+}
+
+func TestThePictureFitsTheTerminal(t *testing.T) {
+	for _, width := range []int{0, 20, 40, 80, 200} {
+		for _, ascii := range []bool{false, true} {
+			disks, _ := voltest.New(t, false)
+			p := draw(t, disks, picture.Columns(width)*3)
+			var b bytes.Buffer
+			if err := p.WriteText(&b, picture.TextOptions{Width: width, ASCII: ascii}); err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+			for _, l := range lines[1:] {
+				if n := utf8.RuneCountInString(l); n > max(width, 20) && n > 25 {
+					t.Errorf("width %d: %d columns: %s", width, n, l)
+				}
+				if ascii && len(l) != utf8.RuneCountInString(l) {
+					t.Errorf("not ASCII: %s", l)
+				}
+			}
+		}
+	}
+}
+
+func TestDrawingsAreWellFormed(t *testing.T) {
+	p := golden(t, 500)
+	p.Name, p.Components[0].Name = `<&">`, "a<b"
+	var svg, js bytes.Buffer
+	if err := p.WriteSVG(&svg); err != nil {
+		t.Fatal(err)
+	}
+	d := xml.NewDecoder(&svg)
+	rects := 0
+	for {
+		tok, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := tok.(xml.StartElement); ok && e.Name.Local == "rect" {
+			rects++
+		}
+	}
+	if rects != 1+500+2*3 {
+		t.Errorf("%d rectangles", rects)
+	}
+	if err := p.WriteJSON(&js); err != nil {
+		t.Fatal(err)
+	}
+	var back picture.Picture
+	if err := json.Unmarshal(js.Bytes(), &back); err != nil || !reflect.DeepEqual(&back, p) {
+		t.Errorf("%+v, %v", back, err)
+	}
+}

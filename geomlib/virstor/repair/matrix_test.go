@@ -1,0 +1,467 @@
+package repair_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/voltest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/repair"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+var (
+	ctx    = context.Background()
+	silent = slog.New(slog.DiscardHandler)
+)
+
+type outcome int
+
+const (
+	mended  outcome = iota // repair makes it clean, and the data is what it was
+	fenced                 // so, but what was at version 1 is not any more
+	refused                // repair writes nothing and says why
+	nothing                // there is nothing to do
+)
+
+// damage is one row of the matrix.
+type damage struct {
+	name    string
+	do      func(t *testing.T, d []*disktest.Disk) []*disktest.Disk // the disks to check
+	codes   []check.Code                                            // all that must be found
+	want    outcome
+	choices repair.Choices
+	lost    []uint64 // virtual chunks that read as zeros afterwards
+	only    uint32   // the version that the row is about; 0: both
+}
+
+// meta damages the metadata of component i.
+func meta(i int, f func(*ondisk.Metadata)) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
+	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		voltest.SetMetadata(t, d[i], f)
+		return d
+	}
+}
+
+// entry damages the map entry of vc.
+func entry(vc uint64, f func(*ondisk.Entry)) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
+	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		e := voltest.Entry(t, d[0], vc)
+		f(&e)
+		voltest.SetEntry(t, d[0], vc, e, ondisk.LittleEndian)
+		return d
+	}
+}
+
+// resized is a copy of d with another size.
+func resized(t *testing.T, d *disktest.Disk, size int64) *disktest.Disk {
+	t.Helper()
+	b := make([]byte, size)
+	if _, err := d.ReadAt(b[:min(size, d.MediaSize())], 0); err != nil {
+		t.Fatal(err)
+	}
+	n := disktest.New(d.Name(), size, d.SectorSize())
+	voltest.Write(t, n, b, 0)
+	return n
+}
+
+func lastSector(t *testing.T, d *disktest.Disk) []byte {
+	t.Helper()
+	b := make([]byte, d.SectorSize())
+	if _, err := d.ReadAt(b, d.MediaSize()-int64(len(b))); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func setLastSector(t *testing.T, d *disktest.Disk, b []byte) {
+	t.Helper()
+	voltest.Write(t, d, b, d.MediaSize()-int64(len(b)))
+}
+
+// In the volume of voltest.New virtual chunks 0, 17, 34 … are allocated;
+// chunk 0 is on component 0, chunk 7, the last, on component 1; 1 is not allocated.
+const (
+	onZero  = 0
+	onZero2 = 17
+	onOne   = 7
+	free    = 1
+)
+
+var matrix = []damage{
+	{name: "none", do: func(_ *testing.T, d []*disktest.Disk) []*disktest.Disk { return d }, want: nothing},
+
+	// Each field of the metadata, of component 0 and of another.
+	{name: "version of 0", do: meta(0, func(m *ondisk.Metadata) { m.Version = 7 }), codes: []check.Code{check.MetadataVersion}, want: refused},
+	{name: "version of 1", do: meta(1, func(m *ondisk.Metadata) { m.Version = 0 }), codes: []check.Code{check.MetadataVersion}, want: refused},
+	{name: "fence on 0 alone", do: meta(0, func(m *ondisk.Metadata) { m.Version = 2 }), codes: []check.Code{check.FenceMixed}, only: 1},
+	{name: "fence off on 0", do: meta(0, func(m *ondisk.Metadata) { m.Version = 1 }), codes: []check.Code{check.FenceMixed}, only: 2},
+	{name: "fence off on 2", do: meta(2, func(m *ondisk.Metadata) { m.Version = 1 }), codes: []check.Code{check.FenceMixed}, only: 2},
+	{name: "name of 0", do: meta(0, func(m *ondisk.Metadata) { m.Name = "other" }), codes: []check.Code{check.MetadataName}},
+	{name: "no name on 0", do: meta(0, func(m *ondisk.Metadata) { m.Name = "" }), codes: []check.Code{check.MetadataName}},
+	{name: "name of 1", do: meta(1, func(m *ondisk.Metadata) { m.Name = "x\x01y" }), codes: []check.Code{check.MetadataName}},
+	{name: "virtual size of 0, impossible", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize += 512 }), codes: []check.Code{check.MetadataVirtualSize}},
+	{name: "virtual size of 0, 0", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize = 0 }), codes: []check.Code{check.MetadataVirtualSize}},
+	{name: "virtual size of 0, huge", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize = 1 << 63 }), codes: []check.Code{check.MetadataVirtualSize}},
+	{name: "virtual size of 0, half", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize /= 2 }), codes: []check.Code{check.MetadataVirtualSize}},
+	{name: "virtual size of 1", do: meta(1, func(m *ondisk.Metadata) { m.VirtualSize = 3 }), codes: []check.Code{check.MetadataVirtualSize}},
+	{name: "chunk size of 0", do: meta(0, func(m *ondisk.Metadata) { m.ChunkSize *= 2 }), codes: []check.Code{check.MetadataChunkSize}},
+	{name: "chunk size of 0, 0", do: meta(0, func(m *ondisk.Metadata) { m.ChunkSize = 0 }), codes: []check.Code{check.MetadataChunkSize}},
+	{name: "chunk size of 1", do: meta(1, func(m *ondisk.Metadata) { m.ChunkSize = 12345 }), codes: []check.Code{check.MetadataChunkSize}},
+	{name: "chunk size of 2", do: meta(2, func(m *ondisk.Metadata) { m.ChunkSize /= 2 }), codes: []check.Code{check.MetadataChunkSize}},
+	{name: "id of 0", do: meta(0, func(m *ondisk.Metadata) { m.ID++ }), codes: []check.Code{check.MetadataID, check.ComponentMissing}, want: refused},
+	{name: "id of 1", do: meta(1, func(m *ondisk.Metadata) { m.ID++ }), codes: []check.Code{check.MetadataID, check.ComponentMissing}, want: refused},
+	{name: "count of 0, more", do: meta(0, func(m *ondisk.Metadata) { m.Count = 9 }), codes: []check.Code{check.MetadataCount}},
+	{name: "count of 0, less", do: meta(0, func(m *ondisk.Metadata) { m.Count = 1 }), codes: []check.Code{check.MetadataCount}},
+	{name: "count of 0, 0", do: meta(0, func(m *ondisk.Metadata) { m.Count = 0 }), codes: []check.Code{check.MetadataCount}},
+	{name: "count of 1", do: meta(1, func(m *ondisk.Metadata) { m.Count = 2 }), codes: []check.Code{check.MetadataCount}},
+	{name: "hardcoded name", do: meta(1, func(m *ondisk.Metadata) { m.Provider = "ada9" }), codes: []check.Code{check.ProviderName, check.ComponentMissing}, want: refused},
+	{name: "index of 0", do: meta(0, func(m *ondisk.Metadata) { m.No = 77 }), codes: []check.Code{check.MetadataIndex}},
+	{name: "index of 1", do: meta(1, func(m *ondisk.Metadata) { m.No = 77 }), codes: []check.Code{check.MetadataIndex}},
+	{name: "index of 1, 0", do: meta(1, func(m *ondisk.Metadata) { m.No = 0 }), codes: []check.Code{check.MetadataIndex}},
+	{name: "index of 1, that of 2", do: meta(1, func(m *ondisk.Metadata) { m.No = 2 }), codes: []check.Code{check.ComponentDoubled}, want: refused},
+	{name: "provider size", do: meta(1, func(m *ondisk.Metadata) { m.ProviderSize += 512 }), codes: []check.Code{check.MetadataProviderSize}},
+	{name: "provider size of 0", do: meta(0, func(m *ondisk.Metadata) { m.ProviderSize = 0 }), codes: []check.Code{check.MetadataProviderSize}},
+	{name: "chunk count of 0, more", do: meta(0, func(m *ondisk.Metadata) { m.ChunkCount = 1 << 30 }), codes: []check.Code{check.MetadataChunkCount}},
+	{name: "chunk count of 1, less", do: meta(1, func(m *ondisk.Metadata) { m.ChunkCount = 3 }), codes: []check.Code{check.MetadataChunkCount}},
+	{name: "chunk count of 1, one more", do: meta(1, func(m *ondisk.Metadata) { m.ChunkCount++ }), codes: []check.Code{check.MetadataChunkCount}},
+	{name: "next chunk of 0, reserved", do: meta(0, func(m *ondisk.Metadata) { m.ChunkNext = 0 }), codes: []check.Code{check.MetadataChunkNext}},
+	{name: "next chunk of 1, beyond", do: meta(1, func(m *ondisk.Metadata) { m.ChunkNext = 1 << 31 }), codes: []check.Code{check.MetadataChunkNext}},
+	{name: "next chunk of 1, stale", do: meta(1, func(m *ondisk.Metadata) { m.ChunkNext = 1 }), codes: []check.Code{check.MetadataChunkNext}, only: 1},
+	{name: "reserved on 0, none", do: meta(0, func(m *ondisk.Metadata) { m.ChunkReserved = 0 }), codes: []check.Code{check.MetadataReserved}},
+	{name: "reserved on 0, too many", do: meta(0, func(m *ondisk.Metadata) { m.ChunkReserved = 60000 }), codes: []check.Code{check.MetadataReserved}},
+	{name: "reserved on 0, data", do: meta(0, func(m *ondisk.Metadata) { m.ChunkReserved = 6 }), codes: []check.Code{check.MetadataReserved}},
+	{name: "reserved on 1", do: meta(1, func(m *ondisk.Metadata) { m.ChunkReserved = 1 }), codes: []check.Code{check.MetadataReserved}},
+	{name: "flags, unknown", do: meta(1, func(m *ondisk.Metadata) { m.Flags |= 0x80 }), codes: []check.Code{check.MetadataFlags}},
+	{name: "flags, not allocated", do: meta(1, func(m *ondisk.Metadata) { m.Flags = 0 }), codes: []check.Code{check.MetadataFlags}, only: 1},
+
+	// Each kind of map entry.
+	{name: "allocated with unknown flags", do: entry(onOne, func(e *ondisk.Entry) { e.Flags |= 8 }), codes: []check.Code{check.EntryFlags}},
+	{name: "unallocated with unknown flags", do: entry(free, func(e *ondisk.Entry) { e.Flags = 0x8000 }), codes: []check.Code{check.EntryGarbage}},
+	{name: "unallocated beyond the components", do: entry(free, func(e *ondisk.Entry) { e.Component = 9 }), codes: []check.Code{check.EntryGarbage}},
+	{name: "unallocated beyond the chunks", do: entry(free, func(e *ondisk.Entry) { e.Chunk = 1 << 20 }), codes: []check.Code{check.EntryGarbage}},
+	{name: "unallocated on a used chunk", do: entry(free, func(e *ondisk.Entry) { e.Chunk = 4 }), codes: []check.Code{check.EntryGarbage}},
+	{name: "flag lost, undecided", do: entry(onOne, func(e *ondisk.Entry) { e.Flags = 0 }), codes: []check.Code{check.EntryLost}, want: refused},
+	{name: "flag lost, kept", do: entry(onOne, func(e *ondisk.Entry) { e.Flags = 0 }), codes: []check.Code{check.EntryLost},
+		choices: repair.Choices{Keep: []uint64{onOne}}},
+	{name: "flag lost, dropped", do: entry(onOne, func(e *ondisk.Entry) { e.Flags = 0 }), codes: []check.Code{check.EntryLost},
+		choices: repair.Choices{Drop: []uint64{onOne}}, lost: []uint64{onOne}},
+	{name: "component out of range, undecided", do: entry(onOne, func(e *ondisk.Entry) { e.Component = 300 }), codes: []check.Code{check.EntryComponent}, want: refused},
+	{name: "component out of range, kept", do: entry(onOne, func(e *ondisk.Entry) { e.Component = 300 }), codes: []check.Code{check.EntryComponent}, want: refused,
+		choices: repair.Choices{Keep: []uint64{onOne}}},
+	{name: "component out of range, dropped", do: entry(onZero, func(e *ondisk.Entry) { e.Component = 300 }), codes: []check.Code{check.EntryComponent}, want: fenced,
+		choices: repair.Choices{Drop: []uint64{onZero}}, lost: []uint64{onZero}},
+	{name: "chunk out of range, undecided", do: entry(onZero, func(e *ondisk.Entry) { e.Chunk = 16 }), codes: []check.Code{check.EntryRange}, want: refused},
+	{name: "chunk out of range, dropped", do: entry(onZero, func(e *ondisk.Entry) { e.Chunk = 16 }), codes: []check.Code{check.EntryRange}, want: fenced,
+		choices: repair.Choices{Drop: []uint64{onZero}}, lost: []uint64{onZero}},
+	{name: "reserved chunk, undecided", do: entry(onZero, func(e *ondisk.Entry) { e.Chunk = 0 }), codes: []check.Code{check.EntryReserved}, want: refused},
+	{name: "two on one chunk, undecided", do: share, codes: []check.Code{check.ChunkDoubled}, want: refused},
+	{name: "two on one chunk, one kept", do: share, codes: []check.Code{check.ChunkDoubled}, want: fenced,
+		choices: repair.Choices{Keep: []uint64{onZero}}, lost: []uint64{onZero2}},
+	{name: "two on one chunk, one dropped", do: share, codes: []check.Code{check.ChunkDoubled}, want: fenced,
+		choices: repair.Choices{Drop: []uint64{onZero2}}, lost: []uint64{onZero2}},
+	{name: "two on one chunk, both kept", do: share, codes: []check.Code{check.ChunkDoubled}, want: refused,
+		choices: repair.Choices{Keep: []uint64{onZero, onZero2}}},
+	{name: "what is not in question, dropped", do: share, codes: []check.Code{check.ChunkDoubled}, want: refused,
+		choices: repair.Choices{Keep: []uint64{onZero}, Drop: []uint64{34}}},
+	{name: "other byte order, undecided", do: swapEntry, codes: []check.Code{check.MapByteOrder}, want: refused},
+	{name: "other byte order, kept", do: swapEntry, codes: []check.Code{check.MapByteOrder}, choices: repair.Choices{Keep: []uint64{onOne}}},
+
+	// Components.
+	{name: "0 missing", do: func(_ *testing.T, d []*disktest.Disk) []*disktest.Disk { return d[1:] }, codes: []check.Code{check.ComponentMissing}, want: refused},
+	{name: "1 missing", do: func(_ *testing.T, d []*disktest.Disk) []*disktest.Disk { return []*disktest.Disk{d[0], d[2]} },
+		codes: []check.Code{check.ComponentMissing}, want: refused},
+	{name: "0 doubled", do: doubled(0), codes: []check.Code{check.ComponentDoubled}, want: refused},
+	{name: "1 doubled", do: doubled(1), codes: []check.Code{check.ComponentDoubled}, want: refused},
+	{name: "0 grown", do: grown(0), codes: []check.Code{check.ProviderGrown}, want: mended},
+	{name: "1 grown", do: grown(1), codes: []check.Code{check.ProviderGrown}, want: mended},
+	{name: "1 grown, metadata moved by hand", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		old := lastSector(t, d[1])
+		d[1] = resized(t, d[1], d[1].MediaSize()+5*voltest.Chunk)
+		setLastSector(t, d[1], old)
+		return d
+	}, codes: []check.Code{check.ProviderResized, check.ComponentMissing}, want: refused},
+	{name: "1 shrunk", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		d[1] = resized(t, d[1], d[1].MediaSize()-5*voltest.Chunk)
+		return d
+	}, codes: []check.Code{check.ProviderNoMetadata, check.ComponentMissing}, want: refused},
+	{name: "metadata of 1 and 2 exchanged", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		a, b := lastSector(t, d[1]), lastSector(t, d[2])
+		setLastSector(t, d[1], b)
+		setLastSector(t, d[2], a)
+		return d
+	}, codes: []check.Code{check.ProviderSwapped}},
+	{name: "metadata of 0 and 1 exchanged", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		a, b := lastSector(t, d[0]), lastSector(t, d[1])
+		setLastSector(t, d[0], b)
+		setLastSector(t, d[1], a)
+		return d
+	}, codes: []check.Code{check.ProviderSwapped}},
+	{name: "indexes of 0 and 1 exchanged", do: exchange(0, 1), codes: []check.Code{check.MetadataIndex}},
+	{name: "indexes of 1 and 2 exchanged", do: exchange(1, 2), codes: []check.Code{check.ComponentSwapped}, want: refused, only: 1},
+	{name: "one of another volume", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		other := voltest.Label(t, voltest.Sector, voltest.Sizes...)
+		for _, o := range other {
+			voltest.SetMetadata(t, o, func(m *ondisk.Metadata) { m.ID, m.Name = 99, "stranger" })
+		}
+		return []*disktest.Disk{d[0], other[1], d[2]}
+	}, codes: []check.Code{check.ComponentMissing}, want: refused},
+	{name: "left by an add", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		left := voltest.Label(t, voltest.Sector, 16*voltest.Chunk+8192, 20*voltest.Chunk)[1]
+		voltest.SetMetadata(t, left, func(m *ondisk.Metadata) { m.No, m.Count, m.Version = 3, 4, 2 })
+		return append(d, renamed(t, left, "p3"))
+	}, codes: []check.Code{check.AddInterrupted}},
+	{name: "mixed sectors", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		b := make([]byte, d[1].MediaSize())
+		if _, err := d[1].ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		copy(b[len(b)-4096:], b[len(b)-512:])
+		d[1] = disktest.New("p1", int64(len(b)), 4096)
+		voltest.Write(t, d[1], b, 0)
+		return d
+	}, codes: []check.Code{check.SectorSize}, want: refused},
+	{name: "metadata cleared", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		setLastSector(t, d[1], make([]byte, 512))
+		return d
+	}, codes: []check.Code{check.ProviderNoMetadata, check.ComponentMissing}, want: refused},
+	{name: "metadata unreadable", do: func(_ *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		last := d[1].MediaSize() - 512
+		d[1].Inject(func(o disktest.Op) error {
+			if o.Kind == disktest.Read && o.Off+o.Len > last {
+				return errMedium
+			}
+			return nil
+		})
+		return d
+	}, codes: []check.Code{check.ProviderUnreadable, check.ComponentMissing}, want: refused},
+	{name: "map unreadable", do: func(_ *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		d[0].Inject(func(o disktest.Op) error {
+			if o.Kind == disktest.Read && o.Off <= 512 && o.Off+o.Len > 512 {
+				return errMedium
+			}
+			return nil
+		})
+		return d
+	}, codes: []check.Code{check.MapUnreadable}, want: refused},
+
+	// Extension block.
+	{name: "both slots of the extension block", do: extension(func(b []byte) { clear(b) }), codes: []check.Code{check.ExtensionDamaged}, only: 2},
+	{name: "an intent of no known kind", do: extension(func(b []byte) { b[40]++ }), codes: []check.Code{check.ExtensionDamaged}, only: 2},
+}
+
+var errMedium = errors.New("medium error")
+
+// share puts two virtual chunks on the chunk of the first.
+func share(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+	voltest.SetEntry(t, d[0], onZero2, voltest.Entry(t, d[0], onZero), ondisk.LittleEndian)
+	return d
+}
+
+func swapEntry(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+	voltest.SetEntry(t, d[0], onOne, voltest.Entry(t, d[0], onOne), ondisk.BigEndian)
+	return d
+}
+
+func doubled(i int) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
+	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return append(d, renamed(t, d[i], "copy"))
+	}
+}
+
+func renamed(t *testing.T, d *disktest.Disk, name string) *disktest.Disk {
+	t.Helper()
+	b := make([]byte, d.MediaSize())
+	if _, err := d.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	n := disktest.New(name, d.MediaSize(), d.SectorSize())
+	voltest.Write(t, n, b, 0)
+	return n
+}
+
+func grown(i int) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
+	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		d[i] = resized(t, d[i], d[i].MediaSize()+5*voltest.Chunk)
+		return d
+	}
+}
+
+func exchange(i, k int) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
+	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		voltest.SetMetadata(t, d[i], func(m *ondisk.Metadata) { m.No = uint16(k) })
+		voltest.SetMetadata(t, d[k], func(m *ondisk.Metadata) { m.No = uint16(i) })
+		return d
+	}
+}
+
+// extension damages both slots.
+func extension(f func([]byte)) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
+	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		off, ok := ondisk.ExtensionOffset(voltest.Metadata(t, d[0]))
+		if !ok {
+			t.Fatal("no extension block")
+		}
+		for slot := range int64(2) {
+			b := make([]byte, 512)
+			at := off + slot*ondisk.ExtensionSlotSize
+			if _, err := d[0].ReadAt(b, at); err != nil {
+				t.Fatal(err)
+			}
+			f(b)
+			voltest.Write(t, d[0], b, at)
+		}
+		return d
+	}
+}
+
+func TestDamageIsNamedAndMendedOrRefused(t *testing.T) {
+	for _, version := range []uint32{1, 2} {
+		whole, data := voltest.New(t, version == 1)
+		for _, d := range matrix {
+			if d.only != 0 && d.only != version {
+				continue
+			}
+			t.Run(fmt.Sprintf("version %d/%s", version, d.name), func(t *testing.T) {
+				d.test(t, d.do(t, voltest.Clone(whole)), version, bytes.Clone(data))
+			})
+		}
+	}
+}
+
+func (d *damage) test(t *testing.T, disks []*disktest.Disk, version uint32, data []byte) {
+	before := images(disks)
+	r, err := check.Inspect(ctx, voltest.Providers(disks), check.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range d.codes {
+		if !slices.ContainsFunc(r.Findings, func(f check.Finding) bool { return f.Code == code }) {
+			t.Errorf("no finding %s", code)
+		}
+	}
+	if len(d.codes) == 0 && !r.Clean() || len(d.codes) > 0 && r.Clean() {
+		t.Errorf("clean: %v", r.Clean())
+	}
+	plan := planOf(t, r, d.choices)
+	t.Cleanup(func() {
+		if t.Failed() {
+			var b bytes.Buffer
+			_ = r.WriteText(&b, true)
+			_ = plan.WriteText(&b)
+			t.Log(b.String())
+		}
+	})
+	for _, f := range r.Findings {
+		if f.Severity > check.Info && (f.Text == "" || f.Code == "") {
+			t.Errorf("finding says nothing: %+v", f)
+		}
+	}
+	if !slices.Equal(images(disks), before) {
+		t.Fatal("check or plan wrote to the disks")
+	}
+	j, saved, err := repair.MemoryJournal(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := repair.Apply(ctx, plan, j, silent)
+	switch d.want {
+	case nothing:
+		if plan.Needed() || len(plan.Refusals) > 0 || !slices.Equal(images(disks), before) {
+			t.Error("something was done")
+		}
+		return
+	case refused:
+		if len(plan.Refusals) == 0 || !errors.Is(err, repair.ErrRefused) {
+			t.Fatalf("not refused: %v", err)
+		}
+		if !slices.Equal(images(disks), before) {
+			t.Error("refused, and yet the disks have changed")
+		}
+		return
+	}
+	if err != nil {
+		t.Fatalf("repair: %v", err)
+	}
+	if !res.Report.Clean() {
+		var b bytes.Buffer
+		_ = res.Report.WriteText(&b, true)
+		t.Errorf("not clean afterwards:\n%s", b.String())
+	}
+	d.testVersion(t, disks, version, res)
+	repaired := voltest.Clone(disks)
+	for _, vc := range d.lost {
+		clear(data[vc*voltest.Chunk : (vc+1)*voltest.Chunk])
+	}
+	members := res.Report.Volumes[0].Components
+	voltest.MustHold(t, repaired[:len(members)], data)
+
+	undone(t, saved(), disks, before)
+}
+
+// testVersion looks whether the volume was handed back, if it had not been
+// fenced before.
+func (d *damage) testVersion(t *testing.T, disks []*disktest.Disk, version uint32, res *repair.Result) {
+	t.Helper()
+	want := version
+	if d.want == fenced || d.codes[0] == check.FenceMixed {
+		want = 2
+	}
+	for _, disk := range disks[:len(res.Report.Volumes[0].Components)] {
+		if m := voltest.Metadata(t, disk); m.Version != want {
+			t.Errorf("version %d on %s, want %d", m.Version, disk.Name(), want)
+		}
+	}
+	if stays := version == 1 && d.want == fenced; stays != (res.StaysFenced != nil) {
+		t.Errorf("stays fenced: %q", res.StaysFenced)
+	}
+}
+
+func planOf(t testing.TB, r *check.Report, c repair.Choices) *repair.Plan {
+	t.Helper()
+	i := slices.IndexFunc(r.Volumes, func(v *check.Volume) bool { return v.Name == voltest.Name })
+	if i < 0 {
+		t.Fatal("volume not found")
+	}
+	if len(r.Volumes) == 1 {
+		i = 0
+	}
+	plans, err := repair.Make(r, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plans[i]
+}
+
+// images tell the contents of disks apart.
+func images(disks []*disktest.Disk) []string {
+	var out []string
+	for _, d := range disks {
+		b := make([]byte, 4096) // the unit of NextData, of which all sizes here are multiples
+		zeros := make([]byte, len(b))
+		h := sha256.New()
+		for off := int64(0); off < d.MediaSize(); {
+			start, end, err := d.NextData(off, d.MediaSize())
+			if err != nil {
+				panic(err)
+			}
+			for off = start; off < end; off += int64(len(b)) {
+				if !d.ReadCached(b, off) {
+					panic("disk does not read")
+				}
+				if !bytes.Equal(b, zeros) { // a hole reads the same
+					fmt.Fprintf(h, "%d %s", off, b)
+				}
+			}
+		}
+		out = append(out, string(h.Sum(nil)))
+	}
+	return out
+}

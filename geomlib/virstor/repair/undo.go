@@ -1,0 +1,255 @@
+package repair
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
+)
+
+// Errors of Undo.
+var (
+	// ErrJournal: what is read is no journal, or a damaged one.
+	ErrJournal = errors.New("not a backup that repair made, or a damaged one")
+	// ErrMismatch: the providers are not those that were repaired.
+	ErrMismatch = errors.New("not what was repaired")
+	// ErrChanged: something else was written since.
+	ErrChanged = errors.New("changed since the repair")
+)
+
+// UndoOptions modify Undo.
+type UndoOptions struct {
+	// Force restores also what was changed since the repair.
+	Force bool
+	// DryRun checks, and writes nothing.
+	DryRun bool
+}
+
+// UndoResult is what Undo did, or would do.
+type UndoResult struct {
+	Volume    string   `json:"volume"`
+	ID        string   `json:"id"`
+	Providers []string `json:"providers"`
+	Writes    int      `json:"writes"`
+	Bytes     int64    `json:"bytes"`
+}
+
+type record struct {
+	provider uint32
+	off      int64
+	old, now []byte
+}
+
+// Undo reads the journal r and makes the providers what they were before the
+// repair. They are found by name among those given, which must be open for
+// writing and locked. Nothing is written unless every sector holds what the
+// repair found or left there (ErrChanged). Doing it again, or after
+// an interruption, does no harm.
+func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt UndoOptions) (*UndoResult, error) {
+	h, records, err := readJournal(r)
+	if err != nil {
+		return nil, err
+	}
+	on, err := match(h, records, providers)
+	if err != nil {
+		return nil, err
+	}
+	if !opt.Force {
+		if err := unchanged(records, on); err != nil {
+			return nil, err
+		}
+	}
+	res := &UndoResult{Volume: h.Volume, ID: h.ID}
+	for i, rec := range slices.Backward(records) {
+		res.Writes++
+		res.Bytes += int64(len(rec.old))
+		p := on[rec.provider]
+		if !slices.Contains(res.Providers, p.Name()) {
+			res.Providers = append(res.Providers, p.Name())
+		}
+		if opt.DryRun {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("undo: %w", err)
+		}
+		if _, err := p.WriteAt(rec.old, rec.off); err != nil {
+			return nil, fmt.Errorf("undo: write %s at byte %d: %w", p.Name(), rec.off, err)
+		}
+		// The order of a repair matters, and so does that of taking it back.
+		if i > 0 && records[i-1].provider != rec.provider || i == 0 {
+			if err := extblock.Flush(p); err != nil {
+				return nil, fmt.Errorf("undo: %w", err)
+			}
+		}
+	}
+	return res, nil
+}
+
+// readJournal reads the header and all whole records.
+func readJournal(r io.Reader) (*journalHeader, []record, error) {
+	head := make([]byte, len(journalMagic)+4)
+	if _, err := io.ReadFull(r, head); err != nil || string(head[:len(journalMagic)]) != journalMagic {
+		return nil, nil, fmt.Errorf("undo: %w", ErrJournal)
+	}
+	n := binary.LittleEndian.Uint32(head[len(journalMagic):])
+	if n > maxHeaderText {
+		return nil, nil, fmt.Errorf("undo: %w: a header of %d bytes", ErrJournal, n)
+	}
+	text, err := readSealed(r, head, int64(n))
+	if err != nil {
+		return nil, nil, fmt.Errorf("undo: %w: header: %w", ErrJournal, err)
+	}
+	h := new(journalHeader)
+	if err := json.Unmarshal(text, h); err != nil {
+		return nil, nil, fmt.Errorf("undo: %w: header: %w", ErrJournal, err)
+	}
+	var records []record
+	for {
+		rec, err := readRecord(r)
+		if err != nil && torn(r, err) {
+			return h, records, nil
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("undo: %w: record %d: %w", ErrJournal, len(records), err)
+		}
+		if int(rec.provider) >= len(h.Providers) {
+			return nil, nil, fmt.Errorf("undo: %w: record %d is about provider %d of %d", ErrJournal, len(records), rec.provider, len(h.Providers))
+		}
+		records = append(records, rec)
+	}
+}
+
+// torn reports whether err is of the last record, of a write that was not made
+// since its record was not on stable storage: the file ends, or has zeros
+// for the rest.
+func torn(r io.Reader, err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true
+	}
+	b := make([]byte, 4096)
+	for {
+		n, err := r.Read(b)
+		if bytes.Count(b[:n], []byte{0}) != n {
+			return false
+		}
+		if err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
+}
+
+var errChecksum = errors.New("wrong checksum")
+
+// readSealed reads n bytes and the checksum of head and of them.
+func readSealed(r io.Reader, head []byte, n int64) ([]byte, error) {
+	var b bytes.Buffer // grows with what is there, whatever n says
+	if _, err := io.CopyN(&b, r, n+sha256.Size); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	body, sum := b.Bytes()[:n], b.Bytes()[n:]
+	h := sha256.New()
+	h.Write(head)
+	h.Write(body)
+	if !bytes.Equal(h.Sum(nil), sum) {
+		return nil, errChecksum
+	}
+	return body, nil
+}
+
+func readRecord(r io.Reader) (record, error) {
+	head := make([]byte, recordHead)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return record{}, err
+	}
+	if string(head[:4]) != recordMagic {
+		return record{}, fmt.Errorf("begins with %q", head[:4])
+	}
+	le := binary.LittleEndian
+	n := le.Uint32(head[16:])
+	if n == 0 || n > maxRecord {
+		return record{}, fmt.Errorf("of %d bytes", n)
+	}
+	body, err := readSealed(r, head, 2*int64(n))
+	if err != nil {
+		return record{}, err
+	}
+	return record{provider: le.Uint32(head[4:]), off: int64(le.Uint64(head[8:])), old: body[:n], now: body[n:]}, nil
+}
+
+// match finds the providers of the journal, and refuses others.
+func match(h *journalHeader, records []record, providers []geomlib.Provider) ([]geomlib.Provider, error) {
+	on := make([]geomlib.Provider, len(h.Providers))
+	var missing []string
+	used := make(map[uint32]bool)
+	for _, r := range records {
+		used[r.provider] = true
+	}
+	for i, want := range h.Providers {
+		for _, p := range providers {
+			if p.Name() == want.Name {
+				on[i] = p
+			}
+		}
+		switch p := on[i]; {
+		case p == nil && used[uint32(i)]:
+			missing = append(missing, want.Name)
+		case p != nil && (p.MediaSize() != want.MediaSize || p.SectorSize() != want.SectorSize):
+			return nil, fmt.Errorf("undo: %s is %w: %d bytes in sectors of %d now, %d in sectors of %d then",
+				want.Name, ErrMismatch, p.MediaSize(), p.SectorSize(), want.MediaSize, want.SectorSize)
+		}
+	}
+	if missing != nil {
+		return nil, fmt.Errorf("undo the repair of %s: %w: name also %s", h.Volume, ErrMismatch, strings.Join(missing, ", "))
+	}
+	for _, r := range records {
+		p := on[r.provider]
+		s := int64(p.SectorSize())
+		if r.off < 0 || r.off%s != 0 || int64(len(r.old))%s != 0 || r.off > p.MediaSize()-int64(len(r.old)) {
+			return nil, fmt.Errorf("undo: %w: byte %d of %s", ErrJournal, r.off, p.Name())
+		}
+	}
+	return on, nil
+}
+
+type place struct {
+	provider uint32
+	off      int64
+}
+
+// unchanged makes sure that every sector holds something that the repair found
+// or wrote.
+func unchanged(records []record, on []geomlib.Provider) error {
+	known := make(map[place][][sha256.Size]byte)
+	for _, r := range records {
+		s := int64(on[r.provider].SectorSize())
+		for at := int64(0); at < int64(len(r.old)); at += s {
+			k := place{r.provider, r.off + at}
+			known[k] = append(known[k], sha256.Sum256(r.old[at:at+s]), sha256.Sum256(r.now[at:at+s]))
+		}
+	}
+	for k, sums := range known {
+		p := on[k.provider]
+		b := make([]byte, p.SectorSize())
+		if _, err := p.ReadAt(b, k.off); err != nil {
+			return fmt.Errorf("undo: read %s at byte %d: %w", p.Name(), k.off, err)
+		}
+		if !slices.Contains(sums, sha256.Sum256(b)) {
+			return fmt.Errorf("undo: the sector at byte %d of %s has %w; the volume was used: taking the repair back now would lose what was written",
+				k.off, p.Name(), ErrChanged)
+		}
+	}
+	return nil
+}

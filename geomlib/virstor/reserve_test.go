@@ -1,0 +1,94 @@
+package virstor
+
+import (
+	"errors"
+	"testing"
+)
+
+func TestTheReserveStaysUntilItIsReleased(t *testing.T) {
+	const chunk = 128 << 10
+	a := newMem("a", 2<<20, 512)
+	label(t, 8<<20, chunk, a)
+	v := open(t, Config{Reserve: 3}, a)
+	t.Cleanup(func() { v.Close() })
+	b := make([]byte, chunk)
+	var held *toldRequest
+	for off := int64(0); held == nil; off += chunk {
+		q := newToldRequest(OpWrite, off, b)
+		v.Submit(&q.r)
+		select {
+		case <-q.done:
+		case <-q.held:
+			held = q
+		}
+	}
+	if s := v.Status(); s.Free != 3 || s.Reserved != 3 || s.Held.Count != 1 {
+		t.Fatalf("free %d, reserved %d, held %d", s.Free, s.Reserved, s.Held.Count)
+	}
+	if err := v.SetReserve(-1); !errors.Is(err, ErrRequest) {
+		t.Errorf("a negative reserve: %v", err)
+	}
+	if err := v.SetReserve(1000); !errors.Is(err, ErrRequest) {
+		t.Errorf("a reserve beyond the volume: %v", err)
+	}
+	if err := v.SetReserve(0); err != nil {
+		t.Fatal(err)
+	}
+	<-held.done
+	if held.r.Err != nil {
+		t.Fatal(held.r.Err)
+	}
+	if s := v.Status(); s.Free != 2 || s.Reserved != 0 || s.Held.Count != 0 {
+		t.Errorf("free %d, reserved %d, held %d", s.Free, s.Reserved, s.Held.Count)
+	}
+}
+
+func TestAVolumeWithHeldWritesIsFlushedAndStoppedWithoutAHang(t *testing.T) {
+	const chunk = 128 << 10
+	for _, end := range []struct {
+		name string
+		do   func(v *Volume) error
+	}{
+		{"close", (*Volume).Close},
+		{"stop", (*Volume).Stop},
+		{"fail held, then stop", func(v *Volume) error {
+			if n := v.FailHeld(); n != 1 {
+				t.Errorf("%d writes given up", n)
+			}
+			return v.Stop()
+		}},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			a := newMem("a", 2<<20, 512)
+			label(t, 8<<20, chunk, a)
+			v := open(t, Config{}, a)
+			b := make([]byte, chunk)
+			var held *toldRequest
+			for off := int64(0); held == nil; off += chunk {
+				q := newToldRequest(OpWrite, off, b)
+				v.Submit(&q.r)
+				select {
+				case <-q.done:
+				case <-q.held:
+					held = q
+				}
+			}
+			if err := v.Flush(); err != nil {
+				t.Errorf("flush beside a held write: %v", err)
+			}
+			if _, err := v.ReadAt(b, 0); err != nil {
+				t.Errorf("read beside a held write: %v", err)
+			}
+			if _, err := v.WriteAt(b, 0); err != nil {
+				t.Errorf("overwrite beside a held write: %v", err)
+			}
+			if err := end.do(v); err != nil {
+				t.Errorf("%s: %v", end.name, err)
+			}
+			<-held.done
+			if !errors.Is(held.r.Err, ErrNoSpace) && !errors.Is(held.r.Err, ErrClosed) {
+				t.Errorf("the held write ended with %v", held.r.Err)
+			}
+		})
+	}
+}

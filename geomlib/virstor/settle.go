@@ -1,0 +1,51 @@
+package virstor
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// Settle does to the disks what opening a volume for writing does and what
+// closing it does, and serves nothing: an interrupted operation is finished, the
+// components are fenced and their metadata made to agree, and with handBack the
+// volume is then handed to the kernel class, if it could go on with it. If it
+// could not, the error is a *NotHandedBackError and all else is done. A job that
+// was interrupted is not resumed. The providers stay the caller's.
+func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
+	if a.Err != nil {
+		return a.Err
+	}
+	cfg := Config{Log: log}
+	cfg.setDefaults()
+	v, err := newVolume(a, cfg)
+	if err != nil {
+		return err
+	}
+	if err := v.finishIntent(a); err != nil {
+		return err
+	}
+	if err := v.loadMap(); err != nil {
+		return err
+	}
+	if err := v.fence(); err != nil {
+		return err
+	}
+	v.writable.Store(true)
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	for _, c := range v.components() {
+		if err := c.flush(); err != nil {
+			return fmt.Errorf("settle %s: %w", v.name, err)
+		}
+	}
+	if !handBack {
+		return v.markCleanLocked()
+	}
+	if reasons := v.obstacles(); reasons != nil {
+		if err := v.markCleanLocked(); err != nil {
+			return err
+		}
+		return &NotHandedBackError{v.name, reasons}
+	}
+	return v.unfenceLocked()
+}

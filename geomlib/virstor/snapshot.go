@@ -1,0 +1,39 @@
+package virstor
+
+import "github.com/gvirstor/gvirstor/ondisk"
+
+// Mapping is where one virtual chunk lies.
+type Mapping struct {
+	Virtual   uint64
+	Component uint16
+	Chunk     uint32
+}
+
+// Snapshot is the metadata and the allocation map of a volume at one moment.
+type Snapshot struct {
+	Names    []string          // of the providers, by index
+	Metadata []ondisk.Metadata // by index
+	Order    ondisk.Order
+	Mappings []Mapping // by virtual chunk
+}
+
+// Snapshot copies what says where everything is. Nothing is allocated, moved,
+// freed, added or removed meanwhile; reads and overwrites go on. It waits for
+// what is being committed.
+func (v *Volume) Snapshot() Snapshot {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	v.committer.pause()
+	defer v.committer.unpause()
+	s := Snapshot{Order: v.order}
+	for _, c := range v.components() {
+		s.Names = append(s.Names, c.name())
+		s.Metadata = append(s.Metadata, c.meta())
+	}
+	n := uint64(v.Size() / v.chunk)
+	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
+		p := physOf(v.chunks.load(vc))
+		s.Mappings = append(s.Mappings, Mapping{Virtual: vc, Component: p.comp, Chunk: p.chunk})
+	}
+	return s
+}

@@ -1,0 +1,56 @@
+package alert
+
+// Snapshot is what a Monitor looks at. Counts are chunks.
+type Snapshot struct {
+	Volume     string
+	ID         uint32
+	ChunkSize  int64
+	Physical   int64 // that data may use
+	Free       int64
+	Reserved   int64 // of Free, what ordinary writes leave
+	Held       int   // writes
+	Writable   bool  // chunks can be allocated and components added
+	Degraded   bool
+	Spread     bool // components are filled in turn, not one after the other
+	Components []Component
+}
+
+// Component is one component of a Snapshot.
+type Component struct {
+	Name   string
+	Usable int64 // chunks that data may use
+	Free   int64
+	Failed bool // a flush of it failed
+}
+
+// Available is what ordinary writes may take.
+func (s *Snapshot) Available() int64 { return max(0, s.Free-s.Reserved) }
+
+// used and space are what ordinary writes have taken, and could in all.
+func (s *Snapshot) used() int64  { return max(0, s.Physical-s.Free) }
+func (s *Snapshot) space() int64 { return s.used() + s.Available() }
+
+// percent is how much of the space is used, rounded down. Without any space it
+// is all used.
+func (s *Snapshot) percent() int {
+	if s.space() == 0 {
+		return 100
+	}
+	return int(float64(s.used()) / float64(s.space()) * 100)
+}
+
+// Above reports whether at least p percent are used, without rounding.
+func (s *Snapshot) Above(p int) bool {
+	return s.space() == 0 || s.used()*100 >= int64(p)*s.space()
+}
+
+// filling is the index of the component that gives the next chunk; the last one
+// when all are full, -1 when there is none.
+func (s *Snapshot) filling() int {
+	for i, c := range s.Components {
+		if c.Free > 0 && !c.Failed {
+			return i
+		}
+	}
+	return len(s.Components) - 1
+}

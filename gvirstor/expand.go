@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+)
+
+func expandCommand() *command {
+	return &command{
+		name:     "expand",
+		operands: "[-v] name prov ...",
+		verbose:  true,
+		run:      func(ctx context.Context, c *call) error { return c.expand(ctx) },
+		about: `Makes providers that have grown components again: their metadata is looked for
+from their end backwards and moved to it, and the new space is used. The volume
+must be stopped; it is not found without such a component anyway.`,
+		example: "gvirstor expand mydata da1",
+	}
+}
+
+func (c *call) expand(ctx context.Context) error {
+	if len(c.operands) < 2 {
+		return failf("Invalid number of arguments")
+	}
+	for _, name := range c.operands[1:] {
+		if err := c.expandOne(ctx, c.operands[0], name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *call) expandOne(ctx context.Context, volume, name string) error {
+	p, err := geomlib.Open(name, geomlib.OpenOptions{})
+	if err != nil {
+		return failf("Can't expand %s: %w", name, err)
+	}
+	defer p.Close()
+	found, _, err := virstor.FindMetadata(ctx, p, nil)
+	if err != nil {
+		return failf("Can't expand %s: %w", name, err)
+	}
+	if found.Name != volume {
+		return failf("Can't expand %s: it is a component of %s", name, found.Name)
+	}
+	m, err := virstor.Expand(ctx, p, nil)
+	if err != nil {
+		return failf("Can't expand %s: %w", name, err)
+	}
+	if c.verbose {
+		fmt.Fprintf(c.stdout, "%s has %d chunks now, %d before\n", name, m.ChunkCount, found.ChunkCount)
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/repair"
+)
+
+// repairOptions are the options of repair.
+type repairOptions struct {
+	yes    bool
+	save   string
+	undo   string
+	force  bool
+	keep   string
+	drop   string
+	dryRun bool
+	runDir string
+}
+
+func repairCommand() *command {
+	o := repairOptions{runDir: geomlib.DefaultRunDir()}
+	return &command{
+		name:     "repair",
+		operands: "[-fnvy] [--save file] [--undo file] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
+		verbose:  true,
+		options: func(f *options) {
+			f.flag(&o.yes, "y", "yes")
+			f.flag(&o.dryRun, "n", "dry-run")
+			f.flag(&o.force, "f", "force")
+			f.text(&o.save, "save")
+			f.text(&o.undo, "undo")
+			f.text(&o.keep, "keep")
+			f.text(&o.drop, "drop")
+			f.text(&o.runDir, "run-dir")
+		},
+		run: func(ctx context.Context, c *call) error { return c.repair(ctx, o) },
+		about: `Mends what check finds and what can be mended without guessing, on all
+components of a stopped volume. Without -y it only tells what it would do.
+
+-y          do it; what is replaced is saved in a file first
+-n          only tell (the default)
+--save f    that file (gvirstor-NAME-TIME.repair in the working folder)
+--undo f    bring back what a repair replaced
+-f          with --undo: even where something was changed since
+--keep v    of several virtual chunks on one chunk, v keeps it
+--drop v    the virtual chunk v is given up and reads as zeros
+--run-dir   folder of the daemon's locks`,
+		example: "gvirstor repair -y ada4 ada6",
+	}
+}
+
+func (c *call) repair(ctx context.Context, o repairOptions) error {
+	if len(c.operands) == 0 {
+		return failf("Too few arguments.")
+	}
+	choices, err := o.choices()
+	if err != nil {
+		return err
+	}
+	providers, err := openToChange(c.operands)
+	defer closeProviders(providers)
+	if err != nil {
+		return err
+	}
+	if o.undo != "" {
+		return c.undo(ctx, o, providers)
+	}
+	r, err := check.Inspect(ctx, providers, check.Options{})
+	if err != nil {
+		return failf("Can't check: %w", err)
+	}
+	plans, err := repair.Make(r, choices)
+	if err != nil {
+		return failf("Can't plan: %w", err)
+	}
+	refused := false
+	for _, p := range plans {
+		if err := p.WriteText(c.stdout); err != nil {
+			return fmt.Errorf("print the plan: %w", err)
+		}
+		refused = refused || len(p.Refusals) > 0
+		if !o.yes || o.dryRun || !p.Needed() || len(p.Refusals) > 0 {
+			continue
+		}
+		if err := c.applyPlan(ctx, o, p); err != nil {
+			return err
+		}
+	}
+	switch {
+	case refused:
+		return failf("Not fully done (see above).")
+	case len(plans) == 0 && !r.Clean():
+		return failf("Nothing of what check finds can be mended; see `gvirstor check`.")
+	}
+	return nil
+}
+
+// applyPlan mends one volume, which nobody may serve meanwhile.
+func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) error {
+	lock, err := geomlib.LockVolume(o.runDir, p.NumericID())
+	if err != nil {
+		return failf("Can't repair %s: %w", p.Volume, err)
+	}
+	defer lock.Close()
+	path := o.save
+	if path == "" {
+		path = fmt.Sprintf("gvirstor-%s-%s.repair", p.Volume, time.Now().UTC().Format("20060102T150405Z"))
+	}
+	j, err := repair.CreateJournal(path, p, time.Now())
+	if err != nil {
+		return failf("Can't save what is replaced: %w", err)
+	}
+	res, err := repair.Apply(ctx, p, j, c.warnings())
+	if err = errors.Join(err, j.Close()); err != nil {
+		return failf("Can't repair %s: %w (gvirstor repair --undo %s takes back what was done)", p.Volume, err, path)
+	}
+	fmt.Fprintf(c.stdout, "%s is repaired; what was replaced is in %s\n", p.Volume, path)
+	if len(res.StaysFenced) > 0 {
+		c.warn(fmt.Sprintf("warning: %s stays fenced from the kernel class: %s", p.Volume, strings.Join(res.StaysFenced, "; ")))
+	}
+	if !res.Report.Clean() {
+		if err := res.Report.WriteText(c.stdout, c.verbose); err != nil {
+			return fmt.Errorf("print the report: %w", err)
+		}
+		return failf("Not fully done (see above).")
+	}
+	return nil
+}
+
+// warnings is the log of what works on volumes in this process.
+func (c *call) warnings() *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Provider) error {
+	f, err := os.Open(o.undo)
+	if err != nil {
+		return failf("Can't undo: %w", err)
+	}
+	defer f.Close()
+	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, DryRun: o.dryRun})
+	if err != nil {
+		return failf("Can't undo: %w", err)
+	}
+	word := "restored"
+	if o.dryRun {
+		word = "would be restored"
+	}
+	fmt.Fprintf(c.stdout, "%s: %d bytes %s on %s\n", res.Volume, res.Bytes, word, strings.Join(res.Providers, " "))
+	return nil
+}
+
+// openToChange opens and locks providers for writing.
+func openToChange(names []string) ([]geomlib.Provider, error) {
+	var ps []geomlib.Provider
+	for _, name := range names {
+		p, err := geomlib.Open(name, geomlib.OpenOptions{})
+		if errors.Is(err, geomlib.ErrLocked) {
+			return ps, failf("Can't open %s: %s; stop the volume first", name, errorText(err))
+		}
+		if err != nil {
+			return ps, failf("Can't open %s: %s", name, errorText(err))
+		}
+		ps = append(ps, p)
+	}
+	return ps, nil
+}
+
+func (o *repairOptions) choices() (repair.Choices, error) {
+	var c repair.Choices
+	var err error
+	if c.Keep, err = chunkList("keep", o.keep); err != nil {
+		return c, err
+	}
+	c.Drop, err = chunkList("drop", o.drop)
+	return c, err
+}
+
+// chunkList reads virtual chunks separated by commas.
+func chunkList(option, s string) ([]uint64, error) {
+	var list []uint64
+	if s == "" {
+		return nil, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		n, err := strconv.ParseUint(strings.TrimSpace(part), 10, 64)
+		if err != nil {
+			return nil, failf("Invalid value for '%s' argument: %s is no virtual chunk", option, part)
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}

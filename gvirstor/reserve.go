@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+func reserveCommand() *command {
+	var release bool
+	return &command{
+		name:     "reserve",
+		operands: "[-v] [--release] name [chunks]",
+		verbose:  true,
+		options:  func(f *options) { f.flag(&release, "", "release") },
+		run:      func(ctx context.Context, c *call) error { return c.reserve(ctx, release) },
+		about: `Keeps a number of free chunks from ordinary writes, for the time when the volume
+is full: until the daemon ends, which begins with its --reserve. Without a
+number, tells how many are kept.
+
+--release   keep none (or, with a number, so many fewer): writes that wait for
+            space go on`,
+		example: "gvirstor reserve --release mydata",
+	}
+}
+
+func (c *call) reserve(ctx context.Context, release bool) error {
+	if len(c.operands) < 1 || len(c.operands) > 2 {
+		return failf("Invalid number of arguments")
+	}
+	client, v, err := c.volumeOf(ctx, c.operands[0])
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	chunks := int64(0)
+	switch {
+	case len(c.operands) == 2:
+		if chunks, err = control.ExpandNumber(c.operands[1]); err != nil {
+			return failf("Invalid number of chunks: %s", c.operands[1])
+		}
+		if release {
+			chunks = max(0, v.ReservedChunks-chunks)
+		}
+	case !release:
+		fmt.Fprintf(c.stdout, "%d chunks (%s) of %s are kept in reserve\n", v.ReservedChunks, humanize(v.ReservedChunks*v.ChunkSize), v.Name)
+		return nil
+	}
+	if err := client.Reserve(ctx, v.Name, control.ReserveRequest{Chunks: chunks}); err != nil {
+		return failf("Can't change the reserve of %s: %w", v.Name, err)
+	}
+	if c.verbose {
+		fmt.Fprintf(c.stdout, "%d chunks of %s are kept in reserve, %d before\n", chunks, v.Name, v.ReservedChunks)
+	}
+	return nil
+}
+
+// volumeOf reaches the daemon and finds a volume.
+func (c *call) volumeOf(ctx context.Context, name string) (*control.Client, control.VolumeStatus, error) {
+	client, err := c.connect()
+	if err != nil {
+		return nil, control.VolumeStatus{}, err
+	}
+	v, err := client.Volume(ctx, name)
+	switch {
+	case err == nil:
+		return client, v, nil
+	case control.KindOf(err) == control.NotFound:
+		err = unknownVolume(name)
+	}
+	client.Close()
+	return nil, v, err
+}

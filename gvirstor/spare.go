@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+func spareCommand() *command {
+	var remove bool
+	return &command{
+		name:     "spare",
+		operands: "[-v] [-r] name [prov ...]",
+		verbose:  true,
+		options:  func(f *options) { f.flag(&remove, "r", "remove") },
+		run:      func(ctx context.Context, c *call) error { return c.spare(ctx, remove) },
+		about: `Labels providers as spares of a volume in service. The daemon holds them and
+adds one by itself each time that space is short (its --spare-at); what they
+hold is lost then. The label, in the last sector, is written at once: after a
+restart the daemon takes as spares only what has it, named by --spare.
+Without providers, lists the spares.
+
+-r          take the label off`,
+		example: "gvirstor spare mydata ada7 ada8",
+	}
+}
+
+func (c *call) spare(ctx context.Context, remove bool) error {
+	if len(c.operands) < 1 || remove && len(c.operands) < 2 {
+		return failf("Invalid number of arguments")
+	}
+	client, v, err := c.volumeOf(ctx, c.operands[0])
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if len(c.operands) == 1 {
+		for _, s := range v.Spares {
+			if s.Failed != "" {
+				fmt.Fprintf(c.stdout, "%s  failed: %s\n", s.Name, s.Failed)
+				continue
+			}
+			fmt.Fprintf(c.stdout, "%s  %s\n", s.Name, humanize(s.Size))
+		}
+		return nil
+	}
+	provs, err := allForDaemon(c.operands[1:])
+	if err != nil {
+		return err
+	}
+	if err := client.Spare(ctx, v.Name, control.SpareRequest{Providers: provs, Remove: remove}); err != nil {
+		return failf("Can't change the spares of %s: %w", v.Name, err)
+	}
+	return nil
+}

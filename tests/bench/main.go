@@ -1,0 +1,142 @@
+// Command bench measures ggated-virstor and its peers side by side: fio over
+// NBD on Unix sockets, files in the page cache, the servers in turn
+// (A B A B …), medians, and the ratios pair by pair.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// job is one fio workload.
+type job struct {
+	Name  string
+	Args  []string
+	Fresh bool // on space that was never written
+	Bytes bool // throughput in bytes rather than operations
+	Peers []string
+}
+
+var jobs = []job{
+	{Name: "randread 4k QD1", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=1"}, Peers: rawPeers},
+	{Name: "randread 4k QD32", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=32"}, Peers: rawPeers},
+	{Name: "randwrite 4k QD32", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32"}, Peers: rawPeers},
+	{Name: "read 1m QD8", Args: []string{"--rw=read", "--bs=1m", "--iodepth=8"}, Bytes: true, Peers: rawPeers},
+	{Name: "write 1m QD8", Args: []string{"--rw=write", "--bs=1m", "--iodepth=8"}, Bytes: true, Peers: rawPeers},
+	{Name: "mixed 70/30 4k 4xQD16", Args: []string{"--rw=randrw", "--rwmixread=70", "--bs=4k", "--iodepth=16", "--numjobs=4"}, Peers: rawPeers},
+	{Name: "first write 4k QD32, flush/64", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32", "--fsync=64"}, Fresh: true, Peers: []string{"qcow2"}},
+	{Name: "randwrite 4k QD1 fsync", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1"}, Peers: rawPeers},
+}
+
+var rawPeers = []string{"nbdkit", "qemu-nbd"}
+
+// result is one measured run.
+type result struct {
+	Job    string  `json:"job"`
+	Server string  `json:"server"`
+	Pair   int     `json:"pair"`
+	Rate   float64 `json:"rate"`        // operations or bytes a second
+	CPU    float64 `json:"cpu_per_gib"` // server's CPU seconds per GiB moved
+}
+
+func main() {
+	pairs := flag.Int("pairs", 5, "measured `pairs` of each job and peer")
+	seconds := flag.Int("seconds", 3, "`seconds` of each run")
+	only := flag.String("only", "", "only the jobs whose name contains `TEXT`")
+	bin := flag.String("bin", "bin", "`folder` of the programs")
+	out := flag.String("json", "tests/bench/out/bench.json", "`file` for the results")
+	dir := flag.String("dir", "", "`folder` for the files (default: a temporary one)")
+	flag.Parse()
+	if err := run(*pairs, *seconds, *only, *bin, *out, *dir); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(pairs, seconds int, only, bin, out, dir string) error {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(dir, "gvbench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	b := &bench{bin: bin, dir: tmp, seconds: seconds}
+	var all []result
+	for _, j := range jobs {
+		if !strings.Contains(j.Name, only) {
+			continue
+		}
+		for _, peer := range j.Peers {
+			// One pair to warm up is not counted.
+			for pair := -1; pair < pairs; pair++ {
+				for _, server := range []string{"gvirstor", peer} {
+					r, err := b.measure(j, server)
+					if err != nil {
+						return fmt.Errorf("%s on %s: %w", j.Name, server, err)
+					}
+					if pair >= 0 {
+						r.Pair = pair
+						r.Job = j.Name + " vs " + peer
+						all = append(all, r)
+					}
+				}
+			}
+			report(os.Stdout, j, peer, all)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(map[string]any{"when": time.Now().UTC(), "results": all}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out, text, 0o644)
+}
+
+// report prints the medians of one job against one peer.
+func report(w *os.File, j job, peer string, all []result) {
+	name := j.Name + " vs " + peer
+	var ours, theirs, ourCPU, theirCPU []float64
+	for _, r := range all {
+		if r.Job != name {
+			continue
+		}
+		if r.Server == "gvirstor" {
+			ours, ourCPU = append(ours, r.Rate), append(ourCPU, r.CPU)
+		} else {
+			theirs, theirCPU = append(theirs, r.Rate), append(theirCPU, r.CPU)
+		}
+	}
+	var ratios []float64
+	for i := range min(len(ours), len(theirs)) {
+		ratios = append(ratios, ours[i]/theirs[i])
+	}
+	unit, div := "op/s", 1.0
+	if j.Bytes {
+		unit, div = "MiB/s", 1<<20
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "%-32s\t%-9s\tours %.0f\ttheirs %.0f %s\tratio %.2f (%.2f–%.2f)\tCPU s/GiB %.2f / %.2f\n",
+		j.Name, peer, median(ours)/div, median(theirs)/div, unit,
+		median(ratios), slices.Min(ratios), slices.Max(ratios), median(ourCPU), median(theirCPU))
+	t.Flush()
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	if n := len(s); n%2 == 0 && n > 0 {
+		return (s[n/2-1] + s[n/2]) / 2
+	}
+	return s[len(s)/2]
+}

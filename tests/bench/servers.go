@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
+)
+
+const diskSize = 512 << 20
+
+// bench makes servers on fresh files and runs fio against them.
+type bench struct {
+	bin, dir string
+	seconds  int
+}
+
+// measure runs one job on one server.
+func (b *bench) measure(j job, server string) (result, error) {
+	dir, err := os.MkdirTemp(b.dir, server)
+	if err != nil {
+		return result{}, err
+	}
+	defer os.RemoveAll(dir)
+	cmd, uri, err := b.server(server, dir)
+	if err != nil {
+		return result{}, err
+	}
+	cmd.Stderr = nil
+	if err := cmd.Start(); err != nil {
+		return result{}, err
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+	}()
+	if err := prepare(uri, !j.Fresh); err != nil {
+		return result{}, err
+	}
+	before, err := cpuSeconds(cmd.Process.Pid)
+	if err != nil {
+		return result{}, err
+	}
+	r, moved, err := b.fio(j, uri)
+	if err != nil {
+		return result{}, err
+	}
+	after, err := cpuSeconds(cmd.Process.Pid)
+	if err != nil {
+		return result{}, err
+	}
+	r.Server = server
+	r.CPU = (after - before) / (moved / (1 << 30))
+	return r, nil
+}
+
+// server makes the command that serves a fresh disk in dir, and its URI.
+func (b *bench) server(name, dir string) (*exec.Cmd, string, error) {
+	sock := filepath.Join(dir, "s")
+	file := filepath.Join(dir, "disk")
+	plain := "nbd+unix:///?socket=" + sock
+	switch name {
+	case "gvirstor":
+		for _, f := range []string{file + "0", file + "1"} {
+			if err := sparse(f, diskSize*3/4); err != nil {
+				return nil, "", err
+			}
+		}
+		label := exec.Command(filepath.Join(b.bin, "gvirstor"), "label", "-s", "8g", "vol", file+"0", file+"1")
+		label.Env = append(os.Environ(), "GVIRSTOR_CONTROL="+filepath.Join(dir, "none"))
+		if out, err := label.CombinedOutput(); err != nil {
+			return nil, "", fmt.Errorf("label: %w: %s", err, out)
+		}
+		return exec.Command(filepath.Join(b.bin, "ggated-virstor"), "--nbd", "unix:"+sock,
+			"--control", filepath.Join(dir, "c"), "--run-dir", dir, file+"0", file+"1"), "nbd+unix:///vol?socket=" + sock, nil
+	case "nbdkit":
+		return exec.Command("nbdkit", "-f", "-U", sock, "file", file), plain, sparse(file, diskSize)
+	case "qemu-nbd":
+		return exec.Command("qemu-nbd", "-t", "-f", "raw", "-e", "16", "-k", sock, file), plain, sparse(file, diskSize)
+	case "qcow2":
+		out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", file, "8G").CombinedOutput()
+		if err != nil {
+			return nil, "", fmt.Errorf("qemu-img: %w: %s", err, out)
+		}
+		return exec.Command("qemu-nbd", "-t", "-f", "qcow2", "-e", "16", "-k", sock, file), plain, nil
+	}
+	return nil, "", fmt.Errorf("no server %q", name)
+}
+
+func sparse(name string, size int64) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}
+
+// prepare waits for the server and writes the disk full, so that it is in the
+// page cache and, of a thin one, allocated.
+func prepare(uri string, fill bool) error {
+	var c *nbdclient.Conn
+	var err error
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if c, err = nbdclient.Dial(context.Background(), uri, nbdclient.Options{}); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			return err
+		}
+	}
+	defer c.Close()
+	if !fill {
+		return nil
+	}
+	b := make([]byte, 1<<20)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	for off := int64(0); off < diskSize; off += int64(len(b)) {
+		if _, err := c.WriteAt(b, off); err != nil {
+			return err
+		}
+	}
+	return c.Flush()
+}
+
+// fio runs a job and returns its rate and the bytes it moved.
+func (b *bench) fio(j job, uri string) (result, float64, error) {
+	size := fmt.Sprint(diskSize)
+	if j.Fresh {
+		size = "400m"
+	}
+	args := append([]string{"--name=j", "--ioengine=nbd", "--uri=" + uri, "--size=" + size,
+		"--group_reporting", "--output-format=json", "--randrepeat=1"}, j.Args...)
+	if j.Fresh {
+		args = append(args, "--io_size=64m")
+	} else {
+		args = append(args, "--time_based", fmt.Sprintf("--runtime=%d", b.seconds))
+	}
+	out, err := exec.Command("fio", args...).Output()
+	if err != nil {
+		return result{}, 0, fmt.Errorf("fio: %w", err)
+	}
+	// fio may say something before its JSON.
+	text := string(out)
+	var parsed struct {
+		Jobs []struct {
+			Read, Write struct {
+				IOPS    float64 `json:"iops"`
+				BWBytes float64 `json:"bw_bytes"`
+				IOBytes float64 `json:"io_bytes"`
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(text[max(0, strings.IndexByte(text, '{')):]), &parsed); err != nil {
+		return result{}, 0, fmt.Errorf("fio's JSON: %w", err)
+	}
+	if len(parsed.Jobs) != 1 {
+		return result{}, 0, fmt.Errorf("fio reports %d jobs", len(parsed.Jobs))
+	}
+	p := parsed.Jobs[0]
+	r := result{Rate: p.Read.IOPS + p.Write.IOPS}
+	if j.Bytes {
+		r.Rate = p.Read.BWBytes + p.Write.BWBytes
+	}
+	return r, p.Read.IOBytes + p.Write.IOBytes, nil
+}
+
+// cpuSeconds is what a process has used, user and system, as Linux says.
+func cpuSeconds(pid int) (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	text := string(b)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	var user, system float64
+	if _, err := fmt.Sscan(fields[11], &user); err != nil {
+		return 0, err
+	}
+	if _, err := fmt.Sscan(fields[12], &system); err != nil {
+		return 0, err
+	}
+	const ticks = 100 // USER_HZ
+	return (user + system) / ticks, nil
+}

@@ -1,0 +1,179 @@
+package blackbox
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// verifyThrough runs fio's verify over the export while do changes the volume.
+func verifyThrough(t *testing.T, s *site, do func()) {
+	t.Helper()
+	need(t, "fio")
+	load := exec.Command("fio", "--name=through", "--ioengine=nbd", "--uri="+s.uri(), "--rw=randwrite", "--bs=4k-64k",
+		"--size=24m", "--offset_increment=32m", "--numjobs=2", "--group_reporting", "--iodepth=8", "--loops=100", "--time_based", "--runtime=6",
+		"--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_backlog=256")
+	var out strings.Builder
+	load.Stdout, load.Stderr = &out, &out
+	if err := load.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the load has begun", func() bool { return s.status().AllocatedChunks > 4 })
+	do()
+	if err := load.Wait(); err != nil {
+		t.Fatalf("fio: %v\n%s", err, out.String())
+	}
+}
+
+func TestDisksLeaveAndComeUnderLoad(t *testing.T) {
+	s := newSite(t, 64*mib, 64*mib, 64*mib)
+	s.label("-s", "128m", "-m", "1m")
+	s.start("--alloc", "spread")
+	verifyThrough(t, s, func() {
+		s.gvirstor("evacuate", "-v", "vol", s.files[1])
+		fresh := s.file("fresh", 96*mib)
+		s.gvirstor("replace", "-v", "vol", s.files[0], fresh)
+		s.gvirstor("rebalance", "vol")
+		s.gvirstor("pack", "vol")
+		s.gvirstor("resize", "-s", "512m", "vol")
+	})
+	v := s.status()
+	if len(v.Components) != 2 || v.VirtualSize != 512*mib {
+		t.Fatalf("components %+v, size %d", v.Components, v.VirtualSize)
+	}
+	for _, c := range v.Components {
+		if c.Name == s.files[0] || c.Name == s.files[1] {
+			t.Errorf("%s is still there", c.Name)
+		}
+	}
+	s.files = []string{s.files[2], filepath.Join(s.dir, "fresh")}
+	s.gvirstor("pack", "vol")
+	out := s.gvirstor("stop", "-v", "vol")
+	if !strings.Contains(out, "handed back") {
+		t.Errorf("not handed back after pack: %s", out)
+	}
+	s.term()
+	s.start()
+	if n := s.status().VirtualSize; n != 512*mib {
+		t.Errorf("size %d after a restart", n)
+	}
+}
+
+func TestEvacuateRefusesWithTheBytesThatAreMissing(t *testing.T) {
+	s := newSite(t, 16*mib, 32*mib)
+	s.label("-s", "1g", "-m", "1m")
+	s.start()
+	c := s.dial()
+	b := make([]byte, mib)
+	for i := range int64(30) {
+		if _, err := c.WriteAt(b, i*mib); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := s.tryGvirstor("evacuate", "vol", s.files[1])
+	if err == nil || !strings.Contains(out, "bytes are missing") {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func TestTrimmedAndZeroSpaceComesBack(t *testing.T) {
+	s := newSite(t, 64*mib, 64*mib)
+	s.label("-s", "1g", "-m", "1m")
+	s.start()
+	c := s.dial()
+	b := make([]byte, mib)
+	for i := range b {
+		b[i] = 1
+	}
+	for i := range int64(20) {
+		if _, err := c.WriteAt(b, i*mib); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blocks := func() int64 {
+		out := command(t, "du", "-k", s.files[0])
+		return int64(atoi(t, strings.Fields(out)[0]))
+	}
+	full := blocks()
+	// In pieces: the chunk goes when the last piece has.
+	for off := int64(0); off < mib; off += 65536 {
+		if err := c.Trim(off, 65536, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Trim(5*mib, 4*mib, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	s.until("trimmed chunks are free", func() bool { return s.status().AllocatedChunks == 15 })
+	s.until("the file has given blocks back", func() bool { return blocks() < full-4000 })
+	if _, err := c.WriteAt(make([]byte, 2*mib), 10*mib); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.gvirstor("reclaim", "-n", "vol"); !strings.HasPrefix(out, "2 chunks") {
+		t.Errorf("dry run: %s", out)
+	}
+	if out := s.gvirstor("reclaim", "vol"); !strings.HasPrefix(out, "2 chunks") {
+		t.Errorf("reclaim: %s", out)
+	}
+	if n := s.status().AllocatedChunks; n != 13 {
+		t.Errorf("%d chunks after reclaim", n)
+	}
+	got := make([]byte, 20*mib)
+	if _, err := c.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	for i, x := range got {
+		chunk := i / mib
+		want := byte(1)
+		if chunk == 0 || chunk >= 5 && chunk < 9 || chunk == 10 || chunk == 11 {
+			want = 0
+		}
+		if x != want {
+			t.Fatalf("byte %d is %d", i, x)
+		}
+	}
+	c.Close()
+	s.gvirstor("pack", "vol")
+	if out := s.gvirstor("stop", "-v", "vol"); !strings.Contains(out, "handed back") {
+		t.Errorf("not handed back after pack: %s", out)
+	}
+}
+
+func TestAGrownProviderIsExpanded(t *testing.T) {
+	s := newSite(t, 32*mib, 32*mib)
+	s.label("-s", "1g", "-m", "1m")
+	s.start()
+	c := s.dial()
+	b := make([]byte, mib)
+	stamp(b, 3, 4)
+	if _, err := c.WriteAt(b, 700*mib); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	s.gvirstor("stop", "vol")
+	s.term()
+	if err := os.Truncate(s.files[1], 96*mib); err != nil {
+		t.Fatal(err)
+	}
+	out := s.gvirstor("expand", "-v", "vol", s.files[1])
+	if !strings.Contains(out, "has 95 chunks now, 31 before") {
+		t.Errorf("expand says %s", out)
+	}
+	s.start()
+	c = s.dial()
+	got := make([]byte, mib)
+	if _, err := c.ReadAt(got, 700*mib); err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != string(b) {
+		t.Fatal("data lost in expand")
+	}
+	if n := s.status().FreeChunks; n != 29+95-1 {
+		t.Errorf("%d free chunks", n)
+	}
+}
