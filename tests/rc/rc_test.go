@@ -46,7 +46,6 @@ type site struct {
 	dir, log string
 	script   string
 	pid      int
-	env      []string
 }
 
 func newSite(t *testing.T) *site {
