@@ -4,7 +4,7 @@ PREFIX?=	/usr/local
 DESTDIR?=
 GO?=		go
 VERSION?=	0.1.0
-LDFLAGS=	-s -w -X main.version=$(VERSION)
+LDFLAGS=	-s -w -X main.version=$(VERSION) -X main.defaultConfig=$(PREFIX)/etc/ggated-virstor.conf
 BINDIR=		bin
 
 all: build

@@ -34,23 +34,33 @@ func isHeld(err error, mode fs.FileMode) bool {
 // ZFS is out: what it says of data not yet in a transaction group depends on
 // its version and tunables.
 func holesAreTrusted(fd int) bool {
-	var st unix.Statfs_t
-	if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
-		return false
-	}
-	switch cString(st.Fstypename[:]) {
+	switch fileSystem(fd) {
 	case "ufs", "tmpfs":
 		return true
 	}
 	return false
 }
 
+// fileSystem is the type of the file system that a file is on, or empty.
+func fileSystem(fd int) string {
+	var st unix.Statfs_t
+	if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return ""
+	}
+	return cString(st.Fstypename[:])
+}
+
 // regularMedium asks whether the kernel has fspacectl(2) before anything calls
 // it, because an unknown system call is answered with SIGSYS: a kernel
 // without it (before 14) answers EINVAL to pcDeallocPresent.
+//
+// On tmpfs it is not called: given a range that begins with a page and ends
+// within it, tmpfs_reg_punch_hole (sys/fs/tmpfs/tmpfs_subr.c, 14.0) does nothing
+// and says so, upon which vn_deallocate_impl asks again, for ever, and the process
+// cannot be killed.
 func regularMedium(fd int) medium {
 	present, _, errno := unix.Syscall(unix.SYS_FPATHCONF, uintptr(fd), pcDeallocPresent, 0)
-	known := errno == 0
+	known := errno == 0 && fileSystem(fd) != "tmpfs"
 	return regular{punches: known && present == 1, zeroes: known && holesAreTrusted(fd)}
 }
 

@@ -10,29 +10,25 @@ import (
 
 // newLogger logs to the standard error output or to syslog(3).
 func newLogger(o options) (*slog.Logger, error) {
-	level := slog.LevelInfo
-	if o.debug {
-		level = slog.LevelDebug
-	}
 	if !o.syslog {
-		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level})), nil
 	}
 	w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ggated-virstor")
 	if err != nil {
 		return nil, fmt.Errorf("--syslog: %w", err)
 	}
-	return slog.New(&syslogHandler{level: level, w: w}), nil
+	return slog.New(&syslogHandler{level: o.level, w: w}), nil
 }
 
 // syslogHandler gives each record the priority that fits its level.
 type syslogHandler struct {
-	level slog.Level
+	level slog.Leveler
 	w     *syslog.Writer
 	attrs []slog.Attr
 	group string
 }
 
-func (h *syslogHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+func (h *syslogHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
 func (h *syslogHandler) Handle(_ context.Context, r slog.Record) error {
 	line := r.Message

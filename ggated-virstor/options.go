@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
 	"strings"
 	"time"
@@ -18,7 +19,15 @@ import (
 
 // options is the command line.
 type options struct {
-	providers []string
+	providers  []string
+	configured []string // those of --provider and of the configuration file
+
+	config      string
+	checkConfig bool
+	flags       *pflag.FlagSet
+	settings    map[string]string         // every key and its value
+	perVolume   map[string]virstor.Config // of the volumes that have their own policies
+	level       *slog.LevelVar
 
 	nbd         []string
 	nbdInsecure bool
@@ -61,12 +70,16 @@ func exitCode(err error) int {
 }
 
 func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
-	var o options
+	o := options{level: new(slog.LevelVar)}
 	var showVersion, help bool
 	f := pflag.NewFlagSet("ggated-virstor", pflag.ContinueOnError)
+	o.flags = f
 	f.SetOutput(io.Discard)
 	f.SortFlags = false
 	f.SetInterspersed(false)
+	f.StringVar(&o.config, "config", "", "configuration `FILE` (default "+defaultConfig+", when it exists)")
+	f.BoolVar(&o.checkConfig, "check-config", false, "tell whether the configuration and the options are right, and exit")
+	f.StringArrayVar(&o.configured, "provider", nil, "open `PROVIDER`, as those behind the options (repeatable)")
 	f.StringArrayVar(&o.nbd, "nbd", nil, "serve NBD on unix:`PATH` or tcp:HOST:PORT (repeatable)")
 	f.BoolVar(&o.nbdInsecure, "nbd-insecure", false, "allow TCP without TLS on addresses that other machines reach")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
@@ -83,12 +96,7 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	f.BoolVar(&o.syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.BoolVar(&o.readOnly, "read-only", false, "write nothing to any component")
-	f.StringVar(&o.whenFull, "when-full", "wait", "what a write finds when no chunk is free: `wait|error`")
-	f.DurationVar(&o.timeout, "full-timeout", 0, "fail a waiting write after `TIME`, such as 90s (0: never)")
-	f.StringVar(&o.heldMemory, "held-memory", "64m", "hold at most `SIZE` of data of waiting writes for each volume")
-	f.StringVar(&o.alloc, "alloc", "fill", "give new chunks from component after component, or from all in turn: `fill|spread`")
-	f.StringVar(&o.zero, "zero", "auto", "zero new chunks where they are not written: `auto|never`")
-	f.StringVar(&o.discard, "discard", "on", "what discards do: free chunks, only pass them down, nothing: `on|passdown-only|off`")
+	policyFlags(f, &o)
 	o.space.declare(f)
 	f.BoolVar(&showVersion, "version", false, "print the version")
 	f.BoolVarP(&help, "help", "h", false, "print this")
@@ -108,9 +116,11 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		fmt.Fprintln(stdout, "ggated-virstor", version)
 		return o, errHelp
 	}
-	o.providers = f.Args()
-	o.supervise = o.supervise || o.gate
-	if _, err := o.policies(); err != nil {
+	_, err := o.policies()
+	if err == nil {
+		err = o.configure(f)
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "ggated-virstor:", err)
 		return o, errUsage
 	}
@@ -118,7 +128,26 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		fmt.Fprintln(stderr, "ggated-virstor:", err)
 		return o, errUsage
 	}
+	o.providers = append(f.Args(), o.configured...)
+	o.supervise = o.supervise || o.gate
+	if o.debug {
+		o.level.Set(slog.LevelDebug)
+	}
+	if o.checkConfig {
+		fmt.Fprintln(stdout, "ggated-virstor: the configuration is right")
+		return o, errHelp
+	}
 	return o, nil
+}
+
+// policyFlags declares the options that every volume can have its own of.
+func policyFlags(f *pflag.FlagSet, o *options) {
+	f.StringVar(&o.whenFull, "when-full", "wait", "what a write finds when no chunk is free: `wait|error`")
+	f.DurationVar(&o.timeout, "full-timeout", 0, "fail a waiting write after `TIME`, such as 90s (0: never)")
+	f.StringVar(&o.heldMemory, "held-memory", "64m", "hold at most `SIZE` of data of waiting writes for each volume")
+	f.StringVar(&o.alloc, "alloc", "fill", "give new chunks from component after component, or from all in turn: `fill|spread`")
+	f.StringVar(&o.zero, "zero", "auto", "zero new chunks where they are not written: `auto|never`")
+	f.StringVar(&o.discard, "discard", "on", "what discards do: free chunks, only pass them down, nothing: `on|passdown-only|off`")
 }
 
 // policies are the options that concern the engine.

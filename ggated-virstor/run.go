@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
@@ -36,6 +39,9 @@ func run(ctx context.Context, o options) error {
 	case o.supervise:
 		return supervise(ctx, o, log)
 	}
+	// What ends a supervisor at the system's shutdown ends this, too.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGUSR1)
+	defer stop()
 	listeners, err := listenNBD(ctx, o)
 	if err != nil {
 		return err
@@ -121,13 +127,14 @@ func serve(o options, log *slog.Logger, svc service) error {
 		publish = append(publish, svc.gate) // first: it can refuse to stop
 	}
 	publish = append(publish, &daemon.NBD{Server: server, URIs: uris})
-	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies,
+	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
 		Alerts: o.space.alerts(svc.runner), Space: o.space.relief(svc.grower)}, svc.opener, publish, log)
 	n := d.ServeAll(svc.providers)
 	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
 		return errors.Join(errors.New("no volume on the given providers can be served"),
 			d.Close(), svc.control.Close(), closeAll(svc.listeners()))
 	}
+	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, log: log})()
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
 	failed := make(chan error, 2+len(svc.nbd))

@@ -22,7 +22,8 @@ import (
 )
 
 // supervise keeps a worker alive until ctx ends. SIGUSR2 replaces the worker and
-// this program by what is on disk; SIGUSR1 is for the system's shutdown: it
+// this program by what is on disk; SIGHUP has the worker read the
+// configuration again; SIGUSR1 is for the system's shutdown: it
 // unmounts what is on the devices and ends.
 func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	signal.Ignore(syscall.SIGHUP)
@@ -82,15 +83,18 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 // relay turns signals into requests, until the returned function is called.
 func relay(requests chan<- supervisor.Request) func() {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	done := make(chan struct{})
 	go func() {
 		for {
 			select {
 			case s := <-signals:
 				r := supervisor.Upgrade
-				if s == syscall.SIGUSR1 {
+				switch s {
+				case syscall.SIGUSR1:
 					r = supervisor.Shutdown
+				case syscall.SIGHUP:
+					r = supervisor.Reload
 				}
 				select {
 				case requests <- r:
@@ -111,7 +115,7 @@ func relay(requests chan<- supervisor.Request) func() {
 // openResources opens what the supervisor passes on, in the order in which it
 // can fail without having disturbed anybody.
 func openResources(ctx context.Context, o options) (*supervisor.Resources, error) {
-	guard, err := supervisor.LockGuard(o.control+".supervisor", 0)
+	guard, err := supervisor.LockGuard(o.control+".supervisor", killTime)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", control.ErrRunning, err)
 	}
@@ -142,6 +146,9 @@ func openResources(ctx context.Context, o options) (*supervisor.Resources, error
 	}
 	return res, nil
 }
+
+// killTime covers the time in which a process ends that was killed.
+const killTime = 2 * time.Second
 
 // leaveTime covers the time in which a worker ends whose supervisor died.
 const leaveTime = 20 * time.Second

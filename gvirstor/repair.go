@@ -24,13 +24,14 @@ type repairOptions struct {
 	keep   string
 	drop   string
 	dryRun bool
+	runDir string
 }
 
 func repairCommand() *command {
-	var o repairOptions
+	o := repairOptions{runDir: geomlib.DefaultRunDir()}
 	return &command{
 		name:     "repair",
-		operands: "[-fnvy] [--save file] [--undo file] [--keep v,...] [--drop v,...] prov ...",
+		operands: "[-fnvy] [--save file] [--undo file] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.yes, "y", "yes")
@@ -40,6 +41,7 @@ func repairCommand() *command {
 			f.text(&o.undo, "undo")
 			f.text(&o.keep, "keep")
 			f.text(&o.drop, "drop")
+			f.text(&o.runDir, "run-dir")
 		},
 		run: func(ctx context.Context, c *call) error { return c.repair(ctx, o) },
 		about: `Mends what check finds and what can be mended without guessing, on all
@@ -51,7 +53,8 @@ components of a stopped volume. Without -y it only tells what it would do.
 --undo f    bring back what a repair replaced
 -f          with --undo: even where something was changed since
 --keep v    of several virtual chunks on one chunk, v keeps it
---drop v    the virtual chunk v is given up and reads as zeros`,
+--drop v    the virtual chunk v is given up and reads as zeros
+--run-dir   folder of the daemon's locks`,
 		example: "gvirstor repair -y ada4 ada6",
 	}
 }
@@ -102,8 +105,13 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	return nil
 }
 
-// applyPlan mends one volume.
+// applyPlan mends one volume, which nobody may serve meanwhile.
 func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) error {
+	lock, err := geomlib.LockVolume(o.runDir, p.NumericID())
+	if err != nil {
+		return failf("Can't repair %s: %w", p.Volume, err)
+	}
+	defer lock.Close()
 	path := o.save
 	if path == "" {
 		path = fmt.Sprintf("gvirstor-%s-%s.repair", p.Volume, time.Now().UTC().Format("20060102T150405Z"))
@@ -112,8 +120,7 @@ func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) e
 	if err != nil {
 		return failf("Can't save what is replaced: %w", err)
 	}
-	log := slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	res, err := repair.Apply(ctx, p, j, log)
+	res, err := repair.Apply(ctx, p, j, c.warnings())
 	if err = errors.Join(err, j.Close()); err != nil {
 		return failf("Can't repair %s: %w (gvirstor repair --undo %s takes back what was done)", p.Volume, err, path)
 	}
@@ -128,6 +135,11 @@ func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) e
 		return failf("Not fully done (see above).")
 	}
 	return nil
+}
+
+// warnings is the log of what works on volumes in this process.
+func (c *call) warnings() *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Provider) error {

@@ -62,7 +62,7 @@ func commands() []*command {
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		spareCommand(), reserveCommand(), alertCommand(),
-		checkCommand(), repairCommand(),
+		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}
 }
 

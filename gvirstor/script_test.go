@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -45,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"fails":      failsCommand,
 			"stopresult": stopResultCommand,
 			"lock":       lockCommand,
+			"poke":       pokeCommand,
 			"alertsfail": alertsFailCommand,
 		},
 	})
@@ -115,6 +117,27 @@ func stopResultCommand(ts *testscript.TestScript, neg bool, args []string) {
 	back, err := strconv.ParseBool(args[1])
 	ts.Check(err)
 	fakeOf(ts).SetStopResult(args[0], control.StopResult{HandedBack: back, Reasons: args[2:]})
+}
+
+// poke FILE OFFSET HEX: overwrites bytes; a negative offset counts from the end.
+func pokeCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: poke FILE OFFSET HEX")
+	}
+	off, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	b, err := hex.DecodeString(args[2])
+	ts.Check(err)
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_WRONLY, 0)
+	ts.Check(err)
+	if off < 0 {
+		st, err := f.Stat()
+		ts.Check(err)
+		off += st.Size()
+	}
+	_, err = f.WriteAt(b, off)
+	ts.Check(err)
+	ts.Check(f.Close())
 }
 
 // alertsfail: one channel of alerts fails from now on.

@@ -89,6 +89,10 @@ func (a *Assembly) assemble(members []Member) {
 		return
 	}
 	a.Name = zero.Metadata.Name
+	if err := zero.Metadata.Validate(zero.Provider.MediaSize(), zero.Provider.SectorSize()); err != nil && !errors.Is(err, ondisk.ErrLastSector) {
+		a.Err = fmt.Errorf("%s: %w: metadata of %s: %w", a.Name, ErrDamaged, zero.Provider.Name(), err)
+		return
+	}
 	if zero.Metadata.Version == ondisk.VersionFenced {
 		if a.ext, err = readExtension(zero.Provider, zero.Metadata); err != nil {
 			a.Err = err
@@ -137,6 +141,9 @@ func (a *Assembly) pickZero(claims []Member) (zero Member, replaced []Member, er
 	var bestSeq uint64
 	for i, m := range claims {
 		if m.Metadata.Version != ondisk.VersionFenced {
+			continue
+		}
+		if err := m.Metadata.Validate(m.Provider.MediaSize(), m.Provider.SectorSize()); err != nil && !errors.Is(err, ondisk.ErrLastSector) {
 			continue
 		}
 		e, err := readExtension(m.Provider, m.Metadata)

@@ -160,7 +160,7 @@ func (k *committer) arm(timer *time.Timer) {
 	if k.degrade.is() {
 		wait = degradedRetry
 	}
-	if t := k.v.cfg.FullTimeout; t > 0 {
+	if t := k.v.full.Load().timeout; t > 0 {
 		if h := k.v.held.status(); h.Count > 0 {
 			wait = min(wait, max(0, t-h.Oldest))
 		}
@@ -170,7 +170,7 @@ func (k *committer) arm(timer *time.Timer) {
 
 // expire fails what was held too long, and lets a degraded map be tried again.
 func (k *committer) expire() {
-	if t := k.v.cfg.FullTimeout; t > 0 {
+	if t := k.v.full.Load().timeout; t > 0 {
 		for _, r := range k.v.held.takeExpired(nil, time.Now().Add(-t)) {
 			k.v.finish(r, fmt.Errorf("write to %s held for %s: %w", k.v.name, t, ErrNoSpace))
 		}
@@ -336,7 +336,7 @@ func (k *committer) noSpace(r *Request) bool {
 		k.full = true
 		v.emit(Event{Kind: EventFull})
 	}
-	if v.cfg.WhenFull == Fail && !soon {
+	if v.full.Load().policy == Fail && !soon {
 		v.finish(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, ErrNoSpace))
 		return false
 	}

@@ -276,7 +276,6 @@ func (c *component) clean() bool {
 
 // componentStats count what a component was asked to do.
 type componentStats struct {
-	reads, writes           atomic.Uint64
 	readErrors, writeErrors atomic.Uint64
 	flushes, zeroed         atomic.Uint64
 }

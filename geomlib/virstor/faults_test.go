@@ -295,3 +295,31 @@ func TestFlushesOfAComponentThatLostDataKeepFailing(t *testing.T) {
 		t.Error("close says that all is well")
 	}
 }
+
+func TestDamagedMetadataIsRefusedNotFollowed(t *testing.T) {
+	for name, damage := range map[string]func(*ondisk.Metadata){
+		"no components":   func(m *ondisk.Metadata) { m.Count = 0 },
+		"odd chunk size":  func(m *ondisk.Metadata) { m.ChunkSize = 12345 },
+		"no chunk size":   func(m *ondisk.Metadata) { m.ChunkSize = 0 },
+		"no virtual size": func(m *ondisk.Metadata) { m.VirtualSize = 0 },
+		"huge reserve":    func(m *ondisk.Metadata) { m.ChunkReserved = 65535 },
+	} {
+		for _, version := range []uint32{ondisk.Version, ondisk.VersionFenced} {
+			d := disktest.New("a", 16*crashChunk, 512)
+			labelled(t, 64, d)
+			m, err := geomlib.ReadMetadata(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Version = version
+			damage(&m)
+			if err := geomlib.StoreMetadata(d, m); err != nil {
+				t.Fatal(err)
+			}
+			a := Assemble([]Member{{d, m}})
+			if len(a) != 1 || !errors.Is(a[0].Err, ErrDamaged) {
+				t.Errorf("%s, version %d: %v", name, version, a[0].Err)
+			}
+		}
+	}
+}

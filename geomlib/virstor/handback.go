@@ -115,6 +115,9 @@ func (v *Volume) obstacles() []string {
 	if v.isDegraded.Load() {
 		why = append(why, "a map sector could not be written")
 	}
+	if v.litter {
+		why = append(why, "unallocated map entries hold values that the kernel class refuses (run `gvirstor repair`)")
+	}
 	roomAt := -1
 	for i, c := range v.components() {
 		if v.lastSectorInUse(c) {

@@ -16,7 +16,6 @@ type reqState struct {
 	progress int64
 	commit   int64 // progress after the commit the request takes part in
 	failed   error // first failure in that commit
-	failedAt bool
 	held     heldState
 	tally    tally
 }

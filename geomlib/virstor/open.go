@@ -85,6 +85,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.chunks = newChunkMap(m.Entries())
 	v.alloc.order, v.alloc.reserve = cfg.Alloc, cfg.Reserve
 	v.held.limit = cfg.HeldLimit
+	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
 	v.partial = newPartialDiscards(v.chunk, v.sector)
@@ -161,6 +162,10 @@ func (v *Volume) loadEntries(b []byte, vc uint64) error {
 		if !e.Allocated() {
 			if e.Flags != 0 {
 				return v.mapError(vc, "has unknown flags %#x", e.Flags)
+			}
+			// The kernel class looks at these too, and refuses the map.
+			if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].meta().ChunkCount {
+				v.litter = true
 			}
 			continue
 		}

@@ -50,6 +50,5 @@ type Request struct {
 	Done   Completer
 	Err    error // result, valid in Complete
 
-	next *Request // the volume's queues
-	req  reqState
+	req reqState
 }

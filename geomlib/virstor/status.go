@@ -63,7 +63,7 @@ func (v *Volume) Status() Status {
 		Fenced:        v.writable.Load(),
 		Degraded:      v.isDegraded.Load(),
 		Closing:       v.closing.Load(),
-		WhenFull:      v.cfg.WhenFull, Alloc: v.cfg.Alloc,
+		WhenFull:      v.full.Load().policy, Alloc: v.cfg.Alloc,
 		Held: v.held.status(),
 		Stats: Stats{
 			Errors: v.stats.errors.Load(), Flushes: v.stats.flushes.Load(),

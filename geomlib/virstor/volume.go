@@ -20,11 +20,13 @@ type Volume struct {
 	chunk  int64 // bytes of a chunk
 	sector int64 // bytes of a sector, of all components
 	order  ondisk.Order
+	litter bool // unallocated map entries hold what the kernel class refuses
 
 	size   atomic.Int64
 	chunks *chunkMap
 	alloc  allocator
 	comps  atomic.Pointer[[]*component]
+	full   atomic.Pointer[fullRule]
 	inline atomic.Bool // writes to every component are copies into a cache
 
 	partial   *partialDiscards

@@ -55,7 +55,7 @@ type Published interface {
 }
 
 // ErrInUse: somebody has the volume's device open.
-var ErrInUse = errors.New("Device busy")
+var ErrInUse = errors.New("device busy")
 
 // Options are how a Daemon serves.
 type Options struct {
@@ -64,6 +64,8 @@ type Options struct {
 	Volume   virstor.Config // policies of every volume
 	Alerts   AlertOptions
 	Space    SpaceOptions
+	// PerVolume are those of volumes, by their names, that have their own.
+	PerVolume map[string]virstor.Config
 }
 
 // Daemon serves volumes. It is the Backend of a control.Server.
@@ -265,7 +267,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 		return nil, err
 	}
 	s := &served{lock: lock, events: newWatcher()}
-	cfg := d.opt.Volume
+	cfg := d.opt.policies(a.Name)
 	cfg.ReadOnly = d.opt.ReadOnly
 	cfg.DeferWrites = deferred && !d.opt.ReadOnly
 	cfg.Log = d.log.With("volume", a.Name)

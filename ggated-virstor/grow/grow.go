@@ -73,8 +73,9 @@ func fileName(volume string, n int) string { return fmt.Sprintf("%s.%d%s", volum
 
 // numberOf is the inverse of fileName.
 func numberOf(volume, name string) (int, bool) {
-	middle, ok := strings.CutPrefix(name, volume+".")
-	if middle, ok = strings.CutSuffix(middle, suffix); !ok {
+	middle, begins := strings.CutPrefix(name, volume+".")
+	middle, ends := strings.CutSuffix(middle, suffix)
+	if !begins || !ends {
 		return 0, false
 	}
 	n, err := strconv.Atoi(middle)

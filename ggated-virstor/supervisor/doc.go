@@ -12,4 +12,22 @@
 // descriptors beside the length. Both sides may ask, and many questions may be
 // open at once: some of the supervisor's answers have to wait for GEOM,
 // which may wait for the worker.
+//
+// # Privileges
+//
+// The supervisor stays root: it opens devices, makes units, and unmounts at
+// shutdown. The worker becomes another user once it has its descriptors, its
+// certificates and its logger, and opens nothing by name after that. It does not
+// enter capability mode: log/syslog connects again by path when syslogd(8) is
+// restarted, and would be mute from then on.
+//
+// # Ends
+//
+// SIGTERM and SIGINT end both: units that nobody has open are destroyed, the
+// others stay as they are for the next start. SIGUSR1 is for the system's
+// shutdown: what is mounted from our devices is unmounted, after 20 s by force,
+// and after 60 s the devices are destroyed by force. SIGUSR2 is an upgrade: the
+// worker ends, the supervisor executes its program as it is on disk now, and
+// starts a worker of that. A worker whose supervisor dies leaves everything
+// to the next supervisor.
 package supervisor

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -129,6 +130,8 @@ const (
 	// Shutdown unmounts what is mounted from our devices, first kindly, then by
 	// force, and in the end destroys the devices by force. Run then returns.
 	Shutdown
+	// Reload sends the worker SIGHUP.
+	Reload
 )
 
 // Run keeps a worker alive until ctx ends or a Shutdown is done, or the first
@@ -198,6 +201,10 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 			switch r {
 			case Shutdown:
 				return end, s.shutdown(w)
+			case Reload:
+				if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+					s.log.Error("the worker cannot be told to reload", "error", err)
+				}
 			case Upgrade:
 				if err := s.upgradable(); err != nil {
 					s.log.Error("no upgrade", "error", err)
@@ -269,7 +276,7 @@ func (s *Supervisor) end(w *worker, how Ending) error {
 	defer cancel()
 	w.keep.Store(how == Leave)
 	_, err := w.peer.call(ctx, methodStop, stopArgs{how}, nil)
-	if err == nil {
+	if err == nil || errors.Is(err, ErrPeerGone) { // it may be gone before it has answered
 		select {
 		case <-w.gone:
 			if code := w.cmd.ProcessState.ExitCode(); code != 0 {

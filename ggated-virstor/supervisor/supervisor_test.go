@@ -109,12 +109,11 @@ func TestAProviderPassedOnIsTheSameOpenFile(t *testing.T) {
 		t.Fatalf("the lock was lost: %v", err)
 	}
 	must(t, again.Close())
-	other, err := geomlib.Open(path, geomlib.OpenOptions{})
-	if err == nil {
+	if _, err := geomlib.Open(path, geomlib.OpenOptions{}); err == nil {
 		t.Fatal("the dead worker's own descriptor should have the lock still")
 	}
 	must(t, prov.(io.Closer).Close()) // as its exit would
-	other, err = geomlib.Open(path, geomlib.OpenOptions{})
+	other, err := geomlib.Open(path, geomlib.OpenOptions{})
 	must(t, err)
 	must(t, other.Close())
 }

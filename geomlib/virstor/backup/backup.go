@@ -10,6 +10,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -126,16 +127,12 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time) (*Bac
 
 // readExtension is the record in force, nil when there is none.
 func readExtension(zero virstor.Member) *ondisk.Extension {
-	off, room := ondisk.ExtensionOffset(zero.Metadata)
-	if !room || zero.Metadata.Version != ondisk.VersionFenced {
+	if zero.Metadata.Version != ondisk.VersionFenced {
 		return nil
 	}
-	var slots [2][]byte
-	for i := range slots {
-		slots[i] = make([]byte, max(zero.Provider.SectorSize(), ondisk.ExtensionRecordSize))
-		if _, err := zero.Provider.ReadAt(slots[i], off+int64(i)*ondisk.ExtensionSlotSize); err != nil {
-			return nil
-		}
+	slots, room, err := extblock.Slots(zero.Provider, zero.Metadata)
+	if err != nil || !room {
+		return nil
 	}
 	if e, _, ok := ondisk.PickExtension(slots, zero.Metadata); ok {
 		return &e

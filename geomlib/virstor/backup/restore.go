@@ -11,6 +11,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -268,7 +269,7 @@ func (b *Backup) write(ctx context.Context, on []geomlib.Provider) error {
 	if err := b.writeMap(ctx, zero); err != nil {
 		return err
 	}
-	if err := blankExtension(zero, b.Components[0].Metadata); err != nil {
+	if err := extblock.Clear(zero, b.Components[0].Metadata); err != nil {
 		return err
 	}
 	return geomlib.StoreMetadata(zero, b.fenced(0, zero))
@@ -332,28 +333,7 @@ func (b *Backup) writeMap(ctx context.Context, p geomlib.Provider) error {
 			return fmt.Errorf("write the allocation map to %s at byte %d: %w", p.Name(), off, err)
 		}
 	}
-	return flush(p)
-}
-
-func blankExtension(p geomlib.Provider, m ondisk.Metadata) error {
-	off, room := ondisk.ExtensionOffset(m)
-	if !room {
-		return nil
-	}
-	blank := make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
-	for slot := range int64(2) {
-		if _, err := p.WriteAt(blank, off+slot*ondisk.ExtensionSlotSize); err != nil {
-			return fmt.Errorf("clear the extension block of %s: %w", p.Name(), err)
-		}
-	}
-	return flush(p)
-}
-
-func flush(p geomlib.Provider) error {
-	if err := p.Flush(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
-		return fmt.Errorf("flush %s: %w", p.Name(), err)
-	}
-	return nil
+	return extblock.Flush(p)
 }
 
 // settle lets the engine verify the volume, and hand it back if the kernel

@@ -3,31 +3,16 @@ package check
 import (
 	"fmt"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
-
-// readSlots reads the two slots of m's extension block, ok false when there is
-// no block or it cannot be read.
-func readSlots(m *member) (slots [2][]byte, ok bool, err error) {
-	off, room := ondisk.ExtensionOffset(m.want)
-	if !room || off+ondisk.ExtensionSize > m.p.MediaSize() || off%int64(m.p.SectorSize()) != 0 {
-		return slots, false, nil
-	}
-	for i := range slots {
-		slots[i] = make([]byte, max(m.p.SectorSize(), ondisk.ExtensionRecordSize))
-		if _, err := m.p.ReadAt(slots[i], off+int64(i)*ondisk.ExtensionSlotSize); err != nil {
-			return slots, true, fmt.Errorf("read the extension block of %s: %w", m.name(), err)
-		}
-	}
-	return slots, true, nil
-}
 
 // readExtension is the record in force on m, taken for component 0.
 func readExtension(m *member) (ondisk.Extension, bool) {
 	if m.found.Version != ondisk.VersionFenced {
 		return ondisk.Extension{}, false
 	}
-	slots, ok, err := readSlots(m)
+	slots, ok, err := extblock.Slots(m.p, m.want)
 	if !ok || err != nil {
 		return ondisk.Extension{}, false
 	}
@@ -41,7 +26,7 @@ func (v *volumeCheck) readExtension() {
 	if v.zero == nil || v.zero.broken {
 		return
 	}
-	slots, room, err := readSlots(v.zero)
+	slots, room, err := extblock.Slots(v.zero.p, v.zero.want)
 	if !room {
 		v.find(Finding{Severity: Info, Code: ExtensionNone, Provider: v.zero.name(),
 			Text: "the label left no room for the extension block: components cannot be removed from the middle, moved or replaced"})

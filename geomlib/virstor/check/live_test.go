@@ -51,7 +51,7 @@ func TestWhatIsInMotionIsNoFinding(t *testing.T) {
 	var busy sync.WaitGroup
 	busy.Go(func() { churn(ctx, t, v) })
 	defer func() { stop(); busy.Wait(); v.Close() }()
-	for i := range 300 {
+	for i := range 100 {
 		if i%10 == 5 {
 			if err := v.Add([]geomlib.Provider{spare}, virstor.AddOptions{}); err != nil {
 				t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -92,36 +93,13 @@ func (a *applier) storeMetadata() error {
 		p := a.provider(m.Provider)
 		if i == 0 && (m.Found == nil || m.Found.Version != ondisk.VersionFenced) {
 			// What lies in the extension block would come into force.
-			if err := blankExtension(p, want); err != nil {
+			if err := extblock.Clear(p, want); err != nil {
 				return err
 			}
 		}
 		if err := geomlib.StoreMetadata(p, want); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// blankExtension makes both slots hold nothing.
-func blankExtension(p geomlib.Provider, m ondisk.Metadata) error {
-	off, room := ondisk.ExtensionOffset(m)
-	if !room {
-		return nil
-	}
-	blank := make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
-	for slot := range int64(2) {
-		at := off + slot*ondisk.ExtensionSlotSize
-		if _, err := p.WriteAt(blank, at); err != nil {
-			return fmt.Errorf("write %s at byte %d: %w", p.Name(), at, err)
-		}
-	}
-	return flush(p)
-}
-
-func flush(p geomlib.Provider) error {
-	if err := p.Flush(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
-		return fmt.Errorf("flush %s: %w", p.Name(), err)
 	}
 	return nil
 }
@@ -157,7 +135,7 @@ func (a *applier) mendMap() error {
 	if len(done) != len(a.plan.edits) {
 		return fmt.Errorf("%d of %d map entries are not what they were when they were checked", len(a.plan.edits)-len(done), len(a.plan.edits))
 	}
-	return flush(p)
+	return extblock.Flush(p)
 }
 
 // mendEntries mends the entries in one sector, the first of which is that of vc.

@@ -194,7 +194,7 @@ func TestPowerLossInTheEngineIsNoDamage(t *testing.T) {
 			if err := v.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			step := max(1, rec.Len()/30)
+			step := max(1, rec.Len()/20)
 			for k := 0; k <= rec.Len(); k += step {
 				for how, pick := range picks(uint64(k)) {
 					t.Run(fmt.Sprintf("%d %s", k, how), func(t *testing.T) {

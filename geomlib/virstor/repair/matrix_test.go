@@ -444,7 +444,7 @@ func planOf(t testing.TB, r *check.Report, c repair.Choices) *repair.Plan {
 func images(disks []*disktest.Disk) []string {
 	var out []string
 	for _, d := range disks {
-		b := make([]byte, d.SectorSize())
+		b := make([]byte, 4096) // the unit of NextData, of which all sizes here are multiples
 		zeros := make([]byte, len(b))
 		h := sha256.New()
 		for off := int64(0); off < d.MediaSize(); {

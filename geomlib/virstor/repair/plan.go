@@ -53,6 +53,9 @@ type Plan struct {
 	edits  map[uint64]ondisk.Entry // by virtual chunk; the zero Entry clears
 }
 
+// NumericID is the volume's id, by which it is locked.
+func (p *Plan) NumericID() uint32 { return p.volume.NumericID() }
+
 // Needed reports whether anything is to be done.
 func (p *Plan) Needed() bool { return len(p.Actions) > 0 }
 

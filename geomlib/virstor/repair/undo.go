@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 )
 
 // Errors of Undo.
@@ -86,7 +87,7 @@ func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt Un
 		}
 		// The order of a repair matters, and so does that of taking it back.
 		if i > 0 && records[i-1].provider != rec.provider || i == 0 {
-			if err := flush(p); err != nil {
+			if err := extblock.Flush(p); err != nil {
 				return nil, fmt.Errorf("undo: %w", err)
 			}
 		}

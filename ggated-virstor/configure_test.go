@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/config"
+)
+
+// write makes a configuration file.
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "conf")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func parse(t *testing.T, args ...string) options {
+	t.Helper()
+	var said bytes.Buffer
+	o, err := parseOptions(args, &said, &said)
+	if err != nil {
+		t.Fatalf("%q: %v: %s", args, err, said.String())
+	}
+	return o
+}
+
+func TestTheFileSetsWhatTheCommandLineDoesNot(t *testing.T) {
+	conf := write(t, `
+provider = da0
+nbd = unix:/a
+when-full = error
+full-timeout = 90s
+debug = true
+[volume fast]
+alloc = spread
+full-timeout = 5s
+held-memory = 1m
+`)
+	o := parse(t, "--config", conf, "--full-timeout", "7s", "da1")
+	if !slices.Equal(o.providers, []string{"da1", "da0"}) || !slices.Equal(o.nbd, []string{"unix:/a"}) || o.level.Level() != slog.LevelDebug {
+		t.Errorf("providers %q, nbd %q, level %v", o.providers, o.nbd, o.level)
+	}
+	all, err := o.policies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all.WhenFull != virstor.Fail || all.FullTimeout.Seconds() != 7 || all.Alloc != virstor.Fill {
+		t.Errorf("policies of all: %+v", all)
+	}
+	fast := o.perVolume["fast"]
+	if fast.WhenFull != virstor.Fail || fast.FullTimeout.Seconds() != 7 || fast.Alloc != virstor.Spread || fast.HeldLimit != 1<<20 {
+		t.Errorf("policies of fast: %+v", fast)
+	}
+}
+
+func TestAWrongFileIsNamedWithItsLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"when-full = perhaps":                ":1: --when-full perhaps: one of wait, error is needed",
+		"config = x":                         ":1: config: no such key",
+		"[volume a]\nnbd = unix:/a":          ":2: nbd: no such key for a volume",
+		"\n[volume a]\nfull-timeout = -5s":   ":3: --full-timeout -5s: must not be negative",
+		"[volume a]\nalloc = x\nzero = auto": ":2: --alloc x: one of fill, spread is needed",
+	} {
+		conf := write(t, text)
+		var said bytes.Buffer
+		_, err := parseOptions([]string{"--check-config", "--config", conf}, &said, &said)
+		if err == nil || exitCode(err) != 1 || !strings.Contains(said.String(), conf+want) {
+			t.Errorf("%q: %v, said %q, want %q", text, err, said.String(), want)
+		}
+	}
+	var said bytes.Buffer
+	if _, err := parseOptions([]string{"--config", "/nonexistent"}, &said, &said); err == nil {
+		t.Error("a file that was named and is not there is no error")
+	}
+	if _, err := parseOptions([]string{"--check-config", "--config", write(t, "debug = true")}, &said, &said); exitCode(err) != 0 {
+		t.Errorf("a right file: %v: %s", err, said.String())
+	}
+}
+
+// recorded notes what a reload does.
+type recorded struct {
+	all       virstor.Config
+	each      map[string]virstor.Config
+	providers []string
+}
+
+func (r *recorded) SetPolicies(all virstor.Config, each map[string]virstor.Config) {
+	r.all, r.each = all, each
+}
+func (r *recorded) ServeAll(p []string) int { r.providers = p; return len(p) }
+
+func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
+	conf := write(t, "provider = da0\n")
+	args := []string{"--config", conf}
+	var got recorded
+	var log bytes.Buffer
+	r := &reloader{args: args, now: parse(t, args...), daemon: &got, log: slog.New(slog.NewTextHandler(&log, nil))}
+	text := "provider = da0\nprovider = da1\nwhen-full = error\ndebug = true\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.reload()
+	if got.all.WhenFull != virstor.Fail || got.each["a"].FullTimeout.Seconds() != 5 || !slices.Equal(got.providers, []string{"da0", "da1"}) {
+		t.Errorf("applied %+v", got)
+	}
+	if r.now.level.Level() != slog.LevelDebug {
+		t.Errorf("log level %v", r.now.level.Level())
+	}
+	if !strings.Contains(log.String(), "needs a restart") || !strings.Contains(log.String(), "keys=alloc") {
+		t.Errorf("log: %s", log.String())
+	}
+	got = recorded{}
+	if err := os.WriteFile(conf, []byte("when-full = perhaps"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.reload()
+	if got.providers != nil || !strings.Contains(log.String(), "conf:1: --when-full perhaps") {
+		t.Errorf("a wrong file was applied: %+v, log %s", got, log.String())
+	}
+}
+
+var sampleLine = regexp.MustCompile(`^#([a-z-]+) =(?: (.*))?$`)
+
+func TestTheSampleHasEveryKeyWithItsDefault(t *testing.T) {
+	text, err := os.ReadFile("ggated-virstor.conf.sample")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Parse("sample", bytes.NewReader(text)); err != nil {
+		t.Error(err)
+	}
+	shown := make(map[string]string)
+	for _, line := range strings.Split(string(text), "\n") {
+		if m := sampleLine.FindStringSubmatch(line); m != nil {
+			if _, twice := shown[m[1]]; !twice {
+				shown[m[1]] = m[2]
+			}
+		}
+	}
+	machine := []string{"run-dir", "gate"} // depend on the user and the system
+	keySet(flagsOf(t)).VisitAll(func(f *pflag.Flag) {
+		value, ok := shown[f.Name]
+		delete(shown, f.Name)
+		switch {
+		case !ok:
+			t.Errorf("%s is missing", f.Name)
+		case !config.Repeatable(f) && !slices.Contains(machine, f.Name) && value != f.DefValue:
+			t.Errorf("%s = %s, the default is %s", f.Name, value, f.DefValue)
+		}
+	})
+	for key := range shown {
+		t.Errorf("%s is no key", key)
+	}
+	uncommented := regexp.MustCompile(`(?m)^#([a-z-]+ =|\[)`).ReplaceAll(text, []byte("$1"))
+	parse(t, "--config", write(t, string(uncommented)))
+}
+
+// flagsOf are the options as they are declared.
+func flagsOf(t *testing.T) *pflag.FlagSet {
+	t.Helper()
+	return parse(t).flags
+}

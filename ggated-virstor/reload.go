@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+)
+
+// liveKeys are the ones that change while volumes are served.
+var liveKeys = []string{"debug", "provider", "when-full", "full-timeout"}
+
+// configurable is what a reload changes: a daemon.Daemon.
+type configurable interface {
+	SetPolicies(all virstor.Config, each map[string]virstor.Config)
+	ServeAll(providers []string) int
+}
+
+// reloader applies the configuration file anew.
+type reloader struct {
+	args   []string // of the command line
+	now    options  // in force
+	daemon configurable
+	log    *slog.Logger
+}
+
+// watchReload reloads at every SIGHUP until the returned function is called.
+func watchReload(r *reloader) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-hangups:
+				r.reload()
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Ignore(syscall.SIGHUP) // one more must not end this process
+		close(quit)
+		<-done
+	}
+}
+
+// reload reads the configuration again. Providers are opened even if nothing
+// changed: one may have come back.
+func (r *reloader) reload() {
+	var said bytes.Buffer
+	next, err := parseOptions(r.args, &said, &said)
+	if err != nil {
+		first, _, _ := strings.Cut(said.String(), "\n")
+		r.log.Error("configuration not applied", "error", strings.TrimPrefix(first, "ggated-virstor: "))
+		return
+	}
+	all, err := next.policies()
+	if err != nil {
+		r.log.Error("configuration not applied", "error", err)
+		return
+	}
+	applied, later := changes(r.now.settings, next.settings)
+	r.now.level.Set(next.level.Level())
+	r.daemon.SetPolicies(all, next.perVolume)
+	n := r.daemon.ServeAll(next.providers)
+	r.log.Info("configuration read again", "applied", strings.Join(applied, " "), "volumes", n)
+	if len(later) > 0 {
+		r.log.Warn("needs a restart", "keys", strings.Join(later, ", "))
+	}
+	for _, key := range applied {
+		r.now.settings[key] = next.settings[key]
+	}
+}
+
+// changes are the keys whose values differ, in order.
+func changes(before, after map[string]string) (live, later []string) {
+	keys := maps.Clone(before)
+	maps.Copy(keys, after)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if before[key] == after[key] {
+			continue
+		}
+		short := key[strings.LastIndexByte(key, ' ')+1:]
+		if slices.Contains(liveKeys, short) {
+			live = append(live, key)
+		} else {
+			later = append(later, key)
+		}
+	}
+	return live, later
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+func backupCommand() *command {
+	var force bool
+	return &command{
+		name:     "backup",
+		operands: "[-fv] file name | prov ...",
+		verbose:  true,
+		options:  func(f *options) { f.flag(&force, "f", "force") },
+		run:      func(ctx context.Context, c *call) error { return c.backup(ctx, force) },
+		about: `Saves the metadata and the allocation map of a volume in a small file, not its
+data: all its components are named, or a volume in service by its name. Restore
+brings them back. A damaged volume is refused.
+
+-f          replace the file if there is one`,
+		example: "gvirstor backup mydata.backup ada4 ada6",
+	}
+}
+
+func (c *call) backup(ctx context.Context, force bool) error {
+	if len(c.operands) < 2 {
+		return failf("Too few arguments.")
+	}
+	path := c.operands[0]
+	if _, err := os.Lstat(path); !force && !errors.Is(err, fs.ErrNotExist) {
+		return failf("Can't back up to %s: it is there already (-f replaces it)", path)
+	}
+	names, err := c.componentNames(ctx, c.operands[1:])
+	if err != nil {
+		return err
+	}
+	providers, live, err := openToLook(names)
+	defer closeProviders(providers)
+	if err != nil {
+		return err
+	}
+	b, err := takeBackup(ctx, providers, live)
+	if err != nil {
+		return failf("Can't back up: %w", err)
+	}
+	if err := b.Save(path); err != nil {
+		return failf("Can't %w", err)
+	}
+	if c.verbose {
+		fmt.Fprintf(c.stdout, "%s (id %08x): %d components, %d chunks allocated\n", b.Name(), b.ID(), len(b.Components), b.Allocated())
+	}
+	return nil
+}
+
+// stableTries is how often a volume in service is read until its map stands still.
+const stableTries = 10
+
+// takeBackup backs up the volume on providers. Of one in service it is read until
+// two readings agree: then nothing changed in between.
+func takeBackup(ctx context.Context, providers []geomlib.Provider, live bool) (*backup.Backup, error) {
+	now := time.Now()
+	var last *backup.Backup
+	for range stableTries {
+		a, err := assembleOne(providers)
+		if err != nil {
+			return nil, err
+		}
+		b, err := backup.FromAssembly(ctx, a, now)
+		switch {
+		case !live:
+			return b, err
+		case errors.Is(err, backup.ErrDamaged):
+			last = nil // or caught in motion
+			continue
+		case err != nil:
+			return nil, err
+		}
+		b.Extension = nil // the engine's, while it runs
+		if last != nil && reflect.DeepEqual(b, last) {
+			return b, nil
+		}
+		last = b
+	}
+	return nil, errors.New("the volume is in service and its map does not stand still, or it is damaged; see `gvirstor check`")
+}
+
+// assembleOne puts the one volume on providers together.
+func assembleOne(providers []geomlib.Provider) (*virstor.Assembly, error) {
+	var members []virstor.Member
+	for _, p := range providers {
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil {
+			return nil, fmt.Errorf("read metadata from %s: %s", p.Name(), errorText(err))
+		}
+		if n := len(members); n > 0 && members[n-1].Metadata.ID != m.ID {
+			return nil, fmt.Errorf("%s and %s are of different volumes, %s and %s", members[n-1].Provider.Name(), p.Name(), members[n-1].Metadata.Name, m.Name)
+		}
+		if m.Count == 0 {
+			return nil, fmt.Errorf("metadata of %s says 0 components; see `gvirstor check`", p.Name())
+		}
+		members = append(members, virstor.Member{Provider: p, Metadata: m})
+	}
+	if len(members) == 0 {
+		return nil, errors.New("no components")
+	}
+	return virstor.Assemble(members)[0], nil
+}
+
+// componentNames are the components of the volume in service that the only
+// operand names, or the operands.
+func (c *call) componentNames(ctx context.Context, operands []string) ([]string, error) {
+	if len(operands) != 1 {
+		return operands, nil
+	}
+	client, err := c.dial(c.socket)
+	if errors.Is(err, control.ErrNotRunning) {
+		return operands, nil
+	}
+	if err != nil && !c.socketNamed {
+		return operands, nil // what operand is a provider needs no daemon
+	}
+	if err != nil {
+		return nil, failf("Can't reach the daemon: %w", err)
+	}
+	defer client.Close()
+	v, err := client.Volume(ctx, operands[0])
+	if control.KindOf(err) == control.NotFound {
+		return operands, nil
+	}
+	if err != nil {
+		return nil, failf("Can't ask the daemon for %s: %w", operands[0], err)
+	}
+	var names []string
+	for _, comp := range v.Components {
+		names = append(names, comp.Name)
+	}
+	return names, nil
+}
+
+func restoreCommand() *command {
+	o := restoreOptions{runDir: geomlib.DefaultRunDir()}
+	return &command{
+		name:     "restore",
+		operands: "[-fnv] [--in-order] [--run-dir dir] file prov ...",
+		verbose:  true,
+		options: func(f *options) {
+			f.flag(&o.force, "f", "force")
+			f.flag(&o.dryRun, "n", "dry-run")
+			f.flag(&o.inOrder, "", "in-order")
+			f.text(&o.runDir, "run-dir")
+		},
+		run: func(ctx context.Context, c *call) error { return c.restore(ctx, o) },
+		about: `Writes what backup saved to all components of a stopped volume, which are found
+by their metadata, names and sizes. A backup that does not fit is refused, and
+so is one that is older than the volume: what was written since to chunks that
+it does not have would be lost.
+
+-f            even if the volume has changed since
+-n            only tell what would be done
+--in-order    the providers are the components in their order
+--run-dir     folder of the daemon's locks`,
+		example: "gvirstor restore -n mydata.backup ada4 ada6",
+	}
+}
+
+// restoreOptions are those of restore.
+type restoreOptions struct {
+	force, dryRun, inOrder bool
+	runDir                 string
+}
+
+func (c *call) restore(ctx context.Context, o restoreOptions) error {
+	if len(c.operands) < 2 {
+		return failf("Too few arguments.")
+	}
+	b, err := backup.Load(c.operands[0])
+	if err != nil {
+		return failf("Can't %w", err)
+	}
+	providers, err := openToChange(c.operands[1:])
+	defer closeProviders(providers)
+	if err != nil {
+		return err
+	}
+	res, err := backup.Restore(ctx, providers, b, backup.RestoreOptions{
+		Force: o.force, DryRun: o.dryRun, InOrder: o.inOrder, RunDir: o.runDir, Log: c.warnings(),
+	})
+	if errors.Is(err, backup.ErrNewer) {
+		return failf("Can't %w (-f)", err)
+	}
+	if err != nil {
+		return failf("Can't %w", err)
+	}
+	if o.dryRun || c.verbose {
+		c.printRestored(b, res, o.dryRun)
+	}
+	if len(res.StaysFenced) > 0 {
+		c.warn(fmt.Sprintf("warning: %s stays fenced from the kernel class: %s", b.Name(), strings.Join(res.StaysFenced, "; ")))
+	}
+	return nil
+}
+
+func (c *call) printRestored(b *backup.Backup, res *backup.Restored, dryRun bool) {
+	word := "Restored"
+	if dryRun {
+		word = "Would restore"
+	}
+	fmt.Fprintf(c.stdout, "%s %s (id %08x) as of %s: %d chunks allocated, on %s\n", word, b.Name(), b.ID(),
+		b.Time.Local().Format(time.DateTime), b.Allocated(), strings.Join(res.Providers, " "))
+	if res.Lost+res.Moved > 0 {
+		fmt.Fprintf(c.stdout, "Given up: %d chunks allocated since, %d that lay elsewhere\n", res.Lost, res.Moved)
+	}
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gvirstor/gvirstor/tests/manual"
+)
+
+// declared are the options of a verb, each with its letter, if any.
+func declared(cmd *command) *pflag.FlagSet {
+	set := pflag.NewFlagSet(cmd.name, pflag.ContinueOnError)
+	o := &options{set}
+	if cmd.options != nil {
+		cmd.options(o)
+	}
+	if cmd.verbose {
+		o.verboseFlag(&call{})
+	}
+	return set
+}
+
+func TestTheManualHasEveryVerbAndOptionAndNoOther(t *testing.T) {
+	page, err := manual.Read("../man/gvirstor.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	everywhere := page.Flags(program)
+	known := map[string]bool{"-control": true, "-help": true, "-version": true}
+	verbs := page.Items("Cm")
+	for _, cmd := range commands() {
+		block, ok := verbs[cmd.name]
+		delete(verbs, cmd.name)
+		if !ok {
+			t.Errorf("verb %s is not in the manual", cmd.name)
+			continue
+		}
+		said := block.Flags(program)
+		declared(cmd).VisitAll(func(f *pflag.Flag) {
+			name := f.Shorthand
+			if name == "" {
+				name = "-" + f.Name
+			}
+			if !said[name] {
+				t.Errorf("option %s of %s is not in the manual", name, cmd.name)
+			}
+			if !everywhere["-"+f.Name] {
+				t.Errorf("the manual does not name --%s", f.Name)
+			}
+			delete(said, name)
+			delete(said, "-"+f.Name)
+			known[name], known["-"+f.Name] = true, true
+		})
+		for name := range said {
+			t.Errorf("the manual says %s of %s, which does not have it", name, cmd.name)
+		}
+	}
+	for verb := range verbs {
+		t.Errorf("verb %s of the manual does not exist", verb)
+	}
+	for name := range everywhere {
+		if !known[name] {
+			t.Errorf("option %s of the manual does not exist", name)
+		}
+	}
+}

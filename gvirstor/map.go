@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/picture"
+)
+
+func mapCommand() *command {
+	var o mapOptions
+	return &command{
+		name:     "map",
+		operands: "[--ascii] [--json] [--svg file] name | prov ...",
+		options: func(f *options) {
+			f.flag(&o.ascii, "", "ascii")
+			f.flag(&o.json, "", "json")
+			f.text(&o.svg, "svg")
+		},
+		run: func(ctx context.Context, c *call) error { return c.drawMap(ctx, o) },
+		about: `Draws where the virtual disk is filled and how full each component is: a volume
+in service by its name, or any by all its components. Each cell is an equal part
+of the disk, the first at its start; the darker, the fuller.
+
+--ascii     without characters beyond ASCII
+--json      numbers, in 1000 cells
+--svg file  a drawing in that file`,
+		example: "gvirstor map mydata",
+	}
+}
+
+// mapOptions are those of map.
+type mapOptions struct {
+	ascii, json bool
+	svg         string
+}
+
+const (
+	mapLines    = 8    // of the virtual disk in a terminal
+	mapWidth    = 80   // where there is no terminal
+	mapAllCells = 1000 // where the terminal does not matter
+)
+
+func (c *call) drawMap(ctx context.Context, o mapOptions) error {
+	if len(c.operands) == 0 {
+		return failf("Too few arguments.")
+	}
+	if o.json && o.svg != "" {
+		return failf("--json and --svg exclude each other")
+	}
+	names, err := c.componentNames(ctx, c.operands)
+	if err != nil {
+		return err
+	}
+	providers, _, err := openToLook(names)
+	defer closeProviders(providers)
+	if err != nil {
+		return err
+	}
+	width := mapWidth
+	if w, _, ok := c.terminal(); ok && w > 0 {
+		width = w
+	}
+	cells := mapAllCells
+	if !o.json && o.svg == "" {
+		cells = mapLines * picture.Columns(width)
+	}
+	a, err := assembleOne(providers)
+	if err != nil {
+		return failf("Can't draw: %w", err)
+	}
+	p, err := picture.FromAssembly(ctx, a, cells)
+	if err != nil {
+		return failf("Can't %w", err)
+	}
+	switch {
+	case o.json:
+		return p.WriteJSON(c.stdout)
+	case o.svg != "":
+		return saveSVG(p, o.svg)
+	}
+	return p.WriteText(c.stdout, picture.TextOptions{Width: width, ASCII: o.ascii || !c.speaksUTF8()})
+}
+
+func saveSVG(p *picture.Picture, path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return failf("Can't draw: %w", err)
+	}
+	if err := errors.Join(p.WriteSVG(f), f.Close()); err != nil {
+		return failf("Can't draw to %s: %w", path, err)
+	}
+	return nil
+}
+
+// speaksUTF8 goes by locale(1)'s variables, in their order.
+func (c *call) speaksUTF8() bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if v := strings.ToUpper(c.getenv(name)); v != "" {
+			return strings.Contains(v, "UTF-8") || strings.Contains(v, "UTF8")
+		}
+	}
+	return false
+}
