@@ -19,3 +19,8 @@ put 755 bin/ggated-virstor "$prefix/sbin"
 put 755 bin/gvirstor "$prefix/sbin"
 # /sbin/gvirstor of the base system comes first in PATH: a name that does not.
 put 755 bin/gvirstor "$prefix/sbin" uvirstor
+for example in alerts.rules.yml grafana-dashboard.json 450.status-gvirstor; do
+	mode=644
+	[ "$example" != 450.status-gvirstor ] || mode=755
+	put $mode "ggated-virstor/examples/$example" "$prefix/share/examples/gvirstor"
+done
