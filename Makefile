@@ -31,10 +31,17 @@ install: build
 uninstall:
 	sh tests/install.sh uninstall "$(DESTDIR)" "$(PREFIX)"
 
+# The cases of tests/ under kyua(1); those of tests/freebsd need root there.
+kyua: build
+	sh tests/kyua.sh
+
+package:
+	sh tests/package.sh "$(VERSION)" "$(PREFIX)"
+
 clean:
 	rm -rf $(BINDIR) dist
 
-.PHONY: all build demo test cross lint install uninstall clean
+.PHONY: all build demo test cross lint install uninstall clean kyua package
 
 bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)

@@ -1,31 +1,98 @@
 #!/bin/sh
-# install.sh install|uninstall DESTDIR PREFIX
+# install.sh install|uninstall|list DESTDIR PREFIX
+#
+# Puts the built programs, manuals, scripts and samples where the system keeps
+# such, takes them away again, or lists them as a port's pkg-plist does. OS names
+# the system (FreeBSD or Linux; that of this machine by default), BIN the folder
+# of the programs. Samples of files that an administrator changes end in .sample
+# and are copied to their place when nothing is there.
 set -eu
 cd "$(dirname "$0")/.."
 verb=$1 dest=$2 prefix=$3
+os=${OS:-$(uname -s)} bin=${BIN:-bin}
 
-put() { # put MODE FILE DIR [NAME]
+# put MODE FILE DIR [NAME], DIR below the prefix
+put() {
 	name=${4:-$(basename "$2")}
-	if [ "$verb" = install ]; then
-		mkdir -p "$dest$3"
-		cp "$2" "$dest$3/$name"
-		chmod "$1" "$dest$3/$name"
-	else
-		rm -f "$dest$3/$name"
-	fi
+	to=$dest$prefix/$3/$name
+	case $verb in
+	install)
+		mkdir -p "${to%/*}"
+		sed_if_text "$2" > "$to.new"
+		chmod "$1" "$to.new"
+		mv -f "$to.new" "$to"
+		;;
+	uninstall)
+		rm -f "$to"
+		tidy "$3"
+		;;
+	list)
+		echo "$3/$name"
+		;;
+	esac
 }
 
-put 755 bin/ggated-virstor "$prefix/sbin"
-put 755 bin/gvirstor "$prefix/sbin"
+# Texts name the prefix that they are made for.
+sed_if_text() {
+	case $1 in
+	"$bin"/*) cat "$1" ;;
+	*) sed "s,/usr/local,$prefix,g" "$1" ;;
+	esac
+}
+
+# Remove the folders that are ours, or empty, up to the prefix.
+tidy() {
+	dir=$1
+	while [ "$dir" != . ] && rmdir "$dest$prefix/$dir" 2>/dev/null; do
+		dir=$(dirname "$dir")
+	done
+}
+
+# sample FILE DIR NAME: as @sample of pkg-plist(5).
+sample() {
+	at=$dest$prefix/$2/$3
+	case $verb in
+	install)
+		put 644 "$1" "$2" "$3.sample"
+		[ -e "$at" ] || cp "$at.sample" "$at"
+		;;
+	uninstall)
+		if cmp -s "$at" "$at.sample"; then
+			rm -f "$at"
+		fi
+		put 644 "$1" "$2" "$3.sample"
+		;;
+	list)
+		echo "@sample $2/$3.sample"
+		;;
+	esac
+}
+
+case $os in
+FreeBSD) man=share/man examples=share/examples/gvirstor suite=tests/gvirstor ;;
+*) man=share/man examples=share/doc/gvirstor/examples suite=lib/gvirstor/tests ;;
+esac
+
+put 755 "$bin/ggated-virstor" sbin
+put 755 "$bin/gvirstor" sbin
 # /sbin/gvirstor of the base system comes first in PATH: a name that does not.
-put 755 bin/gvirstor "$prefix/sbin" uvirstor
-for example in alerts.rules.yml grafana-dashboard.json 450.status-gvirstor; do
-	mode=644
-	[ "$example" != 450.status-gvirstor ] || mode=755
-	put $mode "ggated-virstor/examples/$example" "$prefix/share/examples/gvirstor"
+put 755 "$bin/gvirstor" sbin uvirstor
+for page in man/*.[0-9]; do
+	put 644 "$page" "$man/man${page##*.}"
 done
-for page in man/*.[58]; do
-	put 644 "$page" "$prefix/share/man/man${page##*.}"
+sample ggated-virstor/ggated-virstor.conf.sample etc ggated-virstor.conf
+if [ "$os" = FreeBSD ]; then
+	put 555 rc.d/ggated_virstor etc/rc.d
+	if [ -e ggated-virstor/examples/410.status-gvirstor ]; then
+		put 555 ggated-virstor/examples/410.status-gvirstor etc/periodic/daily
+	fi
+fi
+for f in ggated-virstor/examples/*; do
+	put 644 "$f" "$examples"
 done
-put 644 ggated-virstor/ggated-virstor.conf.sample "$prefix/etc"
-put 555 rc.d/ggated_virstor "$prefix/etc/rc.d"
+for f in Kyuafile nbd_test; do
+	put "$([ "$f" = Kyuafile ] && echo 644 || echo 755)" "tests/$f" "$suite"
+done
+for f in tests/freebsd/*; do
+	put "$([ "${f##*/}" = Kyuafile ] && echo 644 || echo 755)" "$f" "$suite/freebsd"
+done
