@@ -24,3 +24,8 @@ for example in alerts.rules.yml grafana-dashboard.json 450.status-gvirstor; do
 	[ "$example" != 450.status-gvirstor ] || mode=755
 	put $mode "ggated-virstor/examples/$example" "$prefix/share/examples/gvirstor"
 done
+for page in man/*.[58]; do
+	put 644 "$page" "$prefix/share/man/man${page##*.}"
+done
+put 644 ggated-virstor/ggated-virstor.conf.sample "$prefix/etc"
+put 555 rc.d/ggated_virstor "$prefix/etc/rc.d"
