@@ -17,6 +17,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
+	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
@@ -49,7 +50,12 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return errors.Join(err, closeAll(listeners))
 	}
+	http, err := listenHTTP(o)
+	if err != nil {
+		return errors.Join(err, ctl.Close(), closeAll(listeners))
+	}
 	svc := service{
+		http:    http,
 		control: ctl, nbd: listeners, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
 		opener: daemon.Direct{LockDir: o.runDir}, runner: o.space.runner(),
 		stop: ctx.Done(), end: (*daemon.Daemon).Close,
@@ -65,6 +71,14 @@ func run(ctx context.Context, o options) error {
 	return serve(o, log, svc)
 }
 
+// listenHTTP is nil without --http.
+func listenHTTP(o options) (net.Listener, error) {
+	if o.space.http == "" {
+		return nil, nil
+	}
+	return metrics.Listen(o.space.http)
+}
+
 // grown are the providers that volumes have grown by before.
 func grown(ctx context.Context, g *grow.Grower, log *slog.Logger) []string {
 	names, err := g.Grown(ctx)
@@ -77,6 +91,7 @@ func grown(ctx context.Context, g *grow.Grower, log *slog.Logger) []string {
 // service is what one process needs to serve.
 type service struct {
 	control   net.Listener
+	http      net.Listener // or nil
 	nbd       []net.Listener
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
@@ -87,6 +102,14 @@ type service struct {
 	ready     func() error
 	stop      <-chan struct{}
 	end       func(*daemon.Daemon) error
+}
+
+// listeners are all but the control socket.
+func (svc *service) listeners() []net.Listener {
+	if svc.http == nil {
+		return svc.nbd
+	}
+	return append(svc.nbd[:len(svc.nbd):len(svc.nbd)], svc.http)
 }
 
 // serve serves until svc.stop. It closes the listeners.
@@ -109,12 +132,17 @@ func serve(o options, log *slog.Logger, svc service) error {
 	n := d.ServeAll(svc.providers)
 	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
 		return errors.Join(errors.New("no volume on the given providers can be served"),
-			d.Close(), svc.control.Close(), closeAll(svc.nbd))
+			d.Close(), svc.control.Close(), closeAll(svc.listeners()))
 	}
 	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, log: log})()
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
-	failed := make(chan error, 1+len(svc.nbd))
+	failed := make(chan error, 2+len(svc.nbd))
+	ms := metrics.NewServer(metrics.NewCollector(d, server.Stats, version), d, log)
+	if svc.http != nil {
+		wg.Go(func() { failed <- ms.Serve(svc.http) })
+		log.Info("metrics and health", "http", svc.http.Addr().String())
+	}
 	wg.Go(func() { failed <- cs.Serve(svc.control) })
 	for _, l := range svc.nbd {
 		wg.Go(func() { failed <- server.Serve(context.Background(), l) })
@@ -132,7 +160,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 	}
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	err = errors.Join(err, cs.Shutdown(grace))
+	err = errors.Join(err, cs.Shutdown(grace), ms.Shutdown(grace))
 	if e := server.Shutdown(grace); e != nil && !errors.Is(e, context.DeadlineExceeded) {
 		err = errors.Join(err, e)
 	}

@@ -115,7 +115,7 @@ func relay(requests chan<- supervisor.Request) func() {
 // openResources opens what the supervisor passes on, in the order in which it
 // can fail without having disturbed anybody.
 func openResources(ctx context.Context, o options) (*supervisor.Resources, error) {
-	guard, err := supervisor.LockGuard(o.control+".supervisor", 0)
+	guard, err := supervisor.LockGuard(o.control+".supervisor", killTime)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", control.ErrRunning, err)
 	}
@@ -146,6 +146,9 @@ func openResources(ctx context.Context, o options) (*supervisor.Resources, error
 	}
 	return res, nil
 }
+
+// killTime covers the time in which a process ends that was killed.
+const killTime = 2 * time.Second
 
 // leaveTime covers the time in which a worker ends whose supervisor died.
 const leaveTime = 20 * time.Second

@@ -65,6 +65,10 @@ func work(o options, log *slog.Logger) error {
 			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
 		}
 	}
+	// Root may be needed for the port, but not later.
+	if svc.http, err = listenHTTP(o); err != nil {
+		return err
+	}
 	if err := dropPrivileges(o.user); err != nil {
 		return err
 	}

@@ -23,9 +23,18 @@ func crashRun(seed uint64, ops, workers, random, stride int, jobs bool, cfg Conf
 	return w.vol.Close()
 }
 
+// crashSeeds is how many seeds a test of power loss runs. Under -race each takes
+// ten times as long, and -short is given.
+func crashSeeds() uint64 {
+	if testing.Short() {
+		return 2
+	}
+	return 12
+}
+
 func TestEveryInstantOfPowerLossIsSurvived(t *testing.T) {
 	var counts crashCounts
-	for seed := range uint64(12) {
+	for seed := range crashSeeds() {
 		if err := crashRun(seed, 40, 1, 2, 1, false, Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +44,7 @@ func TestEveryInstantOfPowerLossIsSurvived(t *testing.T) {
 
 func TestPowerLossUnderConcurrentWritersIsSurvived(t *testing.T) {
 	var counts crashCounts
-	for seed := range uint64(12) {
+	for seed := range crashSeeds() {
 		if err := crashRun(seed, 60, 4, 2, 2, false, Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +54,7 @@ func TestPowerLossUnderConcurrentWritersIsSurvived(t *testing.T) {
 
 func TestPowerLossWhileChunksMoveIsSurvived(t *testing.T) {
 	var counts crashCounts
-	for seed := range uint64(12) {
+	for seed := range crashSeeds() {
 		if err := crashRun(seed, 30, 1, 2, 3, true, Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +63,7 @@ func TestPowerLossWhileChunksMoveIsSurvived(t *testing.T) {
 }
 
 func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
-	for _, broken := range []struct {
+	for i, broken := range []struct {
 		name    string
 		rule    rule
 		workers int
@@ -69,6 +78,9 @@ func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
 		{"an intent that was redone is redone differently", breakIntentTwice, 1, true},
 		{"a flush leaves out component 0", breakFlushCoverage, 1, false},
 	} {
+		if testing.Short() && i%4 != 0 {
+			continue // all of them in the run without -short
+		}
 		t.Run(broken.name, func(t *testing.T) {
 			var counts crashCounts
 			for seed := range uint64(60) {

@@ -177,6 +177,9 @@ func (s Setting) apply(flags *pflag.FlagSet, lines map[string]int, fixed map[str
 	if fixed[s.Key] {
 		return nil
 	}
+	if s.Value == "" && Repeatable(flag) {
+		return nil // none of them
+	}
 	if err := flag.Value.Set(s.Value); err != nil {
 		return fmt.Errorf("%s = %s: %w", s.Key, s.Value, err)
 	}

@@ -449,13 +449,7 @@ func (e *spareError) Error() string { return "a spare of " + e.label.Name }
 // handOutSpares gives spares that were just found to volumes that are served
 // already. d.verbs is held.
 func (d *Daemon) handOutSpares() {
-	d.mu.Lock()
-	var all []*served
-	for _, s := range d.volumes {
-		all = append(all, s)
-	}
-	d.mu.Unlock()
-	for _, s := range all {
+	for _, s := range d.all() {
 		names := d.spares[s.vol.ID()]
 		delete(d.spares, s.vol.ID())
 		for _, name := range names {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"maps"
 	"math"
 	"os"
 	"slices"
@@ -18,12 +17,8 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	d.mu.Lock()
 	st := control.Status{Version: d.opt.Version, PID: os.Getpid(), Started: d.started,
 		Volumes: []control.VolumeStatus{}, Problems: append([]control.Problem{}, d.problems...)}
-	var all []*served
-	for _, name := range slices.Sorted(maps.Keys(d.volumes)) {
-		all = append(all, d.volumes[name])
-	}
 	d.mu.Unlock()
-	for _, s := range all {
+	for _, s := range d.all() {
 		st.Volumes = append(st.Volumes, s.status())
 	}
 	return st, nil

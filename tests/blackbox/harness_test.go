@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -104,8 +105,26 @@ type site struct {
 	name    string // of the volume
 
 	cmd  *exec.Cmd
-	log  *bytes.Buffer
+	log  *logBuffer
 	done chan struct{}
+}
+
+// logBuffer is what the daemon has logged, to be read while it runs.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func newSite(t testing.TB, sizes ...int64) *site {
@@ -152,7 +171,7 @@ func (s *site) start(flags ...string) {
 	s.flags = flags
 	args := append([]string{"--nbd", "unix:" + s.socket, "--control", s.control, "--run-dir", s.dir}, flags...)
 	s.cmd = exec.Command(filepath.Join(programs, "ggated-virstor"), append(args, s.files...)...)
-	s.log = new(bytes.Buffer)
+	s.log = new(logBuffer)
 	s.cmd.Stderr = s.log
 	s.done = make(chan struct{})
 	if err := s.cmd.Start(); err != nil {

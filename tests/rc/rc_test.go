@@ -6,9 +6,11 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -46,7 +48,6 @@ type site struct {
 	dir, log string
 	script   string
 	pid      int
-	env      []string
 }
 
 func newSite(t *testing.T) *site {
@@ -101,6 +102,11 @@ func (s *site) mounts(lines string) {
 
 // running starts a process that notes signals; those in deaf do not end it.
 func (s *site) running(deaf string) {
+	// A signal that this process was started with ignored would stay so in
+	// what it starts, and a shell cannot trap it; one that is caught does not.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	s.t.Cleanup(func() { signal.Stop(caught) })
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	body := "t() { echo \"signal $1\" >>" + s.log + "; case \"" + deaf + "\" in *$1*) ;; *) exit ;; esac; }\n" +

@@ -89,6 +89,9 @@ func FromVolume(v *virstor.Volume, now time.Time) (*Backup, error) {
 // FromAssembly backs up a volume that nobody serves. A damaged one is refused
 // (ErrDamaged): its backup would look like a good one.
 func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time) (*Backup, error) {
+	if errors.Is(a.Err, virstor.ErrDamaged) {
+		return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, a.Err)
+	}
 	if a.Err != nil {
 		return nil, fmt.Errorf("back up %s: %w", a.Name, a.Err)
 	}

@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
+)
+
+// all are the volumes in service, by name.
+func (d *Daemon) all() []*served {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []*served
+	for _, name := range slices.Sorted(maps.Keys(d.volumes)) {
+		all = append(all, d.volumes[name])
+	}
+	return all
+}
+
+// Metrics implements metrics.Source.
+func (d *Daemon) Metrics() []metrics.Volume {
+	var vs []metrics.Volume
+	for _, s := range d.all() {
+		vs = append(vs, s.metrics())
+	}
+	return vs
+}
+
+// Takeovers implements metrics.Source.
+func (d *Daemon) Takeovers() uint64 { return d.takeovers.Load() }
+
+func (s *served) metrics() metrics.Volume {
+	m := metrics.Volume{
+		Status: s.vol.Status(), CommitSizes: s.vol.CommitSizes(),
+		Ops: make(map[virstor.Op]virstor.OpStats), Raised: make(map[string]bool), Alerts: make(map[string]uint64),
+	}
+	for _, op := range virstor.Ops() {
+		m.Ops[op] = s.vol.OpStats(op)
+	}
+	active, secs, counts := s.sentry.report()
+	m.SecondsToFull = secs
+	for _, l := range s.sentry.d.opt.Alerts.Levels.Levels() {
+		m.Levels = append(m.Levels, string(l))
+		m.Alerts[string(l)] = 0 // a rate needs the zero before the first
+	}
+	for _, a := range active {
+		m.Raised[string(a.Level)] = true
+	}
+	for l, n := range counts {
+		m.Alerts[string(l)] = n
+	}
+	spares, added, failed := s.relief.report()
+	m.SparesAdded, m.SpareFailures = added, failed
+	for _, sp := range spares {
+		if sp.Failed == "" {
+			m.Spares++
+		}
+	}
+	if s.sentry.hook != nil {
+		m.HookFailures = s.sentry.hook.Failures()
+	}
+	return m
+}
+
+// Ready implements metrics.Health.
+func (d *Daemon) Ready(context.Context) error {
+	var err error
+	d.mu.Lock()
+	for _, p := range d.problems {
+		err = errors.Join(err, fmt.Errorf("not served: %s %v: %s", p.Volume, p.Providers, p.Reason))
+	}
+	d.mu.Unlock()
+	for _, s := range d.all() {
+		if s.vol.Deferred() {
+			err = errors.Join(err, fmt.Errorf("%s is being taken over: reads alone are answered", s.vol.Name()))
+		}
+	}
+	return err
+}

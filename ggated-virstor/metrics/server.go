@@ -1,0 +1,92 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Health tells how the daemon is.
+type Health interface {
+	// Ready is nil when every volume that is known is served in full.
+	Ready(ctx context.Context) error
+}
+
+// Times and sizes of the server.
+const (
+	requestTime   = 10 * time.Second
+	answerTime    = 30 * time.Second
+	idleTime      = 2 * time.Minute
+	maxHeader     = 16 << 10
+	maxConcurrent = 4 // scrapes
+)
+
+// Server answers /metrics, /healthz and /readyz.
+type Server struct{ http http.Server }
+
+// NewServer makes a Server.
+func NewServer(c *Collector, h Health, log *slog.Logger) *Server {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxConcurrent,
+		ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := h.Ready(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	return &Server{http.Server{
+		Handler: mux, ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
+		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: errorLog,
+	}}
+}
+
+// Listen opens the address of --http: HOST:PORT, where an empty host is the
+// loopback address.
+func Listen(address string) (net.Listener, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil && !strings.Contains(address, ":") {
+		host, port, err = "", address, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--http %s: HOST:PORT is needed: %w", address, err)
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, fmt.Errorf("--http %s: %w", address, err)
+	}
+	return l, nil
+}
+
+// Serve answers until Shutdown. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown lets requests finish until ctx ends, and closes the listener.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("stop the metrics server: %w", err), s.http.Close())
+	}
+	return nil
+}

@@ -1,0 +1,55 @@
+package blackbox
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestThePeriodicScriptTellsWhatIsNotable(t *testing.T) {
+	const header = "          Name                        Status  Components\n"
+	for _, c := range []struct {
+		name, status string
+		fails        bool
+		enable       string
+		code         int
+	}{
+		{"all is well", header + "virstor/mydata             90% physical free  ada4\n", false, "YES", 0},
+		{"little space", header + "virstor/mydata              9% physical free  ada4\n", false, "YES", 1},
+		{"something else", header + "virstor/mydata  90% physical free, read-only  ada4\n", false, "YES", 1},
+		{"held writes", header + "virstor/mydata  0% physical free, full, 3 writes held  ada4\n", false, "YES", 2},
+		{"a failed component", header + "virstor/mydata  90% physical free  ada4\n                ada6 (flush failed)\n", false, "YES", 2},
+		{"no daemon", "gvirstor: Can't reach the daemon\n", true, "YES", 3},
+		{"switched off", "", true, "NO", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			script := "#!/bin/sh\ncat <<'END'\n" + c.status + "END\n"
+			if c.fails {
+				script += "exit 1\n"
+			}
+			program := filepath.Join(dir, "gvirstor")
+			if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sh", "../../ggated-virstor/examples/450.status-gvirstor")
+			cmd.Env = append(os.Environ(), "daily_status_gvirstor_program="+program, "daily_status_gvirstor_enable="+c.enable)
+			out, err := cmd.CombinedOutput()
+			code := 0
+			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+				code = exit.ExitCode()
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if code != c.code {
+				t.Errorf("exit status %d, want %d:\n%s", code, c.code, out)
+			}
+			if c.enable == "YES" && !strings.Contains(string(out), strings.TrimSpace(c.status)) {
+				t.Errorf("the state is not told:\n%s", out)
+			}
+		})
+	}
+}
