@@ -11,7 +11,7 @@ for target in FreeBSD-amd64 FreeBSD-arm64 Linux-amd64; do
 	os=${target%-*} arch=${target#*-}
 	goos=$(echo "$os" | tr '[:upper:]' '[:lower:]')
 	name=gvirstor-$version-$goos-$arch
-	rm -rf "${stage:?}/bin" "$stage/root"
+	rm -rf "${stage:?}/bin" "${stage:?}/root"
 	mkdir -p "$stage/bin"
 	CGO_ENABLED=0 GOOS=$goos GOARCH=$arch "${GO:-go}" build -trimpath \
 		-ldflags "-s -w -X main.version=$version -X main.defaultConfig=$prefix/etc/ggated-virstor.conf" \

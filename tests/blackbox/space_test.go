@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -401,5 +402,39 @@ func TestAnAlertIsSentThroughEveryChannelOnPurpose(t *testing.T) {
 	out, err := s.tryGvirstor("alert", "--test", "vol")
 	if err == nil || !strings.Contains(out, "pager is dead") {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestUnderASupervisorSpaceIsMadeAndCommandsAreRunByIt(t *testing.T) {
+	s := newSite(t, 64*mib, 64*mib)
+	s.label("-s", "1g", "-m", "1m")
+	dir := filepath.Join(s.dir, "pool")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.start(append(s.hookFlags(), "--supervise", "--grow", "vol="+dir+":64m", "--grow-max", "64m")...)
+	spare := s.file("spare", 64*mib)
+	s.gvirstor("spare", "vol", spare)
+	s.fill("220m")() // 61 + 3 * 63 chunks
+	v := s.status()
+	if len(v.Components) != 4 || v.SparesAdded != 2 || v.Components[2].Name != spare {
+		t.Fatalf("components %+v, %d added\n%s", v.Components, v.SparesAdded, s.log)
+	}
+	s.until("both are told of", func() bool {
+		return strings.Count(strings.Join(levels(s.alerts(), false), " "), "spare-added") == 2
+	})
+	old := s.worker()
+	third := s.file("third", 64*mib)
+	s.gvirstor("spare", "vol", third)
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.nextWorker(old)
+	s.until("the next worker has the spare", func() bool {
+		v := s.status()
+		return len(v.Components) == 4 && len(v.Spares) == 1 && v.Spares[0].Failed == ""
+	})
+	if out := s.gvirstor("alert", "--test", "vol"); !strings.Contains(out, "command  ok") {
+		t.Errorf("after the worker's death: %s", out)
 	}
 }
