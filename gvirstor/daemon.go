@@ -46,4 +46,17 @@ func allForDaemon(names []string) ([]string, error) {
 }
 
 // unknownVolume is the kernel class's answer to a name it does not know.
-func unknownVolume(name string) error { return failf("Don't know anything about '%s'", name) }
+func unknownVolume(name string) error {
+	_, err := os.Stat(filepath.Join("/dev/virstor", name))
+	return unknown(name, err == nil)
+}
+
+// unknown is unknownVolume, knowing whether there is a device of that name, which
+// is not the daemon's.
+func unknown(name string, device bool) error {
+	if device {
+		return failf("Don't know anything about '%s'; this is the utility of ggated-virstor(8), and /dev/virstor/%s is none of its volumes: "+
+			"if the kernel class runs it, /sbin/gvirstor knows it", name, name)
+	}
+	return failf("Don't know anything about '%s'", name)
+}

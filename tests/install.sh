@@ -83,8 +83,8 @@ done
 sample ggated-virstor/ggated-virstor.conf.sample etc ggated-virstor.conf
 if [ "$os" = FreeBSD ]; then
 	put 555 rc.d/ggated_virstor etc/rc.d
-	if [ -e ggated-virstor/examples/410.status-gvirstor ]; then
-		put 555 ggated-virstor/examples/410.status-gvirstor etc/periodic/daily
+	if [ -e ggated-virstor/examples/450.status-gvirstor ]; then
+		put 555 ggated-virstor/examples/450.status-gvirstor etc/periodic/daily
 	fi
 fi
 for f in ggated-virstor/examples/*; do

@@ -28,5 +28,5 @@ fi
 if [ -n "$(missing)" ]; then
 	echo "not installed, tests that need them are skipped: $(missing)"
 fi
-# shellcheck disable=SC2086 # several flags
+# shellcheck disable=SC2086
 exec "${GO:-go}" test ${TESTFLAGS:-} ./...

@@ -1,0 +1,58 @@
+// Package vm tests the script that runs the suite in a virtual machine, with
+// programs that stand for the hypervisor.
+package vm
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestTheScriptEndsWithWhatTheGuestSays(t *testing.T) {
+	for name, c := range map[string]struct {
+		guest string
+		code  int
+		says  string
+	}{
+		"passed":    {`echo "GVIRSTOR-VM-EXIT 0"`, 0, ""},
+		"failed":    {`printf 'x -> failed\\r\\nGVIRSTOR-VM-EXIT 1\\r\\n'`, 1, "x -> failed"},
+		"no result": {`echo panic: out of luck; exit 0`, 1, "ended without a result"},
+		"too long":  {`exec sleep 30`, 124, "time limit of 1 seconds"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limit := "30"
+			if c.code == 124 {
+				limit = "1"
+			}
+			bin := t.TempDir()
+			for prog, body := range map[string]string{
+				"qemu-system-x86_64": c.guest,
+				"qemu-img":           `[ "$1" = info ] && echo "file format: raw"; exit 0`,
+				"makefs":             `cp "$(dirname "$7")/cidata/user-data" "$7"`,
+			} {
+				if err := os.WriteFile(filepath.Join(bin, prog), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			image := filepath.Join(bin, "image")
+			if err := os.WriteFile(image, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sh", "run.sh", "-h", "qemu", "-t", limit, image, image)
+			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+			out, err := cmd.CombinedOutput()
+			code := 0
+			if exit := new(exec.ExitError); errors.As(err, &exit) {
+				code = exit.ExitCode()
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if code != c.code || !strings.Contains(string(out), c.says) {
+				t.Errorf("exit %d, want %d: %s", code, c.code, out)
+			}
+		})
+	}
+}
