@@ -37,6 +37,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		if err := v.fence(); err != nil {
 			return nil, err
 		}
+		v.cutForShrink()
 		v.writable.Store(true)
 	}
 	v.start()

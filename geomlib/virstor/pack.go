@@ -12,10 +12,7 @@ import (
 // started again at any time.
 func (v *Volume) Pack(opt JobOptions) error {
 	task := ondisk.Task{Kind: ondisk.TaskPack, Arg: [8]uint64{uint64(opt.Rate)}}
-	if !v.ext.room {
-		task = ondisk.Task{} // it has no memory of being interrupted
-	}
-	return v.startJob("pack", task, opt, v.pack)
+	return v.startJob(jobPack, task, opt, v.pack)
 }
 
 func (v *Volume) pack(j *jobHandle) error {
@@ -23,9 +20,7 @@ func (v *Volume) pack(j *jobHandle) error {
 		return err
 	}
 	if j.opt.DryRun {
-		n := v.packMoves()
-		j.total(n * v.chunk)
-		j.result("%d chunks, %d bytes, would be moved", n, n*v.chunk)
+		j.wouldMove(v.packMoves())
 		return nil
 	}
 	buf := make([]byte, min(moveBuffer, v.chunk))
@@ -174,10 +169,7 @@ func (a *allocator) takeFirst() (phys, bool) {
 // Rebalance starts a job that moves chunks until all components are equally full.
 func (v *Volume) Rebalance(opt JobOptions) error {
 	task := ondisk.Task{Kind: ondisk.TaskRebalance, Arg: [8]uint64{uint64(opt.Rate)}}
-	if !v.ext.room {
-		task = ondisk.Task{}
-	}
-	return v.startJob("rebalance", task, opt, v.rebalance)
+	return v.startJob(jobRebalance, task, opt, v.rebalance)
 }
 
 // surplus is how many chunks each component has above (or below) its share.
@@ -214,7 +206,7 @@ func (v *Volume) rebalance(j *jobHandle) error {
 	n = max(0, n-int64(len(surplus)))
 	j.total(n * v.chunk)
 	if j.opt.DryRun {
-		j.result("%d chunks, %d bytes, would be moved", n, n*v.chunk)
+		j.wouldMove(n)
 		return nil
 	}
 	places := v.chunksWhere(func(p phys) bool { return surplus[p.comp] > 0 })
