@@ -173,11 +173,7 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 	for _, c := range leaving {
 		v.alloc.setClosed(c.no(), true)
 	}
-	err := v.empty(j, leaving, to)
-	if err == nil && slices.Contains(leaving, v.component(0)) {
-		err = v.handZeroOn(j, leaving, to)
-	}
-	if err != nil {
+	if err := v.handOver(j, leaving, to); err != nil {
 		for _, c := range leaving {
 			v.alloc.setClosed(c.no(), false)
 		}
@@ -191,6 +187,24 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 	s, _ := v.Job()
 	j.result("%d chunks moved, %d components removed", s.Moved, len(leaving))
 	return nil
+}
+
+// handOver empties leaving and gives the map on, if component 0 is one of them.
+func (v *Volume) handOver(j *jobHandle, leaving []*component, to *component) error {
+	if !slices.Contains(leaving, v.component(0)) {
+		return v.empty(j, leaving, to)
+	}
+	t, err := v.successor(leaving, to)
+	if err != nil {
+		return err
+	}
+	// Nothing goes where the map will be.
+	v.alloc.claimBelow(t.no(), v.component(0).first())
+	if err := v.empty(j, leaving, to); err != nil {
+		v.alloc.releaseKept(t.no())
+		return err
+	}
+	return v.handZeroOn(j, t, to)
 }
 
 // empty moves all chunks off leaving, until none is there and none on its way.

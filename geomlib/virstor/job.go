@@ -257,6 +257,13 @@ func (j *jobHandle) total(n int64) {
 	j.v.job.mu.Unlock()
 }
 
+// more adds to the total what turns out to be needed as well.
+func (j *jobHandle) more(n int64) {
+	j.v.job.mu.Lock()
+	j.v.job.current.Total += n
+	j.v.job.mu.Unlock()
+}
+
 func (j *jobHandle) result(format string, args ...any) {
 	j.v.job.mu.Lock()
 	j.v.job.current.Result = fmt.Sprintf(format, args...)

@@ -172,7 +172,9 @@ func (v *Volume) Rebalance(opt JobOptions) error {
 	return v.startJob(jobRebalance, task, opt, v.rebalance)
 }
 
-// surplus is how many chunks each component has above (or below) its share.
+// surplus is how many chunks each component has above (or below) its share. The
+// shares are whole chunks, and what rounding them down leaves over stays where
+// most is: the surplusses sum up to nothing.
 func (v *Volume) surplus() []int64 {
 	comps := v.components()
 	s := make([]int64, len(comps))
@@ -186,9 +188,18 @@ func (v *Volume) surplus() []int64 {
 	if room == 0 {
 		return s
 	}
+	over := used
+	order := make([]int, len(comps))
 	for i := range comps {
 		total, _ := v.alloc.counts(i)
-		s[i] -= used * int64(total) / room
+		share := used * int64(total) / room
+		s[i] -= share
+		over -= share
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(s[b], s[a]) })
+	for _, i := range order[:over] {
+		s[i]--
 	}
 	return s
 }
@@ -202,8 +213,6 @@ func (v *Volume) rebalance(j *jobHandle) error {
 	for _, s := range surplus {
 		n += max(0, s)
 	}
-	// The shares are rounded down; what that leaves needs no move.
-	n = max(0, n-int64(len(surplus)))
 	j.total(n * v.chunk)
 	if j.opt.DryRun {
 		j.wouldMove(n)

@@ -2,6 +2,7 @@ package virstor
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -35,7 +36,7 @@ func resizeTask(size int64, force bool, opt JobOptions) ondisk.Task {
 func (v *Volume) startResize(rounded int64, force bool, opt JobOptions) error {
 	return v.startJob(jobResize, resizeTask(rounded, force, opt), opt, func(j *jobHandle) error {
 		if opt.DryRun {
-			j.result("%d bytes now, would be %d", v.Size(), rounded)
+			j.result("%d bytes now, would be %d%s", v.Size(), rounded, v.nameTail("; would be lost: ", rounded, v.Size()))
 			return nil
 		}
 		if rounded < v.labelledSize() {
@@ -81,8 +82,33 @@ func (v *Volume) resizable(size int64, force bool) error {
 
 // tailError refuses to give up n chunks.
 func (v *Volume) tailError(size, n int64) error {
-	return fmt.Errorf("shrink %s to %d bytes: %w: %d chunks, %d bytes, lie beyond (force gives them up)",
-		v.name, size, ErrAllocated, n, n*v.chunk)
+	return fmt.Errorf("shrink %s to %d bytes: %w: %d chunks, %d bytes, lie beyond (force gives them up)%s",
+		v.name, size, ErrAllocated, n, n*v.chunk, v.nameTail(": ", size, v.labelledSize()))
+}
+
+// tailRuns is how many places nameTail names.
+const tailRuns = 8
+
+// nameTail says, after prefix, what of [off, end) is allocated; nothing when
+// nothing is.
+func (v *Volume) nameTail(prefix string, off, end int64) string {
+	var b strings.Builder
+	runs := 0
+	v.extents(off, end, func(n int64, allocated bool) bool {
+		if allocated {
+			runs++
+			if runs <= tailRuns {
+				fmt.Fprintf(&b, "%sbytes %d to %d", prefix, off, off+n-1)
+				prefix = ", "
+			}
+		}
+		off += n
+		return true
+	})
+	if runs > tailRuns {
+		fmt.Fprintf(&b, " and %d places more", runs-tailRuns)
+	}
+	return b.String()
 }
 
 // allocatedIn counts the allocated chunks of [off, end).
@@ -114,7 +140,7 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	if next.VirtualSize <= m.VirtualSize {
 		return fmt.Errorf("grow %s: no room behind the map: %w", v.name, ErrNoExtension)
 	}
-	if err := v.vacate(j, zero, uint32(next.ChunkReserved)); err != nil {
+	if err := v.vacate(j, zero, uint32(next.ChunkReserved), nil); err != nil {
 		v.alloc.releaseKept(0)
 		return err
 	}
@@ -200,6 +226,7 @@ func (v *Volume) cutForShrink() {
 // shrink cuts the volume off at size. Requests beyond fail from now on.
 func (v *Volume) shrink(j *jobHandle, size int64, force bool) error {
 	was := v.labelledSize()
+	lost := v.nameTail("; lost: ", size, was)
 	v.size.Store(size)
 	if err := v.freeTail(j, size, was, force); err != nil {
 		v.size.Store(was)
@@ -212,7 +239,7 @@ func (v *Volume) shrink(j *jobHandle, size int64, force bool) error {
 		return err
 	}
 	v.adoptSize(uint64(size))
-	j.result("%d bytes", size)
+	j.result("%d bytes%s", size, lost)
 	return nil
 }
 
