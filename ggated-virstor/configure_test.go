@@ -47,6 +47,7 @@ debug = true
 alloc = spread
 full-timeout = 5s
 held-memory = 1m
+detect-zeroes = true
 `)
 	o := parse(t, "--config", conf, "--full-timeout", "7s", "da1")
 	if !slices.Equal(o.providers, []string{"da1", "da0"}) || !slices.Equal(o.nbd, []string{"unix:/a"}) || o.level.Level() != slog.LevelDebug {
@@ -60,7 +61,7 @@ held-memory = 1m
 		t.Errorf("policies of all: %+v", all)
 	}
 	fast := o.perVolume["fast"]
-	if fast.WhenFull != virstor.Fail || fast.FullTimeout.Seconds() != 7 || fast.Alloc != virstor.Spread || fast.HeldLimit != 1<<20 {
+	if fast.WhenFull != virstor.Fail || fast.FullTimeout.Seconds() != 7 || fast.Alloc != virstor.Spread || fast.HeldLimit != 1<<20 || !fast.DetectZeroes || all.DetectZeroes {
 		t.Errorf("policies of fast: %+v", fast)
 	}
 }

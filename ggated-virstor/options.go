@@ -52,6 +52,7 @@ type options struct {
 	alloc      string
 	zero       string
 	discard    string
+	zeroes     bool
 
 	space spaceOptions
 }
@@ -148,11 +149,12 @@ func policyFlags(f *pflag.FlagSet, o *options) {
 	f.StringVar(&o.alloc, "alloc", "fill", "give new chunks from component after component, or from all in turn: `fill|spread`")
 	f.StringVar(&o.zero, "zero", "auto", "zero new chunks where they are not written: `auto|never`")
 	f.StringVar(&o.discard, "discard", "on", "what discards do: free chunks, only pass them down, nothing: `on|passdown-only|off`")
+	f.BoolVar(&o.zeroes, "detect-zeroes", false, "treat writes of nothing but zeros as write zeroes: they allocate nothing, and free what they cover")
 }
 
 // policies are the options that concern the engine.
 func (o *options) policies() (virstor.Config, error) {
-	c := virstor.Config{ReadOnly: o.readOnly, FullTimeout: o.timeout, Reserve: o.space.reserve}
+	c := virstor.Config{ReadOnly: o.readOnly, FullTimeout: o.timeout, Reserve: o.space.reserve, DetectZeroes: o.zeroes}
 	switch o.whenFull {
 	case "wait":
 		c.WhenFull = virstor.Wait

@@ -15,7 +15,7 @@ const discardStep = 128
 func (v *Volume) discard(r *Request, block bool) {
 	off, end := r.Offset+r.req.progress, r.Offset+r.Length
 	if off >= end || v.chunks.nextAllocated(uint64(off/v.chunk), uint64((end-1)/v.chunk)+1) > uint64((end-1)/v.chunk) {
-		v.finish(r, nil)
+		v.finishDiscard(r, block)
 		return
 	}
 	if r.Op == OpDelete && v.cfg.Discard == DiscardOff {
@@ -47,11 +47,20 @@ func (v *Volume) discard(r *Request, block bool) {
 		}
 		r.req.progress = off - r.Offset
 	}
-	if r.Flags&FUA != 0 {
+	v.finishDiscard(r, block)
+}
+
+// finishDiscard completes a discard all of which is done. With FUA that takes a
+// flush even where nothing was allocated: what freed it may not be durable.
+func (v *Volume) finishDiscard(r *Request, block bool) {
+	switch {
+	case r.Flags&FUA == 0:
+		v.finish(r, nil)
+	case block || v.allClean():
 		v.finish(r, v.flushAll())
-		return
+	default:
+		v.workers.put(r)
 	}
-	v.finish(r, nil)
 }
 
 // discardPiece gives up a piece of an allocated chunk: with zero it reads as

@@ -106,6 +106,46 @@ func TestAMapSectorHoldsNoEntryWhoseDataIsNotFlushed(t *testing.T) {
 	}
 }
 
+func TestZeroesWithFUAOutliveADiscardThatWasNotFlushed(t *testing.T) {
+	for _, detect := range []bool{false, true} {
+		a := disktest.New("a", 16*crashChunk, 512).FillJunk(1)
+		labelled(t, 64, a)
+		v, err := openDisks(Config{DetectZeroes: detect}, []*disktest.Disk{a})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, unit)
+		fill(b, 7)
+		rec := disktest.Record(a)
+		if _, err := v.WriteAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(v.Flush(), v.Discard(0, crashChunk)); err != nil {
+			t.Fatal(err)
+		}
+		if detect {
+			err = v.do(OpWrite, FUA, make([]byte, unit), 0, unit)
+		} else {
+			err = v.WriteZeroes(0, unit, FUA)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := openDisks(Config{}, rec.State(rec.Len(), func(int, []disktest.Op) []disktest.Part { return nil }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := after.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		if b[0] != 0 {
+			t.Errorf("detect %v: zeros that were acknowledged with FUA are gone after loss of power", detect)
+		}
+		_ = after.Close()
+		_ = v.Close()
+	}
+}
+
 // faultRun does a fixed sequence of operations, going on after errors, and
 // checks what it can read. It reports whether the fault was met.
 func faultRun(t *testing.T, kind disktest.Kind, nth int64, fault error, sticky bool) (met bool) {

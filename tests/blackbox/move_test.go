@@ -144,6 +144,59 @@ func TestTrimmedAndZeroSpaceComesBack(t *testing.T) {
 	}
 }
 
+func TestZerosThatAreDetectedTakeNoSpace(t *testing.T) {
+	s := newSite(t, 64*mib, 64*mib)
+	s.label("-s", "1g", "-m", "1m")
+	s.start("--detect-zeroes")
+	c := s.dial()
+	b := make([]byte, 3*mib)
+	for i := range b {
+		b[i] = 1
+	}
+	write := func(p []byte, off int64) {
+		t.Helper()
+		if _, err := c.WriteAt(p, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(b, 0)
+	zeros := make([]byte, 8*mib)
+	write(zeros, 100*mib)       // never allocated
+	write(zeros[:mib/2], mib/2) // a half of chunk 0
+	write(zeros[:mib], mib)     // chunk 1 goes
+	if n := s.status().AllocatedChunks; n != 2 {
+		t.Errorf("%d chunks are allocated, want 2", n)
+	}
+	zeros[5*mib] = 9 // data to the end of it
+	write(zeros[:6*mib], 200*mib)
+	if n := s.status().AllocatedChunks; n != 8 {
+		t.Errorf("%d chunks are allocated after 6 with a byte of data, want 8", n)
+	}
+	got := make([]byte, 3*mib)
+	if _, err := c.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	for i, x := range got {
+		want := byte(1)
+		if i >= mib/2 && i < 2*mib {
+			want = 0
+		}
+		if x != want {
+			t.Fatalf("byte %d is %d", i, x)
+		}
+	}
+	c.Close()
+	s.term()
+	s.start() // without the option zeros take space
+	c = s.dial()
+	if _, err := c.WriteAt(zeros[:mib], 300*mib); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.status().AllocatedChunks; n != 9 {
+		t.Errorf("%d chunks are allocated, want 9", n)
+	}
+}
+
 func TestAGrownProviderIsExpanded(t *testing.T) {
 	s := newSite(t, 32*mib, 32*mib)
 	s.label("-s", "1g", "-m", "1m")
