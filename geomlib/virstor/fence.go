@@ -104,6 +104,9 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		next[0].zero.Store(true)
 		v.setComponents(next)
 	}
+	if err := v.flushInherited(); err != nil {
+		return err
+	}
 	if err := v.fence(); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func newBurst(t testing.TB, r *rig, cmd uint16, n, depth int) *burst {
 		}
 		b.in = append(b.in, make([]byte, reply)...)
 	}
-	for range 10 { // warm up
+	for range 10 + loneEnough { // warm up
 		if err := b.do(); err != nil {
 			t.Fatal(err)
 		}
@@ -56,24 +56,26 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 	r := newRig(t, Config{})
 	for _, tt := range []struct {
-		what string
-		cmd  uint16
-		n    int
+		what  string
+		cmd   uint16
+		n     int
+		depth int
 	}{
-		{"4 KiB read", proto.CmdRead, 4096},
-		{"4 KiB write", proto.CmdWrite, 4096},
-		{"64 KiB read", proto.CmdRead, 64 << 10},
-		{"64 KiB write", proto.CmdWrite, 64 << 10},
-		{"zeroes", proto.CmdWriteZeroes, 4096},
-		{"trim", proto.CmdTrim, 4096},
+		{"4 KiB read", proto.CmdRead, 4096, 32},
+		{"4 KiB write", proto.CmdWrite, 4096, 32},
+		{"64 KiB read", proto.CmdRead, 64 << 10, 32},
+		{"64 KiB write", proto.CmdWrite, 64 << 10, 32},
+		{"zeroes", proto.CmdWriteZeroes, 4096, 32},
+		{"trim", proto.CmdTrim, 4096, 32},
+		{"flush of a lone client", proto.CmdFlush, 0, 1},
 	} {
-		b := newBurst(t, r, tt.cmd, tt.n, 32)
+		b := newBurst(t, r, tt.cmd, tt.n, tt.depth)
 		if n := testing.AllocsPerRun(200, func() {
 			if err := b.do(); err != nil {
 				t.Fatal(err)
 			}
 		}); n != 0 {
-			t.Errorf("%s: 32 requests allocate %v times", tt.what, n)
+			t.Errorf("%s: %d requests allocate %v times", tt.what, tt.depth, n)
 		}
 	}
 }

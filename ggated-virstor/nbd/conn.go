@@ -60,6 +60,7 @@ type conn struct {
 	readDeadline  deadline
 	spare         *request // requests nobody uses
 	extents       extentWalk
+	lone          lone
 
 	// The writer's, whoever that is at the moment (see sender.writing).
 	writeDeadline deadline
@@ -116,6 +117,7 @@ func (c *conn) transmission() error {
 	c.reads.init(connReserve, c.srv.cfg.ConnMemory, c.srv.reads)
 	c.writes.init(connReserve, c.srv.cfg.ConnMemory, c.exp.writes)
 	c.extents.init()
+	c.lone.input = newProbe(c.raw)
 	c.wakeup = time.NewTimer(awaitTick)
 	defer c.wakeup.Stop()
 	c.in.grow(inputSize)

@@ -230,7 +230,12 @@ func (c *conn) submit(r *request, op virstor.Op, flags virstor.Flags) error {
 	if r.isWrite() {
 		c.unwritten.Add(1)
 	}
-	c.disk.Submit(&r.op)
+	c.lone.note(c.outstanding.Load() == 1 && c.in.buffered() == 0)
+	if op == virstor.OpFlush || op == virstor.OpWrite && flags&virstor.FUA != 0 {
+		c.submitSync(r)
+	} else {
+		c.disk.Submit(&r.op)
+	}
 	return nil
 }
 

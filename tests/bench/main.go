@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -49,19 +49,28 @@ type result struct {
 func main() {
 	pairs := flag.Int("pairs", 5, "measured `pairs` of each job and peer")
 	seconds := flag.Int("seconds", 3, "`seconds` of each run")
-	only := flag.String("only", "", "only the jobs whose name contains `TEXT`")
+	only := flag.String("only", "", "only the jobs whose name matches `REGEXP`")
+	peers := flag.String("peers", "", "only the peers whose name matches `REGEXP`")
 	bin := flag.String("bin", "bin", "`folder` of the programs")
 	out := flag.String("json", "tests/bench/out/bench.json", "`file` for the results")
 	dir := flag.String("dir", "", "`folder` for the files (default: a temporary one)")
 	flag.Parse()
-	if err := run(*pairs, *seconds, *only, *bin, *out, *dir); err != nil {
+	if err := run(*pairs, *seconds, *only, *peers, *bin, *out, *dir); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(pairs, seconds int, only, bin, out, dir string) error {
-	bin, err := filepath.Abs(bin)
+func run(pairs, seconds int, only, peers, bin, out, dir string) error {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
+	against, err := regexp.Compile(peers)
+	if err != nil {
+		return err
+	}
+	bin, err = filepath.Abs(bin)
 	if err != nil {
 		return err
 	}
@@ -73,10 +82,13 @@ func run(pairs, seconds int, only, bin, out, dir string) error {
 	b := &bench{bin: bin, dir: tmp, seconds: seconds}
 	var all []result
 	for _, j := range jobs {
-		if !strings.Contains(j.Name, only) {
+		if !wanted.MatchString(j.Name) {
 			continue
 		}
 		for _, peer := range j.Peers {
+			if !against.MatchString(peer) {
+				continue
+			}
 			// One pair to warm up is not counted.
 			for pair := -1; pair < pairs; pair++ {
 				for _, server := range []string{"gvirstor", peer} {
