@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -150,6 +152,27 @@ func TestEveryJobThatWasInterruptedGoesOn(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestFreedChunksComeBackWithoutAFlushFromClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, _ := filled(t, Config{}, 1, 2, 3)
+		free := v.Status().Free
+		if err := v.Discard(jobChunk, 2*jobChunk); err != nil {
+			t.Fatal(err)
+		}
+		if s := v.Status(); s.Free != free || s.Pending != 2 {
+			t.Errorf("at once: %d free, %d pending", s.Free, s.Pending)
+		}
+		time.Sleep(freedWait)
+		synctest.Wait()
+		if s := v.Status(); s.Free != free+2 || s.Pending != 0 {
+			t.Errorf("later: %d free, %d pending", s.Free, s.Pending)
+		}
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestWhatIsWrittenToTheTailMeanwhileIsNotShrunkAway(t *testing.T) {
