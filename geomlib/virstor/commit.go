@@ -36,7 +36,7 @@ type committer struct {
 	full      bool               // EventFull was the last word
 	lastComp  int
 	freedAt   time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
-	frozen    error // the map may not be written until the volume is reopened; guarded by running
+	frozen    error     // the map may not be written until the volume is reopened; guarded by running
 }
 
 // mapOp changes the mapping of one chunk, which is locked by whoever asks.
