@@ -29,10 +29,15 @@ const shutdownGrace = 10 * time.Second
 // run serves until ctx ends: in this process, or as the supervisor of another
 // or its worker.
 func run(ctx context.Context, o options) error {
-	log, err := newLogger(o)
-	if err != nil {
-		return err
+	log := newLogger(o)
+	err := runAs(ctx, o, log)
+	if err != nil && o.syslog {
+		log.Error("the daemon ends", "error", err)
 	}
+	return err
+}
+
+func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	switch {
 	case supervisor.IsWorker():
 		return work(o, log)

@@ -2,6 +2,7 @@ package disktest
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -247,6 +248,15 @@ func (d *Disk) Clone() *Disk {
 	c := d.now.frozen()
 	d.mu.Unlock()
 	return d.like(c)
+}
+
+// Survivor returns a disk of its own that holds what d holds, and of that in its
+// cache what d has in its cache: what the next process finds.
+func (d *Disk) Survivor() *Disk {
+	d.mu.Lock()
+	certain, ops := d.durable.frozen(), slices.Clone(d.pending)
+	d.mu.Unlock()
+	return d.like(certain).withPending(ops)
 }
 
 // like makes a disk of the same make with the frozen contents c.

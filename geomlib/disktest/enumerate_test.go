@@ -24,7 +24,8 @@ func firsts(t testing.TB, disks []*Disk) string {
 // twoDisks records two disks of two sectors, with a mark at position 3.
 func twoDisks(t testing.TB) *Recorder {
 	a, b := New("a", 1024, 512), New("b", 1024, 512)
-	mustWrite(t, a, 0, fill(512, 9)) // before the recording: durable
+	mustWrite(t, a, 0, fill(512, 9)) // before the recording
+	mustFlush(t, a)
 	rec := Record(a, b)
 	mustWrite(t, a, 0, fill(1024, 1))
 	mustWrite(t, b, 0, fill(1024, 2))

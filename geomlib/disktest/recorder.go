@@ -32,7 +32,8 @@ type point struct {
 	durable contents
 }
 
-// Record makes a Recorder of the disks. What they hold now counts as durable.
+// Record makes a Recorder of the disks. What is in their caches is pending at
+// every position until a flush.
 func Record(disks ...*Disk) *Recorder {
 	r := &Recorder{}
 	for _, d := range disks {
@@ -41,20 +42,23 @@ func Record(disks ...*Disk) *Recorder {
 	return r
 }
 
-// Attach records d too, and returns its index. What d holds now counts as
-// durable, at every position.
+// Attach records d too, and returns its index. What is in d's cache is pending
+// at every position until a flush, with -1 for its Pos.
 func (r *Recorder) Attach(d *Disk) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.rec != nil {
 		panic("disktest: " + d.name + " has a recorder already")
 	}
-	base := d.now.frozen()
-	d.durable, d.pending, d.seq = base.fork(), nil, 0
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d.rec, d.index = r, len(r.disks)
-	r.disks = append(r.disks, &record{disk: d, points: []point{{pos: -1, durable: base}}})
+	cached := slices.Clone(d.pending)
+	for i := range cached {
+		cached[i].Seq, cached[i].Pos, cached[i].Disk = i, -1, d.index
+	}
+	d.pending, d.seq = slices.Clone(cached), len(cached)
+	r.disks = append(r.disks, &record{disk: d, ops: cached, points: []point{{pos: -1, durable: d.durable.frozen()}}})
 	return d.index
 }
 
@@ -131,8 +135,27 @@ func (r *Recorder) State(k int, pick Pick) []*Disk {
 }
 
 // ProcessDeath returns disks as they are after the process died at position k:
-// everything that reads had seen.
-func (r *Recorder) ProcessDeath(k int) []*Disk { return r.State(k, All) }
+// everything that reads had seen is there, what was in the caches still is in
+// them, and a later loss of power may take it.
+func (r *Recorder) ProcessDeath(k int) []*Disk {
+	views := r.views(k)
+	states := make([]*Disk, len(views))
+	for i, v := range views {
+		states[i] = v.disk.like(v.certain).withPending(v.ops)
+	}
+	return states
+}
+
+// withPending does ops to d, which is new, and leaves them in its cache.
+func (d *Disk) withPending(ops []Op) *Disk {
+	for _, op := range ops {
+		op.Seq = d.seq
+		d.seq++
+		d.now.apply(op, 0, op.Len)
+		d.pending = append(d.pending, op)
+	}
+	return d
+}
 
 // view is what one disk's state is made of.
 type view struct {

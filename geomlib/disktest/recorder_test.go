@@ -56,6 +56,30 @@ func TestADiskWithoutACacheLosesNothing(t *testing.T) {
 	}
 }
 
+func TestProcessDeathLeavesTheCachesAsTheyWere(t *testing.T) {
+	d := New("d", 1<<20, 512)
+	mustWrite(t, d, 0, fill(512, 1))
+	rec := Record(d)
+	mustWrite(t, d, 512, fill(512, 2))
+	for name, s := range map[string]*Disk{"ProcessDeath": rec.ProcessDeath(rec.Len())[0], "Survivor": d.Survivor()} {
+		again := Record(s)
+		mustWrite(t, s, 1024, fill(512, 3))
+		if got := read(t, s, 0, 1536); got[0] != 1 || got[512] != 2 || got[1024] != 3 {
+			t.Errorf("%s: the next process sees %d %d %d", name, got[0], got[512], got[1024])
+		}
+		if got := read(t, again.State(0, None)[0], 0, 1024); got[0] != 0 || got[512] != 0 {
+			t.Errorf("%s: %d %d left the cache unasked", name, got[0], got[512])
+		}
+		if got := read(t, again.State(1, Only(0))[0], 0, 1536); got[0] != 0 || got[512] != 0 || got[1024] != 3 {
+			t.Errorf("%s: reordered to %d %d %d", name, got[0], got[512], got[1024])
+		}
+		mustFlush(t, s)
+		if got := read(t, again.State(again.Len(), None)[0], 0, 1536); got[0] != 1 || got[512] != 2 || got[1024] != 3 {
+			t.Errorf("%s: a flush left %d %d %d", name, got[0], got[512], got[1024])
+		}
+	}
+}
+
 func TestPicksChooseOrderAndTears(t *testing.T) {
 	d := New("d", 1<<20, 512)
 	rec := Record(d)
@@ -96,6 +120,7 @@ func TestStatesAreThoseAReplayOfTheLogGives(t *testing.T) {
 			disks[1].FillJunk(7)
 		}
 		mustWrite(t, disks[0], 4096, fill(512, 99)) // before the recording
+		mustFlush(t, disks[0])
 		rec := Record(disks...)
 		base := [][]byte{read(t, disks[0], 0, size), read(t, disks[1], 0, size)}
 		virgin := [][]byte{make([]byte, size), bytes.Clone(base[1])}

@@ -104,9 +104,13 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		next[0].zero.Store(true)
 		v.setComponents(next)
 	}
+	if err := v.flushInherited(); err != nil {
+		return err
+	}
 	if err := v.fence(); err != nil {
 		return err
 	}
+	v.cutForShrink()
 	v.parked.mu.Lock()
 	v.writable.Store(true)
 	reqs := v.parked.reqs

@@ -153,13 +153,12 @@ func (m *machine) reopen(t *rapid.T) {
 	m.open(t)
 }
 
-// kill is the death of the process: nothing acknowledged is lost.
+// kill is the death of the process: nothing acknowledged is lost, and what is in
+// the disks' caches stays there.
 func (m *machine) kill(t *rapid.T) {
 	for i, d := range m.disks {
-		m.disks[i] = d.Clone()
+		m.disks[i] = d.Survivor()
 	}
-	copy(m.durable, m.now)
-	clear(m.dirty)
 	old := m.vol
 	m.open(t)
 	_ = old.Close() // of the disks that nobody looks at any more

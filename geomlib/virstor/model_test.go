@@ -56,6 +56,9 @@ func fill(b []byte, id uint64) {
 	}
 }
 
+// idOf is the id that fill wrote to b.
+func idOf(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
 // durableBefore is the position such that what was acknowledged up to it is on
 // stable storage when the power fails at k.
 func (m *model) durableBefore(k int) int {
@@ -129,7 +132,7 @@ func (w *view) check(u int64, b []byte) error {
 	if w.any[u] {
 		return nil
 	}
-	id := binary.LittleEndian.Uint64(b)
+	id := idOf(b)
 	allowed := w.allowed[u]
 	if id != zeroOp || allowed != nil {
 		if allowed == nil {

@@ -27,6 +27,9 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		return nil, err
 	}
 	if !cfg.ReadOnly && !cfg.DeferWrites {
+		if err := v.flushInherited(); err != nil {
+			return nil, err
+		}
 		if err := v.finishIntent(a); err != nil {
 			return nil, err
 		}
@@ -38,6 +41,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		if err := v.fence(); err != nil {
 			return nil, err
 		}
+		v.cutForShrink()
 		v.writable.Store(true)
 	}
 	v.start()
@@ -96,6 +100,20 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.flushPool.New = func() any { return new(flushJobs) }
 	v.committer = newCommitter(v)
 	return v, nil
+}
+
+// flushInherited flushes what an earlier process may have left in the components'
+// caches when it died: its writes were acknowledged, so the flushes of this one
+// cover them, and the map, which is read through the caches, is what this one
+// builds on.
+func (v *Volume) flushInherited() error {
+	for _, c := range v.components() {
+		c.markDirty()
+		if err := c.flush(); err != nil {
+			return fmt.Errorf("open %s: %w", v.name, err)
+		}
+	}
+	return nil
 }
 
 // start starts the goroutines, which Close stops.

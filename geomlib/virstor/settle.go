@@ -1,9 +1,6 @@
 package virstor
 
-import (
-	"fmt"
-	"log/slog"
-)
+import "log/slog"
 
 // Settle does to the disks what opening a volume for writing does and what
 // closing it does, and serves nothing: an interrupted operation is finished, the
@@ -21,6 +18,9 @@ func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := v.flushInherited(); err != nil {
+		return err
+	}
 	if err := v.finishIntent(a); err != nil {
 		return err
 	}
@@ -33,11 +33,6 @@ func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
 	v.writable.Store(true)
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	for _, c := range v.components() {
-		if err := c.flush(); err != nil {
-			return fmt.Errorf("settle %s: %w", v.name, err)
-		}
-	}
 	if !handBack {
 		return v.markCleanLocked()
 	}

@@ -78,11 +78,19 @@ func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) err
 	if err != nil {
 		return err
 	}
+	return d.add(ctx, s, r, func([]geomlib.Provider) error { return nil })
+}
+
+// add adds providers that fit.
+func (d *Daemon) add(ctx context.Context, s *served, r control.AddRequest, fit func([]geomlib.Provider) error) error {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	ps, err := d.openFree(s, r)
 	if err == nil {
 		err = s.mayAdd(ctx, ps)
+	}
+	if err == nil {
+		err = fit(ps)
 	}
 	if err == nil {
 		err = s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
