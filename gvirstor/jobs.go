@@ -211,13 +211,21 @@ func resizeCommand() *command {
 			if len(c.operands) != 1 || size == 0 {
 				return failf("Invalid number of arguments")
 			}
-			return c.startJob(ctx, c.operands[0], "resize", control.JobArgs{Size: size, Force: force}, o)
+			args := control.JobArgs{Size: size, Force: force}
+			if force && !o.dryRun {
+				// What is going to be lost is named before it is.
+				if err := c.startJob(ctx, c.operands[0], "resize", args, jobOptions{dryRun: true}); err != nil {
+					return err
+				}
+			}
+			return c.startJob(ctx, c.operands[0], "resize", args, o)
 		},
 		about: `Makes a volume in use larger or smaller. The size is rounded as label rounds it.
 It is made smaller only when nothing is allocated beyond the new end.
 
 -s n        the new virtual size
--f          make it smaller even so: what lies beyond the new end is lost
+-f          make it smaller even so: what lies beyond the new end is named, and
+            lost
 ` + jobOptionsHelp,
 		example: "gvirstor resize -s 4t mydata && growfs /dev/ggate0",
 	}

@@ -78,11 +78,19 @@ func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) err
 	if err != nil {
 		return err
 	}
+	return d.add(ctx, s, r, func([]geomlib.Provider) error { return nil })
+}
+
+// add adds providers that fit.
+func (d *Daemon) add(ctx context.Context, s *served, r control.AddRequest, fit func([]geomlib.Provider) error) error {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	ps, err := d.openFree(s, r)
 	if err == nil {
 		err = s.mayAdd(ctx, ps)
+	}
+	if err == nil {
+		err = fit(ps)
 	}
 	if err == nil {
 		err = s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
@@ -208,6 +216,7 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 	d.mu.Lock()
 	delete(d.volumes, s.vol.Name())
 	d.mu.Unlock()
+	s.backup.keep()
 	err = errors.Join(err, s.close(ctx, true))
 	var kept *virstor.NotHandedBackError
 	if errors.As(err, &kept) {
