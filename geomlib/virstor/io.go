@@ -58,9 +58,17 @@ func (v *Volume) validate(r *Request) error {
 	return nil
 }
 
-// inlineLimit is how much, in bytes, Submit copies on its caller's goroutine.
-// Beyond it a worker does, while the caller takes the next request.
-const inlineLimit = 256 << 10
+// inlineLimit is how much, in bytes, Submit copies on its caller's goroutine on
+// a machine with so many processors. Beyond it a worker does, while the caller
+// takes the next request. With two processors the client and the caller have
+// one each, and a third to run only takes from them (1 MiB writes: 2.8 GB/s
+// with a worker, 3.3 GB/s without).
+func inlineLimit(processors int) int64 {
+	if processors <= 2 {
+		return 4 << 20
+	}
+	return 256 << 10
+}
 
 // perform runs r on a worker.
 func (r *Request) perform() { r.req.v.run(r, true) }
@@ -126,7 +134,7 @@ func (v *Volume) pieceAt(off, end int64) piece {
 func (v *Volume) aligned(off, n int64) bool { return (off|n)&(v.sector-1) == 0 }
 
 func (v *Volume) read(r *Request, block bool) {
-	if !block && (r.Length > inlineLimit || !v.aligned(r.Offset, r.Length)) {
+	if !block && (r.Length > v.inlineLimit || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
 		return
 	}
@@ -202,7 +210,7 @@ func (v *Volume) write(r *Request, block bool) {
 		v.committer.put(r)
 		return
 	}
-	if !block && (!v.inline.Load() || r.Length > inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
+	if !block && (!v.inline.Load() || r.Length > v.inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
 		return
 	}

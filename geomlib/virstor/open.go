@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -55,12 +56,13 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	m := zero.Metadata
 	v := &Volume{
 		id: m.ID, name: m.Name, cfg: cfg, log: cfg.Log,
-		chunk:  int64(m.ChunkSize),
-		sector: int64(zero.Provider.SectorSize()),
-		ext:    a.ext,
-		zeros:  zeroBytes[:],
-		idle:   make(chan struct{}),
-		opened: time.Now(),
+		chunk:       int64(m.ChunkSize),
+		sector:      int64(zero.Provider.SectorSize()),
+		ext:         a.ext,
+		zeros:       zeroBytes[:],
+		idle:        make(chan struct{}),
+		inlineLimit: inlineLimit(runtime.NumCPU()),
+		opened:      time.Now(),
 	}
 	var comps []*component
 	for i, mem := range a.Members {

@@ -22,12 +22,13 @@ type Volume struct {
 	order  ondisk.Order
 	litter bool // unallocated map entries hold what the kernel class refuses
 
-	size   atomic.Int64
-	chunks *chunkMap
-	alloc  allocator
-	comps  atomic.Pointer[[]*component]
-	full   atomic.Pointer[fullRule]
-	inline atomic.Bool // writes to every component are copies into a cache
+	size        atomic.Int64
+	chunks      *chunkMap
+	alloc       allocator
+	comps       atomic.Pointer[[]*component]
+	full        atomic.Pointer[fullRule]
+	inline      atomic.Bool // writes to every component are copies into a cache
+	inlineLimit int64       // bytes
 
 	partial   *partialDiscards
 	committer *committer

@@ -217,6 +217,7 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 	d.mu.Lock()
 	delete(d.volumes, s.vol.Name())
 	d.mu.Unlock()
+	s.backup.keep()
 	err = errors.Join(err, s.close(ctx, true))
 	var kept *virstor.NotHandedBackError
 	if errors.As(err, &kept) {
