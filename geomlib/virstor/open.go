@@ -57,6 +57,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v := &Volume{
 		id: m.ID, name: m.Name, cfg: cfg, log: cfg.Log,
 		chunk:       int64(m.ChunkSize),
+		chunkShift:  shiftOf(m.ChunkSize),
 		sector:      int64(zero.Provider.SectorSize()),
 		ext:         a.ext,
 		zeros:       zeroBytes[:],
