@@ -65,6 +65,9 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 		opener: daemon.Direct{LockDir: o.runDir}, runner: o.space.runner(),
 		stop: ctx.Done(), end: (*daemon.Daemon).Close,
 	}
+	if dir := o.archive(); dir != nil {
+		svc.archive = dir
+	}
 	g, err := o.space.grower(o.gate)
 	if err != nil {
 		return err
@@ -101,9 +104,10 @@ type service struct {
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
 	providers []string
-	mustServe bool          // without any volume it is an error
-	runner    alert.Runner  // of --on-alert, or nil
-	grower    daemon.Grower // of --grow, or nil
+	mustServe bool           // without any volume it is an error
+	runner    alert.Runner   // of --on-alert, or nil
+	grower    daemon.Grower  // of --grow, or nil
+	archive   daemon.Archive // of backups, or nil
 	ready     func() error
 	stop      <-chan struct{}
 	end       func(*daemon.Daemon) error
@@ -133,7 +137,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 	}
 	publish = append(publish, &daemon.NBD{Server: server, URIs: uris})
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
-		Alerts: o.space.alerts(svc.runner), Space: o.space.relief(svc.grower)}, svc.opener, publish, log)
+		Alerts: o.space.alerts(svc.runner), Space: o.space.relief(svc.grower), Archive: svc.archive}, svc.opener, publish, log)
 	n := d.ServeAll(svc.providers)
 	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
 		return errors.Join(errors.New("no volume on the given providers can be served"),

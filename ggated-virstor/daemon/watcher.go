@@ -94,6 +94,7 @@ func (d *Daemon) follow(s *served, e virstor.Event) {
 	if t, ok := eventTexts[e.Kind]; ok {
 		d.hub.Publish(control.Event{Time: time.Now(), Volume: s.vol.Name(), Kind: t.kind, Text: t.text(s.vol)})
 	}
+	s.backup.note(e)
 	for _, p := range s.pubs {
 		f, ok := p.(follower)
 		if !ok {
