@@ -2,45 +2,45 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 func addCommand() *command {
 	var r control.AddRequest
+	w := newWhere()
 	return &command{
 		name:     "add",
-		operands: "[-vh] name prov [prov ...]",
+		operands: "[-vh] " + whereUsage + " name prov [prov ...]",
 		verbose:  true,
-		options:  func(f *options) { f.flag(&r.Hardcode, "h", "hardcode") },
-		run:      func(ctx context.Context, c *call) error { return c.add(ctx, r) },
-		about: `Adds providers to a volume in service, all of them or none. What they hold is
-lost. Writes that waited for space go on when it returns.
+		options: func(f *options) {
+			f.flag(&r.Hardcode, "h", "hardcode")
+			w.declare(f)
+		},
+		run: func(ctx context.Context, c *call) error { return c.add(ctx, r, w) },
+		about: `Adds providers to a volume, all of them or none. What they hold is lost. The
+volume may be in service: writes that waited for space go on when it returns.
 
--h          write the providers' names into the metadata`,
+-h          write the providers' names into the metadata` + whereHelp,
 		example: "gvirstor add mydata ada7",
 	}
 }
 
-func (c *call) add(ctx context.Context, r control.AddRequest) error {
-	client, _, err := c.changeVolume(ctx)
+func (c *call) add(ctx context.Context, r control.AddRequest, w where) (err error) {
+	if len(c.operands) < 2 {
+		return failf("Invalid number of arguments")
+	}
+	volume, err := c.changer(ctx, c.operands[0], w)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { err = errors.Join(err, volume.close()) }()
 	if r.Providers, err = allForDaemon(c.operands[1:]); err != nil {
 		return err
 	}
-	if err := client.Add(ctx, c.operands[0], r); err != nil {
+	if err := volume.Add(ctx, c.operands[0], r); err != nil {
 		return failf("Can't add to %s: %w", c.operands[0], err)
 	}
 	return nil
-}
-
-// changeVolume begins a verb whose operands are a volume and providers.
-func (c *call) changeVolume(ctx context.Context) (*control.Client, control.VolumeStatus, error) {
-	if len(c.operands) < 2 {
-		return nil, control.VolumeStatus{}, failf("Invalid number of arguments")
-	}
-	return c.volumeOf(ctx, c.operands[0])
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,56 +13,71 @@ import (
 
 // jobOptions are the options of every verb that starts a long job.
 type jobOptions struct {
+	where
+
 	rate       int64
 	dryRun     bool
 	background bool
 }
 
+func newJobOptions() jobOptions { return jobOptions{where: newWhere()} }
+
 func (j *jobOptions) declare(o *options) {
 	o.number(&j.rate, "", "rate")
 	o.flag(&j.dryRun, "n", "dry-run")
 	o.flag(&j.background, "b", "background")
+	j.where.declare(o)
 }
 
 // jobOptionsHelp describes them.
 const jobOptionsHelp = `
 --rate n    move at most n bytes a second
 -n          only tell what would be done
--b          do not wait; 'gvirstor status' shows how far it is
+-b          do not wait; 'gvirstor status' shows how far it is` + whereHelp + `
 
 Interrupted here, the job goes on in the daemon; 'gvirstor cancel' ends it. The
 same verb goes on with what a cancelled job has left.`
 
-// startJob starts a job and, unless told otherwise, waits for it with a bar.
-func (c *call) startJob(ctx context.Context, volume, kind string, a control.JobArgs, o jobOptions) error {
-	client, err := c.connect()
+// startJob starts a job and, unless told otherwise, waits for it with a bar. names
+// are components that it concerns.
+func (c *call) startJob(ctx context.Context, name, kind string, a control.JobArgs, o jobOptions) (err error) {
+	volume, err := c.changer(ctx, name, o.where)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { err = errors.Join(err, volume.close()) }()
+	if o.background && !volume.mayLeave() {
+		return failf("-b: %s is stopped, and there is no daemon that would go on", name)
+	}
+	if a.Providers, err = components(volume, a.Providers); err != nil {
+		return err
+	}
+	if a.Target != "" {
+		if a.Target, err = volume.component(a.Target); err != nil {
+			return err
+		}
+	}
 	a.Rate, a.DryRun = o.rate, o.dryRun
 	args, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("encode the arguments of %s: %w", kind, err)
 	}
-	j, err := client.StartJob(ctx, volume, control.JobRequest{Kind: kind, Args: args})
+	j, err := volume.StartJob(ctx, name, control.JobRequest{Kind: kind, Args: args})
 	switch {
-	case control.KindOf(err) == control.NotFound && err != nil:
-		return unknownVolume(volume)
 	case err != nil:
-		return failf("Can't %s %s: %w", kind, volume, err)
+		return failf("Can't %s %s: %w", kind, name, err)
 	case o.background && !o.dryRun:
-		fmt.Fprintf(c.stdout, "%s of %s is under way\n", kind, volume)
+		fmt.Fprintf(c.stdout, "%s of %s is under way\n", kind, name)
 		return nil
 	}
-	return c.followJob(ctx, client, j)
+	return c.followJob(ctx, volume, j)
 }
 
 // jobPoll is how often a job is asked how far it is.
 const jobPoll = 200 * time.Millisecond
 
 // followJob waits for a job.
-func (c *call) followJob(ctx context.Context, client *control.Client, j control.JobStatus) error {
+func (c *call) followJob(ctx context.Context, volume changer, j control.JobStatus) error {
 	tick := time.NewTicker(jobPoll)
 	defer tick.Stop()
 	for j.State == control.JobRunning {
@@ -69,10 +85,10 @@ func (c *call) followJob(ctx context.Context, client *control.Client, j control.
 		select {
 		case <-ctx.Done():
 			c.endBar()
-			return failf("%s of %s goes on in the daemon", j.Kind, j.Volume)
+			return volume.interrupt(j)
 		case <-tick.C:
 		}
-		next, err := client.Job(ctx, j.ID)
+		next, err := volume.Job(ctx, j.ID)
 		if err != nil {
 			c.endBar()
 			return failf("Can't tell how far %s of %s is: %w", j.Kind, j.Volume, err)
@@ -112,21 +128,14 @@ func (c *call) endBar() {
 }
 
 func evacuateCommand() *command {
-	var o jobOptions
+	o := newJobOptions()
 	return &command{
 		name:     "evacuate",
-		operands: "[-bnv] [--rate n] name prov ...",
+		operands: "[-bnv] [--rate n] " + whereUsage + " name prov ...",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
-			if len(c.operands) < 2 {
-				return failf("Invalid number of arguments")
-			}
-			provs, err := allForDaemon(c.operands[1:])
-			if err != nil {
-				return err
-			}
-			return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: provs}, o)
+			return c.evacuate(ctx, o)
 		},
 		about: `Moves everything off components, while the volume is used, and removes them.
 Component 0 hands the allocation map on. Refused at once, with the bytes that
@@ -136,22 +145,25 @@ are missing, when the others have no room.
 	}
 }
 
+func (c *call) evacuate(ctx context.Context, o jobOptions) error {
+	if len(c.operands) < 2 {
+		return failf("Invalid number of arguments")
+	}
+	return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: c.operands[1:]}, o)
+}
+
 func replaceCommand() *command {
-	var o jobOptions
+	o := newJobOptions()
 	return &command{
 		name:     "replace",
-		operands: "[-bnv] [--rate n] name old new",
+		operands: "[-bnv] [--rate n] " + whereUsage + " name old new",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
 			if len(c.operands) != 3 {
 				return failf("Invalid number of arguments")
 			}
-			provs, err := allForDaemon(c.operands[1:])
-			if err != nil {
-				return err
-			}
-			return c.startJob(ctx, c.operands[0], "replace", control.JobArgs{Providers: provs[:1], Target: provs[1]}, o)
+			return c.startJob(ctx, c.operands[0], "replace", control.JobArgs{Providers: c.operands[1:2], Target: c.operands[2]}, o)
 		},
 		about: `Adds a provider, moves everything from one component to it, and removes the
 old one.
@@ -162,10 +174,10 @@ old one.
 
 // volumeJob is a verb that starts a job on one volume.
 func volumeJob(name, about, example string) *command {
-	var o jobOptions
+	o := newJobOptions()
 	return &command{
 		name:     name,
-		operands: "[-bnv] [--rate n] name",
+		operands: "[-bnv] [--rate n] " + whereUsage + " name",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
@@ -195,12 +207,12 @@ func reclaimCommand() *command {
 }
 
 func resizeCommand() *command {
-	var o jobOptions
+	o := newJobOptions()
 	var size int64
 	var force bool
 	return &command{
 		name:     "resize",
-		operands: "[-fnv] -s vir_size name",
+		operands: "[-fnv] -s vir_size " + whereUsage + " name",
 		verbose:  true,
 		options: func(f *options) {
 			o.declare(f)
@@ -214,7 +226,7 @@ func resizeCommand() *command {
 			args := control.JobArgs{Size: size, Force: force}
 			if force && !o.dryRun {
 				// What is going to be lost is named before it is.
-				if err := c.startJob(ctx, c.operands[0], "resize", args, jobOptions{dryRun: true}); err != nil {
+				if err := c.startJob(ctx, c.operands[0], "resize", args, jobOptions{where: o.where, dryRun: true}); err != nil {
 					return err
 				}
 			}

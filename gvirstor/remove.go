@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -9,48 +10,61 @@ import (
 
 func removeCommand() *command {
 	var evacuate bool
+	w := newWhere()
 	return &command{
 		name:     "remove",
-		operands: "[-ev] name prov [prov ...]",
+		operands: "[-ev] " + whereUsage + " name prov [prov ...]",
 		verbose:  true,
-		options:  func(f *options) { f.flag(&evacuate, "e", "evacuate") },
-		run: func(ctx context.Context, c *call) error {
-			if evacuate && len(c.operands) > 1 {
-				provs, err := allForDaemon(c.operands[1:])
-				if err != nil {
-					return err
-				}
-				return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: provs}, jobOptions{})
-			}
-			return c.remove(ctx)
+		options: func(f *options) {
+			f.flag(&evacuate, "e", "evacuate")
+			w.declare(f)
 		},
-		about: `Takes components that hold no data out of a volume in service. Component 0,
-which holds the allocation map, stays.
+		run: func(ctx context.Context, c *call) error {
+			if evacuate {
+				return c.evacuate(ctx, jobOptions{where: w})
+			}
+			return c.remove(ctx, w)
+		},
+		about: `Takes components that hold no data out of a volume. Component 0, which holds
+the allocation map, stays.
 
 -e          move what they hold to the others first, and the map too (see
-            'gvirstor help evacuate')`,
+            'gvirstor help evacuate')` + whereHelp,
 		example: "gvirstor remove mydata ada7",
 	}
 }
 
-func (c *call) remove(ctx context.Context) error {
-	client, v, err := c.changeVolume(ctx)
+func (c *call) remove(ctx context.Context, w where) (err error) {
+	if len(c.operands) < 2 {
+		return failf("Invalid number of arguments")
+	}
+	volume, err := c.changer(ctx, c.operands[0], w)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	var names []string
-	for _, operand := range c.operands[1:] {
-		name, err := componentName(&v, operand)
-		if err != nil {
-			return err
-		}
-		names = append(names, name)
+	defer func() { err = errors.Join(err, volume.close()) }()
+	names, err := components(volume, c.operands[1:])
+	if err != nil {
+		return err
 	}
-	if err := client.Remove(ctx, c.operands[0], control.RemoveRequest{Providers: names}); err != nil {
+	if err := volume.Remove(ctx, c.operands[0], control.RemoveRequest{Providers: names}); err != nil {
 		return failf("Can't remove from %s: %w", c.operands[0], err)
 	}
 	return nil
+}
+
+// components are the names under which the volume has the components that operands
+// mean.
+func components(volume changer, operands []string) ([]string, error) {
+	var names []string
+	for _, operand := range operands {
+		name, err := volume.component(operand)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 // componentName is the name under which v has the component that operand means.

@@ -50,3 +50,19 @@ func componentFromEngine(c virstor.ComponentStatus) ComponentStatus {
 	}
 	return s
 }
+
+// JobOf is what is told of a job. The volume's name is the job's: a volume does
+// one at a time.
+func JobOf(volume string, j virstor.JobStatus) JobStatus {
+	c := JobStatus{
+		ID: volume, Volume: volume, Kind: j.Kind, State: JobState(j.State.String()),
+		Done: j.Done, Total: j.Total, Chunks: j.Moved, Result: j.Result, Started: time.Now().Add(-j.Elapsed),
+	}
+	if sec := j.Elapsed.Seconds(); sec > 0 {
+		c.Rate = int64(float64(j.Done) / sec)
+	}
+	if j.Err != nil && j.State == virstor.JobFailed {
+		c.Error = j.Err.Error()
+	}
+	return c
+}

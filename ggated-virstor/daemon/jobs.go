@@ -70,40 +70,20 @@ func (d *Daemon) replace(s *served, a control.JobArgs, o virstor.JobOptions) err
 	if s.isComponent(a.Target) {
 		return s.vol.Evacuate(old, s.componentNames([]string{a.Target})[0], o)
 	}
-	if o.DryRun {
-		return d.dryReplace(s, old[0], a.Target)
-	}
-	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
-		return fmt.Errorf("replace: %w (%s)", virstor.ErrJobRunning, j.Kind)
-	}
-	fits := func(ps []geomlib.Provider) error {
-		_, err := s.vol.MayReplace(old[0], ps[0].MediaSize())
-		return err
-	}
-	if err := d.add(context.Background(), s, control.AddRequest{Providers: []string{a.Target}}, fits); err != nil {
-		return err
-	}
-	target := s.componentNames([]string{a.Target})[0]
-	err := s.vol.Evacuate(old, target, o)
-	if err != nil {
-		// What was added for this alone has no business to stay.
-		err = errors.Join(err, s.vol.Remove(target))
-	}
-	return err
-}
-
-// dryReplace tells what replace would do with a provider that is no component.
-func (d *Daemon) dryReplace(s *served, old, target string) error {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	ps, err := d.openFree(s, control.AddRequest{Providers: []string{target}})
+	ctx := context.Background()
+	ps, err := d.openFree(s, control.AddRequest{Providers: []string{a.Target}})
 	if err == nil {
-		err = s.vol.DryReplace(old, ps[0].MediaSize())
+		err = s.mayAdd(ctx, ps)
 	}
-	for _, p := range ps {
-		err = errors.Join(err, p.Close())
+	if err != nil {
+		for _, p := range ps {
+			err = errors.Join(err, p.Close())
+		}
+		return err
 	}
-	return err
+	return s.vol.Replace(old[0], ps[0], o)
 }
 
 // Job implements control.Backend.
@@ -132,15 +112,6 @@ func (d *Daemon) CancelJob(ctx context.Context, id string) (control.JobStatus, e
 }
 
 func (s *served) job(j virstor.JobStatus) *control.JobStatus {
-	c := &control.JobStatus{
-		ID: s.vol.Name(), Volume: s.vol.Name(), Kind: j.Kind, State: control.JobState(j.State.String()),
-		Done: j.Done, Total: j.Total, Chunks: j.Moved, Result: j.Result, Started: time.Now().Add(-j.Elapsed),
-	}
-	if sec := j.Elapsed.Seconds(); sec > 0 {
-		c.Rate = int64(float64(j.Done) / sec)
-	}
-	if j.Err != nil && j.State == virstor.JobFailed {
-		c.Error = j.Err.Error()
-	}
-	return c
+	c := control.JobOf(s.vol.Name(), j)
+	return &c
 }
