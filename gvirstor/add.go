@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 func addCommand() *command {
 	var r control.AddRequest
-	w := newWhere()
+	var w where
 	return &command{
 		name:     "add",
 		operands: "[-vh] " + whereUsage + " name prov [prov ...]",
@@ -18,7 +20,7 @@ func addCommand() *command {
 			f.flag(&r.Hardcode, "h", "hardcode")
 			w.declare(f)
 		},
-		run: func(ctx context.Context, c *call) error { return c.add(ctx, r, w) },
+		run: func(ctx context.Context, c *call) error { return c.add(ctx, r, &w) },
 		about: `Adds providers to a volume, all of them or none. What they hold is lost. The
 volume may be in service: writes that waited for space go on when it returns.
 
@@ -27,20 +29,49 @@ volume may be in service: writes that waited for space go on when it returns.
 	}
 }
 
-func (c *call) add(ctx context.Context, r control.AddRequest, w where) (err error) {
+func (c *call) add(ctx context.Context, r control.AddRequest, w *where) (err error) {
 	if len(c.operands) < 2 {
 		return failf("Invalid number of arguments")
 	}
-	volume, err := c.changer(ctx, c.operands[0], w)
+	name := c.operands[0]
+	client, _, components, err := c.find(ctx, name, w)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, volume.close()) }()
 	if r.Providers, err = allForDaemon(c.operands[1:]); err != nil {
 		return err
 	}
-	if err := volume.Add(ctx, c.operands[0], r); err != nil {
-		return failf("Can't add to %s: %w", c.operands[0], err)
+	if client != nil {
+		defer client.Close()
+		err = client.Add(ctx, name, r)
+	} else {
+		var s *stopped
+		if s, err = c.openStopped(name, components, false, w.runDir); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.letGo(s)) }()
+		err = s.add(r)
+	}
+	if err != nil {
+		return failf("Can't add to %s: %w", name, err)
+	}
+	return nil
+}
+
+// add adds providers, all or none.
+func (s *stopped) add(r control.AddRequest) error {
+	var ps []geomlib.Provider
+	for _, name := range r.Providers {
+		p, err := s.openFresh(name)
+		if err != nil {
+			closeProviders(ps)
+			return err
+		}
+		ps = append(ps, p)
+	}
+	if err := s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode}); err != nil {
+		closeProviders(ps)
+		return err
 	}
 	return nil
 }

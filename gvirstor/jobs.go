@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -20,13 +17,11 @@ type jobOptions struct {
 	background bool
 }
 
-func newJobOptions() jobOptions { return jobOptions{where: newWhere()} }
-
 func (j *jobOptions) declare(o *options) {
+	j.where.declare(o)
 	o.number(&j.rate, "", "rate")
 	o.flag(&j.dryRun, "n", "dry-run")
 	o.flag(&j.background, "b", "background")
-	j.where.declare(o)
 }
 
 // jobOptionsHelp describes them.
@@ -35,100 +30,59 @@ const jobOptionsHelp = `
 -n          only tell what would be done
 -b          do not wait; 'gvirstor status' shows how far it is` + whereHelp + `
 
+A terminal shows a bar; SIGINFO (control-T) or SIGUSR1 tell how far it is.
 Interrupted here, the job goes on in the daemon; 'gvirstor cancel' ends it. The
 same verb goes on with what a cancelled job has left.`
 
-// startJob starts a job and, unless told otherwise, waits for it with a bar. names
-// are components that it concerns.
-func (c *call) startJob(ctx context.Context, name, kind string, a control.JobArgs, o jobOptions) (err error) {
-	volume, err := c.changer(ctx, name, o.where)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, volume.close()) }()
-	if o.background && !volume.mayLeave() {
-		return failf("-b: %s is stopped, and there is no daemon that would go on", name)
-	}
-	if a.Providers, err = components(volume, a.Providers); err != nil {
-		return err
-	}
-	if a.Target != "" {
-		if a.Target, err = volume.component(a.Target); err != nil {
-			return err
-		}
-	}
+// jobHost is who does jobs: the daemon, or this process.
+type jobHost interface {
+	StartJob(ctx context.Context, volume string, r control.JobRequest) (control.JobStatus, error)
+	Job(ctx context.Context, id string) (control.JobStatus, error)
+}
+
+// startJob starts a job and, unless told otherwise, waits for it with a bar.
+func (c *call) startJob(ctx context.Context, volume, kind string, a control.JobArgs, o jobOptions) error {
+	signals, stop := progressSignals()
+	defer stop()
 	a.Rate, a.DryRun = o.rate, o.dryRun
-	args, err := json.Marshal(a)
+	f := follower{call: c, signals: signals, later: "goes on in the daemon"}
+	client, _, components, err := c.find(ctx, volume, &o.where)
 	if err != nil {
-		return fmt.Errorf("encode the arguments of %s: %w", kind, err)
+		return err
 	}
-	j, err := volume.StartJob(ctx, name, control.JobRequest{Kind: kind, Args: args})
+	if client == nil {
+		return c.offlineJob(ctx, volume, kind, components, a, o, f)
+	}
+	defer client.Close()
+	j, err := startOn(ctx, client, volume, kind, a)
 	switch {
 	case err != nil:
-		return failf("Can't %s %s: %w", kind, name, err)
+		return err
 	case o.background && !o.dryRun:
-		fmt.Fprintf(c.stdout, "%s of %s is under way\n", kind, name)
+		fmt.Fprintf(c.stdout, "%s of %s is under way\n", kind, volume)
 		return nil
 	}
-	return c.followJob(ctx, volume, j)
+	return f.follow(ctx, client, j)
 }
 
-// jobPoll is how often a job is asked how far it is.
-const jobPoll = 200 * time.Millisecond
-
-// followJob waits for a job.
-func (c *call) followJob(ctx context.Context, volume changer, j control.JobStatus) error {
-	tick := time.NewTicker(jobPoll)
-	defer tick.Stop()
-	for j.State == control.JobRunning {
-		c.bar(j)
-		select {
-		case <-ctx.Done():
-			c.endBar()
-			return volume.interrupt(j)
-		case <-tick.C:
-		}
-		next, err := volume.Job(ctx, j.ID)
-		if err != nil {
-			c.endBar()
-			return failf("Can't tell how far %s of %s is: %w", j.Kind, j.Volume, err)
-		}
-		j = next
+// startOn starts a job on its host.
+func startOn(ctx context.Context, host jobHost, volume, kind string, a control.JobArgs) (control.JobStatus, error) {
+	args, err := json.Marshal(a)
+	if err != nil {
+		return control.JobStatus{}, fmt.Errorf("encode the arguments of %s: %w", kind, err)
 	}
-	c.endBar()
-	if j.Result != "" {
-		fmt.Fprintln(c.stdout, j.Result)
+	j, err := host.StartJob(ctx, volume, control.JobRequest{Kind: kind, Args: args})
+	switch {
+	case control.KindOf(err) == control.NotFound && err != nil:
+		return j, unknownVolume(volume)
+	case err != nil:
+		return j, failf("Can't %s %s: %w", kind, volume, err)
 	}
-	switch j.State {
-	case control.JobFailed:
-		return failf("Can't %s %s: %s", j.Kind, j.Volume, j.Error)
-	case control.JobCancelled:
-		return failf("%s of %s was cancelled", j.Kind, j.Volume)
-	}
-	return nil
-}
-
-// bar draws how far a job is, on a terminal.
-func (c *call) bar(j control.JobStatus) {
-	width, _, ok := c.terminal()
-	if !ok {
-		return
-	}
-	percent := control.Percent(j.Done, j.Total)
-	text := fmt.Sprintf(" %3d%% %s of %s, %s/s", percent, humanize(j.Done), humanize(j.Total), humanize(j.Rate))
-	cells := max(0, min(50, width-len(text)-len(j.Kind)-4))
-	full := cells * percent / 100
-	fmt.Fprintf(c.stdout, "\r%s [%s%s]%s\x1b[K", j.Kind, strings.Repeat("#", full), strings.Repeat(".", cells-full), text)
-}
-
-func (c *call) endBar() {
-	if _, _, ok := c.terminal(); ok {
-		fmt.Fprint(c.stdout, "\r\x1b[K")
-	}
+	return j, nil
 }
 
 func evacuateCommand() *command {
-	o := newJobOptions()
+	var o jobOptions
 	return &command{
 		name:     "evacuate",
 		operands: "[-bnv] [--rate n] " + whereUsage + " name prov ...",
@@ -149,11 +103,15 @@ func (c *call) evacuate(ctx context.Context, o jobOptions) error {
 	if len(c.operands) < 2 {
 		return failf("Invalid number of arguments")
 	}
-	return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: c.operands[1:]}, o)
+	provs, err := allForDaemon(c.operands[1:])
+	if err != nil {
+		return err
+	}
+	return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: provs}, o)
 }
 
 func replaceCommand() *command {
-	o := newJobOptions()
+	var o jobOptions
 	return &command{
 		name:     "replace",
 		operands: "[-bnv] [--rate n] " + whereUsage + " name old new",
@@ -163,7 +121,11 @@ func replaceCommand() *command {
 			if len(c.operands) != 3 {
 				return failf("Invalid number of arguments")
 			}
-			return c.startJob(ctx, c.operands[0], "replace", control.JobArgs{Providers: c.operands[1:2], Target: c.operands[2]}, o)
+			provs, err := allForDaemon(c.operands[1:])
+			if err != nil {
+				return err
+			}
+			return c.startJob(ctx, c.operands[0], "replace", control.JobArgs{Providers: provs[:1], Target: provs[1]}, o)
 		},
 		about: `Adds a provider, moves everything from one component to it, and removes the
 old one.
@@ -174,7 +136,7 @@ old one.
 
 // volumeJob is a verb that starts a job on one volume.
 func volumeJob(name, about, example string) *command {
-	o := newJobOptions()
+	var o jobOptions
 	return &command{
 		name:     name,
 		operands: "[-bnv] [--rate n] " + whereUsage + " name",
@@ -207,12 +169,12 @@ func reclaimCommand() *command {
 }
 
 func resizeCommand() *command {
-	o := newJobOptions()
+	var o jobOptions
 	var size int64
 	var force bool
 	return &command{
 		name:     "resize",
-		operands: "[-fnv] -s vir_size " + whereUsage + " name",
+		operands: "[-bfnv] [--rate n] " + whereUsage + " -s vir_size name",
 		verbose:  true,
 		options: func(f *options) {
 			o.declare(f)
@@ -226,7 +188,9 @@ func resizeCommand() *command {
 			args := control.JobArgs{Size: size, Force: force}
 			if force && !o.dryRun {
 				// What is going to be lost is named before it is.
-				if err := c.startJob(ctx, c.operands[0], "resize", args, jobOptions{where: o.where, dryRun: true}); err != nil {
+				dry := o
+				dry.dryRun = true
+				if err := c.startJob(ctx, c.operands[0], "resize", args, dry); err != nil {
 					return err
 				}
 			}

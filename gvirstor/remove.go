@@ -10,7 +10,7 @@ import (
 
 func removeCommand() *command {
 	var evacuate bool
-	w := newWhere()
+	var w where
 	return &command{
 		name:     "remove",
 		operands: "[-ev] " + whereUsage + " name prov [prov ...]",
@@ -23,7 +23,7 @@ func removeCommand() *command {
 			if evacuate {
 				return c.evacuate(ctx, jobOptions{where: w})
 			}
-			return c.remove(ctx, w)
+			return c.remove(ctx, &w)
 		},
 		about: `Takes components that hold no data out of a volume. Component 0, which holds
 the allocation map, stays.
@@ -34,37 +34,57 @@ the allocation map, stays.
 	}
 }
 
-func (c *call) remove(ctx context.Context, w where) (err error) {
+func (c *call) remove(ctx context.Context, w *where) (err error) {
 	if len(c.operands) < 2 {
 		return failf("Invalid number of arguments")
 	}
-	volume, err := c.changer(ctx, c.operands[0], w)
+	name := c.operands[0]
+	client, v, components, err := c.find(ctx, name, w)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, volume.close()) }()
-	names, err := components(volume, c.operands[1:])
-	if err != nil {
-		return err
+	if client != nil {
+		defer client.Close()
+		err = removeServed(ctx, client, &v, name, c.operands[1:])
+	} else {
+		var s *stopped
+		if s, err = c.openStopped(name, components, false, w.runDir); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.letGo(s)) }()
+		err = s.remove(c.operands[1:])
 	}
-	if err := volume.Remove(ctx, c.operands[0], control.RemoveRequest{Providers: names}); err != nil {
-		return failf("Can't remove from %s: %w", c.operands[0], err)
+	if err != nil {
+		return failf("Can't remove from %s: %w", name, err)
 	}
 	return nil
 }
 
-// components are the names under which the volume has the components that operands
-// mean.
-func components(volume changer, operands []string) ([]string, error) {
+func removeServed(ctx context.Context, client *control.Client, v *control.VolumeStatus, name string, operands []string) error {
 	var names []string
 	for _, operand := range operands {
-		name, err := volume.component(operand)
+		name, err := componentName(v, operand)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		names = append(names, name)
 	}
-	return names, nil
+	return client.Remove(ctx, name, control.RemoveRequest{Providers: names})
+}
+
+// remove removes components that hold nothing.
+func (s *stopped) remove(operands []string) error {
+	names, err := allForDaemon(operands)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		known, _ := s.component(name)
+		if err := s.vol.Remove(known); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // componentName is the name under which v has the component that operand means.

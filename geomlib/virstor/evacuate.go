@@ -61,7 +61,7 @@ func (v *Volume) evacuation(names []string, target string) (leaving []*component
 // find finds the components that leave, and the one that takes their chunks if
 // one is named.
 func (v *Volume) find(names []string, target string) (leaving []*component, to *component, err error) {
-	if !v.ext.room {
+	if _, room := ondisk.ExtensionOffset(v.component(0).meta()); !room {
 		return nil, nil, fmt.Errorf("evacuate %s: %w", v.name, ErrNoExtension)
 	}
 	byName := make(map[string]*component)

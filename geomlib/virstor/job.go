@@ -115,7 +115,7 @@ func (v *Volume) startJob(kind string, task ondisk.Task, opt JobOptions, do func
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w (%s)", kind, v.name, ErrJobRunning, r.current.Kind)
 	}
-	if v.closing.Load() || v.cfg.ReadOnly || !v.writable.Load() {
+	if v.closing.Load() || !opt.DryRun && (v.cfg.ReadOnly || !v.writable.Load()) {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, ErrReadOnly)
 	}

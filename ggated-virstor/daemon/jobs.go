@@ -5,43 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"time"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
-// startJob is how the engine starts a job of one kind.
-type startJob func(d *Daemon, s *served, a control.JobArgs, o virstor.JobOptions) error
-
-var jobs = map[string]startJob{
-	"evacuate": func(d *Daemon, s *served, a control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Evacuate(s.componentNames(a.Providers), "", o)
-	},
-	"replace": (*Daemon).replace,
-	"pack": func(_ *Daemon, s *served, _ control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Pack(o)
-	},
-	"rebalance": func(_ *Daemon, s *served, _ control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Rebalance(o)
-	},
-	"reclaim": func(_ *Daemon, s *served, _ control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Reclaim(o)
-	},
-	"resize": func(_ *Daemon, s *served, a control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Resize(a.Size, a.Force, o)
-	},
-}
-
 // StartJob implements control.Backend. A volume does one job at a time, so the
 // volume's name is the job's.
 func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) (control.JobStatus, error) {
-	start := jobs[r.Kind]
-	if start == nil {
-		return control.JobStatus{}, control.Errorf(control.Invalid, "unknown job %q", r.Kind)
-	}
 	var a control.JobArgs
 	if len(r.Args) > 0 {
 		dec := json.NewDecoder(bytes.NewReader(r.Args))
@@ -54,7 +25,13 @@ func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) 
 	if err != nil {
 		return control.JobStatus{}, err
 	}
-	if err := start(d, s, a, virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun}); err != nil {
+	if r.Kind == "replace" {
+		err = d.replace(s, a)
+	} else {
+		a.Providers = s.componentNames(a.Providers)
+		err = control.StartEngineJob(s.vol, r.Kind, a)
+	}
+	if err != nil {
 		return control.JobStatus{}, classify(err)
 	}
 	return d.Job(context.Background(), s.vol.Name())
@@ -62,20 +39,20 @@ func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) 
 
 // replace moves everything from one component to another, which is added first
 // if it is none.
-func (d *Daemon) replace(s *served, a control.JobArgs, o virstor.JobOptions) error {
+func (d *Daemon) replace(s *served, a control.JobArgs) error {
 	if len(a.Providers) != 1 || a.Target == "" {
 		return control.Errorf(control.Invalid, "replace: one component to leave and one to take its place are needed")
 	}
 	old := s.componentNames(a.Providers)
 	if s.isComponent(a.Target) {
-		return s.vol.Evacuate(old, s.componentNames([]string{a.Target})[0], o)
+		a.Providers, a.Target = old, s.componentNames([]string{a.Target})[0]
+		return control.StartEngineJob(s.vol, "replace", a)
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	ctx := context.Background()
 	ps, err := d.openFree(s, control.AddRequest{Providers: []string{a.Target}})
 	if err == nil {
-		err = s.mayAdd(ctx, ps)
+		err = s.mayAdd(context.Background(), ps)
 	}
 	if err != nil {
 		for _, p := range ps {
@@ -83,7 +60,7 @@ func (d *Daemon) replace(s *served, a control.JobArgs, o virstor.JobOptions) err
 		}
 		return err
 	}
-	return s.vol.Replace(old[0], ps[0], o)
+	return s.vol.Replace(old[0], ps[0], virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun})
 }
 
 // Job implements control.Backend.
@@ -112,6 +89,6 @@ func (d *Daemon) CancelJob(ctx context.Context, id string) (control.JobStatus, e
 }
 
 func (s *served) job(j virstor.JobStatus) *control.JobStatus {
-	c := control.JobOf(s.vol.Name(), j)
+	c := control.JobFromEngine(s.vol.Name(), j)
 	return &c
 }

@@ -49,7 +49,8 @@ func classify(err error) error {
 	switch {
 	case errors.Is(err, virstor.ErrInUse), errors.Is(err, virstor.ErrTooSmall), errors.Is(err, virstor.ErrSectorSize),
 		errors.Is(err, virstor.ErrNotComponent), errors.Is(err, virstor.ErrComponentZero), errors.Is(err, virstor.ErrAllocated),
-		errors.Is(err, virstor.ErrReadOnly), errors.Is(err, virstor.ErrRequest), errors.Is(err, virstor.ErrNoExtension), errors.Is(err, virstor.ErrLabelled):
+		errors.Is(err, virstor.ErrReadOnly), errors.Is(err, virstor.ErrRequest), errors.Is(err, virstor.ErrNoExtension),
+		errors.Is(err, control.ErrJobKind), errors.Is(err, virstor.ErrLabelled):
 		kind = control.Invalid
 	case errors.Is(err, geomlib.ErrLocked), errors.Is(err, virstor.ErrJobRunning), errors.Is(err, virstor.ErrClosed):
 		kind = control.Busy

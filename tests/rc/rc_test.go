@@ -310,10 +310,14 @@ func TestShutdownLetsGoOfSwapAndPoolsThenTellsTheDaemon(t *testing.T) {
 	s.unit(0, "ggate0")
 	s.fake("swapctl", "echo /dev/ggate0b 100 0; echo /dev/ada0p3 100 0")
 	s.fake("zpool", `case $1 in list) printf 'tank\t1G\n\t/dev/ggate0p2\t1G\n' ;; esac`)
+	s.fake("../sbin/gvirstor", "[ $1 != status ] || printf 'ggate0 9%% physical free ada1\nggate0 9%% physical free ada2\n'")
 	s.running("")
 	log, out, ok := s.run("faststop")
 	if !ok {
 		t.Errorf("failed: %s", out)
+	}
+	if n := strings.Count(log, "\ngvirstor reserve --release ggate0\n"); n != 1 {
+		t.Errorf("the reserve was released %d times: %s", n, log)
 	}
 	want(t, log, "swapoff /dev/ggate0b", "zpool export tank", "signal USR1")
 	wantNot(t, log, "swapoff /dev/ada0p3", "signal TERM", "ggatel")
