@@ -31,20 +31,6 @@ func (o *options) number(p *int64, short, long string) {
 // text declares an option that takes any text.
 func (o *options) text(p *string, long string) { o.set.Var(&textValue{p: p}, long, "") }
 
-// list declares an option that takes any text and may be repeated.
-func (o *options) list(p *[]string, short, long string) {
-	o.set.VarP(&listValue{p}, long, short, "")
-}
-
-type listValue struct{ p *[]string }
-
-func (v *listValue) Set(s string) error {
-	*v.p = append(*v.p, s)
-	return nil
-}
-func (v *listValue) String() string { return "" }
-func (v *listValue) Type() string   { return "list" }
-
 var errTwice = errors.New("specified twice")
 
 type flagValue struct {
