@@ -13,14 +13,15 @@ import (
 // Volume is an open virtual disk. All methods may be called by many
 // goroutines at once.
 type Volume struct {
-	id     uint32
-	name   string
-	cfg    Config
-	log    *slog.Logger
-	chunk  int64 // bytes of a chunk
-	sector int64 // bytes of a sector, of all components
-	order  ondisk.Order
-	litter bool // unallocated map entries hold what the kernel class refuses
+	id         uint32
+	name       string
+	cfg        Config
+	log        *slog.Logger
+	chunk      int64 // bytes of a chunk
+	sector     int64 // bytes of a sector, of all components
+	chunkShift uint8 // binary logarithm of chunk, or 0: it is no power of two
+	order      ondisk.Order
+	litter     bool // unallocated map entries hold what the kernel class refuses
 
 	size        atomic.Int64
 	chunks      *chunkMap
