@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -11,6 +12,26 @@ import (
 type AddOptions struct {
 	Hardcode bool // store the providers' names in the metadata
 }
+
+// Unlabelled refuses a provider that is labelled as part of a volume other than
+// the one of that id, or whose last sector cannot be read.
+func Unlabelled(p geomlib.Provider, id uint32) error {
+	m, err := geomlib.ReadMetadata(p)
+	if errors.Is(err, geomlib.ErrNoMetadata) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.ID != id {
+		return fmt.Errorf("%s %w: component %d of %s; `gvirstor clear %s` first if that is of no use any more",
+			p.Name(), ErrLabelled, m.No, m.Name, p.Name())
+	}
+	return nil
+}
+
+// ErrLabelled: a provider belongs to another volume.
+var ErrLabelled = errors.New("is labelled")
 
 // Add makes providers components of the volume, all or none. New chunks are
 // taken from them as soon as it returns, and writes held for space go on. On
@@ -104,7 +125,7 @@ func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) 
 			return nil, fmt.Errorf("%w: Sector size doesn't fit for %s (%d, needs to be %d)", ErrSectorSize, p.Name(), p.SectorSize(), v.sector)
 		}
 		chunks := ondisk.UsableChunks(p.MediaSize(), p.SectorSize(), v.chunk)
-		if p.MediaSize() < 4*v.chunk {
+		if p.MediaSize() < leastChunks*v.chunk {
 			return nil, fmt.Errorf("%w: Provider too small: %s (%d bytes, needs %d)", ErrTooSmall, p.Name(), p.MediaSize(), 4*v.chunk)
 		}
 		m := ondisk.Metadata{

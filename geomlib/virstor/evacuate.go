@@ -1,9 +1,11 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -12,11 +14,22 @@ type ShortError struct {
 	Job     string
 	Volume  string
 	Missing int64 // bytes
+	Needs   int64 // bytes of a provider that would do
 }
 
 func (e *ShortError) Error() string {
-	return fmt.Sprintf("%s on %s: %v: %d bytes are missing (add a component of that size)", e.Job, e.Volume, ErrNoSpace, e.Missing)
+	return fmt.Sprintf("%s on %s: %v: %d bytes are missing (a new component of %d bytes would do)",
+		e.Job, e.Volume, ErrNoSpace, e.Missing, e.Needs)
 }
+
+// short is the error of a job that misses chunks where a new component with room
+// for needs would do.
+func (v *Volume) short(job string, missing, needs int64) error {
+	return &ShortError{job, v.name, missing * v.chunk, max(needs, leastChunks)*v.chunk + v.sector}
+}
+
+// leastChunks is how many chunks a component has at least.
+const leastChunks = 4
 
 // Unwrap makes errors.Is(err, ErrNoSpace) true.
 func (e *ShortError) Unwrap() error { return ErrNoSpace }
@@ -93,7 +106,11 @@ func (v *Volume) roomFor(leaving []*component, to *component) error {
 		}
 	}
 	if need := v.need(leaving); need > have {
-		return &ShortError{"evacuate", v.name, (need - have) * v.chunk}
+		return v.short(jobEvacuate, need-have, need-have)
+	}
+	if slices.Contains(leaving, v.component(0)) {
+		_, err := v.successor(leaving, to)
+		return err
 	}
 	return nil
 }
@@ -126,7 +143,7 @@ func (v *Volume) MayReplace(name string, mediaSize int64) (chunks int64, err err
 	}
 	need, have := v.need(leaving), int64(ondisk.UsableChunks(mediaSize, int(v.sector), v.chunk))
 	if need > have {
-		return 0, &ShortError{jobReplace, v.name, (need - have) * v.chunk}
+		return 0, v.short(jobReplace, need-have, need)
 	}
 	return int64(len(v.chunksWhere(v.on(leaving)))), nil
 }
@@ -141,6 +158,30 @@ func (v *Volume) DryReplace(name string, mediaSize int64) error {
 		j.wouldMove(n)
 		return nil
 	})
+}
+
+// Replace adds p, which is no component yet, and starts the job that moves
+// everything from the named component to it. The volume owns p; on error it is
+// closed and no component.
+func (v *Volume) Replace(name string, p geomlib.Provider, opt JobOptions) error {
+	if opt.DryRun {
+		return errors.Join(v.DryReplace(name, p.MediaSize()), p.Close())
+	}
+	_, err := v.MayReplace(name, p.MediaSize())
+	if j, ok := v.Job(); err == nil && ok && j.State == JobRunning {
+		err = fmt.Errorf("replace on %s: %w (%s)", v.name, ErrJobRunning, j.Kind)
+	}
+	if err == nil {
+		err = v.Add([]geomlib.Provider{p}, AddOptions{})
+	}
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	if err := v.Evacuate([]string{name}, p.Name(), opt); err != nil {
+		// What was added for this alone has no business to stay.
+		return errors.Join(err, v.Remove(p.Name()))
+	}
+	return nil
 }
 
 // wouldMove is the result of a dry run.
@@ -211,7 +252,6 @@ func (v *Volume) handOver(j *jobHandle, leaving []*component, to *component) err
 func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error {
 	on := v.on(leaving)
 	buf := make([]byte, min(moveBuffer, v.chunk))
-	var left int64
 	for first := true; ; first = false {
 		v.committer.pause() // what was assigned before is published now
 		v.committer.unpause()
@@ -225,8 +265,8 @@ func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error 
 		for i, pl := range places {
 			target, ok := v.takeFor(to)
 			if !ok {
-				left = int64(len(places)-i) * v.chunk
-				return &ShortError{"evacuate", v.name, left}
+				left := int64(len(places) - i)
+				return v.short(jobEvacuate, left, left)
 			}
 			moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
 			if err != nil {

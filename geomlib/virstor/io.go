@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/bits"
 	"sync"
 )
 
@@ -124,9 +125,25 @@ type piece struct {
 	n  int64
 }
 
+// chunkOf is the virtual chunk that byte off lies in.
+func (v *Volume) chunkOf(off int64) int64 {
+	if v.chunkShift > 0 {
+		return off >> v.chunkShift
+	}
+	return off / v.chunk
+}
+
+// shiftOf is the binary logarithm of a power of two above 1, else 0.
+func shiftOf(n uint32) uint8 {
+	if bits.OnesCount32(n) != 1 {
+		return 0
+	}
+	return uint8(bits.TrailingZeros32(n))
+}
+
 // pieceAt returns the piece of [off, end) that off lies in.
 func (v *Volume) pieceAt(off, end int64) piece {
-	vc := off / v.chunk
+	vc := v.chunkOf(off)
 	in := off - vc*v.chunk
 	return piece{vc: uint64(vc), in: in, n: min(end-off, v.chunk-in)}
 }
@@ -258,7 +275,7 @@ func (v *Volume) unallocatedIn(off, end int64) bool {
 	if off >= end {
 		return false
 	}
-	for vc := off / v.chunk; vc <= (end-1)/v.chunk; vc++ {
+	for vc, last := v.chunkOf(off), v.chunkOf(end-1); vc <= last; vc++ {
 		if v.chunks.load(uint64(vc))&wordAlloc == 0 {
 			return true
 		}

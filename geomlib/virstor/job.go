@@ -251,6 +251,12 @@ func (v *Volume) CancelJob() error {
 	return nil
 }
 
+func (j *jobHandle) kind() string {
+	j.v.job.mu.Lock()
+	defer j.v.job.mu.Unlock()
+	return j.v.job.current.Kind
+}
+
 func (j *jobHandle) total(n int64) {
 	j.v.job.mu.Lock()
 	j.v.job.current.Total = n

@@ -74,7 +74,7 @@ func (v *Volume) resizable(size int64, force bool) error {
 				v.name, size, ErrTooSmall, zero.name(), zero.usable(), 2*chunks)
 		}
 		if available < more {
-			return &ShortError{"resize", v.name, (more - available) * v.chunk}
+			return v.short(jobResize, more-available, more-available)
 		}
 	}
 	return nil

@@ -13,14 +13,15 @@ import (
 // Volume is an open virtual disk. All methods may be called by many
 // goroutines at once.
 type Volume struct {
-	id     uint32
-	name   string
-	cfg    Config
-	log    *slog.Logger
-	chunk  int64 // bytes of a chunk
-	sector int64 // bytes of a sector, of all components
-	order  ondisk.Order
-	litter bool // unallocated map entries hold what the kernel class refuses
+	id         uint32
+	name       string
+	cfg        Config
+	log        *slog.Logger
+	chunk      int64 // bytes of a chunk
+	sector     int64 // bytes of a sector, of all components
+	chunkShift uint8 // binary logarithm of chunk, or 0: it is no power of two
+	order      ondisk.Order
+	litter     bool // unallocated map entries hold what the kernel class refuses
 
 	size        atomic.Int64
 	chunks      *chunkMap
@@ -79,9 +80,6 @@ type volumeStats struct {
 	commits, committed atomic.Uint64 // group commits, chunks in them
 	mapWrites          atomic.Uint64
 }
-
-// zeroBytes is what is written where zeros are needed. It is only read.
-var zeroBytes [1 << 20]byte
 
 // Name is the volume's name, as label gave it.
 func (v *Volume) Name() string { return v.name }

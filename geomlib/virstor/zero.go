@@ -71,7 +71,7 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 		for _, pl := range places {
 			target, ok := v.takeFor(to)
 			if !ok {
-				return &ShortError{"evacuate", v.name, int64(len(places)) * v.chunk}
+				return v.short(j.kind(), int64(len(places)), int64(len(places)))
 			}
 			if _, err := v.moveChunk(pl.vc, pl.at, target, buf); err != nil {
 				return err
