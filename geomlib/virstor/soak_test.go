@@ -11,6 +11,7 @@ import (
 )
 
 var (
+	soakSeeds    = flag.Uint64("soak.seeds", 0, "how many seeds TestSoak runs (0: as many as fit)")
 	soakDuration = flag.Duration("soak.duration", 0, "how long TestSoak runs; 0 skips it")
 	soakSeed     = flag.Uint64("soak.seed", 1, "the first seed of TestSoak")
 )
@@ -18,7 +19,7 @@ var (
 // TestSoak runs the crash harness on seed after seed, on all processors, in its
 // three ways, and says what it did.
 func TestSoak(t *testing.T) {
-	if *soakDuration == 0 {
+	if *soakDuration == 0 && *soakSeeds == 0 {
 		t.Skip("-soak.duration is not given; `make soak DURATION=10m` gives it")
 	}
 	var counts crashCounts
@@ -29,8 +30,11 @@ func TestSoak(t *testing.T) {
 	var violations atomic.Int64
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			for time.Now().Before(end) {
+			for *soakSeeds > 0 || time.Now().Before(end) {
 				seed := next.Add(1) - 1
+				if *soakSeeds > 0 && seed >= *soakSeed+*soakSeeds {
+					return
+				}
 				var err error
 				switch seed % 3 {
 				case 0:
@@ -42,14 +46,14 @@ func TestSoak(t *testing.T) {
 				}
 				if err != nil {
 					violations.Add(1)
-					t.Errorf("-soak.seed=%d: %v", seed, err)
+					t.Errorf("%v\nreplay: go test ./geomlib/virstor -run '^TestSoak$' -count=1 -v -soak.seeds=1 -soak.seed=%d", err, seed)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	fmt.Printf("soak: %d seeds from %d; %s; %d violations\n",
-		next.Load()-*soakSeed, *soakSeed, &counts, violations.Load())
+	fmt.Printf("soak: engine: %d seeds from %d; %s; %d violations\n",
+		counts.runs.Load(), *soakSeed, &counts, violations.Load())
 }
 
 func TestARunIsTheSameEachTimeForASeed(t *testing.T) {
