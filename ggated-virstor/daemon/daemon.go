@@ -145,7 +145,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 			continue
 		}
 		m, err := d.openMember(name, sectorSize, len(left) > 0)
-		err = d.opt.Space.explain(name, err)
+		err = d.space().explain(name, err)
 		if spare := (*spareError)(nil); errors.As(err, &spare) {
 			id := spare.label.VolumeID
 			d.spares[id] = append(d.spares[id], name)
