@@ -194,3 +194,28 @@ func TestWhatIsWrittenToTheTailMeanwhileIsNotShrunkAway(t *testing.T) {
 		t.Errorf("size %d", v.Size())
 	}
 }
+
+func TestAStopInTheMiddleOfAJobKeepsTheJobAndTheFence(t *testing.T) {
+	v, disks := filled(t, Config{}, 1, 2, 3)
+	if err := v.Evacuate([]string{"b"}, "", JobOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, v)
+	if err := v.Reclaim(JobOptions{Rate: 1}); err != nil {
+		t.Fatal(err)
+	}
+	var kept *NotHandedBackError
+	if err := v.Stop(); !errors.As(err, &kept) || !strings.Contains(kept.Error(), "unfinished reclaim") {
+		t.Fatalf("stopped in the middle of a job: %v", err)
+	}
+	v = open(t, Config{}, disks[0])
+	if j, ok := v.Job(); !ok || j.Kind != jobReclaim {
+		t.Errorf("the job does not go on: %+v", j)
+	}
+	if err := v.CancelJob(); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Stop(); err != nil {
+		t.Errorf("stopped after the job was given up: %v", err)
+	}
+}
