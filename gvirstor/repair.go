@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strconv"
@@ -148,9 +149,16 @@ func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Pr
 		return failf("Can't undo: %w", err)
 	}
 	defer f.Close()
-	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, DryRun: o.dryRun})
+	opt := repair.UndoOptions{Force: o.force, DryRun: true}
+	res, err := repair.Undo(ctx, f, providers, opt)
 	if err != nil {
 		return failf("Can't undo: %w", err)
+	}
+	if !o.dryRun {
+		opt.DryRun = false
+		if res, err = undoLocked(ctx, f, o.runDir, res.ID, providers, opt); err != nil {
+			return failf("Can't undo: %w", err)
+		}
 	}
 	word := "restored"
 	if o.dryRun {
@@ -158,6 +166,24 @@ func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Pr
 	}
 	fmt.Fprintf(c.stdout, "%s: %d bytes %s on %s\n", res.Volume, res.Bytes, word, strings.Join(res.Providers, " "))
 	return nil
+}
+
+// undoLocked takes a repair back while nobody may serve the volume of that id, in
+// hexadecimal.
+func undoLocked(ctx context.Context, f *os.File, runDir, id string, providers []geomlib.Provider, opt repair.UndoOptions) (*repair.UndoResult, error) {
+	n, err := strconv.ParseUint(id, 16, 32)
+	if err != nil {
+		return nil, fmt.Errorf("volume id %q of %s: %w", id, f.Name(), err)
+	}
+	lock, err := geomlib.LockVolume(runDir, uint32(n))
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return repair.Undo(ctx, f, providers, opt)
 }
 
 // openToChange opens and locks providers for writing.
