@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strconv"
@@ -68,7 +67,7 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if err != nil {
 		return err
 	}
-	providers, err := openToChange(c.operands)
+	providers, err := c.openToChange(ctx, c.operands)
 	defer closeProviders(providers)
 	if err != nil {
 		return err
@@ -149,16 +148,9 @@ func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Pr
 		return failf("Can't undo: %w", err)
 	}
 	defer f.Close()
-	opt := repair.UndoOptions{Force: o.force, DryRun: true}
-	res, err := repair.Undo(ctx, f, providers, opt)
+	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, DryRun: o.dryRun, RunDir: o.runDir})
 	if err != nil {
 		return failf("Can't undo: %w", err)
-	}
-	if !o.dryRun {
-		opt.DryRun = false
-		if res, err = undoLocked(ctx, f, o.runDir, res.ID, providers, opt); err != nil {
-			return failf("Can't undo: %w", err)
-		}
 	}
 	word := "restored"
 	if o.dryRun {
@@ -168,29 +160,11 @@ func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Pr
 	return nil
 }
 
-// undoLocked takes a repair back while nobody may serve the volume of that id, in
-// hexadecimal.
-func undoLocked(ctx context.Context, f *os.File, runDir, id string, providers []geomlib.Provider, opt repair.UndoOptions) (*repair.UndoResult, error) {
-	n, err := strconv.ParseUint(id, 16, 32)
-	if err != nil {
-		return nil, fmt.Errorf("volume id %q of %s: %w", id, f.Name(), err)
-	}
-	lock, err := geomlib.LockVolume(runDir, uint32(n))
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close()
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	return repair.Undo(ctx, f, providers, opt)
-}
-
 // openToChange opens and locks providers for writing.
-func openToChange(names []string) ([]geomlib.Provider, error) {
+func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Provider, error) {
 	var ps []geomlib.Provider
 	for _, name := range names {
-		p, err := geomlib.Open(name, geomlib.OpenOptions{})
+		p, err := c.open(ctx, name, geomlib.OpenOptions{})
 		if errors.Is(err, geomlib.ErrLocked) {
 			return ps, failf("Can't open %s: %s; stop the volume first", name, errorText(err))
 		}
