@@ -34,6 +34,9 @@ func stopVerb(name, operands string) *command {
 			case len(c.operands) != 1:
 				return failf("Invalid number of arguments")
 			}
+			if err := c.refuseKernels(ctx, c.operands[0]); err != nil {
+				return err
+			}
 			return c.handBack(ctx, c.operands[0], w.components(), w.runDir)
 		},
 		about: `Ends the service of volumes. Their data stays on the components. Where that is

@@ -45,7 +45,7 @@ const (
 // if it is stopped. The daemon is asked first unless components are named.
 func (c *call) find(ctx context.Context, name string, w *where) (client *control.Client, v control.VolumeStatus, components []string, err error) {
 	if components = w.components(); components != nil {
-		return nil, v, components, nil
+		return nil, v, components, c.refuseKernels(ctx, name)
 	}
 	if client, v, err = c.volumeOf(ctx, name); err == nil {
 		return client, v, nil, nil
@@ -73,28 +73,49 @@ func (c *call) components(ctx context.Context, name string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for the components of %s: %w", name, err)
 	}
-	if tree.Geom("VIRSTOR", name) != nil {
-		return nil, failf("Can't change %s: the kernel class runs it; `/sbin/gvirstor stop %s` first", name, name)
+	if err := refuseRun(tree, name); err != nil {
+		return nil, err
 	}
 	return findComponents(tree, name), nil
 }
 
+// refuseKernels refuses a volume that FreeBSD's kernel class runs.
+func (c *call) refuseKernels(ctx context.Context, name string) error {
+	tree, err := c.kernel.tree(ctx)
+	switch {
+	case errors.Is(err, geomlib.ErrNotSupported):
+		return nil
+	case err != nil:
+		return failf("Can't tell whether the kernel class runs %s: %w", name, err)
+	}
+	return refuseRun(tree, name)
+}
+
+func refuseRun(tree *geomlib.Tree, name string) error {
+	if tree.Geom("VIRSTOR", name) == nil {
+		return nil
+	}
+	return failf("Can't change %s: the kernel class runs it; `/sbin/gvirstor stop %s` first", name, name)
+}
+
 // findComponents are the providers that are labelled as components of the volume
-// of that name. Of those that show the same sectors the one nearest to the medium
-// is taken.
+// of that name. Of those that show the same sectors it is the lowest, such as the
+// disk of a diskid. Two disks that claim to be one component are both among
+// them: that is not ours to decide.
 func findComponents(tree *geomlib.Tree, name string) []string {
 	type key struct {
 		id uint32
 		no uint16
 	}
-	best := make(map[key]*geomlib.TreeProvider)
+	claims := make(map[key][]string)
 	for _, class := range tree.Classes {
 		for _, g := range class.Geoms {
 			for _, p := range g.Providers {
 				if p.Wither || class.Name == "VIRSTOR" || class.Name == "GATE" {
 					continue
 				}
-				o, err := geomlib.Open(p.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+				// A file here may have the name of a disk.
+				o, err := geomlib.Open("/dev/"+p.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
 				if err != nil {
 					continue // no medium, or gone
 				}
@@ -104,15 +125,18 @@ func findComponents(tree *geomlib.Tree, name string) []string {
 					continue
 				}
 				k := key{m.ID, m.No}
-				if b := best[k]; b == nil || g.Rank < b.Geom.Rank {
-					best[k] = p
-				}
+				claims[k] = append(claims[k], p.Name)
 			}
 		}
 	}
 	var names []string
-	for _, p := range best {
-		names = append(names, p.Name)
+	for _, same := range claims {
+		for _, p := range same {
+			lower := func(o string) bool { return o != p && tree.OnTopOf(p, o) }
+			if !slices.ContainsFunc(same, lower) {
+				names = append(names, "/dev/"+p)
+			}
+		}
 	}
 	slices.Sort(names)
 	return names

@@ -18,13 +18,18 @@ func geomsOf(disks ...string) *geomlib.Tree {
 		if err != nil {
 			continue
 		}
+		var lower *geomlib.TreeProvider
 		for _, c := range []struct {
 			class *geomlib.Class
-			rank  int
 			path  string
-		}{{disk, 1, path}, {label, 2, path + ".label"}} {
-			g := &geomlib.Geom{Name: path, Rank: c.rank, Class: c.class}
-			g.Providers = []*geomlib.TreeProvider{{Name: c.path, MediaSize: st.Size(), SectorSize: 512, Geom: g}}
+		}{{disk, path}, {label, path + ".label"}} {
+			g := &geomlib.Geom{Name: path, Class: c.class}
+			// Below /dev, as every provider.
+			g.Providers = []*geomlib.TreeProvider{{Name: ".." + c.path, MediaSize: st.Size(), SectorSize: 512, Geom: g}}
+			if lower != nil {
+				g.Consumers = []*geomlib.Consumer{{Geom: g, Provider: lower}}
+			}
+			lower = g.Providers[0]
 			c.class.Geoms = append(c.class.Geoms, g)
 		}
 	}
@@ -76,8 +81,27 @@ func TestComponentsOfAStoppedVolumeAreFoundInTheTree(t *testing.T) {
 	if status, text := gvirstor("remove", runDir, "other", files[2]); status != 1 || !strings.Contains(text, "other") {
 		t.Errorf("a volume that is not there: %d, %s", status, text)
 	}
+	b, err := os.ReadFile(files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(files[3], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, text := gvirstor("add", runDir, "mydata", files[2]); status != 1 || !strings.Contains(text, "are both component 1 of mydata") {
+		t.Errorf("with a copy of a component: %d, %s", status, text)
+	}
 	k.geoms.Classes = append(k.geoms.Classes, &geomlib.Class{Name: "VIRSTOR", Geoms: []*geomlib.Geom{{Name: "mydata"}}})
 	if status, text := gvirstor("add", runDir, "mydata", files[2]); status != 1 || !strings.Contains(text, "the kernel class runs it") {
 		t.Errorf("a volume that the kernel class runs: %d, %s", status, text)
+	}
+	for _, verb := range []string{"add", "stop"} {
+		args := []string{verb, runDir, "--offline", files[0] + "," + files[1], "mydata"}
+		if verb == "add" {
+			args = append(args, files[2])
+		}
+		if status, text := gvirstor(args...); status != 1 || !strings.Contains(text, "the kernel class runs it") {
+			t.Errorf("%s of named components that the kernel class runs: %d, %s", verb, status, text)
+		}
 	}
 }
