@@ -16,7 +16,7 @@ func listCommand() *command {
 		},
 		run: func(ctx context.Context, c *call) error { return c.list(ctx, &o) },
 		about: `Shows all there is to know of volumes, of all that the daemon serves or of
-those named.
+those named. On FreeBSD volumes that the kernel class runs are shown, too.
 
 -a          show volumes that cannot be served, too
 -p          exact numbers for scripts, one component a line, separated by tabs:
@@ -28,14 +28,16 @@ those named.
 }
 
 func (c *call) list(ctx context.Context, o *listOptions) error {
-	client, err := c.connect()
+	client, err := c.connectOrKernel(ctx)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	st, err := client.Status(ctx)
+	if client != nil {
+		defer client.Close()
+	}
+	st, err := c.overview(ctx, client)
 	if err != nil {
-		return failf("Can't get the status: %w", err)
+		return err
 	}
 	st, err = c.choose(st, o.all, func(name string) error {
 		return failf("Class 'VIRSTOR' does not have an instance named '%s'.", name)

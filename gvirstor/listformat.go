@@ -40,7 +40,7 @@ func printVolume(w io.Writer, v *control.VolumeStatus) {
 	fmt.Fprintf(w, "PhysicalFree: %d%%\n", v.FreePercent())
 	fmt.Fprintf(w, "ChunkSize: %d\n", v.ChunkSize)
 	fmt.Fprintf(w, "State: %s\n", v.State)
-	fmt.Fprintf(w, "Status: Components=%d, Online=%d\n", len(v.Components), len(v.Components))
+	fmt.Fprintf(w, "Status: Components=%d, Online=%d\n", max(v.ExpectedComponents, len(v.Components)), len(v.Components))
 	// What follows the kernel class's items is there only when it matters.
 	if h := v.Held; h.Count > 0 {
 		fmt.Fprintf(w, "Held: %d writes, %d bytes, the oldest for %d s\n", h.Count, h.Bytes, h.OldestSeconds)

@@ -29,7 +29,8 @@ func statusCommand() *command {
 		},
 		run: func(ctx context.Context, c *call) error { return c.status(ctx, &o) },
 		about: `Shows the state of volumes and their components, of all volumes that the
-daemon serves or of those named.
+daemon serves or of those named. On FreeBSD volumes that the kernel class runs
+are shown, too ("kernel class").
 
 -a          show volumes that cannot be served, too (with -g)
 -g          name volumes as such and not by their devices
@@ -54,11 +55,13 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 		}
 		return c.watchStatus(ctx, o, time.Duration(o.interval)*time.Second)
 	}
-	client, err := c.connect()
+	client, err := c.connectOrKernel(ctx)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	if client != nil {
+		defer client.Close()
+	}
 	st, err := c.readStatus(ctx, client, o)
 	if err != nil {
 		return err
@@ -75,9 +78,9 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 
 // readStatus asks for what status shows.
 func (c *call) readStatus(ctx context.Context, client *control.Client, o *statusOptions) (control.Status, error) {
-	st, err := client.Status(ctx)
+	st, err := c.overview(ctx, client)
 	if err != nil {
-		return st, failf("Can't get the status: %w", err)
+		return st, err
 	}
 	return c.choose(st, o.all, func(name string) error { return failf("No such geom: %s.", name) })
 }

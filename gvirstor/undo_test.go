@@ -39,7 +39,7 @@ func TestUndoLocksTheVolume(t *testing.T) {
 		t.Fatal(err)
 	}
 	undo := append([]string{"repair", "--run-dir", runDir, "--undo", saved}, s.files...)
-	if status, _, errs := s.run(undo...); status != 1 || !strings.Contains(errs, "Can't undo: volume ") || !strings.Contains(errs, "process ") {
+	if status, _, errs := s.run(undo...); status != 1 || !strings.Contains(errs, "Can't undo: undo: volume ") || !strings.Contains(errs, "process ") {
 		t.Errorf("undo of a locked volume: %d, %s", status, errs)
 	}
 	if now, err := os.ReadFile(s.files[1]); err != nil || !bytes.Equal(now, mended) {

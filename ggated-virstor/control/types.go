@@ -46,8 +46,10 @@ type VolumeStatus struct {
 	Alloc           string            `json:"alloc"`     // "fill" or "spread"
 	Fenced          bool              `json:"fenced"`    // the kernel class refuses the components
 	Components      []ComponentStatus `json:"components"`
-	Job             *JobStatus        `json:"job,omitempty"`    // the long job under way
-	Alerts          []Alert           `json:"alerts,omitempty"` // levels that are crossed
+	// ExpectedComponents is how many there should be where some are missing.
+	ExpectedComponents int        `json:"expected_components,omitempty"`
+	Job                *JobStatus `json:"job,omitempty"`    // the long job under way
+	Alerts             []Alert    `json:"alerts,omitempty"` // levels that are crossed
 	// SecondsToFull is predicted from the rate of allocation; absent when the
 	// volume does not grow.
 	SecondsToFull *int64  `json:"seconds_to_full,omitempty"`
@@ -67,6 +69,8 @@ const (
 	ReadOnly    Condition = "read-only"    // opened so
 	Stopping    Condition = "stopping"     // on its way out
 	FlushFailed Condition = "flush failed" // a component lost data it had accepted
+	KernelClass Condition = "kernel class" // FreeBSD's geom_virstor runs it, not the daemon
+	Incomplete  Condition = "incomplete"   // of the kernel class: components are missing
 )
 
 // Alert is a level that a volume has crossed.
@@ -99,6 +103,8 @@ type PublicationKind string
 const (
 	Gate PublicationKind = "gate" // a node in /dev by geom_gate(4)
 	NBD  PublicationKind = "nbd"  // an NBD export
+	// Kernel is a node in /dev of FreeBSD's geom_virstor.
+	Kernel PublicationKind = "kernel"
 )
 
 // Mode counts who has a provider open, as geom(8) does.
