@@ -191,9 +191,9 @@ func renumberTask(t ondisk.Task, removed, last uint16) ondisk.Task {
 	if t.Kind == ondisk.TaskReplace && t.Arg[1] == uint64(last) {
 		t.Arg[1] = uint64(removed)
 	}
-	old := t.Components[:t.ComponentCount]
+	old, n := t.Components, t.ComponentCount
 	t.Components, t.ComponentCount = [ondisk.MaxTaskComponents]uint32{}, 0
-	for _, c := range old {
+	for _, c := range old[:n] {
 		switch c {
 		case uint32(removed):
 			continue
