@@ -1,0 +1,101 @@
+package virstor
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+)
+
+// OfflineVerb is a verb of a package that is built on this one, done to the disks
+// of a volume that nobody serves.
+type OfflineVerb struct {
+	Name string
+	// Before damages the disks of a good volume.
+	Before func(disks []*disktest.Disk) error
+	// Do does the verb from whatever an interruption left to its end.
+	Do func(disks []*disktest.Disk) error
+	// Damaged: nobody is to open the volume before the verb is done. Else what
+	// opens has to be right.
+	Damaged bool
+}
+
+func (o OfflineVerb) verb() *verb {
+	v := &verb{name: o.Name, components: []int64{6, 7, 5}, chunks: 8, offline: true, opens: openMaybe,
+		damage: func(w *world) error { return o.Before(w.disks) },
+		do:     func(w *world) error { return o.Do(w.disks) }}
+	if o.Damaged {
+		v.opens = openNever
+	}
+	return v
+}
+
+// CrashOffline interrupts an offline verb at every write, and lets every request of
+// it fail. It returns what it did in words.
+func CrashOffline(o OfflineVerb, seed uint64, short bool) (string, error) {
+	var counts crashCounts
+	b := usual
+	step := int64(2)
+	if short {
+		b, step = quick, 16
+	}
+	err := verbRun(o.verb(), seed, b, Config{}, &counts)
+	if err == nil {
+		err = faultyRuns(o.verb(), seed, step, false, &counts)
+	}
+	return fmt.Sprint(&counts), err
+}
+
+// thorough is the breadth of the soak.
+var thorough = breadth{stride: 1, exact: 24, random: 12, goOn: 3, fill: 3, nest: 4, nested: 2, depth: 3}
+
+// Soak runs the crash harness on seed after seed from the first for a time, on all
+// processors. What a run does its seed decides. report is told of each violation;
+// starting with the seed that it names replays it.
+func Soak(first uint64, duration time.Duration, offline func() []OfflineVerb, report func(error)) string {
+	var counts crashCounts
+	var next atomic.Uint64
+	next.Store(first)
+	end := time.Now().Add(duration)
+	var wg sync.WaitGroup
+	var violations atomic.Int64
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for time.Now().Before(end) {
+				seed := next.Add(1) - 1
+				if err := soakOne(seed, offline, &counts); err != nil {
+					violations.Add(1)
+					report(fmt.Errorf("-soak.seed=%d: %w", seed, err))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return fmt.Sprintf("soak: %d seeds from %d; %s; %d violations", next.Load()-first, first, &counts, violations.Load())
+}
+
+func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) error {
+	pick := verbs[seed/6%uint64(len(verbs))]
+	switch seed % 6 {
+	case 0:
+		return crashRun(seed, 50, 1, false, thorough, Config{}, counts)
+	case 1:
+		return crashRun(seed, 80, 4, false, thorough, Config{}, counts)
+	case 2:
+		return crashRun(seed, 40, 1, true, thorough, Config{}, counts)
+	case 3:
+		return verbRun(pick, seed, thorough, Config{}, counts)
+	case 4:
+		return faultyRuns(pick, seed, 1, true, counts)
+	default:
+		list := offline()
+		v := list[seed/6%uint64(len(list))].verb()
+		if seed/6/uint64(len(list))%2 == 0 {
+			return faultyRuns(v, seed, 1, true, counts)
+		}
+		return verbRun(v, seed, thorough, Config{}, counts)
+	}
+}
