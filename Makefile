@@ -45,6 +45,7 @@ clean:
 
 bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)
+	$(GO) run ./tests/bench -bin $(BINDIR) -moving 33554432
 
 # make soak DURATION=1h SEED=7
 soak:

@@ -94,35 +94,44 @@ func (p *file) ReadAt(b []byte, off int64) (int, error) {
 	if err := p.check("read", off, int64(len(b))); err != nil {
 		return 0, err
 	}
-	return p.transfer("read", unix.Pread, b, off)
+	n, err := unix.Pread(p.fd, b[:min(len(b), maxTransfer)], off)
+	if n == len(b) && err == nil {
+		return n, nil // nearly always
+	}
+	return p.transfer("read", unix.Pread, b, off, n, err)
 }
 
 func (p *file) WriteAt(b []byte, off int64) (int, error) {
 	if err := p.checkWrite("write", off, int64(len(b))); err != nil {
 		return 0, err
 	}
-	return p.transfer("write", unix.Pwrite, b, off)
+	n, err := unix.Pwrite(p.fd, b[:min(len(b), maxTransfer)], off)
+	if n == len(b) && err == nil {
+		return n, nil // nearly always
+	}
+	return p.transfer("write", unix.Pwrite, b, off, n, err)
 }
 
 // maxTransfer is what one system call is given; FreeBSD refuses 2 GiB.
 const maxTransfer = 1 << 30
 
-// transfer calls do until all of b is transferred.
-func (p *file) transfer(what string, do func(int, []byte, int64) (int, error), b []byte, off int64) (int, error) {
-	done := 0
-	for done < len(b) {
-		n, err := do(p.fd, b[done:min(len(b), done+maxTransfer)], off+int64(done))
+// transfer goes on until all of b is transferred; a first call gave n and err.
+func (p *file) transfer(what string, do func(int, []byte, int64) (int, error), b []byte, off int64, n int, err error) (int, error) {
+	for done := 0; ; {
 		switch {
 		case err == syscall.EINTR:
 		case err != nil:
 			return done, p.failed(what, off, int64(len(b)), err)
-		case n == 0: // a file that was cut short
+		case n == 0 && len(b) > 0: // a file that was cut short
 			return done, p.failed(what, off, int64(len(b)), io.ErrUnexpectedEOF)
 		default:
 			done += n
 		}
+		if done == len(b) {
+			return done, nil
+		}
+		n, err = do(p.fd, b[done:min(len(b), done+maxTransfer)], off+int64(done))
 	}
-	return done, nil
 }
 
 func (p *file) Flush() error {
@@ -198,12 +207,17 @@ func (p *file) check(what string, off, length int64) error {
 	if off < 0 || length < 0 || off > p.size-length {
 		return p.rangeError(what, off, length)
 	}
-	if off%p.sector != 0 || length%p.sector != 0 {
+	if !p.whole(off | length) {
 		return fmt.Errorf("%s: %s %d bytes at %d: not whole sectors of %d bytes: %w",
 			p.name, what, length, off, p.sector, syscall.EINVAL)
 	}
 	return nil
 }
+
+// whole reports whether n is a multiple of the sector size, and of two numbers
+// combined by or, whether both are. A division costs as much as the rest of
+// what is done for a request.
+func (p *file) whole(n int64) bool { return n&(p.sector-1) == 0 }
 
 func (p *file) checkWrite(what string, off, length int64) error {
 	if p.readOnly {

@@ -226,6 +226,9 @@ func (p *file) asDevice() error {
 	if size <= 0 || sector <= 0 || size%int64(sector) != 0 {
 		return fmt.Errorf("%s: device of %d bytes in sectors of %d: no medium?", p.name, size, sector)
 	}
+	if sector&(sector-1) != 0 {
+		return fmt.Errorf("%s: sector size %d: must be a power of two", p.name, sector)
+	}
 	if !p.readOnly && writeProtected(p.fd) {
 		return fmt.Errorf("%s: device is write-protected: %w", p.name, syscall.EROFS)
 	}

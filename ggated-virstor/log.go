@@ -2,28 +2,77 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"io"
 	"log/slog"
 	"log/syslog"
 	"os"
+	"sync"
 )
 
 // newLogger logs to the standard error output or to syslog(3).
-func newLogger(o options) (*slog.Logger, error) {
+func newLogger(o options) *slog.Logger {
 	if !o.syslog {
-		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level})), nil
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level}))
 	}
-	w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ggated-virstor")
+	return slog.New(&syslogHandler{level: o.level, to: &syslogger{dial: dialSyslog, otherwise: os.Stderr}})
+}
+
+func dialSyslog() (prioritized, error) {
+	return syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ggated-virstor")
+}
+
+// prioritized is what is used of a syslog.Writer.
+type prioritized interface {
+	Err(string) error
+	Warning(string) error
+	Info(string) error
+	Debug(string) error
+}
+
+// syslogger writes lines to syslogd(8) as soon and as long as it is there, and
+// elsewhere otherwise: that it is restarted must not end a daemon that serves
+// disks.
+type syslogger struct {
+	dial      func() (prioritized, error)
+	otherwise io.Writer
+
+	mu sync.Mutex
+	w  prioritized // nil until dial succeeds; connects again by itself
+}
+
+func (s *syslogger) write(level slog.Level, line string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.send(level, line)
 	if err != nil {
-		return nil, fmt.Errorf("--syslog: %w", err)
+		_, err = io.WriteString(s.otherwise, line+"\n")
 	}
-	return slog.New(&syslogHandler{level: o.level, w: w}), nil
+	return err
+}
+
+func (s *syslogger) send(level slog.Level, line string) error {
+	if s.w == nil {
+		w, err := s.dial()
+		if err != nil {
+			return err
+		}
+		s.w = w
+	}
+	switch {
+	case level >= slog.LevelError:
+		return s.w.Err(line)
+	case level >= slog.LevelWarn:
+		return s.w.Warning(line)
+	case level >= slog.LevelInfo:
+		return s.w.Info(line)
+	}
+	return s.w.Debug(line)
 }
 
 // syslogHandler gives each record the priority that fits its level.
 type syslogHandler struct {
 	level slog.Leveler
-	w     *syslog.Writer
+	to    *syslogger
 	attrs []slog.Attr
 	group string
 }
@@ -39,15 +88,7 @@ func (h *syslogHandler) Handle(_ context.Context, r slog.Record) error {
 		line += " " + h.group + a.String()
 		return true
 	})
-	switch {
-	case r.Level >= slog.LevelError:
-		return h.w.Err(line)
-	case r.Level >= slog.LevelWarn:
-		return h.w.Warning(line)
-	case r.Level >= slog.LevelInfo:
-		return h.w.Info(line)
-	}
-	return h.w.Debug(line)
+	return h.to.write(r.Level, line)
 }
 
 func (h *syslogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -36,6 +38,8 @@ type options struct {
 	tlsClientCA string
 	control     string
 	runDir      string
+	backupDir   string
+	backups     int
 	gate        bool
 	gateName    string
 	unit        int
@@ -88,6 +92,8 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
 	f.StringVar(&o.control, "control", control.DefaultSocket, "control socket `PATH`")
 	f.StringVar(&o.runDir, "run-dir", geomlib.DefaultRunDir(), "`DIR` of the locks by volume id")
+	f.StringVar(&o.backupDir, "backup-dir", defaultBackupDir(), "`DIR` of backups of metadata and maps; empty: none are made")
+	f.IntVar(&o.backups, "backups", 10, "keep the last `N` backups of each volume (0: none)")
 	f.BoolVar(&o.gate, "gate", runtime.GOOS == "freebsd", "publish volumes as devices of geom_gate(4)")
 	f.StringVar(&o.gateName, "gate-name", "", "`NAME` of the device below /dev; after a slash at its end comes the volume's (default ggateN)")
 	f.IntVar(&o.unit, "unit", gate.UnitAuto, "`N` of ggateN (default the lowest that is free)")
@@ -197,6 +203,8 @@ func (o *options) policies() (virstor.Config, error) {
 	switch {
 	case o.receivers < 1 || o.receivers > 4:
 		return c, fmt.Errorf("--receivers %d: 1 to 4 are possible", o.receivers)
+	case o.backups < 0:
+		return c, fmt.Errorf("--backups %d: must not be negative", o.backups)
 	case o.unit < gate.UnitAuto:
 		return c, fmt.Errorf("--unit %d: must not be negative", o.unit)
 	case o.unit >= 0 && o.gateName != "":
@@ -208,6 +216,22 @@ func (o *options) policies() (virstor.Config, error) {
 		return c, fmt.Errorf("--full-timeout %s: must not be negative", o.timeout)
 	}
 	return c, nil
+}
+
+// defaultBackupDir is none for those who may not write to root's.
+func defaultBackupDir() string {
+	if os.Geteuid() == 0 {
+		return backup.DefaultDir
+	}
+	return ""
+}
+
+// archive is where backups are kept, nil for nowhere.
+func (o *options) archive() *backup.Dir {
+	if o.backupDir == "" || o.backups == 0 {
+		return nil
+	}
+	return &backup.Dir{Path: o.backupDir, Count: o.backups}
 }
 
 func badValue(option, value string, want ...string) error {

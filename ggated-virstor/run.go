@@ -29,10 +29,15 @@ const shutdownGrace = 10 * time.Second
 // run serves until ctx ends: in this process, or as the supervisor of another
 // or its worker.
 func run(ctx context.Context, o options) error {
-	log, err := newLogger(o)
-	if err != nil {
-		return err
+	log := newLogger(o)
+	err := runAs(ctx, o, log)
+	if err != nil && o.syslog {
+		log.Error("the daemon ends", "error", err)
 	}
+	return err
+}
+
+func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	switch {
 	case supervisor.IsWorker():
 		return work(o, log)
@@ -59,6 +64,9 @@ func run(ctx context.Context, o options) error {
 		control: ctl, nbd: listeners, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
 		opener: daemon.Direct{LockDir: o.runDir}, runner: o.space.runner(),
 		stop: ctx.Done(), end: (*daemon.Daemon).Close,
+	}
+	if dir := o.archive(); dir != nil {
+		svc.archive = dir
 	}
 	g, err := o.space.grower(o.gate)
 	if err != nil {
@@ -96,9 +104,10 @@ type service struct {
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
 	providers []string
-	mustServe bool          // without any volume it is an error
-	runner    alert.Runner  // of --on-alert, or nil
-	grower    daemon.Grower // of --grow, or nil
+	mustServe bool           // without any volume it is an error
+	runner    alert.Runner   // of --on-alert, or nil
+	grower    daemon.Grower  // of --grow, or nil
+	archive   daemon.Archive // of backups, or nil
 	ready     func() error
 	stop      <-chan struct{}
 	end       func(*daemon.Daemon) error
@@ -128,7 +137,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 	}
 	publish = append(publish, &daemon.NBD{Server: server, URIs: uris})
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
-		Alerts: o.space.alerts(svc.runner), Space: o.space.relief(svc.grower)}, svc.opener, publish, log)
+		Alerts: o.space.alerts(svc.runner), Space: o.space.relief(svc.grower), Archive: svc.archive}, svc.opener, publish, log)
 	n := d.ServeAll(svc.providers)
 	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
 		return errors.Join(errors.New("no volume on the given providers can be served"),

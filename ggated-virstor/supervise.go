@@ -72,7 +72,7 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 		opt.Grower = g
 		opt.Providers = append(opt.Providers, grown(ctx, g, log)...)
 	}
-	opt.Alert = o.space.runner()
+	opt.Alert, opt.Archive = o.space.runner(), o.archive()
 	s, err := supervisor.New(opt, *res, held)
 	if err != nil {
 		return err

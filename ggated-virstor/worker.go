@@ -44,6 +44,9 @@ func work(o options, log *slog.Logger) error {
 	if o.space.command != "" {
 		svc.runner = c
 	}
+	if o.archive() != nil {
+		svc.archive = &supervisor.Archive{Client: c}
+	}
 	g, err := o.space.grower(o.gate)
 	if err != nil {
 		return err

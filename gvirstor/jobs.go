@@ -4,9 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
-	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -15,9 +14,14 @@ type jobOptions struct {
 	rate       int64
 	dryRun     bool
 	background bool
+	offline    string
+	runDir     string
 }
 
 func (j *jobOptions) declare(o *options) {
+	j.runDir = geomlib.DefaultRunDir()
+	o.text(&j.offline, "offline")
+	o.text(&j.runDir, "run-dir")
 	o.number(&j.rate, "", "rate")
 	o.flag(&j.dryRun, "n", "dry-run")
 	o.flag(&j.background, "b", "background")
@@ -28,94 +32,67 @@ const jobOptionsHelp = `
 --rate n    move at most n bytes a second
 -n          only tell what would be done
 -b          do not wait; 'gvirstor status' shows how far it is
+--offline p,...
+            work here, without the daemon, on a stopped volume of these
+            components, which must be all
+--run-dir   folder of the daemon's locks
 
+A terminal shows a bar; SIGINFO (control-T) or SIGUSR1 tell how far it is.
 Interrupted here, the job goes on in the daemon; 'gvirstor cancel' ends it. The
 same verb goes on with what a cancelled job has left.`
 
+// jobHost is who does jobs: the daemon, or this process.
+type jobHost interface {
+	StartJob(ctx context.Context, volume string, r control.JobRequest) (control.JobStatus, error)
+	Job(ctx context.Context, id string) (control.JobStatus, error)
+}
+
 // startJob starts a job and, unless told otherwise, waits for it with a bar.
 func (c *call) startJob(ctx context.Context, volume, kind string, a control.JobArgs, o jobOptions) error {
+	signals, stop := progressSignals()
+	defer stop()
+	a.Rate, a.DryRun = o.rate, o.dryRun
+	f := follower{call: c, signals: signals, later: "goes on in the daemon"}
+	if o.offline != "" {
+		return c.offlineJob(ctx, volume, kind, a, o, f)
+	}
 	client, err := c.connect()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	a.Rate, a.DryRun = o.rate, o.dryRun
-	args, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encode the arguments of %s: %w", kind, err)
-	}
-	j, err := client.StartJob(ctx, volume, control.JobRequest{Kind: kind, Args: args})
+	j, err := startOn(ctx, client, volume, kind, a)
 	switch {
-	case control.KindOf(err) == control.NotFound && err != nil:
-		return unknownVolume(volume)
 	case err != nil:
-		return failf("Can't %s %s: %w", kind, volume, err)
+		return err
 	case o.background && !o.dryRun:
 		fmt.Fprintf(c.stdout, "%s of %s is under way\n", kind, volume)
 		return nil
 	}
-	return c.followJob(ctx, client, j)
+	return f.follow(ctx, client, j)
 }
 
-// jobPoll is how often a job is asked how far it is.
-const jobPoll = 200 * time.Millisecond
-
-// followJob waits for a job.
-func (c *call) followJob(ctx context.Context, client *control.Client, j control.JobStatus) error {
-	tick := time.NewTicker(jobPoll)
-	defer tick.Stop()
-	for j.State == control.JobRunning {
-		c.bar(j)
-		select {
-		case <-ctx.Done():
-			c.endBar()
-			return failf("%s of %s goes on in the daemon", j.Kind, j.Volume)
-		case <-tick.C:
-		}
-		next, err := client.Job(ctx, j.ID)
-		if err != nil {
-			c.endBar()
-			return failf("Can't tell how far %s of %s is: %w", j.Kind, j.Volume, err)
-		}
-		j = next
+// startOn starts a job on its host.
+func startOn(ctx context.Context, host jobHost, volume, kind string, a control.JobArgs) (control.JobStatus, error) {
+	args, err := json.Marshal(a)
+	if err != nil {
+		return control.JobStatus{}, fmt.Errorf("encode the arguments of %s: %w", kind, err)
 	}
-	c.endBar()
-	if j.Result != "" {
-		fmt.Fprintln(c.stdout, j.Result)
+	j, err := host.StartJob(ctx, volume, control.JobRequest{Kind: kind, Args: args})
+	switch {
+	case control.KindOf(err) == control.NotFound && err != nil:
+		return j, unknownVolume(volume)
+	case err != nil:
+		return j, failf("Can't %s %s: %w", kind, volume, err)
 	}
-	switch j.State {
-	case control.JobFailed:
-		return failf("Can't %s %s: %s", j.Kind, j.Volume, j.Error)
-	case control.JobCancelled:
-		return failf("%s of %s was cancelled", j.Kind, j.Volume)
-	}
-	return nil
-}
-
-// bar draws how far a job is, on a terminal.
-func (c *call) bar(j control.JobStatus) {
-	width, _, ok := c.terminal()
-	if !ok {
-		return
-	}
-	percent := control.Percent(j.Done, j.Total)
-	text := fmt.Sprintf(" %3d%% %s of %s, %s/s", percent, humanize(j.Done), humanize(j.Total), humanize(j.Rate))
-	cells := max(0, min(50, width-len(text)-len(j.Kind)-4))
-	full := cells * percent / 100
-	fmt.Fprintf(c.stdout, "\r%s [%s%s]%s\x1b[K", j.Kind, strings.Repeat("#", full), strings.Repeat(".", cells-full), text)
-}
-
-func (c *call) endBar() {
-	if _, _, ok := c.terminal(); ok {
-		fmt.Fprint(c.stdout, "\r\x1b[K")
-	}
+	return j, nil
 }
 
 func evacuateCommand() *command {
 	var o jobOptions
 	return &command{
 		name:     "evacuate",
-		operands: "[-bnv] [--rate n] name prov ...",
+		operands: "[-bnv] [--rate n] [--offline prov,...] [--run-dir dir] name prov ...",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
@@ -140,7 +117,7 @@ func replaceCommand() *command {
 	var o jobOptions
 	return &command{
 		name:     "replace",
-		operands: "[-bnv] [--rate n] name old new",
+		operands: "[-bnv] [--rate n] [--offline prov,...] [--run-dir dir] name old new",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
@@ -165,7 +142,7 @@ func volumeJob(name, about, example string) *command {
 	var o jobOptions
 	return &command{
 		name:     name,
-		operands: "[-bnv] [--rate n] name",
+		operands: "[-bnv] [--rate n] [--offline prov,...] [--run-dir dir] name",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
@@ -200,7 +177,7 @@ func resizeCommand() *command {
 	var force bool
 	return &command{
 		name:     "resize",
-		operands: "[-fnv] -s vir_size name",
+		operands: "[-bfnv] [--rate n] [--offline prov,...] [--run-dir dir] -s vir_size name",
 		verbose:  true,
 		options: func(f *options) {
 			o.declare(f)
@@ -211,13 +188,23 @@ func resizeCommand() *command {
 			if len(c.operands) != 1 || size == 0 {
 				return failf("Invalid number of arguments")
 			}
-			return c.startJob(ctx, c.operands[0], "resize", control.JobArgs{Size: size, Force: force}, o)
+			args := control.JobArgs{Size: size, Force: force}
+			if force && !o.dryRun {
+				// What is going to be lost is named before it is.
+				dry := o
+				dry.dryRun = true
+				if err := c.startJob(ctx, c.operands[0], "resize", args, dry); err != nil {
+					return err
+				}
+			}
+			return c.startJob(ctx, c.operands[0], "resize", args, o)
 		},
 		about: `Makes a volume in use larger or smaller. The size is rounded as label rounds it.
 It is made smaller only when nothing is allocated beyond the new end.
 
 -s n        the new virtual size
--f          make it smaller even so: what lies beyond the new end is lost
+-f          make it smaller even so: what lies beyond the new end is named, and
+            lost
 ` + jobOptionsHelp,
 		example: "gvirstor resize -s 4t mydata && growfs /dev/ggate0",
 	}

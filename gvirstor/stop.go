@@ -5,27 +5,50 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
-func destroyCommand() *command { return stopVerb("destroy", "[-fv] name ...") }
+func destroyCommand() *command {
+	return stopVerb("destroy", "[-fv] [--offline prov,...] [--run-dir dir] name ...")
+}
 
-func stopCommand() *command { return stopVerb("stop", `[-fv] name ... (alias for "destroy")`) }
+func stopCommand() *command {
+	return stopVerb("stop", `[-fv] [--offline prov,...] [--run-dir dir] name ... (alias for "destroy")`)
+}
 
 func stopVerb(name, operands string) *command {
 	var force bool
+	var components string
+	runDir := geomlib.DefaultRunDir()
 	return &command{
 		name:     name,
 		operands: operands,
 		verbose:  true,
-		options:  func(f *options) { f.flag(&force, "f", "force") },
-		run:      func(ctx context.Context, c *call) error { return c.stop(ctx, force) },
+		options: func(f *options) {
+			f.flag(&force, "f", "force")
+			f.text(&components, "offline")
+			f.text(&runDir, "run-dir")
+		},
+		run: func(ctx context.Context, c *call) error {
+			switch {
+			case components == "":
+				return c.stop(ctx, force)
+			case len(c.operands) != 1:
+				return failf("Invalid number of arguments")
+			}
+			return c.handBack(c.operands[0], components, runDir)
+		},
 		about: `Ends the service of volumes. Their data stays on the components. Where that is
 safe a volume is handed back: FreeBSD's kernel class may run it. Else it stays
 fenced (metadata version 2), which is told.
 
 -f          even while the volume is open or clients are connected; writes that
-            wait for space fail`,
+            wait for space fail
+--offline p,...
+            hand a volume back that is in service no more, of these
+            components, which must be all
+--run-dir   folder of the daemon's locks`,
 		example: "gvirstor " + name + " -v mydata",
 	}
 }
@@ -47,12 +70,19 @@ func (c *call) stop(ctx context.Context, force bool) error {
 		case err != nil:
 			return failf("Can't stop %s: %w", name, err)
 		case !r.HandedBack:
-			c.warn(fmt.Sprintf("warning: %s is stopped and stays fenced from the kernel class: %s", name, fencedBecause(r.Reasons)))
+			c.warnFenced(name, "is stopped and stays fenced", r.Reasons)
 		case c.verbose:
-			fmt.Fprintf(c.stdout, "%s is stopped and handed back (metadata version 1).\n", name)
+			fmt.Fprintf(c.stdout, handedBack, name)
 		}
 	}
 	return nil
+}
+
+// handedBack is what -v says of a volume that the kernel class may have.
+const handedBack = "%s is stopped and handed back (metadata version 1).\n"
+
+func (c *call) warnFenced(volume, how string, reasons []string) {
+	c.warn(fmt.Sprintf("warning: %s %s from the kernel class: %s", volume, how, fencedBecause(reasons)))
 }
 
 func fencedBecause(reasons []string) string {

@@ -90,10 +90,11 @@ const (
 	TaskPack               // fill holes
 	TaskRebalance          // spread the chunks over the components
 	TaskResize             // change the virtual size
+	TaskReclaim            // free the chunks that are zeros
 	taskKinds
 )
 
-var taskNames = [taskKinds]string{"none", "evacuate", "replace", "pack", "rebalance", "resize"}
+var taskNames = [taskKinds]string{"none", "evacuate", "replace", "pack", "rebalance", "resize", "reclaim"}
 
 // String is the verb of the task.
 func (k TaskKind) String() string {

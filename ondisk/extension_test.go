@@ -192,10 +192,10 @@ func TestEveryKindHasAName(t *testing.T) {
 	for k := ondisk.IntentNone; k <= ondisk.IntentExpand; k++ {
 		seen[k.String()] = true
 	}
-	for k := ondisk.TaskNone + 1; k <= ondisk.TaskResize; k++ {
+	for k := ondisk.TaskNone + 1; k <= ondisk.TaskReclaim; k++ {
 		seen["task "+k.String()] = true
 	}
-	if len(seen) != 11 || seen[""] {
+	if len(seen) != 12 || seen[""] {
 		t.Errorf("names %v", seen)
 	}
 	if got := ondisk.IntentKind(77).String() + ", " + ondisk.TaskKind(78).String(); got != "intent 77, task 78" {

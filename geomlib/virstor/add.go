@@ -104,7 +104,7 @@ func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) 
 			return nil, fmt.Errorf("%w: Sector size doesn't fit for %s (%d, needs to be %d)", ErrSectorSize, p.Name(), p.SectorSize(), v.sector)
 		}
 		chunks := ondisk.UsableChunks(p.MediaSize(), p.SectorSize(), v.chunk)
-		if p.MediaSize() < 4*v.chunk {
+		if p.MediaSize() < leastChunks*v.chunk {
 			return nil, fmt.Errorf("%w: Provider too small: %s (%d bytes, needs %d)", ErrTooSmall, p.Name(), p.MediaSize(), 4*v.chunk)
 		}
 		m := ondisk.Metadata{

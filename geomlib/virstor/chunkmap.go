@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // A word of the chunk map describes one virtual chunk:
@@ -40,6 +41,10 @@ func wordOf(p phys) uint64 { return wordAlloc | uint64(p.comp)<<compShift | uint
 func physOf(w uint64) phys { return phys{comp: uint16(w >> compShift), chunk: uint32(w)} }
 
 type mapPage [pageEntries]atomic.Uint64
+
+// plain is the page for one who has the map to himself: an atomic store takes as
+// long as all else that is done for an entry that is loaded.
+func (p *mapPage) plain() *[pageEntries]uint64 { return (*[pageEntries]uint64)(unsafe.Pointer(p)) }
 
 type pageDir []atomic.Pointer[mapPage]
 

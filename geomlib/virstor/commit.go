@@ -35,7 +35,8 @@ type committer struct {
 	unflushed map[int64]struct{} // map sectors that may not be durable
 	full      bool               // EventFull was the last word
 	lastComp  int
-	frozen    error // the map may not be written until the volume is reopened; guarded by running
+	freedAt   time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
+	frozen    error     // the map may not be written until the volume is reopened; guarded by running
 }
 
 // mapOp changes the mapping of one chunk, which is locked by whoever asks.
@@ -127,6 +128,7 @@ func (k *committer) stop() {
 
 const (
 	degradedRetry = time.Second
+	freedWait     = time.Second // until freed chunks are flushed for unasked
 	batchRequests = 1024
 	batchBytes    = 64 << 20
 )
@@ -165,11 +167,20 @@ func (k *committer) arm(timer *time.Timer) {
 			wait = min(wait, max(0, t-h.Oldest))
 		}
 	}
+	if !k.freedAt.IsZero() {
+		wait = min(wait, max(0, time.Until(k.freedAt.Add(freedWait))))
+	}
 	timer.Reset(wait)
 }
 
-// expire fails what was held too long, and lets a degraded map be tried again.
+// expire fails what was held too long, lets a degraded map be tried again, and
+// flushes for chunks that were freed, so that what clients who ask for no
+// flush give up comes back as well.
 func (k *committer) expire() {
+	if !k.freedAt.IsZero() && time.Since(k.freedAt) >= freedWait {
+		k.freedAt = time.Time{}
+		k.v.workers.put(&k.v.flushSoon)
+	}
 	if t := k.v.full.Load().timeout; t > 0 {
 		for _, r := range k.v.held.takeExpired(nil, time.Now().Add(-t)) {
 			k.v.finish(r, fmt.Errorf("write to %s held for %s: %w", k.v.name, t, ErrNoSpace))
@@ -589,6 +600,9 @@ func (k *committer) release(p phys) {
 	// A flush that began after the map was written but before add does not
 	// know of p: let there be another.
 	k.v.component(0).markDirty()
+	if k.freedAt.IsZero() && !k.v.cfg.serial {
+		k.freedAt = time.Now()
+	}
 }
 
 // acknowledge completes the requests that are done and sends on the others.

@@ -36,7 +36,7 @@ func (v *Volume) discard(r *Request, block bool) {
 		pc := v.pieceAt(off, end)
 		switch {
 		case pc.n == v.chunk && v.cfg.Discard == DiscardOn:
-			off, err = v.freeChunks(off, end)
+			off, _, err = v.freeChunks(off, end)
 		default:
 			err = v.discardPiece(pc, r.Op != OpDelete)
 			off += pc.n
@@ -115,8 +115,8 @@ func (v *Volume) passDown(c *component, off, n int64) {
 }
 
 // freeChunks unmaps the allocated chunks that lie wholly in [off, end), up to
-// discardStep of them, and returns how far it came.
-func (v *Volume) freeChunks(off, end int64) (int64, error) {
+// discardStep of them, and returns how far it came and how many it were.
+func (v *Volume) freeChunks(off, end int64) (next, freed int64, err error) {
 	var ops []mapOp
 	limit := uint64(end / v.chunk)
 	vc := uint64(off / v.chunk)
@@ -132,8 +132,8 @@ func (v *Volume) freeChunks(off, end int64) (int64, error) {
 	}
 	if len(ops) > 0 {
 		if err := v.committer.commit(ops); err != nil {
-			return off, err
+			return off, 0, err
 		}
 	}
-	return int64(vc) * v.chunk, nil
+	return int64(vc) * v.chunk, int64(len(ops)), nil
 }

@@ -12,11 +12,22 @@ type ShortError struct {
 	Job     string
 	Volume  string
 	Missing int64 // bytes
+	Needs   int64 // bytes of a provider that would do
 }
 
 func (e *ShortError) Error() string {
-	return fmt.Sprintf("%s on %s: %v: %d bytes are missing (add a component of that size)", e.Job, e.Volume, ErrNoSpace, e.Missing)
+	return fmt.Sprintf("%s on %s: %v: %d bytes are missing (a new component of %d bytes would do)",
+		e.Job, e.Volume, ErrNoSpace, e.Missing, e.Needs)
 }
+
+// short is the error of a job that misses chunks where a new component with room
+// for needs would do.
+func (v *Volume) short(job string, missing, needs int64) error {
+	return &ShortError{job, v.name, missing * v.chunk, max(needs, leastChunks)*v.chunk + v.sector}
+}
+
+// leastChunks is how many chunks a component has at least.
+const leastChunks = 4
 
 // Unwrap makes errors.Is(err, ErrNoSpace) true.
 func (e *ShortError) Unwrap() error { return ErrNoSpace }
@@ -47,7 +58,23 @@ func (v *Volume) Evacuate(names []string, target string, opt JobOptions) error {
 
 // evacuation finds the components, and refuses what cannot fit.
 func (v *Volume) evacuation(names []string, target string) (leaving []*component, to *component, err error) {
-	if !v.ext.room {
+	if leaving, to, err = v.find(names, target); err != nil {
+		return nil, nil, err
+	}
+	if len(leaving) == len(v.components()) {
+		return nil, nil, fmt.Errorf("evacuate all components of %s: %w", v.name, ErrRequest)
+	}
+	// What was freed before needs no room.
+	if err := v.settleFreed(); err != nil {
+		return nil, nil, fmt.Errorf("evacuate %s: %w", v.name, err)
+	}
+	return leaving, to, v.roomFor(leaving, to)
+}
+
+// find finds the components that leave, and the one that takes their chunks if
+// one is named.
+func (v *Volume) find(names []string, target string) (leaving []*component, to *component, err error) {
+	if _, room := ondisk.ExtensionOffset(v.component(0).meta()); !room {
 		return nil, nil, fmt.Errorf("evacuate %s: %w", v.name, ErrNoExtension)
 	}
 	byName := make(map[string]*component)
@@ -68,52 +95,92 @@ func (v *Volume) evacuation(names []string, target string) (leaving []*component
 			return nil, nil, fmt.Errorf("%s: %w of %s that can take chunks", target, ErrNotComponent, v.name)
 		}
 	}
-	if len(leaving) == len(v.components()) {
-		return nil, nil, fmt.Errorf("evacuate all components of %s: %w", v.name, ErrRequest)
-	}
-	// What was freed before needs no room.
-	if err := v.settleFreed(); err != nil {
-		return nil, nil, fmt.Errorf("evacuate %s: %w", v.name, err)
-	}
-	return leaving, to, v.roomFor(leaving, to)
+	return leaving, to, nil
 }
 
 // roomFor checks that the chunks of leaving fit on the others, and so does
 // the map if component 0 leaves.
 func (v *Volume) roomFor(leaving []*component, to *component) error {
-	var need, have int64
-	zeroLeaves := false
+	var have int64
 	for i, c := range v.components() {
-		total, free := v.alloc.counts(i)
-		if slices.Contains(leaving, c) {
-			need += int64(total - free)
-			if v.lastSectorInUse(c) {
-				need++
-			}
-			zeroLeaves = zeroLeaves || c.no() == 0
-		} else if to == nil || c == to {
+		if _, free := v.alloc.counts(i); !slices.Contains(leaving, c) && (to == nil || c == to) {
 			have += int64(free)
 		}
 	}
-	if zeroLeaves {
-		need += int64(v.component(0).first())
+	if need := v.need(leaving); need > have {
+		return v.short(jobEvacuate, need-have, need-have)
 	}
-	if need > have {
-		return &ShortError{"evacuate", v.name, (need - have) * v.chunk}
+	if slices.Contains(leaving, v.component(0)) {
+		_, err := v.successor(leaving, to)
+		return err
 	}
 	return nil
 }
 
+// need is how many chunks leaving take elsewhere, the map's included.
+func (v *Volume) need(leaving []*component) int64 {
+	var n int64
+	for i, c := range v.components() {
+		if !slices.Contains(leaving, c) {
+			continue
+		}
+		n += int64(v.alloc.used(uint16(i)))
+		if v.lastSectorInUse(c) {
+			n++
+		}
+		if c.no() == 0 {
+			n += int64(c.first())
+		}
+	}
+	return n
+}
+
+// MayReplace refuses to let a provider of mediaSize bytes, which is no component
+// yet, take the place of the named one when it is too small (ShortError). It
+// tells how many chunks would move.
+func (v *Volume) MayReplace(name string, mediaSize int64) (chunks int64, err error) {
+	leaving, _, err := v.find([]string{name}, "")
+	if err != nil {
+		return 0, err
+	}
+	need, have := v.need(leaving), int64(ondisk.UsableChunks(mediaSize, int(v.sector), v.chunk))
+	if need > have {
+		return 0, v.short(jobReplace, need-have, need)
+	}
+	return int64(len(v.chunksWhere(v.on(leaving)))), nil
+}
+
+// DryReplace starts a job that only tells what MayReplace does.
+func (v *Volume) DryReplace(name string, mediaSize int64) error {
+	n, err := v.MayReplace(name, mediaSize)
+	if err != nil {
+		return err
+	}
+	return v.startJob(jobReplace, ondisk.Task{}, JobOptions{DryRun: true}, func(j *jobHandle) error {
+		j.wouldMove(n)
+		return nil
+	})
+}
+
+// wouldMove is the result of a dry run.
+func (j *jobHandle) wouldMove(chunks int64) {
+	j.total(chunks * j.v.chunk)
+	j.result("%d chunks, %d bytes, would be moved", chunks, chunks*j.v.chunk)
+}
+
+// on picks what lies on any of comps.
+func (v *Volume) on(comps []*component) func(phys) bool {
+	return func(p phys) bool { return slices.Contains(comps, v.component(p.comp)) }
+}
+
 func (v *Volume) startEvacuation(leaving []*component, to *component, task ondisk.Task, opt JobOptions) error {
-	kind := "evacuate"
+	kind := jobEvacuate
 	if to != nil {
-		kind = "replace"
+		kind = jobReplace
 	}
 	return v.startJob(kind, task, opt, func(j *jobHandle) error {
 		if opt.DryRun {
-			n := v.chunksWhere(func(p phys) bool { return slices.Contains(leaving, v.component(p.comp)) })
-			j.total(int64(len(n)) * v.chunk)
-			j.result("%d chunks, %d bytes, would be moved", len(n), int64(len(n))*v.chunk)
+			j.wouldMove(int64(len(v.chunksWhere(v.on(leaving)))))
 			return nil
 		}
 		return v.evacuate(j, leaving, to)
@@ -125,11 +192,7 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 	for _, c := range leaving {
 		v.alloc.setClosed(c.no(), true)
 	}
-	err := v.empty(j, leaving, to)
-	if err == nil && slices.Contains(leaving, v.component(0)) {
-		err = v.handZeroOn(j, leaving, to)
-	}
-	if err != nil {
+	if err := v.handOver(j, leaving, to); err != nil {
 		for _, c := range leaving {
 			v.alloc.setClosed(c.no(), false)
 		}
@@ -140,15 +203,33 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 			return err
 		}
 	}
-	j.result("%d components left", len(leaving))
+	s, _ := v.Job()
+	j.result("%d chunks moved, %d components removed", s.Moved, len(leaving))
 	return nil
+}
+
+// handOver empties leaving and gives the map on, if component 0 is one of them.
+func (v *Volume) handOver(j *jobHandle, leaving []*component, to *component) error {
+	if !slices.Contains(leaving, v.component(0)) {
+		return v.empty(j, leaving, to)
+	}
+	t, err := v.successor(leaving, to)
+	if err != nil {
+		return err
+	}
+	// Nothing goes where the map will be.
+	v.alloc.claimBelow(t.no(), v.component(0).first())
+	if err := v.empty(j, leaving, to); err != nil {
+		v.alloc.releaseKept(t.no())
+		return err
+	}
+	return v.handZeroOn(j, t, to)
 }
 
 // empty moves all chunks off leaving, until none is there and none on its way.
 func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error {
-	on := func(p phys) bool { return slices.Contains(leaving, v.component(p.comp)) }
+	on := v.on(leaving)
 	buf := make([]byte, min(moveBuffer, v.chunk))
-	var left int64
 	for first := true; ; first = false {
 		v.committer.pause() // what was assigned before is published now
 		v.committer.unpause()
@@ -162,8 +243,8 @@ func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error 
 		for i, pl := range places {
 			target, ok := v.takeFor(to)
 			if !ok {
-				left = int64(len(places)-i) * v.chunk
-				return &ShortError{"evacuate", v.name, left}
+				left := int64(len(places) - i)
+				return v.short(jobEvacuate, left, left)
 			}
 			moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
 			if err != nil {

@@ -110,6 +110,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 	if err := v.fence(); err != nil {
 		return err
 	}
+	v.cutForShrink()
 	v.parked.mu.Lock()
 	v.writable.Store(true)
 	reqs := v.parked.reqs

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/bits"
 	"sync"
 )
 
@@ -58,9 +59,17 @@ func (v *Volume) validate(r *Request) error {
 	return nil
 }
 
-// inlineLimit is how much, in bytes, Submit copies on its caller's goroutine.
-// Beyond it a worker does, while the caller takes the next request.
-const inlineLimit = 256 << 10
+// inlineLimit is how much, in bytes, Submit copies on its caller's goroutine on
+// a machine with so many processors. Beyond it a worker does, while the caller
+// takes the next request. With two processors the client and the caller have
+// one each, and a third to run only takes from them (1 MiB writes: 2.8 GB/s
+// with a worker, 3.3 GB/s without).
+func inlineLimit(processors int) int64 {
+	if processors <= 2 {
+		return 4 << 20
+	}
+	return 256 << 10
+}
 
 // perform runs r on a worker.
 func (r *Request) perform() { r.req.v.run(r, true) }
@@ -116,9 +125,25 @@ type piece struct {
 	n  int64
 }
 
+// chunkOf is the virtual chunk that byte off lies in.
+func (v *Volume) chunkOf(off int64) int64 {
+	if v.chunkShift > 0 {
+		return off >> v.chunkShift
+	}
+	return off / v.chunk
+}
+
+// shiftOf is the binary logarithm of a power of two above 1, else 0.
+func shiftOf(n uint32) uint8 {
+	if bits.OnesCount32(n) != 1 {
+		return 0
+	}
+	return uint8(bits.TrailingZeros32(n))
+}
+
 // pieceAt returns the piece of [off, end) that off lies in.
 func (v *Volume) pieceAt(off, end int64) piece {
-	vc := off / v.chunk
+	vc := v.chunkOf(off)
 	in := off - vc*v.chunk
 	return piece{vc: uint64(vc), in: in, n: min(end-off, v.chunk-in)}
 }
@@ -126,7 +151,7 @@ func (v *Volume) pieceAt(off, end int64) piece {
 func (v *Volume) aligned(off, n int64) bool { return (off|n)&(v.sector-1) == 0 }
 
 func (v *Volume) read(r *Request, block bool) {
-	if !block && (r.Length > inlineLimit || !v.aligned(r.Offset, r.Length)) {
+	if !block && (r.Length > v.inlineLimit || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
 		return
 	}
@@ -202,7 +227,7 @@ func (v *Volume) write(r *Request, block bool) {
 		v.committer.put(r)
 		return
 	}
-	if !block && (!v.inline.Load() || r.Length > inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
+	if !block && (!v.inline.Load() || r.Length > v.inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
 		return
 	}
@@ -250,7 +275,7 @@ func (v *Volume) unallocatedIn(off, end int64) bool {
 	if off >= end {
 		return false
 	}
-	for vc := off / v.chunk; vc <= (end-1)/v.chunk; vc++ {
+	for vc, last := v.chunkOf(off), v.chunkOf(end-1); vc <= last; vc++ {
 		if v.chunks.load(uint64(vc))&wordAlloc == 0 {
 			return true
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,6 +18,21 @@ var (
 	// ErrNoJob: there is no job to cancel.
 	ErrNoJob = errors.New("no job is running")
 )
+
+// The kinds of jobs, as JobStatus.Kind has them.
+const (
+	jobEvacuate  = "evacuate"
+	jobReplace   = "replace"
+	jobPack      = "pack"
+	jobRebalance = "rebalance"
+	jobReclaim   = "reclaim"
+	jobResize    = "resize"
+)
+
+// JobKinds are all values of JobStatus.Kind.
+func JobKinds() []string {
+	return []string{jobEvacuate, jobReplace, jobPack, jobRebalance, jobReclaim, jobResize}
+}
 
 // JobState is how far a job is.
 type JobState uint8
@@ -45,11 +61,21 @@ func (s JobState) String() string {
 type JobStatus struct {
 	Kind        string
 	State       JobState
-	Done, Total int64 // bytes
+	DryRun      bool
+	Done, Total int64 // bytes gone through, and all; Total is 0 while it is not known
 	Moved       int64 // chunks moved or freed
+	Limit       int64 // bytes per second; 0: none
 	Result      string
 	Err         error
 	Elapsed     time.Duration
+}
+
+// JobTotals sum up the jobs of one kind since the volume was opened, without
+// dry runs. Bytes and Chunks grow while a job runs.
+type JobTotals struct {
+	Ended  [JobFailed + 1]uint64 // by JobState
+	Bytes  int64                 // gone through
+	Chunks int64                 // moved or freed
 }
 
 // JobOptions apply to every job.
@@ -62,6 +88,7 @@ type JobOptions struct {
 // Close and CancelJob end.
 type jobRunner struct {
 	mu      sync.Mutex
+	totals  map[string]JobTotals // by kind
 	current JobStatus
 	any     bool
 	started time.Time
@@ -78,35 +105,40 @@ type jobHandle struct {
 }
 
 // startJob runs do on a goroutine. A task other than none is kept in the
-// extension block while it runs, so that the next start resumes it.
+// extension block while it runs, so that the next start resumes it; a volume
+// without one forgets.
 func (v *Volume) startJob(kind string, task ondisk.Task, opt JobOptions, do func(j *jobHandle) error) error {
 	r := &v.job
+	keep := task.Kind != ondisk.TaskNone && v.ext.room && !opt.DryRun
 	r.mu.Lock()
 	if r.done != nil {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w (%s)", kind, v.name, ErrJobRunning, r.current.Kind)
 	}
-	if v.closing.Load() || v.cfg.ReadOnly || !v.writable.Load() {
+	if v.closing.Load() || !opt.DryRun && (v.cfg.ReadOnly || !v.writable.Load()) {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, ErrReadOnly)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.current = JobStatus{Kind: kind}
+	r.current = JobStatus{Kind: kind, DryRun: opt.DryRun, Limit: opt.Rate}
 	r.any, r.started, r.cancel, r.done = true, time.Now(), cancel, make(chan struct{})
 	r.mu.Unlock()
-	if task.Kind != ondisk.TaskNone && !opt.DryRun {
+	if keep {
 		if err := v.setTask(task); err != nil {
-			v.endJob(err)
+			v.endJob(err, false)
 			return fmt.Errorf("%s on %s: %w", kind, v.name, err)
 		}
 	}
+	if !opt.DryRun {
+		v.log.Info("job begins", "job", kind, "rate", opt.Rate)
+	}
 	go func() {
 		err := do(&jobHandle{v: v, ctx: ctx, opt: opt})
-		if task.Kind != ondisk.TaskNone && !opt.DryRun && !v.closing.Load() {
-			// Closing leaves the task for the next start.
+		later := keep && v.closing.Load() // the task is for the next start
+		if keep && !later {
 			err = errors.Join(err, v.setTask(ondisk.Task{}))
 		}
-		v.endJob(err)
+		v.endJob(err, later)
 	}()
 	return nil
 }
@@ -117,7 +149,9 @@ func (v *Volume) setTask(t ondisk.Task) error {
 	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Task = t })
 }
 
-func (v *Volume) endJob(err error) {
+// endJob ends the running job. later: it goes on at the next start if it was
+// cancelled.
+func (v *Volume) endJob(err error, later bool) {
 	r := &v.job
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,10 +165,46 @@ func (v *Volume) endJob(err error) {
 	default:
 		s.State = JobFailed
 	}
+	if !s.DryRun {
+		r.addLocked(s.Kind, func(t *JobTotals) { t.Ended[s.State]++ })
+		v.logJobEnd(*s, later)
+	}
 	r.cancel()
 	close(r.done)
 	r.done = nil
 	v.emit(Event{Kind: EventJob, Err: err})
+}
+
+// logJobEnd tells how a job ended.
+func (v *Volume) logJobEnd(s JobStatus, later bool) {
+	log := v.log.With("job", s.Kind, "bytes", s.Done, "chunks", s.Moved, "seconds", s.Elapsed.Seconds())
+	switch {
+	case s.State == JobFailed:
+		log.Error("job failed", "error", s.Err)
+	case s.State == JobCancelled && later:
+		log.Info("job interrupted; the next start goes on with it")
+	case s.State == JobCancelled:
+		log.Info("job cancelled")
+	default:
+		log.Info("job done", "result", s.Result)
+	}
+}
+
+// addLocked changes the totals of a kind; r.mu is held.
+func (r *jobRunner) addLocked(kind string, change func(*JobTotals)) {
+	if r.totals == nil {
+		r.totals = make(map[string]JobTotals)
+	}
+	t := r.totals[kind]
+	change(&t)
+	r.totals[kind] = t
+}
+
+// JobTotals sums up the jobs, by their kinds. Kinds that never ran are missing.
+func (v *Volume) JobTotals() map[string]JobTotals {
+	v.job.mu.Lock()
+	defer v.job.mu.Unlock()
+	return maps.Clone(v.job.totals)
 }
 
 // Job tells of the running job, or of the last one. ok is false when there was none.
@@ -181,9 +251,22 @@ func (v *Volume) CancelJob() error {
 	return nil
 }
 
+func (j *jobHandle) kind() string {
+	j.v.job.mu.Lock()
+	defer j.v.job.mu.Unlock()
+	return j.v.job.current.Kind
+}
+
 func (j *jobHandle) total(n int64) {
 	j.v.job.mu.Lock()
 	j.v.job.current.Total = n
+	j.v.job.mu.Unlock()
+}
+
+// more adds to the total what turns out to be needed as well.
+func (j *jobHandle) more(n int64) {
+	j.v.job.mu.Lock()
+	j.v.job.current.Total += n
 	j.v.job.mu.Unlock()
 }
 
@@ -200,6 +283,9 @@ func (j *jobHandle) step(n int64, moved int64) error {
 	r.mu.Lock()
 	r.current.Done += n
 	r.current.Moved += moved
+	if !j.opt.DryRun {
+		r.addLocked(r.current.Kind, func(t *JobTotals) { t.Bytes, t.Chunks = t.Bytes+n, t.Chunks+moved })
+	}
 	r.mu.Unlock()
 	if j.opt.Rate > 0 && n > 0 {
 		now := time.Now()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -41,6 +42,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 			return nil, err
 		}
 		v.clearLeftovers(a)
+		v.cutForShrink()
 		v.writable.Store(true)
 	}
 	v.start()
@@ -55,12 +57,14 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	m := zero.Metadata
 	v := &Volume{
 		id: m.ID, name: m.Name, cfg: cfg, log: cfg.Log,
-		chunk:  int64(m.ChunkSize),
-		sector: int64(zero.Provider.SectorSize()),
-		ext:    a.ext,
-		zeros:  zeroBytes[:],
-		idle:   make(chan struct{}),
-		opened: time.Now(),
+		chunk:       int64(m.ChunkSize),
+		chunkShift:  shiftOf(m.ChunkSize),
+		sector:      int64(zero.Provider.SectorSize()),
+		ext:         a.ext,
+		zeros:       zeroBytes[:],
+		idle:        make(chan struct{}),
+		inlineLimit: inlineLimit(runtime.NumCPU()),
+		opened:      time.Now(),
 	}
 	var comps []*component
 	for i, mem := range a.Members {
@@ -137,6 +141,7 @@ func (v *Volume) loadMap() error {
 	p := zero.p()
 	total := zero.meta().MapBytes()
 	buf := make([]byte, min(1<<20, total))
+	comps := v.bounds()
 	holes, sparse := p.(geomlib.HoleFinder)
 	for off := int64(0); off < total; {
 		end := total
@@ -152,22 +157,39 @@ func (v *Volume) loadMap() error {
 			if _, err := p.ReadAt(b, off); err != nil {
 				return fmt.Errorf("%s: read the allocation map from %s: %w", v.name, p.Name(), err)
 			}
-			if err := v.loadEntries(b, uint64(off/ondisk.EntrySize)); err != nil {
+			if err := v.loadEntries(b, uint64(off/ondisk.EntrySize), comps); err != nil {
 				return err
 			}
 			off += int64(len(b))
 		}
 	}
+	v.alloc.recount()
 	if v.order == ondisk.OrderUnknown {
 		v.order = ondisk.LittleEndian
 	}
 	return nil
 }
 
-// loadEntries takes in the entries in b, the first of which is that of vc.
-func (v *Volume) loadEntries(b []byte, vc uint64) error {
-	comps := v.components()
-	pools := v.alloc.pools
+// bounds are what a map entry may name of one component.
+type bounds struct {
+	first, count, usable uint32
+	pool                 *chunkPool
+}
+
+func (v *Volume) bounds() []bounds {
+	var bs []bounds
+	for i, c := range v.components() {
+		bs = append(bs, bounds{c.first(), c.meta().ChunkCount, c.usable(), v.alloc.pools[i]})
+	}
+	return bs
+}
+
+// loadEntries takes in the entries in b, the first of which is that of vc. Nobody
+// else knows the map yet.
+func (v *Volume) loadEntries(b []byte, vc uint64, comps []bounds) error {
+	var page *[pageEntries]uint64
+	at := ^uint64(0) // the page's number
+	loaded := int64(0)
 	for ; len(b) >= ondisk.EntrySize; b, vc = b[ondisk.EntrySize:], vc+1 {
 		raw := binary.NativeEndian.Uint64(b)
 		if raw == 0 {
@@ -182,7 +204,7 @@ func (v *Volume) loadEntries(b []byte, vc uint64) error {
 				return v.mapError(vc, "has unknown flags %#x", e.Flags)
 			}
 			// The kernel class looks at these too, and refuses the map.
-			if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].meta().ChunkCount {
+			if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].count {
 				v.litter = true
 			}
 			continue
@@ -193,19 +215,23 @@ func (v *Volume) loadEntries(b []byte, vc uint64) error {
 		if int(e.Component) >= len(comps) {
 			return v.mapError(vc, "names component %d of %d", e.Component, len(comps))
 		}
-		c := comps[e.Component]
-		if e.Chunk < c.first() || e.Chunk >= c.meta().ChunkCount {
-			return v.mapError(vc, "names chunk %d of %s, which has %d to %d", e.Chunk, c.name(), c.first(), c.meta().ChunkCount-1)
+		c := &comps[e.Component]
+		if e.Chunk < c.first || e.Chunk >= c.count {
+			return v.mapError(vc, "names chunk %d of %s, which has %d to %d", e.Chunk, v.component(e.Component).name(), c.first, c.count-1)
 		}
 		// The kernel class may have allocated the chunk that holds the metadata
 		// sector; it is served, but for that sector, and not in any pool.
-		if e.Chunk < c.usable() && !pools[e.Component].claim(e.Chunk) {
-			return v.mapError(vc, "names chunk %d of %s, which another virtual chunk has", e.Chunk, c.name())
+		if e.Chunk < c.usable && !c.pool.claim(e.Chunk) {
+			return v.mapError(vc, "names chunk %d of %s, which another virtual chunk has", e.Chunk, v.component(e.Component).name())
 		}
-		v.chunks.set(vc, phys{e.Component, e.Chunk})
-		v.stats.allocated.Add(1)
+		if vc>>pageShift != at {
+			at = vc >> pageShift
+			page = v.chunks.page(vc).plain()
+		}
+		page[vc%pageEntries] = wordOf(phys{e.Component, e.Chunk})
+		loaded++
 	}
-	v.alloc.recount()
+	v.stats.allocated.Add(loaded)
 	return nil
 }
 

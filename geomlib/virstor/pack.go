@@ -12,10 +12,7 @@ import (
 // started again at any time.
 func (v *Volume) Pack(opt JobOptions) error {
 	task := ondisk.Task{Kind: ondisk.TaskPack, Arg: [8]uint64{uint64(opt.Rate)}}
-	if !v.ext.room {
-		task = ondisk.Task{} // it has no memory of being interrupted
-	}
-	return v.startJob("pack", task, opt, v.pack)
+	return v.startJob(jobPack, task, opt, v.pack)
 }
 
 func (v *Volume) pack(j *jobHandle) error {
@@ -23,9 +20,7 @@ func (v *Volume) pack(j *jobHandle) error {
 		return err
 	}
 	if j.opt.DryRun {
-		n := v.packMoves()
-		j.total(n * v.chunk)
-		j.result("%d chunks, %d bytes, would be moved", n, n*v.chunk)
+		j.wouldMove(v.packMoves())
 		return nil
 	}
 	buf := make([]byte, min(moveBuffer, v.chunk))
@@ -174,13 +169,12 @@ func (a *allocator) takeFirst() (phys, bool) {
 // Rebalance starts a job that moves chunks until all components are equally full.
 func (v *Volume) Rebalance(opt JobOptions) error {
 	task := ondisk.Task{Kind: ondisk.TaskRebalance, Arg: [8]uint64{uint64(opt.Rate)}}
-	if !v.ext.room {
-		task = ondisk.Task{}
-	}
-	return v.startJob("rebalance", task, opt, v.rebalance)
+	return v.startJob(jobRebalance, task, opt, v.rebalance)
 }
 
-// surplus is how many chunks each component has above (or below) its share.
+// surplus is how many chunks each component has above (or below) its share. The
+// shares are whole chunks, and what rounding them down leaves over stays where
+// most is: the surplusses sum up to nothing.
 func (v *Volume) surplus() []int64 {
 	comps := v.components()
 	s := make([]int64, len(comps))
@@ -194,9 +188,18 @@ func (v *Volume) surplus() []int64 {
 	if room == 0 {
 		return s
 	}
+	over := used
+	order := make([]int, len(comps))
 	for i := range comps {
 		total, _ := v.alloc.counts(i)
-		s[i] -= used * int64(total) / room
+		share := used * int64(total) / room
+		s[i] -= share
+		over -= share
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(s[b], s[a]) })
+	for _, i := range order[:over] {
+		s[i]--
 	}
 	return s
 }
@@ -210,11 +213,9 @@ func (v *Volume) rebalance(j *jobHandle) error {
 	for _, s := range surplus {
 		n += max(0, s)
 	}
-	// The shares are rounded down; what that leaves needs no move.
-	n = max(0, n-int64(len(surplus)))
 	j.total(n * v.chunk)
 	if j.opt.DryRun {
-		j.result("%d chunks, %d bytes, would be moved", n, n*v.chunk)
+		j.wouldMove(n)
 		return nil
 	}
 	places := v.chunksWhere(func(p phys) bool { return surplus[p.comp] > 0 })

@@ -4,12 +4,14 @@ import (
 	"bytes"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Reclaim starts a job that frees the chunks that hold nothing but zeros. A
 // chunk that is written meanwhile stays.
 func (v *Volume) Reclaim(opt JobOptions) error {
-	return v.startJob("reclaim", taskNone, opt, v.reclaim)
+	task := ondisk.Task{Kind: ondisk.TaskReclaim, Arg: [8]uint64{uint64(opt.Rate)}}
+	return v.startJob(jobReclaim, task, opt, v.reclaim)
 }
 
 func (v *Volume) reclaim(j *jobHandle) error {
@@ -22,6 +24,7 @@ func (v *Volume) reclaim(j *jobHandle) error {
 		if err != nil {
 			return err
 		}
+		now := int64(0)
 		if zero {
 			found++
 			if !j.opt.DryRun {
@@ -30,11 +33,12 @@ func (v *Volume) reclaim(j *jobHandle) error {
 					return err
 				}
 				if ok {
-					freed++
+					now = 1
 				}
 			}
 		}
-		if err := j.step(v.chunk, 0); err != nil {
+		freed += now
+		if err := j.step(v.chunk, now); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package virstor
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -19,13 +20,27 @@ func (v *Volume) Resize(size int64, force bool, opt JobOptions) error {
 	if err := v.resizable(rounded, force); err != nil {
 		return err
 	}
-	return v.startJob("resize", taskNone, opt, func(j *jobHandle) error {
+	return v.startResize(rounded, force, opt)
+}
+
+// resizeTask is what the next start resumes.
+func resizeTask(size int64, force bool, opt JobOptions) ondisk.Task {
+	t := ondisk.Task{Kind: ondisk.TaskResize, Arg: [8]uint64{uint64(opt.Rate), uint64(size)}}
+	if force {
+		t.Arg[2] = 1
+	}
+	return t
+}
+
+// startResize starts the job. size is rounded.
+func (v *Volume) startResize(rounded int64, force bool, opt JobOptions) error {
+	return v.startJob(jobResize, resizeTask(rounded, force, opt), opt, func(j *jobHandle) error {
 		if opt.DryRun {
-			j.result("%d bytes now, would be %d", v.Size(), rounded)
+			j.result("%d bytes now, would be %d%s", v.Size(), rounded, v.nameTail("; would be lost: ", rounded, v.Size()))
 			return nil
 		}
-		if rounded < v.Size() {
-			return v.shrink(j, rounded)
+		if rounded < v.labelledSize() {
+			return v.shrink(j, rounded, force)
 		}
 		for v.Size() < rounded {
 			if err := v.grow(j, rounded); err != nil {
@@ -40,10 +55,8 @@ func (v *Volume) Resize(size int64, force bool, opt JobOptions) error {
 // resizable refuses what cannot be done, before anything is.
 func (v *Volume) resizable(size int64, force bool) error {
 	if size < v.Size() {
-		lost := v.allocatedFrom(size)
-		if lost > 0 && !force {
-			return fmt.Errorf("shrink %s to %d bytes: %w: %d chunks, %d bytes, lie beyond (force gives them up)",
-				v.name, size, ErrAllocated, lost, lost*v.chunk)
+		if lost := v.allocatedIn(size, v.Size()); lost > 0 && !force {
+			return v.tailError(size, lost)
 		}
 		return nil
 	}
@@ -61,16 +74,47 @@ func (v *Volume) resizable(size int64, force bool) error {
 				v.name, size, ErrTooSmall, zero.name(), zero.usable(), 2*chunks)
 		}
 		if available < more {
-			return &ShortError{"resize", v.name, (more - available) * v.chunk}
+			return v.short(jobResize, more-available, more-available)
 		}
 	}
 	return nil
 }
 
-// allocatedFrom counts the allocated chunks at or beyond byte off.
-func (v *Volume) allocatedFrom(off int64) int64 {
+// tailError refuses to give up n chunks.
+func (v *Volume) tailError(size, n int64) error {
+	return fmt.Errorf("shrink %s to %d bytes: %w: %d chunks, %d bytes, lie beyond (force gives them up)%s",
+		v.name, size, ErrAllocated, n, n*v.chunk, v.nameTail(": ", size, v.labelledSize()))
+}
+
+// tailRuns is how many places nameTail names.
+const tailRuns = 8
+
+// nameTail says, after prefix, what of [off, end) is allocated; nothing when
+// nothing is.
+func (v *Volume) nameTail(prefix string, off, end int64) string {
+	var b strings.Builder
+	runs := 0
+	v.extents(off, end, func(n int64, allocated bool) bool {
+		if allocated {
+			runs++
+			if runs <= tailRuns {
+				fmt.Fprintf(&b, "%sbytes %d to %d", prefix, off, off+n-1)
+				prefix = ", "
+			}
+		}
+		off += n
+		return true
+	})
+	if runs > tailRuns {
+		fmt.Fprintf(&b, " and %d places more", runs-tailRuns)
+	}
+	return b.String()
+}
+
+// allocatedIn counts the allocated chunks of [off, end).
+func (v *Volume) allocatedIn(off, end int64) int64 {
 	var n int64
-	limit := uint64(v.Size() / v.chunk)
+	limit := uint64(end / v.chunk)
 	for vc := v.chunks.nextAllocated(uint64(off/v.chunk), limit); vc < limit; vc = v.chunks.nextAllocated(vc+1, limit) {
 		n++
 	}
@@ -101,7 +145,7 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	if next.VirtualSize <= m.VirtualSize && next.ChunkReserved <= m.ChunkReserved {
 		return fmt.Errorf("grow %s: no room behind the map: %w", v.name, ErrNoExtension)
 	}
-	if err := v.vacate(j, zero, uint32(next.ChunkReserved)); err != nil {
+	if err := v.vacate(j, zero, uint32(next.ChunkReserved), nil); err != nil {
 		v.alloc.releaseKept(0)
 		return err
 	}
@@ -172,44 +216,77 @@ func (v *Volume) adoptSize(size uint64) {
 	v.emit(Event{Kind: EventResized})
 }
 
+// labelledSize is the virtual size in component 0's metadata, bytes.
+func (v *Volume) labelledSize() int64 { return int64(v.component(0).meta().VirtualSize) }
+
+// cutForShrink gives the volume the size that an interrupted shrink was to
+// reach, before anything is written: what would be written beyond it would be
+// lost when that goes on.
+func (v *Volume) cutForShrink() {
+	if t := v.ext.rec.Task; v.ext.room && t.Kind == ondisk.TaskResize {
+		v.size.Store(min(v.Size(), int64(t.Arg[1])))
+	}
+}
+
 // shrink cuts the volume off at size. Requests beyond fail from now on.
-func (v *Volume) shrink(j *jobHandle, size int64) error {
-	was := v.Size()
+func (v *Volume) shrink(j *jobHandle, size int64, force bool) error {
+	was := v.labelledSize()
+	lost := v.nameTail("; lost: ", size, was)
 	v.size.Store(size)
+	if err := v.freeTail(j, size, was, force); err != nil {
+		v.size.Store(was)
+		return err
+	}
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	if err := v.storeShrunkLocked(size); err != nil {
+		v.size.Store(was)
+		return err
+	}
+	v.adoptSize(uint64(size))
+	j.result("%d bytes%s", size, lost)
+	return nil
+}
+
+// freeTail frees the chunks of [size, was), which no request reaches any more.
+// Without force it only makes sure that there are none.
+func (v *Volume) freeTail(j *jobHandle, size, was int64, force bool) error {
 	v.committer.pause() // what was assigned beyond the end is published now
 	v.committer.unpause()
+	tail := v.allocatedIn(size, was)
+	if tail > 0 && !force {
+		return v.tailError(size, tail) // written since it was looked at
+	}
+	j.total(tail * v.chunk)
 	for off := size; off < was; {
-		next, err := v.freeChunks(off, was)
+		next, n, err := v.freeChunks(off, was)
 		if err != nil {
-			v.size.Store(was)
 			return err
 		}
-		if err := j.step(next-off, 0); err != nil {
-			v.size.Store(was)
+		if err := j.step(n*v.chunk, n); err != nil {
 			return err
 		}
 		off = next
 	}
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
+	return nil
+}
+
+// storeShrunkLocked makes size component 0's, when the freed tail is durable;
+// v.metaMu is held.
+func (v *Volume) storeShrunkLocked(size int64) error {
 	if err := v.settleFreed(); err != nil {
-		v.size.Store(was)
-		return err
-	}
-	if err := v.component(0).flush(); err != nil {
-		v.size.Store(was)
 		return err
 	}
 	zero := v.component(0)
+	if err := zero.flush(); err != nil {
+		return err
+	}
 	m := zero.meta()
 	m.VirtualSize = uint64(size)
 	if err := geomlib.StoreMetadata(zero.p(), m); err != nil {
-		v.size.Store(was)
 		return err
 	}
 	zero.setMeta(m)
-	v.adoptSize(uint64(size))
-	j.result("%d bytes", size)
 	return nil
 }
 

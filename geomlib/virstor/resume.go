@@ -2,9 +2,6 @@ package virstor
 
 import "github.com/gvirstor/gvirstor/ondisk"
 
-// taskNone is the task of jobs that need not be resumed.
-var taskNone = ondisk.Task{}
-
 // resumeTask starts again the job that a crash or a stop interrupted. What
 // cannot go on is said and forgotten.
 func (v *Volume) resumeTask() {
@@ -21,14 +18,20 @@ func (v *Volume) resumeTask() {
 		err = v.Pack(opt)
 	case ondisk.TaskRebalance:
 		err = v.Rebalance(opt)
+	case ondisk.TaskReclaim:
+		err = v.Reclaim(opt)
+	case ondisk.TaskResize:
+		if err = v.startResize(int64(t.Arg[1]), t.Arg[2] != 0, opt); err != nil {
+			v.size.Store(v.labelledSize())
+		}
 	}
 	if err == nil {
-		v.log.Info("an interrupted job goes on", "volume", v.name, "job", t.Kind.String())
+		v.log.Info("an interrupted job goes on", "job", t.Kind.String())
 		return
 	}
-	v.log.Error("an interrupted job cannot go on", "volume", v.name, "job", t.Kind.String(), "error", err)
-	if err := v.setTask(taskNone); err != nil {
-		v.log.Error("the interrupted job stays noted", "volume", v.name, "error", err)
+	v.log.Error("an interrupted job cannot go on", "job", t.Kind.String(), "error", err)
+	if err := v.setTask(ondisk.Task{}); err != nil {
+		v.log.Error("the interrupted job stays noted", "error", err)
 	}
 }
 
@@ -41,7 +44,7 @@ func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
 		}
 	}
 	if len(leaving) == 0 {
-		return v.setTask(taskNone)
+		return v.setTask(ondisk.Task{})
 	}
 	var to *component
 	if t.Kind == ondisk.TaskReplace && t.Arg[1] < uint64(len(comps)) {

@@ -13,21 +13,23 @@ import (
 // Volume is an open virtual disk. All methods may be called by many
 // goroutines at once.
 type Volume struct {
-	id     uint32
-	name   string
-	cfg    Config
-	log    *slog.Logger
-	chunk  int64 // bytes of a chunk
-	sector int64 // bytes of a sector, of all components
-	order  ondisk.Order
-	litter bool // unallocated map entries hold what the kernel class refuses
+	id         uint32
+	name       string
+	cfg        Config
+	log        *slog.Logger
+	chunk      int64 // bytes of a chunk
+	sector     int64 // bytes of a sector, of all components
+	chunkShift uint8 // binary logarithm of chunk, or 0: it is no power of two
+	order      ondisk.Order
+	litter     bool // unallocated map entries hold what the kernel class refuses
 
-	size   atomic.Int64
-	chunks *chunkMap
-	alloc  allocator
-	comps  atomic.Pointer[[]*component]
-	full   atomic.Pointer[fullRule]
-	inline atomic.Bool // writes to every component are copies into a cache
+	size        atomic.Int64
+	chunks      *chunkMap
+	alloc       allocator
+	comps       atomic.Pointer[[]*component]
+	full        atomic.Pointer[fullRule]
+	inline      atomic.Bool // writes to every component are copies into a cache
+	inlineLimit int64       // bytes
 
 	partial   *partialDiscards
 	committer *committer
@@ -138,7 +140,11 @@ func (v *Volume) encodeEntry(b []byte, word uint64) {
 // must lie in the volume, until emit returns false. A run is allocated or reads
 // as zeros; neighbouring runs differ.
 func (v *Volume) Extents(off, n int64, emit func(length int64, allocated bool) bool) {
-	end := min(off+n, v.Size())
+	v.extents(off, min(off+n, v.Size()), emit)
+}
+
+// extents is Extents of [off, end), beyond the size of the volume too.
+func (v *Volume) extents(off, end int64, emit func(length int64, allocated bool) bool) {
 	for off < end {
 		vc, limit := uint64(off/v.chunk), uint64((end-1)/v.chunk)+1
 		next := v.chunks.nextAllocated(vc, limit)

@@ -8,19 +8,16 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// handZeroOn makes another component number 0, so that the one that is leaves
-// like any other: the two change places. Its chunks are gone already.
+// handZeroOn makes component t number 0, so that the one that is leaves like any
+// other: the two change places. Its chunks are gone already. What of t's has to
+// make way goes to component to, or to any when to is nil.
 //
-// The new one frees its first chunks for the map and gets a copy of it and an
+// t frees its first chunks for the map and gets a copy of it and an
 // extension record that is later than the old one's. Its metadata
 // sector commits; the intent in that record says what is left to do.
-func (v *Volume) handZeroOn(j *jobHandle, leaving []*component, to *component) error {
-	t, err := v.successor(leaving, to)
-	if err != nil {
-		return err
-	}
+func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	reserved := uint32(v.component(0).meta().ChunkReserved)
-	if err := v.vacate(j, t, reserved); err != nil {
+	if err := v.vacate(j, t, reserved, to); err != nil {
 		v.alloc.releaseKept(t.no())
 		return err
 	}
@@ -58,8 +55,9 @@ func (v *Volume) successor(leaving []*component, to *component) (*component, err
 	return nil, fmt.Errorf("no component of %s is large enough for the allocation map (%d chunks): %w", v.name, reserved, ErrTooSmall)
 }
 
-// vacate frees the chunks of t below n and keeps them.
-func (v *Volume) vacate(j *jobHandle, t *component, n uint32) error {
+// vacate frees the chunks of t below n, for component to or for any, and keeps
+// them.
+func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) error {
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for {
 		if v.alloc.claimBelow(t.no(), n) == 0 {
@@ -69,15 +67,16 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32) error {
 			return err
 		}
 		places := v.chunksWhere(func(p phys) bool { return p.comp == t.no() && p.chunk < n })
+		j.more(int64(len(places)) * v.chunk)
 		for _, pl := range places {
-			target, ok := v.takeFor(nil)
+			target, ok := v.takeFor(to)
 			if !ok {
-				return &ShortError{"evacuate", v.name, int64(len(places)) * v.chunk}
+				return v.short(j.kind(), int64(len(places)), int64(len(places)))
 			}
 			if _, err := v.moveChunk(pl.vc, pl.at, target, buf); err != nil {
 				return err
 			}
-			if err := j.step(0, 1); err != nil {
+			if err := j.step(v.chunk, 1); err != nil {
 				return err
 			}
 		}

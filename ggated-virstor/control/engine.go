@@ -1,6 +1,8 @@
 package control
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -49,4 +51,43 @@ func componentFromEngine(c virstor.ComponentStatus) ComponentStatus {
 		s.State = append(s.State, FlushFailed)
 	}
 	return s
+}
+
+// ErrJobKind: there is no job of that name.
+var ErrJobKind = errors.New("unknown job")
+
+// StartEngineJob starts a job on v. Components have the names that v knows them
+// by, the target of a replace included.
+func StartEngineJob(v *virstor.Volume, kind string, a JobArgs) error {
+	o := virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun}
+	switch kind {
+	case "evacuate":
+		return v.Evacuate(a.Providers, "", o)
+	case "replace":
+		return v.Evacuate(a.Providers, a.Target, o)
+	case "pack":
+		return v.Pack(o)
+	case "rebalance":
+		return v.Rebalance(o)
+	case "reclaim":
+		return v.Reclaim(o)
+	case "resize":
+		return v.Resize(a.Size, a.Force, o)
+	}
+	return fmt.Errorf("%w %q", ErrJobKind, kind)
+}
+
+// JobFromEngine is a job of the named volume as the engine tells of it.
+func JobFromEngine(volume string, j virstor.JobStatus) JobStatus {
+	c := JobStatus{
+		ID: volume, Volume: volume, Kind: j.Kind, State: JobState(j.State.String()),
+		Done: j.Done, Total: j.Total, Chunks: j.Moved, Result: j.Result, Started: time.Now().Add(-j.Elapsed),
+	}
+	if sec := j.Elapsed.Seconds(); sec > 0 {
+		c.Rate = int64(float64(j.Done) / sec)
+	}
+	if j.Err != nil && j.State == virstor.JobFailed {
+		c.Error = j.Err.Error()
+	}
+	return c
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -39,10 +40,20 @@ type JobStatus struct {
 	Volume  string    `json:"volume"`
 	Kind    string    `json:"kind"`
 	State   JobState  `json:"state"`
-	Done    int64     `json:"done"`  // bytes
-	Total   int64     `json:"total"` // bytes; 0 while it is not known
-	Rate    int64     `json:"rate"`  // bytes a second since the start
+	Done    int64     `json:"done"`   // bytes
+	Total   int64     `json:"total"`  // bytes; 0 while it is not known
+	Rate    int64     `json:"rate"`   // bytes a second since the start
+	Chunks  int64     `json:"chunks"` // moved or freed
 	Started time.Time `json:"started"`
 	Result  string    `json:"result,omitempty"` // in words, of one that ended
 	Error   string    `json:"error,omitempty"`  // of a failed one
+}
+
+// Progress is how far a running job is, in words: "evacuate 43%", or without a
+// figure while it is not known how much there is to do.
+func (j *JobStatus) Progress() string {
+	if j.Total == 0 {
+		return j.Kind
+	}
+	return fmt.Sprintf("%s %d%%", j.Kind, min(100, Percent(j.Done, j.Total)))
 }

@@ -162,6 +162,9 @@ func (v *VolumeStatus) StateText() string {
 		}
 		s += ", " + string(c)
 	}
+	if v.Job != nil {
+		s += ", " + v.Job.Progress()
+	}
 	return s
 }
 

@@ -64,6 +64,7 @@ type Options struct {
 	Volume   virstor.Config // policies of every volume
 	Alerts   AlertOptions
 	Space    SpaceOptions
+	Archive  Archive // of backups; nil: none are made
 	// PerVolume are those of volumes, by their names, that have their own.
 	PerVolume map[string]virstor.Config
 }
@@ -101,6 +102,7 @@ type served struct {
 	events *watcher
 	sentry *sentry
 	relief *relief
+	backup *archivist
 	// peeked are what the volume was opened with before a takeover ended.
 	peeked []geomlib.Provider
 	// writable replaced them; the takeover's alone.
@@ -281,6 +283,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	s.vol = vol
+	s.backup = newArchivist(d.opt.Archive, vol, d.log)
 	for _, p := range d.publish {
 		pub, err := p.Publish(vol)
 		if err != nil {
@@ -291,6 +294,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	}
 	s.events.start(func(e virstor.Event) { d.follow(s, e) })
 	s.sentry.start()
+	s.backup.start()
 	if !d.opt.ReadOnly {
 		s.relief.start(d.spares[a.ID])
 		delete(d.spares, a.ID)
@@ -347,6 +351,7 @@ func (s *served) close(ctx context.Context, handBack bool) error {
 		s.takeover.stop(ctx)
 	}
 	s.relief.stop(ctx)
+	s.backup.stop(ctx)
 	var err error
 	if handBack {
 		err = s.vol.Stop()
@@ -396,7 +401,11 @@ func (d *Daemon) end(keep bool) error {
 	var all error
 	for _, name := range slices.Sorted(maps.Keys(volumes)) {
 		s := volumes[name]
-		err := errors.Join(s.leave(ctx, keep), s.close(ctx, false))
+		err := s.leave(ctx, keep)
+		if !keep {
+			s.backup.keep()
+		}
+		err = errors.Join(err, s.close(ctx, false))
 		if err == nil {
 			d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s closed.", name))
 		}

@@ -5,41 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"time"
+	"fmt"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
-// startJob is how the engine starts a job of one kind.
-type startJob func(d *Daemon, s *served, a control.JobArgs, o virstor.JobOptions) error
-
-var jobs = map[string]startJob{
-	"evacuate": func(d *Daemon, s *served, a control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Evacuate(s.componentNames(a.Providers), "", o)
-	},
-	"replace": (*Daemon).replace,
-	"pack": func(_ *Daemon, s *served, _ control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Pack(o)
-	},
-	"rebalance": func(_ *Daemon, s *served, _ control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Rebalance(o)
-	},
-	"reclaim": func(_ *Daemon, s *served, _ control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Reclaim(o)
-	},
-	"resize": func(_ *Daemon, s *served, a control.JobArgs, o virstor.JobOptions) error {
-		return s.vol.Resize(a.Size, a.Force, o)
-	},
-}
-
 // StartJob implements control.Backend. A volume does one job at a time, so the
 // volume's name is the job's.
 func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) (control.JobStatus, error) {
-	start := jobs[r.Kind]
-	if start == nil {
-		return control.JobStatus{}, control.Errorf(control.Invalid, "unknown job %q", r.Kind)
-	}
 	var a control.JobArgs
 	if len(r.Args) > 0 {
 		dec := json.NewDecoder(bytes.NewReader(r.Args))
@@ -52,7 +27,13 @@ func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) 
 	if err != nil {
 		return control.JobStatus{}, err
 	}
-	if err := start(d, s, a, virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun}); err != nil {
+	if r.Kind == "replace" {
+		err = d.replace(s, a)
+	} else {
+		a.Providers = s.componentNames(a.Providers)
+		err = control.StartEngineJob(s.vol, r.Kind, a)
+	}
+	if err != nil {
 		return control.JobStatus{}, classify(err)
 	}
 	return d.Job(context.Background(), s.vol.Name())
@@ -60,17 +41,51 @@ func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) 
 
 // replace moves everything from one component to another, which is added first
 // if it is none.
-func (d *Daemon) replace(s *served, a control.JobArgs, o virstor.JobOptions) error {
+func (d *Daemon) replace(s *served, a control.JobArgs) error {
 	if len(a.Providers) != 1 || a.Target == "" {
 		return control.Errorf(control.Invalid, "replace: one component to leave and one to take its place are needed")
 	}
-	if !s.isComponent(a.Target) && !o.DryRun {
-		if err := d.Add(context.Background(), s.vol.Name(), control.AddRequest{Providers: []string{a.Target}}); err != nil {
-			return err
-		}
+	start := func() error {
+		return control.StartEngineJob(s.vol, "replace", control.JobArgs{Providers: s.componentNames(a.Providers),
+			Target: s.componentNames([]string{a.Target})[0], Rate: a.Rate, DryRun: a.DryRun})
 	}
-	names := s.componentNames(append([]string{a.Target}, a.Providers...))
-	return s.vol.Evacuate(names[1:], names[0], o)
+	old := s.componentNames(a.Providers)[0]
+	switch {
+	case s.isComponent(a.Target):
+		return start()
+	case a.DryRun:
+		return d.dryReplace(s, old, a.Target)
+	}
+	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
+		return fmt.Errorf("replace: %w (%s)", virstor.ErrJobRunning, j.Kind)
+	}
+	fits := func(ps []geomlib.Provider) error {
+		_, err := s.vol.MayReplace(old, ps[0].MediaSize())
+		return err
+	}
+	if err := d.add(context.Background(), s, control.AddRequest{Providers: []string{a.Target}}, fits); err != nil {
+		return err
+	}
+	err := start()
+	if err != nil {
+		// What was added for this alone has no business to stay.
+		err = errors.Join(err, s.vol.Remove(s.componentNames([]string{a.Target})[0]))
+	}
+	return err
+}
+
+// dryReplace tells what replace would do with a provider that is no component.
+func (d *Daemon) dryReplace(s *served, old, target string) error {
+	d.verbs.Lock()
+	defer d.verbs.Unlock()
+	ps, err := d.openFree(s, control.AddRequest{Providers: []string{target}})
+	if err == nil {
+		err = s.vol.DryReplace(old, ps[0].MediaSize())
+	}
+	for _, p := range ps {
+		err = errors.Join(err, p.Close())
+	}
+	return err
 }
 
 // Job implements control.Backend.
@@ -99,15 +114,6 @@ func (d *Daemon) CancelJob(ctx context.Context, id string) (control.JobStatus, e
 }
 
 func (s *served) job(j virstor.JobStatus) *control.JobStatus {
-	c := &control.JobStatus{
-		ID: s.vol.Name(), Volume: s.vol.Name(), Kind: j.Kind, State: control.JobState(j.State.String()),
-		Done: j.Done, Total: j.Total, Result: j.Result, Started: time.Now().Add(-j.Elapsed),
-	}
-	if sec := j.Elapsed.Seconds(); sec > 0 {
-		c.Rate = int64(float64(j.Done) / sec)
-	}
-	if j.Err != nil && j.State == virstor.JobFailed {
-		c.Error = j.Err.Error()
-	}
-	return c
+	c := control.JobFromEngine(s.vol.Name(), j)
+	return &c
 }

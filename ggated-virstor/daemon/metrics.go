@@ -37,7 +37,11 @@ func (d *Daemon) Takeovers() uint64 { return d.takeovers.Load() }
 func (s *served) metrics() metrics.Volume {
 	m := metrics.Volume{
 		Status: s.vol.Status(), CommitSizes: s.vol.CommitSizes(),
+		Jobs: s.vol.JobTotals(), Kinds: virstor.JobKinds(),
 		Ops: make(map[virstor.Op]virstor.OpStats), Raised: make(map[string]bool), Alerts: make(map[string]uint64),
+	}
+	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning && !j.DryRun {
+		m.Job = j
 	}
 	for _, op := range virstor.Ops() {
 		m.Ops[op] = s.vol.OpStats(op)

@@ -45,14 +45,15 @@ func (s *served) status() control.VolumeStatus {
 	for i := range v.Components {
 		v.Components[i].Mode = mode
 	}
-	s.addAlerts(&v)
 	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
 		v.Job = s.job(j)
 	}
+	s.addAlerts(&v)
 	return v
 }
 
-// addAlerts adds what the daemon knows of the volume's space.
+// addAlerts adds what the daemon knows of the volume's space, and says all in
+// the state.
 func (s *served) addAlerts(v *control.VolumeStatus) {
 	active, secs, _ := s.sentry.report()
 	for _, a := range active {

@@ -49,7 +49,8 @@ func classify(err error) error {
 	switch {
 	case errors.Is(err, virstor.ErrInUse), errors.Is(err, virstor.ErrTooSmall), errors.Is(err, virstor.ErrSectorSize),
 		errors.Is(err, virstor.ErrNotComponent), errors.Is(err, virstor.ErrComponentZero), errors.Is(err, virstor.ErrAllocated),
-		errors.Is(err, virstor.ErrReadOnly), errors.Is(err, virstor.ErrRequest), errors.Is(err, virstor.ErrNoExtension):
+		errors.Is(err, virstor.ErrReadOnly), errors.Is(err, virstor.ErrRequest), errors.Is(err, virstor.ErrNoExtension),
+		errors.Is(err, control.ErrJobKind):
 		kind = control.Invalid
 	case errors.Is(err, geomlib.ErrLocked), errors.Is(err, virstor.ErrJobRunning), errors.Is(err, virstor.ErrClosed):
 		kind = control.Busy
@@ -78,11 +79,19 @@ func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) err
 	if err != nil {
 		return err
 	}
+	return d.add(ctx, s, r, func([]geomlib.Provider) error { return nil })
+}
+
+// add adds providers that fit.
+func (d *Daemon) add(ctx context.Context, s *served, r control.AddRequest, fit func([]geomlib.Provider) error) error {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	ps, err := d.openFree(s, r)
 	if err == nil {
 		err = s.mayAdd(ctx, ps)
+	}
+	if err == nil {
+		err = fit(ps)
 	}
 	if err == nil {
 		err = s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
@@ -208,6 +217,7 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 	d.mu.Lock()
 	delete(d.volumes, s.vol.Name())
 	d.mu.Unlock()
+	s.backup.keep()
 	err = errors.Join(err, s.close(ctx, true))
 	var kept *virstor.NotHandedBackError
 	if errors.As(err, &kept) {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -91,8 +92,9 @@ func (w *watcher) stop(ctx context.Context) {
 // follow makes the publications follow the volume.
 func (d *Daemon) follow(s *served, e virstor.Event) {
 	if t, ok := eventTexts[e.Kind]; ok {
-		d.hub.Publish(control.Event{Time: time.Now(), Volume: s.vol.Name(), Kind: t.kind, Text: t.text + s.vol.Name()})
+		d.hub.Publish(control.Event{Time: time.Now(), Volume: s.vol.Name(), Kind: t.kind, Text: t.text(s.vol)})
 	}
+	s.backup.note(e)
 	for _, p := range s.pubs {
 		f, ok := p.(follower)
 		if !ok {
@@ -106,10 +108,16 @@ func (d *Daemon) follow(s *served, e virstor.Event) {
 
 // eventTexts are the engine's events that those who watch are told of beside
 // the alerts.
-var eventTexts = map[virstor.EventKind]struct{ kind, text string }{
-	virstor.EventComponents: {"components", "The components changed of "},
-	virstor.EventResized:    {"resized", "The size changed of "},
-	virstor.EventJob:        {"job", "A job ended of "},
+var eventTexts = map[virstor.EventKind]struct {
+	kind string
+	text func(*virstor.Volume) string
+}{
+	virstor.EventComponents: {"components", func(v *virstor.Volume) string { return "The components changed of " + v.Name() }},
+	virstor.EventResized:    {"resized", func(v *virstor.Volume) string { return "The size changed of " + v.Name() }},
+	virstor.EventJob: {"job", func(v *virstor.Volume) string {
+		j, _ := v.Job()
+		return fmt.Sprintf("%s of %s: %s", j.Kind, v.Name(), j.State)
+	}},
 }
 
 // follower is a Published that changes with its volume.

@@ -18,6 +18,10 @@ type Volume struct {
 	Ops         map[virstor.Op]virstor.OpStats
 	CommitSizes virstor.Histogram
 
+	Job   virstor.JobStatus // the running one; Kind is empty when none is
+	Jobs  map[string]virstor.JobTotals
+	Kinds []string // of jobs
+
 	Levels        []string          // that alerts can be raised on
 	Raised        map[string]bool   // those that are
 	Alerts        map[string]uint64 // by level, how often
@@ -94,6 +98,13 @@ var (
 	spares        = gauge("spares", "Spares that are ready.", "volume")
 	sparesAdded   = counter("spares_added_total", "Spares and new files that the daemon added by itself.", "volume")
 	spareFailures = counter("spare_failures_total", "Spares and new files that could not be added.", "volume")
+
+	jobRunning = gauge("job_running", "1 while a job of the kind runs.", "volume", "kind")
+	jobDone    = gauge("job_done_bytes", "How far the running job is; 0 when none runs.", "volume")
+	jobTotal   = gauge("job_size_bytes", "How much the running job has to go through, 0 while that is not known.", "volume")
+	jobBytes   = counter("job_bytes_total", "Bytes that jobs have gone through.", "volume", "kind")
+	jobChunks  = counter("job_chunks_total", "Chunks that jobs have moved or freed.", "volume", "kind")
+	jobsEnded  = counter("jobs_ended_total", "Jobs that ended, by how: done, cancelled, failed.", "volume", "kind", "state")
 
 	nbdConnections = gauge("nbd_connections", "NBD clients connected.", "volume")
 	nbdAccepted    = counter("nbd_connections_accepted_total", "NBD connections accepted.")
@@ -178,12 +189,29 @@ func (s sink) volume(v *Volume) {
 	for l, n := range v.Alerts {
 		s.add(alerts, float64(n), name, l)
 	}
+	s.jobs(v)
 	for op, o := range v.Ops {
 		s.operation(name, op, &o)
 	}
 	s.histogram(commits, &v.CommitSizes, chunkBuckets, 1, name)
 	for i := range st.Components {
 		s.component(name, st.ChunkSize, &st.Components[i])
+	}
+}
+
+// jobs sends what the long jobs do and did.
+func (s sink) jobs(v *Volume) {
+	name := v.Status.Name
+	s.add(jobDone, float64(v.Job.Done), name)
+	s.add(jobTotal, float64(v.Job.Total), name)
+	for _, kind := range v.Kinds {
+		t := v.Jobs[kind]
+		s.add(jobRunning, truth(v.Job.Kind == kind), name, kind)
+		s.add(jobBytes, float64(t.Bytes), name, kind)
+		s.add(jobChunks, float64(t.Chunks), name, kind)
+		for _, state := range []virstor.JobState{virstor.JobDone, virstor.JobCancelled, virstor.JobFailed} {
+			s.add(jobsEnded, float64(t.Ended[state]), name, kind, state.String())
+		}
 	}
 }
 

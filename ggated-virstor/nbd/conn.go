@@ -61,6 +61,7 @@ type conn struct {
 	spare         *request // requests nobody uses
 	extents       extentWalk
 	lone          lone
+	socket        *socket // reads from raw
 
 	// The writer's, whoever that is at the moment (see sender.writing).
 	writeDeadline deadline
@@ -117,7 +118,7 @@ func (c *conn) transmission() error {
 	c.reads.init(connReserve, c.srv.cfg.ConnMemory, c.srv.reads)
 	c.writes.init(connReserve, c.srv.cfg.ConnMemory, c.exp.writes)
 	c.extents.init()
-	c.lone.input = newProbe(c.raw)
+	c.socket = newSocket(c.raw, &c.srv.seats)
 	c.wakeup = time.NewTimer(awaitTick)
 	defer c.wakeup.Stop()
 	c.in.grow(inputSize)

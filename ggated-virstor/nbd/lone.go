@@ -18,7 +18,6 @@ const (
 // sleeping threads.
 type lone struct {
 	streak int // requests that came alone, less loneLoss for each that did not
-	input  *probe
 }
 
 // note looks at a request that was taken, when it was read whole.
@@ -33,13 +32,8 @@ func (l *lone) note(alone bool) {
 
 func (l *lone) is() bool { return l.streak == loneEnough }
 
-// waited is called when the reader has waited for a device. A request that
-// came meanwhile had to wait too: not again soon.
-func (l *lone) waited() {
-	if l.input.inputWaits() {
-		l.streak = 0
-	}
-}
+// forget is called when a request had to wait because the reader did.
+func (l *lone) forget() { l.streak = 0 }
 
 // submitSync gives the disk a request that waits for stable storage.
 func (c *conn) submitSync(r *request) {
@@ -49,5 +43,7 @@ func (c *conn) submitSync(r *request) {
 	}
 	r.op.Flags |= virstor.MayBlock
 	c.disk.Submit(&r.op)
-	c.lone.waited()
+	if c.socket.inputWaits() {
+		c.lone.forget()
+	}
 }

@@ -1,18 +1,25 @@
 package nbd
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 const hangups = unix.POLLRDHUP | unix.POLLHUP | unix.POLLERR
 
 // hungUp asks poll(2) without waiting.
-func hungUp(fd uintptr) bool { return poll(fd, unix.POLLRDHUP)&hangups != 0 }
+func hungUp(fd uintptr) bool { return poll(fd, unix.POLLRDHUP, 0)&hangups != 0 }
 
 // inputWaits asks poll(2) without waiting.
-func inputWaits(fd uintptr) bool { return poll(fd, unix.POLLIN) != 0 }
+func inputWaits(fd uintptr) bool { return poll(fd, unix.POLLIN, 0) != 0 }
 
-func poll(fd uintptr, events int16) int16 {
+// awaitInput waits in poll(2), d at most.
+func awaitInput(fd uintptr, d time.Duration) { poll(fd, unix.POLLIN, d) }
+
+func poll(fd uintptr, events int16, d time.Duration) int16 {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
-	if n, err := unix.Poll(fds[:], 0); err != nil || n == 0 {
+	if n, err := unix.Poll(fds[:], int(d.Milliseconds())); err != nil || n == 0 {
 		return 0
 	}
 	return fds[0].Revents

@@ -105,7 +105,7 @@ func (c *conn) readPayload(p []byte) error {
 			c.in.take(n)
 		} else {
 			c.flushReplies()
-			n, err = c.nc.Read(p[:min(len(p), maxWrite)])
+			n, err = c.payloadSource(len(p)).Read(p[:min(len(p), maxWrite)])
 			c.setBusy()
 		}
 		if err != nil {
@@ -113,6 +113,16 @@ func (c *conn) readPayload(p []byte) error {
 		}
 	}
 	return nil
+}
+
+// payloadSource is where to read n bytes of a payload. Of 64 KiB most is there
+// already, and polling made such writes slower.
+func (c *conn) payloadSource(n int) io.Reader {
+	const long = 128 << 10
+	if c.isTLS || n < long {
+		return c.nc
+	}
+	return c.socket
 }
 
 // skipPayload reads n bytes and forgets them.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -17,7 +19,8 @@ import (
 type Server struct {
 	cfg   Config
 	pool  bufferPool
-	reads *budget // memory for what reads return
+	reads *budget      // memory for what reads return
+	seats atomic.Int32 // readers that may yet wait in poll(2)
 
 	goroutines sync.WaitGroup // one per connection
 
@@ -40,13 +43,17 @@ func NewServer(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
+	s := &Server{
 		cfg:       cfg,
 		reads:     newBudget(cfg.ReadMemory),
 		exports:   make(map[string]*export),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*conn]struct{}),
-	}, nil
+	}
+	// A processor that waits in poll(2) runs no other goroutine before the
+	// runtime notices: leave one that does.
+	s.seats.Store(int32(runtime.GOMAXPROCS(0) - 1))
+	return s, nil
 }
 
 // Serve accepts clients on ln until ctx is cancelled or the server is shut

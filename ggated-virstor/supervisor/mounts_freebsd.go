@@ -31,8 +31,11 @@ func (systemMounts) on(devices []string) ([]string, error) {
 	return paths, nil
 }
 
+// unmount does not begin, unless by force, when a file is open: if the device
+// went away while it waited, the kernel would free the file system below the
+// file and panic (ffs_unmount of FreeBSD 13 to 15, ffs_fsfail_cleanup).
 func (systemMounts) unmount(path string, force bool) error {
-	flags := 0
+	flags := unix.MNT_NONBUSY
 	if force {
 		flags = unix.MNT_FORCE
 	}

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -41,49 +40,61 @@ type mounts interface {
 // clear unmounts what lies on our devices, and destroys the devices.
 func (s *Supervisor) clear(m mounts, force, destroy time.Duration) error {
 	begun := time.Now()
-	var all error
+	u := &unmounter{mounts: m, running: make(map[string]bool), failed: make(map[string]error), results: make(chan unmounted), over: make(chan struct{})}
+	defer close(u.over)
 	for {
 		left, err := s.opt.Units.Units()
 		if err != nil || len(left) == 0 {
-			return errors.Join(all, err)
+			return err
 		}
 		since := time.Since(begun)
-		all = s.unmountAll(m, left, since > force)
-		for id, u := range left {
-			err := s.opt.Units.Release(id, u.Number, since > destroy)
+		pause, cancel := context.WithTimeout(context.Background(), min(unmountPause, force/4+time.Millisecond))
+		all := s.unmountAll(pause, u, left, since > force)
+		for id, unit := range left {
+			err := s.opt.Units.Release(id, unit.Number, since > destroy)
 			switch {
 			case err == nil && since > destroy:
-				s.log.Error("destroyed while it was open, for the system shuts down", "device", u.Name)
-			case err != nil && !errors.Is(err, gate.ErrBusy):
+				s.log.Error("destroyed while it was open, for the system shuts down", "device", unit.Name)
+			case err == nil:
+				delete(left, id)
+			case !errors.Is(err, gate.ErrBusy):
 				all = errors.Join(all, err)
 			}
 		}
 		if since > destroy {
-			return all
+			cancel()
+			return errors.Join(all, u.err())
 		}
-		time.Sleep(min(unmountPause, force/4+time.Millisecond))
+		if len(left) > 0 {
+			<-pause.Done()
+		}
+		cancel()
 	}
 }
 
-func (s *Supervisor) unmountAll(m mounts, units map[uint32]gateunit.Unit, force bool) error {
+// unmountAll waits for the unmounts that it begins until ctx ends.
+func (s *Supervisor) unmountAll(ctx context.Context, u *unmounter, units map[uint32]gateunit.Unit, force bool) error {
 	var names []string
-	for _, u := range units {
-		names = append(names, s.above(u.Name)...)
+	for _, unit := range units {
+		names = append(names, s.above(unit.Name)...)
 	}
 	slices.Sort(names)
-	paths, err := m.on(slices.Compact(names))
+	paths, err := u.on(slices.Compact(names))
 	if err != nil {
 		return err
 	}
 	for _, p := range paths {
-		e := m.unmount(p, force)
-		if e == nil {
-			s.log.Info("unmounted", "path", p, "force", force)
-			continue
-		}
-		err = errors.Join(err, fmt.Errorf("unmount %s: %w", p, e))
+		u.begin(p, force)
 	}
-	return err
+	for len(u.running) > 0 {
+		select {
+		case r := <-u.results:
+			u.note(r, s.log)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
 }
 
 // above are a device and everything that GEOM makes of it: partitions and the

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
 )
@@ -34,6 +35,8 @@ type Options struct {
 	Alert alert.Runner
 	// Grower makes providers for volumes that run out of space, or is nil.
 	Grower Grower
+	// Archive is where backups are kept; nil: nowhere.
+	Archive *backup.Dir
 	// Protect protects a process from the kernel's memory shortage.
 	Protect func(pid int) error
 	Log     *slog.Logger
@@ -65,9 +68,10 @@ type worker struct {
 	peer  *peer
 	begun time.Time
 	// keep: what the worker gives back is kept for the next one.
-	keep atomic.Bool
-	gone chan struct{} // closed when it is dead; then err is set
-	err  error
+	keep    atomic.Bool
+	scratch scratch
+	gone    chan struct{} // closed when it is dead; then err is set
+	err     error
 }
 
 const (
@@ -260,6 +264,7 @@ func (s *Supervisor) start() (*worker, error) {
 		defer close(w.gone)
 		w.err = w.cmd.Wait() // its raw I/O has ended, too
 		w.peer.close()
+		defer w.scratch.replace(nil)
 		if err := <-received; err != nil {
 			w.err = errors.Join(w.err, err)
 		}
@@ -347,6 +352,8 @@ func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body 
 		return oneFile(nil, f, err)
 	case methodAlert, methodGrow, methodUngrow:
 		return s.answerSpace(ctx, method, body)
+	case methodScratch, methodKeep:
+		return s.answerArchive(w, method)
 	}
 	if s.opt.Units == nil {
 		return reply{}, fmt.Errorf("%s: there is no geom_gate here", method)

@@ -319,13 +319,19 @@ func TestAVolumesLockIsTakenFromAnOwnerThatWillNotRunAgain(t *testing.T) {
 
 // fakeMounts are file systems, of which some are busy.
 type fakeMounts struct {
-	k    *gatetest.Kernel
-	devs map[string]*gatetest.Dev // by path; the device is named as the path is
-	busy map[string]bool          // cannot be unmounted but by force
-	dead map[string]bool          // nor by force
+	k     *gatetest.Kernel
+	busy  map[string]bool          // cannot be unmounted but by force
+	dead  map[string]bool          // nor by force
+	stuck map[string]chan struct{} // unmounting does not return
+
+	mu    sync.Mutex
+	devs  map[string]*gatetest.Dev // by path; the device is named as the path is
+	calls map[string]int
 }
 
 func (m *fakeMounts) on(devices []string) (paths []string, _ error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for p := range m.devs {
 		if slices.Contains(devices, p) {
 			paths = append(paths, p)
@@ -335,9 +341,17 @@ func (m *fakeMounts) on(devices []string) (paths []string, _ error) {
 }
 
 func (m *fakeMounts) unmount(path string, force bool) error {
+	m.mu.Lock()
+	m.calls[path]++
+	m.mu.Unlock()
+	if stuck := m.stuck[path]; stuck != nil {
+		<-stuck
+	}
 	if m.dead[path] || m.busy[path] && !force {
 		return gate.EBUSY
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	d := m.devs[path]
 	delete(m.devs, path)
 	return d.Close()
@@ -345,25 +359,31 @@ func (m *fakeMounts) unmount(path string, force bool) error {
 
 func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 	p := newPair(t)
-	m := &fakeMounts{k: p.k, devs: make(map[string]*gatetest.Dev),
-		busy: map[string]bool{"ggate1": true}, dead: map[string]bool{"ggate2": true}}
-	for id := range uint32(4) {
+	stuck := make(chan struct{})
+	defer close(stuck)
+	m := &fakeMounts{k: p.k, devs: make(map[string]*gatetest.Dev), calls: make(map[string]int),
+		busy: map[string]bool{"ggate1": true}, dead: map[string]bool{"ggate2": true}, stuck: map[string]chan struct{}{"ggate3": stuck}}
+	for id := range uint32(5) {
 		u, err := p.c.Acquire(context.Background(), gateunit.Spec{ID: id + 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 		must(t, err)
-		if id < 3 {
+		if id < 4 {
 			m.devs[u.Name], err = p.k.OpenDev(u.Name, gatetest.Reader|gatetest.Writer)
 			must(t, err)
 		}
 	}
 	err := p.s.clear(m, 20*time.Millisecond, 100*time.Millisecond)
-	if err == nil || !strings.Contains(err.Error(), "unmount ggate2") {
-		t.Fatal(err)
+	for _, want := range []string{"unmount ggate2: the device is open", "unmount ggate3: it does not end"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
 	}
 	if left, err := p.c.Left(); err != nil || len(left) != 0 {
 		t.Fatalf("%v left, %v", left, err)
 	}
-	if len(m.devs) != 1 {
-		t.Fatalf("still mounted: %v", m.devs)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.devs) != 2 || m.calls["ggate3"] != 1 || m.calls["ggate2"] < 2 {
+		t.Fatalf("still mounted: %v; unmounted %v times", m.devs, m.calls)
 	}
 }
 

@@ -74,6 +74,8 @@ const (
 	methodAlert   = "alert"   // alertArgs → alertAnswer; the administrator's command is run
 	methodGrow    = "grow"    // growArgs → growArgs; the provider
 	methodUngrow  = "ungrow"  // growArgs
+	methodScratch = "scratch" // a file to write a backup into
+	methodKeep    = "keep"    // → keptAnswer; the backup in it is kept
 
 	// methodStop is the one that the supervisor calls: Ending.
 	methodStop = "stop"
@@ -140,4 +142,9 @@ type growArgs struct {
 
 type stopArgs struct {
 	Ending Ending `json:"ending"`
+}
+
+// keptAnswer is where a backup is.
+type keptAnswer struct {
+	Path string `json:"path"`
 }

@@ -54,8 +54,13 @@ func main() {
 	bin := flag.String("bin", "bin", "`folder` of the programs")
 	out := flag.String("json", "tests/bench/out/bench.json", "`file` for the results")
 	dir := flag.String("dir", "", "`folder` for the files (default: a temporary one)")
+	rate := flag.Int64("moving", 0, "instead, what a client waits while chunks move at so many `BYTES` a second")
 	flag.Parse()
-	if err := run(*pairs, *seconds, *only, *peers, *bin, *out, *dir); err != nil {
+	measure := func() error { return run(*pairs, *seconds, *only, *peers, *bin, *out, *dir) }
+	if *rate > 0 {
+		measure = func() error { return moving(*pairs, *seconds, *rate, *bin, *dir) }
+	}
+	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,7 +48,11 @@ func (b *bench) measure(j job, server string) (result, error) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-ended
 	}()
-	if err := prepare(uri, !j.Fresh); err != nil {
+	fill := int64(diskSize)
+	if j.Fresh {
+		fill = 0
+	}
+	if err := prepare(uri, fill); err != nil {
 		return result{}, err
 	}
 	before, err := cpuSeconds(cmd.Process.Pid)
@@ -85,7 +90,7 @@ func (b *bench) server(name, dir string) (*exec.Cmd, string, error) {
 			return nil, "", fmt.Errorf("label: %w: %s", err, out)
 		}
 		return exec.Command(filepath.Join(b.bin, "ggated-virstor"), "--nbd", "unix:"+sock,
-			"--control", filepath.Join(dir, "c"), "--run-dir", dir, file+"0", file+"1"), "nbd+unix:///vol?socket=" + sock, nil
+			"--control", filepath.Join(dir, "c"), "--run-dir", dir, "--backup-dir", "", file+"0", file+"1"), "nbd+unix:///vol?socket=" + sock, nil
 	case "nbdkit":
 		return exec.Command("nbdkit", "-f", "-U", sock, "file", file), plain, sparse(file, diskSize)
 	case "qemu-nbd":
@@ -108,9 +113,9 @@ func sparse(name string, size int64) error {
 	return errors.Join(f.Truncate(size), f.Close())
 }
 
-// prepare waits for the server and writes the disk full, so that it is in the
-// page cache and, of a thin one, allocated.
-func prepare(uri string, fill bool) error {
+// prepare waits for the server and writes the first fill bytes of the disk, so
+// that they are in the page cache and, of a thin one, allocated.
+func prepare(uri string, fill int64) error {
 	var c *nbdclient.Conn
 	var err error
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -122,14 +127,11 @@ func prepare(uri string, fill bool) error {
 		}
 	}
 	defer c.Close()
-	if !fill {
-		return nil
-	}
 	b := make([]byte, 1<<20)
 	for i := range b {
 		b[i] = byte(i)
 	}
-	for off := int64(0); off < diskSize; off += int64(len(b)) {
+	for off := int64(0); off < fill; off += int64(len(b)) {
 		if _, err := c.WriteAt(b, off); err != nil {
 			return err
 		}
@@ -150,12 +152,10 @@ func (b *bench) fio(j job, uri string) (result, float64, error) {
 	} else {
 		args = append(args, "--time_based", fmt.Sprintf("--runtime=%d", b.seconds))
 	}
-	out, err := exec.Command("fio", args...).Output()
+	text, err := runFio(args...)
 	if err != nil {
-		return result{}, 0, fmt.Errorf("fio: %w", err)
+		return result{}, 0, err
 	}
-	// fio may say something before its JSON.
-	text := string(out)
 	var parsed struct {
 		Jobs []struct {
 			Read, Write struct {
@@ -165,7 +165,7 @@ func (b *bench) fio(j job, uri string) (result, float64, error) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(text[max(0, strings.IndexByte(text, '{')):]), &parsed); err != nil {
+	if err := json.Unmarshal(text, &parsed); err != nil {
 		return result{}, 0, fmt.Errorf("fio's JSON: %w", err)
 	}
 	if len(parsed.Jobs) != 1 {
@@ -177,6 +177,15 @@ func (b *bench) fio(j job, uri string) (result, float64, error) {
 		r.Rate = p.Read.BWBytes + p.Write.BWBytes
 	}
 	return r, p.Read.IOBytes + p.Write.IOBytes, nil
+}
+
+// runFio returns the JSON that fio prints, without what it may say before it.
+func runFio(args ...string) ([]byte, error) {
+	out, err := exec.Command("fio", args...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("fio: %w", err)
+	}
+	return out[max(0, bytes.IndexByte(out, '{')):], nil
 }
 
 // cpuSeconds is what a process has used, user and system, as Linux says.

@@ -192,27 +192,11 @@ func TestStopRefusesWhileClientsAreConnected(t *testing.T) {
 }
 
 func TestExt4SurvivesSIGKILLWithACleanCheck(t *testing.T) {
-	need(t, "mkfs.ext4", "e2fsck", "nbdfuse", "fusermount3")
+	need(t, "mkfs.ext4", "e2fsck", "debugfs")
 	s := newSite(t, 256*mib, 256*mib)
 	s.label("-s", "2g", "-m", "1m")
 	s.start()
-	disk := filepath.Join(s.dir, "disk")
-	mount := func() func() {
-		t.Helper()
-		if err := os.WriteFile(disk, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		stop := background(t, "nbdfuse", disk, s.uri())
-		s.until("the volume is a file", func() bool {
-			fi, err := os.Stat(disk)
-			return err == nil && fi.Size() == 2*gib
-		})
-		return func() {
-			command(t, "fusermount3", "-u", disk)
-			stop()
-		}
-	}
-	leave := mount()
+	disk, leave := s.asFile(2 * gib)
 	command(t, "mkfs.ext4", "-q", "-F", disk)
 	files := filepath.Join(s.dir, "tree")
 	if err := os.MkdirAll(files, 0o700); err != nil {
@@ -229,7 +213,7 @@ func TestExt4SurvivesSIGKILLWithACleanCheck(t *testing.T) {
 	leave()
 	s.kill()
 	s.start()
-	leave = mount()
+	disk, leave = s.asFile(2 * gib)
 	command(t, "e2fsck", "-f", "-n", disk)
 	command(t, "debugfs", "-R", "dump /d/a "+filepath.Join(s.dir, "back"), disk)
 	same(t, filepath.Join(files, "a"), filepath.Join(s.dir, "back"))

@@ -169,7 +169,7 @@ func (s *site) label(args ...string) {
 func (s *site) start(flags ...string) {
 	s.t.Helper()
 	s.flags = flags
-	args := append([]string{"--nbd", "unix:" + s.socket, "--control", s.control, "--run-dir", s.dir}, flags...)
+	args := append([]string{"--nbd", "unix:" + s.socket, "--control", s.control, "--run-dir", s.dir, "--backup-dir", filepath.Join(s.dir, "backups")}, flags...)
 	s.cmd = exec.Command(filepath.Join(programs, "ggated-virstor"), append(args, s.files...)...)
 	s.log = new(logBuffer)
 	s.cmd.Stderr = s.log

@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +38,9 @@ func TestDisksLeaveAndComeUnderLoad(t *testing.T) {
 		s.gvirstor("replace", "-v", "vol", s.files[0], fresh)
 		s.gvirstor("rebalance", "vol")
 		s.gvirstor("pack", "vol")
+		s.gvirstor("reclaim", "vol")
+		s.gvirstor("resize", "-s", "512m", "vol")
+		s.gvirstor("resize", "-s", "400g", "vol") // beyond the room behind the map
 		s.gvirstor("resize", "-s", "512m", "vol")
 	})
 	v := s.status()
@@ -73,9 +77,19 @@ func TestEvacuateRefusesWithTheBytesThatAreMissing(t *testing.T) {
 		}
 	}
 	out, err := s.tryGvirstor("evacuate", "vol", s.files[1])
-	if err == nil || !strings.Contains(out, "bytes are missing") {
+	// 13 chunks on the first, beside the map's two, and the other 17 on the
+	// second, which would have to go; a component has its metadata too.
+	if err == nil || !strings.Contains(out, fmt.Sprintf("%d bytes are missing (a new component of %d bytes would do)", 17*mib, 17*mib+512)) {
 		t.Fatalf("%v: %s", err, out)
 	}
+	s.gvirstor("add", "vol", s.file("less", 16*mib+512))
+	out, err = s.tryGvirstor("evacuate", "vol", s.files[1])
+	if err == nil || !strings.Contains(out, fmt.Sprintf(" %d bytes are missing", mib)) {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.gvirstor("remove", "vol", filepath.Join(s.dir, "less"))
+	s.gvirstor("add", "vol", s.file("enough", 17*mib+512))
+	s.gvirstor("evacuate", "vol", s.files[1])
 }
 
 func TestTrimmedAndZeroSpaceComesBack(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 const subr = `
 load_rc_config() { :; }
 warn() { echo "warn: $*" >&2; }
+check_pidfile() { echo "$TEST_STARTED"; }
 checkyesno() { eval "[ \"\$$1\" = YES ]"; }
 wait_for_pids() { while kill -0 "$1" 2>/dev/null; do /bin/sleep 0.05; done; }
 run_rc_command() {
@@ -31,13 +32,13 @@ run_rc_command() {
 		return
 	fi
 	rc_flags=$ggated_virstor_flags
-	if [ -n "$pre" ]; then $pre || return 1; fi
+	if [ -n "$pre" ]; then eval "$pre" || return 1; fi
 	case $rc_arg in
 	start) [ -n "$cmd" ] || cmd="$command $rc_flags $command_args" ;;
 	reload) cmd="kill -HUP $rc_pid" ;;
 	status) cmd=: ;;
 	esac
-	$cmd || return 1
+	eval "$cmd" || return 1
 	if [ -n "$post" ]; then $post; fi
 }
 `
@@ -135,7 +136,7 @@ func (s *site) run(verb string, vars ...string) (log, out string, ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", s.script, verb)
-	cmd.Env = append([]string{"PATH=" + s.dir + "/bin:/usr/bin:/bin", "TEST_PID="}, vars...)
+	cmd.Env = append([]string{"PATH=" + s.dir + "/bin:/usr/bin:/bin", "TEST_PID=", "TEST_STARTED=7"}, vars...)
 	if s.pid != 0 {
 		cmd.Env = append(cmd.Env, "TEST_PID="+strconv.Itoa(s.pid))
 	}
@@ -185,7 +186,7 @@ func TestStartWaitsForDevicesThenChecksThenMounts(t *testing.T) {
 	if !ok {
 		t.Errorf("failed: %s", out)
 	}
-	want(t, log, "ggated-virstor --check-config --debug", "daemon -f -p "+s.dir+"/ggated-virstor.pid "+s.dir+"/sbin/ggated-virstor --syslog",
+	want(t, log, "ggated-virstor --check-config --debug", "daemon -c -p "+s.dir+"/ggated-virstor.pid "+s.dir+"/sbin/ggated-virstor --syslog",
 		"--debug ada4 ada6", "gvirstor status\n", "sleep 1", "gvirstor status\n", "gvirstor status -s mydata", "fsck -p /dev/null", "mount -a -L")
 	wantNot(t, log, "daemon --debug", "fsck -p /dev/zero", " -r")
 }
@@ -198,6 +199,20 @@ func TestStartGivesUpWhenADeviceDoesNotCome(t *testing.T) {
 		t.Errorf("%v: %s", ok, out)
 	}
 	wantNot(t, log, "fsck")
+}
+
+func TestStartSaysWhyTheDaemonEnded(t *testing.T) {
+	s := newSite(t)
+	s.fake("../sbin/gvirstor", "exit 1")
+	s.fake("daemon", "echo ggated-virstor: no ggctl; exit 0")
+	log, out, ok := s.run("start", "TEST_STARTED=", "ggated_virstor_fsck=/dev/x")
+	if ok || !strings.Contains(out, "the daemon ended; the log may say more than: ggated-virstor: no ggctl") {
+		t.Errorf("%v: %s", ok, out)
+	}
+	wantNot(t, log, "fsck")
+	if n := strings.Count(log, "sleep 1\n"); n > 1 {
+		t.Errorf("waited %d seconds for it", n)
+	}
 }
 
 func TestAFailedFsckMountsNothing(t *testing.T) {
@@ -218,14 +233,14 @@ func TestStartIsRefusedWithAWrongConfiguration(t *testing.T) {
 		t.Errorf("%v: %s", ok, out)
 	}
 	want(t, log, "ggated-virstor --check-config --config /conf")
-	wantNot(t, log, "daemon -f")
+	wantNot(t, log, "daemon -c")
 }
 
 func TestVolumesOfTheKernelClassAreReported(t *testing.T) {
 	s := newSite(t)
 	s.fake("geom", "echo virstor/old 99% physical free ada1; echo virstor/old 99% physical free ada2")
 	_, out, _ := s.run("start")
-	want(t, out, "geom_virstor runs virstor/old ;")
+	want(t, out, "geom_virstor runs virstor/old;")
 }
 
 func TestStopByHandRefusesWhatIsInUse(t *testing.T) {
@@ -273,8 +288,21 @@ func TestRestartIsAPauseForWhatIsMounted(t *testing.T) {
 	if !ok {
 		t.Errorf("failed: %s", out)
 	}
-	want(t, log, "signal TERM", "daemon -f")
+	want(t, log, "signal TERM", "daemon -c")
 	wantNot(t, log, "umount", "USR1", "ggatel", "fsck")
+}
+
+func TestARestartIsAPauseInEveryForm(t *testing.T) {
+	s := newSite(t)
+	s.unit(0, "null")
+	s.mounts("/dev/null /data ufs rw 0 0")
+	s.running("")
+	log, out, ok := s.run("fastrestart")
+	if !ok {
+		t.Errorf("failed: %s", out)
+	}
+	want(t, log, "signal TERM", "daemon -c")
+	wantNot(t, log, "USR1", "ggatel")
 }
 
 func TestShutdownLetsGoOfSwapAndPoolsThenTellsTheDaemon(t *testing.T) {
@@ -282,10 +310,14 @@ func TestShutdownLetsGoOfSwapAndPoolsThenTellsTheDaemon(t *testing.T) {
 	s.unit(0, "ggate0")
 	s.fake("swapctl", "echo /dev/ggate0b 100 0; echo /dev/ada0p3 100 0")
 	s.fake("zpool", `case $1 in list) printf 'tank\t1G\n\t/dev/ggate0p2\t1G\n' ;; esac`)
+	s.fake("../sbin/gvirstor", "[ $1 != status ] || printf 'ggate0 9%% physical free ada1\nggate0 9%% physical free ada2\n'")
 	s.running("")
 	log, out, ok := s.run("faststop")
 	if !ok {
 		t.Errorf("failed: %s", out)
+	}
+	if n := strings.Count(log, "\ngvirstor reserve --release ggate0\n"); n != 1 {
+		t.Errorf("the reserve was released %d times: %s", n, log)
 	}
 	want(t, log, "swapoff /dev/ggate0b", "zpool export tank", "signal USR1")
 	wantNot(t, log, "swapoff /dev/ada0p3", "signal TERM", "ggatel")

@@ -12,8 +12,33 @@ import (
 	"strings"
 )
 
-// DefaultDir is where the daemon keeps backups.
+// DefaultDir is where a daemon of root's keeps backups.
 const DefaultDir = "/var/db/gvirstor"
+
+// Dir is where the last backups of volumes are kept.
+type Dir struct {
+	Path  string
+	Count int // of backups of each volume, at least 1
+}
+
+// Keep is the function Keep in d.
+func (d Dir) Keep(b *Backup) (string, error) { return Keep(d.Path, b, d.Count) }
+
+// Scratch opens a file that has no name, in d's file system: for a process to write
+// a backup into that may not write to d.
+func (d Dir) Scratch() (*os.File, error) {
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+		return nil, fmt.Errorf("make room for a backup: %w", err)
+	}
+	f, err := os.CreateTemp(d.Path, ".gvirstor-backup-*")
+	if err != nil {
+		return nil, fmt.Errorf("make room for a backup: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("make room for a backup: %w", err), f.Close())
+	}
+	return f, nil
+}
 
 const suffix = ".backup"
 

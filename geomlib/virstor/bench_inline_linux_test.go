@@ -1,0 +1,52 @@
+package virstor
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// noted is a Completer that needs nobody to wake.
+type noted struct{ done int }
+
+func (n *noted) Complete(*Request) { n.done++ }
+
+// BenchmarkInline reads 4 KiB as a front does, which takes the completion within
+// Submit, and the same bytes by pread(2).
+func BenchmarkInline(b *testing.B) {
+	v, f := benchFile(b)
+	fd := int(f.Fd())
+	buf := make([]byte, 4096)
+	offsets := make([]int64, 4096)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range offsets {
+		offsets[i] = rng.Int64N(benchSize/4096) * 4096
+	}
+	var done noted
+	r := Request{Op: OpRead, Length: 4096, Data: buf, Done: &done}
+	for _, c := range []struct {
+		name string
+		op   func(off int64) error
+	}{
+		{"pread", func(off int64) error { _, err := unix.Pread(fd, buf, 8<<20+off); return err }},
+		{"preadv2", func(off int64) error {
+			_, err := unix.Preadv2(fd, [][]byte{buf}, 8<<20+off, unix.RWF_NOWAIT)
+			return err
+		}},
+		{"submit", func(off int64) error { r.Offset, r.Flags = off, 0; v.Submit(&r); return r.Err }},
+		{"submit may block", func(off int64) error { r.Offset, r.Flags = off, MayBlock; v.Submit(&r); return r.Err }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(4096)
+			done.done = 0
+			n := 0
+			for ; b.Loop(); n++ {
+				if err := c.op(offsets[n%len(offsets)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,83 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
+)
+
+// Archive keeps the last backups of volumes. A supervisor may stand behind it.
+type Archive interface {
+	// Keep returns where the backup is.
+	Keep(b *backup.Backup) (path string, err error)
+}
+
+// archivist has backups kept of one volume: when its components or its size have
+// changed, on a goroutine of its own, and when it is stopped. A failure is
+// logged and keeps nothing from going on.
+type archivist struct {
+	archive Archive // or nil
+	vol     *virstor.Volume
+	log     *slog.Logger
+	changed chan struct{} // capacity 1
+	task    *task
+
+	making sync.Mutex // of one backup
+}
+
+func newArchivist(a Archive, vol *virstor.Volume, log *slog.Logger) *archivist {
+	return &archivist{archive: a, vol: vol, log: log, changed: make(chan struct{}, 1)}
+}
+
+func (a *archivist) start() {
+	a.task = startTask(func(ctx context.Context) {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-a.changed:
+				a.keep()
+			}
+		}
+	})
+}
+
+// note looks at what happened to the volume.
+func (a *archivist) note(e virstor.Event) {
+	if e.Kind != virstor.EventComponents && e.Kind != virstor.EventResized {
+		return
+	}
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (a *archivist) stop(ctx context.Context) {
+	if a.task != nil {
+		a.task.stop(ctx)
+	}
+}
+
+// keep has the volume backed up as it is now.
+func (a *archivist) keep() {
+	if a.archive == nil || a.vol.ReadOnly() || a.vol.Deferred() {
+		return
+	}
+	a.making.Lock()
+	defer a.making.Unlock()
+	b, err := backup.FromVolume(a.vol, time.Now())
+	var path string
+	if err == nil {
+		path, err = a.archive.Keep(b)
+	}
+	if err != nil {
+		a.log.Warn("no backup of metadata and map was kept", "volume", a.vol.Name(), "error", err)
+		return
+	}
+	a.log.Info("metadata and map backed up", "volume", a.vol.Name(), "file", path)
+}

@@ -1,0 +1,61 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+)
+
+// unmounter unmounts in the background: where a volume is full, or a disk does
+// not answer, unmount(2) returns when the device is destroyed, or never.
+type unmounter struct {
+	mounts
+	running map[string]bool  // unmount has not returned
+	failed  map[string]error // what it returned last
+	results chan unmounted
+	over    chan struct{} // closed: nobody takes results any more
+}
+
+type unmounted struct {
+	path  string
+	force bool
+	err   error
+}
+
+func (u *unmounter) begin(path string, force bool) {
+	if u.running[path] {
+		return
+	}
+	u.running[path] = true
+	delete(u.failed, path)
+	go func() {
+		r := unmounted{path, force, u.unmount(path, force)}
+		select {
+		case u.results <- r:
+		case <-u.over:
+		}
+	}()
+}
+
+func (u *unmounter) note(r unmounted, log *slog.Logger) {
+	delete(u.running, r.path)
+	if r.err != nil {
+		u.failed[r.path] = fmt.Errorf("unmount %s: %w", r.path, r.err)
+		return
+	}
+	log.Info("unmounted", "path", r.path, "force", r.force)
+}
+
+// err is what is not unmounted, and why.
+func (u *unmounter) err() error {
+	var all []error
+	for _, path := range slices.Sorted(maps.Keys(u.running)) {
+		all = append(all, fmt.Errorf("unmount %s: it does not end", path))
+	}
+	for _, path := range slices.Sorted(maps.Keys(u.failed)) {
+		all = append(all, u.failed[path])
+	}
+	return errors.Join(all...)
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// stopped is a volume that nobody serves, open in this process. It is a jobHost.
+type stopped struct {
+	vol    *virstor.Volume
+	lock   io.Closer
+	fenced bool // found so: it is not this program's to hand back
+}
+
+// offlineJob does a job on a stopped volume.
+func (c *call) offlineJob(ctx context.Context, volume, kind string, a control.JobArgs, o jobOptions, f follower) error {
+	if o.background {
+		return &usageError{"-b and --offline exclude each other"}
+	}
+	s, err := c.openStopped(volume, o)
+	if err != nil {
+		return err
+	}
+	f.later = "was interrupted; it goes on when the volume is next opened"
+	if o.dryRun {
+		f.later = "was interrupted"
+	}
+	err = s.run(ctx, kind, a, &f)
+	kept, e := s.close()
+	if e != nil {
+		err = errors.Join(err, failf("Can't close %s: %w", volume, e))
+	}
+	if kept != nil {
+		c.warnFenced(volume, "stays fenced", kept)
+	}
+	return err
+}
+
+// parts are the components of a stopped volume, and its lock.
+type parts struct {
+	*virstor.Assembly
+	fenced bool // any of them: fencing may have been interrupted
+	lock   io.Closer
+	all    []io.Closer // lock and components
+}
+
+func (p *parts) close() {
+	for _, c := range p.all {
+		c.Close()
+	}
+}
+
+// findStopped opens all components of a volume that nobody serves. The error of
+// an incomplete one is in Assembly.Err.
+func findStopped(volume string, names []string, readOnly bool, runDir string) (found *parts, err error) {
+	p := new(parts)
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if names, err = allForDaemon(names); err != nil {
+		return nil, err
+	}
+	var members []virstor.Member
+	for _, name := range names {
+		prov, err := geomlib.Open(name, geomlib.OpenOptions{ReadOnly: readOnly})
+		if err != nil {
+			return nil, failf("Can't open %s: %s", name, errorText(err))
+		}
+		p.all = append(p.all, prov)
+		m, err := geomlib.ReadMetadata(prov)
+		if err != nil {
+			return nil, failf("Can't read metadata from %s: %s", name, errorText(err))
+		}
+		if m.Name != volume {
+			return nil, failf("%s is a component of %s, not of %s", name, m.Name, volume)
+		}
+		p.fenced = p.fenced || m.Version != ondisk.Version
+		members = append(members, virstor.Member{Provider: prov, Metadata: m})
+	}
+	as := virstor.Assemble(members)
+	if len(as) != 1 {
+		return nil, failf("There are %d volumes called %s on these components", len(as), volume)
+	}
+	p.Assembly = as[0]
+	if p.lock, err = geomlib.LockVolume(runDir, p.ID); err != nil {
+		return nil, failf("Can't open %s: %w", volume, err)
+	}
+	p.all = append(p.all, p.lock)
+	return p, nil
+}
+
+// openStopped opens a volume of all the named components, for reading when
+// nothing is to be done.
+func (c *call) openStopped(volume string, o jobOptions) (*stopped, error) {
+	p, err := findStopped(volume, strings.Split(o.offline, ","), o.dryRun, o.runDir)
+	if err != nil {
+		return nil, err
+	}
+	v, err := virstor.Open(p.Assembly, virstor.Config{ReadOnly: o.dryRun, Log: c.warnings()})
+	if err != nil {
+		p.close()
+		return nil, failf("Can't open %s: %w", volume, err)
+	}
+	for _, ig := range p.Ignored {
+		ig.Provider.Close()
+	}
+	return &stopped{v, p.lock, p.fenced}, nil
+}
+
+// handBack lifts the fence of a stopped volume, as stop does of one in service.
+func (c *call) handBack(volume, components, runDir string) error {
+	p, err := findStopped(volume, strings.Split(components, ","), false, runDir)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	err = virstor.Settle(p.Assembly, true, c.warnings())
+	var not *virstor.NotHandedBackError
+	switch {
+	case errors.As(err, &not):
+		c.warnFenced(volume, "stays fenced", not.Reasons)
+	case err != nil:
+		return failf("Can't stop %s: %w", volume, err)
+	case c.verbose:
+		fmt.Fprintf(c.stdout, handedBack, volume)
+	}
+	return nil
+}
+
+// run does the job, after one that was interrupted if there is such.
+func (s *stopped) run(ctx context.Context, kind string, a control.JobArgs, f *follower) error {
+	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
+		f.warn("an interrupted " + j.Kind + " goes on first")
+		if err := f.follow(ctx, s, control.JobFromEngine(s.vol.Name(), j)); err != nil {
+			return err
+		}
+	}
+	j, err := startOn(ctx, s, s.vol.Name(), kind, a)
+	if err != nil {
+		return err
+	}
+	return f.follow(ctx, s, j)
+}
+
+// close lets the volume go as it was found; kept tells why it cannot be handed
+// back.
+func (s *stopped) close() (kept []string, err error) {
+	end := s.vol.Stop
+	if s.fenced {
+		end = s.vol.Close
+	}
+	err = end()
+	var not *virstor.NotHandedBackError
+	if errors.As(err, &not) {
+		kept, err = not.Reasons, nil
+	}
+	return kept, errors.Join(err, s.lock.Close())
+}
+
+// StartJob implements jobHost.
+func (s *stopped) StartJob(ctx context.Context, volume string, r control.JobRequest) (control.JobStatus, error) {
+	var a control.JobArgs
+	if err := json.Unmarshal(r.Args, &a); err != nil {
+		return control.JobStatus{}, fmt.Errorf("arguments of %s: %w", r.Kind, err)
+	}
+	for i, p := range a.Providers {
+		a.Providers[i], _ = s.component(p)
+	}
+	var err error
+	if target, known := s.component(a.Target); r.Kind == "replace" && !known {
+		err = s.replace(a)
+	} else {
+		a.Target = target
+		err = control.StartEngineJob(s.vol, r.Kind, a)
+	}
+	if err != nil {
+		return control.JobStatus{}, err
+	}
+	return s.Job(ctx, volume)
+}
+
+// component is the name by which the volume knows a provider, if it does.
+func (s *stopped) component(operand string) (name string, known bool) {
+	for _, p := range s.vol.Providers() {
+		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(operand, "/dev/") {
+			return p.Name(), true
+		}
+	}
+	return operand, false
+}
+
+// replace lets a provider that is no component take the place of one.
+func (s *stopped) replace(a control.JobArgs) error {
+	p, err := openFresh(a.Target, s.vol.SectorSize())
+	if err != nil {
+		return err
+	}
+	if a.DryRun {
+		return errors.Join(s.vol.DryReplace(a.Providers[0], p.MediaSize()), p.Close())
+	}
+	_, err = s.vol.MayReplace(a.Providers[0], p.MediaSize())
+	if err == nil {
+		err = s.vol.Add([]geomlib.Provider{p}, virstor.AddOptions{})
+	}
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	a.Target = p.Name()
+	return control.StartEngineJob(s.vol, "replace", a)
+}
+
+// openFresh opens a provider that is no component of anything.
+func openFresh(name string, sectorSize int) (geomlib.Provider, error) {
+	p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: sectorSize})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %s", name, errorText(err))
+	}
+	m, err := geomlib.ReadMetadata(p)
+	switch {
+	case err == nil:
+		return nil, errors.Join(fmt.Errorf("%s is a component of %s; `gvirstor clear %s` first if that is of no use any more", name, m.Name, name), p.Close())
+	case !errors.Is(err, geomlib.ErrNoMetadata):
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// Job implements jobHost.
+func (s *stopped) Job(context.Context, string) (control.JobStatus, error) {
+	j, _ := s.vol.Job()
+	return control.JobFromEngine(s.vol.Name(), j), nil
+}

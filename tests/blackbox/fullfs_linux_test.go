@@ -1,0 +1,247 @@
+package blackbox
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
+)
+
+// withMounts runs a test where file systems can be mounted: as root here, else
+// in a name space in which the test is root. Only a user whom the system
+// denies that is let off.
+func withMounts(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	const inside = "GVIRSTOR_TEST_INSIDE"
+	if os.Geteuid() == 0 {
+		test(t)
+		return
+	}
+	if os.Getenv(inside) != "" {
+		t.Fatal("not root in a name space of its own")
+	}
+	c := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
+	c.Env = append(os.Environ(), inside+"=1")
+	c.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := c.CombinedOutput()
+	var ended *exec.ExitError
+	switch {
+	case errors.As(err, &ended):
+		t.Fatalf("in a name space of its own: %v\n%s", err, out)
+	case err != nil:
+		t.Skipf("NOT TESTED: mounting needs root, and this user may not have a name space of its own: %v", err)
+	}
+}
+
+// smallFS mounts a file system of so many bytes and returns its directory.
+func smallFS(t *testing.T, s *site, options string) string {
+	t.Helper()
+	dir := filepath.Join(s.dir, "fs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Fatalf("mount a small tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		s.kill()
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	return dir
+}
+
+// ballast is a file that takes the rest of its file system.
+func ballast(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 4096)
+	for {
+		_, err := f.Write(b)
+		if errors.Is(err, syscall.ENOSPC) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// isNoSpace reports whether a client was told ENOSPC.
+func isNoSpace(err error) bool {
+	var e *nbdclient.Error
+	return errors.As(err, &e) && e.Errno == 28
+}
+
+// mustBe fails the test unless a volume holds what the ledger says.
+func (s *site) mustBe(l *ledger, when string, settle bool) {
+	s.t.Helper()
+	c := s.dial()
+	defer c.Abort()
+	if err := l.verify(c, settle); err != nil {
+		s.t.Fatalf("%s: %v\n%s", when, err, s.log)
+	}
+}
+
+// put writes n bytes of a generation at off, by the book.
+func (l *ledger) put(c *nbdclient.Conn, off, n int64, generation uint64) error {
+	b := make([]byte, n)
+	stampSectors(b, off, generation)
+	l.begin(off, n, generation)
+	_, err := c.WriteAt(b, off)
+	if err == nil {
+		l.acknowledged(off, n, generation)
+	}
+	return err
+}
+
+func TestAFullFileSystemUnderSparseComponentsLosesNothing(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		for _, policy := range []string{"wait", "error"} {
+			t.Run(policy, func(t *testing.T) { fullFileSystem(t, policy) })
+		}
+	})
+}
+
+func fullFileSystem(t *testing.T, policy string) {
+	s := newSite(t)
+	dir := smallFS(t, s, "size=40m")
+	for _, name := range []string{"fs/component0", "fs/component1"} {
+		s.files = append(s.files, s.file(name, 96*mib))
+	}
+	extra := filepath.Join(dir, "extra")
+	if err := os.WriteFile(extra, make([]byte, 16*mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.label("-s", "64g", "-m", "1m")
+	flags := append(s.hookFlags(), "--when-full", policy, "--backup-dir", filepath.Join(s.dir, "backups"))
+	s.start(flags...)
+
+	// Allocation meets the end of the file system, under several clients.
+	const each = 192 << 10
+	l := newLedger("clients", 0, 160*mib, cells(sectorSize))
+	var wg sync.WaitGroup
+	var refused atomic.Int64
+	for i := range int64(4) {
+		c := s.dial()
+		wg.Go(func() {
+			for off := i * mib; off < l.size; off += 4 * mib {
+				switch err := l.put(c, off, each, 1); {
+				case isNoSpace(err):
+					refused.Add(1)
+				case err != nil:
+					t.Errorf("write at %d: %v, want ENOSPC", off, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if refused.Load() == 0 {
+		t.Fatal("the file system was not full")
+	}
+	if v := s.status(); v.FreeChunks == 0 {
+		t.Fatalf("the volume is full, not the file system: %+v", v)
+	}
+	c := s.dial()
+	if err := c.Flush(); err != nil {
+		t.Fatalf("flush after writes failed for space: %v", err)
+	}
+	s.mustBe(l, "full", false)
+
+	// So does a write into a hole of a chunk that is allocated; what is there stays.
+	ballast(t, filepath.Join(dir, "ballast"))
+	if err := l.put(c, 512<<10, 64<<10, 2); !isNoSpace(err) {
+		t.Fatalf("write into a hole: %v, want ENOSPC", err)
+	}
+	if err := l.put(c, 8192, each-8192, 3); err != nil {
+		t.Fatalf("write over what is there: %v", err)
+	}
+	s.mustBe(l, "after a write into a hole", false)
+
+	// A daemon that dies now comes back.
+	s.kill()
+	s.start(flags...)
+	s.mustBe(l, "after a restart on a full file system", true)
+	c = s.dial()
+	if err := l.put(c, 0, each, 4); err != nil {
+		t.Fatalf("write over what is there: %v", err)
+	}
+
+	// There is space for the data, and none for the sector of the map: pages of
+	// either are taken one by one until it comes to that.
+	ballast(t, filepath.Join(dir, "ballast"))
+	const mapPage = 4096 / 8 * mib // is mapped by a page of the map
+	far := newLedger("far away", 3*gib, mib, cells(sectorSize))
+	left := int64(16 * mib)
+	for at := far.base; !strings.Contains(s.status().State, "degraded"); at += mapPage {
+		if at >= 64*gib {
+			t.Fatalf("the map was always written\n%s", s.log)
+		}
+		if err := far.put(c, at, 4096, 5); err != nil && !isNoSpace(err) {
+			t.Fatalf("write at %d: %v, want ENOSPC", at, err)
+		}
+		far = newLedger("far away", at+mapPage, mib, cells(sectorSize))
+		left -= 4096
+		if err := os.Truncate(extra, left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v := s.status(); !strings.Contains(v.State, "degraded") {
+		t.Errorf("state %q does not say degraded", v.State)
+	}
+	s.until("the degradation is told", func() bool { return slices.Contains(levels(s.alerts(), false), "degraded") })
+	if err := l.put(c, 4*mib, each, 6); err != nil && !isNoSpace(err) {
+		t.Fatalf("write over what is there while degraded: %v", err)
+	}
+	if err := l.put(c, 0, each, 7); err != nil {
+		t.Fatalf("write over what is there while degraded: %v", err)
+	}
+	s.mustBe(l, "degraded", false)
+
+	// Space is made.
+	for _, path := range []string{extra, filepath.Join(dir, "ballast")} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.until("the volume recovers", func() bool { return !strings.Contains(s.status().State, "degraded") })
+	s.until("the recovery is told", func() bool { return slices.Contains(levels(s.alerts(), true), "degraded") })
+	if err := far.put(c, far.base, 4096, 8); err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(0); off < 16*mib; off += mib {
+		if err := l.put(c, off+256<<10, each, 9); err != nil {
+			t.Fatalf("write at %d with space again: %v", off, err)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	s.mustBe(l, "with space again", false)
+	s.kill()
+	s.start(flags...)
+	s.mustBe(l, "after a last death", true)
+	s.mustBe(far, "after a last death", true)
+	s.gvirstor("stop", "-f", "vol")
+	s.gvirstor(append([]string{"check"}, s.files...)...)
+}
