@@ -87,8 +87,18 @@ func newWorld(seed uint64, cfg Config, counts *crashCounts) (*world, error) {
 		w.disks = append(w.disks, d)
 	}
 	w.free = append(w.free, w.disks[n:]...)
-	req := ondisk.LabelRequest{Name: "vol", VirtualSize: int64(24+w.rng.IntN(40)) * w.chunk, ChunkSize: w.chunk,
-		ID: uint32(seed) | 1, ChunkMultiple: ondisk.MinChunkMultiple}
+	if err := w.label(n, int64(24+w.rng.IntN(40)), uint32(seed)|1); err != nil {
+		return nil, err
+	}
+	var err error
+	w.vol, err = openDisks(w.cfg, w.disks)
+	return w, err
+}
+
+// label makes a volume of so many virtual chunks on the first n disks, and begins
+// the model and the recording.
+func (w *world) label(n int, chunks int64, id uint32) error {
+	req := ondisk.LabelRequest{Name: "vol", VirtualSize: chunks * w.chunk, ChunkSize: w.chunk, ID: id, ChunkMultiple: ondisk.MinChunkMultiple}
 	var ps []geomlib.Provider
 	for _, d := range w.disks[:n] {
 		req.Providers = append(req.Providers, ondisk.LabelProvider{Name: d.Name(), Size: d.MediaSize(), SectorSize: w.sector})
@@ -96,16 +106,15 @@ func newWorld(seed uint64, cfg Config, counts *crashCounts) (*world, error) {
 	}
 	layout, err := ondisk.Plan(req)
 	if err != nil {
-		return nil, fmt.Errorf("plan: %w", err)
+		return fmt.Errorf("plan: %w", err)
 	}
 	if err := Label(context.Background(), ps, layout, LabelOptions{}); err != nil {
-		return nil, err
+		return err
 	}
 	w.size = int64(layout.Metadata[0].VirtualSize)
 	w.model = newModel(w.chunk)
 	w.rec = disktest.Record(w.disks...)
-	w.vol, err = openDisks(w.cfg, w.disks)
-	return w, err
+	return nil
 }
 
 // openDisks opens the one volume on whichever of the disks belong to it.

@@ -38,9 +38,9 @@ func (o OfflineVerb) verb() *verb {
 func CrashOffline(o OfflineVerb, seed uint64, short bool) (string, error) {
 	var counts crashCounts
 	b := usual
-	step := int64(2)
+	step := int64(5)
 	if short {
-		b, step = quick, 16
+		b, step = quick, 24
 	}
 	err := verbRun(o.verb(), seed, b, Config{}, &counts)
 	if err == nil {

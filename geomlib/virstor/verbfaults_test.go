@@ -201,9 +201,9 @@ func faultyRuns(v *verb, seed uint64, step int64, all bool, counts *crashCounts)
 
 func TestEveryVerbOnFailingDisksLosesNothingAcknowledged(t *testing.T) {
 	var counts crashCounts
-	step := int64(2)
+	step := int64(5)
 	if testing.Short() {
-		step = 16
+		step = 24
 	}
 	t.Run("all", func(t *testing.T) {
 		for i, v := range verbs {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
-	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // verb is an operation of several writes, and a volume for it to be done to. It
@@ -59,8 +58,6 @@ func newVerbWorld(v *verb, seed uint64, cfg Config, counts *crashCounts) (*world
 		w.cfg.Alloc = Spread
 	}
 	w.cfg.WhenFull, w.cfg.Workers, w.cfg.serial = Fail, 2, true
-	req := ondisk.LabelRequest{Name: "vol", VirtualSize: max(32, v.virtual) * w.chunk, ChunkSize: w.chunk, ID: 77, ChunkMultiple: ondisk.MinChunkMultiple}
-	var ps []geomlib.Provider
 	for i, size := range append(append([]int64(nil), v.components...), v.spares...) {
 		// With no tail the last chunk would be the metadata's.
 		tail := w.rng.Int64N(3) * int64(w.sector)
@@ -69,21 +66,10 @@ func newVerbWorld(v *verb, seed uint64, cfg Config, counts *crashCounts) (*world
 			d.FillJunk(seed + uint64(i))
 		}
 		w.disks = append(w.disks, d)
-		if i < len(v.components) {
-			ps = append(ps, d)
-			req.Providers = append(req.Providers, ondisk.LabelProvider{Name: d.Name(), Size: d.MediaSize(), SectorSize: w.sector})
-		}
 	}
-	layout, err := ondisk.Plan(req)
-	if err != nil {
-		return nil, fmt.Errorf("plan: %w", err)
-	}
-	if err := Label(context.Background(), ps, layout, LabelOptions{}); err != nil {
+	if err := w.label(len(v.components), max(32, v.virtual), 77); err != nil {
 		return nil, err
 	}
-	w.size = int64(layout.Metadata[0].VirtualSize)
-	w.model = newModel(w.chunk)
-	w.rec = disktest.Record(w.disks...)
 	if err := w.prepare(); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
