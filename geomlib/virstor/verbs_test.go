@@ -130,19 +130,6 @@ func (w *world) beginAnew() (err error) {
 	return nil
 }
 
-// again is a run of its own that begins as w did. w was not used since.
-func (w *world) again() *world {
-	n := &world{seed: w.seed, rng: rand.New(rand.NewPCG(w.seed, 3)), cfg: w.cfg, counts: w.counts, size: w.size,
-		sector: w.sector, chunk: w.chunk, verb: w.verb, old: w.old, harmful: w.harmful}
-	for _, d := range w.disks {
-		n.disks = append(n.disks, d.Clone())
-	}
-	n.model = w.model.goOn(nil)
-	n.model.base = w.model.base
-	n.rec = disktest.Record(n.disks...)
-	return n
-}
-
 // verbRun does a verb to a volume, and makes every crash state of that.
 func verbRun(v *verb, seed uint64, b breadth, cfg Config, counts *crashCounts) error {
 	counts.runs.Add(1)
@@ -395,4 +382,13 @@ func (w *world) closed(n int, start func() error) error {
 		return fmt.Errorf("open after closing in the middle: %w", err)
 	}
 	return w.resumed()
+}
+
+func verbNamed(name string) *verb {
+	for _, v := range verbs {
+		if v.name == name {
+			return v
+		}
+	}
+	panic("no verb is named " + name)
 }
