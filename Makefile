@@ -47,7 +47,7 @@ bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)
 	$(GO) run ./tests/bench -bin $(BINDIR) -moving 33554432
 
-# make soak DURATION=1h SEED=7
+# Crash states, failing I/O and deaths of the daemon: make soak DURATION=1h SEED=7
 soak:
 	DURATION="$(DURATION)" SEED="$(SEED)" sh tests/soak.sh
 

@@ -2,45 +2,76 @@ package main
 
 import (
 	"context"
+	"errors"
 
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 func addCommand() *command {
 	var r control.AddRequest
+	var w where
 	return &command{
 		name:     "add",
-		operands: "[-vh] name prov [prov ...]",
+		operands: "[-vh] " + whereUsage + " name prov [prov ...]",
 		verbose:  true,
-		options:  func(f *options) { f.flag(&r.Hardcode, "h", "hardcode") },
-		run:      func(ctx context.Context, c *call) error { return c.add(ctx, r) },
-		about: `Adds providers to a volume in service, all of them or none. What they hold is
-lost. Writes that waited for space go on when it returns.
+		options: func(f *options) {
+			f.flag(&r.Hardcode, "h", "hardcode")
+			w.declare(f)
+		},
+		run: func(ctx context.Context, c *call) error { return c.add(ctx, r, &w) },
+		about: `Adds providers to a volume, all of them or none. What they hold is lost. The
+volume may be in service: writes that waited for space go on when it returns.
 
--h          write the providers' names into the metadata`,
+-h          write the providers' names into the metadata` + whereHelp,
 		example: "gvirstor add mydata ada7",
 	}
 }
 
-func (c *call) add(ctx context.Context, r control.AddRequest) error {
-	client, _, err := c.changeVolume(ctx)
+func (c *call) add(ctx context.Context, r control.AddRequest, w *where) (err error) {
+	if len(c.operands) < 2 {
+		return failf("Invalid number of arguments")
+	}
+	name := c.operands[0]
+	client, _, components, err := c.find(ctx, name, w)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	if r.Providers, err = allForDaemon(c.operands[1:]); err != nil {
 		return err
 	}
-	if err := client.Add(ctx, c.operands[0], r); err != nil {
-		return failf("Can't add to %s: %w", c.operands[0], err)
+	if client != nil {
+		defer client.Close()
+		err = client.Add(ctx, name, r)
+	} else {
+		var s *stopped
+		if s, err = c.openStopped(name, components, false, w.runDir); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.letGo(s)) }()
+		err = s.add(r)
+	}
+	if err != nil {
+		return failf("Can't add to %s: %w", name, err)
 	}
 	return nil
 }
 
-// changeVolume begins a verb whose operands are a volume and providers.
-func (c *call) changeVolume(ctx context.Context) (*control.Client, control.VolumeStatus, error) {
-	if len(c.operands) < 2 {
-		return nil, control.VolumeStatus{}, failf("Invalid number of arguments")
+// add adds providers, all or none.
+func (s *stopped) add(r control.AddRequest) error {
+	var ps []geomlib.Provider
+	for _, name := range r.Providers {
+		p, err := s.openFresh(name)
+		if err != nil {
+			closeProviders(ps)
+			return err
+		}
+		ps = append(ps, p)
 	}
-	return c.volumeOf(ctx, c.operands[0])
+	if err := s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode}); err != nil {
+		closeProviders(ps)
+		return err
+	}
+	return nil
 }

@@ -5,23 +5,20 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 // jobOptions are the options of every verb that starts a long job.
 type jobOptions struct {
+	where
+
 	rate       int64
 	dryRun     bool
 	background bool
-	offline    string
-	runDir     string
 }
 
 func (j *jobOptions) declare(o *options) {
-	j.runDir = geomlib.DefaultRunDir()
-	o.text(&j.offline, "offline")
-	o.text(&j.runDir, "run-dir")
+	j.where.declare(o)
 	o.number(&j.rate, "", "rate")
 	o.flag(&j.dryRun, "n", "dry-run")
 	o.flag(&j.background, "b", "background")
@@ -31,11 +28,7 @@ func (j *jobOptions) declare(o *options) {
 const jobOptionsHelp = `
 --rate n    move at most n bytes a second
 -n          only tell what would be done
--b          do not wait; 'gvirstor status' shows how far it is
---offline p,...
-            work here, without the daemon, on a stopped volume of these
-            components, which must be all
---run-dir   folder of the daemon's locks
+-b          do not wait; 'gvirstor status' shows how far it is` + whereHelp + `
 
 A terminal shows a bar; SIGINFO (control-T) or SIGUSR1 tell how far it is.
 Interrupted here, the job goes on in the daemon; 'gvirstor cancel' ends it. The
@@ -53,12 +46,12 @@ func (c *call) startJob(ctx context.Context, volume, kind string, a control.JobA
 	defer stop()
 	a.Rate, a.DryRun = o.rate, o.dryRun
 	f := follower{call: c, signals: signals, later: "goes on in the daemon"}
-	if o.offline != "" {
-		return c.offlineJob(ctx, volume, kind, a, o, f)
-	}
-	client, err := c.connect()
+	client, _, components, err := c.find(ctx, volume, &o.where)
 	if err != nil {
 		return err
+	}
+	if client == nil {
+		return c.offlineJob(ctx, volume, kind, components, a, o, f)
 	}
 	defer client.Close()
 	j, err := startOn(ctx, client, volume, kind, a)
@@ -92,18 +85,11 @@ func evacuateCommand() *command {
 	var o jobOptions
 	return &command{
 		name:     "evacuate",
-		operands: "[-bnv] [--rate n] [--offline prov,...] [--run-dir dir] name prov ...",
+		operands: "[-bnv] [--rate n] " + whereUsage + " name prov ...",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
-			if len(c.operands) < 2 {
-				return failf("Invalid number of arguments")
-			}
-			provs, err := allForDaemon(c.operands[1:])
-			if err != nil {
-				return err
-			}
-			return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: provs}, o)
+			return c.evacuate(ctx, o)
 		},
 		about: `Moves everything off components, while the volume is used, and removes them.
 Component 0 hands the allocation map on. Refused at once, with the bytes that
@@ -113,11 +99,22 @@ are missing, when the others have no room.
 	}
 }
 
+func (c *call) evacuate(ctx context.Context, o jobOptions) error {
+	if len(c.operands) < 2 {
+		return failf("Invalid number of arguments")
+	}
+	provs, err := allForDaemon(c.operands[1:])
+	if err != nil {
+		return err
+	}
+	return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: provs}, o)
+}
+
 func replaceCommand() *command {
 	var o jobOptions
 	return &command{
 		name:     "replace",
-		operands: "[-bnv] [--rate n] [--offline prov,...] [--run-dir dir] name old new",
+		operands: "[-bnv] [--rate n] " + whereUsage + " name old new",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
@@ -142,7 +139,7 @@ func volumeJob(name, about, example string) *command {
 	var o jobOptions
 	return &command{
 		name:     name,
-		operands: "[-bnv] [--rate n] [--offline prov,...] [--run-dir dir] name",
+		operands: "[-bnv] [--rate n] " + whereUsage + " name",
 		verbose:  true,
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
@@ -177,7 +174,7 @@ func resizeCommand() *command {
 	var force bool
 	return &command{
 		name:     "resize",
-		operands: "[-bfnv] [--rate n] [--offline prov,...] [--run-dir dir] -s vir_size name",
+		operands: "[-bfnv] [--rate n] " + whereUsage + " -s vir_size name",
 		verbose:  true,
 		options: func(f *options) {
 			o.declare(f)

@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 // module is the kernel's part that the daemon needs to publish devices.
 const module = "geom_gate"
 
-// kernel loads and unloads the module. On systems other than FreeBSD both fail with
-// errNoModules.
+// kernel is what the program asks of FreeBSD's. On other systems loading and
+// unloading fail with errNoModules, and tree with geomlib.ErrNotSupported.
 type kernel interface {
+	// tree is GEOM's configuration.
+	tree(ctx context.Context) (*geomlib.Tree, error)
 	// load is a no-op when the module is there.
 	load() error
 	// find fails when the module is not loaded as a file of its own.

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 func newKernel() kernel { return freebsdKernel{} }
@@ -46,3 +49,5 @@ func kldCall(number uintptr, name string) (int, error) {
 	}
 	return int(id), nil
 }
+
+func (freebsdKernel) tree(ctx context.Context) (*geomlib.Tree, error) { return geomlib.ReadTree(ctx) }

@@ -22,11 +22,11 @@ type stopped struct {
 }
 
 // offlineJob does a job on a stopped volume.
-func (c *call) offlineJob(ctx context.Context, volume, kind string, a control.JobArgs, o jobOptions, f follower) error {
+func (c *call) offlineJob(ctx context.Context, volume, kind string, components []string, a control.JobArgs, o jobOptions, f follower) error {
 	if o.background {
 		return &usageError{"-b and --offline exclude each other"}
 	}
-	s, err := c.openStopped(volume, o)
+	s, err := c.openStopped(volume, components, o.dryRun, o.runDir)
 	if err != nil {
 		return err
 	}
@@ -34,15 +34,20 @@ func (c *call) offlineJob(ctx context.Context, volume, kind string, a control.Jo
 	if o.dryRun {
 		f.later = "was interrupted"
 	}
-	err = s.run(ctx, kind, a, &f)
-	kept, e := s.close()
-	if e != nil {
-		err = errors.Join(err, failf("Can't close %s: %w", volume, e))
+	return errors.Join(s.run(ctx, kind, a, &f), c.letGo(s))
+}
+
+// letGo closes a volume that was changed here, and tells if it could not be handed
+// back.
+func (c *call) letGo(s *stopped) error {
+	kept, err := s.close()
+	if err != nil {
+		return failf("Can't close %s: %w", s.vol.Name(), err)
 	}
 	if kept != nil {
-		c.warnFenced(volume, "stays fenced", kept)
+		c.warnFenced(s.vol.Name(), "stays fenced", kept)
 	}
-	return err
+	return nil
 }
 
 // parts are the components of a stopped volume, and its lock.
@@ -102,12 +107,12 @@ func findStopped(volume string, names []string, readOnly bool, runDir string) (f
 
 // openStopped opens a volume of all the named components, for reading when
 // nothing is to be done.
-func (c *call) openStopped(volume string, o jobOptions) (*stopped, error) {
-	p, err := findStopped(volume, strings.Split(o.offline, ","), o.dryRun, o.runDir)
+func (c *call) openStopped(volume string, components []string, readOnly bool, runDir string) (*stopped, error) {
+	p, err := findStopped(volume, components, readOnly, runDir)
 	if err != nil {
 		return nil, err
 	}
-	v, err := virstor.Open(p.Assembly, virstor.Config{ReadOnly: o.dryRun, Log: c.warnings()})
+	v, err := virstor.Open(p.Assembly, virstor.Config{ReadOnly: readOnly, Log: c.warnings()})
 	if err != nil {
 		p.close()
 		return nil, failf("Can't open %s: %w", volume, err)
@@ -119,8 +124,8 @@ func (c *call) openStopped(volume string, o jobOptions) (*stopped, error) {
 }
 
 // handBack lifts the fence of a stopped volume, as stop does of one in service.
-func (c *call) handBack(volume, components, runDir string) error {
-	p, err := findStopped(volume, strings.Split(components, ","), false, runDir)
+func (c *call) handBack(volume string, components []string, runDir string) error {
+	p, err := findStopped(volume, components, false, runDir)
 	if err != nil {
 		return err
 	}
@@ -202,35 +207,23 @@ func (s *stopped) component(operand string) (name string, known bool) {
 
 // replace lets a provider that is no component take the place of one.
 func (s *stopped) replace(a control.JobArgs) error {
-	p, err := openFresh(a.Target, s.vol.SectorSize())
+	p, err := s.openFresh(a.Target)
 	if err != nil {
 		return err
 	}
-	if a.DryRun {
-		return errors.Join(s.vol.DryReplace(a.Providers[0], p.MediaSize()), p.Close())
-	}
-	_, err = s.vol.MayReplace(a.Providers[0], p.MediaSize())
-	if err == nil {
-		err = s.vol.Add([]geomlib.Provider{p}, virstor.AddOptions{})
-	}
-	if err != nil {
-		return errors.Join(err, p.Close())
-	}
-	a.Target = p.Name()
-	return control.StartEngineJob(s.vol, "replace", a)
+	return s.vol.Replace(a.Providers[0], p, virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun})
 }
 
 // openFresh opens a provider that is no component of anything.
-func openFresh(name string, sectorSize int) (geomlib.Provider, error) {
-	p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: sectorSize})
+func (s *stopped) openFresh(name string) (geomlib.Provider, error) {
+	if name, known := s.component(name); known {
+		return nil, failf("Component %s already in %s", name, s.vol.Name())
+	}
+	p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: s.vol.SectorSize()})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %s", name, errorText(err))
 	}
-	m, err := geomlib.ReadMetadata(p)
-	switch {
-	case err == nil:
-		return nil, errors.Join(fmt.Errorf("%s is a component of %s; `gvirstor clear %s` first if that is of no use any more", name, m.Name, name), p.Close())
-	case !errors.Is(err, geomlib.ErrNoMetadata):
+	if err := virstor.Unlabelled(p, s.vol.ID()); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil

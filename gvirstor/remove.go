@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -9,46 +10,79 @@ import (
 
 func removeCommand() *command {
 	var evacuate bool
+	var w where
 	return &command{
 		name:     "remove",
-		operands: "[-ev] name prov [prov ...]",
+		operands: "[-ev] " + whereUsage + " name prov [prov ...]",
 		verbose:  true,
-		options:  func(f *options) { f.flag(&evacuate, "e", "evacuate") },
-		run: func(ctx context.Context, c *call) error {
-			if evacuate && len(c.operands) > 1 {
-				provs, err := allForDaemon(c.operands[1:])
-				if err != nil {
-					return err
-				}
-				return c.startJob(ctx, c.operands[0], "evacuate", control.JobArgs{Providers: provs}, jobOptions{})
-			}
-			return c.remove(ctx)
+		options: func(f *options) {
+			f.flag(&evacuate, "e", "evacuate")
+			w.declare(f)
 		},
-		about: `Takes components that hold no data out of a volume in service. Component 0,
-which holds the allocation map, stays.
+		run: func(ctx context.Context, c *call) error {
+			if evacuate {
+				return c.evacuate(ctx, jobOptions{where: w})
+			}
+			return c.remove(ctx, &w)
+		},
+		about: `Takes components that hold no data out of a volume. Component 0, which holds
+the allocation map, stays.
 
 -e          move what they hold to the others first, and the map too (see
-            'gvirstor help evacuate')`,
+            'gvirstor help evacuate')` + whereHelp,
 		example: "gvirstor remove mydata ada7",
 	}
 }
 
-func (c *call) remove(ctx context.Context) error {
-	client, v, err := c.changeVolume(ctx)
+func (c *call) remove(ctx context.Context, w *where) (err error) {
+	if len(c.operands) < 2 {
+		return failf("Invalid number of arguments")
+	}
+	name := c.operands[0]
+	client, v, components, err := c.find(ctx, name, w)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	if client != nil {
+		defer client.Close()
+		err = removeServed(ctx, client, &v, name, c.operands[1:])
+	} else {
+		var s *stopped
+		if s, err = c.openStopped(name, components, false, w.runDir); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.letGo(s)) }()
+		err = s.remove(c.operands[1:])
+	}
+	if err != nil {
+		return failf("Can't remove from %s: %w", name, err)
+	}
+	return nil
+}
+
+func removeServed(ctx context.Context, client *control.Client, v *control.VolumeStatus, name string, operands []string) error {
 	var names []string
-	for _, operand := range c.operands[1:] {
-		name, err := componentName(&v, operand)
+	for _, operand := range operands {
+		name, err := componentName(v, operand)
 		if err != nil {
 			return err
 		}
 		names = append(names, name)
 	}
-	if err := client.Remove(ctx, c.operands[0], control.RemoveRequest{Providers: names}); err != nil {
-		return failf("Can't remove from %s: %w", c.operands[0], err)
+	return client.Remove(ctx, name, control.RemoveRequest{Providers: names})
+}
+
+// remove removes components that hold nothing.
+func (s *stopped) remove(operands []string) error {
+	names, err := allForDaemon(operands)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		known, _ := s.component(name)
+		if err := s.vol.Remove(known); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 type fakeKernel struct {
 	loaded               bool
 	loadErr, unloadError error
+	geoms                *geomlib.Tree
 }
 
 func (k *fakeKernel) load() error {
@@ -37,6 +38,13 @@ func (k *fakeKernel) find() (int, error) {
 		return 0, syscall.ENOENT
 	}
 	return 3, nil
+}
+
+func (k *fakeKernel) tree(context.Context) (*geomlib.Tree, error) {
+	if k.geoms == nil {
+		return nil, geomlib.ErrNotSupported
+	}
+	return k.geoms, nil
 }
 
 func (k *fakeKernel) unload(int) error {

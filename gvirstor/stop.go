@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -19,25 +18,23 @@ func stopCommand() *command {
 
 func stopVerb(name, operands string) *command {
 	var force bool
-	var components string
-	runDir := geomlib.DefaultRunDir()
+	var w where
 	return &command{
 		name:     name,
 		operands: operands,
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&force, "f", "force")
-			f.text(&components, "offline")
-			f.text(&runDir, "run-dir")
+			w.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error {
 			switch {
-			case components == "":
+			case w.offline == "":
 				return c.stop(ctx, force)
 			case len(c.operands) != 1:
 				return failf("Invalid number of arguments")
 			}
-			return c.handBack(c.operands[0], components, runDir)
+			return c.handBack(c.operands[0], w.components(), w.runDir)
 		},
 		about: `Ends the service of volumes. Their data stays on the components. Where that is
 safe a volume is handed back: FreeBSD's kernel class may run it. Else it stays

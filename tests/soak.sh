@@ -1,9 +1,54 @@
 #!/bin/sh
-# Run the crash harness for DURATION (default 10m) from SEED (default the time),
-# and print what it did.
+# Soak for DURATION (default 10m; a number with s, m or h) from SEED (default the
+# time): failing I/O, then crash states of the engine for three quarters of the
+# time, then the real daemon killed, stopped and let down. Prints what was
+# done; ends with 1, and the commands that replay it, if anything was lost.
 set -eu
 cd "$(dirname "$0")/.."
 duration=${DURATION:-10m}
 seed=${SEED:-$(date +%s)}
-exec "${GO:-go}" test -timeout 0 -run '^TestSoak$' -count=1 ./geomlib/virstor \
-	-v -soak.duration="$duration" -soak.seed="$seed"
+go=${GO:-go}
+
+number=${duration%?}
+case $number in
+'' | *[!0-9]*) number=0 ;;
+esac
+case $duration in
+*s) total=$number ;;
+*m) total=$((number * 60)) ;;
+*h) total=$((number * 3600)) ;;
+*) total=0 ;;
+esac
+if [ "$total" -lt 4 ]; then
+	echo "soak: DURATION=$duration: a number of at least 4 seconds is needed, such as 90s, 10m or 1h" >&2
+	exit 1
+fi
+
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+trap 'exit 1' HUP INT TERM
+failed=0
+
+# part NAME PACKAGE ARGUMENT...: run tests and keep what they print.
+part() {
+	name=$1
+	shift
+	if ! "$go" test -timeout 0 -count=1 -v "$@" >"$out/$name" 2>&1; then
+		failed=1
+		cat "$out/$name"
+	fi
+}
+
+engine=$((total * 3 / 4))
+part faults ./geomlib/virstor -run '^TestEveryFailingRequestLosesNothingAcknowledged$'
+part engine ./geomlib/virstor -run '^TestSoak$' -soak.duration="${engine}s" -soak.seed="$seed"
+part daemon ./tests/blackbox -run '^TestDeathSoak$' -death.duration="$((total - engine))s" -death.seed="$seed"
+
+echo "soak: $duration from seed $seed"
+sed -n 's/.*: \([0-9]* faults injected\)$/soak: failing I\/O: \1/p' "$out/faults"
+grep -h '^soak:' "$out/engine" "$out/daemon" || failed=1
+grep -h 'replay: ' "$out/engine" "$out/daemon" || true
+if [ "$failed" -ne 0 ]; then
+	echo "soak: FAILED"
+	exit 1
+fi

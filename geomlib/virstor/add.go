@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -11,6 +12,26 @@ import (
 type AddOptions struct {
 	Hardcode bool // store the providers' names in the metadata
 }
+
+// Unlabelled refuses a provider that is labelled as part of a volume other than
+// the one of that id, or whose last sector cannot be read.
+func Unlabelled(p geomlib.Provider, id uint32) error {
+	m, err := geomlib.ReadMetadata(p)
+	if errors.Is(err, geomlib.ErrNoMetadata) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.ID != id {
+		return fmt.Errorf("%s %w: component %d of %s; `gvirstor clear %s` first if that is of no use any more",
+			p.Name(), ErrLabelled, m.No, m.Name, p.Name())
+	}
+	return nil
+}
+
+// ErrLabelled: a provider belongs to another volume.
+var ErrLabelled = errors.New("is labelled")
 
 // Add makes providers components of the volume, all or none. New chunks are
 // taken from them as soon as it returns, and writes held for space go on. On

@@ -141,3 +141,45 @@ func BenchmarkAllocate(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFlush writes 4 KiB to a chunk that is there and flushes, on a disk whose
+// flush takes 1 ms. Callers that wait together share the device's flushes.
+func BenchmarkFlush(b *testing.B) {
+	for _, callers := range []int{1, 32} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			d := disktest.New("a", 1<<30, 512)
+			labelled(b, 64, d)
+			v, err := openDisks(Config{}, []*disktest.Disk{d})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := v.WriteAt(make([]byte, 4096), 0); err != nil {
+				b.Fatal(err)
+			}
+			d.SetFlushDelay(time.Millisecond)
+			d.ResetCounts()
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for w := range callers {
+				wg.Go(func() {
+					buf := make([]byte, 4096)
+					for i := w; i < b.N; i += callers {
+						if _, err := v.WriteAt(buf, 0); err != nil {
+							b.Error(err)
+							return
+						}
+						if err := v.Flush(); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64(d.Count(disktest.Flush))/float64(b.N), "device-flushes/op")
+			d.SetFlushDelay(0)
+			_ = v.Close()
+		})
+	}
+}

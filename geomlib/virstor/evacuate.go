@@ -1,9 +1,11 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -160,6 +162,30 @@ func (v *Volume) DryReplace(name string, mediaSize int64) error {
 		j.wouldMove(n)
 		return nil
 	})
+}
+
+// Replace adds p, which is no component yet, and starts the job that moves
+// everything from the named component to it. The volume owns p; on error it is
+// closed and no component.
+func (v *Volume) Replace(name string, p geomlib.Provider, opt JobOptions) error {
+	if opt.DryRun {
+		return errors.Join(v.DryReplace(name, p.MediaSize()), p.Close())
+	}
+	_, err := v.MayReplace(name, p.MediaSize())
+	if j, ok := v.Job(); err == nil && ok && j.State == JobRunning {
+		err = fmt.Errorf("replace on %s: %w (%s)", v.name, ErrJobRunning, j.Kind)
+	}
+	if err == nil {
+		err = v.Add([]geomlib.Provider{p}, AddOptions{})
+	}
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	if err := v.Evacuate([]string{name}, p.Name(), opt); err != nil {
+		// What was added for this alone has no business to stay.
+		return errors.Join(err, v.Remove(p.Name()))
+	}
+	return nil
 }
 
 // wouldMove is the result of a dry run.

@@ -48,29 +48,41 @@ func CrashOffline(o OfflineVerb, seed uint64, short bool) (string, error) {
 // thorough is the breadth of the soak.
 var thorough = breadth{stride: 1, exact: 24, random: 12, goOn: 3, fill: 3, nest: 4, nested: 2, depth: 3}
 
-// Soak runs the crash harness on seed after seed from the first for a time, on all
-// processors. What a run does its seed decides. report is told of each violation;
-// starting with the seed that it names replays it.
-func Soak(first uint64, duration time.Duration, offline func() []OfflineVerb, report func(error)) string {
+// Soak runs the crash harness on seed after seed, on all processors. What a run
+// does its seed decides.
+type Soak struct {
+	First    uint64        // seed
+	Seeds    uint64        // how many; 0: as many as Duration lets
+	Duration time.Duration // ignored when Seeds is given
+	Offline  func() []OfflineVerb
+	// Violation is told of each seed that finds one.
+	Violation func(seed uint64, err error)
+}
+
+// Run returns what was done in words.
+func (s Soak) Run() string {
 	var counts crashCounts
 	var next atomic.Uint64
-	next.Store(first)
-	end := time.Now().Add(duration)
+	next.Store(s.First)
+	end := time.Now().Add(s.Duration)
 	var wg sync.WaitGroup
 	var violations atomic.Int64
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			for time.Now().Before(end) {
+			for s.Seeds > 0 || time.Now().Before(end) {
 				seed := next.Add(1) - 1
-				if err := soakOne(seed, offline, &counts); err != nil {
+				if s.Seeds > 0 && seed >= s.First+s.Seeds {
+					return
+				}
+				if err := soakOne(seed, s.Offline, &counts); err != nil {
 					violations.Add(1)
-					report(fmt.Errorf("-soak.seed=%d: %w", seed, err))
+					s.Violation(seed, err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	return fmt.Sprintf("soak: %d seeds from %d; %s; %d violations", next.Load()-first, first, &counts, violations.Load())
+	return fmt.Sprintf("soak: engine: %d seeds from %d; %s; %d violations", counts.runs.Load(), s.First, &counts, violations.Load())
 }
 
 func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) error {

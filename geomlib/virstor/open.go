@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -137,31 +136,17 @@ func (v *Volume) loadMap() error {
 	for _, c := range v.components() {
 		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
 	}
-	zero := v.component(0)
-	p := zero.p()
-	total := zero.meta().MapBytes()
-	buf := make([]byte, min(1<<20, total))
 	comps := v.bounds()
-	holes, sparse := p.(geomlib.HoleFinder)
-	for off := int64(0); off < total; {
-		end := total
-		if sparse {
-			start, stop, err := holes.NextData(off, total)
-			if err == nil {
-				off = start &^ (v.sector - 1)
-				end = min(total, (stop+v.sector-1)&^(v.sector-1))
-			}
+	pieces, stop := v.readMap()
+	defer stop()
+	for m := range pieces {
+		if m.err != nil {
+			return fmt.Errorf("%s: read the allocation map from %s: %w", v.name, v.component(0).name(), m.err)
 		}
-		for off < end {
-			b := buf[:min(int64(len(buf)), end-off)]
-			if _, err := p.ReadAt(b, off); err != nil {
-				return fmt.Errorf("%s: read the allocation map from %s: %w", v.name, p.Name(), err)
-			}
-			if err := v.loadEntries(b, uint64(off/ondisk.EntrySize), comps); err != nil {
-				return err
-			}
-			off += int64(len(b))
+		if err := v.loadEntries(m.b, uint64(m.off/ondisk.EntrySize), comps); err != nil {
+			return err
 		}
+		m.free <- m.b[:cap(m.b)]
 	}
 	v.alloc.recount()
 	if v.order == ondisk.OrderUnknown {

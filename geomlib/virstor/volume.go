@@ -81,9 +81,6 @@ type volumeStats struct {
 	mapWrites          atomic.Uint64
 }
 
-// zeroBytes is what is written where zeros are needed. It is only read.
-var zeroBytes [1 << 20]byte
-
 // Name is the volume's name, as label gave it.
 func (v *Volume) Name() string { return v.name }
 

@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -45,47 +43,24 @@ func (d *Daemon) replace(s *served, a control.JobArgs) error {
 	if len(a.Providers) != 1 || a.Target == "" {
 		return control.Errorf(control.Invalid, "replace: one component to leave and one to take its place are needed")
 	}
-	start := func() error {
-		return control.StartEngineJob(s.vol, "replace", control.JobArgs{Providers: s.componentNames(a.Providers),
-			Target: s.componentNames([]string{a.Target})[0], Rate: a.Rate, DryRun: a.DryRun})
+	old := s.componentNames(a.Providers)
+	if s.isComponent(a.Target) {
+		a.Providers, a.Target = old, s.componentNames([]string{a.Target})[0]
+		return control.StartEngineJob(s.vol, "replace", a)
 	}
-	old := s.componentNames(a.Providers)[0]
-	switch {
-	case s.isComponent(a.Target):
-		return start()
-	case a.DryRun:
-		return d.dryReplace(s, old, a.Target)
-	}
-	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
-		return fmt.Errorf("replace: %w (%s)", virstor.ErrJobRunning, j.Kind)
-	}
-	fits := func(ps []geomlib.Provider) error {
-		_, err := s.vol.MayReplace(old, ps[0].MediaSize())
-		return err
-	}
-	if err := d.add(context.Background(), s, control.AddRequest{Providers: []string{a.Target}}, fits); err != nil {
-		return err
-	}
-	err := start()
-	if err != nil {
-		// What was added for this alone has no business to stay.
-		err = errors.Join(err, s.vol.Remove(s.componentNames([]string{a.Target})[0]))
-	}
-	return err
-}
-
-// dryReplace tells what replace would do with a provider that is no component.
-func (d *Daemon) dryReplace(s *served, old, target string) error {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	ps, err := d.openFree(s, control.AddRequest{Providers: []string{target}})
+	ps, err := d.openFree(s, control.AddRequest{Providers: []string{a.Target}})
 	if err == nil {
-		err = s.vol.DryReplace(old, ps[0].MediaSize())
+		err = s.mayAdd(context.Background(), ps)
 	}
-	for _, p := range ps {
-		err = errors.Join(err, p.Close())
+	if err != nil {
+		for _, p := range ps {
+			err = errors.Join(err, p.Close())
+		}
+		return err
 	}
-	return err
+	return s.vol.Replace(old[0], ps[0], virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun})
 }
 
 // Job implements control.Backend.

@@ -50,7 +50,7 @@ func classify(err error) error {
 	case errors.Is(err, virstor.ErrInUse), errors.Is(err, virstor.ErrTooSmall), errors.Is(err, virstor.ErrSectorSize),
 		errors.Is(err, virstor.ErrNotComponent), errors.Is(err, virstor.ErrComponentZero), errors.Is(err, virstor.ErrAllocated),
 		errors.Is(err, virstor.ErrReadOnly), errors.Is(err, virstor.ErrRequest), errors.Is(err, virstor.ErrNoExtension),
-		errors.Is(err, control.ErrJobKind):
+		errors.Is(err, control.ErrJobKind), errors.Is(err, virstor.ErrLabelled):
 		kind = control.Invalid
 	case errors.Is(err, geomlib.ErrLocked), errors.Is(err, virstor.ErrJobRunning), errors.Is(err, virstor.ErrClosed):
 		kind = control.Busy
@@ -79,19 +79,11 @@ func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) err
 	if err != nil {
 		return err
 	}
-	return d.add(ctx, s, r, func([]geomlib.Provider) error { return nil })
-}
-
-// add adds providers that fit.
-func (d *Daemon) add(ctx context.Context, s *served, r control.AddRequest, fit func([]geomlib.Provider) error) error {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	ps, err := d.openFree(s, r)
 	if err == nil {
 		err = s.mayAdd(ctx, ps)
-	}
-	if err == nil {
-		err = fit(ps)
 	}
 	if err == nil {
 		err = s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
@@ -121,28 +113,11 @@ func (d *Daemon) openFree(s *served, r control.AddRequest) ([]geomlib.Provider, 
 			return ps, err
 		}
 		ps = append(ps, p)
-		if err := unlabelled(p, s.vol.ID()); err != nil {
+		if err := virstor.Unlabelled(p, s.vol.ID()); err != nil {
 			return ps, err
 		}
 	}
 	return ps, nil
-}
-
-// unlabelled refuses a provider that is labelled as part of another volume.
-func unlabelled(p geomlib.Provider, id uint32) error {
-	m, err := geomlib.ReadMetadata(p)
-	if errors.Is(err, geomlib.ErrNoMetadata) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if m.ID != id {
-		return control.Errorf(control.Invalid,
-			"%s is labelled as component %d of %s; `gvirstor clear %s` first if that is of no use any more",
-			p.Name(), m.No, m.Name, p.Name())
-	}
-	return nil
 }
 
 // Remove implements control.Backend.

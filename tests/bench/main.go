@@ -75,16 +75,11 @@ func run(pairs, seconds int, only, peers, bin, out, dir string) error {
 	if err != nil {
 		return err
 	}
-	bin, err = filepath.Abs(bin)
+	b, err := newBench(bin, dir, seconds)
 	if err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(dir, "gvbench")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	b := &bench{bin: bin, dir: tmp, seconds: seconds}
+	defer b.close()
 	var all []result
 	for _, j := range jobs {
 		if !wanted.MatchString(j.Name) {

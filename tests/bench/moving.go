@@ -37,16 +37,11 @@ type percentiles struct {
 // writes 4 KiB here and there, and prints medians over the pairs, of the
 // ratios too.
 func moving(pairs, seconds int, rate int64, bin, dir string) error {
-	bin, err := filepath.Abs(bin)
+	b, err := newBench(bin, dir, seconds)
 	if err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(dir, "gvbench")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	b := &bench{bin: bin, dir: tmp, seconds: seconds}
+	defer b.close()
 	var all []latencies
 	for range pairs {
 		l, err := b.movePair(rate)

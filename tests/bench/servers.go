@@ -24,6 +24,21 @@ type bench struct {
 	seconds  int
 }
 
+// newBench uses the programs in bin and a temporary folder in dir.
+func newBench(bin, dir string, seconds int) (*bench, error) {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return nil, err
+	}
+	tmp, err := os.MkdirTemp(dir, "gvbench")
+	if err != nil {
+		return nil, err
+	}
+	return &bench{bin: bin, dir: tmp, seconds: seconds}, nil
+}
+
+func (b *bench) close() { os.RemoveAll(b.dir) }
+
 // measure runs one job on one server.
 func (b *bench) measure(j job, server string) (result, error) {
 	dir, err := os.MkdirTemp(b.dir, server)

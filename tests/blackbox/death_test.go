@@ -212,7 +212,7 @@ func (s *session) some(n uint64) {
 // instant waits for the moment at which something is to happen.
 func (s *session) instant() {
 	s.t.Helper()
-	s.some(uint64(1 + s.rng.IntN(400)))
+	s.some(uint64(1 + s.rng.IntN(150)))
 	time.Sleep(time.Duration(s.rng.IntN(20000)) * time.Microsecond)
 }
 
