@@ -9,11 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/config"
+	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 )
 
 // write makes a configuration file.
@@ -95,25 +98,43 @@ type recorded struct {
 	all       virstor.Config
 	each      map[string]virstor.Config
 	providers []string
+	levels    alert.Config
+	space     daemon.SpaceOptions
+	commands  []alert.Runner
 }
 
 func (r *recorded) SetPolicies(all virstor.Config, each map[string]virstor.Config) {
 	r.all, r.each = all, each
 }
-func (r *recorded) ServeAll(p []string) int { r.providers = p; return len(p) }
+func (r *recorded) SetAlertLevels(c alert.Config) { r.levels = c }
+func (r *recorded) SetAlertCommand(run alert.Runner, _ time.Duration) {
+	r.commands = append(r.commands, run)
+}
+func (r *recorded) SetSpace(o daemon.SpaceOptions) { r.space = o }
+func (r *recorded) ServeAll(p []string) int        { r.providers = p; return len(p) }
+
+// spaceOf is that of a process without a supervisor.
+func spaceOf(o *options) (daemon.AlertOptions, daemon.SpaceOptions, error) {
+	svc := service{runner: (*spaceOptions).runner}
+	return svc.space(o)
+}
 
 func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	conf := write(t, "provider = da0\n")
 	args := []string{"--config", conf}
 	var got recorded
 	var log bytes.Buffer
-	r := &reloader{args: args, now: parse(t, args...), daemon: &got, log: slog.New(slog.NewTextHandler(&log, nil))}
-	text := "provider = da0\nprovider = da1\nwhen-full = error\ndebug = true\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
+	r := &reloader{args: args, now: parse(t, args...), daemon: &got, space: spaceOf, log: slog.New(slog.NewTextHandler(&log, nil))}
+	text := "provider = da0\nprovider = da1\nwhen-full = error\nheld-memory = 1m\nreserve = 7\nalert-percent = 50\non-alert = true\nspare = a=da2\nspare-at = 70\ndebug = true\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.reload()
-	if got.all.WhenFull != virstor.Fail || got.each["a"].FullTimeout.Seconds() != 5 || !slices.Equal(got.providers, []string{"da0", "da1"}) {
+	if got.all.WhenFull != virstor.Fail || got.each["a"].FullTimeout.Seconds() != 5 || !slices.Equal(got.providers, []string{"da0", "da1", "da2"}) {
+		t.Errorf("applied %+v", got)
+	}
+	if got.all.HeldLimit != 1<<20 || got.all.Reserve != 7 || !slices.Equal(got.levels.Percent, []int{50}) ||
+		got.space.Percent != 70 || got.space.Spares["da2"] != "a" || !slices.Equal(got.commands, []alert.Runner{alert.Shell{Command: "true"}}) {
 		t.Errorf("applied %+v", got)
 	}
 	if r.now.level.Level() != slog.LevelDebug {
@@ -121,6 +142,10 @@ func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "needs a restart") || !strings.Contains(log.String(), "keys=alloc") {
 		t.Errorf("log: %s", log.String())
+	}
+	r.reload()
+	if len(got.commands) != 1 {
+		t.Errorf("commands %v though nothing changed", got.commands)
 	}
 	got = recorded{}
 	if err := os.WriteFile(conf, []byte("when-full = perhaps"), 0o600); err != nil {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -34,6 +36,31 @@ func TestTheManualHasEveryKeyAndNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	compare(t, "key", page.Items("Cm"), keySet(flagsOf(t)), func(f *pflag.Flag) string { return f.Name })
+}
+
+func TestTheManualSaysWhichKeysAReloadApplies(t *testing.T) {
+	page, err := manual.Read("../man/ggated-virstor.conf.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, end := slices.Index(page, "keys take effect at once:"), slices.IndexFunc(page, func(l string) bool {
+		return strings.HasPrefix(l, "All others need a restart")
+	})
+	if begin < 0 || end < begin {
+		t.Fatal("the list is not there")
+	}
+	var said []string
+	for _, line := range page[begin+1 : end] {
+		said = append(said, strings.Fields(line)[1])
+	}
+	if !slices.Equal(said, liveKeys) {
+		t.Errorf("the manual names %q, a reload applies %q", said, liveKeys)
+	}
+	for _, key := range liveKeys {
+		if flagsOf(t).Lookup(key) == nil {
+			t.Errorf("%s is no key", key)
+		}
+	}
 }
 
 // compare compares the items of a manual with flags, which it calls by name.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -135,7 +136,10 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		fmt.Fprintln(stderr, "ggated-virstor:", err)
 		return o, errUsage
 	}
-	o.providers = append(f.Args(), o.configured...)
+	if o.providers, err = absolute(append(f.Args(), o.configured...)); err != nil {
+		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		return o, errUsage
+	}
 	o.supervise = o.supervise || o.gate
 	if o.debug {
 		o.level.Set(slog.LevelDebug)
@@ -145,6 +149,23 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		return o, errHelp
 	}
 	return o, nil
+}
+
+// absolute names files that are found from here so that each has one name,
+// wherever it is named from later. Others are below /dev.
+func absolute(names []string) ([]string, error) {
+	var all []string
+	for _, name := range names {
+		if _, err := os.Stat(name); err == nil {
+			path, err := filepath.Abs(name)
+			if err != nil {
+				return nil, fmt.Errorf("where is %s: %w", name, err)
+			}
+			name = path
+		}
+		all = append(all, name)
+	}
+	return all, nil
 }
 
 // policyFlags declares the options that every volume can have its own of.

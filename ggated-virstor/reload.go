@@ -9,16 +9,29 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
+	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 )
 
 // liveKeys are the ones that change while volumes are served.
-var liveKeys = []string{"debug", "provider", "when-full", "full-timeout"}
+var liveKeys = []string{
+	"debug", "provider", "when-full", "full-timeout", "held-memory", "reserve",
+	"alert-chunks", "alert-components", "alert-percent", "alert-time", "alert-window", "on-alert", "on-alert-timeout",
+	"spare", "spare-at", "grow", "grow-max",
+}
+
+// commandKeys are the live ones of what alerts run.
+var commandKeys = []string{"on-alert", "on-alert-timeout"}
 
 // configurable is what a reload changes: a daemon.Daemon.
 type configurable interface {
 	SetPolicies(all virstor.Config, each map[string]virstor.Config)
+	SetAlertLevels(c alert.Config)
+	SetAlertCommand(run alert.Runner, timeout time.Duration)
+	SetSpace(o daemon.SpaceOptions)
 	ServeAll(providers []string) int
 }
 
@@ -27,6 +40,7 @@ type reloader struct {
 	args   []string // of the command line
 	now    options  // in force
 	daemon configurable
+	space  func(*options) (daemon.AlertOptions, daemon.SpaceOptions, error)
 	log    *slog.Logger
 }
 
@@ -68,10 +82,20 @@ func (r *reloader) reload() {
 		r.log.Error("configuration not applied", "error", err)
 		return
 	}
+	alerts, space, err := r.space(&next)
+	if err != nil {
+		r.log.Error("configuration not applied", "error", err)
+		return
+	}
 	applied, later := changes(r.now.settings, next.settings)
 	r.now.level.Set(next.level.Level())
 	r.daemon.SetPolicies(all, next.perVolume)
-	n := r.daemon.ServeAll(next.providers)
+	r.daemon.SetAlertLevels(alerts.Levels)
+	if slices.ContainsFunc(applied, func(key string) bool { return slices.Contains(commandKeys, key) }) {
+		r.daemon.SetAlertCommand(alerts.Command, alerts.Timeout)
+	}
+	r.daemon.SetSpace(space)
+	n := r.daemon.ServeAll(slices.Concat(next.providers, next.space.spareProviders()))
 	r.log.Info("configuration read again", "applied", strings.Join(applied, " "), "volumes", n)
 	if len(later) > 0 {
 		r.log.Warn("needs a restart", "keys", strings.Join(later, ", "))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -62,8 +63,9 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	svc := service{
 		http:    http,
 		control: ctl, nbd: listeners, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
-		opener: daemon.Direct{LockDir: o.runDir}, runner: o.space.runner(),
-		stop: ctx.Done(), end: (*daemon.Daemon).Close,
+		opener: daemon.Direct{LockDir: o.runDir}, runner: (*spaceOptions).runner,
+		grower: func(g *grow.Grower) daemon.Grower { return g },
+		stop:   ctx.Done(), end: (*daemon.Daemon).Close,
 	}
 	if dir := o.archive(); dir != nil {
 		svc.archive = dir
@@ -73,7 +75,6 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 		return err
 	}
 	if g != nil {
-		svc.grower = g
 		svc.providers = append(svc.providers, grown(ctx, g, log)...)
 	}
 	return serve(o, log, svc)
@@ -104,13 +105,26 @@ type service struct {
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
 	providers []string
-	mustServe bool           // without any volume it is an error
-	runner    alert.Runner   // of --on-alert, or nil
-	grower    daemon.Grower  // of --grow, or nil
-	archive   daemon.Archive // of backups, or nil
+	mustServe bool                             // without any volume it is an error
+	runner    func(*spaceOptions) alert.Runner // of --on-alert; it returns nil without
+	grower    func(*grow.Grower) daemon.Grower // who makes the files of --grow
+	archive   daemon.Archive                   // of backups, or nil
 	ready     func() error
 	stop      <-chan struct{}
 	end       func(*daemon.Daemon) error
+}
+
+// space is what the daemon is told of alerts and of growth.
+func (svc *service) space(o *options) (daemon.AlertOptions, daemon.SpaceOptions, error) {
+	g, err := o.space.grower(o.gate)
+	if err != nil {
+		return daemon.AlertOptions{}, daemon.SpaceOptions{}, err
+	}
+	var grower daemon.Grower
+	if g != nil {
+		grower = svc.grower(g)
+	}
+	return o.space.alerts(svc.runner(&o.space)), o.space.relief(grower), nil
 }
 
 // listeners are all but the control socket.
@@ -136,14 +150,18 @@ func serve(o options, log *slog.Logger, svc service) error {
 		publish = append(publish, svc.gate) // first: it can refuse to stop
 	}
 	publish = append(publish, &daemon.NBD{Server: server, URIs: uris})
+	alerts, space, err := svc.space(&o)
+	if err != nil {
+		return err
+	}
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
-		Alerts: o.space.alerts(svc.runner), Space: o.space.relief(svc.grower), Archive: svc.archive}, svc.opener, publish, log)
+		Alerts: alerts, Space: space, Archive: svc.archive}, svc.opener, publish, log)
 	n := d.ServeAll(svc.providers)
 	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
-		return errors.Join(errors.New("no volume on the given providers can be served"),
-			d.Close(), svc.control.Close(), closeAll(svc.listeners()))
+		st, err := d.Status(context.Background())
+		return errors.Join(err, nothingServed(st.Problems), d.Close(), svc.control.Close(), closeAll(svc.listeners()))
 	}
-	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, log: log})()
+	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, space: svc.space, log: log})()
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
 	failed := make(chan error, 2+len(svc.nbd))
@@ -176,6 +194,20 @@ func serve(o options, log *slog.Logger, svc service) error {
 	err = errors.Join(err, svc.end(d))
 	wg.Wait()
 	return err
+}
+
+// nothingServed says why there is no volume.
+func nothingServed(problems []control.Problem) error {
+	var why []string
+	for _, p := range problems {
+		what := strings.TrimSpace(p.Volume + " " + strings.Join(p.Providers, " "))
+		if what == "" || strings.HasPrefix(p.Reason, what) {
+			why = append(why, p.Reason)
+		} else {
+			why = append(why, what+": "+p.Reason)
+		}
+	}
+	return fmt.Errorf("no volume on the given providers can be served: %s", strings.Join(why, "; "))
 }
 
 // listenNBD opens the listeners for NBD clients.

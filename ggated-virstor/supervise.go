@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
 	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
@@ -73,6 +75,17 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 		opt.Providers = append(opt.Providers, grown(ctx, g, log)...)
 	}
 	opt.Alert, opt.Archive = o.space.runner(), o.archive()
+	opt.Reload = func() (alert.Runner, supervisor.Grower, error) {
+		next, err := parseOptions(os.Args[1:], io.Discard, io.Discard)
+		if err != nil {
+			return nil, nil, err
+		}
+		g, err := next.space.grower(o.gate)
+		if err != nil || g == nil {
+			return next.space.runner(), nil, err
+		}
+		return next.space.runner(), g, nil
+	}
 	s, err := supervisor.New(opt, *res, held)
 	if err != nil {
 		return err

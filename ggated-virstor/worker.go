@@ -14,8 +14,10 @@ import (
 	"syscall"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
 	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
@@ -41,18 +43,15 @@ func work(o options, log *slog.Logger) error {
 		control: ls.Control, nbd: ls.NBD, opener: c, providers: begin.Providers, mustServe: !begin.Again,
 		ready: func() error { return c.Ready(ctx) },
 	}
-	if o.space.command != "" {
-		svc.runner = c
+	svc.runner = func(o *spaceOptions) alert.Runner {
+		if o.command == "" {
+			return nil
+		}
+		return c
 	}
+	svc.grower = func(g *grow.Grower) daemon.Grower { return supervisor.Growth{Client: c, May: g.Has} }
 	if o.archive() != nil {
 		svc.archive = &supervisor.Archive{Client: c}
-	}
-	g, err := o.space.grower(o.gate)
-	if err != nil {
-		return err
-	}
-	if g != nil {
-		svc.grower = supervisor.Growth{Client: c, May: g.Has}
 	}
 	if begin.Gate {
 		g, err := gate.FromFile(ls.Gate)

@@ -188,7 +188,7 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 	if err != nil {
 		return failf("Can't %w", err)
 	}
-	providers, err := openToChange(c.operands[1:])
+	providers, err := c.openToChange(ctx, c.operands[1:])
 	defer closeProviders(providers)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ func clearCommand() *command {
 		name:     "clear",
 		operands: "[-v] prov ...",
 		verbose:  true,
-		run:      func(_ context.Context, c *call) error { return c.clear() },
+		run:      func(ctx context.Context, c *call) error { return c.clear(ctx) },
 		about: `Clears the metadata of providers, which then are no components any more: the
 volume that they were part of is lost. Providers without metadata of a volume
 are left alone, and so are those in service.`,
@@ -21,13 +21,13 @@ are left alone, and so are those in service.`,
 	}
 }
 
-func (c *call) clear() error {
+func (c *call) clear(ctx context.Context) error {
 	if len(c.operands) == 0 {
 		return failf("Too few arguments.")
 	}
 	failed := false
 	for _, name := range c.operands {
-		err := clearProvider(name)
+		err := c.clearProvider(ctx, name)
 		switch {
 		case errors.Is(err, geomlib.ErrLocked):
 			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (stop the volume first)\n", name, errorText(err))
@@ -45,8 +45,8 @@ func (c *call) clear() error {
 	return nil
 }
 
-func clearProvider(name string) (err error) {
-	p, err := geomlib.Open(name, geomlib.OpenOptions{})
+func (c *call) clearProvider(ctx context.Context, name string) (err error) {
+	p, err := c.open(ctx, name, geomlib.OpenOptions{})
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -59,4 +62,26 @@ func unknown(name string, device bool) error {
 			"if the kernel class runs it, /sbin/gvirstor knows it", name, name)
 	}
 	return failf("Don't know anything about '%s'", name)
+}
+
+// open opens a provider that is to be changed. One that the daemon holds without
+// serving it, since the rest of its volume is missing, it lets go.
+func (c *call) open(ctx context.Context, name string, o geomlib.OpenOptions) (geomlib.Provider, error) {
+	p, err := geomlib.Open(name, o)
+	if !errors.Is(err, geomlib.ErrLocked) {
+		return p, err
+	}
+	client, e := c.dial(c.socket)
+	if e != nil {
+		return nil, err
+	}
+	defer client.Close()
+	path, e := forDaemon(name)
+	if e != nil {
+		return nil, e
+	}
+	if e := client.Release(ctx, control.ReleaseRequest{Providers: []string{path}}); e != nil {
+		return nil, fmt.Errorf("%w (%w)", err, e)
+	}
+	return geomlib.Open(name, o)
 }

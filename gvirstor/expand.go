@@ -34,7 +34,7 @@ func (c *call) expand(ctx context.Context) error {
 }
 
 func (c *call) expandOne(ctx context.Context, volume, name string) error {
-	p, err := geomlib.Open(name, geomlib.OpenOptions{})
+	p, err := c.open(ctx, name, geomlib.OpenOptions{})
 	if err != nil {
 		return failf("Can't expand %s: %w", name, err)
 	}

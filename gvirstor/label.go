@@ -66,7 +66,7 @@ func (c *call) label(ctx context.Context, o *labelOptions) (err error) {
 	if client != nil {
 		defer client.Close()
 	}
-	providers, err := c.openForLabel(names, int(o.sectorSize))
+	providers, err := c.openForLabel(ctx, names, int(o.sectorSize))
 	defer func() {
 		for _, p := range providers {
 			err = errors.Join(err, p.Close())
@@ -122,11 +122,11 @@ func (c *call) daemonForLabel(ctx context.Context, name string) (*control.Client
 
 // openForLabel opens and locks the providers. On error it returns those that
 // are open.
-func (c *call) openForLabel(names []string, sectorSize int) ([]geomlib.Provider, error) {
+func (c *call) openForLabel(ctx context.Context, names []string, sectorSize int) ([]geomlib.Provider, error) {
 	var providers []geomlib.Provider
 	missing := false
 	for _, name := range names {
-		p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: sectorSize})
+		p, err := c.open(ctx, name, geomlib.OpenOptions{SectorSize: sectorSize})
 		switch {
 		case errors.Is(err, geomlib.ErrLocked):
 			return providers, failf("Can't label %s: it is in use, or named twice: %w", name, err)

@@ -26,7 +26,7 @@ func (c *call) offlineJob(ctx context.Context, volume, kind string, components [
 	if o.background {
 		return &usageError{"-b and --offline exclude each other"}
 	}
-	s, err := c.openStopped(volume, components, o.dryRun, o.runDir)
+	s, err := c.openStopped(ctx, volume, components, o.dryRun, o.runDir)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (p *parts) close() {
 
 // findStopped opens all components of a volume that nobody serves. The error of
 // an incomplete one is in Assembly.Err.
-func findStopped(volume string, names []string, readOnly bool, runDir string) (found *parts, err error) {
+func (c *call) findStopped(ctx context.Context, volume string, names []string, readOnly bool, runDir string) (found *parts, err error) {
 	p := new(parts)
 	defer func() {
 		if err != nil {
@@ -78,7 +78,7 @@ func findStopped(volume string, names []string, readOnly bool, runDir string) (f
 	}
 	var members []virstor.Member
 	for _, name := range names {
-		prov, err := geomlib.Open(name, geomlib.OpenOptions{ReadOnly: readOnly})
+		prov, err := c.open(ctx, name, geomlib.OpenOptions{ReadOnly: readOnly})
 		if err != nil {
 			return nil, failf("Can't open %s: %s", name, errorText(err))
 		}
@@ -107,8 +107,8 @@ func findStopped(volume string, names []string, readOnly bool, runDir string) (f
 
 // openStopped opens a volume of all the named components, for reading when
 // nothing is to be done.
-func (c *call) openStopped(volume string, components []string, readOnly bool, runDir string) (*stopped, error) {
-	p, err := findStopped(volume, components, readOnly, runDir)
+func (c *call) openStopped(ctx context.Context, volume string, components []string, readOnly bool, runDir string) (*stopped, error) {
+	p, err := c.findStopped(ctx, volume, components, readOnly, runDir)
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +124,8 @@ func (c *call) openStopped(volume string, components []string, readOnly bool, ru
 }
 
 // handBack lifts the fence of a stopped volume, as stop does of one in service.
-func (c *call) handBack(volume string, components []string, runDir string) error {
-	p, err := findStopped(volume, components, false, runDir)
+func (c *call) handBack(ctx context.Context, volume string, components []string, runDir string) error {
+	p, err := c.findStopped(ctx, volume, components, false, runDir)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if err != nil {
 		return err
 	}
-	providers, err := openToChange(c.operands)
+	providers, err := c.openToChange(ctx, c.operands)
 	defer closeProviders(providers)
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Pr
 		return failf("Can't undo: %w", err)
 	}
 	defer f.Close()
-	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, DryRun: o.dryRun})
+	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, DryRun: o.dryRun, RunDir: o.runDir})
 	if err != nil {
 		return failf("Can't undo: %w", err)
 	}
@@ -161,10 +161,10 @@ func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Pr
 }
 
 // openToChange opens and locks providers for writing.
-func openToChange(names []string) ([]geomlib.Provider, error) {
+func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Provider, error) {
 	var ps []geomlib.Provider
 	for _, name := range names {
-		p, err := geomlib.Open(name, geomlib.OpenOptions{})
+		p, err := c.open(ctx, name, geomlib.OpenOptions{})
 		if errors.Is(err, geomlib.ErrLocked) {
 			return ps, failf("Can't open %s: %s; stop the volume first", name, errorText(err))
 		}

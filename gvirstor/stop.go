@@ -34,7 +34,7 @@ func stopVerb(name, operands string) *command {
 			case len(c.operands) != 1:
 				return failf("Invalid number of arguments")
 			}
-			return c.handBack(c.operands[0], w.components(), w.runDir)
+			return c.handBack(ctx, c.operands[0], w.components(), w.runDir)
 		},
 		about: `Ends the service of volumes. Their data stays on the components. Where that is
 safe a volume is handed back: FreeBSD's kernel class may run it. Else it stays

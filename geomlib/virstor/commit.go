@@ -352,8 +352,8 @@ func (k *committer) noSpace(r *Request) bool {
 		return false
 	}
 	if v.closing.Load() || !v.held.admit(r) {
-		v.finish(r, fmt.Errorf("write %d bytes to %s at %d, which already holds %d bytes: %w",
-			r.Length, v.name, r.Offset, v.held.limit, ErrNoSpace))
+		v.finish(r, fmt.Errorf("write %d bytes to %s at %d, which already holds as much as it may: %w",
+			r.Length, v.name, r.Offset, ErrNoSpace))
 		return false
 	}
 	return true

@@ -15,3 +15,7 @@ func (v *Volume) SetFull(p FullPolicy, timeout time.Duration) {
 	v.full.Store(&fullRule{p, timeout})
 	v.committer.kick()
 }
+
+// SetHeldLimit changes Config.HeldLimit, in bytes, more than 0. Writes that are
+// held stay so. It may be called at any time by any goroutine.
+func (v *Volume) SetHeldLimit(bytes int64) { v.held.setLimit(bytes) }

@@ -30,10 +30,10 @@ type heldState struct {
 // heldWrites are the writes that wait for a free chunk, in order. They are
 // the committer's; mu is for those who look on.
 type heldWrites struct {
-	limit int64
-	over  atomic.Bool // bytes ≥ limit
+	over atomic.Bool // bytes ≥ limit
 
 	mu    sync.Mutex
+	limit int64
 	list  []*Request
 	bytes int64
 	room  chan struct{} // non-nil while over; closed when it ends
@@ -115,6 +115,14 @@ func (h *heldWrites) takeExpired(dst []*Request, t time.Time) []*Request {
 	h.list = kept
 	h.updateLocked()
 	return dst
+}
+
+// setLimit changes how many bytes are held; those that are stay.
+func (h *heldWrites) setLimit(bytes int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.limit = bytes
+	h.updateLocked()
 }
 
 // updateLocked keeps over and room in step with bytes; h.mu is held.

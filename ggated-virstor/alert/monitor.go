@@ -3,7 +3,9 @@ package alert
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -33,6 +35,27 @@ func NewMonitor(c Config) *Monitor {
 		cfg: c.clone(), forecast: forecast{window: c.Window}, secs: math.Inf(1), first: true,
 		raised: make(map[Level]Alert), chunks: make(map[string]bool), failed: make(map[string]bool),
 	}
+}
+
+// SetConfig moves the levels. The next Check tells which of the new ones are
+// crossed; of old ones that are gone nothing more is told.
+func (m *Monitor) SetConfig(c Config) {
+	old := m.cfg
+	m.cfg = c.clone()
+	m.forecast.window = c.Window
+	if old.FreeChunks != c.FreeChunks {
+		m.chunks = make(map[string]bool)
+		delete(m.raised, Chunks)
+	}
+	if old.SpareComponents != c.SpareComponents {
+		m.first = true
+		delete(m.raised, Components)
+	}
+	if old.TimeToFull != c.TimeToFull {
+		delete(m.raised, TimeToFull)
+	}
+	levels := c.Levels()
+	maps.DeleteFunc(m.raised, func(l Level, _ Alert) bool { return !slices.Contains(levels, l) })
 }
 
 // Check looks at s and returns what is to be told, in order. full says that a

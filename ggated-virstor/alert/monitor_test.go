@@ -239,3 +239,30 @@ func TestConfigRefusesWhatMakesNoSense(t *testing.T) {
 		}
 	}
 }
+
+func TestLevelsThatMoveAreToldOfOnce(t *testing.T) {
+	c := Defaults()
+	c.TimeToFull = 0
+	m := NewMonitor(c)
+	at := snapshot(850, 1000)
+	if got, want := words(m.Check(start, at, false)), []string{"percent-80 85"}; !slices.Equal(got, want) {
+		t.Fatalf("told %q, want %q", got, want)
+	}
+	c.Percent, c.FreeChunks = []int{85, 90}, 200
+	m.SetConfig(c)
+	if got, want := words(m.Check(start, at, false)), []string{"chunks 150", "percent-85 85"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	if got, want := words(m.Active()), []string{"chunks 150", "percent-85 85"}; !slices.Equal(got, want) {
+		t.Errorf("active %q, want %q", got, want)
+	}
+	m.SetConfig(c)
+	if got := words(m.Check(start, at, false)); len(got) != 0 {
+		t.Errorf("the same levels told again: %q", got)
+	}
+	c.FreeChunks = 0
+	m.SetConfig(c)
+	if got := words(m.Check(start, at, false)); len(got) != 0 || len(m.Active()) != 1 {
+		t.Errorf("a level that is off told %q, active %q", got, words(m.Active()))
+	}
+}

@@ -13,6 +13,8 @@ type Backend interface {
 	Remove(ctx context.Context, name string, r RemoveRequest) error
 	Stop(ctx context.Context, name string, r StopRequest) (StopResult, error)
 	Serve(ctx context.Context, r ServeRequest) (ServeResult, error)
+	// Release lets go of providers that are held but not served.
+	Release(ctx context.Context, r ReleaseRequest) error
 	Reserve(ctx context.Context, name string, r ReserveRequest) error
 	Spare(ctx context.Context, name string, r SpareRequest) error
 	// TestAlert sends an alert that means nothing through every channel.

@@ -88,6 +88,11 @@ func (c *Client) Serve(ctx context.Context, r ServeRequest) (a ServeResult, err 
 	return a, c.call(ctx, http.MethodPost, "serve", r, &a)
 }
 
+// Release has the daemon close providers that it does not serve.
+func (c *Client) Release(ctx context.Context, r ReleaseRequest) error {
+	return c.call(ctx, http.MethodPost, "release", r, &struct{}{})
+}
+
 // StartJob starts a long job on a volume.
 func (c *Client) StartJob(ctx context.Context, name string, r JobRequest) (j JobStatus, err error) {
 	return j, c.verb(ctx, name, "jobs", r, &j)

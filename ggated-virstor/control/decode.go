@@ -51,6 +51,8 @@ func (r *ServeRequest) check() error {
 	return checkProviders(r.Providers)
 }
 
+func (r *ReleaseRequest) check() error { return checkProviders(r.Providers) }
+
 func (r *SpareRequest) check() error {
 	if err := checkSectorSize(r.SectorSize); err != nil {
 		return err

@@ -10,6 +10,7 @@
 //	GET    /v1/jobs/ID                    JobStatus
 //	DELETE /v1/jobs/ID                    cancels, JobStatus
 //	POST   /v1/serve                      ServeRequest -> ServeResult
+//	POST   /v1/release                    ReleaseRequest
 //	GET    /v1/events                     a stream of Event, one a line
 //
 // NAME is a volume's name or that of one of its nodes, with or without /dev/,

@@ -103,6 +103,11 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/serve", func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, func(ctx context.Context, _ string, q ServeRequest) (ServeResult, error) { return b.Serve(ctx, q) })
 	})
+	mux.HandleFunc("POST /v1/release", func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, func(ctx context.Context, _ string, q ReleaseRequest) (struct{}, error) {
+			return struct{}{}, b.Release(ctx, q)
+		})
+	})
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, Errorf(NotFound, "%s %s: this daemon has no such request; gvirstor and ggated-virstor must be of one version", r.Method, r.URL.Path))

@@ -262,6 +262,12 @@ type ServeResult struct {
 	Problems []Problem      `json:"problems,omitempty"`
 }
 
+// ReleaseRequest asks the daemon to close providers that belong to no volume in
+// service, so that somebody else can change them.
+type ReleaseRequest struct {
+	Providers []string `json:"providers"`
+}
+
 // Event tells of a change, in the words of the log.
 type Event struct {
 	Time   time.Time `json:"time"`

@@ -81,10 +81,10 @@ type Daemon struct {
 
 	// verbs serialises what changes the set of volumes.
 	verbs sync.Mutex
+	loose map[string]virstor.Member // opened providers of volumes not served; guarded by verbs
 
 	mu       sync.Mutex
 	volumes  map[string]*served
-	loose    map[string]virstor.Member // opened providers of volumes not served
 	problems []control.Problem
 
 	// spares are the names of providers labelled as spares of volumes that
@@ -145,7 +145,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 			continue
 		}
 		m, err := d.openMember(name, sectorSize, len(left) > 0)
-		err = d.opt.Space.explain(name, err)
+		err = d.space().explain(name, err)
 		if spare := (*spareError)(nil); errors.As(err, &spare) {
 			id := spare.label.VolumeID
 			d.spares[id] = append(d.spares[id], name)
@@ -175,23 +175,13 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 
 // knows reports whether a provider is open already, as part of a volume or not.
 func (d *Daemon) knows(name string) bool {
-	name = strings.TrimPrefix(name, "/dev/")
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, ok := d.loose[name]; ok {
-		return true
-	}
-	for _, s := range d.volumes {
-		for _, p := range s.vol.Providers() {
-			if strings.TrimPrefix(p.Name(), "/dev/") == name {
-				return true
-			}
-		}
-		if s.relief.find(name) != nil {
+	want := strings.TrimPrefix(name, "/dev/")
+	for known := range d.loose {
+		if strings.TrimPrefix(known, "/dev/") == want {
 			return true
 		}
 	}
-	return false
+	return d.user(name) != ""
 }
 
 func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Member, error) {

@@ -48,7 +48,7 @@ func (s *served) metrics() metrics.Volume {
 	}
 	active, secs, counts := s.sentry.report()
 	m.SecondsToFull = secs
-	for _, l := range s.sentry.d.opt.Alerts.Levels.Levels() {
+	for _, l := range s.sentry.d.alerts().Levels.Levels() {
 		m.Levels = append(m.Levels, string(l))
 		m.Alerts[string(l)] = 0 // a rate needs the zero before the first
 	}
@@ -65,8 +65,8 @@ func (s *served) metrics() metrics.Volume {
 			m.Spares++
 		}
 	}
-	if s.sentry.hook != nil {
-		m.HookFailures = s.sentry.hook.Failures()
+	if hook := s.sentry.theHook(); hook != nil {
+		m.HookFailures = hook.Failures()
 	}
 	return m
 }

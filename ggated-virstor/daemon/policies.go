@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"time"
+
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 )
 
 // policies are the ones of the volume called name.
@@ -13,15 +16,72 @@ func (o *Options) policies(name string) virstor.Config {
 }
 
 // SetPolicies replaces Options.Volume and Options.PerVolume. Volumes in service
-// take on what they can: what happens when they are full.
+// take on what they can: what happens when they are full, and the reserve when
+// it is another than before.
 func (d *Daemon) SetPolicies(all virstor.Config, each map[string]virstor.Config) {
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
+	before := d.opt
 	d.opt.Volume, d.opt.PerVolume = all, each
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name, s := range d.volumes {
-		c := d.opt.policies(name)
+		old, c := before.policies(name), d.opt.policies(name)
 		s.vol.SetFull(c.WhenFull, c.FullTimeout)
+		if c.HeldLimit > 0 {
+			s.vol.SetHeldLimit(c.HeldLimit)
+		}
+		if c.Reserve == old.Reserve {
+			continue // gvirstor(8) may have changed it
+		}
+		if err := s.vol.SetReserve(c.Reserve); err != nil {
+			d.log.Error("reserve not changed", "volume", name, "error", err)
+		}
 	}
+}
+
+// SetAlertLevels replaces Options.Alerts.Levels, also of volumes in service.
+func (d *Daemon) SetAlertLevels(c alert.Config) {
+	d.mu.Lock()
+	d.opt.Alerts.Levels = c
+	d.mu.Unlock()
+	for _, s := range d.all() {
+		s.sentry.setLevels(c)
+	}
+}
+
+// SetAlertCommand replaces Options.Alerts.Command and Timeout, also of volumes
+// in service. What the old command has begun may end, for some seconds.
+func (d *Daemon) SetAlertCommand(run alert.Runner, timeout time.Duration) {
+	d.verbs.Lock() // volumes come and go under it, and their hooks with them
+	defer d.verbs.Unlock()
+	d.mu.Lock()
+	d.opt.Alerts.Command, d.opt.Alerts.Timeout = run, timeout
+	o := d.opt.Alerts
+	d.mu.Unlock()
+	for _, s := range d.all() {
+		s.sentry.setHook(o)
+	}
+}
+
+// SetSpace replaces Options.Space, also of volumes in service.
+func (d *Daemon) SetSpace(o SpaceOptions) {
+	d.mu.Lock()
+	d.opt.Space = o
+	d.mu.Unlock()
+	for _, s := range d.all() {
+		s.sentry.look()
+	}
+}
+
+func (d *Daemon) alerts() AlertOptions {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.opt.Alerts
+}
+
+func (d *Daemon) space() SpaceOptions {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.opt.Space
 }

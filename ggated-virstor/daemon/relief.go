@@ -126,7 +126,7 @@ func (r *relief) closeLocked(sp *spare) {
 
 // consider has the goroutine add something if space is short.
 func (r *relief) consider(s *alert.Snapshot) {
-	p := r.d.opt.Space.Percent
+	p := r.d.space().Percent
 	short := p > 0 && s.Above(p)
 	r.mu.Lock()
 	if !short {
@@ -146,7 +146,7 @@ func (r *relief) consider(s *alert.Snapshot) {
 // enough.
 func (r *relief) relieve(ctx context.Context) {
 	shot := snapshot(r.s.vol.Status())
-	if !shot.Above(r.d.opt.Space.Percent) {
+	if !shot.Above(r.d.space().Percent) {
 		return
 	}
 	if !r.useSpare(ctx) {
@@ -194,7 +194,7 @@ func (r *relief) add(ctx context.Context, p geomlib.Provider) error {
 const growRetry = time.Minute
 
 func (r *relief) grow(ctx context.Context) {
-	g, volume := r.d.opt.Space.Grower, r.s.vol.Name()
+	g, volume := r.d.space().Grower, r.s.vol.Name()
 	may := g != nil && g.Has(volume)
 	r.mu.Lock()
 	known := len(r.spares) > 0 || r.added > 0 || may

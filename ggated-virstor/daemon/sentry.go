@@ -27,22 +27,23 @@ type AlertOptions struct {
 type sentry struct {
 	d    *Daemon
 	s    *served
-	hook *alert.Hook // or nil
 	wake chan struct{}
 	task *task
 
 	full atomic.Bool // a write found no chunk since the last look
 
-	monitor *alert.Monitor // the goroutine's
+	monitor *alert.Monitor               // the goroutine's
+	levels  atomic.Pointer[alert.Config] // that the monitor is to take on
 
 	mu     sync.Mutex
+	hook   *alert.Hook // or nil
 	active []alert.Alert
 	secs   float64
 	counts map[alert.Level]uint64
 }
 
 func newSentry(d *Daemon, s *served) *sentry {
-	n := &sentry{d: d, s: s, wake: make(chan struct{}, 1), monitor: alert.NewMonitor(d.opt.Alerts.Levels),
+	n := &sentry{d: d, s: s, wake: make(chan struct{}, 1), monitor: alert.NewMonitor(d.alerts().Levels),
 		counts: make(map[alert.Level]uint64)}
 	n.secs = n.monitor.SecondsToFull()
 	return n
@@ -66,14 +67,11 @@ func (n *sentry) look() {
 
 // start begins with a first look.
 func (n *sentry) start() {
-	o := n.d.opt.Alerts
-	if o.Command != nil {
-		n.hook = alert.StartHook(o.Command, o.Timeout, n.d.log)
-	}
-	every := min(max(o.Levels.Window/60, time.Second), time.Minute)
+	o := n.d.alerts()
+	n.setHook(o)
 	n.look()
 	n.task = startTask(func(ctx context.Context) {
-		tick := time.NewTicker(every) // the prediction changes though nothing happens
+		tick := time.NewTicker(interval(o.Levels)) // the prediction changes though nothing happens
 		defer tick.Stop()
 		for {
 			select {
@@ -82,9 +80,47 @@ func (n *sentry) start() {
 			case <-n.wake:
 			case <-tick.C:
 			}
+			if c := n.levels.Swap(nil); c != nil {
+				n.monitor.SetConfig(*c)
+				tick.Reset(interval(*c))
+			}
 			n.check()
 		}
 	})
+}
+
+// interval is how often a volume is looked at when nothing happens.
+func interval(c alert.Config) time.Duration {
+	return min(max(c.Window/60, time.Second), time.Minute)
+}
+
+// setLevels has the goroutine take on other levels.
+func (n *sentry) setLevels(c alert.Config) {
+	n.levels.Store(&c)
+	n.look()
+}
+
+// setHook begins to run a command for alerts, or ends it, after what waits.
+func (n *sentry) setHook(o AlertOptions) {
+	var next *alert.Hook
+	if o.Command != nil {
+		next = alert.StartHook(o.Command, o.Timeout, n.d.log)
+	}
+	n.mu.Lock()
+	old := n.hook
+	n.hook = next
+	n.mu.Unlock()
+	if old != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), hookGrace)
+		defer cancel()
+		old.Stop(ctx)
+	}
+}
+
+func (n *sentry) theHook() *alert.Hook {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.hook
 }
 
 // hookGrace is how long commands for what was told last may go on when the
@@ -96,10 +132,10 @@ func (n *sentry) stop(ctx context.Context) {
 		return
 	}
 	n.task.stop(ctx)
-	if n.hook != nil {
+	if hook := n.theHook(); hook != nil {
 		ctx, cancel := context.WithTimeout(ctx, hookGrace)
 		defer cancel()
-		n.hook.Stop(ctx)
+		hook.Stop(ctx)
 	}
 }
 
@@ -127,8 +163,8 @@ func (n *sentry) tell(a alert.Alert) {
 	n.mu.Unlock()
 	n.d.logAlert(a)
 	n.d.hub.Publish(eventOf(a))
-	if n.hook != nil {
-		n.hook.Post(a)
+	if hook := n.theHook(); hook != nil {
+		hook.Post(a)
 	}
 }
 
@@ -181,9 +217,9 @@ func (n *sentry) test(ctx context.Context) control.AlertTest {
 		{Name: "metrics", Result: fmt.Sprintf("counted: %d tests so far", counted)},
 	}}
 	command := control.AlertChannel{Name: "command", Result: "none is given (--on-alert)"}
-	if n.hook != nil {
+	if hook := n.theHook(); hook != nil {
 		begin := time.Now()
-		if err := n.hook.Do(ctx, a); err != nil {
+		if err := hook.Do(ctx, a); err != nil {
 			command.Result, command.Failed = err.Error(), true
 		} else {
 			command.Result = fmt.Sprintf("done in %s", time.Since(begin).Round(time.Millisecond))

@@ -70,6 +70,41 @@ func (d *Daemon) Serve(_ context.Context, r control.ServeRequest) (control.Serve
 	return control.ServeResult{Volumes: volumes, Problems: problems}, nil
 }
 
+// Release implements control.Backend: it closes providers of volumes that are not
+// served. It knows nothing of others, which is no error.
+func (d *Daemon) Release(_ context.Context, r control.ReleaseRequest) error {
+	d.verbs.Lock()
+	defer d.verbs.Unlock()
+	var err error
+	for _, name := range r.Providers {
+		if v := d.user(name); v != "" {
+			return control.Errorf(control.Busy, "%s is used by %s, which is in service", name, v)
+		}
+		want := strings.TrimPrefix(name, "/dev/")
+		for known, m := range d.loose {
+			if strings.TrimPrefix(known, "/dev/") != want {
+				continue
+			}
+			err = errors.Join(err, m.Provider.Close())
+			delete(d.loose, known)
+			d.log.Info("let go, for somebody else to change it", "provider", known, "volume", m.Metadata.Name)
+		}
+	}
+	return err
+}
+
+// user is the volume in service that a provider is a component or a spare of.
+func (d *Daemon) user(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.volumes {
+		if s.isComponent(name) || s.relief.find(name) != nil {
+			return s.vol.Name()
+		}
+	}
+	return ""
+}
+
 // Add implements control.Backend.
 func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) error {
 	if len(r.Providers) == 0 {

@@ -22,13 +22,14 @@ func (s *Supervisor) answerSpace(ctx context.Context, method string, body json.R
 	if err != nil {
 		return reply{}, err
 	}
-	if s.opt.Grower == nil {
+	_, grower := s.helpers()
+	if grower == nil {
 		return reply{}, fmt.Errorf("%s %s: --grow was not given", method, a.Volume)
 	}
 	if method == methodUngrow {
-		return reply{}, s.opt.Grower.Undo(ctx, a.Volume, a.Provider)
+		return reply{}, grower.Undo(ctx, a.Volume, a.Provider)
 	}
-	a.Provider, err = s.opt.Grower.Grow(ctx, a.Volume)
+	a.Provider, err = grower.Grow(ctx, a.Volume)
 	return reply{body: a}, err
 }
 
@@ -40,7 +41,8 @@ const alertLimit = time.Hour
 const alertPrefix = "GVIRSTOR_"
 
 func (s *Supervisor) runAlert(ctx context.Context, a alertArgs) (reply, error) {
-	if s.opt.Alert == nil {
+	run, _ := s.helpers()
+	if run == nil {
 		return reply{}, errors.New("run the alert command: --on-alert was not given")
 	}
 	for _, v := range a.Env {
@@ -50,7 +52,7 @@ func (s *Supervisor) runAlert(ctx context.Context, a alertArgs) (reply, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(a.Limit, alertLimit))
 	defer cancel()
-	out, err := s.opt.Alert.Run(ctx, a.Env, a.Stdin)
+	out, err := run.Run(ctx, a.Env, a.Stdin)
 	answer := alertAnswer{Output: out}
 	if err != nil {
 		answer.Failed = err.Error()

@@ -37,6 +37,8 @@ type Options struct {
 	Grower Grower
 	// Archive is where backups are kept; nil: nowhere.
 	Archive *backup.Dir
+	// Reload, when not nil, gives the present Alert and Grower after SIGHUP.
+	Reload func() (alert.Runner, Grower, error)
 	// Protect protects a process from the kernel's memory shortage.
 	Protect func(pid int) error
 	Log     *slog.Logger
@@ -58,8 +60,8 @@ type Supervisor struct {
 	store *store
 	log   *slog.Logger
 
-	mu     sync.Mutex
-	served bool // a worker was ready once
+	mu     sync.Mutex // also of opt.Alert and opt.Grower
+	served bool       // a worker was ready once
 }
 
 // worker is one process.
@@ -206,6 +208,7 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 			case Shutdown:
 				return end, s.shutdown(w)
 			case Reload:
+				s.reload()
 				if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 					s.log.Error("the worker cannot be told to reload", "error", err)
 				}
@@ -223,6 +226,28 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 			}
 		}
 	}
+}
+
+// reload takes on what the configuration says now. The worker reads it, too,
+// and tells of errors.
+func (s *Supervisor) reload() {
+	if s.opt.Reload == nil {
+		return
+	}
+	run, grower, err := s.opt.Reload()
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opt.Alert, s.opt.Grower = run, grower
+}
+
+// helpers are who acts for the worker on the administrator's behalf.
+func (s *Supervisor) helpers() (alert.Runner, Grower) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opt.Alert, s.opt.Grower
 }
 
 // upgradable tries the program that is to replace this one.

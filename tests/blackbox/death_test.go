@@ -26,16 +26,17 @@ var (
 // deathCounts is what sessions did.
 type deathCounts struct {
 	sessions, rounds                    atomic.Int64
-	workers, daemons                    atomic.Int64 // killed
+	workers, daemons, starts            atomic.Int64 // killed; starts: while they started
+	upgrades                            atomic.Int64
 	stops, drops                        atomic.Int64
 	acked, durable, fioRuns, qemuIoRuns atomic.Int64
 	verified                            atomic.Int64 // bytes
 }
 
 func (c *deathCounts) String() string {
-	return fmt.Sprintf("%d sessions of %d rounds: %d workers killed, %d daemons killed, %d stops, %d connections dropped; "+
+	return fmt.Sprintf("%d sessions of %d rounds: %d workers killed, %d daemons killed, %d more while they started, %d upgrades, %d stops, %d connections dropped; "+
 		"%d requests acknowledged, %d of them flushed; %d runs of fio, %d of qemu-io; %d MiB compared",
-		c.sessions.Load(), c.rounds.Load(), c.workers.Load(), c.daemons.Load(), c.stops.Load(), c.drops.Load(),
+		c.sessions.Load(), c.rounds.Load(), c.workers.Load(), c.daemons.Load(), c.starts.Load(), c.upgrades.Load(), c.stops.Load(), c.drops.Load(),
 		c.acked.Load(), c.durable.Load(), c.fioRuns.Load(), c.qemuIoRuns.Load(), c.verified.Load()>>20)
 }
 
@@ -79,7 +80,8 @@ func newSession(t *testing.T, seed uint64, counts *deathCounts) *session {
 	if s.junk {
 		s.fillWithJunk()
 	}
-	s.label("-s", "1g", "-m", "1m")
+	s.label("-s", "1g", "-m", []string{"1m", "2m", "4m"}[rng.IntN(3)])
+	s.flags = append(s.flags, "--http", "127.0.0.1:0")
 	counts.sessions.Add(1)
 	return s
 }
@@ -113,9 +115,9 @@ func (s *session) run(rounds int) {
 	s.t.Helper()
 	s.start(s.flags...)
 	for round := range rounds {
-		acts := []func(){s.killRound, s.killRound, s.stopRound, s.dropRound}
+		acts := []func(){s.killRound, s.startRound, s.stopRound, s.dropRound}
 		if s.supervised {
-			acts = append(acts, s.workerRound, s.workerRound)
+			acts = append(acts, s.workerRound, s.workerRound, s.upgradeRound)
 		}
 		acts[s.rng.IntN(len(acts))]()
 		if s.t.Failed() {

@@ -217,23 +217,6 @@ func (s *session) dropRound() {
 	s.back(before)
 }
 
-// usage is what the process that serves has.
-type usage struct{ files int }
-
-func (s *session) usage() usage {
-	s.t.Helper()
-	return usage{files: s.openFiles()}
-}
-
-// back waits until the process has no more than before.
-func (s *session) back(before usage) {
-	s.t.Helper()
-	if before.files == 0 {
-		return
-	}
-	s.until(fmt.Sprintf("no more than %d files are open", before.files), func() bool { return s.openFiles() <= before.files })
-}
-
 // openFiles counts the descriptors of the process that serves, 0 where the
 // system does not tell.
 func (s *session) openFiles() int {

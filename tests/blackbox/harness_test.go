@@ -168,6 +168,21 @@ func (s *site) label(args ...string) {
 // start starts the daemon on all files and waits until it answers.
 func (s *site) start(flags ...string) {
 	s.t.Helper()
+	s.launch(flags...)
+	s.until("the daemon answers", func() bool {
+		c, err := control.Dial(s.control)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		st, err := c.Status(s.t.Context())
+		return err == nil && len(st.Volumes) > 0
+	})
+}
+
+// launch starts the daemon and does not wait for it.
+func (s *site) launch(flags ...string) {
+	s.t.Helper()
 	s.flags = flags
 	args := append([]string{"--nbd", "unix:" + s.socket, "--control", s.control, "--run-dir", s.dir, "--backup-dir", filepath.Join(s.dir, "backups")}, flags...)
 	s.cmd = exec.Command(filepath.Join(programs, "ggated-virstor"), append(args, s.files...)...)
@@ -181,15 +196,6 @@ func (s *site) start(flags ...string) {
 		s.cmd.Wait()
 		close(s.done)
 	}()
-	s.until("the daemon answers", func() bool {
-		c, err := control.Dial(s.control)
-		if err != nil {
-			return false
-		}
-		defer c.Close()
-		st, err := c.Status(s.t.Context())
-		return err == nil && len(st.Volumes) > 0
-	})
 }
 
 // startNamed is start for a volume that is not called vol.

@@ -92,14 +92,16 @@ func levels(as []alert.Alert, recovered bool) []string {
 
 var httpAddr = regexp.MustCompile(`http=(127\.0\.0\.1:\d+)`)
 
-// scrape reads the daemon's metrics by Prometheus' own parser.
+// scrape reads the metrics of the process that serves by Prometheus' own
+// parser, over a connection of which nothing stays.
 func (s *site) scrape() map[string]*dto.MetricFamily {
 	s.t.Helper()
-	m := httpAddr.FindStringSubmatch(s.log.String())
-	if m == nil {
+	all := httpAddr.FindAllStringSubmatch(s.log.String(), -1)
+	if len(all) == 0 {
 		s.t.Fatalf("the log does not tell where metrics are:\n%s", s.log)
 	}
-	resp, err := http.Get("http://" + m[1] + "/metrics")
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	resp, err := client.Get("http://" + all[len(all)-1][1] + "/metrics")
 	if err != nil {
 		s.t.Fatal(err)
 	}

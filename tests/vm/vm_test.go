@@ -56,3 +56,48 @@ func TestTheScriptEndsWithWhatTheGuestSays(t *testing.T) {
 		})
 	}
 }
+
+// TestTheSuiteEndsWithKyuasStatus runs what runs inside, with a kyua that only
+// prints what it is told to.
+func TestTheSuiteEndsWithKyuasStatus(t *testing.T) {
+	for name, c := range map[string]struct {
+		kyua string
+		code int
+	}{
+		"passed":          {"echo 'x:y  ->  passed  [0.1s]'; echo '1/1 passed (0 failed)'", 0},
+		"other words":     {"echo '1/1 passed (0 broken, 0 failed, 0 skipped)'", 0},
+		"failed":          {"echo 'x:y  ->  failed: no  [0.1s]'; exit 1", 1},
+		"broken off":      {"exit 3", 3},
+		"skipped":         {"echo 'x:y  ->  skipped: no fun  [0.1s]'", 1},
+		"no kernel class": {"echo 'x:y  ->  skipped: geom_virstor cannot be loaded  [0.1s]'", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bin, suite, dir := t.TempDir(), t.TempDir(), t.TempDir()
+			for prog, body := range map[string]string{"tar": "", "kldload": "", "kyua": "[ $1 = report ] && exit; " + c.kyua} {
+				if err := os.WriteFile(filepath.Join(bin, prog), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			script, err := filepath.Abs("inside.sh")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sh", script, "package", "report")
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SUITE="+suite)
+			out, err := cmd.CombinedOutput()
+			code := 0
+			if exit := new(exec.ExitError); errors.As(err, &exit) {
+				code = exit.ExitCode()
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if code != c.code {
+				t.Errorf("exit %d, want %d: %s", code, c.code, out)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "report", "output.txt")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -269,6 +269,16 @@ func TestUndoRefusesWhatWasUsedSince(t *testing.T) {
 	was := images(disks)
 	mustBe(t, undo(repair.UndoOptions{}, voltest.Providers(disks)), repair.ErrChanged)
 	mustBe(t, undo(repair.UndoOptions{}, voltest.Providers(disks[:1])), repair.ErrMismatch)
+	runDir := t.TempDir()
+	lock, err := geomlib.LockVolume(runDir, plan.NumericID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, undo(repair.UndoOptions{RunDir: runDir}, voltest.Providers(disks)), geomlib.ErrLocked)
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, undo(repair.UndoOptions{RunDir: runDir}, voltest.Providers(disks)), repair.ErrChanged)
 	if err := undo(repair.UndoOptions{Force: true, DryRun: true}, voltest.Providers(disks)); err != nil {
 		t.Fatal(err)
 	}

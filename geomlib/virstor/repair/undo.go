@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -32,6 +33,9 @@ type UndoOptions struct {
 	Force bool
 	// DryRun checks, and writes nothing.
 	DryRun bool
+	// RunDir is where volumes are locked while they are served
+	// (geomlib.DefaultRunDir); empty: the caller has the lock.
+	RunDir string
 }
 
 // UndoResult is what Undo did, or would do.
@@ -58,6 +62,17 @@ func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt Un
 	h, records, err := readJournal(r)
 	if err != nil {
 		return nil, err
+	}
+	if opt.RunDir != "" {
+		id, err := strconv.ParseUint(h.ID, 16, 32)
+		if err != nil {
+			return nil, fmt.Errorf("undo: %w: volume id %q", ErrJournal, h.ID)
+		}
+		lock, err := geomlib.LockVolume(opt.RunDir, uint32(id))
+		if err != nil {
+			return nil, fmt.Errorf("undo: %w", err)
+		}
+		defer lock.Close()
 	}
 	on, err := match(h, records, providers)
 	if err != nil {

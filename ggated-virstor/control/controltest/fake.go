@@ -188,6 +188,9 @@ func (f *Fake) Serve(_ context.Context, r control.ServeRequest) (control.ServeRe
 	return control.ServeResult{}, f.fail["serve"]
 }
 
+// Release implements control.Backend: it holds no provider.
+func (f *Fake) Release(context.Context, control.ReleaseRequest) error { return nil }
+
 // StartJob implements control.Backend.
 func (f *Fake) StartJob(ctx context.Context, name string, r control.JobRequest) (control.JobStatus, error) {
 	v, err := f.Volume(ctx, name)
