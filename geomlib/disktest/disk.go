@@ -26,6 +26,7 @@ type Disk struct {
 	zeroes   atomic.Bool
 	noCache  atomic.Bool
 	forgets  atomic.Bool  // a failed flush drops what it should have covered
+	lies     atomic.Bool  // a flush says that it is done and does nothing
 	delay    atomic.Int64 // of a flush, in nanoseconds
 
 	mu      sync.RWMutex
@@ -93,6 +94,10 @@ func (d *Disk) SetNoVolatileCache(on bool) *Disk { d.noCache.Store(on); return d
 // covered: reads still see it, and no later flush makes it durable. fsync(2) of
 // Linux does so. In a new disk it stays in the cache.
 func (d *Disk) SetForgetful(on bool) *Disk { d.forgets.Store(on); return d }
+
+// SetLying makes flushes succeed without doing anything, as disks do whose cache
+// is said to be protected and is not. Nothing can be promised on such a disk.
+func (d *Disk) SetLying(on bool) *Disk { d.lies.Store(on); return d }
 
 // SetFlushDelay is how long a flush takes.
 func (d *Disk) SetFlushDelay(t time.Duration) *Disk { d.delay.Store(int64(t)); return d }
@@ -198,6 +203,9 @@ func (d *Disk) Flush() error {
 	if d.noCache.Load() {
 		return geomlib.ErrNotSupported
 	}
+	if d.lies.Load() {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.settleLocked(covers)
@@ -267,6 +275,7 @@ func (d *Disk) like(c contents) *Disk {
 	n.zeroes.Store(d.zeroes.Load())
 	n.noCache.Store(d.noCache.Load())
 	n.forgets.Store(d.forgets.Load())
+	n.lies.Store(d.lies.Load())
 	return n
 }
 

@@ -345,3 +345,13 @@ func TestAFailedFlushMayForgetWhatItShouldHaveCovered(t *testing.T) {
 		}
 	}
 }
+
+func TestALyingDiskFlushesNothing(t *testing.T) {
+	d := New("d", 1024, 512).SetLying(true)
+	rec := Record(d)
+	mustWrite(t, d, 0, fill(512, 1))
+	mustFlush(t, d)
+	if b := read(t, rec.State(rec.Len(), None)[0], 0, 512); b[0] != 0 {
+		t.Error("it flushed")
+	}
+}

@@ -36,8 +36,8 @@ type Assembly struct {
 }
 
 // ErrInterruptedAdd is why a component is ignored that component 0 does
-// not count.
-var ErrInterruptedAdd = errors.New("left by an interrupted add: component 0 does not count it")
+// not count. It holds no data; the next writable open clears its metadata.
+var ErrInterruptedAdd = errors.New("left by an interrupted add or remove: component 0 does not count it")
 
 // Assemble sorts members into volumes by their id. What component 0 says decides.
 // The result is ordered by name.
@@ -185,7 +185,7 @@ func (a *Assembly) settleIntent(byIndex map[uint16][]Member, replaced []Member) 
 		return // it has its new index already, or is missing
 	}
 	if removed != last {
-		// The one that leaves is still labelled, or has been cleared.
+		// The one that leaves is not marked yet.
 		for _, m := range byIndex[removed] {
 			a.Ignored = append(a.Ignored, Ignored{m, errBeingRemoved})
 		}
@@ -196,6 +196,16 @@ func (a *Assembly) settleIntent(byIndex map[uint16][]Member, replaced []Member) 
 		}
 	}
 	delete(byIndex, last)
+}
+
+// leaving is what the metadata of a component becomes while it is removed from the
+// middle: that of one which component 0 does not count. So it stays known until its
+// index has been given away. Were it cleared at once, and only in its disk's cache
+// when the process died, then nobody could find it to make that durable.
+func leaving(m ondisk.Metadata, last uint16) ondisk.Metadata {
+	m.No = last + 1
+	m.Count = uint16(min(int(m.No)+1, 65535))
+	return m
 }
 
 // count is the number of components when the intent is finished.

@@ -249,7 +249,6 @@ func (k *committer) run() {
 		k.writeData()
 		k.flushData()
 		k.acknowledge()
-		time.Sleep(time.Millisecond) // the requester is to notice before the map is written
 		for i := range b.chunks {
 			b.chunks[i].pieces = b.chunks[i].pieces[:0]
 		}

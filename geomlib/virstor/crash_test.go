@@ -1,9 +1,11 @@
 package virstor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -17,12 +19,14 @@ import (
 
 // crashCounts is what a run of the harness did.
 type crashCounts struct {
-	runs, ops, states, reopened, kernelRan, kernelHalf, again atomic.Int64
+	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, faults atomic.Int64
 }
 
 func (c *crashCounts) String() string {
-	return fmt.Sprintf("%d runs of %d operations: %d crash states, %d reopenings, %d crashed again; the kernel class took %d and saw %d half",
-		c.runs.Load(), c.ops.Load(), c.states.Load(), c.reopened.Load(), c.again.Load(), c.kernelRan.Load(), c.kernelHalf.Load())
+	return fmt.Sprintf("%d runs of %d operations: %d crash states (%d of a recovery from another crash), %d reopenings, %d gone on with; "+
+		"the kernel class took %d and saw %d half; %d faults injected",
+		c.runs.Load(), c.ops.Load(), c.states.Load(), c.nested.Load(), c.reopened.Load(), c.again.Load(),
+		c.kernelRan.Load(), c.kernelHalf.Load(), c.faults.Load())
 }
 
 // world is one recorded run: disks, the volume on them, and the model of what it
@@ -41,6 +45,15 @@ type world struct {
 	sector int
 	chunk  int64
 	jobs   bool // moving chunks is among the operations
+
+	verb  *verb  // what the run is about; nil: whatever rng picks
+	start int    // position in the log from which on crashes are of interest
+	how   string // which crashes led here
+	old   *view  // of the volume that the verb makes another one of, or none
+
+	// harmful is metadata with which the kernel class would do harm, and with
+	// which the run begins.
+	harmful []ondisk.Metadata
 
 	mu    sync.Mutex
 	model *model
@@ -74,8 +87,18 @@ func newWorld(seed uint64, cfg Config, counts *crashCounts) (*world, error) {
 		w.disks = append(w.disks, d)
 	}
 	w.free = append(w.free, w.disks[n:]...)
-	req := ondisk.LabelRequest{Name: "vol", VirtualSize: int64(24+w.rng.IntN(40)) * w.chunk, ChunkSize: w.chunk,
-		ID: uint32(seed) | 1, ChunkMultiple: ondisk.MinChunkMultiple}
+	if err := w.label(n, int64(24+w.rng.IntN(40)), uint32(seed)|1); err != nil {
+		return nil, err
+	}
+	var err error
+	w.vol, err = openDisks(w.cfg, w.disks)
+	return w, err
+}
+
+// label makes a volume of so many virtual chunks on the first n disks, and begins
+// the model and the recording.
+func (w *world) label(n int, chunks int64, id uint32) error {
+	req := ondisk.LabelRequest{Name: "vol", VirtualSize: chunks * w.chunk, ChunkSize: w.chunk, ID: id, ChunkMultiple: ondisk.MinChunkMultiple}
 	var ps []geomlib.Provider
 	for _, d := range w.disks[:n] {
 		req.Providers = append(req.Providers, ondisk.LabelProvider{Name: d.Name(), Size: d.MediaSize(), SectorSize: w.sector})
@@ -83,16 +106,15 @@ func newWorld(seed uint64, cfg Config, counts *crashCounts) (*world, error) {
 	}
 	layout, err := ondisk.Plan(req)
 	if err != nil {
-		return nil, fmt.Errorf("plan: %w", err)
+		return fmt.Errorf("plan: %w", err)
 	}
 	if err := Label(context.Background(), ps, layout, LabelOptions{}); err != nil {
-		return nil, err
+		return err
 	}
 	w.size = int64(layout.Metadata[0].VirtualSize)
-	w.model = newModel(w.size)
+	w.model = newModel(w.chunk)
 	w.rec = disktest.Record(w.disks...)
-	w.vol, err = openDisks(w.cfg, w.disks)
-	return w, err
+	return nil
 }
 
 // openDisks opens the one volume on whichever of the disks belong to it.
@@ -117,7 +139,6 @@ func openDisks(cfg Config, disks []*disktest.Disk) (*Volume, error) {
 
 // run does n operations, one after the other, or by several workers at once.
 func (w *world) run(n, workers int) error {
-	w.counts.runs.Add(1)
 	if workers == 1 {
 		for range n {
 			if err := w.op(w.rng, 0, 1); err != nil {
@@ -181,9 +202,9 @@ func (w *world) op(rng *rand.Rand, worker, workers int) error {
 	case k < 12:
 		return w.flush()
 	case workers == 1 && k < 24 && w.jobs:
-		return w.verb(rng)
+		return w.anyVerb(rng)
 	case workers == 1 && k < 17:
-		return w.verb(rng)
+		return w.anyVerb(rng)
 	}
 	first, n := w.place(rng, worker, workers)
 	switch {
@@ -213,37 +234,89 @@ func (w *world) flush() error {
 // change writes, zeroes or discards units and tells the model.
 func (w *world) change(first, n int64, op Op, fl Flags) error {
 	w.mu.Lock()
-	s := w.model.begin(first, n, w.rec.Mark("begins"))
-	s.fua, s.zero = fl&FUA != 0, op != OpWrite
-	s.any = op == OpDelete
+	begun := w.rec.Mark("begins")
+	var steps []*step
+	var id uint64
+	for _, part := range w.parts(first, n, op) {
+		s := w.model.begin(part.first, part.n, begun)
+		s.fua, s.zero, s.any = fl&FUA != 0, op != OpWrite, part.any
+		steps = append(steps, s)
+		id = s.id
+	}
 	w.mu.Unlock()
-	var data []byte
+	m := &marker{w: w, steps: steps, done: make(chan error, 1)}
+	m.r = Request{Op: op, Flags: fl | MayBlock, Offset: first * unit, Length: n * unit, Done: m}
 	if op == OpWrite {
-		data = make([]byte, n*unit)
-		fill(data, s.id)
+		m.r.Data = make([]byte, n*unit)
+		fill(m.r.Data, id)
 	}
-	err := w.vol.do(op, fl, data, first*unit, n*unit)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err == nil {
-		s.acked = w.rec.Mark("acknowledged")
-		return nil
-	}
-	if errors.Is(err, ErrNoSpace) {
+	w.vol.Submit(&m.r)
+	err := <-m.done
+	if err == nil || errors.Is(err, ErrNoSpace) {
 		return nil
 	}
 	return fmt.Errorf("%s of units %d+%d: %w", op, first, n, err)
 }
 
+// part is a range of units. any: afterwards it may hold anything.
+type part struct {
+	first, n int64
+	any      bool
+}
+
+// parts divides what an operation does to units. A discard frees whole chunks,
+// which then read as zeros; of others nothing is promised.
+func (w *world) parts(first, n int64, op Op) []part {
+	if op != OpDelete {
+		return []part{{first, n, false}}
+	}
+	per := w.chunk / unit
+	lo, hi := (first+per-1)/per*per, (first+n)/per*per
+	if lo >= hi {
+		return []part{{first, n, true}}
+	}
+	var list []part
+	for _, p := range []part{{first, lo - first, true}, {lo, hi - lo, false}, {hi, first + n - hi, true}} {
+		if p.n > 0 {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// marker is a change under way. It notes the acknowledgement at the instant at
+// which it is given.
+type marker struct {
+	r     Request
+	w     *world
+	steps []*step
+	done  chan error
+}
+
+// Complete is called by one of the volume's goroutines. w.mu is held by nobody who
+// waits for the volume.
+func (m *marker) Complete(r *Request) {
+	if r.Err == nil {
+		m.w.mu.Lock()
+		at := m.w.rec.Mark("acknowledged")
+		for _, s := range m.steps {
+			s.acked = at
+		}
+		m.w.mu.Unlock()
+	}
+	m.done <- r.Err
+}
+
 // look reads units back while the volume runs.
 func (w *world) look(first, n int64) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	b := make([]byte, n*unit)
 	if _, err := w.vol.ReadAt(b, first*unit); err != nil {
 		return fmt.Errorf("read of units %d+%d: %w", first, n, err)
 	}
-	now := w.model.at(w.rec.Mark("read"), true, w.chunk)
+	// Nobody else changes these units.
+	w.mu.Lock()
+	now := w.model.at(w.rec.Mark("read"), true)
+	w.mu.Unlock()
 	for i := range n {
 		if err := now.check(first+i, b[i*unit:(i+1)*unit]); err != nil {
 			return fmt.Errorf("read in service: %w", err)
@@ -252,8 +325,8 @@ func (w *world) look(first, n int64) error {
 	return nil
 }
 
-// verb does something that changes metadata. That it cannot be done is fine.
-func (w *world) verb(rng *rand.Rand) error {
+// anyVerb does something that changes metadata. That it cannot be done is fine.
+func (w *world) anyVerb(rng *rand.Rand) error {
 	n := 3
 	if w.jobs {
 		n = 8
@@ -356,74 +429,136 @@ func (w *world) reopen(handBack bool) error {
 	return nil
 }
 
-// explore makes crash states of the run and checks each. At every position
-// the states in which all, and none, of the unflushed writes survive; every
-// subset where there are few; a number of random ones.
-func (w *world) explore(random int, from, stride int) error {
+// breadth is how many crash states are made of a run.
+type breadth struct {
+	stride int // every how many positions of the log
+	exact  int // up to how many arrangements of what is pending
+	random int // random choices of it, torn ones too
+	goOn   int // one state in so many goes on: the verb, writes,
+	fill   int // and one in so many of these until the volume is full
+	nest   int // one state in so many crashes again while it recovers,
+	nested int // at so many positions,
+	depth  int // and again, so many times
+}
+
+// inner is the breadth of the crashes of a recovery.
+func (b breadth) inner() breadth {
+	b.depth--
+	b.exact, b.random, b.nest = b.exact/2, (b.random+1)/2, max(1, b.nest/4)
+	return b
+}
+
+// explore makes crash states of the run and checks each: at every position the
+// process dies, and the power fails, with what is pending arranged in every way
+// where there are few, and in random ones.
+func (w *world) explore(b breadth) error {
 	length := w.rec.Len()
-	for k := from; k <= length; k += stride {
-		rng := rand.New(rand.NewPCG(w.seed, uint64(k)+1000))
-		picks := []disktest.Pick{disktest.All, disktest.None}
-		for range random {
-			picks = append(picks, disktest.Random(rng))
-		}
-		picks = append(picks, w.subsets(k)...)
-		now := w.model.at(k, false, w.chunk)
-		for i, pick := range picks {
-			if err := w.crashAt(now, w.rec.State(k, pick), i == 0); err != nil {
-				return fmt.Errorf("seed %d, power lost at %d of %d, choice %d: %w", w.seed, k, length, i, err)
-			}
-		}
-		if err := w.crashAt(w.model.at(k, true, w.chunk), w.rec.ProcessDeath(k), false); err != nil {
-			return fmt.Errorf("seed %d, killed at %d of %d: %w", w.seed, k, length, err)
+	for k := w.start; k <= length; k += b.stride {
+		if err := w.crashesAt(k, b); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// subsets are all choices of what survives on the disk that has the most
-// pending, if that is little; on the others everything does.
-func (w *world) subsets(k int) []disktest.Pick {
-	counts := make(map[int]int)
-	w.rec.State(k, func(disk int, ops []disktest.Op) []disktest.Part {
-		counts[disk] = len(ops)
-		return nil
-	})
-	var picks []disktest.Pick
-	for disk, n := range counts {
-		if n < 2 || n > 4 {
-			continue
+// crashesAt makes the crash states of one position.
+func (w *world) crashesAt(k int, b breadth) error {
+	n := 0
+	whole := b
+	one := func(now, cached *view, what string, disks []*disktest.Disk) error {
+		b := whole
+		n++
+		how := fmt.Sprintf("%s%s at %d%s; ", w.how, what, k, w.next(k))
+		turn := k + n
+		if turn%b.nest != 0 {
+			b.depth = 0
 		}
-		for set := 1; set < 1<<n-1; set++ {
-			picks = append(picks, func(d int, ops []disktest.Op) []disktest.Part {
-				if d != disk {
-					return disktest.All(d, ops)
-				}
-				var parts []disktest.Part
-				for i := range ops {
-					if set&(1<<i) != 0 {
-						parts = append(parts, disktest.Part{Index: i})
-					}
-				}
-				return parts
-			})
+		if turn/b.nest%b.goOn != 0 {
+			b.goOn = 0
+		} else if turn/b.nest/b.goOn%b.fill != 0 {
+			b.fill = 0
 		}
-	}
-	return picks
-}
-
-func (w *world) crashAt(now *view, disks []*disktest.Disk, goOn bool) error {
-	w.counts.states.Add(1)
-	if err := w.judge(disks, now, goOn && now.k%16 == 3); err != nil {
-		w.keep(disks)
+		err := w.recovered(disks, now, cached, how, b, whole.inner())
+		if err != nil {
+			w.keep(disks)
+		}
 		return err
 	}
+	now := w.model.at(k, false)
+	if err := one(w.model.at(k, true), now, "killed", w.rec.ProcessDeath(k)); err != nil {
+		return err
+	}
+	pending := 0
+	for i := range w.disks {
+		pending += len(w.rec.Pending(k, i))
+	}
+	if pending == 0 {
+		return nil // as if killed
+	}
+	for l := range w.rec.Arrangements(k, b.exact) {
+		if err := one(now, nil, l.String(), w.rec.State(k, l.Pick)); err != nil {
+			return err
+		}
+	}
+	rng := rand.New(rand.NewPCG(w.seed, uint64(k)+1000))
+	for i := range b.random {
+		if err := one(now, nil, fmt.Sprintf("power lost, random choice %d,", i), w.rec.State(k, disktest.Random(rng))); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// judge runs the invariants over one crash state. Some go on: filled to the end,
-// no chunk may come out twice.
-func (w *world) judge(disks []*disktest.Disk, now *view, goOn bool) error {
+// recovered judges one crash state: what the kernel class would do with it, and
+// that it opens without help and holds what it should. Some go on: the verb is
+// brought to its end, more is written, until the volume is full. While all that is
+// done, the power may fail again.
+func (w *world) recovered(disks []*disktest.Disk, now, cached *view, how string, b, inner breadth) error {
+	w.counts.states.Add(1)
+	if w.how != "" {
+		w.counts.nested.Add(1)
+	}
+	if err := w.askKernel(disks); err != nil && !w.takenBefore(disks) {
+		return fmt.Errorf("%s%w", how, err)
+	}
+	c := &world{seed: w.seed, cfg: w.cfg, counts: w.counts, disks: disks, size: w.size, sector: w.sector,
+		chunk: w.chunk, jobs: w.jobs, verb: w.verb, how: how, old: w.old, harmful: w.harmful, model: w.model.goOn(cached)}
+	c.rng = rand.New(rand.NewPCG(w.seed, hashOf(how)))
+	c.cfg.breakRule &= breakIntentTwice
+	c.rec = disktest.Record(disks...)
+	end, err := c.recover(now, b)
+	if err != nil {
+		return fmt.Errorf("%s%w", how, err)
+	}
+	if b.depth == 0 {
+		return nil
+	}
+	for range b.nested {
+		if err := c.crashesAt(c.rng.IntN(end+1), inner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next says what the disks were asked next when a crash was at k.
+func (w *world) next(k int) string {
+	for _, o := range w.rec.Log()[k:] {
+		if o.Kind != disktest.Mark {
+			return fmt.Sprintf(" before %s on d%d", o, o.Disk)
+		}
+	}
+	return ""
+}
+
+func hashOf(s string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(s))
+	return h.Sum64()
+}
+
+// askKernel runs the model of the kernel class over raw disks.
+func (w *world) askKernel(disks []*disktest.Disk) error {
 	ps := make([]geomlib.Provider, len(disks))
 	for i, d := range disks {
 		ps[i] = d
@@ -438,74 +573,220 @@ func (w *world) judge(disks []*disktest.Disk, now *view, goOn bool) error {
 	case kernelIncomplete:
 		w.counts.kernelHalf.Add(1)
 	}
-	cfg := w.cfg
-	cfg.breakRule &= breakIntentTwice
-	cfg.Workers = 1
-	v, err := openDisks(cfg, disks)
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	w.counts.reopened.Add(1)
-	err = w.readAll(v, now)
-	if err == nil && goOn {
-		w.counts.again.Add(1)
-		err = fillUp(v, w.size)
-	}
-	if err != nil {
-		return errors.Join(err, v.Close())
-	}
-	if err := v.Close(); err != nil {
-		return fmt.Errorf("close: %w", err)
-	}
-	if !goOn {
-		return nil
-	}
-	if v, err = openDisks(cfg, disks); err != nil {
-		return fmt.Errorf("open after filling: %w", err)
-	}
-	return v.Close()
+	return nil
 }
 
-// readAll checks all of the volume against the model.
-func (w *world) readAll(v *Volume, now *view) error {
-	buf := make([]byte, w.chunk)
-	for off := int64(0); off < w.size; off += w.chunk {
-		b := buf
-		first := off / unit
-		mapped := v.chunks.load(uint64(off/w.chunk))&wordAlloc != 0
-		if mapped {
-			if _, err := v.ReadAt(b, off); err != nil {
-				return fmt.Errorf("read: %w", err)
-			}
-		} else {
-			b = zeroBytes[:w.chunk]
+// recover opens the volume after a crash, and checks it. It returns the position in
+// the log up to which the recovery goes.
+func (w *world) recover(now *view, b breadth) (end int, err error) {
+	if err := w.openAfter(now); err != nil || w.vol == nil {
+		return w.rec.Len(), err
+	}
+	w.counts.reopened.Add(1)
+	if b.goOn > 0 {
+		w.counts.again.Add(1)
+		err = w.live()
+	}
+	if err != nil {
+		return 0, errors.Join(err, w.vol.Close())
+	}
+	if err := w.endLife(); err != nil {
+		return 0, err
+	}
+	end = w.rec.Len()
+	if b.goOn > 0 && b.fill > 0 {
+		err = w.fillUp()
+	}
+	return end, err
+}
+
+// openAfter opens the volume after a crash, and reads all of it. Where a verb is
+// done to the disks rather than to the volume, it is done to its end first.
+func (w *world) openAfter(now *view) (err error) {
+	v := w.verb
+	if v == nil || v.opens != openNever {
+		if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
+			w.vol = nil
 		}
-		if !now.touched[off/w.chunk] {
-			if mapped && !isZero(b) {
-				return fmt.Errorf("chunk %d was never written and is not zero", off/w.chunk)
-			}
-			continue
+	}
+	if w.vol == nil && (v == nil || v.opens == openAlways) {
+		return fmt.Errorf("open: %w", err)
+	}
+	if w.vol != nil && w.old != nil && w.vol.ID() != v.id {
+		// The verb was not begun yet, or only in caches.
+		_, err := w.readAll(w.old)
+		if err = errors.Join(err, w.vol.Close()); err != nil {
+			return fmt.Errorf("the old volume: %w", err)
 		}
-		for i := range w.chunk / unit {
-			if err := now.check(first+i, b[i*unit:(i+1)*unit]); err != nil {
-				return err
-			}
+		w.vol = nil
+	}
+	if w.vol == nil {
+		if err := v.do(w); err != nil {
+			return fmt.Errorf("%s after a crash: %w", v.name, err)
+		}
+		if v.destroys {
+			return v.end(w)
+		}
+		if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
+			return fmt.Errorf("open: %w", err)
+		}
+		if w.old != nil {
+			now, w.model.cached = newModel(w.chunk).at(0, true), nil
+		}
+	}
+	w.model.settled = w.rec.Mark("open")
+	base, err := w.readAll(now)
+	if err == nil {
+		err = w.resumed()
+	}
+	if err != nil {
+		return errors.Join(err, w.vol.Close())
+	}
+	w.model.base = base
+	for _, d := range w.disks {
+		if !w.has(d.Name()) {
+			w.free = append(w.free, d)
 		}
 	}
 	return nil
 }
 
-// fillUp writes to every chunk until there is no space.
-func fillUp(v *Volume, size int64) error {
-	b := make([]byte, v.sector)
-	for off := int64(0); off < size; off += v.chunk {
-		if _, err := v.WriteAt(b, off); errors.Is(err, ErrNoSpace) {
-			break
-		} else if err != nil {
+// takenBefore reports whether the kernel class could do its harm before the verb
+// was begun: nothing is written to the metadata yet.
+func (w *world) takenBefore(disks []*disktest.Disk) bool {
+	if w.harmful == nil {
+		return false
+	}
+	for i, d := range disks {
+		m, err := geomlib.ReadMetadata(d)
+		if err != nil || m != w.harmful[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// resumed waits for the job that goes on after the crash.
+func (w *world) resumed() error {
+	s, err := w.vol.WaitJob(context.Background())
+	if err == nil && s.Err != nil && !errors.Is(s.Err, ErrNoSpace) {
+		err = fmt.Errorf("a job that goes on: %w", s.Err)
+	}
+	return err
+}
+
+// live is what is done with a volume while it is open.
+func (w *world) live() error {
+	if w.verb == nil {
+		return w.run(4, 1)
+	}
+	return w.doVerb()
+}
+
+// endLife closes the volume, handing it back if that can be.
+func (w *world) endLife() error {
+	err := w.vol.Stop()
+	if errors.Is(err, ErrNotHandedBack) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	for _, p := range w.vol.Providers() {
+		if m, err := geomlib.ReadMetadata(p); err != nil || m.Version != ondisk.Version {
+			return fmt.Errorf("%s was handed back at version %d, %w", p.Name(), m.Version, err)
+		}
+	}
+	return w.askKernel(w.disks)
+}
+
+// readAll checks all of the volume against what it should hold, and returns what
+// that is.
+func (w *world) readAll(now *view) (contents, error) {
+	v := w.vol
+	got := make(contents)
+	buf := make([]byte, w.chunk)
+	end := min(w.size, v.Size())
+	for off := int64(0); off < end; off += w.chunk {
+		b := buf
+		first := off / unit
+		mapped := v.chunks.load(uint64(off/w.chunk))&wordAlloc != 0
+		if mapped {
+			if _, err := v.ReadAt(b, off); err != nil {
+				return nil, fmt.Errorf("read: %w", err)
+			}
+		} else {
+			b = zeroBytes[:w.chunk]
+		}
+		vc := off / w.chunk
+		if now.chunks[vc] == nil {
+			if mapped && !isZero(b) {
+				return nil, fmt.Errorf("chunk %d was never written and is not zero", vc)
+			}
+			continue
+		}
+		for i := range w.chunk / unit {
+			u := b[i*unit : (i+1)*unit]
+			if err := now.check(first+i, u); err != nil {
+				return nil, err
+			}
+			id := idOf(u)
+			if now.of(first+i).any && !bytes.Equal(u[8:], u[:unit-8]) {
+				id = odd
+			}
+			if id == zeroOp {
+				continue
+			}
+			if got[vc] == nil {
+				got[vc] = make([]uint64, w.chunk/unit)
+			}
+			got[vc][i] = id
+		}
+	}
+	if vc, all := v.chunks.nextAllocated(uint64(w.size/w.chunk), uint64(v.Size()/w.chunk)), uint64(v.Size()/w.chunk); vc < all {
+		return nil, fmt.Errorf("chunk %d, beyond what was ever written, is allocated", vc)
+	}
+	return got, nil
+}
+
+// fillUp opens the volume again and writes to every chunk that is not allocated
+// until there is no space: what it held must stay.
+func (w *world) fillUp() (err error) {
+	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
+		return fmt.Errorf("open to be filled: %w", err)
+	}
+	if err = w.resumed(); err == nil {
+		err = w.fillEmpty()
+	}
+	if err != nil {
+		return errors.Join(err, w.vol.Close())
+	}
+	if err := w.endLife(); err != nil {
+		return err
+	}
+	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
+		return fmt.Errorf("open after filling: %w", err)
+	}
+	return w.vol.Close()
+}
+
+func (w *world) fillEmpty() error {
+	end := min(w.size, w.vol.Size())
+	for off := int64(0); off < end; off += w.chunk {
+		if w.vol.chunks.load(uint64(off/w.chunk))&wordAlloc != 0 {
+			continue
+		}
+		if err := w.change(off/unit, max(1, int64(w.sector)/unit), OpWrite, 0); err != nil {
 			return fmt.Errorf("write after the crash: %w", err)
 		}
 	}
-	return v.Flush()
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if _, err := w.readAll(w.model.at(w.rec.Len(), true)); err != nil {
+		return fmt.Errorf("after filling: %w", err)
+	}
+	return nil
 }
 
 // keep saves a state that violates an invariant where GVIRSTOR_CRASH_DIR says.

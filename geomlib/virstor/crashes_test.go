@@ -1,13 +1,15 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 )
 
 // crashRun is one run: a seed, operations, and every crash state of it.
-func crashRun(seed uint64, ops, workers, random, stride int, jobs bool, cfg Config, counts *crashCounts) error {
+func crashRun(seed uint64, ops, workers int, jobs bool, b breadth, cfg Config, counts *crashCounts) error {
 	cfg.serial = workers == 1
+	counts.runs.Add(1)
 	w, err := newWorld(seed, cfg, counts)
 	if err != nil {
 		return fmt.Errorf("seed %d: %w", seed, err)
@@ -17,25 +19,38 @@ func crashRun(seed uint64, ops, workers, random, stride int, jobs bool, cfg Conf
 	if err != nil {
 		return fmt.Errorf("seed %d: %w", seed, err)
 	}
-	if err := w.explore(random, 0, stride); err != nil {
-		return err
+	if err := w.explore(b); err != nil {
+		return errors.Join(fmt.Errorf("seed %d: %w", seed, err), w.vol.Close())
 	}
 	return w.vol.Close()
+}
+
+// usual is the breadth of the tests that are no soak.
+var usual = breadth{stride: 1, exact: 6, random: 2, goOn: 4, fill: 4, nest: 12, nested: 1, depth: 2}
+
+// quick is that of tests under -race, where everything takes ten times as long.
+var quick = breadth{stride: 5, exact: 3, random: 1, goOn: 4, fill: 4, nest: 8, nested: 1, depth: 2}
+
+func usually() breadth {
+	if testing.Short() {
+		return quick
+	}
+	return usual
 }
 
 // crashSeeds is how many seeds a test of power loss runs. Under -race each takes
 // ten times as long, and -short is given.
 func crashSeeds() uint64 {
 	if testing.Short() {
-		return 2
+		return 1
 	}
-	return 12
+	return 4
 }
 
 func TestEveryInstantOfPowerLossIsSurvived(t *testing.T) {
 	var counts crashCounts
 	for seed := range crashSeeds() {
-		if err := crashRun(seed, 40, 1, 2, 1, false, Config{}, &counts); err != nil {
+		if err := crashRun(seed, 40, 1, false, usually(), Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -45,7 +60,7 @@ func TestEveryInstantOfPowerLossIsSurvived(t *testing.T) {
 func TestPowerLossUnderConcurrentWritersIsSurvived(t *testing.T) {
 	var counts crashCounts
 	for seed := range crashSeeds() {
-		if err := crashRun(seed, 60, 4, 2, 2, false, Config{}, &counts); err != nil {
+		if err := crashRun(seed, 60, 4, false, usually(), Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,41 +70,65 @@ func TestPowerLossUnderConcurrentWritersIsSurvived(t *testing.T) {
 func TestPowerLossWhileChunksMoveIsSurvived(t *testing.T) {
 	var counts crashCounts
 	for seed := range crashSeeds() {
-		if err := crashRun(seed, 30, 1, 2, 3, true, Config{}, &counts); err != nil {
+		if err := crashRun(seed, 30, 1, true, usually(), Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Log(&counts)
 }
 
-func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
-	for i, broken := range []struct {
-		name    string
-		rule    rule
-		workers int
-		jobs    bool
-	}{
-		{"data is not flushed before the map", breakDataFlush, 1, false},
-		{"new chunks are not zeroed", breakZeroing, 1, false},
-		{"the map is written before the data", breakMapFirst, 1, false},
-		{"writes are acknowledged before the map is written", breakEarlyAck, 1, false},
-		{"a freed chunk is used before its unmapping is durable", breakEarlyReuse, 1, false},
-		{"the fence is lifted before the metadata is exact", breakEarlyUnfence, 1, false},
-		{"an intent that was redone is redone differently", breakIntentTwice, 1, true},
-		{"a flush leaves out component 0", breakFlushCoverage, 1, false},
-	} {
-		if testing.Short() && i%4 != 0 {
-			continue // all of them in the run without -short
-		}
-		t.Run(broken.name, func(t *testing.T) {
-			var counts crashCounts
-			for seed := range uint64(60) {
-				if err := crashRun(seed, 40, broken.workers, 2, 1, broken.jobs, Config{breakRule: broken.rule}, &counts); err != nil {
-					t.Logf("caught after %d states: %v", counts.states.Load(), err)
-					return
+func TestEveryVerbInterruptedAtEveryWriteEndsInTheOldOrTheNewState(t *testing.T) {
+	var counts crashCounts
+	t.Run("all", func(t *testing.T) {
+		for i, v := range verbs {
+			t.Run(v.name, func(t *testing.T) {
+				t.Parallel()
+				if err := verbRun(v, uint64(i), usually(), Config{}, &counts); err != nil {
+					t.Fatal(err)
 				}
+			})
+		}
+	})
+	t.Log(&counts)
+}
+
+// broken are the rules, each broken on purpose, and a verb that shows it.
+var broken = []struct {
+	name string
+	rule rule
+	verb string
+}{
+	{"data is not flushed before the map", breakDataFlush, "add"},
+	{"new chunks are not zeroed", breakZeroing, "discard and write again"},
+	{"the map is written before the data", breakMapFirst, "add"},
+	{"writes are acknowledged before the map is written", breakEarlyAck, "add"},
+	{"a freed chunk is used before its unmapping is durable", breakEarlyReuse, "discard and write again"},
+	{"the fence is lifted before the metadata is exact", breakEarlyUnfence, "stop with components that are full"},
+	{"an intent that was redone is redone differently", breakIntentTwice, "remove from the middle"},
+	{"a flush leaves out component 0", breakFlushCoverage, "add"},
+}
+
+func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
+	for _, b := range broken {
+		t.Run(b.name, func(t *testing.T) {
+			caught := func() (uint64, string, int64) {
+				var counts crashCounts
+				for seed := range uint64(12) {
+					err := verbRun(verbNamed(b.verb), seed, usual, Config{breakRule: b.rule}, &counts)
+					if err != nil {
+						return seed, err.Error(), counts.states.Load()
+					}
+				}
+				t.Fatalf("not caught: %s", &counts)
+				return 0, "", 0
 			}
-			t.Fatalf("not caught: %s", &counts)
+			seed, what, states := caught()
+			t.Logf("caught after %d states: %s", states, what)
+			// The seed alone brings it back, in the same words.
+			var counts crashCounts
+			if err := verbRun(verbNamed(b.verb), seed, usual, Config{breakRule: b.rule}, &counts); err == nil || err.Error() != what {
+				t.Errorf("seed %d does not replay: %v", seed, err)
+			}
 		})
 	}
 }

@@ -66,6 +66,10 @@ func (v *Volume) evacuation(names []string, target string) (leaving []*component
 	if len(leaving) == len(v.components()) {
 		return nil, nil, fmt.Errorf("evacuate all components of %s: %w", v.name, ErrRequest)
 	}
+	// What was freed before needs no room.
+	if err := v.settleFreed(); err != nil {
+		return nil, nil, fmt.Errorf("evacuate %s: %w", v.name, err)
+	}
 	return leaving, to, v.roomFor(leaving, to)
 }
 

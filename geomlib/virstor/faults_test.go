@@ -228,8 +228,7 @@ func readBack(t *testing.T, v *Volume, truth map[int64][]uint64, when string) {
 		if _, err := v.ReadAt(b, u*unit); err != nil {
 			t.Fatalf("%s: read of unit %d: %v", when, u, err)
 		}
-		w := view{allowed: make([][]uint64, u+1), any: make([]bool, u+1)}
-		w.allowed[u] = ids
+		w := view{per: 1, chunks: map[int64][]allowed{u: {{ids: ids}}}}
 		if err := w.check(u, b); err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}

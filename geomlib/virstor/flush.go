@@ -157,7 +157,10 @@ func (v *Volume) flushEnded(err error) {
 	run := len(v.freed.ready) > 0 && !v.freed.running
 	v.freed.running = v.freed.running || run
 	v.freed.mu.Unlock()
-	if run {
+	switch {
+	case run && v.cfg.serial:
+		v.freed.perform()
+	case run:
 		v.workers.put(&v.freed)
 	}
 }

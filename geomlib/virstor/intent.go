@@ -55,10 +55,15 @@ func (v *Volume) finishIntent(a *Assembly) error {
 func (v *Volume) finishRemoveLocked(a *Assembly) error {
 	removed, last := removeArgs(v.ext.rec.Intent)
 	for _, ig := range a.Ignored {
-		if errors.Is(ig.Reason, errBeingRemoved) {
-			if err := geomlib.ClearMetadata(ig.Provider); err != nil {
-				return err
-			}
+		m := ig.Metadata
+		switch {
+		case errors.Is(ig.Reason, errBeingRemoved):
+			m = leaving(m, last)
+		case !errors.Is(ig.Reason, ErrInterruptedAdd): // which it is once it is marked
+			continue
+		}
+		if err := geomlib.StoreMetadata(ig.Provider, m); err != nil {
+			return err
 		}
 	}
 	comps := v.components()
@@ -84,6 +89,22 @@ func (v *Volume) finishRemoveLocked(a *Assembly) error {
 		return err
 	}
 	return v.storeCount(comps[0], len(comps))
+}
+
+// clearLeftovers clears the metadata of what an interrupted add or remove left, so
+// that another component can be given its index. The map has been read, and the
+// fence has been written: none of them holds data. Failing at it is harmless.
+func (v *Volume) clearLeftovers(a *Assembly) {
+	for _, ig := range a.Ignored {
+		if !errors.Is(ig.Reason, ErrInterruptedAdd) && !errors.Is(ig.Reason, errBeingRemoved) {
+			continue
+		}
+		if err := geomlib.ClearMetadata(ig.Provider); err != nil {
+			v.log.Warn("metadata of an unfinished add or remove stays", "volume", v.name, "provider", ig.Provider.Name(), "error", err)
+		} else {
+			v.log.Info("metadata of an unfinished add or remove cleared", "volume", v.name, "provider", ig.Provider.Name())
+		}
+	}
 }
 
 // rewriteMap applies change to every allocated entry of the map on disk and

@@ -33,25 +33,26 @@ func kernelTakes(disks []geomlib.Provider) (kernelVerdict, error) {
 	if len(taken) == 0 {
 		return kernelRefuses, nil
 	}
-	count := int(taken[0].Count) // the geom is made from whichever comes first
-	for _, m := range taken {
-		if int(m.Count) < count {
-			count = int(m.Count)
+	verdict := kernelIncomplete
+	for _, first := range taken { // whichever is tasted first makes the geom
+		comps := make([]*kernelComponent, first.Count)
+		have := 0
+		for i, m := range taken {
+			if m.Name != first.Name || m.ID != first.ID || int(m.No) >= len(comps) || comps[m.No] != nil {
+				continue
+			}
+			comps[m.No] = &kernelComponent{meta: m, p: on[i], next: m.ChunkNext}
+			have++
 		}
-	}
-	comps := make([]*kernelComponent, count)
-	have := 0
-	for i, m := range taken {
-		if int(m.No) >= count || comps[m.No] != nil {
+		if have < len(comps) {
 			continue
 		}
-		comps[m.No] = &kernelComponent{meta: m, p: on[i], next: m.ChunkNext}
-		have++
+		verdict = kernelRuns
+		if err := kernelFill(first, comps); err != nil {
+			return verdict, err
+		}
 	}
-	if have < count {
-		return kernelIncomplete, nil
-	}
-	return kernelRuns, kernelFill(comps)
+	return verdict, nil
 }
 
 type kernelComponent struct {
@@ -60,8 +61,9 @@ type kernelComponent struct {
 	next uint32
 }
 
-// kernelFill lets the kernel class allocate every virtual chunk that is not.
-func kernelFill(comps []*kernelComponent) error {
+// kernelFill lets the kernel class, which knows the volume as first describes it,
+// allocate every virtual chunk that is not.
+func kernelFill(first ondisk.Metadata, comps []*kernelComponent) error {
 	zero := comps[0]
 	current := len(comps) - 1
 	for i, c := range comps {
@@ -70,7 +72,7 @@ func kernelFill(comps []*kernelComponent) error {
 			break
 		}
 	}
-	raw := make([]byte, zero.meta.MapBytes())
+	raw := make([]byte, first.MapBytes())
 	if _, err := zero.p.ReadAt(raw, 0); err != nil {
 		return err
 	}
@@ -79,7 +81,7 @@ func kernelFill(comps []*kernelComponent) error {
 	}
 	used := make(map[phys]uint64)
 	free := 0
-	for vc := uint64(0); vc < zero.meta.Entries(); vc++ {
+	for vc := uint64(0); vc < first.Entries(); vc++ {
 		e := ondisk.DecodeEntry(raw[vc*ondisk.EntrySize:], ondisk.LittleEndian)
 		if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].meta.ChunkCount {
 			return fmt.Errorf("the kernel class refuses map entry %d: %+v", vc, e)
@@ -111,7 +113,7 @@ func kernelFill(comps []*kernelComponent) error {
 			return fmt.Errorf("the kernel class hands out chunk %v, which virtual chunk %d has", p, vc)
 		}
 		used[p] = 0
-		size := int64(c.meta.ChunkSize)
+		size := int64(first.ChunkSize)
 		if (int64(p.chunk)+1)*size > c.p.MediaSize()-int64(c.p.SectorSize()) {
 			return fmt.Errorf("the kernel class hands out chunk %v, which holds the metadata sector", p)
 		}

@@ -11,15 +11,17 @@ import (
 // with the number of the operation that wrote it.
 const unit = 512
 
-// zeroOp is the operation that wrote what was never written.
-const zeroOp = 0
+const (
+	// zeroOp is the operation that wrote what was never written.
+	zeroOp = 0
+	// odd stands for the operation of a unit that may hold anything.
+	odd = ^uint64(0)
+)
 
 // step is one operation as the model sees it: it began at a position of the
 // recorder's log and was acknowledged at another.
 type step struct {
 	id    uint64
-	first int64 // units
-	n     int64
 	begun int
 	acked int // position; 0 while it is not, or when it failed
 	zero  bool
@@ -30,21 +32,45 @@ type step struct {
 // model knows which operations touched each unit, in their order. Operations on one
 // unit never overlap in time.
 type model struct {
-	steps   []*step
-	units   [][]*step
+	per     int64               // units of a chunk
+	steps   map[int64][][]*step // by chunk and unit in it
 	flushes []flushed
+	lastID  uint64
+
+	// base is what was there before the first step, as it was read. Up to the
+	// position settled a loss of power could leave what cached allows instead.
+	base    contents
+	cached  *view
+	settled int
 }
+
+// contents is what each unit is known to hold, by chunk; zeros where there is no
+// chunk.
+type contents map[int64][]uint64
 
 // flushed is one acknowledged flush.
 type flushed struct{ begun, acked int }
 
-func newModel(size int64) *model { return &model{units: make([][]*step, size/unit)} }
+func newModel(chunk int64) *model { return &model{per: chunk / unit, steps: make(map[int64][][]*step)} }
+
+// goOn is the model of a volume that a crash of this one left. cached is what a
+// loss of power may leave of it as long as it has not been flushed; nil: it was
+// the power that failed.
+func (m *model) goOn(cached *view) *model {
+	n := newModel(m.per * unit)
+	n.lastID, n.cached = m.lastID, cached
+	return n
+}
 
 func (m *model) begin(first, n int64, begun int) *step {
-	s := &step{id: uint64(len(m.steps) + 1), first: first, n: n, begun: begun}
-	m.steps = append(m.steps, s)
+	m.lastID++
+	s := &step{id: m.lastID, begun: begun}
 	for u := first; u < first+n; u++ {
-		m.units[u] = append(m.units[u], s)
+		if m.steps[u/m.per] == nil {
+			m.steps[u/m.per] = make([][]*step, m.per)
+		}
+		at := &m.steps[u/m.per][u%m.per]
+		*at = append(*at, s)
 	}
 	return s
 }
@@ -73,42 +99,84 @@ func (m *model) durableBefore(k int) int {
 
 // view is what each unit may hold after a crash at one position.
 type view struct {
-	k       int
-	allowed [][]uint64 // nil: zeros only
-	any     []bool     // anything
-	touched []bool     // by chunk: some unit may hold other than zeros
+	per    int64
+	chunks map[int64][]allowed // by chunk and unit in it; zeros where there is none
+}
+
+// allowed is what a unit may hold.
+type allowed struct {
+	ids []uint64
+	any bool
+}
+
+var zerosOnly = allowed{ids: []uint64{zeroOp}}
+
+// of is what unit u may hold.
+func (w *view) of(u int64) allowed {
+	if c := w.chunks[u/w.per]; c != nil {
+		return c[u%w.per]
+	}
+	return zerosOnly
 }
 
 // at makes the view of power lost at k. With alive, only the process died: what was
 // acknowledged is there.
-func (m *model) at(k int, alive bool, chunk int64) *view {
+func (m *model) at(k int, alive bool) *view {
 	durable := m.durableBefore(k)
 	if alive {
 		durable = k
 	}
-	n := int64(len(m.units))
-	w := &view{k: k, allowed: make([][]uint64, n), any: make([]bool, n), touched: make([]bool, (n*unit+chunk-1)/chunk)}
-	var last []*step
-	var lastAllowed []uint64
-	var lastAny bool
-	for u, steps := range m.units {
-		if len(steps) == 0 || steps[0].begun >= k {
-			continue
+	var cached map[int64][]allowed
+	if !alive && m.cached != nil && k < m.settled {
+		cached = m.cached.chunks
+	}
+	w := &view{per: m.per, chunks: make(map[int64][]allowed)}
+	for vc := range m.base {
+		m.atChunk(w, vc, cached[vc], k, durable)
+	}
+	for vc := range cached {
+		if w.chunks[vc] == nil {
+			m.atChunk(w, vc, cached[vc], k, durable)
 		}
-		// Neighbours mostly have the same history.
-		if !slices.Equal(steps, last) {
-			last, lastAllowed, lastAny = steps, nil, false
-			lastAllowed, lastAny = allowedAfter(steps, k, durable)
+	}
+	for vc := range m.steps {
+		if w.chunks[vc] == nil {
+			m.atChunk(w, vc, cached[vc], k, durable)
 		}
-		w.allowed[u], w.any[u] = lastAllowed, lastAny
-		w.touched[int64(u)*unit/chunk] = true
 	}
 	return w
 }
 
-// allowedAfter is what a unit with a history may hold.
-func allowedAfter(steps []*step, k, durable int) (allowed []uint64, anything bool) {
-	allowed = append(allowed, zeroOp)
+// atChunk fills in what the units of one chunk may hold. Where cached is given
+// it comes before what the steps wrote.
+func (m *model) atChunk(w *view, vc int64, cached []allowed, k, durable int) {
+	units := make([]allowed, m.per)
+	base, steps := m.base[vc], m.steps[vc]
+	for i := range units {
+		from := zerosOnly
+		switch {
+		case cached != nil:
+			from = cached[i]
+		case base != nil && base[i] != zeroOp:
+			from = allowed{[]uint64{base[i]}, base[i] == odd}
+		}
+		if steps == nil || len(steps[i]) == 0 || steps[i][0].begun >= k {
+			units[i] = from
+			continue
+		}
+		// Neighbours mostly have the same history.
+		if i > 0 && cached == nil && (base == nil || base[i] == base[i-1]) && slices.Equal(steps[i], steps[i-1]) {
+			units[i] = units[i-1]
+			continue
+		}
+		units[i] = after(from, steps[i], k, durable)
+	}
+	w.chunks[vc] = units
+}
+
+// after is what a unit that held from may hold after a history.
+func after(from allowed, steps []*step, k, durable int) allowed {
+	a := allowed{slices.Clone(from.ids), from.any}
 	for _, s := range steps {
 		if s.begun >= k {
 			break
@@ -117,30 +185,24 @@ func allowedAfter(steps []*step, k, durable int) (allowed []uint64, anything boo
 		if s.zero {
 			value = zeroOp
 		}
-		fixed := s.acked != 0 && (s.acked <= durable || s.fua && s.acked <= k)
-		if fixed {
-			allowed, anything = allowed[:0], false
+		if s.acked != 0 && (s.acked <= durable || s.fua && s.acked <= k) {
+			a = allowed{}
 		}
-		allowed = append(allowed, value)
-		anything = anything || s.any
+		a.ids = append(a.ids, value)
+		a.any = a.any || s.any
 	}
-	return allowed, anything
+	return a
 }
 
 // check says whether unit u may read as b.
 func (w *view) check(u int64, b []byte) error {
-	if w.any[u] {
+	a := w.of(u)
+	if a.any {
 		return nil
 	}
 	id := idOf(b)
-	allowed := w.allowed[u]
-	if id != zeroOp || allowed != nil {
-		if allowed == nil {
-			allowed = []uint64{zeroOp}
-		}
-		if !slices.Contains(allowed, id) {
-			return fmt.Errorf("unit %d (byte %d) holds what operation %d wrote, allowed are %v", u, u*unit, id, allowed)
-		}
+	if !slices.Contains(a.ids, id) {
+		return fmt.Errorf("unit %d (byte %d) holds what operation %d wrote, allowed are %v", u, u*unit, id, a.ids)
 	}
 	if !bytes.Equal(b[8:], b[:len(b)-8]) {
 		return fmt.Errorf("unit %d (byte %d) is torn: it begins with operation %d", u, u*unit, id)

@@ -40,6 +40,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		if err := v.fence(); err != nil {
 			return nil, err
 		}
+		v.clearLeftovers(a)
 		v.cutForShrink()
 		v.writable.Store(true)
 	}

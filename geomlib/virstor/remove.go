@@ -35,9 +35,9 @@ func (e *AllocatedError) Unwrap() error { return ErrAllocated }
 // Remove takes a component that holds no data out of the volume. The last
 // component takes its index.
 //
-// Under an intent: the removed component's metadata is cleared, the last
+// Under an intent: the removed component's metadata is marked, the last
 // one's index and its map entries are rewritten, and component 0's new count ends
-// it. Whoever opens the volume after a crash finishes that (finishIntent).
+// it; then the mark is cleared. Whoever opens the volume after a crash finishes that (finishIntent).
 func (v *Volume) Remove(name string) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
@@ -132,7 +132,7 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 		v.alloc.setClosed(removed, false)
 		return err
 	}
-	if err := geomlib.ClearMetadata(gone.p()); err != nil {
+	if err := geomlib.StoreMetadata(gone.p(), leaving(gone.meta(), last)); err != nil {
 		return err
 	}
 	m := moved.meta()
@@ -167,10 +167,14 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 	if err := v.forgetIndex(both[:n:n]); err != nil {
 		return err
 	}
-	return v.writeExtensionLocked(func(e *ondisk.Extension) {
+	err = v.writeExtensionLocked(func(e *ondisk.Extension) {
 		e.Intent = ondisk.Intent{}
 		e.Task = renumberTask(e.Task, removed, last)
 	})
+	if err != nil {
+		return err
+	}
+	return geomlib.ClearMetadata(gone.p())
 }
 
 // forgetIndex makes comps the list, when nothing names the index after them.
@@ -191,9 +195,9 @@ func renumberTask(t ondisk.Task, removed, last uint16) ondisk.Task {
 	if t.Kind == ondisk.TaskReplace && t.Arg[1] == uint64(last) {
 		t.Arg[1] = uint64(removed)
 	}
-	old := t.Components[:t.ComponentCount]
+	old, n := t.Components, t.ComponentCount
 	t.Components, t.ComponentCount = [ondisk.MaxTaskComponents]uint32{}, 0
-	for _, c := range old {
+	for _, c := range old[:n] {
 		switch c {
 		case uint32(removed):
 			continue

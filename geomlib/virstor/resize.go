@@ -136,8 +136,13 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	next.VirtualSize = uint64(entries * v.chunk)
 	mapChunks := (entries*ondisk.EntrySize + v.chunk - 1) / v.chunk
 	next.ChunkReserved = uint16(max(int64(m.ChunkReserved), 2*mapChunks))
+	if next.VirtualSize <= m.VirtualSize && v.ext.room {
+		// The map reaches to the extension block already: that moves first.
+		next.VirtualSize = m.VirtualSize
+		next.ChunkReserved = uint16(2 * ((size/v.chunk*ondisk.EntrySize + v.chunk - 1) / v.chunk))
+	}
 	next.ChunkNext = max(next.ChunkNext, uint32(next.ChunkReserved))
-	if next.VirtualSize <= m.VirtualSize {
+	if next.VirtualSize <= m.VirtualSize && next.ChunkReserved <= m.ChunkReserved {
 		return fmt.Errorf("grow %s: no room behind the map: %w", v.name, ErrNoExtension)
 	}
 	if err := v.vacate(j, zero, uint32(next.ChunkReserved), nil); err != nil {

@@ -30,6 +30,7 @@ func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
 	if err := v.fence(); err != nil {
 		return err
 	}
+	v.clearLeftovers(a)
 	v.writable.Store(true)
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()

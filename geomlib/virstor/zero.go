@@ -31,13 +31,21 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	if v.isDegraded.Load() {
 		return fmt.Errorf("replace component 0 of %s: %w", v.name, ErrDegraded)
 	}
-	if err := v.storeSuccessor(t); err != nil {
+	old := v.component(0)
+	om, err := v.storeSuccessor(t)
+	if err != nil {
 		if v.committer.frozen == nil {
 			v.alloc.releaseKept(t.no())
 		}
 		return err
 	}
 	v.swapZero(t, reserved)
+	old.setMeta(om)
+	if err := geomlib.StoreMetadata(old.p(), om); err != nil {
+		// The intent stays: without it the next start would take the former
+		// component 0 for a copy, and miss a component.
+		return fmt.Errorf("%s is no more component 0 of %s, which the next start notes on it: %w", old.name(), v.name, err)
+	}
 	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Intent = ondisk.Intent{} })
 }
 
@@ -89,21 +97,20 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 }
 
 // storeSuccessor writes the map, the extension record and at last the metadata
-// that make t component 0, and then the old one's metadata. v.metaMu is held
-// and the committer is paused.
-func (v *Volume) storeSuccessor(t *component) error {
-	old := v.component(0)
+// that make t component 0, and returns what the old one's metadata is to be.
+// v.metaMu is held and the committer is paused.
+func (v *Volume) storeSuccessor(t *component) (former ondisk.Metadata, err error) {
+	om := v.component(0).meta()
 	if err := v.copyMap(t); err != nil {
-		return err
+		return om, err
 	}
 	m := t.meta()
-	om := old.meta()
 	index := m.No
 	m.No, m.ChunkReserved, m.ChunkNext, m.Flags = 0, om.ChunkReserved, max(m.ChunkNext, uint32(om.ChunkReserved)), m.Flags|ondisk.FlagAllocated
 	e := extension{rec: v.ext.rec}
 	e.offset, e.room = ondisk.ExtensionOffset(m)
 	if !e.room {
-		return fmt.Errorf("%s as component 0 of %s: %w", t.name(), v.name, ErrNoExtension)
+		return om, fmt.Errorf("%s as component 0 of %s: %w", t.name(), v.name, ErrNoExtension)
 	}
 	e.rec.Sequence++
 	e.rec.Intent = ondisk.Intent{Kind: ondisk.IntentReplaceZero, Arg: [8]uint64{uint64(index)}}
@@ -111,27 +118,22 @@ func (v *Volume) storeSuccessor(t *component) error {
 	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
 	other := e.offset + int64(1-e.rec.Slot())*ondisk.ExtensionSlotSize
 	if err := storeRaw(t.p(), blank, other); err != nil {
-		return err
+		return om, err
 	}
 	if err := storeExtension(t.p(), e.offset, e.rec); err != nil {
-		return err
+		return om, err
 	}
 	if err := geomlib.StoreMetadata(t.p(), m); err != nil {
 		// Whether it is component 0 now is not known: nothing may be
 		// written to either map.
 		v.committer.frozen = fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err)
 		v.isDegraded.Store(true)
-		return v.committer.frozen
+		return om, v.committer.frozen
 	}
 	e.valid = true
 	v.ext = e
 	t.setMeta(m)
-	om = asEmpty(om, index)
-	if err := geomlib.StoreMetadata(old.p(), om); err != nil {
-		v.log.Warn("the former component 0 keeps its metadata until the next start", "component", old.name(), "error", err)
-	}
-	old.setMeta(om)
-	return nil
+	return asEmpty(om, index), nil
 }
 
 // asEmpty is the metadata of a former component 0 as component index.

@@ -1,0 +1,394 @@
+package virstor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+)
+
+// verb is an operation of several writes, and a volume for it to be done to. It
+// is interrupted at each of its writes and flushes, and then done again.
+type verb struct {
+	name       string
+	components []int64 // of the volume, sizes in chunks
+	spares     []int64 // other disks
+	chunk      int64   // bytes; 0: the smallest
+	virtual    int64   // chunks; 0: 32
+	chunks     int64   // virtual ones that are written to before
+	handedBack bool    // the volume was the kernel class's before
+
+	// before prepares the open volume, damage the disks when it is closed.
+	before, damage func(w *world) error
+	// do does the verb from whatever an interruption left to its end, to the
+	// open volume, or before it is opened when the verb is offline.
+	do      func(w *world) error
+	offline bool
+	// end tells why the verb is not done. nil: what do returns tells enough.
+	end func(w *world) error
+
+	opens    opening
+	id       uint32 // of the volume that the verb makes instead of the old one
+	destroys bool   // afterwards there is no volume
+}
+
+// opening is whether the volume must open without help in the middle of a verb.
+type opening uint8
+
+const (
+	openAlways opening = iota
+	openMaybe          // if it does it must hold what it should
+	openNever          // it is damaged, and nobody is to open it before the verb is done
+)
+
+// newVerbWorld makes the volume that v is about. What v leaves open the seed
+// decides. Nothing of that is to be interrupted.
+func newVerbWorld(v *verb, seed uint64, cfg Config, counts *crashCounts) (*world, error) {
+	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), cfg: cfg, counts: counts, verb: v,
+		sector: 512, chunk: max(v.chunk, crashChunk)}
+	if seed%3 == 1 && v.virtual == 0 { // whose map has steps of 512 chunks
+		w.sector = 4096
+	}
+	if seed%2 == 1 {
+		w.cfg.Alloc = Spread
+	}
+	w.cfg.WhenFull, w.cfg.Workers, w.cfg.serial = Fail, 2, true
+	for i, size := range append(append([]int64(nil), v.components...), v.spares...) {
+		// With no tail the last chunk would be the metadata's.
+		tail := w.rng.Int64N(3) * int64(w.sector)
+		d := disktest.New(fmt.Sprintf("d%d", i), size*w.chunk+tail, w.sector).SetBuffered(w.rng.IntN(2) == 0)
+		if w.rng.IntN(3) > 0 {
+			d.FillJunk(seed + uint64(i))
+		}
+		w.disks = append(w.disks, d)
+	}
+	if err := w.label(len(v.components), max(32, v.virtual), 77); err != nil {
+		return nil, err
+	}
+	if err := w.prepare(); err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	return w, w.beginAnew()
+}
+
+// prepare fills the volume and does what the verb wants before.
+func (w *world) prepare() (err error) {
+	v := w.verb
+	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
+		return err
+	}
+	for vc := range v.chunks {
+		for range 2 {
+			first, n := w.rng.Int64N(w.chunk/unit-8), 1+w.rng.Int64N(8)
+			if err := w.change(vc*w.chunk/unit+first, n, OpWrite, 0); err != nil {
+				return err
+			}
+		}
+	}
+	if v.before != nil {
+		if err := v.before(w); err != nil {
+			return err
+		}
+	}
+	if v.handedBack {
+		return w.vol.Stop()
+	}
+	return w.vol.Close()
+}
+
+// beginAnew makes what the disks hold the beginning of what is recorded.
+func (w *world) beginAnew() (err error) {
+	if w.vol, err = openDisks(Config{ReadOnly: true}, w.disks); err != nil {
+		return err
+	}
+	base, err := w.readAll(w.model.at(w.rec.Len(), true))
+	if err != nil {
+		return err
+	}
+	if err := w.vol.Close(); err != nil {
+		return err
+	}
+	for i, d := range w.disks {
+		w.disks[i] = d.Clone()
+	}
+	if w.verb.damage != nil {
+		if err := w.verb.damage(w); err != nil {
+			return err
+		}
+	}
+	w.model = w.model.goOn(nil)
+	w.model.base = base
+	if v := w.verb; v.id != 0 || v.destroys {
+		w.old, w.model.base = w.model.at(0, true), nil
+	}
+	w.rec = disktest.Record(w.disks...)
+	return nil
+}
+
+// verbRun does a verb to a volume, and makes every crash state of that.
+func verbRun(v *verb, seed uint64, b breadth, cfg Config, counts *crashCounts) error {
+	counts.runs.Add(1)
+	w, err := newVerbWorld(v, seed, cfg, counts)
+	if err == nil {
+		err = w.wholeLife()
+	}
+	if err == nil {
+		err = w.explore(b)
+	}
+	if err != nil {
+		return fmt.Errorf("%s, seed %d: %w", v.name, seed, err)
+	}
+	return nil
+}
+
+// wholeLife opens the volume, does the verb, and closes the volume.
+func (w *world) wholeLife() (err error) {
+	if w.verb.offline {
+		if err := w.verb.do(w); err != nil {
+			return err
+		}
+		if w.verb.destroys {
+			return w.verb.end(w)
+		}
+	}
+	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
+		return err
+	}
+	if err := w.live(); err != nil {
+		return errors.Join(err, w.vol.Close())
+	}
+	return w.endLife()
+}
+
+// doVerb does the verb among writes, of which some are not flushed when it begins.
+func (w *world) doVerb() error {
+	v := w.verb
+	w.counts.ops.Add(1)
+	if !v.offline {
+		if err := w.someWrites(); err != nil {
+			return err
+		}
+		if err := v.do(w); err != nil {
+			return fmt.Errorf("%s: %w", v.name, err)
+		}
+	}
+	if v.end != nil {
+		if err := v.end(w); err != nil {
+			return fmt.Errorf("after %s: %w", v.name, err)
+		}
+	}
+	if err := w.someWrites(); err != nil {
+		return err
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if err := w.someWrites(); err != nil {
+		return err
+	}
+	_, err := w.readAll(w.model.at(w.rec.Len(), true))
+	return err
+}
+
+// someWrites overwrites a bit of an old chunk, and begins what may be one of a few
+// new ones.
+func (w *world) someWrites() error {
+	per := w.chunk / unit
+	for _, vc := range []int64{w.rng.Int64N(max(1, w.verb.chunks)), w.verb.chunks + w.rng.Int64N(2)} {
+		if err := w.change(vc*per+w.rng.Int64N(per/8)*8, 8, OpWrite, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// has reports whether a disk is a component of the open volume.
+func (w *world) has(name string) bool {
+	for _, c := range w.vol.components() {
+		if c.name() == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *world) disk(name string) *disktest.Disk {
+	for _, d := range w.disks {
+		if d.Name() == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// must waits for a job that has to end well.
+func (w *world) must(err error) error {
+	if err != nil {
+		return err
+	}
+	s, err := w.vol.WaitJob(context.Background())
+	return errors.Join(err, s.Err)
+}
+
+// add makes disks components that are not yet.
+func (w *world) add(names ...string) error {
+	var ps []geomlib.Provider
+	for _, n := range names {
+		if !w.has(n) {
+			ps = append(ps, w.disk(n))
+		}
+	}
+	if ps == nil {
+		return nil
+	}
+	return w.vol.Add(ps, AddOptions{})
+}
+
+// discardOn discards every chunk on a component.
+func (w *world) discardOn(name string) error {
+	return w.discardWhere(func(p phys) bool { return w.vol.component(p.comp).name() == name })
+}
+
+func (w *world) discardWhere(pick func(phys) bool) error {
+	for _, pl := range w.vol.chunksWhere(pick) {
+		if err := w.change(int64(pl.vc)*w.chunk/unit, w.chunk/unit, OpDelete, 0); err != nil {
+			return err
+		}
+	}
+	return w.vol.Flush()
+}
+
+// evacuate empties the components that are still there, and removes them.
+func (w *world) evacuate(target string, names ...string) error {
+	var left []string
+	for _, n := range names {
+		if w.has(n) {
+			left = append(left, n)
+		}
+	}
+	if left == nil {
+		return nil
+	}
+	return w.must(w.vol.Evacuate(left, target, JobOptions{}))
+}
+
+// gone tells which of the disks are components, or labelled so, and which of the
+// others are not.
+func (w *world) gone(names ...string) error {
+	for _, d := range w.disks {
+		n := d.Name()
+		if !slices.Contains(names, n) {
+			if !w.has(n) {
+				return fmt.Errorf("%s is no component any more", n)
+			}
+			continue
+		}
+		if w.has(n) {
+			return fmt.Errorf("%s still is a component", n)
+		}
+		if m, err := geomlib.ReadMetadata(d); !errors.Is(err, geomlib.ErrNoMetadata) {
+			return fmt.Errorf("%s has metadata: %+v, %v", n, m, err)
+		}
+	}
+	return nil
+}
+
+// nth calls f before the nth write to any disk from now on, once.
+func (w *world) nth(n int, f func()) (remove func()) {
+	var undo []func()
+	var seen atomic.Int64
+	for _, d := range w.disks {
+		undo = append(undo, d.Inject(func(o disktest.Op) error {
+			if o.Kind == disktest.Write && seen.Add(1) == int64(n) {
+				f()
+			}
+			return nil
+		}))
+	}
+	return func() {
+		for _, u := range undo {
+			u()
+		}
+	}
+}
+
+// cancelled starts a job and cancels it at its nth write.
+func (w *world) cancelled(n int, start func() error) error {
+	j := &w.vol.job
+	remove := w.nth(n, func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.cancel()
+	})
+	defer remove()
+	if err := w.must(start()); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// closed starts a job, closes the volume at its nth write, and opens it again.
+func (w *world) closed(n int, start func() error) error {
+	v := w.vol
+	held, cancelled := make(chan struct{}), make(chan struct{})
+	remove := w.nth(n, func() {
+		close(held)
+		<-cancelled
+	})
+	ended := make(chan struct{})
+	if err := start(); err != nil {
+		remove()
+		return err
+	}
+	go func() {
+		defer close(ended)
+		_, _ = v.WaitJob(context.Background())
+	}()
+	select {
+	case <-held:
+		j := &v.job
+		j.mu.Lock()
+		cancel := j.cancel
+		j.cancel = func() {
+			cancel()
+			select {
+			case <-cancelled:
+			default:
+				close(cancelled)
+			}
+		}
+		j.mu.Unlock()
+	case <-ended:
+		remove()
+	}
+	w.mu.Lock()
+	begun := w.rec.Mark("close begins")
+	w.mu.Unlock()
+	err := v.Close()
+	remove()
+	if err != nil {
+		return fmt.Errorf("close in the middle: %w", err)
+	}
+	<-ended
+	w.mu.Lock()
+	w.model.flushes = append(w.model.flushes, flushed{begun, w.rec.Mark("closed")})
+	w.mu.Unlock()
+	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
+		return fmt.Errorf("open after closing in the middle: %w", err)
+	}
+	return w.resumed()
+}
+
+func verbNamed(name string) *verb {
+	for _, v := range verbs {
+		if v.name == name {
+			return v
+		}
+	}
+	panic("no verb is named " + name)
+}
