@@ -77,6 +77,29 @@ func (p *chunkPool) claim(chunk uint32) bool {
 	return true
 }
 
+// claimRun marks n chunks from first on as used, if all of them are free.
+func (p *chunkPool) claimRun(first, n uint32) bool {
+	if uint64(first)+uint64(n) > uint64(len(p.bits))*64 {
+		return false
+	}
+	each := func(do func(w *uint64, mask uint64) bool) bool {
+		for c, end := first, first+n; c < end; {
+			k := min(64-c%64, end-c)
+			if !do(&p.bits[c/64], ^uint64(0)>>(64-k)<<(c%64)) {
+				return false
+			}
+			c += k
+		}
+		return true
+	}
+	if !each(func(w *uint64, mask uint64) bool { return *w&mask == mask }) {
+		return false
+	}
+	each(func(w *uint64, mask uint64) bool { *w &^= mask; return true })
+	p.free -= n
+	return true
+}
+
 // lowest takes the lowest free chunk.
 func (p *chunkPool) lowest() (uint32, bool) {
 	if p.free == 0 {
