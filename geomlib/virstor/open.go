@@ -99,6 +99,8 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.waiters.New = newWaiter
 	v.flushPool.New = func() any { return new(flushJobs) }
 	v.committer = newCommitter(v)
+	v.alloc.preparing.ended.L = &v.alloc.mu
+	v.ahead = newZeroAhead(v)
 	return v, nil
 }
 
@@ -121,4 +123,5 @@ func (v *Volume) start() {
 	v.workers = startWorkers(v.cfg.Workers)
 	v.writers = startWorkers(max(1, v.cfg.Workers/4))
 	go v.committer.loop()
+	v.ahead.start()
 }
