@@ -9,6 +9,14 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 )
 
+// metadataText is errorText for verbs of ours that read metadata.
+func metadataText(err error) string {
+	if errors.Is(err, geomlib.ErrNoMetadata) {
+		return "there is none of a volume"
+	}
+	return errorText(err)
+}
+
 // errorText is err in the words of FreeBSD's strerror(3) where it comes down to
 // an error number, else its own.
 func errorText(err error) string {
