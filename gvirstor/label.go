@@ -198,7 +198,11 @@ func (c *call) writeLabel(ctx context.Context, names []string, providers []geoml
 			fmt.Fprint(c.stdout, labelProgress(layout, names, step, i))
 		}
 	}
-	if err := virstor.Label(ctx, providers, layout, o); err != nil {
+	err := c.work("label", layout.Metadata[0].Name, c.verbose, func(progress func(done, total int64)) error {
+		o.Cleared = progress
+		return virstor.Label(ctx, providers, layout, o)
+	})
+	if err != nil {
 		if c.verbose {
 			fmt.Fprintln(c.stdout)
 		}

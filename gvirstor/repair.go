@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/repair"
 )
 
@@ -61,7 +60,10 @@ components of a stopped volume. Without -y it only tells what it would do.
 
 func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if len(c.operands) == 0 {
-		return failf("Too few arguments.")
+		return c.tooFew()
+	}
+	if err := o.agree(); err != nil {
+		return err
 	}
 	choices, err := o.choices()
 	if err != nil {
@@ -75,9 +77,9 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if o.undo != "" {
 		return c.undo(ctx, o, providers)
 	}
-	r, err := check.Inspect(ctx, providers, check.Options{})
+	r, err := c.inspect(ctx, providers, false)
 	if err != nil {
-		return failf("Can't check: %w", err)
+		return err
 	}
 	plans, err := repair.Make(r, choices)
 	if err != nil {
@@ -174,6 +176,19 @@ func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Prov
 		ps = append(ps, p)
 	}
 	return ps, nil
+}
+
+// agree refuses options that mean nothing together.
+func (o *repairOptions) agree() error {
+	switch {
+	case o.yes && o.dryRun:
+		return &usageError{"-y and -n exclude each other"}
+	case o.undo == "" && o.force:
+		return &usageError{"-f is for --undo"}
+	case o.undo != "" && o.keep+o.drop+o.save != "":
+		return &usageError{"--undo excludes --keep, --drop and --save"}
+	}
+	return nil
 }
 
 func (o *repairOptions) choices() (repair.Choices, error) {

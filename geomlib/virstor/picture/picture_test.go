@@ -36,7 +36,7 @@ func tryDraw(t testing.TB, disks []*disktest.Disk, cells int) (*picture.Picture,
 	for _, d := range disks {
 		ms = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)})
 	}
-	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], cells)
+	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], cells, nil)
 }
 
 func golden(t testing.TB, cells int) *picture.Picture {
