@@ -44,7 +44,8 @@ func repairCommand() *command {
 		},
 		run: func(ctx context.Context, c *call) error { return c.repair(ctx, o) },
 		about: `Mends what check finds and what can be mended without guessing, on all
-components of a stopped volume. Without -y it only tells what it would do.
+components of a stopped volume. Without -y it only tells what it would do. What
+only you can put right is told, too.
 
 -y          do it; what is replaced is saved in a file first
 -n          only tell (the default)
@@ -90,7 +91,7 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 		if err := p.WriteText(c.stdout); err != nil {
 			return fmt.Errorf("print the plan: %w", err)
 		}
-		refused = refused || len(p.Refusals) > 0
+		refused = refused || len(p.Refusals) > 0 || !p.Needed() && len(p.Left) > 0
 		if !o.yes || o.dryRun || !p.Needed() || len(p.Refusals) > 0 {
 			continue
 		}
