@@ -89,7 +89,7 @@ func openToLook(names []string) (providers []geomlib.Provider, live bool, err er
 			p, err = geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
 		}
 		if err != nil {
-			return providers, live, failf("Can't open %s: %s", name, errorText(err))
+			return providers, live, failf("Can't open %s: %s", name, providerText(name, err))
 		}
 		providers = append(providers, p)
 	}

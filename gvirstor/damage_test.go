@@ -121,11 +121,32 @@ func damaged(tb testing.TB, images [2][]byte, saved, lastA, lastB, entries, ext 
 	copy(a[:damagedMap], entries)
 	copy(a[damagedExtension:2<<20], ext)
 	for path, contents := range map[string][]byte{s.a: a, s.b: b, s.fresh: make([]byte, damagedSize), s.saved: saved} {
-		if err := os.WriteFile(path, contents, 0o600); err != nil {
+		writeSparse(tb, path, contents)
+	}
+	return s
+}
+
+// writeSparse makes a file in which zeros are holes.
+func writeSparse(tb testing.TB, path string, contents []byte) {
+	tb.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(int64(len(contents))); err != nil {
+		tb.Fatal(err)
+	}
+	zeros := make([]byte, 4096)
+	for off := 0; off < len(contents); off += len(zeros) {
+		b := contents[off:min(off+len(zeros), len(contents))]
+		if bytes.Equal(b, zeros[:len(b)]) {
+			continue
+		}
+		if _, err := f.WriteAt(b, int64(off)); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	return s
 }
 
 // randomDamage is what may have become of whole: some bytes changed, or all.

@@ -75,7 +75,7 @@ func startOn(ctx context.Context, host jobHost, volume, kind string, a control.J
 	j, err := host.StartJob(ctx, volume, control.JobRequest{Kind: kind, Args: args})
 	switch {
 	case control.KindOf(err) == control.NotFound && err != nil:
-		return j, unknownVolume(volume)
+		return j, unknown(volume, false)
 	case err != nil:
 		return j, failf("Can't %s %s: %s", kind, volume, withoutAttempt(err.Error(), kind, volume))
 	}

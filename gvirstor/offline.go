@@ -81,7 +81,7 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 	for _, name := range names {
 		prov, err := c.open(ctx, name, geomlib.OpenOptions{ReadOnly: readOnly})
 		if err != nil {
-			return nil, failf("Can't open %s: %s", name, errorText(err))
+			return nil, failf("Can't open %s: %s", name, providerText(name, err))
 		}
 		p.all = append(p.all, prov)
 		m, err := geomlib.ReadMetadata(prov)
@@ -225,7 +225,7 @@ func (s *stopped) openFresh(name string) (geomlib.Provider, error) {
 		return nil, failf("Provider not found: %q", name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %s", name, errorText(err))
+		return nil, fmt.Errorf("open %s: %s", name, providerText(name, err))
 	}
 	if err := virstor.Unlabelled(p, s.vol.ID()); err != nil {
 		return nil, errors.Join(err, p.Close())

@@ -23,6 +23,7 @@ type repairOptions struct {
 	keep   string
 	drop   string
 	dryRun bool
+	json   bool
 	runDir string
 }
 
@@ -30,12 +31,13 @@ func repairCommand() *command {
 	o := repairOptions{runDir: geomlib.DefaultRunDir()}
 	return &command{
 		name:     "repair",
-		operands: "[-fnvy] [--save file] [--undo file] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
+		operands: "[-fnvy] [--json] [--save file] [--undo file] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.yes, "y", "yes")
 			f.flag(&o.dryRun, "n", "dry-run")
 			f.flag(&o.force, "f", "force")
+			f.flag(&o.json, "", "json")
 			f.text(&o.save, "save")
 			f.text(&o.undo, "undo")
 			f.text(&o.keep, "keep")
@@ -49,6 +51,7 @@ only you can put right is told, too.
 
 -y          do it; what is replaced is saved in a file first
 -n          only tell (the default)
+--json      tell it as a list of plans
 --save f    that file (gvirstor-NAME-TIME.repair in the working folder)
 --undo f    bring back what a repair replaced
 -f          with --undo: even where something was changed since
@@ -86,11 +89,11 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if err != nil {
 		return failf("Can't plan: %w", err)
 	}
+	if err := c.printPlans(plans, o.json); err != nil {
+		return err
+	}
 	refused := false
 	for _, p := range plans {
-		if err := p.WriteText(c.stdout); err != nil {
-			return fmt.Errorf("print the plan: %w", err)
-		}
 		refused = refused || len(p.Refusals) > 0 || !p.Needed() && len(p.Left) > 0
 		if !o.yes || o.dryRun || !p.Needed() || len(p.Refusals) > 0 {
 			continue
@@ -104,6 +107,18 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 		return failf("Not fully done (see above).")
 	case len(plans) == 0 && !r.Clean():
 		return failf("Nothing of what check finds can be mended; see `gvirstor check`.")
+	}
+	return nil
+}
+
+func (c *call) printPlans(plans []*repair.Plan, json bool) error {
+	if json {
+		return printJSON(c.stdout, append([]*repair.Plan{}, plans...))
+	}
+	for _, p := range plans {
+		if err := p.WriteText(c.stdout); err != nil {
+			return fmt.Errorf("print the plan: %w", err)
+		}
 	}
 	return nil
 }
@@ -169,10 +184,10 @@ func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Prov
 	for _, name := range names {
 		p, err := c.open(ctx, name, geomlib.OpenOptions{})
 		if errors.Is(err, geomlib.ErrLocked) {
-			return ps, failf("Can't open %s: %s; stop the volume first", name, errorText(err))
+			return ps, failf("Can't open %s: %s; stop the volume first", name, providerText(name, err))
 		}
 		if err != nil {
-			return ps, failf("Can't open %s: %s", name, errorText(err))
+			return ps, failf("Can't open %s: %s", name, providerText(name, err))
 		}
 		ps = append(ps, p)
 	}
@@ -184,6 +199,8 @@ func (o *repairOptions) agree() error {
 	switch {
 	case o.yes && o.dryRun:
 		return &usageError{"-y and -n exclude each other"}
+	case o.json && (o.yes || o.undo != ""):
+		return &usageError{"--json only tells what would be done"}
 	case o.undo == "" && o.force:
 		return &usageError{"-f is for --undo"}
 	case o.undo != "" && o.keep+o.drop+o.save != "":

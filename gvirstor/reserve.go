@@ -84,7 +84,7 @@ func (c *call) volumeOf(ctx context.Context, name string) (*control.Client, cont
 	case err == nil:
 		return client, v, nil
 	case control.KindOf(err) == control.NotFound:
-		err = unknownVolume(name)
+		err = unknownVolume(ctx, client, name)
 	default:
 		err = failf("Can't ask the daemon for %s: %w", name, err)
 	}

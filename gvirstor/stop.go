@@ -66,7 +66,7 @@ func (c *call) stop(ctx context.Context, force bool) error {
 		r, err := client.Stop(ctx, name, control.StopRequest{Force: force})
 		switch {
 		case control.KindOf(err) == control.NotFound:
-			return unknownVolume(name)
+			return unknownVolume(ctx, client, name)
 		case err != nil:
 			return failf("Can't stop %s: %w", name, err)
 		case !r.HandedBack:

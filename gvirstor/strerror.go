@@ -17,6 +17,12 @@ func metadataText(err error) string {
 	return errorText(err)
 }
 
+// providerText is errorText of what concerns a provider whose name is printed
+// beside it.
+func providerText(name string, err error) string {
+	return strings.TrimPrefix(errorText(err), name+": ")
+}
+
 // errorText is err in the words of FreeBSD's strerror(3) where it comes down to
 // an error number, else its own.
 func errorText(err error) string {
