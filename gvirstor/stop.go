@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -58,6 +59,9 @@ func (c *call) stop(ctx context.Context, force bool) error {
 		return failf("Invalid number of arguments")
 	}
 	client, err := c.connect()
+	if errors.Is(err, control.ErrNotRunning) {
+		return failf("%w; a volume that is in service no more is handed back by --offline with its components", err)
+	}
 	if err != nil {
 		return err
 	}
