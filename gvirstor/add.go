@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -52,10 +53,24 @@ func (c *call) add(ctx context.Context, r control.AddRequest, w *where) (err err
 		defer func() { err = errors.Join(err, c.letGo(s)) }()
 		err = s.add(r)
 	}
-	if err != nil {
-		return failf("Can't add to %s: %w", name, err)
+	switch {
+	case err == nil:
+		return nil
+	case inKernelsWords(err.Error()):
+		return failf("%w", err)
 	}
-	return nil
+	return failf("Can't add to %s: %w", name, err)
+}
+
+// inKernelsWords reports whether text is how the kernel class refuses an add, which
+// geom(8) prints as it is.
+func inKernelsWords(text string) bool {
+	for _, start := range []string{"Provider not found: ", "Provider too small: ", "Sector size doesn't fit for ", "Component "} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
 }
 
 // add adds providers, all or none.

@@ -16,7 +16,7 @@ func alertCommand() *command {
 		},
 		run: func(ctx context.Context, c *call) error {
 			if !test || len(c.operands) != 1 {
-				return failf("Invalid number of arguments (alert needs --test and a name)")
+				return c.wrongNumber()
 			}
 			return c.testAlert(ctx, c.operands[0], json)
 		},

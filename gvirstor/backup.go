@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ brings them back. A damaged volume is refused.
 
 func (c *call) backup(ctx context.Context, force bool) error {
 	if len(c.operands) < 2 {
-		return failf("Too few arguments.")
+		return c.tooFew()
 	}
 	path := c.operands[0]
 	if _, err := os.Lstat(path); !force && !errors.Is(err, fs.ErrNotExist) {
@@ -50,7 +51,7 @@ func (c *call) backup(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
-	b, err := takeBackup(ctx, providers, live)
+	b, err := c.takeBackup(ctx, providers, live)
 	if err != nil {
 		return failf("Can't back up: %w", err)
 	}
@@ -68,7 +69,15 @@ const stableTries = 10
 
 // takeBackup backs up the volume on providers. Of one in service it is read until
 // two readings agree: then nothing changed in between.
-func takeBackup(ctx context.Context, providers []geomlib.Provider, live bool) (*backup.Backup, error) {
+func (c *call) takeBackup(ctx context.Context, providers []geomlib.Provider, live bool) (b *backup.Backup, err error) {
+	err = c.work("backup", strings.Join(c.operands[1:], " "), false, func(progress func(done, total int64)) (err error) {
+		b, err = readBackup(ctx, providers, live, progress)
+		return err
+	})
+	return b, err
+}
+
+func readBackup(ctx context.Context, providers []geomlib.Provider, live bool, progress func(done, total int64)) (*backup.Backup, error) {
 	now := time.Now()
 	var last *backup.Backup
 	for range stableTries {
@@ -76,7 +85,7 @@ func takeBackup(ctx context.Context, providers []geomlib.Provider, live bool) (*
 		if err != nil {
 			return nil, err
 		}
-		b, err := backup.FromAssembly(ctx, a, now)
+		b, err := backup.FromAssembly(ctx, a, now, progress)
 		switch {
 		case !live:
 			return b, err
@@ -101,7 +110,7 @@ func assembleOne(providers []geomlib.Provider) (*virstor.Assembly, error) {
 	for _, p := range providers {
 		m, err := geomlib.ReadMetadata(p)
 		if err != nil {
-			return nil, fmt.Errorf("read metadata from %s: %s", p.Name(), errorText(err))
+			return nil, fmt.Errorf("read metadata from %s: %s", p.Name(), metadataText(err))
 		}
 		if n := len(members); n > 0 && members[n-1].Metadata.ID != m.ID {
 			return nil, fmt.Errorf("%s and %s are of different volumes, %s and %s", members[n-1].Provider.Name(), p.Name(), members[n-1].Metadata.Name, m.Name)
@@ -123,29 +132,45 @@ func (c *call) componentNames(ctx context.Context, operands []string) ([]string,
 	if len(operands) != 1 {
 		return operands, nil
 	}
+	name := operands[0]
 	client, err := c.dial(c.socket)
-	if errors.Is(err, control.ErrNotRunning) {
-		return operands, nil
-	}
-	if err != nil && !c.socketNamed {
-		return operands, nil // what operand is a provider needs no daemon
-	}
-	if err != nil {
+	notRunning := errors.Is(err, control.ErrNotRunning)
+	if err != nil && !notRunning && c.socketNamed {
 		return nil, failf("Can't reach the daemon: %w", err)
 	}
+	if err != nil { // what operand is a provider needs no daemon
+		return c.stoppedNames(ctx, name, "ggated-virstor, which would know a volume of that name, is not running")
+	}
 	defer client.Close()
-	v, err := client.Volume(ctx, operands[0])
-	if control.KindOf(err) == control.NotFound {
-		return operands, nil
+	v, err := client.Volume(ctx, name)
+	if err != nil && control.KindOf(err) == control.NotFound {
+		return c.stoppedNames(ctx, name, "ggated-virstor serves no volume of that name")
 	}
 	if err != nil {
-		return nil, failf("Can't ask the daemon for %s: %w", operands[0], err)
+		return nil, failf("Can't ask the daemon for %s: %w", name, err)
 	}
 	var names []string
 	for _, comp := range v.Components {
 		names = append(names, comp.Name)
 	}
 	return names, nil
+}
+
+// stoppedNames are what name means when no daemon serves a volume of that name, and
+// why: the provider, else the components of the stopped volume where GEOM tells.
+func (c *call) stoppedNames(ctx context.Context, name, why string) ([]string, error) {
+	for _, path := range []string{name, filepath.Join("/dev", name)} {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return []string{name}, nil // whatever is wrong, opening it tells
+		}
+	}
+	tree, err := c.kernel.tree(ctx)
+	if err == nil {
+		if names := findComponents(tree, name); len(names) > 0 {
+			return names, nil
+		}
+	}
+	return nil, failf("Can't open %s: there is no such provider, and %s; of a stopped volume name all components", name, why)
 }
 
 func restoreCommand() *command {
@@ -182,7 +207,7 @@ type restoreOptions struct {
 
 func (c *call) restore(ctx context.Context, o restoreOptions) error {
 	if len(c.operands) < 2 {
-		return failf("Too few arguments.")
+		return c.tooFew()
 	}
 	b, err := backup.Load(c.operands[0])
 	if err != nil {
@@ -193,8 +218,12 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 	if err != nil {
 		return err
 	}
-	res, err := backup.Restore(ctx, providers, b, backup.RestoreOptions{
-		Force: o.force, DryRun: o.dryRun, InOrder: o.inOrder, RunDir: o.runDir, Log: c.warnings(),
+	var res *backup.Restored
+	err = c.work("restore", b.Name(), false, func(progress func(done, total int64)) (err error) {
+		res, err = backup.Restore(ctx, providers, b, backup.RestoreOptions{
+			Force: o.force, DryRun: o.dryRun, InOrder: o.inOrder, RunDir: o.runDir, Log: c.warnings(), Progress: progress,
+		})
+		return err
 	})
 	if errors.Is(err, backup.ErrNewer) {
 		return failf("Can't %w (-f)", err)

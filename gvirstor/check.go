@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
@@ -13,7 +14,7 @@ func checkCommand() *command {
 	var json bool
 	return &command{
 		name:     "check",
-		operands: "[-v] [--json] prov ...",
+		operands: "[-v] [--json] name | prov ...",
 		options: func(f *options) {
 			f.flag(&json, "", "json")
 		},
@@ -23,7 +24,8 @@ func checkCommand() *command {
 		about: `Verifies volumes on the given providers without writing: the metadata of every
 component, every entry of the allocation map, the extension block, the fence,
 and what FreeBSD's kernel class would make of it. A volume may be in service
-meanwhile. Exit status 0: nothing is wrong; 1: something is.
+meanwhile, and is then found by its name too. Exit status 0: nothing is wrong;
+1: something is.
 
 -v          also what is worth knowing only, and figures of each component
 --json      as one object`,
@@ -33,16 +35,20 @@ meanwhile. Exit status 0: nothing is wrong; 1: something is.
 
 func (c *call) check(ctx context.Context, json bool) error {
 	if len(c.operands) == 0 {
-		return failf("Too few arguments.")
+		return c.tooFew()
 	}
-	providers, live, err := openToLook(c.operands)
+	names, err := c.componentNames(ctx, c.operands)
+	if err != nil {
+		return err
+	}
+	providers, live, err := openToLook(names)
 	defer closeProviders(providers)
 	if err != nil {
 		return err
 	}
-	r, err := check.Inspect(ctx, providers, check.Options{Live: live})
+	r, err := c.inspect(ctx, providers, live)
 	if err != nil {
-		return failf("Can't check: %w", err)
+		return err
 	}
 	if json {
 		err = r.WriteJSON(c.stdout)
@@ -58,6 +64,18 @@ func (c *call) check(ctx context.Context, json bool) error {
 	return nil
 }
 
+// inspect checks the volumes on providers, and tells how far it is.
+func (c *call) inspect(ctx context.Context, providers []geomlib.Provider, live bool) (r *check.Report, err error) {
+	err = c.work("check", strings.Join(c.operands, " "), false, func(progress func(done, total int64)) (err error) {
+		r, err = check.Inspect(ctx, providers, check.Options{Live: live, Progress: progress})
+		return err
+	})
+	if err != nil {
+		return nil, failf("Can't check: %s", errorText(err))
+	}
+	return r, nil
+}
+
 // errFindings ends check with status 1; the report has said why.
 var errFindings = errors.New("")
 
@@ -71,7 +89,7 @@ func openToLook(names []string) (providers []geomlib.Provider, live bool, err er
 			p, err = geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
 		}
 		if err != nil {
-			return providers, live, failf("Can't open %s: %s", name, errorText(err))
+			return providers, live, failf("Can't open %s: %s", name, providerText(name, err))
 		}
 		providers = append(providers, p)
 	}

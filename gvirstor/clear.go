@@ -30,10 +30,10 @@ func (c *call) clear(ctx context.Context) error {
 		err := c.clearProvider(ctx, name)
 		switch {
 		case errors.Is(err, geomlib.ErrLocked):
-			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (stop the volume first)\n", name, errorText(err))
+			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (stop the volume first)\n", name, providerText(name, err))
 			failed = true
 		case err != nil:
-			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (do I own it?)\n", name, errorText(err))
+			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (do I own it?)\n", name, providerText(name, err))
 			failed = true
 		case c.verbose:
 			fmt.Fprintf(c.stdout, "Metadata cleared on %s.\n", name)

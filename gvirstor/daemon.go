@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -48,8 +50,22 @@ func allForDaemon(names []string) ([]string, error) {
 	return all, nil
 }
 
-// unknownVolume is the kernel class's answer to a name it does not know.
-func unknownVolume(name string) error {
+// unknownVolume is the kernel class's answer to a name it does not know, or to one
+// that lacks a component.
+func unknownVolume(ctx context.Context, client *control.Client, name string) error {
+	if st, err := client.Status(ctx); err == nil {
+		for _, p := range st.Problems {
+			if p.Volume != name {
+				continue
+			}
+			p.Volume = ""
+			if reason, missing := strings.CutPrefix(p.Reason, virstor.ErrIncomplete.Error()+": "); missing {
+				p.Reason = reason
+				return failf("Virstor %s is incomplete: %s", name, problemText(p))
+			}
+			return failf("%s is not served: %s", name, problemText(p))
+		}
+	}
 	_, err := os.Stat(filepath.Join("/dev/virstor", name))
 	return unknown(name, err == nil)
 }

@@ -33,7 +33,7 @@ func (c *call) dump(json bool) error {
 	for _, name := range c.operands {
 		m, err := readMetadata(name)
 		if err != nil {
-			fmt.Fprintf(c.stderr, "Can't read metadata from %s: %s.\n", name, errorText(err))
+			fmt.Fprintf(c.stderr, "Can't read metadata from %s: %s.\n", name, providerText(name, err))
 			failed = true
 			continue
 		}

@@ -23,7 +23,7 @@ must be stopped; it is not found without such a component anyway.`,
 
 func (c *call) expand(ctx context.Context) error {
 	if len(c.operands) < 2 {
-		return failf("Invalid number of arguments")
+		return c.wrongNumber()
 	}
 	for _, name := range c.operands[1:] {
 		if err := c.expandOne(ctx, c.operands[0], name); err != nil {

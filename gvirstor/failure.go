@@ -9,5 +9,13 @@ type failure struct{ err error }
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
+// tooFew and wrongNumber refuse the operands of a verb that is ours; those of the
+// original say no more than it does.
+func (c *call) tooFew() error { return failf("Too few arguments; see `gvirstor help %s`", c.verb) }
+
+func (c *call) wrongNumber() error {
+	return failf("Invalid number of arguments; see `gvirstor help %s`", c.verb)
+}
+
 // failf makes a failure as fmt.Errorf makes an error.
 func failf(format string, args ...any) error { return &failure{fmt.Errorf(format, args...)} }

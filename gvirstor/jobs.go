@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -74,11 +75,17 @@ func startOn(ctx context.Context, host jobHost, volume, kind string, a control.J
 	j, err := host.StartJob(ctx, volume, control.JobRequest{Kind: kind, Args: args})
 	switch {
 	case control.KindOf(err) == control.NotFound && err != nil:
-		return j, unknownVolume(volume)
+		return j, unknown(volume, false)
 	case err != nil:
-		return j, failf("Can't %s %s: %w", kind, volume, err)
+		return j, failf("Can't %s %s: %s", kind, volume, withoutAttempt(err.Error(), kind, volume))
 	}
 	return j, nil
+}
+
+// withoutAttempt is text without "KIND VOLUME: " before it, which whoever prints it
+// says already.
+func withoutAttempt(text, kind, volume string) string {
+	return strings.TrimPrefix(text, kind+" "+volume+": ")
 }
 
 func evacuateCommand() *command {
@@ -101,7 +108,7 @@ are missing, when the others have no room.
 
 func (c *call) evacuate(ctx context.Context, o jobOptions) error {
 	if len(c.operands) < 2 {
-		return failf("Invalid number of arguments")
+		return c.wrongNumber()
 	}
 	provs, err := allForDaemon(c.operands[1:])
 	if err != nil {
@@ -119,7 +126,7 @@ func replaceCommand() *command {
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
 			if len(c.operands) != 3 {
-				return failf("Invalid number of arguments")
+				return c.wrongNumber()
 			}
 			provs, err := allForDaemon(c.operands[1:])
 			if err != nil {
@@ -144,7 +151,7 @@ func volumeJob(name, about, example string) *command {
 		options:  o.declare,
 		run: func(ctx context.Context, c *call) error {
 			if len(c.operands) != 1 {
-				return failf("Invalid number of arguments")
+				return c.wrongNumber()
 			}
 			return c.startJob(ctx, c.operands[0], name, control.JobArgs{}, o)
 		},
@@ -183,7 +190,7 @@ func resizeCommand() *command {
 		},
 		run: func(ctx context.Context, c *call) error {
 			if len(c.operands) != 1 || size == 0 {
-				return failf("Invalid number of arguments")
+				return c.wrongNumber()
 			}
 			args := control.JobArgs{Size: size, Force: force}
 			if force && !o.dryRun {
@@ -214,17 +221,13 @@ func cancelCommand() *command {
 		verbose:  true,
 		run: func(ctx context.Context, c *call) error {
 			if len(c.operands) != 1 {
-				return failf("Invalid number of arguments")
+				return c.wrongNumber()
 			}
-			client, err := c.connect()
+			client, v, err := c.volumeOf(ctx, c.operands[0])
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			v, err := client.Volume(ctx, c.operands[0])
-			if err != nil {
-				return unknownVolume(c.operands[0])
-			}
 			j, err := client.CancelJob(ctx, v.Name)
 			if err != nil {
 				return failf("Can't cancel the job of %s: %w", v.Name, err)

@@ -131,7 +131,7 @@ func (c *call) openForLabel(ctx context.Context, names []string, sectorSize int)
 		case errors.Is(err, geomlib.ErrLocked):
 			return providers, failf("Can't label %s: it is in use, or named twice: %w", name, err)
 		case err != nil:
-			fmt.Fprintf(c.stderr, "%s for %s\n", errorText(err), name)
+			fmt.Fprintf(c.stderr, "%s for %s\n", providerText(name, err), name)
 			missing = true
 			continue
 		}
@@ -183,7 +183,12 @@ func planLabel(name string, providers []geomlib.Provider, o *labelOptions) (*ond
 	for _, p := range providers {
 		r.Providers = append(r.Providers, ondisk.LabelProvider{Name: p.Name(), Size: p.MediaSize(), SectorSize: p.SectorSize()})
 	}
-	return ondisk.Plan(r)
+	l, err := ondisk.Plan(r)
+	var small *ondisk.SizeError
+	if errors.As(err, &small) { // as the original says it
+		return nil, failf("Device %s is too small (%s)", small.Provider, small.Why)
+	}
+	return l, err
 }
 
 // writeLabel labels, telling what FreeBSD's tool tells.
@@ -198,7 +203,11 @@ func (c *call) writeLabel(ctx context.Context, names []string, providers []geoml
 			fmt.Fprint(c.stdout, labelProgress(layout, names, step, i))
 		}
 	}
-	if err := virstor.Label(ctx, providers, layout, o); err != nil {
+	err := c.work("label", layout.Metadata[0].Name, c.verbose, func(progress func(done, total int64)) error {
+		o.Cleared = progress
+		return virstor.Label(ctx, providers, layout, o)
+	})
+	if err != nil {
 		if c.verbose {
 			fmt.Fprintln(c.stdout)
 		}

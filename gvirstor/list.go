@@ -28,6 +28,9 @@ those named. On FreeBSD volumes that the kernel class runs are shown, too.
 }
 
 func (c *call) list(ctx context.Context, o *listOptions) error {
+	if o.exact && o.json {
+		return &usageError{"-p and --json exclude each other"}
+	}
 	client, err := c.connectOrKernel(ctx)
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ const (
 
 func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	if len(c.operands) == 0 {
-		return failf("Too few arguments.")
+		return c.tooFew()
 	}
 	if o.json && o.svg != "" {
 		return failf("--json and --svg exclude each other")
@@ -71,7 +71,11 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	if err != nil {
 		return failf("Can't draw: %w", err)
 	}
-	p, err := picture.FromAssembly(ctx, a, cells)
+	var p *picture.Picture
+	err = c.work("map", a.Name, false, func(progress func(done, total int64)) (err error) {
+		p, err = picture.FromAssembly(ctx, a, cells, progress)
+		return err
+	})
 	if err != nil {
 		return failf("Can't %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -80,12 +81,12 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 	for _, name := range names {
 		prov, err := c.open(ctx, name, geomlib.OpenOptions{ReadOnly: readOnly})
 		if err != nil {
-			return nil, failf("Can't open %s: %s", name, errorText(err))
+			return nil, failf("Can't open %s: %s", name, providerText(name, err))
 		}
 		p.all = append(p.all, prov)
 		m, err := geomlib.ReadMetadata(prov)
 		if err != nil {
-			return nil, failf("Can't read metadata from %s: %s", name, errorText(err))
+			return nil, failf("Can't read metadata from %s: %s", name, metadataText(err))
 		}
 		if m.Name != volume {
 			return nil, failf("%s is a component of %s, not of %s", name, m.Name, volume)
@@ -220,8 +221,11 @@ func (s *stopped) openFresh(name string) (geomlib.Provider, error) {
 		return nil, failf("Component %s already in %s", name, s.vol.Name())
 	}
 	p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: s.vol.SectorSize()})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, failf("Provider not found: %q", name)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %s", name, errorText(err))
+		return nil, fmt.Errorf("open %s: %s", name, providerText(name, err))
 	}
 	if err := virstor.Unlabelled(p, s.vol.ID()); err != nil {
 		return nil, errors.Join(err, p.Close())

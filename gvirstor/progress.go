@@ -60,7 +60,7 @@ func (f *follower) follow(ctx context.Context, host jobHost, j control.JobStatus
 	}
 	switch j.State {
 	case control.JobFailed:
-		return failf("Can't %s %s: %s", j.Kind, j.Volume, j.Error)
+		return failf("Can't %s %s: %s", j.Kind, j.Volume, withoutAttempt(j.Error, j.Kind, j.Volume))
 	case control.JobCancelled:
 		return failf("%s of %s was cancelled", j.Kind, j.Volume)
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/repair"
 )
 
@@ -24,6 +23,7 @@ type repairOptions struct {
 	keep   string
 	drop   string
 	dryRun bool
+	json   bool
 	runDir string
 }
 
@@ -31,12 +31,13 @@ func repairCommand() *command {
 	o := repairOptions{runDir: geomlib.DefaultRunDir()}
 	return &command{
 		name:     "repair",
-		operands: "[-fnvy] [--save file] [--undo file] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
+		operands: "[-fnvy] [--json] [--save file] [--undo file] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.yes, "y", "yes")
 			f.flag(&o.dryRun, "n", "dry-run")
 			f.flag(&o.force, "f", "force")
+			f.flag(&o.json, "", "json")
 			f.text(&o.save, "save")
 			f.text(&o.undo, "undo")
 			f.text(&o.keep, "keep")
@@ -45,10 +46,12 @@ func repairCommand() *command {
 		},
 		run: func(ctx context.Context, c *call) error { return c.repair(ctx, o) },
 		about: `Mends what check finds and what can be mended without guessing, on all
-components of a stopped volume. Without -y it only tells what it would do.
+components of a stopped volume. Without -y it only tells what it would do. What
+only you can put right is told, too.
 
 -y          do it; what is replaced is saved in a file first
 -n          only tell (the default)
+--json      tell it as a list of plans
 --save f    that file (gvirstor-NAME-TIME.repair in the working folder)
 --undo f    bring back what a repair replaced
 -f          with --undo: even where something was changed since
@@ -61,7 +64,10 @@ components of a stopped volume. Without -y it only tells what it would do.
 
 func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if len(c.operands) == 0 {
-		return failf("Too few arguments.")
+		return c.tooFew()
+	}
+	if err := o.agree(); err != nil {
+		return err
 	}
 	choices, err := o.choices()
 	if err != nil {
@@ -75,20 +81,20 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if o.undo != "" {
 		return c.undo(ctx, o, providers)
 	}
-	r, err := check.Inspect(ctx, providers, check.Options{})
+	r, err := c.inspect(ctx, providers, false)
 	if err != nil {
-		return failf("Can't check: %w", err)
+		return err
 	}
 	plans, err := repair.Make(r, choices)
 	if err != nil {
 		return failf("Can't plan: %w", err)
 	}
+	if err := c.printPlans(plans, o.json); err != nil {
+		return err
+	}
 	refused := false
 	for _, p := range plans {
-		if err := p.WriteText(c.stdout); err != nil {
-			return fmt.Errorf("print the plan: %w", err)
-		}
-		refused = refused || len(p.Refusals) > 0
+		refused = refused || len(p.Refusals) > 0 || !p.Needed() && len(p.Left) > 0
 		if !o.yes || o.dryRun || !p.Needed() || len(p.Refusals) > 0 {
 			continue
 		}
@@ -101,6 +107,18 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 		return failf("Not fully done (see above).")
 	case len(plans) == 0 && !r.Clean():
 		return failf("Nothing of what check finds can be mended; see `gvirstor check`.")
+	}
+	return nil
+}
+
+func (c *call) printPlans(plans []*repair.Plan, json bool) error {
+	if json {
+		return printJSON(c.stdout, append([]*repair.Plan{}, plans...))
+	}
+	for _, p := range plans {
+		if err := p.WriteText(c.stdout); err != nil {
+			return fmt.Errorf("print the plan: %w", err)
+		}
 	}
 	return nil
 }
@@ -166,14 +184,29 @@ func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Prov
 	for _, name := range names {
 		p, err := c.open(ctx, name, geomlib.OpenOptions{})
 		if errors.Is(err, geomlib.ErrLocked) {
-			return ps, failf("Can't open %s: %s; stop the volume first", name, errorText(err))
+			return ps, failf("Can't open %s: %s; stop the volume first", name, providerText(name, err))
 		}
 		if err != nil {
-			return ps, failf("Can't open %s: %s", name, errorText(err))
+			return ps, failf("Can't open %s: %s", name, providerText(name, err))
 		}
 		ps = append(ps, p)
 	}
 	return ps, nil
+}
+
+// agree refuses options that mean nothing together.
+func (o *repairOptions) agree() error {
+	switch {
+	case o.yes && o.dryRun:
+		return &usageError{"-y and -n exclude each other"}
+	case o.json && (o.yes || o.undo != ""):
+		return &usageError{"--json only tells what would be done"}
+	case o.undo == "" && o.force:
+		return &usageError{"-f is for --undo"}
+	case o.undo != "" && o.keep+o.drop+o.save != "":
+		return &usageError{"--undo excludes --keep, --drop and --save"}
+	}
+	return nil
 }
 
 func (o *repairOptions) choices() (repair.Choices, error) {

@@ -8,26 +8,41 @@ import (
 )
 
 func reserveCommand() *command {
-	var release bool
+	var release, json bool
 	return &command{
 		name:     "reserve",
-		operands: "[-v] [--release] name [chunks]",
+		operands: "[-v] [--json] [--release] name [chunks]",
 		verbose:  true,
-		options:  func(f *options) { f.flag(&release, "", "release") },
-		run:      func(ctx context.Context, c *call) error { return c.reserve(ctx, release) },
+		options: func(f *options) {
+			f.flag(&release, "", "release")
+			f.flag(&json, "", "json")
+		},
+		run: func(ctx context.Context, c *call) error { return c.reserve(ctx, release, json) },
 		about: `Keeps a number of free chunks from ordinary writes, for the time when the volume
 is full: until the daemon ends, which begins with its --reserve. Without a
 number, tells how many are kept.
 
 --release   keep none (or, with a number, so many fewer): writes that wait for
-            space go on`,
+            space go on
+--json      tell it as an object, without a number`,
 		example: "gvirstor reserve --release mydata",
 	}
 }
 
-func (c *call) reserve(ctx context.Context, release bool) error {
+// keptReserve is the reserve of a volume in JSON.
+type keptReserve struct {
+	Volume    string `json:"volume"`
+	Chunks    int64  `json:"reserved_chunks"`
+	ChunkSize int64  `json:"chunk_size"` // bytes
+	Free      int64  `json:"free_chunks"`
+}
+
+func (c *call) reserve(ctx context.Context, release, json bool) error {
 	if len(c.operands) < 1 || len(c.operands) > 2 {
-		return failf("Invalid number of arguments")
+		return c.wrongNumber()
+	}
+	if json && (release || len(c.operands) == 2) {
+		return &usageError{"--json only tells how many chunks are kept"}
 	}
 	client, v, err := c.volumeOf(ctx, c.operands[0])
 	if err != nil {
@@ -43,6 +58,8 @@ func (c *call) reserve(ctx context.Context, release bool) error {
 		if release {
 			chunks = max(0, v.ReservedChunks-chunks)
 		}
+	case json:
+		return printJSON(c.stdout, keptReserve{v.Name, v.ReservedChunks, v.ChunkSize, v.FreeChunks})
 	case !release:
 		fmt.Fprintf(c.stdout, "%d chunks (%s) of %s are kept in reserve\n", v.ReservedChunks, humanize(v.ReservedChunks*v.ChunkSize), v.Name)
 		return nil
@@ -67,7 +84,9 @@ func (c *call) volumeOf(ctx context.Context, name string) (*control.Client, cont
 	case err == nil:
 		return client, v, nil
 	case control.KindOf(err) == control.NotFound:
-		err = unknownVolume(name)
+		err = unknownVolume(ctx, client, name)
+	default:
+		err = failf("Can't ask the daemon for %s: %w", name, err)
 	}
 	client.Close()
 	return nil, v, err

@@ -39,6 +39,7 @@ type command struct {
 // call is one use of a verb.
 type call struct {
 	*env
+	verb     string
 	operands []string
 	verbose  bool
 	socket   string // of the daemon
@@ -68,6 +69,18 @@ func commands() []*command {
 
 // run executes the program and returns its exit status, 0 or 1.
 func run(ctx context.Context, e *env) int {
+	out := &output{w: e.stdout}
+	world := *e
+	world.stdout = out
+	status := runVerb(ctx, &world)
+	if err := out.failed(); err != nil && status == 0 {
+		fmt.Fprintf(e.stderr, "%s: Can't write to the standard output: %s\n", program, errorText(err))
+		return 1
+	}
+	return status
+}
+
+func runVerb(ctx context.Context, e *env) int {
 	c := &call{env: e, socket: control.DefaultSocket}
 	if s := e.getenv("GVIRSTOR_CONTROL"); s != "" {
 		c.socket, c.socketNamed = s, true
@@ -109,6 +122,7 @@ func (c *call) dispatch(ctx context.Context, args []string) error {
 	if cmd == nil {
 		return &usageError{unknownCommand(args[0])}
 	}
+	c.verb = cmd.name
 	c.operands, err = c.parse(cmd, args[1:])
 	if errors.Is(err, errHelp) {
 		printHelp(c.stdout, cmd)

@@ -23,7 +23,13 @@ func TestMain(m *testing.M) {
 }
 
 // daemon is a script's fake daemon, nil until the script starts it.
-type daemon struct{ fake *controltest.Fake }
+type daemon struct {
+	fake    *controltest.Fake
+	endless map[string]bool // kinds of jobs; set before the first
+}
+
+// jobKinds are those that the fake daemon does, at once.
+var jobKinds = []string{"evacuate", "replace", "pack", "rebalance", "reclaim", "resize"}
 
 // daemonKey is where a script keeps its *daemon.
 type daemonKey struct{}
@@ -41,6 +47,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"truncate":   truncateCommand,
+			"grow":       growCommand,
+			"endless":    endlessCommand,
 			"daemon":     daemonCommand,
 			"calls":      callsCommand,
 			"fails":      failsCommand,
@@ -67,6 +75,25 @@ func truncateCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// grow SIZE FILE: makes a file longer by a hole.
+func growCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: grow SIZE FILE")
+	}
+	size, err := control.ExpandNumber(args[0])
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[1]), size))
+}
+
+// endless KIND: jobs of that kind end only when they are cancelled.
+func endlessCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: endless KIND")
+	}
+	fakeOf(ts)
+	ts.Value(daemonKey{}).(*daemon).endless[args[0]] = true
+}
+
 // daemon STATUS.json: starts a fake daemon that tells that status.
 func daemonCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -80,8 +107,19 @@ func daemonCommand(ts *testscript.TestScript, neg bool, args []string) {
 	s := control.NewServer(fake, nil)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
-	ts.Value(daemonKey{}).(*daemon).fake = fake
+	d := ts.Value(daemonKey{}).(*daemon)
+	d.fake, d.endless = fake, make(map[string]bool)
+	for _, kind := range jobKinds {
+		fake.Handle(kind, func(ctx context.Context, _ string, _ json.RawMessage, _ func(done, total int64)) error {
+			if d.endless[kind] {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return fake.Failure(kind)
+		})
+	}
 	ts.Defer(func() {
+		fake.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		ts.Check(s.Shutdown(ctx))

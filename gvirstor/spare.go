@@ -8,33 +8,43 @@ import (
 )
 
 func spareCommand() *command {
-	var remove bool
+	var remove, json bool
 	return &command{
 		name:     "spare",
-		operands: "[-v] [-r] name [prov ...]",
+		operands: "[-rv] [--json] name [prov ...]",
 		verbose:  true,
-		options:  func(f *options) { f.flag(&remove, "r", "remove") },
-		run:      func(ctx context.Context, c *call) error { return c.spare(ctx, remove) },
+		options: func(f *options) {
+			f.flag(&remove, "r", "remove")
+			f.flag(&json, "", "json")
+		},
+		run: func(ctx context.Context, c *call) error { return c.spare(ctx, remove, json) },
 		about: `Labels providers as spares of a volume in service. The daemon holds them and
 adds one by itself each time that space is short (its --spare-at); what they
 hold is lost then. The label, in the last sector, is written at once: after a
 restart the daemon takes as spares only what has it, named by --spare.
 Without providers, lists the spares.
 
--r          take the label off`,
+-r          take the label off
+--json      the list with sizes in bytes`,
 		example: "gvirstor spare mydata ada7 ada8",
 	}
 }
 
-func (c *call) spare(ctx context.Context, remove bool) error {
+func (c *call) spare(ctx context.Context, remove, json bool) error {
 	if len(c.operands) < 1 || remove && len(c.operands) < 2 {
-		return failf("Invalid number of arguments")
+		return c.wrongNumber()
+	}
+	if json && len(c.operands) > 1 {
+		return &usageError{"--json only lists the spares"}
 	}
 	client, v, err := c.volumeOf(ctx, c.operands[0])
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	if json {
+		return printJSON(c.stdout, append([]control.Spare{}, v.Spares...))
+	}
 	if len(c.operands) == 1 {
 		for _, s := range v.Spares {
 			if s.Failed != "" {

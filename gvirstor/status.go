@@ -13,8 +13,10 @@ type statusOptions struct {
 	interval                               int64 // seconds
 }
 
+const defaultInterval = 1
+
 func statusCommand() *command {
-	o := statusOptions{interval: 1}
+	o := statusOptions{interval: defaultInterval}
 	return &command{
 		name:     "status",
 		operands: "[-agps] [--json] [--watch [--interval seconds]] [name ...]",
@@ -46,6 +48,9 @@ are shown, too ("kernel class").
 }
 
 func (c *call) status(ctx context.Context, o *statusOptions) error {
+	if o.exact && o.json {
+		return &usageError{"-p and --json exclude each other"}
+	}
 	if o.watch {
 		switch {
 		case o.json:
@@ -54,6 +59,9 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 			return &usageError{"--interval takes 1 to 86400 seconds"}
 		}
 		return c.watchStatus(ctx, o, time.Duration(o.interval)*time.Second)
+	}
+	if o.interval != defaultInterval {
+		return &usageError{"--interval is for --watch"}
 	}
 	client, err := c.connectOrKernel(ctx)
 	if err != nil {

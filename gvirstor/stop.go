@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -58,6 +59,9 @@ func (c *call) stop(ctx context.Context, force bool) error {
 		return failf("Invalid number of arguments")
 	}
 	client, err := c.connect()
+	if errors.Is(err, control.ErrNotRunning) {
+		return failf("%w; a volume that is in service no more is handed back by --offline with its components", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -66,7 +70,7 @@ func (c *call) stop(ctx context.Context, force bool) error {
 		r, err := client.Stop(ctx, name, control.StopRequest{Force: force})
 		switch {
 		case control.KindOf(err) == control.NotFound:
-			return unknownVolume(name)
+			return unknownVolume(ctx, client, name)
 		case err != nil:
 			return failf("Can't stop %s: %w", name, err)
 		case !r.HandedBack:

@@ -9,6 +9,20 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 )
 
+// metadataText is errorText for verbs of ours that read metadata.
+func metadataText(err error) string {
+	if errors.Is(err, geomlib.ErrNoMetadata) {
+		return "there is none of a volume"
+	}
+	return errorText(err)
+}
+
+// providerText is errorText of what concerns a provider whose name is printed
+// beside it.
+func providerText(name string, err error) string {
+	return strings.TrimPrefix(errorText(err), name+": ")
+}
+
 // errorText is err in the words of FreeBSD's strerror(3) where it comes down to
 // an error number, else its own.
 func errorText(err error) string {

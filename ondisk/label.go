@@ -103,20 +103,34 @@ func (l *Layout) addComponent(volume Metadata, i int, p LabelProvider, hardcode 
 		return err
 	}
 	if p.Size < l.MapBytes { // FreeBSD's tool asks it of every provider
-		return fmt.Errorf("%w: %s has %d bytes, the map needs %d", ErrTooSmall, p.Name, p.Size, l.MapBytes)
+		return tooSmall(p, "%d bytes, the map needs %d", p.Size, l.MapBytes)
 	}
 	if i == 0 {
 		m.ChunkReserved = uint16(2 * l.MapChunks)
 		m.ChunkNext = 2 * l.MapChunks
 		m.Flags = FlagAllocated | FlagCurrent
 		if m.ChunkCount <= m.ChunkNext {
-			return fmt.Errorf("%w: %s holds %d chunks, %d are reserved for the map and data needs at least one more",
-				ErrTooSmall, p.Name, m.ChunkCount, m.ChunkReserved)
+			return tooSmall(p, "%d chunks, of which %d are reserved for the map, and data needs one at least", m.ChunkCount, m.ChunkReserved)
 		}
 	}
 	l.Metadata = append(l.Metadata, m)
 	l.FittedChunks = append(l.FittedChunks, uint32(p.Size/int64(m.ChunkSize)))
 	return nil
+}
+
+// SizeError is an ErrTooSmall with its reason.
+type SizeError struct {
+	Provider string
+	Why      string // how large it is, and has to be
+}
+
+func (e *SizeError) Error() string { return fmt.Sprintf("%v: %s: %s", ErrTooSmall, e.Provider, e.Why) }
+
+// Unwrap makes errors.Is(err, ErrTooSmall) true.
+func (e *SizeError) Unwrap() error { return ErrTooSmall }
+
+func tooSmall(p LabelProvider, format string, args ...any) error {
+	return &SizeError{p.Name, fmt.Sprintf(format, args...)}
 }
 
 // PlanComponent is the metadata of provider p as component index of the volume
@@ -139,8 +153,7 @@ func PlanComponent(volume Metadata, index int, p LabelProvider, hardcode bool) (
 	}
 	chunk := int64(volume.ChunkSize)
 	if p.Size/chunk < minChunks {
-		return Metadata{}, fmt.Errorf("%w: %s has %d bytes, needs at least %d (%d chunks)",
-			ErrTooSmall, p.Name, p.Size, minChunks*chunk, minChunks)
+		return Metadata{}, tooSmall(p, "%d bytes, at least %d are needed: %d chunks", p.Size, minChunks*chunk, minChunks)
 	}
 	if p.Size/chunk > math.MaxUint32 {
 		return Metadata{}, fmt.Errorf("%w: %s would hold %d chunks, at most %d are possible; use larger chunks",

@@ -33,6 +33,19 @@ func Unlabelled(p geomlib.Provider, id uint32) error {
 // ErrLabelled: a provider belongs to another volume.
 var ErrLabelled = errors.New("is labelled")
 
+// refusal is an error in the kernel class's words, of a kind that callers decide by.
+type refusal struct {
+	kind error
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.kind }
+
+func refuse(kind error, format string, args ...any) error {
+	return &refusal{kind, fmt.Sprintf(format, args...)}
+}
+
 // Add makes providers components of the volume, all or none. New chunks are
 // taken from them as soon as it returns, and writes held for space go on. On
 // success the volume owns the providers.
@@ -118,15 +131,15 @@ func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) 
 	var metas []ondisk.Metadata
 	for i, p := range providers {
 		if seen[p.Name()] {
-			return nil, fmt.Errorf("%w: Component %s already in %s", ErrInUse, p.Name(), v.name)
+			return nil, refuse(ErrInUse, "Component %s already in %s", p.Name(), v.name)
 		}
 		seen[p.Name()] = true
 		if int64(p.SectorSize()) != v.sector {
-			return nil, fmt.Errorf("%w: Sector size doesn't fit for %s (%d, needs to be %d)", ErrSectorSize, p.Name(), p.SectorSize(), v.sector)
+			return nil, refuse(ErrSectorSize, "Sector size doesn't fit for %s (%d, needs to be %d)", p.Name(), p.SectorSize(), v.sector)
 		}
 		chunks := ondisk.UsableChunks(p.MediaSize(), p.SectorSize(), v.chunk)
 		if p.MediaSize() < leastChunks*v.chunk {
-			return nil, fmt.Errorf("%w: Provider too small: %s (%d bytes, needs %d)", ErrTooSmall, p.Name(), p.MediaSize(), 4*v.chunk)
+			return nil, refuse(ErrTooSmall, "Provider too small: %s (%d bytes, needs %d)", p.Name(), p.MediaSize(), 4*v.chunk)
 		}
 		m := ondisk.Metadata{
 			Version: ondisk.VersionFenced, Name: zero.Name, VirtualSize: zero.VirtualSize,

@@ -64,7 +64,7 @@ func (v *Volume) evacuation(names []string, target string) (leaving []*component
 		return nil, nil, err
 	}
 	if len(leaving) == len(v.components()) {
-		return nil, nil, fmt.Errorf("evacuate all components of %s: %w", v.name, ErrRequest)
+		return nil, nil, refuse(ErrRequest, "these are all components of %s: add one first, or leave one", v.name)
 	}
 	// What was freed before needs no room.
 	if err := v.settleFreed(); err != nil {

@@ -25,6 +25,9 @@ type LabelOptions struct {
 	// Progress, if not nil, is told before each piece of work which step is
 	// at hand and on which component.
 	Progress func(step LabelStep, component int)
+	// Cleared, if not nil, is told again and again how many bytes of the map are
+	// cleared.
+	Cleared func(done, total int64)
 }
 
 // Label writes the new volume that layout describes to providers, the
@@ -49,7 +52,7 @@ func Label(ctx context.Context, providers []geomlib.Provider, layout *ondisk.Lay
 		}
 	}
 	o.Progress(LabelMap, 0)
-	if err := writeEmptyMap(ctx, providers[0], layout); err != nil {
+	if err := writeEmptyMap(ctx, providers[0], layout, o.Cleared); err != nil {
 		return fmt.Errorf("write the allocation map to %s: %w", providers[0].Name(), err)
 	}
 	for i, p := range providers {
@@ -95,11 +98,11 @@ func clearLastSector(ctx context.Context, p geomlib.Provider) error {
 }
 
 // zeroStep is how much of the map is zeroed before ctx is looked at again.
-const zeroStep = 64 << 20
+const zeroStep = 16 << 20
 
 // writeEmptyMap zeroes the map and the extension block, which must not be
 // taken for those of an earlier volume.
-func writeEmptyMap(ctx context.Context, p geomlib.Provider, layout *ondisk.Layout) error {
+func writeEmptyMap(ctx context.Context, p geomlib.Provider, layout *ondisk.Layout, cleared func(done, total int64)) error {
 	c := newComponent(p, layout.Metadata[0], slog.New(slog.DiscardHandler), nil)
 	for off := int64(0); off < layout.MapBytes; off += zeroStep {
 		if err := ctx.Err(); err != nil {
@@ -107,6 +110,9 @@ func writeEmptyMap(ctx context.Context, p geomlib.Provider, layout *ondisk.Layou
 		}
 		if err := c.clear(off, min(zeroStep, layout.MapBytes-off), zeroBytes[:]); err != nil {
 			return err
+		}
+		if cleared != nil {
+			cleared(min(off+zeroStep, layout.MapBytes), layout.MapBytes)
 		}
 	}
 	if off, ok := ondisk.ExtensionOffset(layout.Metadata[0]); ok {

@@ -121,7 +121,7 @@ func offlineVerbs(folder string) []virstor.OfflineVerb {
 					members = append(members, virstor.Member{Provider: d, Metadata: m})
 				}
 				var err error
-				if kept, err = backup.FromAssembly(ctx, virstor.Assemble(members)[0], time.Unix(0, 0)); err != nil {
+				if kept, err = backup.FromAssembly(ctx, virstor.Assemble(members)[0], time.Unix(0, 0), nil); err != nil {
 					return err
 				}
 				if _, err := disks[0].WriteAt(make([]byte, 256<<10), 0); err != nil {

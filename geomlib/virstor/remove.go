@@ -26,7 +26,7 @@ type AllocatedError struct {
 }
 
 func (e *AllocatedError) Error() string {
-	return fmt.Sprintf("%s: %v: %d chunks in the way", e.Component, ErrAllocated, e.Chunks)
+	return fmt.Sprintf("%s: %v: %d chunks in the way; `gvirstor remove -e` moves them first", e.Component, ErrAllocated, e.Chunks)
 }
 
 // Unwrap makes errors.Is(err, ErrAllocated) true.
@@ -58,7 +58,7 @@ func (v *Volume) Remove(name string) error {
 	case gone == nil:
 		return fmt.Errorf("%s: %w of %s", name, ErrNotComponent, v.name)
 	case gone.no() == 0:
-		return fmt.Errorf("%s: %w of %s", name, ErrComponentZero, v.name)
+		return fmt.Errorf("%s: %w of %s; `gvirstor remove -e` moves that first", name, ErrComponentZero, v.name)
 	}
 	if err := v.settleFreed(); err != nil {
 		return fmt.Errorf("remove %s from %s: %w", name, v.name, err)
@@ -66,7 +66,7 @@ func (v *Volume) Remove(name string) error {
 	v.alloc.setClosed(gone.no(), true)
 	if n := v.chunksOn(gone); n > 0 {
 		v.alloc.setClosed(gone.no(), false)
-		return fmt.Errorf("remove from %s: %w", v.name, &AllocatedError{name, n})
+		return &AllocatedError{name, n}
 	}
 	last := uint16(len(comps) - 1)
 	var err error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -144,6 +145,9 @@ func (d *Daemon) openFree(s *served, r control.AddRequest) ([]geomlib.Provider, 
 			size = s.vol.SectorSize()
 		}
 		p, err := d.opener.Open(name, false, size)
+		if errors.Is(err, fs.ErrNotExist) {
+			return ps, control.Errorf(control.Invalid, "Provider not found: %q", name) // the kernel class's words
+		}
 		if err != nil {
 			return ps, err
 		}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -21,6 +22,7 @@ var sentinels = map[string]error{
 	"locked":    geomlib.ErrLocked,
 	"tree-busy": geomlib.ErrTreeBusy,
 	"no-geom":   geomlib.ErrNotSupported,
+	"no-file":   fs.ErrNotExist,
 	"busy":      gate.ErrBusy,
 	"exists":    gate.ErrExists,
 	"gone":      gate.ErrGone,

@@ -87,8 +87,9 @@ func FromVolume(v *virstor.Volume, now time.Time) (*Backup, error) {
 }
 
 // FromAssembly backs up a volume that nobody serves. A damaged one is refused
-// (ErrDamaged): its backup would look like a good one.
-func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time) (*Backup, error) {
+// (ErrDamaged): its backup would look like a good one. progress, if not nil, is
+// told how many bytes of the map have been read.
+func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progress func(done, total int64)) (*Backup, error) {
 	if errors.Is(a.Err, virstor.ErrDamaged) {
 		return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, a.Err)
 	}
@@ -105,6 +106,9 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time) (*Bac
 	}
 	b.Extension = readExtension(zero)
 	s := mapscan.Scanner{Provider: zero.Provider, Size: zero.Metadata.MapBytes()}
+	if progress != nil {
+		s.Progress = func(done int64) { progress(done, s.Size) }
+	}
 	err := s.Each(ctx, func(vc uint64, raw []byte) error {
 		if b.Order == ondisk.OrderUnknown {
 			b.Order = ondisk.DetectOrder(raw)

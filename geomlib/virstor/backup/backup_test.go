@@ -41,7 +41,7 @@ func assembly(t testing.TB, disks []*disktest.Disk) *virstor.Assembly {
 
 func take(t testing.TB, disks []*disktest.Disk) *backup.Backup {
 	t.Helper()
-	b, err := backup.FromAssembly(ctx, assembly(t, disks), noon)
+	b, err := backup.FromAssembly(ctx, assembly(t, disks), noon, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestADamagedVolumeIsNotBackedUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			disks := voltest.Clone(whole)
 			do(disks)
-			_, err := backup.FromAssembly(ctx, assembly(t, disks), noon)
+			_, err := backup.FromAssembly(ctx, assembly(t, disks), noon, nil)
 			mustBe(t, err, backup.ErrDamaged)
 		})
 	}

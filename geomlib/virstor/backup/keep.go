@@ -85,7 +85,7 @@ func Load(path string) (*Backup, error) {
 	defer f.Close()
 	b, err := Read(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("load backup: %s: %w", path, err)
 	}
 	return b, nil
 }

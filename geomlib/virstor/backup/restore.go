@@ -40,6 +40,9 @@ type RestoreOptions struct {
 	// (geomlib.DefaultRunDir); empty: the caller has the lock.
 	RunDir string
 	Log    *slog.Logger
+	// Progress, if not nil, is told again and again how many bytes of the map
+	// have been compared and then written.
+	Progress func(done, total int64)
 }
 
 // Restored is what Restore did, or would do.
@@ -85,7 +88,12 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 	for _, p := range on {
 		res.Providers = append(res.Providers, p.Name())
 	}
-	newer, err := b.compare(ctx, on, res)
+	tell := func(int64) {}
+	if opt.Progress != nil {
+		total := 2 * b.Components[0].Metadata.MapBytes()
+		tell = func(done int64) { opt.Progress(done, total) }
+	}
+	newer, err := b.compare(ctx, on, res, tell)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +106,7 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 	if err := b.fitTogether(on); err != nil {
 		return nil, err
 	}
-	if err := b.write(ctx, on); err != nil {
+	if err := b.write(ctx, on, tell); err != nil {
 		return nil, err
 	}
 	return res, b.settle(on, res, opt.Log)
@@ -180,7 +188,7 @@ func (b *Backup) names() string {
 }
 
 // compare looks for what is on the disks and is not in b.
-func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restored) (newer []string, err error) {
+func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restored, tell func(done int64)) (newer []string, err error) {
 	for i, p := range on {
 		m, ok, err := metadataOf(p)
 		if err != nil {
@@ -195,7 +203,7 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 		}
 	}
 	zero := b.Components[0].Metadata
-	s := mapscan.Scanner{Provider: on[0], Size: zero.MapBytes(), Unreadable: func(int64, error) {}}
+	s := mapscan.Scanner{Provider: on[0], Size: zero.MapBytes(), Unreadable: func(int64, error) {}, Progress: tell}
 	at := b.cursor()
 	order := b.Order
 	err = s.Each(ctx, func(vc uint64, raw []byte) error {
@@ -252,7 +260,7 @@ func (b *Backup) cursor() func(vc uint64) ondisk.Entry {
 }
 
 // write writes everything, fenced.
-func (b *Backup) write(ctx context.Context, on []geomlib.Provider) error {
+func (b *Backup) write(ctx context.Context, on []geomlib.Provider, tell func(done int64)) error {
 	zero := on[0]
 	if _, ok, err := metadataOf(zero); err != nil {
 		return err
@@ -266,7 +274,7 @@ func (b *Backup) write(ctx context.Context, on []geomlib.Provider) error {
 			return err
 		}
 	}
-	if err := b.writeMap(ctx, zero); err != nil {
+	if err := b.writeMap(ctx, zero, tell); err != nil {
 		return err
 	}
 	if err := extblock.Clear(zero, b.Components[0].Metadata); err != nil {
@@ -308,7 +316,7 @@ func (b *Backup) fenced(i int, p geomlib.Provider) ondisk.Metadata {
 }
 
 // writeMap writes the sectors of the map that differ.
-func (b *Backup) writeMap(ctx context.Context, p geomlib.Provider) error {
+func (b *Backup) writeMap(ctx context.Context, p geomlib.Provider, tell func(done int64)) error {
 	sector := p.SectorSize()
 	total := b.Components[0].Metadata.MapBytes()
 	at := b.cursor()
@@ -318,6 +326,7 @@ func (b *Backup) writeMap(ctx context.Context, p geomlib.Provider) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			tell(total + off)
 		}
 		for i := 0; i < sector; i += ondisk.EntrySize {
 			binary.NativeEndian.PutUint64(want[i:], 0)

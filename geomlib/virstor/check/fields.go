@@ -214,6 +214,10 @@ func (v *volumeCheck) checkReserved(m *member) {
 	}
 }
 
+// fewestChunks is what label and add make of a component of the least size, four
+// chunks, the last of which holds the metadata.
+const fewestChunks = 3
+
 func (v *volumeCheck) checkChunkCount(m *member) {
 	n, usable := m.want.ChunkCount, m.usable(m.want.ChunkSize)
 	switch {
@@ -222,6 +226,10 @@ func (v *volumeCheck) checkChunkCount(m *member) {
 			func(w *ondisk.Metadata) { w.ChunkCount = usable })
 	case n < usable && m.moved == 0 && (n < uint32(m.want.ChunkReserved) || n < m.want.ChunkNext || v.mapNamesFrom(m, n)):
 		v.fixed(m, MetadataChunkCount, Error, fmt.Sprintf("metadata says %d chunks, but more are in use; %d fit", n, usable),
+			func(w *ondisk.Metadata) { w.ChunkCount = usable })
+	case n < fewestChunks && n < usable && m.moved == 0:
+		// The kernel class would step to it and go on behind its end.
+		v.fixed(m, MetadataChunkCount, Error, fmt.Sprintf("metadata says %d chunks, fewer than a component is ever made with; %d fit", n, usable),
 			func(w *ondisk.Metadata) { w.ChunkCount = usable })
 	case n < usable && m.moved == 0:
 		v.find(Finding{Severity: Info, Code: MetadataChunkCount, Provider: m.name(),

@@ -22,6 +22,9 @@ type Options struct {
 	// MaxEach is how many findings of one code are listed for a volume. One more
 	// tells how many there are beyond. 0: 100.
 	MaxEach int
+	// Progress, if not nil, is told again and again how far the reading of maps
+	// is, in bytes. It is called by the goroutine that checks.
+	Progress func(done, total int64)
 }
 
 const (

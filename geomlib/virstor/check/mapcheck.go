@@ -36,7 +36,15 @@ func (v *volumeCheck) mapSize() int64 {
 }
 
 func (v *volumeCheck) scanner() mapscan.Scanner {
-	return mapscan.Scanner{Provider: v.zero.p, Size: v.mapSize(), Unreadable: func(int64, error) {}}
+	s := mapscan.Scanner{Provider: v.zero.p, Size: v.mapSize(), Unreadable: func(int64, error) {}}
+	if tell := v.in.opt.Progress; tell != nil {
+		before := v.scanned
+		// Twice is the rule: for the byte order, and for the entries.
+		total := max(2, before/max(s.Size, 1)+1) * s.Size
+		s.Progress = func(done int64) { tell(before+done, total) }
+		v.scanned += s.Size
+	}
+	return s
 }
 
 // mapNames reports whether an allocated entry names a component from lo up to

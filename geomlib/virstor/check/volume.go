@@ -19,6 +19,8 @@ type volumeCheck struct {
 	extOK  bool
 	listed map[Code]int
 	maps   []*bitmap // by component; nil where it is missing
+
+	scanned int64 // bytes of the map that scans were begun for
 }
 
 func newVolumeCheck(in *inspector, members []*member) *volumeCheck {

@@ -65,8 +65,9 @@ func FromVolume(v *virstor.Volume, cells int) (*Picture, error) {
 }
 
 // FromAssembly makes the picture of a volume that is not open here, from its map.
-// Entries that cannot be right are left out.
-func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int) (*Picture, error) {
+// Entries that cannot be right are left out. progress, if not nil, is told how
+// many bytes of the map have been read.
+func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int, progress func(done, total int64)) (*Picture, error) {
 	if a.Err != nil {
 		return nil, fmt.Errorf("draw %s: %w", a.Name, a.Err)
 	}
@@ -87,6 +88,9 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int) (*Picture
 	}
 	order := ondisk.OrderUnknown
 	s := mapscan.Scanner{Provider: zero.Provider, Size: m.MapBytes()}
+	if progress != nil {
+		s.Progress = func(done int64) { progress(done, s.Size) }
+	}
 	err = s.Each(ctx, func(vc uint64, raw []byte) error {
 		if order == ondisk.OrderUnknown {
 			order = ondisk.DetectOrder(raw)

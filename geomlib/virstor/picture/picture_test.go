@@ -36,7 +36,7 @@ func tryDraw(t testing.TB, disks []*disktest.Disk, cells int) (*picture.Picture,
 	for _, d := range disks {
 		ms = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)})
 	}
-	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], cells)
+	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], cells, nil)
 }
 
 func golden(t testing.TB, cells int) *picture.Picture {
@@ -163,5 +163,32 @@ func TestDrawingsAreWellFormed(t *testing.T) {
 	var back picture.Picture
 	if err := json.Unmarshal(js.Bytes(), &back); err != nil || !reflect.DeepEqual(&back, p) {
 		t.Errorf("%+v, %v", back, err)
+	}
+}
+
+func TestLongNamesAreCutSoThatTheBarsFit(t *testing.T) {
+	p := golden(t, 64)
+	p.Components[1].Name = "/var/db/disks/" + strings.Repeat("deep/", 40) + "dïsk1"
+	for _, width := range []int{30, 40, 80} {
+		for _, ascii := range []bool{false, true} {
+			var b bytes.Buffer
+			if err := p.WriteText(&b, picture.TextOptions{Width: width, ASCII: ascii}); err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+			mark := "…"
+			if ascii {
+				mark = "..."
+			}
+			bars := lines[len(lines)-3:]
+			for _, l := range bars {
+				if n := utf8.RuneCountInString(l); n > width {
+					t.Errorf("width %d: %d columns: %s", width, n, l)
+				}
+			}
+			if !strings.HasPrefix(bars[1], mark) || !strings.Contains(bars[1], "sk1 [") {
+				t.Errorf("width %d: the end of the name does not show: %s", width, bars[1])
+			}
+		}
 	}
 }

@@ -14,6 +14,7 @@ const (
 	svgCell   = 10
 	svgBar    = 18
 	svgLine   = 30
+	svgName   = 26 // characters
 )
 
 // WriteSVG writes a drawing that stands for itself: no scripts, no fonts, no
@@ -36,7 +37,7 @@ func (p *Picture) WriteSVG(w io.Writer) error {
 	y += rows*svgCell + svgLine
 	const left, room = 220, svgWidth - 220 - svgMargin - 160
 	for _, c := range p.Components {
-		text(&b, svgMargin, y, c.Name)
+		text(&b, svgMargin, y, shorten(c.Name, svgName, "…"))
 		fmt.Fprintf(&b, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>\n", left, y-14, room, svgBar, color(0))
 		fmt.Fprintf(&b, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", left, y-14, c.Fill*room, svgBar, color(1))
 		text(&b, left+room+10, y, fmt.Sprintf("%d of %d", c.Used, c.Chunks))

@@ -58,22 +58,42 @@ func (p *Picture) WriteText(w io.Writer, o TextOptions) error {
 		}
 		fmt.Fprintf(&b, "|%-*s|\n", min(cols, len(p.Cells)), string(line))
 	}
-	p.writeBars(&b, cols+2, bar, rest)
+	cut := "…"
+	if o.ASCII {
+		cut = "..."
+	}
+	p.writeBars(&b, cols+2, bar, rest, cut)
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write picture: %w", err)
 	}
 	return nil
 }
 
-// writeBars draws the components, names in one column.
-func (p *Picture) writeBars(b *strings.Builder, width int, bar, rest string) {
+// shorten is name in at most n characters, its end, with mark for what is cut off.
+func shorten(name string, n int, mark string) string {
+	r := []rune(name)
+	if len(r) <= n {
+		return name
+	}
+	return mark + string(r[len(r)-max(0, n-utf8.RuneCountInString(mark)):])
+}
+
+const (
+	leastBar  = 5 // columns of a component's bar
+	leastName = 4 // and of its name, which a path may be
+)
+
+// writeBars draws the components, names in one column. Names that leave no room
+// for a bar are cut.
+func (p *Picture) writeBars(b *strings.Builder, width int, bar, rest, cut string) {
 	names, tails := 0, 0
 	tail := func(c Component) string { return fmt.Sprintf("%d/%d %3.0f%%", c.Used, c.Chunks, 100*c.Fill) }
 	for _, c := range p.Components {
 		names, tails = max(names, utf8.RuneCountInString(c.Name)), max(tails, len(tail(c)))
 	}
+	names = min(names, max(leastName, width-4-tails-leastBar))
 	for _, c := range p.Components {
-		room := max(5, width-names-4-tails)
+		room := max(leastBar, width-names-4-tails)
 		n := int(c.Fill*float64(room) + 0.5)
 		if c.Used > 0 {
 			n = max(n, 1)
@@ -81,7 +101,7 @@ func (p *Picture) writeBars(b *strings.Builder, width int, bar, rest string) {
 		if c.Used < c.Chunks {
 			n = min(n, room-1)
 		}
-		fmt.Fprintf(b, "%-*s [%s%s] %*s\n", names, c.Name, strings.Repeat(bar, n), strings.Repeat(rest, room-n), tails, tail(c))
+		fmt.Fprintf(b, "%-*s [%s%s] %*s\n", names, shorten(c.Name, names, cut), strings.Repeat(bar, n), strings.Repeat(rest, room-n), tails, tail(c))
 	}
 }
 

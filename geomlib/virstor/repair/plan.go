@@ -48,6 +48,9 @@ type Plan struct {
 	ID       string    `json:"id"`
 	Actions  []Action  `json:"actions"`
 	Refusals []Refusal `json:"refusals"`
+	// Left is what is wrong and stays so: it keeps the volume from nothing, and
+	// only the user can put it right.
+	Left []Refusal `json:"left"`
 
 	volume *check.Volume
 	edits  map[uint64]ondisk.Entry // by virtual chunk; the zero Entry clears
@@ -67,7 +70,7 @@ func Make(r *check.Report, c Choices) ([]*Plan, error) {
 	}
 	var plans []*Plan
 	for _, v := range r.Volumes {
-		p := &Plan{Volume: v.Name, ID: v.ID, Actions: []Action{}, Refusals: []Refusal{}, volume: v, edits: make(map[uint64]ondisk.Entry)}
+		p := &Plan{Volume: v.Name, ID: v.ID, Actions: []Action{}, Refusals: []Refusal{}, Left: []Refusal{}, volume: v, edits: make(map[uint64]ondisk.Entry)}
 		p.refuse(r.Findings)
 		p.choose(c)
 		p.planActions(r.Findings)
@@ -79,10 +82,15 @@ func Make(r *check.Report, c Choices) ([]*Plan, error) {
 // refuse takes over the findings that only the user can do something about.
 func (p *Plan) refuse(findings []check.Finding) {
 	for _, f := range findings {
-		if f.VolumeID != p.ID || f.Mend != check.MendByHand || !f.Prevents && f.Code != check.ComponentSwapped {
+		if f.VolumeID != p.ID || f.Mend != check.MendByHand {
 			continue
 		}
-		p.Refusals = append(p.Refusals, Refusal{Code: f.Code, Provider: f.Provider, Text: f.Text, Remedy: f.Remedy})
+		r := Refusal{Code: f.Code, Provider: f.Provider, Text: f.Text, Remedy: f.Remedy}
+		if f.Prevents || f.Code == check.ComponentSwapped {
+			p.Refusals = append(p.Refusals, r)
+		} else {
+			p.Left = append(p.Left, r)
+		}
 	}
 	if _, complete := p.volume.Suspects(); !complete {
 		p.Refusals = append(p.Refusals, Refusal{Text: "more of the allocation map is damaged than can be decided entry by entry",
@@ -251,12 +259,9 @@ func (p *Plan) WriteText(w io.Writer) error {
 	switch {
 	case len(p.Refusals) > 0:
 		fmt.Fprintf(&b, "%s cannot be repaired as it is:\n", p.Volume)
-		for _, r := range p.Refusals {
-			line(&b, r.Provider, r.Text)
-			if r.Remedy != "" {
-				fmt.Fprintf(&b, "    %s\n", r.Remedy)
-			}
-		}
+		reasons(&b, p.Refusals)
+	case !p.Needed() && len(p.Left) > 0:
+		fmt.Fprintf(&b, "%s: nothing that repair can mend.\n", p.Volume)
 	case !p.Needed():
 		fmt.Fprintf(&b, "%s: nothing to repair.\n", p.Volume)
 	default:
@@ -265,10 +270,23 @@ func (p *Plan) WriteText(w io.Writer) error {
 			line(&b, a.Provider, a.Text)
 		}
 	}
+	if len(p.Left) > 0 {
+		b.WriteString("What only you can put right:\n")
+		reasons(&b, p.Left)
+	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write plan: %w", err)
 	}
 	return nil
+}
+
+func reasons(b *strings.Builder, rs []Refusal) {
+	for _, r := range rs {
+		line(b, r.Provider, r.Text)
+		if r.Remedy != "" {
+			fmt.Fprintf(b, "    %s\n", r.Remedy)
+		}
+	}
 }
 
 func line(b *strings.Builder, provider, text string) {

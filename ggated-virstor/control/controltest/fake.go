@@ -38,12 +38,19 @@ func (f *Fake) SetStatus(s control.Status) {
 	f.status = s
 }
 
-// Fail makes verb ("status", "add", "remove", "stop", "serve") fail with err, or
-// succeed again when err is nil.
+// Fail makes verb ("status", "add", "remove", "stop", "serve", "start" of any job)
+// fail with err, or succeed again when err is nil.
 func (f *Fake) Fail(verb string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fail[verb] = err
+}
+
+// Failure is what Fail set for verb, nil for nothing.
+func (f *Fake) Failure(verb string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.fail[verb]
 }
 
 // SetStopResult is what stopping volume answers.
@@ -71,6 +78,9 @@ func (f *Fake) Status(context.Context) (control.Status, error) {
 func (f *Fake) Volume(_ context.Context, name string) (control.VolumeStatus, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.fail["status"]; err != nil {
+		return control.VolumeStatus{}, err
+	}
 	i, err := f.findLocked(name)
 	if err != nil {
 		return control.VolumeStatus{}, err
@@ -197,7 +207,16 @@ func (f *Fake) StartJob(ctx context.Context, name string, r control.JobRequest) 
 	if err != nil {
 		return control.JobStatus{}, err
 	}
-	return f.Jobs.StartJob(ctx, v.Name, r)
+	if err := f.Failure("start"); err != nil {
+		return control.JobStatus{}, err
+	}
+	j, err := f.Jobs.StartJob(ctx, v.Name, r)
+	if err == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.calls = append(f.calls, fmt.Sprintf("%s %s %s", r.Kind, v.Name, r.Args))
+	}
+	return j, err
 }
 
 // changeLocked records a change of a volume and finds it; f.mu is held.

@@ -151,10 +151,10 @@ func (j *Jobs) Close() {
 	j.wg.Wait()
 }
 
-// findLocked finds a job; j.mu is held.
+// findLocked finds a job by its id or its volume; j.mu is held.
 func (j *Jobs) findLocked(id string) (*job, error) {
 	for _, n := range j.jobs {
-		if n.status.ID == id {
+		if n.status.ID == id || n.status.Volume == id {
 			return n, nil
 		}
 	}

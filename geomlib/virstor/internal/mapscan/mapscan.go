@@ -22,6 +22,9 @@ type Scanner struct {
 	// Unreadable, if not nil, is told of each sector that cannot be read, which
 	// is then passed over. Without it the first one ends the scan.
 	Unreadable func(off int64, err error)
+	// Progress, if not nil, is told again and again how many bytes of the map
+	// are behind.
+	Progress func(done int64)
 }
 
 // Each calls visit for each entry that is not all zeros, in order: its virtual
@@ -65,6 +68,9 @@ func (s Scanner) Blocks(ctx context.Context, visit func(off int64, b []byte) err
 				return err
 			}
 			off += int64(len(b))
+			if s.Progress != nil {
+				s.Progress(off)
+			}
 		}
 	}
 	return nil
