@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/tests/manual"
 )
 
@@ -27,6 +28,24 @@ func TestTheManualHasEveryOptionAndNoOther(t *testing.T) {
 		if len(name) > 1 && declared.Lookup(name[1:]) == nil {
 			t.Errorf("option %s of the manual does not exist", name)
 		}
+	}
+}
+
+func TestTheManualHasEveryVariableOfTheAlertCommandAndNoOther(t *testing.T) {
+	page, err := manual.Read("../man/ggated-virstor.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	items := page.Items("Ev")
+	for _, v := range alert.Environment(alert.Alert{}) {
+		name, _, _ := strings.Cut(v, "=")
+		if _, ok := items[name]; !ok {
+			t.Errorf("%s is not in the manual", name)
+		}
+		delete(items, name)
+	}
+	for name := range items {
+		t.Errorf("%s of the manual does not exist", name)
 	}
 }
 

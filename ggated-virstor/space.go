@@ -60,10 +60,16 @@ func (o *spaceOptions) check() error {
 	case o.spareAt < 0 || o.spareAt > 100:
 		return fmt.Errorf("--spare-at %d: from 0 to 100", o.spareAt)
 	}
-	for _, s := range o.spares {
-		if name, prov, ok := strings.Cut(s, "="); !ok || name == "" || prov == "" {
+	for i, s := range o.spares {
+		name, prov, ok := strings.Cut(s, "=")
+		if !ok || name == "" || prov == "" {
 			return fmt.Errorf("--spare %s: NAME=PROV is needed", s)
 		}
+		path, err := absolute([]string{prov})
+		if err != nil {
+			return fmt.Errorf("--spare %s: %w", s, err)
+		}
+		o.spares[i] = name + "=" + path[0]
 	}
 	_, err := o.grower(false)
 	return err
@@ -123,7 +129,7 @@ func (o *spaceOptions) alerts(run alert.Runner) daemon.AlertOptions {
 }
 
 func (o *spaceOptions) relief(g daemon.Grower) daemon.SpaceOptions {
-	s := daemon.SpaceOptions{Percent: o.spareAt, Grower: g, Spares: make(map[string]string)}
+	s := daemon.SpaceOptions{Percent: o.spareAt, Grower: g, Spares: make(map[string]string), Margin: o.levels.Margin}
 	for _, spare := range o.spares {
 		name, prov, _ := strings.Cut(spare, "=")
 		s.Spares[prov] = name

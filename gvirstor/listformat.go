@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -47,6 +48,18 @@ func printVolume(w io.Writer, v *control.VolumeStatus) {
 	}
 	if v.ReservedChunks > 0 {
 		fmt.Fprintf(w, "ChunksKeptFree: %d\n", v.ReservedChunks)
+	}
+	if v.SecondsToFull != nil {
+		fmt.Fprintf(w, "PredictedFull: in %d s\n", *v.SecondsToFull)
+	}
+	for _, a := range v.Alerts {
+		fmt.Fprintf(w, "Alert: %s since %s\n", a.Level, a.Since.Local().Format(time.DateTime))
+	}
+	for _, s := range v.Spares {
+		fmt.Fprintf(w, "Spare: %s\n", spareText(s))
+	}
+	if v.SparesAdded > 0 {
+		fmt.Fprintf(w, "SparesAdded: %d\n", v.SparesAdded)
 	}
 	if v.Job != nil {
 		fmt.Fprintf(w, "Job: %s\n", jobText(v.Job))

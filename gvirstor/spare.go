@@ -47,11 +47,7 @@ func (c *call) spare(ctx context.Context, remove, json bool) error {
 	}
 	if len(c.operands) == 1 {
 		for _, s := range v.Spares {
-			if s.Failed != "" {
-				fmt.Fprintf(c.stdout, "%s  failed: %s\n", s.Name, s.Failed)
-				continue
-			}
-			fmt.Fprintf(c.stdout, "%s  %s\n", s.Name, humanize(s.Size))
+			fmt.Fprintln(c.stdout, spareText(s))
 		}
 		return nil
 	}
@@ -63,4 +59,12 @@ func (c *call) spare(ctx context.Context, remove, json bool) error {
 		return failf("Can't change the spares of %s: %w", v.Name, err)
 	}
 	return nil
+}
+
+// spareText is a spare in a line: its size, or why it is not used.
+func spareText(s control.Spare) string {
+	if s.Failed != "" {
+		return fmt.Sprintf("%s  failed: %s", s.Name, s.Failed)
+	}
+	return fmt.Sprintf("%s  %s", s.Name, humanize(s.Size))
 }

@@ -92,24 +92,6 @@ func BenchmarkMapped4K(b *testing.B) {
 	}
 }
 
-// BenchmarkOpStats reads 4 KiB with and without OpStats.
-func BenchmarkOpStats(b *testing.B) {
-	v, _ := benchFile(b)
-	buf := make([]byte, 4096)
-	for _, uncounted := range []bool{true, false, true, false} {
-		v.cfg.uncounted = uncounted
-		b.Run(fmt.Sprintf("uncounted=%t", uncounted), func(b *testing.B) {
-			b.ReportAllocs()
-			b.SetBytes(4096)
-			for i := int64(0); b.Loop(); i++ {
-				if _, err := v.ReadAt(buf, i*7919%(benchSize/4096)*4096); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // BenchmarkAllocate writes to new chunks on a disk whose flush takes 1 ms.
 func BenchmarkAllocate(b *testing.B) {
 	for _, writers := range []int{1, 32} {

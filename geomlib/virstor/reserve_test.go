@@ -43,6 +43,56 @@ func TestTheReserveStaysUntilItIsReleased(t *testing.T) {
 	}
 }
 
+func TestHeldWritesGoOnInTheirOrder(t *testing.T) {
+	const chunk, writes = 128 << 10, 8
+	a := newMem("a", 4<<20, 512)
+	label(t, 8<<20, chunk, a)
+	v := open(t, Config{}, a)
+	t.Cleanup(func() { v.Close() })
+	room := v.Status().Free
+	if err := v.SetReserve(room); err != nil {
+		t.Fatal(err)
+	}
+	var held []*toldRequest
+	for i := range int64(writes) {
+		n := int64(1)
+		if i == 3 {
+			n = 3 // what it needs is not taken by the smaller ones behind it
+		}
+		q := newToldRequest(OpWrite, 4*i*chunk, make([]byte, n*chunk))
+		v.Submit(&q.r)
+		<-q.held
+		held = append(held, q)
+	}
+	for i, q := range held {
+		free, need := v.Status().Free, q.r.Length/chunk
+		for n := int64(1); n <= need; n++ { // one more chunk at a time
+			if err := v.SetReserve(free - n); err != nil {
+				t.Fatal(err)
+			}
+			for _, other := range held[i:] {
+				if n < need || other != q {
+					<-other.held // tried, and held again
+				}
+			}
+		}
+		<-q.done
+		if q.r.Err != nil {
+			t.Fatal(q.r.Err)
+		}
+		for n, other := range held[i+1:] {
+			select {
+			case <-other.done:
+				t.Fatalf("held write %d goes on before write %d", i+1+n, i+1)
+			default:
+			}
+		}
+	}
+	if s := v.Status(); s.Held.Count != 0 || s.Allocated != writes+2 {
+		t.Errorf("%d writes are held, %d chunks allocated", s.Held.Count, s.Allocated)
+	}
+}
+
 func TestAVolumeWithHeldWritesIsFlushedAndStoppedWithoutAHang(t *testing.T) {
 	const chunk = 128 << 10
 	for _, end := range []struct {

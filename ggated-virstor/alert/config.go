@@ -22,8 +22,8 @@ type Config struct {
 	TimeToFull time.Duration
 	// Window is how far back the rate of allocation is looked at.
 	Window time.Duration
-	// Margin is by how much, in percent points, a percentage must be left before
-	// it is told of again.
+	// Margin is by how much, in percent points, a percentage, or being full, must
+	// be left before it is told of again.
 	Margin int
 }
 

@@ -33,9 +33,11 @@ var errHookBusy = errors.New("the command is behind: too many alerts wait for it
 // Hook runs the administrator's command for the alerts of one volume, one at a
 // time and in order, on a goroutine of its own.
 type Hook struct {
-	runner  Runner
+	log *slog.Logger
+
+	mu      sync.Mutex
+	runner  Runner // or nil
 	timeout time.Duration
-	log     *slog.Logger
 
 	queue   chan hookJob
 	cancel  context.CancelFunc
@@ -50,22 +52,45 @@ type hookJob struct {
 	result chan<- error // or nil
 }
 
-// StartHook starts the goroutine, which Stop ends. A timeout of 0 is
-// HookTimeout.
+// StartHook starts the goroutine, which Stop ends. r and timeout are as for Set.
 func StartHook(r Runner, timeout time.Duration, log *slog.Logger) *Hook {
-	if timeout == 0 {
-		timeout = HookTimeout
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	h := &Hook{runner: r, timeout: timeout, log: log,
-		queue: make(chan hookJob, hookBacklog), cancel: cancel, closing: make(chan struct{}), done: make(chan struct{})}
+	h := &Hook{log: log, queue: make(chan hookJob, hookBacklog), cancel: cancel,
+		closing: make(chan struct{}), done: make(chan struct{})}
+	h.Set(r, timeout)
 	go h.loop(ctx)
 	return h
 }
 
-// Post has the command run for a. It does not wait. What the backlog has no
-// room for is logged and counted as failed.
+// Set changes who runs the command, nil for nobody, and how long it may take; 0
+// is HookTimeout. What runs now ends as it began; what waits is the new one's.
+func (h *Hook) Set(r Runner, timeout time.Duration) {
+	if timeout == 0 {
+		timeout = HookTimeout
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.runner, h.timeout = r, timeout
+}
+
+func (h *Hook) settings() (Runner, time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.runner, h.timeout
+}
+
+// Runs reports whether there is a command.
+func (h *Hook) Runs() bool {
+	r, _ := h.settings()
+	return r != nil
+}
+
+// Post has the command run for a, if there is one. It does not wait. What the
+// backlog has no room for is logged and counted as failed.
 func (h *Hook) Post(a Alert) {
+	if !h.Runs() {
+		return
+	}
 	select {
 	case h.queue <- hookJob{alert: a}:
 	default:
@@ -140,16 +165,20 @@ func (h *Hook) perform(ctx context.Context, j hookJob) {
 }
 
 func (h *Hook) run(ctx context.Context, a Alert) error {
+	runner, timeout := h.settings()
+	if runner == nil {
+		return nil // no more
+	}
 	body, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("encode an alert: %w", err)
 	}
-	limited, cancel := context.WithTimeout(ctx, h.timeout)
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	out, err := h.runner.Run(limited, Environment(a), append(body, '\n'))
+	out, err := runner.Run(limited, Environment(a), append(body, '\n'))
 	switch {
 	case errors.Is(limited.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("command took longer than %s and was killed", h.timeout)
+		return fmt.Errorf("command took longer than %s and was killed", timeout)
 	case err != nil:
 		if said := bytes.TrimSpace(out); len(said) > 0 {
 			return fmt.Errorf("command: %w: %.200q", err, said)

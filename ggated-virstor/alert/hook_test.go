@@ -121,3 +121,34 @@ func TestCommandsOfAVolumeRunOneAtATimeInOrderAndPostNeverWaits(t *testing.T) {
 		t.Error("a stopped hook takes alerts")
 	}
 }
+
+func TestAnotherCommandWaitsUntilTheOldOneHasEnded(t *testing.T) {
+	old := &gateRunner{begun: make(chan string), end: make(chan struct{})}
+	next := &gateRunner{begun: make(chan string), end: make(chan struct{})}
+	h := StartHook(old, time.Minute, discard())
+	h.Post(Alert{Value: 1})
+	<-old.begun
+	h.Post(Alert{Value: 2})
+	h.Set(next, time.Minute)
+	h.Post(Alert{Value: 3})
+	select {
+	case v := <-next.begun:
+		t.Fatalf("%s began beside the old command", v)
+	case old.end <- struct{}{}:
+	}
+	for _, want := range []string{"2", "3"} {
+		if v := <-next.begun; v != want {
+			t.Errorf("%s began, should be %s", v, want)
+		}
+		next.end <- struct{}{}
+	}
+	h.Set(nil, 0)
+	h.Post(Alert{Value: 4})
+	if h.Runs() {
+		t.Error("a command that was taken away is there")
+	}
+	h.Stop(t.Context())
+	if n := h.Failures(); n != 0 {
+		t.Errorf("%d failures", n)
+	}
+}

@@ -135,17 +135,23 @@ func (m *Monitor) isRaised(l Level) bool {
 }
 
 // advance finds the component that is filled now, and where filling was at the
-// last Check. From and at are the same unless allocation went on since.
+// last Check. From and at are the same unless allocation went on since. A few
+// chunks freed on earlier components are no way back: the next writes take them.
 func (m *Monitor) advance() (from, at int) {
 	s := m.s
 	at = s.filling()
 	from = at
-	if at >= 0 {
-		if m.at < at && m.at < len(s.Components) && s.Components[m.at].Name == m.filling {
-			from = m.at // otherwise components left or moved: that is no switch
-		}
-		m.filling, m.at = s.Components[at].Name, at
+	if at < 0 {
+		return from, at
 	}
+	// Otherwise components left or moved: that is no switch.
+	if m.at < len(s.Components) && s.Components[m.at].Name == m.filling {
+		if m.at < at || !slices.ContainsFunc(s.Components[at:m.at], m.hasSpace) {
+			from = m.at
+			at = max(at, m.at)
+		}
+	}
+	m.filling, m.at = s.Components[at].Name, at
 	return from, at
 }
 
@@ -183,10 +189,16 @@ func (m *Monitor) components(i int, severity slog.Level, text string) Alert {
 // chunkLevel is the watermark of a component. On one that never had as many
 // chunks it is a tenth of them, lest an empty component be short of space.
 func (m *Monitor) chunkLevel(c Component) int64 {
-	if m.cfg.FreeChunks < c.Usable {
+	if m.cfg.FreeChunks > 0 && m.cfg.FreeChunks < c.Usable {
 		return m.cfg.FreeChunks
 	}
 	return c.Usable / 10
+}
+
+// hasSpace reports whether a component is clearly above its watermark.
+func (m *Monitor) hasSpace(c Component) bool {
+	level := m.chunkLevel(c)
+	return !c.Failed && c.Free > level+level/10+1
 }
 
 // checkChunks looks at the components that were filled since the last Check;
@@ -201,7 +213,7 @@ func (m *Monitor) checkChunks(from, at int) {
 		filled := i >= from && i <= at || m.s.Spread
 		a := Alert{Level: Chunks, Severity: slog.LevelWarn, Component: c.Name, Threshold: level, Value: c.Free}
 		switch told := m.chunks[c.Name]; {
-		case told && c.Free <= level+level/10+1:
+		case told && !m.hasSpace(c):
 			low[c.Name] = true
 		case told:
 			a.Recovered = true
@@ -260,8 +272,8 @@ func (m *Monitor) checkTime() {
 	}
 }
 
-// checkFull tells that a write found no chunk; it is over when there is space
-// and nothing waits for it.
+// checkFull tells that a write found no chunk; it is over when nothing waits and
+// there is space by the margin: not with each chunk that is freed and taken.
 func (m *Monitor) checkFull(full bool) {
 	s := m.s
 	a := Alert{Level: Full, Severity: slog.LevelError, Value: s.Available()}
@@ -269,7 +281,7 @@ func (m *Monitor) checkFull(full bool) {
 		a.Text = fmt.Sprintf("GEOM_VIRSTOR[1]: All physical space allocated for %s", s.Volume)
 		m.tell(a)
 	}
-	if m.isRaised(Full) && s.Available() > 0 && s.Held == 0 {
+	if m.isRaised(Full) && s.Available() > 0 && s.Held == 0 && !s.Above(100-m.cfg.Margin) {
 		a.Recovered = true
 		a.Text = fmt.Sprintf("GEOM_VIRSTOR[1]: Physical space is free again for %s (%d chunks)", s.Volume, s.Available())
 		m.tell(a)

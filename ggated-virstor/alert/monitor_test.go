@@ -121,6 +121,66 @@ func TestALevelIsToldAgainOnlyAfterItWasLeftByTheMargin(t *testing.T) {
 	}
 }
 
+// TestChunksThatAreFreedAndTakenAgainAreNoNews: a file system that discards and
+// writes goes to and fro across every level.
+func TestChunksThatAreFreedAndTakenAgainAreNoNews(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		used int64
+		full bool
+	}{
+		{"where a component ends", 200, false},
+		{"where two components end", 400, false},
+		{"at a percentage", 480, false},
+		{"at a component's watermark", 500, false},
+		{"where the volume is full", 600, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := Defaults()
+			c.TimeToFull = 0
+			m := NewMonitor(c)
+			m.Check(start, snapshot(0, 200, 200, 200), false)
+			for used := int64(1); used <= tt.used; used++ {
+				m.Check(start, snapshot(used, 200, 200, 200), tt.full && used == tt.used)
+			}
+			// One more may be news, where the next component begins.
+			m.Check(start, snapshot(min(600, tt.used+1), 200, 200, 200), tt.full)
+			active := words(m.Active())
+			for range 20 {
+				for i := range 3 { // freed on each component in turn
+					s := snapshot(tt.used, 200, 200, 200)
+					if s.Components[i].Free < 200 {
+						s.Components[i].Free++
+						s.Free++
+					}
+					told := m.Check(start, s, false)
+					told = append(told, m.Check(start, snapshot(tt.used, 200, 200, 200), tt.full)...)
+					if len(told) != 0 {
+						t.Fatalf("told %q", words(told))
+					}
+				}
+			}
+			if now := words(m.Active()); len(now) != len(active) {
+				t.Errorf("active %q, before %q", now, active)
+			}
+		})
+	}
+}
+
+func TestEmptiedComponentsAreFilledAgain(t *testing.T) {
+	c := Defaults()
+	c.TimeToFull = 0
+	m := NewMonitor(c)
+	m.Check(start, snapshot(0, 200, 200), false)
+	m.Check(start, snapshot(201, 200, 200), false)
+	s := snapshot(201, 200, 200)
+	s.Components[0].Free, s.Free = 150, s.Free+150 // packed or discarded
+	got := words(m.Check(start, s, false))
+	if want := []string{"-components 1", "-chunks 150"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
 func TestASmallComponentIsNotShortOfSpaceWhenEmpty(t *testing.T) {
 	m := NewMonitor(Config{FreeChunks: 100, SpareComponents: -1})
 	var got []string

@@ -438,7 +438,7 @@ func TestPercentIsRoundedDownAndNeverOverflows(t *testing.T) {
 
 func TestFromEngineCountsReservedChunksOnce(t *testing.T) {
 	v := control.FromEngine(virstor.Status{
-		Name: "w", Allocated: 14, Free: 46, Degraded: true, Held: virstor.HeldStatus{Count: 3, Oldest: 61 * time.Second},
+		Name: "w", Allocated: 14, Free: 46, Degraded: true, Held: virstor.HeldStatus{Count: 3, Bytes: 5000, Oldest: 61 * time.Second},
 		Components: []virstor.ComponentStatus{
 			{Name: "a", ChunkCount: 31, Reserved: 2, Used: 14, Free: 15},
 			{Name: "b", ChunkCount: 31, Free: 31, Index: 1, FlushFailed: true},
@@ -447,7 +447,7 @@ func TestFromEngineCountsReservedChunksOnce(t *testing.T) {
 	if v.PhysicalChunks != 62 || v.FreePercent() != 74 || v.Held.OldestSeconds != 61 {
 		t.Errorf("%+v", v)
 	}
-	if want := "74% physical free, degraded, 3 writes held"; v.State != want {
+	if want := "74% physical free, degraded, 3 writes held (5 KiB, 61 s)"; v.State != want {
 		t.Errorf("state %q, want %q", v.State, want)
 	}
 	a, b := v.Components[0], v.Components[1]

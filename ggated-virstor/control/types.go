@@ -163,7 +163,7 @@ func (v *VolumeStatus) StateText() string {
 	s := fmt.Sprintf("%d%% physical free", v.FreePercent())
 	for _, c := range v.Conditions {
 		if c == HeldWrites {
-			s += fmt.Sprintf(", %d writes held", v.Held.Count)
+			s += fmt.Sprintf(", %d writes held (%d KiB, %d s)", v.Held.Count, (v.Held.Bytes+1023)/1024, v.Held.OldestSeconds)
 			continue
 		}
 		s += ", " + string(c)

@@ -136,6 +136,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
 	var problems []control.Problem
+	var lost []lostSpare
 	left, err := d.left()
 	if err != nil {
 		problems = append(problems, control.Problem{Reason: err.Error()})
@@ -151,6 +152,10 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 			d.spares[id] = append(d.spares[id], name)
 			continue
 		}
+		if volume, expected := d.space().Spares[name]; expected && err != nil {
+			lost = append(lost, lostSpare{volume, name, err})
+			continue
+		}
 		if err != nil {
 			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
 			continue
@@ -160,6 +165,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	fresh, more := d.assemble(left)
 	problems = append(problems, more...)
 	d.handOutSpares()
+	problems = append(problems, d.handOutLost(lost)...)
 	for _, p := range problems {
 		d.log.Error("not served", "volume", p.Volume, "providers", strings.Join(p.Providers, " "), "reason", p.Reason)
 	}

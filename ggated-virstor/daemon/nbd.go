@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -57,7 +58,15 @@ func (e *nbdExport) Users() (int, string) {
 	return n, fmt.Sprintf("%d NBD clients connected", n)
 }
 
-func (e *nbdExport) Disconnect() { e.nbd.Server.Kick(e.vol.Name()) }
+// lastAnswers is how long clients that are disconnected may take to get the
+// answers to what they asked before.
+const lastAnswers = 2 * time.Second
+
+func (e *nbdExport) Disconnect() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastAnswers)
+	defer cancel()
+	e.nbd.Server.Kick(ctx, e.vol.Name())
+}
 
 func (e *nbdExport) Withdraw(context.Context) error {
 	return e.nbd.Server.RemoveExport(e.vol.Name(), true)

@@ -51,16 +51,15 @@ func (d *Daemon) SetAlertLevels(c alert.Config) {
 }
 
 // SetAlertCommand replaces Options.Alerts.Command and Timeout, also of volumes
-// in service. What the old command has begun may end, for some seconds.
+// in service. What the old command has begun may end before the new one begins.
 func (d *Daemon) SetAlertCommand(run alert.Runner, timeout time.Duration) {
 	d.verbs.Lock() // volumes come and go under it, and their hooks with them
 	defer d.verbs.Unlock()
 	d.mu.Lock()
 	d.opt.Alerts.Command, d.opt.Alerts.Timeout = run, timeout
-	o := d.opt.Alerts
 	d.mu.Unlock()
 	for _, s := range d.all() {
-		s.sentry.setHook(o)
+		s.sentry.theHook().Set(run, timeout)
 	}
 }
 

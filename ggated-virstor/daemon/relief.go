@@ -34,6 +34,9 @@ type SpaceOptions struct {
 	Grower  Grower // or nil
 	// Spares tells of which volumes providers are expected to be spares.
 	Spares map[string]string
+	// Margin is by how many percent points less must be allocated until space is
+	// no longer taken to be short.
+	Margin int
 }
 
 // explain is why a provider that is expected to be a spare is none.
@@ -65,7 +68,7 @@ type relief struct {
 	failed  uint64
 	out     bool      // it was told that nothing is left
 	noGrow  error     // why growing failed
-	retryAt time.Time // when it is tried again
+	retryAt time.Time // when growing, and spares that failed, are tried again
 }
 
 // spare is a provider that is labelled for the volume and held open, or what
@@ -74,6 +77,7 @@ type spare struct {
 	name string
 	p    geomlib.Provider // nil once it failed
 	err  error
+	told string // the reason that was last told of
 }
 
 func newRelief(d *Daemon, s *served) *relief {
@@ -126,14 +130,15 @@ func (r *relief) closeLocked(sp *spare) {
 
 // consider has the goroutine add something if space is short.
 func (r *relief) consider(s *alert.Snapshot) {
-	p := r.d.space().Percent
-	short := p > 0 && s.Above(p)
+	o := r.d.space()
+	short := o.Percent > 0 && s.Above(o.Percent)
 	r.mu.Lock()
-	if !short {
-		r.out, r.noGrow = false, nil
+	if !short && !s.Above(max(1, o.Percent-o.Margin)) {
+		r.out, r.noGrow, r.retryAt = false, nil, time.Time{}
 	}
 	r.mu.Unlock()
-	if !short || r.s.vol.ReadOnly() || !s.Writable {
+	// What is added to a degraded volume could not be allocated either.
+	if !short || r.s.vol.ReadOnly() || !s.Writable || s.Degraded {
 		return
 	}
 	select {
@@ -149,8 +154,44 @@ func (r *relief) relieve(ctx context.Context) {
 	if !shot.Above(r.d.space().Percent) {
 		return
 	}
+	if r.useSpare(ctx) || ctx.Err() != nil {
+		return
+	}
+	r.mu.Lock()
+	wait := time.Now().Before(r.retryAt)
+	if !wait {
+		r.retryAt = time.Now().Add(reliefRetry)
+	}
+	r.mu.Unlock()
+	if wait {
+		return
+	}
+	r.reopen()
 	if !r.useSpare(ctx) {
 		r.grow(ctx)
+	}
+}
+
+// reliefRetry is how long what failed is not tried again.
+const reliefRetry = time.Minute
+
+// reopen opens the spares that failed: what kept one from being used, such as a
+// disk that was away, may have passed.
+func (r *relief) reopen() {
+	r.using.Lock()
+	defer r.using.Unlock()
+	r.mu.Lock()
+	var failed []*spare
+	for _, sp := range r.spares {
+		if sp.err != nil {
+			failed = append(failed, sp)
+		}
+	}
+	r.mu.Unlock()
+	for _, sp := range failed {
+		if _, err := r.open(sp.name, 0); err != nil {
+			r.fail(&spare{name: sp.name}, err)
+		}
 	}
 }
 
@@ -190,29 +231,24 @@ func (r *relief) add(ctx context.Context, p geomlib.Provider) error {
 	return r.s.vol.Add([]geomlib.Provider{p}, virstor.AddOptions{})
 }
 
-// growRetry is how long growing is not tried again after it failed.
-const growRetry = time.Minute
-
 func (r *relief) grow(ctx context.Context) {
 	g, volume := r.d.space().Grower, r.s.vol.Name()
 	may := g != nil && g.Has(volume)
 	r.mu.Lock()
 	known := len(r.spares) > 0 || r.added > 0 || may
-	wait := time.Now().Before(r.retryAt)
 	r.mu.Unlock()
-	if ctx.Err() != nil || may && wait {
+	if ctx.Err() != nil {
 		return
 	}
-	var err error
 	if may {
-		var name string
-		if name, err = r.growOnce(ctx, g, volume); err == nil {
+		name, err := r.growOnce(ctx, g, volume)
+		if err == nil {
 			r.tellAdded(name, "new file")
 			return
 		}
 		r.mu.Lock()
 		again := r.noGrow != nil && r.noGrow.Error() == err.Error()
-		r.noGrow, r.retryAt = err, time.Now().Add(growRetry)
+		r.noGrow = err
 		r.mu.Unlock()
 		if !again {
 			r.count()
@@ -248,20 +284,31 @@ func (r *relief) growOnce(ctx context.Context, g Grower, volume string) (string,
 func (r *relief) tellAdded(name, what string) {
 	r.mu.Lock()
 	r.added++
+	r.retryAt = time.Time{} // the next one may be needed at once
 	r.mu.Unlock()
 	r.s.sentry.say(alert.SpareAdded, slog.LevelWarn, name, fmt.Sprintf("GEOM_VIRSTOR[2]: Component %s added to %s (%s)", name, r.s.vol.Name(), what))
 	r.s.sentry.look()
 }
 
-// fail names a spare that cannot be used.
+// fail names a spare that cannot be used. It stays on the list, and is named
+// again only when the reason is another.
 func (r *relief) fail(sp *spare, err error) {
 	r.mu.Lock()
 	r.closeLocked(sp)
 	sp.err = err
-	if !slices.Contains(r.spares, sp) {
+	known := false
+	i := slices.IndexFunc(r.spares, func(o *spare) bool { return o == sp || o.err != nil && sameProvider(o.name, sp.name) })
+	if i < 0 {
 		r.spares = append(r.spares, sp)
+	} else {
+		known = r.spares[i].told == err.Error()
+		r.spares[i] = sp
 	}
+	sp.told = err.Error()
 	r.mu.Unlock()
+	if known {
+		return
+	}
 	r.count()
 	r.s.sentry.say(alert.SpareFailed, slog.LevelError, sp.name, fmt.Sprintf("GEOM_VIRSTOR[1]: Spare %s of %s can't be used: %v", sp.name, r.s.vol.Name(), err))
 }
@@ -318,13 +365,35 @@ func (r *relief) open(name string, sectorSize int) (*spare, error) {
 	return r.keep(p), nil
 }
 
+// keep takes an open spare, in the place of one of that name that failed.
 func (r *relief) keep(p geomlib.Provider) *spare {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	sp := &spare{name: p.Name(), p: p}
-	r.spares = append(r.spares, sp)
-	r.out = false
+	r.out, r.retryAt = false, time.Time{}
+	if i := slices.IndexFunc(r.spares, func(o *spare) bool { return o.err != nil && sameProvider(o.name, sp.name) }); i >= 0 {
+		sp.told = r.spares[i].told
+		r.spares[i] = sp
+	} else {
+		r.spares = append(r.spares, sp)
+	}
 	return sp
+}
+
+// sameProvider compares names with or without /dev/.
+func sameProvider(a, b string) bool {
+	return strings.TrimPrefix(a, "/dev/") == strings.TrimPrefix(b, "/dev/")
+}
+
+// holds reports whether a provider of that name is kept open as a spare.
+func (r *relief) holds(name string) bool {
+	sp := r.find(name)
+	if sp == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return sp.err == nil
 }
 
 // find is the spare of that name, with or without /dev/.
@@ -332,7 +401,7 @@ func (r *relief) find(name string) *spare {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, sp := range r.spares {
-		if strings.TrimPrefix(sp.name, "/dev/") == strings.TrimPrefix(name, "/dev/") {
+		if sameProvider(sp.name, name) {
 			return sp
 		}
 	}
@@ -383,11 +452,8 @@ func (d *Daemon) Spare(ctx context.Context, name string, q control.SpareRequest)
 
 // label makes a provider a spare.
 func (r *relief) label(ctx context.Context, name string, sectorSize int) error {
-	if sp := r.find(name); sp != nil {
-		if sp.err == nil {
-			return control.Errorf(control.Invalid, "%s already is a spare of %s", name, r.s.vol.Name())
-		}
-		r.drop(sp) // another try
+	if r.holds(name) {
+		return control.Errorf(control.Invalid, "%s already is a spare of %s", name, r.s.vol.Name())
 	}
 	ps, err := r.d.openFree(r.s, control.AddRequest{Providers: []string{name}, SectorSize: sectorSize})
 	if err == nil {
@@ -401,6 +467,9 @@ func (r *relief) label(ctx context.Context, name string, sectorSize int) error {
 			err = errors.Join(err, p.Close())
 		}
 		return err
+	}
+	if failed := r.find(name); failed != nil {
+		r.drop(failed) // this one is another try
 	}
 	r.keep(ps[0])
 	return nil
@@ -445,6 +514,30 @@ func (r *relief) remove(name string) error {
 type spareError struct{ label ondisk.Spare }
 
 func (e *spareError) Error() string { return "a spare of " + e.label.Name }
+
+// lostSpare is a provider that is expected to be a spare and is not.
+type lostSpare struct {
+	volume, name string
+	err          error
+}
+
+// handOutLost tells volumes in service of spares that they do not have. What is
+// left are problems.
+func (d *Daemon) handOutLost(lost []lostSpare) (problems []control.Problem) {
+	for _, l := range lost {
+		d.mu.Lock()
+		s := d.volumes[l.volume]
+		d.mu.Unlock()
+		if s == nil || s.vol.ReadOnly() {
+			problems = append(problems, control.Problem{Providers: []string{l.name}, Reason: l.err.Error()})
+			continue
+		}
+		if !s.relief.holds(l.name) && !s.isComponent(l.name) { // it may have been added meanwhile
+			s.relief.fail(&spare{name: l.name}, l.err)
+		}
+	}
+	return problems
+}
 
 // handOutSpares gives spares that were just found to volumes that are served
 // already. d.verbs is held.

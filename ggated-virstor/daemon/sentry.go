@@ -36,7 +36,7 @@ type sentry struct {
 	levels  atomic.Pointer[alert.Config] // that the monitor is to take on
 
 	mu     sync.Mutex
-	hook   *alert.Hook // or nil
+	hook   *alert.Hook // nil before start
 	active []alert.Alert
 	secs   float64
 	counts map[alert.Level]uint64
@@ -68,7 +68,9 @@ func (n *sentry) look() {
 // start begins with a first look.
 func (n *sentry) start() {
 	o := n.d.alerts()
-	n.setHook(o)
+	n.mu.Lock()
+	n.hook = alert.StartHook(o.Command, o.Timeout, n.d.log)
+	n.mu.Unlock()
 	n.look()
 	n.task = startTask(func(ctx context.Context) {
 		tick := time.NewTicker(interval(o.Levels)) // the prediction changes though nothing happens
@@ -100,23 +102,7 @@ func (n *sentry) setLevels(c alert.Config) {
 	n.look()
 }
 
-// setHook begins to run a command for alerts, or ends it, after what waits.
-func (n *sentry) setHook(o AlertOptions) {
-	var next *alert.Hook
-	if o.Command != nil {
-		next = alert.StartHook(o.Command, o.Timeout, n.d.log)
-	}
-	n.mu.Lock()
-	old := n.hook
-	n.hook = next
-	n.mu.Unlock()
-	if old != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), hookGrace)
-		defer cancel()
-		old.Stop(ctx)
-	}
-}
-
+// theHook is nil before start.
 func (n *sentry) theHook() *alert.Hook {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -217,7 +203,7 @@ func (n *sentry) test(ctx context.Context) control.AlertTest {
 		{Name: "metrics", Result: fmt.Sprintf("counted: %d tests so far", counted)},
 	}}
 	command := control.AlertChannel{Name: "command", Result: "none is given (--on-alert)"}
-	if hook := n.theHook(); hook != nil {
+	if hook := n.theHook(); hook != nil && hook.Runs() {
 		begin := time.Now()
 		if err := hook.Do(ctx, a); err != nil {
 			command.Result, command.Failed = err.Error(), true

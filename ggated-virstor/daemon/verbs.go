@@ -99,7 +99,7 @@ func (d *Daemon) user(name string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.volumes {
-		if s.isComponent(name) || s.relief.find(name) != nil {
+		if s.isComponent(name) || s.relief.holds(name) {
 			return s.vol.Name()
 		}
 	}
@@ -216,6 +216,8 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 		return control.StopResult{}, control.Errorf(control.Busy, "%s: Device busy (%s; -f disconnects)", s.vol.Name(), what)
 	}
 	if r.Force {
+		// What waits for space fails with ENOSPC, and nothing begins to wait.
+		s.vol.SetFull(virstor.Fail, 0)
 		s.vol.FailHeld()
 		for _, p := range s.pubs {
 			p.Disconnect()
@@ -226,6 +228,8 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 	defer cancel()
 	err = s.withdraw(ctx)
 	if errors.Is(err, ErrInUse) { // opened since
+		c := d.opt.policies(s.vol.Name())
+		s.vol.SetFull(c.WhenFull, c.FullTimeout)
 		return control.StopResult{}, control.Errorf(control.Busy, "%s: %v", s.vol.Name(), err)
 	}
 	d.mu.Lock()

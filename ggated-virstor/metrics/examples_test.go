@@ -234,6 +234,23 @@ func TestTheDashboardNamesMetricsThatExist(t *testing.T) {
 	}
 }
 
+func TestTheManualNamesMetricsThatExist(t *testing.T) {
+	fs := exported(t)
+	page, err := os.ReadFile(filepath.Join("..", "..", "man", "ggated-virstor.8"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := metricName.FindAllString(string(page), -1)
+	if len(names) < 20 {
+		t.Errorf("the manual names %d metrics", len(names))
+	}
+	for _, name := range names {
+		if fs[name] == nil {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+}
+
 func TestTheRuleReaderRefusesWhatIsNotInItsPlace(t *testing.T) {
 	for _, bad := range []string{
 		"groups:\n  - name: a\n    rules:\n        expr: 1\n",

@@ -17,7 +17,7 @@ var (
 	errKicked   = errors.New("disconnected by the administrator")
 	errCrowded  = errors.New("had to make room while negotiating")
 	errGoodbye  = errors.New("client disconnected")
-	errFinish   = errors.New("server is shutting down")
+	errFinish   = errors.New("the service ends")
 	errStalled  = errors.New("client stalled")
 	errTooLong  = errors.New("write longer than the largest payload")
 	errStopped  = errors.New("connection closed")
@@ -71,6 +71,7 @@ type conn struct {
 
 	outstanding atomic.Int64 // requests taken and not answered
 	unwritten   atomic.Int64 // of these, writes that the disk has not completed
+	heldWrites  atomic.Int64 // of these, those that it holds for space
 
 	kick   chan struct{} // wakes the writer goroutine
 	wake   chan struct{} // wakes the reader, see sender.waiting
@@ -153,7 +154,8 @@ func (c *conn) widen() {
 }
 
 // drain waits until the requests in flight are answered. A client that has said
-// goodbye gets DrainTimeout; a server that shuts down waits as long as Shutdown.
+// goodbye gets DrainTimeout. Once the connection is to finish, writes that the
+// disk holds for space are not waited for: that space comes is in nobody's hand.
 func (c *conn) drain(why error) {
 	var timeout <-chan time.Time
 	if !errors.Is(why, errFinish) {
@@ -165,9 +167,15 @@ func (c *conn) drain(why error) {
 	c.setWaiting(true)
 	defer c.setWaiting(false)
 	c.flushReplies()
+	quit := c.quit
 	for c.outstanding.Load() > 0 {
+		if c.finishing() && c.outstanding.Load() == c.heldWrites.Load() {
+			return
+		}
 		select {
 		case <-c.wake:
+		case <-quit:
+			quit = nil
 		case <-timeout:
 			return
 		case <-c.stop:

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -78,7 +79,7 @@ func (s *Server) RemoveExport(name string, force bool) error {
 	}
 	delete(s.exports, name)
 	s.mu.Unlock()
-	s.disconnect(e)
+	s.disconnect(s.clients(e))
 	return nil
 }
 
@@ -94,36 +95,53 @@ func (s *Server) Conns(name string) int {
 }
 
 // Kick disconnects the clients of an export and returns how many there were.
-// They may connect again. Requests in flight are carried out, unanswered. When
-// Kick returns, nothing of theirs is submitted to the disk any more.
-func (s *Server) Kick(name string) int {
+// They may connect again. Requests in flight are answered before, but for
+// writes that the disk holds for space; when ctx ends first, they are carried
+// out unanswered. When Kick returns, nothing of theirs is submitted to the disk
+// any more.
+func (s *Server) Kick(ctx context.Context, name string) int {
 	s.mu.Lock()
 	e, ok := s.exports[name]
 	s.mu.Unlock()
 	if !ok {
 		return 0
 	}
-	return s.disconnect(e)
+	n := s.Conns(name)
+	conns := s.clients(e)
+	for _, c := range conns {
+		c.finish()
+	}
+	for _, c := range conns {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		}
+	}
+	s.disconnect(conns)
+	return n
 }
 
-// disconnect closes the connections of e and waits until their readers ended.
-func (s *Server) disconnect(e *export) int {
+// clients are the connections of e, those that have said goodbye too.
+func (s *Server) clients(e *export) []*conn {
 	s.mu.Lock()
-	conns := make([]*conn, 0, len(s.conns))
-	n := len(e.conns)
-	for c := range s.conns { // those that have said goodbye too
+	defer s.mu.Unlock()
+	var conns []*conn
+	for c := range s.conns {
 		if c.exp == e {
 			conns = append(conns, c)
 		}
 	}
-	s.mu.Unlock()
+	return conns
+}
+
+// disconnect closes connections and waits until their readers ended.
+func (s *Server) disconnect(conns []*conn) {
 	for _, c := range conns {
 		c.close(errKicked)
 	}
 	for _, c := range conns {
 		<-c.done
 	}
-	return n
 }
 
 // lookup finds the export a client means. The empty name is the only export

@@ -107,7 +107,7 @@ func TestDeathWithHeldWrites(t *testing.T) {
 		end  func(r *rig, p peer)
 	}{
 		{"client dies", func(_ *rig, p peer) { p.Close() }},
-		{"client is kicked", func(r *rig, _ peer) { r.Kick("disk") }},
+		{"client is kicked", func(r *rig, _ peer) { r.Kick(t.Context(), "disk") }},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			d, r := fullDisk(t, heldChunk)
@@ -146,6 +146,44 @@ func TestHeldWritesFailWhenTheVolumeCloses(t *testing.T) {
 		t.Errorf("held write: %v", err)
 	}
 	r.expectMemoryBack()
+}
+
+// TestTheServerEndsWithoutHeldWrites: nobody knows when space comes.
+func TestTheServerEndsWithoutHeldWrites(t *testing.T) {
+	for _, limit := range []int64{heldChunk, 64 * heldChunk} { // the reader waits for space, or for input
+		d, r := fullDisk(t, limit)
+		p := r.connect()
+		p.enter("disk")
+		p.request(proto.CmdWrite, 1, heldChunk, heldChunk, make([]byte, heldChunk))
+		until(t, "the write is held", func() bool { return d.Held() == 1 })
+		if err := r.Shutdown(t.Context()); err != nil { // returns though no time is up
+			t.Error(err)
+		}
+		d.AddCapacity(1)
+		r.expectMemoryBack()
+	}
+}
+
+// TestWritesThatAreGivenUpAreAnsweredBeforeTheClientIsKicked: with ENOSPC, so
+// that the client knows.
+func TestWritesThatAreGivenUpAreAnsweredBeforeTheClientIsKicked(t *testing.T) {
+	for _, limit := range []int64{heldChunk, 64 * heldChunk} {
+		d, r := fullDisk(t, limit)
+		p := r.connect()
+		p.enter("disk")
+		payload := make([]byte, heldChunk)
+		p.request(proto.CmdWrite, 1, heldChunk, heldChunk, payload)
+		until(t, "the write is held", func() bool { return d.Held() == 1 })
+		d.FailHeld()
+		if n := r.Kick(t.Context(), "disk"); n != 1 {
+			t.Errorf("kicked %d", n)
+		}
+		if errno, cookie := p.expectReply(); errno != proto.ENOSPC || cookie != 1 {
+			t.Errorf("reply %d to %d", errno, cookie)
+		}
+		p.expectEnd()
+		r.expectMemoryBack()
+	}
 }
 
 // TestMemoryOfHeldWritesIsNotThatOfReads: writes use up all the memory of their

@@ -21,6 +21,8 @@ type request struct {
 	size    int64   // bytes charged for buf
 	reserve bool    // they came from the connection's reserve
 
+	held bool // the disk holds it for space; the disk's until Complete
+
 	head    [32]byte // encoded reply: head[:headLen], then body
 	headLen int
 	body    []byte
@@ -30,6 +32,7 @@ type request struct {
 // virstor.Completer and never blocks on the client.
 func (r *request) Complete(*virstor.Request) {
 	c := r.conn
+	r.unhold()
 	if r.isWrite() {
 		r.release() // before the reply: the client's next write may wait for it
 		c.unwritten.Add(-1)
@@ -40,6 +43,27 @@ func (r *request) Complete(*virstor.Request) {
 		return
 	}
 	c.succeed(r)
+}
+
+// Held implements virstor.HeldNotifier.
+func (r *request) Held(*virstor.Request) {
+	r.held = true
+	r.conn.heldWrites.Add(1)
+	r.conn.sender.mu.Lock()
+	defer r.conn.sender.mu.Unlock()
+	if r.conn.sender.waiting {
+		notify(r.conn.wake)
+	}
+}
+
+// Resumed implements virstor.ResumeNotifier.
+func (r *request) Resumed(*virstor.Request) { r.unhold() }
+
+func (r *request) unhold() {
+	if r.held {
+		r.held = false
+		r.conn.heldWrites.Add(-1)
+	}
 }
 
 // isWrite says whether a full disk may hold the request.

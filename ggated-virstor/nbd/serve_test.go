@@ -368,7 +368,7 @@ func TestRemoveExport(t *testing.T) {
 	if err := r.RemoveExport("disk", false); !errors.Is(err, ErrInUse) {
 		t.Errorf("withdrawn from under a client: %v", err)
 	}
-	if n := r.Kick("disk"); n != 1 || r.Conns("disk") != 0 {
+	if n := r.Kick(t.Context(), "disk"); n != 1 || r.Conns("disk") != 0 {
 		t.Errorf("kicked %d, %d left", n, r.Conns("disk"))
 	}
 	<-c.Done()

@@ -254,8 +254,8 @@ func (s *Server) settle(c *conn) {
 }
 
 // Shutdown stops accepting clients, lets those that negotiate go, and waits
-// for the requests in flight to be answered before it closes their connections.
-// When ctx ends first, it closes them at once and returns ctx's error. When it
+// for the requests in flight to be answered before it closes their connections;
+// writes that a disk holds for space are not waited for. When ctx ends first, it closes them at once and returns ctx's error. When it
 // returns, nothing is submitted to any disk any more.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()

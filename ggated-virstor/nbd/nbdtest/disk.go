@@ -114,7 +114,22 @@ func (d *Disk) AddCapacity(n int) {
 	held := d.takeHeldLocked()
 	d.mu.Unlock()
 	for _, r := range held {
+		if n, ok := r.Done.(virstor.ResumeNotifier); ok {
+			n.Resumed(r)
+		}
 		d.finish(r)
+	}
+}
+
+// FailHeld fails the writes held with virstor.ErrNoSpace, and lets no more wait.
+func (d *Disk) FailHeld() {
+	d.mu.Lock()
+	d.cfg.Hold = false
+	held := d.takeHeldLocked()
+	d.mu.Unlock()
+	for _, r := range held {
+		r.Err = virstor.ErrNoSpace
+		r.Done.Complete(r)
 	}
 }
 
@@ -147,9 +162,6 @@ func (d *Disk) takeHeldLocked() []*virstor.Request {
 
 // HeldFull is closed when less than HeldLimit is held again; nil when it is.
 func (d *Disk) HeldFull() <-chan struct{} {
-	if !d.cfg.Hold {
-		return nil
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.heldFull
@@ -301,6 +313,9 @@ func (d *Disk) allocate(r *virstor.Request) bool {
 		if !d.cfg.Hold {
 			r.Err = virstor.ErrNoSpace
 			return false
+		}
+		if n, ok := r.Done.(virstor.HeldNotifier); ok {
+			n.Held(r)
 		}
 		d.held = append(d.held, r)
 		d.heldBytes += r.Length
