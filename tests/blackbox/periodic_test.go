@@ -20,10 +20,11 @@ func TestThePeriodicScriptTellsWhatIsNotable(t *testing.T) {
 		{"all is well", header + "virstor/mydata             90% physical free  ada4\n", false, "YES", 0},
 		{"little space", header + "virstor/mydata              9% physical free  ada4\n", false, "YES", 1},
 		{"something else", header + "virstor/mydata  90% physical free, read-only  ada4\n", false, "YES", 1},
-		{"held writes", header + "virstor/mydata  0% physical free, full, 3 writes held  ada4\n", false, "YES", 2},
-		{"a failed component", header + "virstor/mydata  90% physical free  ada4\n                ada6 (flush failed)\n", false, "YES", 2},
+		{"held writes", header + "virstor/mydata  0% physical free, full, 3 writes held  ada4\n", false, "YES", 3},
+		{"a failed component", header + "virstor/mydata  90% physical free  ada4\n                ada6 (flush failed)\n", false, "YES", 3},
 		{"no daemon", "gvirstor: Can't reach the daemon\n", true, "YES", 3},
 		{"switched off", "", true, "NO", 0},
+		{"nothing said", "", true, "", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
