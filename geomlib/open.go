@@ -155,7 +155,7 @@ func refuseSwap(path string, fd int) error {
 		return fmt.Errorf("%s: is it swap? %w", path, err)
 	}
 	if swap {
-		return fmt.Errorf("%s: %w: the system swaps to it; `swapoff %s` first", path, ErrLocked, path)
+		return fmt.Errorf("%s: %w: %w; `swapoff %s` first", path, ErrLocked, ErrSwap, path)
 	}
 	return nil
 }

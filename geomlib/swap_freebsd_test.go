@@ -39,7 +39,7 @@ func TestADeviceThatIsSwapIsNotOpenedForWriting(t *testing.T) {
 		}
 	}
 	t.Cleanup(off)
-	if _, err := Open(md, OpenOptions{}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "swapoff /dev/"+md) {
+	if _, err := Open(md, OpenOptions{}); !errors.Is(err, ErrLocked) || !errors.Is(err, ErrSwap) || !strings.Contains(err.Error(), "swapoff /dev/"+md) {
 		t.Errorf("opened for writing: %v", err)
 	}
 	p, err = Open(md, OpenOptions{ReadOnly: true})
