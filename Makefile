@@ -47,8 +47,12 @@ bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)
 	$(GO) run ./tests/bench -bin $(BINDIR) -moving 33554432
 
+# Devices of geom_gate(4) beside ggatel(8) and the kernel class; as root on FreeBSD.
+bench-gate: build
+	sh tests/bench/gate.sh -b $(BINDIR)
+
 # Crash states, failing I/O and deaths of the daemon: make soak DURATION=1h SEED=7
 soak:
 	DURATION="$(DURATION)" SEED="$(SEED)" sh tests/soak.sh
 
-.PHONY: bench soak
+.PHONY: bench bench-gate soak

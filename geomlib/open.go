@@ -135,11 +135,29 @@ func openPath(path string, o OpenOptions) (*os.File, error) {
 	}
 	switch {
 	case err == nil:
-		return os.NewFile(uintptr(fd), path), nil
+		f := os.NewFile(uintptr(fd), path)
+		if !o.ReadOnly && isDisk(st.Mode()) {
+			if err := refuseSwap(path, fd); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+		}
+		return f, nil
 	case isHeld(err, st.Mode()):
 		return nil, fmt.Errorf("%s: %w (%w): mounted, or part of another volume", path, ErrLocked, err)
 	}
 	return nil, fmt.Errorf("%s: open: %w", path, err)
+}
+
+// refuseSwap keeps what the kernel swaps to from being written to.
+func refuseSwap(path string, fd int) error {
+	swap, err := isSwap(fd)
+	if err != nil {
+		return fmt.Errorf("%s: is it swap? %w", path, err)
+	}
+	if swap {
+		return fmt.Errorf("%s: %w: %w; `swapoff %s` first", path, ErrLocked, ErrSwap, path)
+	}
+	return nil
 }
 
 func openFD(path string, flags int) (fd int, err error) {

@@ -11,6 +11,7 @@ func isDisk(fs.FileMode) bool { return false }
 
 func exclusiveFlag(fs.FileMode, OpenOptions) int { return 0 }
 func isHeld(error, fs.FileMode) bool             { return false }
+func isSwap(int) (bool, error)                   { return false, nil }
 func holesAreTrusted(int) bool                   { return false }
 func regularMedium(int) medium                   { return regular{} }
 func deviceName(_ int, path string) string       { return path }

@@ -25,6 +25,9 @@ func isHeld(err error, mode fs.FileMode) bool {
 	return isDisk(mode) && err == unix.EBUSY
 }
 
+// isSwap: the kernel claims what it swaps to, so opening it has failed.
+func isSwap(int) (bool, error) { return false, nil }
+
 // holesAreTrusted: on these file systems a range that SEEK_DATA skips reads as
 // zeros, whatever was written and punched just before.
 func holesAreTrusted(fd int) bool {

@@ -65,6 +65,9 @@ var (
 	ErrNotSupported = errors.New("operation not supported by device")
 	// ErrLocked means that another process holds the provider or the volume.
 	ErrLocked = errors.New("in use by another process")
+	// ErrSwap means that the system swaps to the provider. It comes with
+	// ErrLocked.
+	ErrSwap = errors.New("the system swaps to it")
 	// ErrNoMetadata means that the last sector holds no VIRSTOR metadata.
 	ErrNoMetadata = errors.New("no GEOM::VIRSTOR metadata in the last sector")
 )

@@ -29,6 +29,9 @@ func (c *call) clear(ctx context.Context) error {
 	for _, name := range c.operands {
 		err := c.clearProvider(ctx, name)
 		switch {
+		case errors.Is(err, geomlib.ErrSwap):
+			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (%v: swapoff it first)\n", name, errorText(err), geomlib.ErrSwap)
+			failed = true
 		case errors.Is(err, geomlib.ErrLocked):
 			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (stop the volume first)\n", name, providerText(name, err))
 			failed = true

@@ -20,13 +20,14 @@ func TestThePeriodicScriptTellsWhatIsNotable(t *testing.T) {
 		{"all is well", header + "virstor/mydata             90% physical free  ada4\n", false, "YES", 0},
 		{"little space", header + "virstor/mydata              9% physical free  ada4\n", false, "YES", 1},
 		{"something else", header + "virstor/mydata  90% physical free, read-only  ada4\n", false, "YES", 1},
-		{"held writes", header + "virstor/mydata  0% physical free, full, 3 writes held (12288 KiB, 41 s)  ada4\n", false, "YES", 2},
-		{"a failed component", header + "virstor/mydata  90% physical free  ada4\n                ada6 (flush failed)\n", false, "YES", 2},
+		{"held writes", header + "virstor/mydata  0% physical free, full, 3 writes held (12288 KiB, 41 s)  ada4\n", false, "YES", 3},
+		{"a failed component", header + "virstor/mydata  90% physical free  ada4\n                ada6 (flush failed)\n", false, "YES", 3},
 		{"a name that sounds bad", header + "virstor/fullhold  90% physical free  /held/full/degraded\n", false, "YES", 0},
 		{"one of several", header + "virstor/a  90% physical free  ada4\nvirstor/b  19% physical free, low on space  ada5\n", false, "YES", 1},
 		{"a component behind a script", header + "virstor/mydata  90% physical free  ada4\n  ada6, flush failed in the name\n", false, "YES", 0},
 		{"no daemon", "gvirstor: Can't reach the daemon\n", true, "YES", 3},
 		{"switched off", "", true, "NO", 0},
+		{"nothing said", "", true, "", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

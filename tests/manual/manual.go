@@ -73,6 +73,21 @@ func (p Page) Flags(program string) map[string]bool {
 	return flags
 }
 
+// Diagnoses are the messages that the section DIAGNOSTICS explains.
+func (p Page) Diagnoses() map[string]bool {
+	said := make(map[string]bool)
+	in := false
+	for _, line := range p {
+		if strings.HasPrefix(line, ".Sh ") {
+			in = line == ".Sh DIAGNOSTICS"
+		}
+		if message, ok := strings.CutPrefix(line, ".It "); ok && in {
+			said[message] = true
+		}
+	}
+	return said
+}
+
 // foreign tells whether line is about another program.
 func foreign(line, program string) bool {
 	words := strings.Fields(line)
