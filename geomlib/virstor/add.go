@@ -88,7 +88,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 func (v *Volume) storeCount(c *component, count int) error {
 	m := c.meta()
 	m.Count = uint16(count)
-	if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(c.accounted(), m); err != nil {
 		return err
 	}
 	c.setMeta(m)

@@ -102,10 +102,12 @@ func (k *committer) kick() {
 	k.signal()
 }
 
-// mapLost tells that a flush of component 0 failed.
+// mapLost tells that a flush of component 0 failed. With it went the hope of
+// writes that wait only for chunks which that flush was to free.
 func (k *committer) mapLost() {
 	k.mu.Lock()
 	k.lost = true
+	k.retry = k.retry || k.v.full.Load().policy == Fail
 	k.mu.Unlock()
 	k.signal()
 }
@@ -351,10 +353,13 @@ func (k *committer) noSpace(r *Request) bool {
 		v.finish(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, ErrNoSpace))
 		return false
 	}
-	if v.closing.Load() || !v.held.admit(r) {
+	if !v.held.admit(r) {
 		v.finish(r, fmt.Errorf("write %d bytes to %s at %d, which already holds as much as it may: %w",
 			r.Length, v.name, r.Offset, ErrNoSpace))
 		return false
+	}
+	if v.closing.Load() {
+		v.FailHeld() // Close may have been here before r was
 	}
 	return true
 }

@@ -34,10 +34,9 @@ func (k *committer) repair() {
 			return
 		}
 	}
-	// The device's own flush: the component's may have failed for good, for
-	// data that is lost, while the map is here to be written again.
-	c := v.component(0)
-	if err := c.flushDevice(); err != nil {
+	// Whatever failed before: data may be lost for good, while the map is here
+	// to be written again.
+	if err := v.component(0).flushNow(); err != nil {
 		v.log.Debug("allocation map still cannot be flushed", "volume", v.name, "error", err)
 		return
 	}
@@ -58,10 +57,11 @@ func (k *committer) repair() {
 // doubtUnflushed treats every map sector that was not known to be durable when
 // component 0 failed a flush as one to be rewritten.
 func (k *committer) doubtUnflushed() {
+	was := k.degrade.is()
 	for s := range k.unflushed {
 		k.degrade.add(s)
 	}
-	if k.degrade.is() {
+	if k.degrade.is() && !was {
 		k.v.isDegraded.Store(true)
 		k.v.emit(Event{Kind: EventDegraded, Err: k.v.component(0).failedFlush()})
 	}

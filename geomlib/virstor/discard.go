@@ -2,6 +2,7 @@ package virstor
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 )
@@ -52,8 +53,13 @@ func (v *Volume) discard(r *Request, block bool) {
 
 // finishDiscard completes a discard all of which is done. With FUA that takes a
 // flush even where nothing was allocated: what freed it may not be durable.
+//
+// While the volume is degraded, a map sector may give back after a crash what
+// memory says is not allocated. Zeros cannot be promised there.
 func (v *Volume) finishDiscard(r *Request, block bool) {
 	switch {
+	case v.isDegraded.Load() && r.Op != OpDelete && v.unallocatedIn(r.Offset, r.Offset+r.Length):
+		v.finish(r, fmt.Errorf("%s of %d bytes at %d of %s: %w", r.Op, r.Length, r.Offset, v.name, ErrDegraded))
 	case r.Flags&FUA == 0:
 		v.finish(r, nil)
 	case block || v.allClean():

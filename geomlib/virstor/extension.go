@@ -49,7 +49,7 @@ func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
 	next := v.ext.rec
 	change(&next)
 	next.Sequence++
-	if err := storeExtension(v.component(0).p(), v.ext.offset, next); err != nil {
+	if err := storeExtension(v.component(0).accounted(), v.ext.offset, next); err != nil {
 		// Either record may be in force now; the next one must beat both.
 		v.ext.rec.Sequence++
 		return err

@@ -190,7 +190,7 @@ func (v *Volume) storeMetaLocked(c *component, m ondisk.Metadata) error {
 	if m == c.meta() {
 		return nil
 	}
-	if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(c.accounted(), m); err != nil {
 		return fmt.Errorf("hand %s back: %w", v.name, err)
 	}
 	c.setMeta(m)

@@ -292,10 +292,10 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 	defer v.chunks.unpin(pc.vc)
 	c := v.component(ph.comp)
 	at := c.offset(ph.chunk) + pc.in
+	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
 	if data == nil {
 		return pinned, c.writeZeros(at, pc.n, v.zeros)
 	}
-	v.partial.written(pc.vc, pc.in, pc.n)
 	return pinned, c.writeAt(data, at)
 }
 
@@ -309,9 +309,7 @@ func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
 	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
 	c := v.component(ph.comp)
 	at, n := c.offset(ph.chunk)+pc.in, pc.n
-	if data != nil {
-		v.partial.written(pc.vc, pc.in, pc.n)
-	}
+	v.partial.written(pc.vc, pc.in, pc.n)
 	s := v.sectors.get()
 	defer v.sectors.put(s)
 	for n > 0 {

@@ -117,7 +117,7 @@ func (v *Volume) removeLastLocked(gone *component) error {
 			return err
 		}
 	}
-	return geomlib.ClearMetadata(gone.p())
+	return geomlib.ClearMetadata(gone.accounted())
 }
 
 // removeMiddleLocked lets the last component take the index of gone; v.metaMu
@@ -132,12 +132,12 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 		v.alloc.setClosed(removed, false)
 		return err
 	}
-	if err := geomlib.StoreMetadata(gone.p(), leaving(gone.meta(), last)); err != nil {
+	if err := geomlib.StoreMetadata(gone.accounted(), leaving(gone.meta(), last)); err != nil {
 		return err
 	}
 	m := moved.meta()
 	m.No = removed
-	if err := geomlib.StoreMetadata(moved.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(moved.accounted(), m); err != nil {
 		return err
 	}
 	moved.setMeta(m)
@@ -174,7 +174,7 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 	if err != nil {
 		return err
 	}
-	return geomlib.ClearMetadata(gone.p())
+	return geomlib.ClearMetadata(gone.accounted())
 }
 
 // forgetIndex makes comps the list, when nothing names the index after them.

@@ -167,7 +167,7 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 		v.alloc.releaseKept(0)
 		return err
 	}
-	if err := geomlib.StoreMetadata(zero.p(), next); err != nil {
+	if err := geomlib.StoreMetadata(zero.accounted(), next); err != nil {
 		v.committer.frozen = fmt.Errorf("%s may have grown; restart to find out: %w", v.name, err)
 		v.isDegraded.Store(true)
 		return v.committer.frozen
@@ -189,10 +189,10 @@ func (v *Volume) growExtension(zero *component, next ondisk.Metadata) error {
 	rec := v.ext.rec
 	rec.Sequence++
 	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
-	if err := storeRaw(zero.p(), blank, off+int64(1-rec.Slot())*ondisk.ExtensionSlotSize); err != nil {
+	if err := storeRaw(zero.accounted(), blank, off+int64(1-rec.Slot())*ondisk.ExtensionSlotSize); err != nil {
 		return err
 	}
-	if err := storeExtension(zero.p(), off, rec); err != nil {
+	if err := storeExtension(zero.accounted(), off, rec); err != nil {
 		return err
 	}
 	v.ext.rec, v.ext.valid = rec, true
@@ -207,7 +207,7 @@ func (v *Volume) adoptSize(size uint64) {
 	for _, c := range v.components()[1:] {
 		m := c.meta()
 		m.VirtualSize = size
-		if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+		if err := geomlib.StoreMetadata(c.accounted(), m); err != nil {
 			v.log.Warn("component keeps an old virtual size until the next start", "component", c.name(), "error", err)
 			continue
 		}
@@ -283,7 +283,7 @@ func (v *Volume) storeShrunkLocked(size int64) error {
 	}
 	m := zero.meta()
 	m.VirtualSize = uint64(size)
-	if err := geomlib.StoreMetadata(zero.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(zero.accounted(), m); err != nil {
 		return err
 	}
 	zero.setMeta(m)

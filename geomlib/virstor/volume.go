@@ -165,11 +165,15 @@ func (v *Volume) deferred(r *Request) bool {
 		return false
 	}
 	v.parked.mu.Lock()
-	defer v.parked.mu.Unlock()
 	if v.writable.Load() {
+		v.parked.mu.Unlock()
 		return false
 	}
 	v.parked.reqs = append(v.parked.reqs, r)
+	v.parked.mu.Unlock()
+	if v.closing.Load() {
+		v.failParked() // Close may have been here before r was
+	}
 	return true
 }
 

@@ -41,7 +41,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	}
 	v.swapZero(t, reserved)
 	old.setMeta(om)
-	if err := geomlib.StoreMetadata(old.p(), om); err != nil {
+	if err := geomlib.StoreMetadata(old.accounted(), om); err != nil {
 		// The intent stays: without it the next start would take the former
 		// component 0 for a copy, and miss a component.
 		return fmt.Errorf("%s is no more component 0 of %s, which the next start notes on it: %w", old.name(), v.name, err)
@@ -117,13 +117,13 @@ func (v *Volume) storeSuccessor(t *component) (former ondisk.Metadata, err error
 	e.rec.Task = swapTask(e.rec.Task, uint32(index))
 	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
 	other := e.offset + int64(1-e.rec.Slot())*ondisk.ExtensionSlotSize
-	if err := storeRaw(t.p(), blank, other); err != nil {
+	if err := storeRaw(t.accounted(), blank, other); err != nil {
 		return om, err
 	}
-	if err := storeExtension(t.p(), e.offset, e.rec); err != nil {
+	if err := storeExtension(t.accounted(), e.offset, e.rec); err != nil {
 		return om, err
 	}
-	if err := geomlib.StoreMetadata(t.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(t.accounted(), m); err != nil {
 		// Whether it is component 0 now is not known: nothing may be
 		// written to either map.
 		v.committer.frozen = fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err)
@@ -218,7 +218,7 @@ func (v *Volume) finishReplaceZeroLocked() error {
 		return fmt.Errorf("%w: intent names component %d of %d", ErrDamaged, index, len(v.components()))
 	}
 	c := v.component(index)
-	return geomlib.StoreMetadata(c.p(), c.meta())
+	return geomlib.StoreMetadata(c.accounted(), c.meta())
 }
 
 // claimBelow claims the free chunks of comp below n and returns how many below

@@ -1,0 +1,178 @@
+package virstor
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+)
+
+// The system tells of a lost write once, to the flush that meets it. A flush for
+// metadata may be that one, and what clients wrote is lost all the same.
+func TestAFlushThatFailsForMetadataFailsThoseOfClients(t *testing.T) {
+	a, b := disktest.New("a", 16*crashChunk, 512), disktest.New("b", 16*crashChunk, 512)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	a.FailNth(disktest.Flush, 1, syscall.EIO)
+	if err := v.Add([]geomlib.Provider{b}, AddOptions{}); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("add whose flush of component 0 fails: %v", err)
+	}
+	for i := range 2 {
+		if err := v.Flush(); !errors.Is(err, ErrFlushFailed) {
+			t.Errorf("flush %d after it: %v", i, err)
+		}
+	}
+	_ = v.Close() // says the same
+}
+
+func TestAFlushThatFailsForTheMapFailsThoseOfClients(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	mustDo(t, v.Flush())
+	remove := a.FailRange(disktest.Write, 0, 512, syscall.EIO)
+	if err := <-startWrite(v, crashChunk, 2).done; !errors.Is(err, syscall.EIO) {
+		t.Fatalf("write whose map sector fails: %v", err)
+	}
+	remove()
+	mustDo(t, <-startWrite(v, 0, 3).done) // is lost
+	a.FailNth(disktest.Flush, 1, syscall.EIO)
+	if err := <-startWrite(v, crashChunk, 4).done; !errors.Is(err, ErrDegraded) {
+		t.Fatalf("write while the map cannot be flushed: %v", err)
+	}
+	if err := v.Flush(); !errors.Is(err, ErrFlushFailed) {
+		t.Errorf("flush of a write that was lost to the map's flush: %v", err)
+	}
+	_ = v.Close()
+}
+
+// A chunk that a discard freed is of use when component 0 is flushed. If that
+// fails, who waits for it is told.
+func TestAWriteDoesNotWaitForChunksThatCannotBecomeFree(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{WhenFull: Fail}, []*disktest.Disk{a})
+	mustDo(t, err)
+	n := int64(0)
+	for ; ; n++ {
+		if err := <-startWrite(v, n*crashChunk, 1).done; errors.Is(err, ErrNoSpace) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.FailFrom(disktest.Flush, 1, syscall.EIO)
+	mustDo(t, v.Discard(0, crashChunk))
+	within(t, 20*time.Second, "a write that needs the freed chunk", func() {
+		if err := <-startWrite(v, (n+1)*crashChunk, 2).done; err == nil {
+			t.Error("succeeded on a chunk that is not free")
+		}
+	})
+	_ = v.Close()
+}
+
+// A map sector that could not be written for sure may give back, after a crash,
+// what the volume says is not allocated.
+func TestZeroesAreNotPromisedWhereTheMapIsInDoubt(t *testing.T) {
+	for _, detect := range []bool{false, true} {
+		a := disktest.New("a", 16*crashChunk, 512).FillJunk(1)
+		labelled(t, 64, a)
+		v, err := openDisks(Config{DetectZeroes: detect}, []*disktest.Disk{a})
+		mustDo(t, err)
+		zero := func() error {
+			if detect {
+				return v.do(OpWrite, FUA, make([]byte, unit), crashChunk, unit)
+			}
+			return v.WriteZeroes(crashChunk, unit, FUA)
+		}
+		rec := disktest.Record(a)
+		after := func() uint64 {
+			t.Helper()
+			w, err := openDisks(Config{}, rec.State(rec.Len(), disktest.All))
+			mustDo(t, err)
+			b := make([]byte, unit)
+			_, err = w.ReadAt(b, crashChunk)
+			mustDo(t, err)
+			_ = w.Close()
+			return idOf(b)
+		}
+		remove := a.FailRange(disktest.Write, 0, 512, disktest.Completed(syscall.EIO))
+		if err := <-startWrite(v, crashChunk, 2).done; !errors.Is(err, syscall.EIO) {
+			t.Fatalf("write whose map sector fails: %v", err)
+		}
+		if after() == 0 {
+			t.Fatal("the map sector does not hold what is in doubt: nothing is tested")
+		}
+		if err := zero(); !errors.Is(err, ErrDegraded) {
+			t.Errorf("detect %v: zeros that a crash would undo: %v", detect, err)
+		}
+		remove()
+		mustDo(t, <-startWrite(v, 2*crashChunk, 3).done) // the map is mended first
+		mustDo(t, zero())
+		if got := after(); got != 0 {
+			t.Errorf("detect %v: %#x after a crash, where zeros were acknowledged", detect, got)
+		}
+		mustDo(t, v.Close())
+	}
+}
+
+func TestZeroesThatAreToStayBackedKeepTheirChunk(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	defer v.Close()
+	const half = crashChunk / 2
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	mustDo(t, v.Discard(0, half))
+	mustDo(t, v.WriteZeroes(0, half, NoHole))
+	mustDo(t, v.Discard(half, half))
+	if n := v.stats.allocated.Load(); n != 1 {
+		t.Errorf("%d chunks allocated, want that of the zeros", n)
+	}
+	mustDo(t, v.Discard(0, half)) // now all of it is given up
+	if n := v.stats.allocated.Load(); n != 0 {
+		t.Errorf("%d chunks allocated, want none", n)
+	}
+}
+
+// Close fails what waits, also what begins to wait while Close looks.
+func TestNothingIsLeftWaitingByClose(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	for n := range int64(20) {
+		w := startWrite(v, n*crashChunk, 1)
+		if v.alloc.available() > 0 {
+			mustDo(t, <-w.done)
+		}
+	}
+	_ = v.FailHeld()
+	v.closing.Store(true) // as Close does, which has looked already
+	within(t, 20*time.Second, "a write that finds no space", func() {
+		if err := <-startWrite(v, 30*crashChunk, 1).done; !errors.Is(err, ErrNoSpace) {
+			t.Errorf("write: %v", err)
+		}
+	})
+	v.closing.Store(false)
+	mustDo(t, v.Close())
+
+	v, err = openDisks(Config{DeferWrites: true}, []*disktest.Disk{a})
+	mustDo(t, err)
+	v.closing.Store(true)
+	within(t, 20*time.Second, "a write to a volume that was never activated", func() {
+		if err := <-startWrite(v, 0, 1).done; !errors.Is(err, ErrClosed) {
+			t.Errorf("write: %v", err)
+		}
+	})
+	v.closing.Store(false)
+	mustDo(t, v.Close())
+}
