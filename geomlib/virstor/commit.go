@@ -192,6 +192,9 @@ func (k *committer) expire() {
 		k.running.Lock()
 		defer k.running.Unlock()
 		k.repair()
+		if k.degrade.is() && k.v.closing.Load() {
+			k.abandon()
+		}
 	}
 }
 

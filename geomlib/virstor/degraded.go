@@ -54,6 +54,20 @@ func (k *committer) repair() {
 	k.kick()
 }
 
+// abandon lets go of the chunks whose map sector could not be written, when the
+// volume closes: who waits for them would keep it from ending. Both copies of
+// them hold the same, so they may be read; but nothing may be written any more
+// that could come back as the other copy.
+func (k *committer) abandon() {
+	v, d := k.v, &k.degrade
+	v.abandoned.Store(true)
+	for _, o := range d.locked {
+		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
+		d.keep(o.new)
+	}
+	d.locked = nil
+}
+
 // doubtUnflushed treats every map sector that was not known to be durable when
 // component 0 failed a flush as one to be rewritten.
 func (k *committer) doubtUnflushed() {

@@ -58,6 +58,8 @@ func (v *Volume) discard(r *Request, block bool) {
 // memory says is not allocated. Zeros cannot be promised there.
 func (v *Volume) finishDiscard(r *Request, block bool) {
 	switch {
+	case v.abandoned.Load():
+		v.finish(r, v.abandonedError(r))
 	case v.isDegraded.Load() && r.Op != OpDelete && v.unallocatedIn(r.Offset, r.Offset+r.Length):
 		v.finish(r, fmt.Errorf("%s of %d bytes at %d of %s: %w", r.Op, r.Length, r.Offset, v.name, ErrDegraded))
 	case r.Flags&FUA == 0:
@@ -83,6 +85,10 @@ func (v *Volume) discardPiece(pc piece, zero bool) error {
 	ph, ok := v.chunks.lock(pc.vc)
 	if !ok {
 		return nil
+	}
+	if v.abandoned.Load() {
+		v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
+		return ErrDegraded
 	}
 	err := v.discardLocked(pc, ph, zero)
 	if err == nil && v.cfg.Discard == DiscardOn && v.partial.discarded(pc.vc, pc.in, pc.n) {

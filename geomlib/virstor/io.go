@@ -83,6 +83,10 @@ func (v *Volume) run(r *Request, block bool) {
 		v.read(r, block)
 		return
 	}
+	if v.abandoned.Load() {
+		v.finish(r, v.abandonedError(r))
+		return
+	}
 	if v.deferred(r) {
 		return
 	}
@@ -104,6 +108,10 @@ func (v *Volume) run(r *Request, block bool) {
 			v.discard(r, block)
 		}
 	}
+}
+
+func (v *Volume) abandonedError(r *Request) error {
+	return fmt.Errorf("%s of %d bytes at %d of %s, which is closing: %w", r.Op, r.Length, r.Offset, v.name, ErrDegraded)
 }
 
 // isZero reports whether b holds only zeros.
@@ -290,6 +298,9 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 		return state, nil
 	}
 	defer v.chunks.unpin(pc.vc)
+	if v.abandoned.Load() {
+		return pinned, ErrDegraded
+	}
 	c := v.component(ph.comp)
 	at := c.offset(ph.chunk) + pc.in
 	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
@@ -307,6 +318,9 @@ func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
 		return unallocated, nil
 	}
 	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
+	if v.abandoned.Load() {
+		return pinned, ErrDegraded
+	}
 	c := v.component(ph.comp)
 	at, n := c.offset(ph.chunk)+pc.in, pc.n
 	v.partial.written(pc.vc, pc.in, pc.n)

@@ -176,3 +176,47 @@ func TestNothingIsLeftWaitingByClose(t *testing.T) {
 	v.closing.Store(false)
 	mustDo(t, v.Close())
 }
+
+// A chunk whose move could not be noted stays locked until the map can be
+// written. Who waits for it must not keep the volume from closing, nor be told
+// of a write that could come back as the other copy.
+func TestCloseEndsWhileTheMapCannotBeWritten(t *testing.T) {
+	a, b := disktest.New("a", 16*crashChunk, 512), disktest.New("b", 16*crashChunk, 512)
+	labelled(t, 64, a, b)
+	v, err := openDisks(Config{}, []*disktest.Disk{a, b})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	mustDo(t, v.Flush())
+	ph := physOf(v.chunks.load(0))
+	to, ok := v.alloc.takeFrom(1)
+	if !ok {
+		t.Fatal("no chunk to move to")
+	}
+	a.FailRange(disktest.Write, 0, 512, syscall.EIO)
+	if _, err := v.moveChunk(0, ph, to, make([]byte, crashChunk)); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("move whose map sector fails: %v", err)
+	}
+	read := &asyncWrite{done: make(chan error, 1)}
+	read.r = Request{Op: OpRead, Length: unit, Data: make([]byte, unit), Done: read}
+	v.Submit(&read.r)
+	write := startWrite(v, 0, 2)
+	part := &asyncWrite{done: make(chan error, 1)} // waits in a worker
+	part.r = Request{Op: OpWrite, Offset: 3, Length: 5, Data: make([]byte, 5), Done: part}
+	v.Submit(&part.r)
+	zeroes := &asyncWrite{done: make(chan error, 1)}
+	zeroes.r = Request{Op: OpWriteZeroes, Length: unit, Done: zeroes}
+	v.Submit(&zeroes.r)
+	within(t, 20*time.Second, "close", func() { _ = v.Close() })
+	if err := <-read.done; err != nil || idOf(read.r.Data) != 1 {
+		t.Errorf("read: %d, %v", idOf(read.r.Data), err)
+	}
+	for what, w := range map[string]*asyncWrite{"write": write, "write of a part of a sector": part, "write zeroes": zeroes} {
+		if err := <-w.done; !errors.Is(err, ErrDegraded) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	a.Heal()
+	if got := unitAt(t, []*disktest.Disk{a, b}, 0); got != 1 {
+		t.Errorf("%d after a restart", got)
+	}
+}

@@ -50,6 +50,7 @@ type Volume struct {
 
 	isDegraded atomic.Bool
 	closing    atomic.Bool
+	abandoned  atomic.Bool // closing while degraded: writes fail, see committer.abandon
 	inFlight   atomic.Int64
 	idle       chan struct{} // closed when closing and nothing is in flight
 	idleOnce   sync.Once
