@@ -47,6 +47,9 @@ type mapOp struct {
 	new  phys
 	set  bool // map to new; otherwise unmap
 	same bool // new is the same place under another component index
+
+	tried bool // its sector was written, or may have been
+	err   error
 }
 
 func (o mapOp) word() uint64 {
@@ -56,11 +59,21 @@ func (o mapOp) word() uint64 {
 	return 0
 }
 
-// opGroup is the mapOps of one caller, done in one batch.
+// opGroup is the mapOps of one caller, done in one batch. If their sectors are
+// not all written, each is done that was.
 type opGroup struct {
 	ops  []mapOp
-	err  error
 	done chan struct{}
+}
+
+// err is the first failure of an operation.
+func (g *opGroup) err() error {
+	for i := range g.ops {
+		if err := g.ops[i].err; err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newCommitter(v *Volume) *committer {
@@ -82,7 +95,8 @@ func (k *committer) put(r *Request) {
 	k.signal()
 }
 
-// commit does ops and waits for it. It must not be called by a worker that the
+// commit does ops and waits for it. After an error some may be done; in memory
+// and on disk they are the same ones. It must not be called by a worker that the
 // committer needs, which are those of Volume.writers.
 func (k *committer) commit(ops []mapOp) error {
 	g := &opGroup{ops: ops, done: make(chan struct{})}
@@ -91,7 +105,7 @@ func (k *committer) commit(ops []mapOp) error {
 	k.mu.Unlock()
 	k.signal()
 	<-g.done
-	return g.err
+	return g.err()
 }
 
 // kick tells that space may have appeared.
@@ -452,12 +466,14 @@ func (k *committer) writeMap() {
 	}
 	degraded := k.degrade.is()
 	for _, g := range b.ops {
-		if degraded {
-			g.err = fmt.Errorf("change the map of %s: %w", k.v.name, ErrDegraded)
-			continue
-		}
-		for _, o := range g.ops {
-			b.changes = append(b.changes, mapChange{vc: o.vc, word: o.word(), err: &g.err})
+		for i := range g.ops {
+			o := &g.ops[i]
+			if degraded {
+				o.err = fmt.Errorf("change the map of %s: %w", k.v.name, ErrDegraded)
+				continue
+			}
+			o.tried = true
+			b.changes = append(b.changes, mapChange{vc: o.vc, word: o.word(), err: &o.err})
 		}
 	}
 	slices.SortFunc(b.changes, func(x, y mapChange) int {
@@ -563,29 +579,32 @@ func (k *committer) publish() {
 	}
 	for _, g := range b.ops {
 		for _, o := range g.ops {
-			k.publishOp(g, o, k.degrade.has(int64(o.vc/per)))
+			k.publishOp(o, o.tried && k.degrade.has(int64(o.vc/per)))
 		}
 		close(g.done)
 	}
 }
 
-// publishOp ends one map operation. doubt: its sector was not written, and may
-// hold the old or the new entry.
-func (k *committer) publishOp(g *opGroup, o mapOp, doubt bool) {
+// publishOp ends one map operation. doubt: its sector could not be written for
+// sure, and may hold the old or the new entry.
+func (k *committer) publishOp(o mapOp, doubt bool) {
 	v := k.v
 	switch {
-	case g.err == nil && o.set:
+	case o.err == nil && o.set:
 		v.chunks.unlock(o.vc, wordOf(o.new), v.resume)
 		if !o.same {
 			k.release(o.old)
 		}
-	case g.err == nil:
+	case o.err == nil:
 		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
 		k.release(o.old)
 	case !doubt:
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
+		if o.set && !o.same {
+			v.alloc.put(o.new)
+		}
 	case o.set:
 		// Writes acknowledged on either copy could come back as the other:
 		// the chunk stays locked until its sector is known.

@@ -220,3 +220,79 @@ func TestCloseEndsWhileTheMapCannotBeWritten(t *testing.T) {
 		t.Errorf("%d after a restart", got)
 	}
 }
+
+// Of a discard that spans several map sectors, one can fail and the others be
+// written: memory has to agree with each of them.
+func TestADiscardOfWhichAMapSectorFailsIsDoneWhereItIsWritten(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	labelled(t, 256, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	const far = 130 * crashChunk // two map sectors on
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	mustDo(t, <-startWrite(v, far, 2).done)
+	mustDo(t, v.Flush())
+	rec := disktest.Record(a)
+	remove := a.FailRange(disktest.Write, 1024, 512, syscall.EIO)
+	if err := v.Discard(0, 256*crashChunk); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("discard: %v", err)
+	}
+	remove()
+	b := make([]byte, unit)
+	fill(b, 3)
+	for _, off := range []int64{0, far} {
+		mustDo(t, v.do(OpWrite, FUA, b, off, unit))
+	}
+	after, err := openDisks(Config{}, rec.State(rec.Len(), func(int, []disktest.Op) []disktest.Part { return nil }))
+	mustDo(t, err)
+	for _, off := range []int64{0, far} {
+		if _, err := after.ReadAt(b, off); err != nil || idOf(b) != 3 {
+			t.Errorf("at %d: %d, %v, where 3 was acknowledged with FUA", off, idOf(b), err)
+		}
+	}
+	_ = after.Close()
+	mustDo(t, v.Close())
+}
+
+// What a degraded volume refuses to do to its map is not done in memory either.
+func TestADiscardThatIsRefusedWhileDegradedChangesNothing(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	remove := a.FailRange(disktest.Write, 0, 512, syscall.EIO)
+	if err := <-startWrite(v, crashChunk, 2).done; !errors.Is(err, syscall.EIO) {
+		t.Fatalf("write whose map sector fails: %v", err)
+	}
+	if err := v.Discard(0, crashChunk); !errors.Is(err, ErrDegraded) {
+		t.Fatalf("discard while degraded: %v", err)
+	}
+	b := make([]byte, unit)
+	if _, err := v.ReadAt(b, 0); err != nil || idOf(b) != 1 {
+		t.Errorf("read: %d, %v", idOf(b), err)
+	}
+	mustDo(t, <-startWrite(v, 0, 3).done)
+	ph := physOf(v.chunks.load(0))
+	to, ok := v.alloc.takeFrom(0)
+	if !ok {
+		t.Fatal("no chunk to move to")
+	}
+	if _, err := v.moveChunk(0, ph, to, make([]byte, crashChunk)); !errors.Is(err, ErrDegraded) {
+		t.Fatalf("move while degraded: %v", err)
+	}
+	if free, _ := v.alloc.takeFrom(0); free != to {
+		t.Errorf("the next free chunk is %v, want %v, to which nothing was moved", free, to)
+	} else {
+		v.alloc.put(to)
+	}
+	within(t, 20*time.Second, "an overwrite of a chunk that was not moved", func() {
+		mustDo(t, <-startWrite(v, 0, 4).done)
+	})
+	remove()
+	mustDo(t, <-startWrite(v, 2*crashChunk, 5).done)
+	if _, err := v.ReadAt(b, 0); err != nil || idOf(b) != 4 {
+		t.Errorf("read after the map was mended: %d, %v", idOf(b), err)
+	}
+	mustDo(t, v.Stop())
+}
