@@ -42,7 +42,9 @@ func (k *committer) repair() {
 	}
 	for _, o := range d.locked {
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
-		v.alloc.put(o.new)
+		if !o.same {
+			v.alloc.put(o.new)
+		}
 	}
 	for _, p := range d.kept {
 		v.alloc.put(p)
@@ -63,7 +65,9 @@ func (k *committer) abandon() {
 	v.abandoned.Store(true)
 	for _, o := range d.locked {
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
-		d.keep(o.new)
+		if !o.same {
+			d.keep(o.new)
+		}
 	}
 	d.locked = nil
 }

@@ -296,3 +296,54 @@ func TestADiscardThatIsRefusedWhileDegradedChangesNothing(t *testing.T) {
 	}
 	mustDo(t, v.Stop())
 }
+
+// A component that takes another's index keeps its chunks, also when that could
+// not be noted at first.
+func TestARemovalWhoseMapSectorFailsGivesNoChunkOutTwice(t *testing.T) {
+	var disks []*disktest.Disk
+	for _, name := range []string{"a", "b", "c"} {
+		disks = append(disks, disktest.New(name, 16*crashChunk, 512))
+	}
+	labelled(t, 64, disks...)
+	v, err := openDisks(Config{Alloc: Spread, WhenFull: Fail}, disks)
+	mustDo(t, err)
+	for vc := range int64(3) { // one on each
+		mustDo(t, <-startWrite(v, vc*crashChunk, uint64(vc)+1).done)
+	}
+	mustDo(t, v.Discard(crashChunk, crashChunk))
+	remove := disks[0].FailRange(disktest.Write, 0, 512, syscall.EIO)
+	if err := v.Remove("b"); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("remove whose map sector fails: %v", err)
+	}
+	remove()
+	written := []int64{0, 2}
+	for vc := int64(3); ; vc++ {
+		if err := <-startWrite(v, vc*crashChunk, uint64(vc)+1).done; errors.Is(err, ErrNoSpace) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		written = append(written, vc)
+	}
+	b := make([]byte, unit)
+	places := make(map[phys]int64)
+	for _, vc := range written {
+		if _, err := v.ReadAt(b, vc*crashChunk); err != nil || idOf(b) != uint64(vc)+1 {
+			t.Errorf("virtual chunk %d holds %d, %v", vc, idOf(b), err)
+		}
+		ph := physOf(v.chunks.load(uint64(vc)))
+		if ph.comp == 2 {
+			ph.comp = 1 // which is the same one now
+		}
+		if other, ok := places[ph]; ok {
+			t.Errorf("virtual chunks %d and %d are both at %v", other, vc, ph)
+		}
+		places[ph] = vc
+	}
+	mustDo(t, v.Close())
+	for _, vc := range written {
+		if got := unitAt(t, disks, vc*crashChunk); got != uint64(vc)+1 {
+			t.Errorf("virtual chunk %d holds %d after a restart", vc, got)
+		}
+	}
+}
