@@ -56,6 +56,7 @@ type options struct {
 	heldMemory string
 	alloc      string
 	zero       string
+	zeroAhead  int
 	discard    string
 	zeroes     bool
 
@@ -178,13 +179,14 @@ func policyFlags(f *pflag.FlagSet, o *options) {
 	f.StringVar(&o.heldMemory, "held-memory", "64m", "hold at most `SIZE` of data of waiting writes for each volume")
 	f.StringVar(&o.alloc, "alloc", "fill", "give new chunks from component after component, or from all in turn: `fill|spread`")
 	f.StringVar(&o.zero, "zero", "auto", "zero new chunks where they are not written: `auto|never`")
+	f.IntVar(&o.zeroAhead, "zero-ahead", 8, "zero the next `N` chunks to be allocated while the volume is idle (0: none)")
 	f.StringVar(&o.discard, "discard", "on", "what discards do: free chunks, only pass them down, nothing: `on|passdown-only|off`")
 	f.BoolVar(&o.zeroes, "detect-zeroes", false, "treat writes of nothing but zeros as write zeroes: they allocate nothing, and free what they cover")
 }
 
 // policies are the options that concern the engine.
 func (o *options) policies() (virstor.Config, error) {
-	c := virstor.Config{ReadOnly: o.readOnly, FullTimeout: o.timeout, Reserve: o.space.reserve, DetectZeroes: o.zeroes}
+	c := virstor.Config{ReadOnly: o.readOnly, FullTimeout: o.timeout, Reserve: o.space.reserve, DetectZeroes: o.zeroes, ZeroAhead: o.zeroAhead}
 	switch o.whenFull {
 	case "wait":
 		c.WhenFull = virstor.Wait
@@ -218,6 +220,9 @@ func (o *options) policies() (virstor.Config, error) {
 		c.Discard = virstor.DiscardOff
 	default:
 		return c, badValue("discard", o.discard, "on", "passdown-only", "off")
+	}
+	if o.zeroAhead < 0 {
+		return c, fmt.Errorf("--zero-ahead %d: must not be negative", o.zeroAhead)
 	}
 	n, err := control.ExpandNumber(o.heldMemory)
 	if err != nil || n <= 0 {

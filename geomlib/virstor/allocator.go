@@ -34,6 +34,8 @@ type allocator struct {
 	free    int64        // over all usable pools
 	reserve int64        // chunks that ordinary takers leave
 	turn    int          // Spread: where the next chunk is looked for
+
+	preparing preparation
 }
 
 // chunkPool is the free chunks of one component.
@@ -45,6 +47,14 @@ type chunkPool struct {
 	hint   int             // no free chunk below word hint
 	closed bool            // nothing is taken from it: failed, or being emptied
 	kept   map[uint32]bool // claimed to become reserved chunks
+	zeroed map[uint32]bool // free chunks that were zeroed ahead
+}
+
+// grant is a chunk that was taken. zeroed: all of it reads as zeros, and will
+// after the next flush of its component whatever happens.
+type grant struct {
+	at     phys
+	zeroed bool
 }
 
 // newChunkPool makes the pool of chunks [first, end), all free.
@@ -74,24 +84,47 @@ func (p *chunkPool) claim(chunk uint32) bool {
 	}
 	p.bits[w] &^= b
 	p.free--
+	delete(p.zeroed, chunk)
+	return true
+}
+
+// claimRun marks n chunks from first on as used, if all of them are free.
+func (p *chunkPool) claimRun(first, n uint32) bool {
+	if uint64(first)+uint64(n) > uint64(len(p.bits))*64 {
+		return false
+	}
+	each := func(do func(w *uint64, mask uint64) bool) bool {
+		for c, end := first, first+n; c < end; {
+			k := min(64-c%64, end-c)
+			if !do(&p.bits[c/64], ^uint64(0)>>(64-k)<<(c%64)) {
+				return false
+			}
+			c += k
+		}
+		return true
+	}
+	if !each(func(w *uint64, mask uint64) bool { return *w&mask == mask }) {
+		return false
+	}
+	each(func(w *uint64, mask uint64) bool { *w &^= mask; return true })
+	p.free -= n
 	return true
 }
 
 // lowest takes the lowest free chunk.
-func (p *chunkPool) lowest() (uint32, bool) {
+func (p *chunkPool) lowest() (chunk uint32, zeroed, ok bool) {
 	if p.free == 0 {
-		return 0, false
+		return 0, false, false
 	}
 	for w := p.hint; w < len(p.bits); w++ {
 		if p.bits[w] != 0 {
-			b := bits.TrailingZeros64(p.bits[w])
-			p.bits[w] &^= 1 << b
 			p.hint = w
-			p.free--
-			return uint32(w*64 + b), true
+			chunk = uint32(w*64 + bits.TrailingZeros64(p.bits[w]))
+			zeroed = p.zeroed[chunk]
+			return chunk, zeroed, p.claim(chunk)
 		}
 	}
-	return 0, false
+	return 0, false, false
 }
 
 func (p *chunkPool) release(chunk uint32) {
@@ -137,8 +170,8 @@ func (a *allocator) used(comp uint16) uint32 {
 
 // take appends n free chunks to dst, or returns false and takes none. It
 // leaves the reserve unless all is true.
-func (a *allocator) take(dst []phys, n int, all bool) ([]phys, bool) {
-	a.mu.Lock()
+func (a *allocator) take(dst []grant, n int, all bool) ([]grant, bool) {
+	a.lockSettled()
 	defer a.mu.Unlock()
 	avail := a.free
 	if !all {
@@ -148,14 +181,14 @@ func (a *allocator) take(dst []phys, n int, all bool) ([]phys, bool) {
 		return dst, false
 	}
 	for range n {
-		p, _ := a.takeLocked() // cannot fail: free is the sum of the open pools
-		dst = append(dst, p)
+		g, _ := a.takeLocked() // cannot fail: free is the sum of the open pools
+		dst = append(dst, g)
 	}
 	return dst, true
 }
 
 // takeLocked takes one chunk; a.mu is held.
-func (a *allocator) takeLocked() (phys, bool) {
+func (a *allocator) takeLocked() (grant, bool) {
 	start := 0
 	if a.order == Spread {
 		start = a.turn
@@ -166,21 +199,21 @@ func (a *allocator) takeLocked() (phys, bool) {
 		if p.closed {
 			continue
 		}
-		if chunk, ok := p.lowest(); ok {
+		if chunk, zeroed, ok := p.lowest(); ok {
 			a.free--
 			a.turn = c + 1
-			return phys{uint16(c), chunk}, true
+			return grant{phys{uint16(c), chunk}, zeroed}, true
 		}
 	}
-	return phys{}, false
+	return grant{}, false
 }
 
 // takeFrom takes the lowest free chunk of one component, closed or not.
 func (a *allocator) takeFrom(comp uint16) (phys, bool) {
-	a.mu.Lock()
+	a.lockSettled()
 	defer a.mu.Unlock()
 	p := a.pools[comp]
-	chunk, ok := p.lowest()
+	chunk, _, ok := p.lowest()
 	if ok && !p.closed {
 		a.free--
 	}
@@ -200,7 +233,7 @@ func (a *allocator) put(c phys) {
 
 // setClosed stops (or resumes) allocation from a component.
 func (a *allocator) setClosed(comp uint16, closed bool) {
-	a.mu.Lock()
+	a.lockSettled()
 	defer a.mu.Unlock()
 	p := a.pools[comp]
 	if p.closed == closed {

@@ -17,7 +17,7 @@ type batch struct {
 	chunks  []newChunk
 	index   map[uint64]int // virtual chunk → chunks
 	missing []uint64
-	taken   []phys
+	taken   []grant
 	touched []*component
 	changes []mapChange
 	wg      sync.WaitGroup
@@ -35,6 +35,7 @@ type newChunk struct {
 	v      *Volume
 	vc     uint64
 	to     phys
+	zeroed bool // it reads as zeros already
 	pieces []newPiece
 	gaps   []extent
 	err    error
@@ -69,7 +70,7 @@ func (b *batch) reset() {
 }
 
 // add appends a new chunk, reusing what an earlier batch left there.
-func (b *batch) add(vc uint64, to phys) {
+func (b *batch) add(vc uint64, to grant) {
 	b.index[vc] = len(b.chunks)
 	if len(b.chunks) < cap(b.chunks) {
 		b.chunks = b.chunks[:len(b.chunks)+1]
@@ -77,7 +78,7 @@ func (b *batch) add(vc uint64, to phys) {
 		b.chunks = append(b.chunks, newChunk{})
 	}
 	c := &b.chunks[len(b.chunks)-1]
-	c.vc, c.to, c.err = vc, to, nil
+	c.vc, c.to, c.zeroed, c.err = vc, to.at, to.zeroed, nil
 }
 
 func (c *newChunk) perform() {
@@ -90,7 +91,7 @@ func (c *newChunk) perform() {
 func (c *newChunk) write() error {
 	comp := c.v.component(c.to.comp)
 	base := comp.offset(c.to.chunk)
-	if c.v.cfg.Zero == ZeroAuto && !c.v.cfg.breaks(breakZeroing) {
+	if c.v.cfg.Zero == ZeroAuto && !c.zeroed && !c.v.cfg.breaks(breakZeroing) {
 		c.findGaps(c.v.chunk)
 		for _, g := range c.gaps {
 			if err := comp.clear(base+g.from, g.to-g.from, c.v.zeros); err != nil {

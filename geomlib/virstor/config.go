@@ -60,9 +60,12 @@ type Config struct {
 	HeldLimit   int64         // bytes of held write data; 0: 64 MiB
 	Reserve     int64         // chunks that ordinary writes leave free
 
-	Alloc   AllocOrder
-	Zero    ZeroPolicy
-	Discard DiscardPolicy
+	Alloc AllocOrder
+	Zero  ZeroPolicy
+	// ZeroAhead is how many of the chunks that are next to be allocated are
+	// zeroed while the volume is idle, under ZeroAuto: at most 64 MiB of them.
+	ZeroAhead int
+	Discard   DiscardPolicy
 	// DetectZeroes treats writes of zeros as OpWriteZeroes: they allocate
 	// nothing, and free what they cover whole.
 	DetectZeroes bool

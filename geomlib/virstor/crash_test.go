@@ -141,6 +141,7 @@ func openDisks(cfg Config, disks []*disktest.Disk) (*Volume, error) {
 func (w *world) run(n, workers int) error {
 	if workers == 1 {
 		for range n {
+			w.zeroAhead()
 			if err := w.op(w.rng, 0, 1); err != nil {
 				return err
 			}
@@ -162,6 +163,14 @@ func (w *world) run(n, workers int) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// zeroAhead does what a volume does that is idle, at instants that the seed chooses.
+func (w *world) zeroAhead() {
+	if w.cfg.ZeroAhead == 0 || w.rng.IntN(3) > 0 {
+		return
+	}
+	newZeroAhead(w.vol).one()
 }
 
 // groupUnits is how many units in a row belong to one worker.

@@ -67,6 +67,16 @@ func TestPowerLossUnderConcurrentWritersIsSurvived(t *testing.T) {
 	t.Log(&counts)
 }
 
+func TestPowerLossAfterChunksWereZeroedAheadIsSurvived(t *testing.T) {
+	var counts crashCounts
+	for seed := range crashSeeds() {
+		if err := crashRun(seed, 40, 1, true, usually(), Config{ZeroAhead: 3}, &counts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Log(&counts)
+}
+
 func TestPowerLossWhileChunksMoveIsSurvived(t *testing.T) {
 	var counts crashCounts
 	for seed := range crashSeeds() {

@@ -293,11 +293,11 @@ func (v *Volume) takeFor(to *component) (phys, bool) {
 	if to != nil {
 		return v.alloc.takeFrom(to.no())
 	}
-	ps, ok := v.alloc.take(nil, 1, true)
+	gs, ok := v.alloc.take(nil, 1, true)
 	if !ok {
 		return phys{}, false
 	}
-	return ps[0], true
+	return gs[0].at, true
 }
 
 // moveBuffer is how much of a chunk is copied at a time.

@@ -58,6 +58,7 @@ func (v *Volume) close(last func() error) error {
 	v.failParked()
 	v.FailHeld()
 	<-v.idle
+	v.ahead.stop()
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	err := v.finalFlush()

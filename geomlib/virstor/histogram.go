@@ -140,3 +140,13 @@ func (v *Volume) account(r *Request, err error) {
 		s.bytes.Add(uint64(r.Length))
 	}
 }
+
+// requests is how many requests have ended.
+func (v *Volume) requests() (n uint64) {
+	for i := range v.ops {
+		for s := range v.ops[i].shards {
+			n += v.ops[i].shards[s].count.Load()
+		}
+	}
+	return n
+}

@@ -1,7 +1,6 @@
 package virstor
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -100,6 +99,8 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.waiters.New = newWaiter
 	v.flushPool.New = func() any { return new(flushJobs) }
 	v.committer = newCommitter(v)
+	v.alloc.preparing.ended.L = &v.alloc.mu
+	v.ahead = newZeroAhead(v)
 	return v, nil
 }
 
@@ -122,112 +123,5 @@ func (v *Volume) start() {
 	v.workers = startWorkers(v.cfg.Workers)
 	v.writers = startWorkers(max(1, v.cfg.Workers/4))
 	go v.committer.loop()
-}
-
-// mapError is damage at one entry of the map.
-func (v *Volume) mapError(vc uint64, format string, args ...any) error {
-	return fmt.Errorf("%s: %w: map entry of virtual chunk %d %s; see `gvirstor check`", v.name, ErrDamaged,
-		vc, fmt.Sprintf(format, args...))
-}
-
-// loadMap reads the map from component 0 and builds from it what is free. An
-// entry that cannot be right fails it.
-func (v *Volume) loadMap() error {
-	for _, c := range v.components() {
-		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
-	}
-	comps := v.bounds()
-	pieces, stop := v.readMap()
-	defer stop()
-	for m := range pieces {
-		if m.err != nil {
-			return fmt.Errorf("%s: read the allocation map from %s: %w", v.name, v.component(0).name(), m.err)
-		}
-		if err := v.loadEntries(m.b, uint64(m.off/ondisk.EntrySize), comps); err != nil {
-			return err
-		}
-		m.free <- m.b[:cap(m.b)]
-	}
-	v.alloc.recount()
-	if v.order == ondisk.OrderUnknown {
-		v.order = ondisk.LittleEndian
-	}
-	return nil
-}
-
-// bounds are what a map entry may name of one component.
-type bounds struct {
-	first, count, usable uint32
-	pool                 *chunkPool
-}
-
-func (v *Volume) bounds() []bounds {
-	var bs []bounds
-	for i, c := range v.components() {
-		bs = append(bs, bounds{c.first(), c.meta().ChunkCount, c.usable(), v.alloc.pools[i]})
-	}
-	return bs
-}
-
-// loadEntries takes in the entries in b, the first of which is that of vc. Nobody
-// else knows the map yet.
-func (v *Volume) loadEntries(b []byte, vc uint64, comps []bounds) error {
-	var page *[pageEntries]uint64
-	at := ^uint64(0) // the page's number
-	loaded := int64(0)
-	for ; len(b) >= ondisk.EntrySize; b, vc = b[ondisk.EntrySize:], vc+1 {
-		raw := binary.NativeEndian.Uint64(b)
-		if raw == 0 {
-			continue
-		}
-		if v.order == ondisk.OrderUnknown {
-			v.order = ondisk.DetectOrder(b[:ondisk.EntrySize])
-		}
-		e := ondisk.DecodeEntry(b, v.order)
-		if !e.Allocated() {
-			if e.Flags != 0 {
-				return v.mapError(vc, "has unknown flags %#x", e.Flags)
-			}
-			// The kernel class looks at these too, and refuses the map.
-			if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].count {
-				v.litter = true
-			}
-			continue
-		}
-		if e.Flags != ondisk.FlagAllocated {
-			return v.mapError(vc, "has unknown flags %#x", e.Flags)
-		}
-		if int(e.Component) >= len(comps) {
-			return v.mapError(vc, "names component %d of %d", e.Component, len(comps))
-		}
-		c := &comps[e.Component]
-		if e.Chunk < c.first || e.Chunk >= c.count {
-			return v.mapError(vc, "names chunk %d of %s, which has %d to %d", e.Chunk, v.component(e.Component).name(), c.first, c.count-1)
-		}
-		// The kernel class may have allocated the chunk that holds the metadata
-		// sector; it is served, but for that sector, and not in any pool.
-		if e.Chunk < c.usable && !c.pool.claim(e.Chunk) {
-			return v.mapError(vc, "names chunk %d of %s, which another virtual chunk has", e.Chunk, v.component(e.Component).name())
-		}
-		if vc>>pageShift != at {
-			at = vc >> pageShift
-			page = v.chunks.page(vc).plain()
-		}
-		page[vc%pageEntries] = wordOf(phys{e.Component, e.Chunk})
-		loaded++
-	}
-	v.stats.allocated.Add(loaded)
-	return nil
-}
-
-// recount makes free agree with the pools after claims.
-func (a *allocator) recount() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.free = 0
-	for _, p := range a.pools {
-		if !p.closed {
-			a.free += int64(p.free)
-		}
-	}
+	v.ahead.start()
 }

@@ -152,13 +152,13 @@ func (v *Volume) lowerChunkCounts() error {
 // takeFirst takes the free chunk that lies first, whatever the order of the
 // volume.
 func (a *allocator) takeFirst() (phys, bool) {
-	a.mu.Lock()
+	a.lockSettled()
 	defer a.mu.Unlock()
 	for i, p := range a.pools[:a.takers] {
 		if p.closed {
 			continue
 		}
-		if chunk, ok := p.lowest(); ok {
+		if chunk, _, ok := p.lowest(); ok {
 			a.free--
 			return phys{uint16(i), chunk}, true
 		}

@@ -36,8 +36,9 @@ type Volume struct {
 	held      heldWrites
 	freed     freedChunks
 	flushSoon flushSoon
-	workers   *workers // requests
-	writers   *workers // what the committer and flushes need; they wait for nothing else
+	ahead     *zeroAhead // nil: nothing is zeroed ahead
+	workers   *workers   // requests
+	writers   *workers   // what the committer and flushes need; they wait for nothing else
 
 	zeros     []byte
 	sectors   *sectorPool
@@ -120,6 +121,7 @@ func (v *Volume) setComponents(comps []*component) {
 
 // emit passes an event on.
 func (v *Volume) emit(e Event) {
+	v.ahead.notice(e)
 	v.events.Lock()
 	defer v.events.Unlock()
 	v.cfg.Events(e)

@@ -224,7 +224,7 @@ func (v *Volume) finishReplaceZeroLocked() error {
 // claimBelow claims the free chunks of comp below n and returns how many below
 // n are in use otherwise.
 func (a *allocator) claimBelow(comp uint16, n uint32) (used int) {
-	a.mu.Lock()
+	a.lockSettled()
 	defer a.mu.Unlock()
 	p := a.pools[comp]
 	if p.kept == nil {
@@ -263,7 +263,7 @@ func (a *allocator) releaseKept(comp uint16) {
 // swapZero gives index 0 the pool of comp without the chunks that are reserved
 // now, and comp the pool of the former component 0.
 func (a *allocator) swapZero(comp uint16, reserved uint32, former *chunkPool) {
-	a.mu.Lock()
+	a.lockSettled()
 	defer a.mu.Unlock()
 	p := a.pools[comp]
 	p.total -= reserved

@@ -106,7 +106,8 @@ func Start(g *gate.Gate, unit int, disk Disk, cfg Config) (*Publication, error) 
 func (p *Publication) Done() <-chan struct{} { return p.done }
 
 // Err tells why the publication ended by itself: gate.ErrGone when the unit was
-// destroyed. It is nil while it serves and after Stop and Abandon.
+// destroyed. It is nil while it serves and after Stop and Abandon. Once it is
+// not, nothing is submitted or answered any more.
 func (p *Publication) Err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -206,12 +206,12 @@ func (p *Publication) answer(s *slot, errno gate.Errno) {
 // receiverEnds notes why a receiver ends, and ends the others with it.
 func (p *Publication) receiverEnds(s *slot, err error) {
 	if !errors.Is(err, errStopped) {
+		p.endAnswers() // first: who sees Err may count on nothing being submitted any more
 		p.mu.Lock()
 		if p.err == nil {
 			p.err = fmt.Errorf("serve unit %d: %w", p.unit, err)
 		}
 		p.mu.Unlock()
-		p.endAnswers()
 	}
 	if s != nil {
 		s.shrink()

@@ -1,0 +1,131 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// drawMap is a map over disks of so many chunks each, in runs as a volume has
+// that was filled in order, with holes, jumps and single chunks between them.
+func drawMap(t *rapid.T, entries int, reserved uint32, chunks []uint32) []ondisk.Entry {
+	next := make([]uint32, len(chunks))
+	next[0] = reserved
+	m := make([]ondisk.Entry, entries)
+	for vc := rapid.IntRange(0, 5).Draw(t, "start"); vc < entries; {
+		c := rapid.IntRange(0, len(chunks)-1).Draw(t, "component")
+		next[c] += uint32(rapid.SampledFrom([]int{0, 0, 0, 1, 7}).Draw(t, "skip"))
+		n := rapid.SampledFrom([]int{1, 2, 63, 64, 65, 300}).Draw(t, "run")
+		for ; n > 0 && vc < entries && next[c] < chunks[c]; n-- {
+			m[vc] = ondisk.Entry{Flags: ondisk.FlagAllocated, Component: uint16(c), Chunk: next[c]}
+			next[c]++
+			vc++
+		}
+		vc += rapid.SampledFrom([]int{0, 0, 1, 20, 600}).Draw(t, "hole")
+	}
+	return m
+}
+
+func TestALoadedMapIsTheOneOnDisk(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const entries = 2048
+		sizes := []uint32{40, 1200, 700}
+		var disks []*memDisk
+		var ps []geomlib.Provider
+		req := ondisk.LabelRequest{Name: "t", VirtualSize: entries * crashChunk, ChunkSize: crashChunk, ID: 77, ChunkMultiple: ondisk.MinChunkMultiple}
+		for i, n := range sizes {
+			// Only what is looked at: the map and the metadata, not 250 MiB.
+			d := newMem(string(rune('a'+i)), 512, 512)
+			v := &sparseMem{memDisk: d, size: int64(n)*crashChunk + 512, front: make([]byte, entries*ondisk.EntrySize+2*crashChunk)}
+			disks, ps = append(disks, d), append(ps, v)
+			req.Providers = append(req.Providers, ondisk.LabelProvider{Name: d.name, Size: v.size, SectorSize: 512})
+		}
+		l, err := ondisk.Plan(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := drawMap(t, entries, uint32(l.Metadata[0].ChunkReserved), sizes)
+		order := rapid.SampledFrom([]ondisk.Order{ondisk.LittleEndian, ondisk.BigEndian}).Draw(t, "order")
+		twice := -1 // an entry that names a chunk of an earlier one
+		used := map[phys]bool{}
+		if rapid.Bool().Draw(t, "damaged") {
+			at, of := rapid.IntRange(0, entries-1).Draw(t, "at"), rapid.IntRange(0, entries-1).Draw(t, "of")
+			if want[of].Allocated() && at != of {
+				want[at] = want[of]
+				twice = max(at, of)
+			}
+		}
+		front := ps[0].(*sparseMem).front
+		for vc, e := range want {
+			e.Encode(front[vc*ondisk.EntrySize:], order)
+			if e.Allocated() {
+				used[phys{e.Component, e.Chunk}] = true
+			}
+		}
+		var ms []Member
+		for i, p := range ps {
+			ms = append(ms, Member{p, l.Metadata[i]})
+		}
+		v, err := Open(Assemble(ms)[0], Config{ReadOnly: true})
+		if twice >= 0 {
+			if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), fmt.Sprintf("virtual chunk %d ", twice)) {
+				t.Fatalf("chunk %d is mapped twice: %v", twice, err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		for vc, e := range want {
+			w := uint64(0)
+			if e.Allocated() {
+				w = wordOf(phys{e.Component, e.Chunk})
+			}
+			if got := v.chunks.load(uint64(vc)); got != w {
+				t.Fatalf("virtual chunk %d: %#x, want %#x", vc, got, w)
+			}
+		}
+		for c := range disks {
+			p := v.alloc.pools[c]
+			free := uint32(0)
+			for chunk := p.first; chunk < p.first+p.total; chunk++ {
+				isFree := p.bits[chunk/64]&(1<<(chunk%64)) != 0
+				if isFree == used[phys{uint16(c), chunk}] {
+					t.Fatalf("chunk %d of component %d: free %t", chunk, c, isFree)
+				}
+				if isFree {
+					free++
+				}
+			}
+			if free != p.free {
+				t.Fatalf("component %d counts %d free chunks, has %d", c, p.free, free)
+			}
+		}
+	})
+}
+
+// sparseMem is a disk of which the front exists; the rest reads as zeros.
+type sparseMem struct {
+	*memDisk
+	size  int64
+	front []byte
+}
+
+func (d *sparseMem) MediaSize() int64 { return d.size }
+
+func (d *sparseMem) ReadAt(p []byte, off int64) (int, error) {
+	clear(p)
+	if off < int64(len(d.front)) {
+		copy(p, d.front[off:])
+	}
+	return len(p), nil
+}
+
+func (d *sparseMem) WriteAt([]byte, int64) (int, error) { panic("opened read-only") }

@@ -1,0 +1,232 @@
+package virstor
+
+import (
+	"math/bits"
+	"sync"
+	"time"
+)
+
+// preparation is the free chunk that is being zeroed ahead of its use. It is part
+// of the allocator and guarded by its mu. The chunk stays free.
+type preparation struct {
+	on     bool
+	wanted bool // somebody waits in lockSettled: stop after the piece under way
+	ended  sync.Cond
+}
+
+// lockSettled takes a.mu when no free chunk is being zeroed. Whoever takes chunks,
+// or changes which can be taken, locks with it: zeros that are on their way must
+// not overtake data.
+func (a *allocator) lockSettled() {
+	a.mu.Lock()
+	for a.preparing.on {
+		a.preparing.wanted = true
+		a.preparing.ended.Wait()
+	}
+}
+
+// prepare picks the first of the next stock chunks in the order of allocation that
+// is not zeroed yet, and begins its preparation.
+func (a *allocator) prepare(stock int) (p *chunkPool, at phys, ok bool) {
+	a.lockSettled()
+	defer a.mu.Unlock()
+	each := stock
+	if a.order == Spread {
+		each = (stock + a.takers - 1) / max(1, a.takers)
+	}
+	for c, p := range a.pools[:a.takers] {
+		if p.closed {
+			continue
+		}
+		n := 0
+		for chunk := range p.eachFree {
+			if n == each || stock == 0 {
+				break
+			}
+			if !p.zeroed[chunk] {
+				a.preparing.on, a.preparing.wanted = true, false
+				return p, phys{uint16(c), chunk}, true
+			}
+			n++
+			stock--
+		}
+	}
+	return nil, phys{}, false
+}
+
+// eachFree yields the free chunks, the lowest first.
+func (p *chunkPool) eachFree(yield func(uint32) bool) {
+	if p.free == 0 {
+		return
+	}
+	for w := p.hint; w < len(p.bits); w++ {
+		for word := p.bits[w]; word != 0; word &= word - 1 {
+			if !yield(uint32(w*64 + bits.TrailingZeros64(word))) {
+				return
+			}
+		}
+	}
+}
+
+// prepared ends the preparation of a chunk of p. done: it is zeroed.
+func (a *allocator) prepared(p *chunkPool, chunk uint32, done bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if done {
+		if p.zeroed == nil {
+			p.zeroed = make(map[uint32]bool)
+		}
+		p.zeroed[chunk] = true
+	}
+	a.preparing.on = false
+	a.preparing.ended.Broadcast()
+}
+
+// isWanted reports whether the preparation is in somebody's way.
+func (a *allocator) isWanted() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.preparing.wanted
+}
+
+const (
+	// aheadBytes bounds what is zeroed and not used, in a volume.
+	aheadBytes = 64 << 20
+	// aheadPiece is what a write may have to wait for at most, bytes.
+	aheadPiece = 256 << 10
+	// aheadIdle is how long nothing may have been asked of the volume.
+	aheadIdle = 200 * time.Millisecond
+)
+
+// zeroAhead zeroes the chunks that are next to be allocated while nothing is asked
+// of the volume, so that the first write to one costs no more than any other.
+// What it did is known in memory alone. It leaves a volume alone in which
+// nothing was allocated since it was opened: what is on its free chunks may be
+// what somebody is looking for.
+//
+// The zeros are durable in time: the flush of the component that comes before a
+// map entry covers them as well.
+type zeroAhead struct {
+	v     *Volume
+	stock int           // chunks
+	wake  chan struct{} // capacity 1: there may be something to do
+	quit  chan struct{}
+	done  chan struct{}
+}
+
+// newZeroAhead returns nil when there is nothing for it to do. The methods of
+// nil do nothing.
+func newZeroAhead(v *Volume) *zeroAhead {
+	stock := int(min(int64(v.cfg.ZeroAhead), aheadBytes/v.chunk))
+	if stock <= 0 || v.cfg.Zero != ZeroAuto || v.cfg.ReadOnly {
+		return nil
+	}
+	return &zeroAhead{
+		v:     v,
+		stock: stock,
+		wake:  make(chan struct{}, 1),
+		quit:  make(chan struct{}),
+		done:  make(chan struct{}),
+	}
+}
+
+func (z *zeroAhead) start() {
+	if z != nil {
+		go z.run()
+	}
+}
+
+// stop ends the goroutine.
+func (z *zeroAhead) stop() {
+	if z != nil {
+		close(z.quit)
+		<-z.done
+	}
+}
+
+// notice takes note of what changes which chunks come next.
+func (z *zeroAhead) notice(e Event) {
+	if z == nil || e.Kind != EventAllocated && e.Kind != EventComponents {
+		return
+	}
+	select {
+	case z.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (z *zeroAhead) run() {
+	defer close(z.done)
+	for {
+		select {
+		case <-z.wake:
+		case <-z.quit:
+			return
+		}
+		for z.awaitIdle() && z.one() {
+		}
+	}
+}
+
+// awaitIdle returns true when nothing has been asked of the volume for a while, false when it is
+// to end.
+func (z *zeroAhead) awaitIdle() bool {
+	t := time.NewTicker(aheadIdle)
+	defer t.Stop()
+	for seen := z.v.requests(); ; {
+		select {
+		case <-t.C:
+		case <-z.quit:
+			return false
+		}
+		now := z.v.requests()
+		if now == seen && z.v.inFlight.Load() == 0 {
+			return true
+		}
+		seen = now
+	}
+}
+
+// one zeroes one chunk, and reports whether there may be more to do.
+func (z *zeroAhead) one() bool {
+	v := z.v
+	// Whoever holds it may take the component away.
+	if !v.metaMu.TryLock() {
+		return true
+	}
+	defer v.metaMu.Unlock()
+	if v.stats.committed.Load() == 0 || v.isDegraded.Load() {
+		return false
+	}
+	p, at, ok := v.alloc.prepare(z.stock)
+	if !ok {
+		return false
+	}
+	whole, err := z.clear(v.component(at.comp), at.chunk)
+	v.alloc.prepared(p, at.chunk, whole)
+	if err != nil {
+		// The write that needs the chunk will fail and be heard.
+		v.log.Warn("chunk not zeroed ahead", "volume", v.name, "component", v.component(at.comp).name(), "chunk", at.chunk, "error", err)
+	}
+	return err == nil
+}
+
+// clear zeroes a chunk, piece by piece, and reports whether it came to the end
+// before it was in somebody's way.
+func (z *zeroAhead) clear(c *component, chunk uint32) (whole bool, err error) {
+	base := c.offset(chunk)
+	for off := int64(0); off < z.v.chunk; off += aheadPiece {
+		select {
+		case <-z.quit:
+			return false, nil
+		default:
+		}
+		if z.v.alloc.isWanted() || z.v.inFlight.Load() != 0 {
+			return false, nil
+		}
+		if err := c.clear(base+off, min(aheadPiece, z.v.chunk-off), z.v.zeros); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
