@@ -38,6 +38,7 @@ type Volume struct {
 	flushSoon flushSoon
 	workers   *workers // requests
 	writers   *workers // what the committer and flushes need; they wait for nothing else
+	passDowns *workers // one, for freed
 
 	zeros     []byte
 	sectors   *sectorPool
@@ -62,8 +63,10 @@ type Volume struct {
 
 	// metaMu serialises what changes metadata: add, remove, stop.
 	metaMu sync.Mutex
-	ext    extension // guarded by metaMu
+	ext    extension          // guarded by metaMu
+	left   []geomlib.Provider // of components whose removal failed half way, for Close; guarded by metaMu
 	job    jobRunner
+	moving gate // requests that change the map are in it
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 
