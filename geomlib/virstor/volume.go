@@ -188,7 +188,11 @@ func (v *Volume) Close() error {
 // flushSoon flushes component 0 so that freed chunks become usable.
 type flushSoon struct{ v *Volume }
 
-func (f *flushSoon) perform() { _ = f.v.component(0).flush() } // the component remembers its failure
+func (f *flushSoon) perform() {
+	if f.v.component(0).flush() != nil { // which the component remembers
+		f.v.committer.kick() // what waits for those chunks waits in vain
+	}
+}
 
 // Providers returns the components' providers by index.
 func (v *Volume) Providers() []geomlib.Provider {
