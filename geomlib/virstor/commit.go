@@ -36,7 +36,10 @@ type committer struct {
 	full      bool               // EventFull was the last word
 	lastComp  int
 	freedAt   time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
-	frozen    error     // the map may not be written until the volume is reopened; guarded by running
+
+	// frozen: component 0 may not be written until the volume is reopened. It
+	// is set with running and Volume.metaMu held, and read with either.
+	frozen error
 }
 
 // mapOp changes the mapping of one chunk, which is locked by whoever asks.
@@ -48,11 +51,11 @@ type mapOp struct {
 	set  bool // map to new; otherwise unmap
 	same bool // new is the same place under another component index
 
-	tried bool // its sector was written, or may have been
-	err   error
+	begun bool  // its sector was to be written: after an error it may hold either
+	err   error // of its sector alone
 }
 
-func (o mapOp) word() uint64 {
+func (o *mapOp) word() uint64 {
 	if o.set {
 		return wordOf(o.new)
 	}
@@ -63,17 +66,8 @@ func (o mapOp) word() uint64 {
 // not all written, each is done that was.
 type opGroup struct {
 	ops  []mapOp
+	err  error // the first failure
 	done chan struct{}
-}
-
-// err is the first failure of an operation.
-func (g *opGroup) err() error {
-	for i := range g.ops {
-		if err := g.ops[i].err; err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func newCommitter(v *Volume) *committer {
@@ -105,7 +99,7 @@ func (k *committer) commit(ops []mapOp) error {
 	k.mu.Unlock()
 	k.signal()
 	<-g.done
-	return g.err()
+	return g.err
 }
 
 // kick tells that space may have appeared.
@@ -206,9 +200,6 @@ func (k *committer) expire() {
 		k.running.Lock()
 		defer k.running.Unlock()
 		k.repair()
-		if k.degrade.is() && k.v.closing.Load() {
-			k.abandon()
-		}
 	}
 }
 
@@ -472,7 +463,7 @@ func (k *committer) writeMap() {
 				o.err = fmt.Errorf("change the map of %s: %w", k.v.name, ErrDegraded)
 				continue
 			}
-			o.tried = true
+			o.begun = true
 			b.changes = append(b.changes, mapChange{vc: o.vc, word: o.word(), err: &o.err})
 		}
 	}
@@ -578,16 +569,21 @@ func (k *committer) publish() {
 		k.settle()
 	}
 	for _, g := range b.ops {
-		for _, o := range g.ops {
-			k.publishOp(o, o.tried && k.degrade.has(int64(o.vc/per)))
+		for i := range g.ops {
+			o := &g.ops[i]
+			if g.err == nil {
+				g.err = o.err
+			}
+			k.publishOp(o, o.begun && k.degrade.has(int64(o.vc/per)))
 		}
 		close(g.done)
 	}
 }
 
-// publishOp ends one map operation. doubt: its sector could not be written for
-// sure, and may hold the old or the new entry.
-func (k *committer) publishOp(o mapOp, doubt bool) {
+// publishOp ends one map operation, whatever became of others in its group.
+// doubt: its sector was not written for sure, and may hold the old or the new
+// entry.
+func (k *committer) publishOp(o *mapOp, doubt bool) {
 	v := k.v
 	switch {
 	case o.err == nil && o.set:
@@ -608,7 +604,7 @@ func (k *committer) publishOp(o mapOp, doubt bool) {
 	case o.set:
 		// Writes acknowledged on either copy could come back as the other:
 		// the chunk stays locked until its sector is known.
-		k.degrade.locked = append(k.degrade.locked, o)
+		k.degrade.locked = append(k.degrade.locked, *o)
 	default:
 		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)

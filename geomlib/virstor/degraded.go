@@ -1,5 +1,7 @@
 package virstor
 
+import "fmt"
+
 // degraded is what the committer keeps while map sectors are not known to hold
 // what they should.
 type degraded struct {
@@ -28,16 +30,11 @@ func (d *degraded) keep(p phys) { d.kept = append(d.kept, p) }
 // succeeds the volume allocates again.
 func (k *committer) repair() {
 	v, d := k.v, &k.degrade
-	for s := range d.sectors {
-		if err := k.writeMapSectors(uint64(s), uint64(s), nil); err != nil {
-			v.log.Debug("allocation map still cannot be written", "volume", v.name, "error", err)
-			return
+	if err := k.rewriteDoubtful(); err != nil {
+		v.log.Debug("allocation map still not written", "volume", v.name, "error", err)
+		if v.closing.Load() {
+			k.giveUpLocked()
 		}
-	}
-	// Whatever failed before: data may be lost for good, while the map is here
-	// to be written again.
-	if err := v.component(0).flushNow(); err != nil {
-		v.log.Debug("allocation map still cannot be flushed", "volume", v.name, "error", err)
 		return
 	}
 	for _, o := range d.locked {
@@ -56,20 +53,27 @@ func (k *committer) repair() {
 	k.kick()
 }
 
-// abandon lets go of the chunks whose map sector could not be written, when the
-// volume closes: who waits for them would keep it from ending. Both copies of
-// them hold the same, so they may be read; but nothing may be written any more
-// that could come back as the other copy.
-func (k *committer) abandon() {
-	v, d := k.v, &k.degrade
-	v.abandoned.Store(true)
-	for _, o := range d.locked {
-		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
-		if !o.same {
-			d.keep(o.new)
+// rewriteDoubtful writes the sectors in doubt and flushes them.
+func (k *committer) rewriteDoubtful() error {
+	for s := range k.degrade.sectors {
+		if err := k.writeMapSectors(uint64(s), uint64(s), nil); err != nil {
+			return err
 		}
 	}
-	d.locked = nil
+	// Whatever failed before: data may be lost for good, while the map is here
+	// to be written again.
+	return k.v.component(0).flushNow()
+}
+
+// giveUpLocked fails the requests to chunks whose moves are in doubt, so that a
+// volume whose map cannot be written can be closed.
+func (k *committer) giveUpLocked() {
+	v := k.v
+	for _, o := range k.degrade.locked {
+		for _, r := range v.chunks.unpark(o.vc) {
+			v.finish(r, fmt.Errorf("%s %s at %d: %w", r.Op, v.name, r.Offset, ErrDegraded))
+		}
+	}
 }
 
 // doubtUnflushed treats every map sector that was not known to be durable when

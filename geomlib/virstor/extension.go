@@ -46,6 +46,9 @@ func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
 	if !v.ext.room {
 		return fmt.Errorf("%s: %w", v.name, ErrNoExtension)
 	}
+	if err := v.committer.frozen; err != nil {
+		return err // another provider may be component 0, with a record of this sequence
+	}
 	next := v.ext.rec
 	change(&next)
 	next.Sequence++

@@ -83,10 +83,6 @@ func (v *Volume) run(r *Request, block bool) {
 		v.read(r, block)
 		return
 	}
-	if v.abandoned.Load() {
-		v.finish(r, v.abandonedError(r))
-		return
-	}
 	if v.deferred(r) {
 		return
 	}
@@ -108,10 +104,6 @@ func (v *Volume) run(r *Request, block bool) {
 			v.discard(r, block)
 		}
 	}
-}
-
-func (v *Volume) abandonedError(r *Request) error {
-	return fmt.Errorf("%s of %d bytes at %d of %s, which is closing: %w", r.Op, r.Length, r.Offset, v.name, ErrDegraded)
 }
 
 // isZero reports whether b holds only zeros.
@@ -270,10 +262,8 @@ func (v *Volume) write(r *Request, block bool) {
 		r.req.progress = off - r.Offset
 	}
 	if r.Flags&FUA != 0 {
-		if err := v.flushRange(r.Offset, end); err != nil {
-			v.finish(r, err)
-			return
-		}
+		v.finishFUA(r)
+		return
 	}
 	v.finish(r, nil)
 }
@@ -298,9 +288,6 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 		return state, nil
 	}
 	defer v.chunks.unpin(pc.vc)
-	if v.abandoned.Load() {
-		return pinned, ErrDegraded
-	}
 	c := v.component(ph.comp)
 	at := c.offset(ph.chunk) + pc.in
 	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
@@ -313,14 +300,11 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 // writeLocked overwrites any range of a chunk, which it takes for itself, so
 // that what else is in the sectors stays as it is.
 func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
-	ph, ok := v.chunks.lock(pc.vc)
-	if !ok {
-		return unallocated, nil
+	ph, state := v.chunks.tryLock(pc.vc)
+	if state != pinned {
+		return state, nil
 	}
 	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
-	if v.abandoned.Load() {
-		return pinned, ErrDegraded
-	}
 	c := v.component(ph.comp)
 	at, n := c.offset(ph.chunk)+pc.in, pc.n
 	v.partial.written(pc.vc, pc.in, pc.n)

@@ -23,14 +23,12 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	}
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
+	// A discard that has locked a chunk and waits for the committer would keep
+	// the chunk from being renamed.
+	v.moving.close()
+	defer v.moving.open(v.resume)
 	v.committer.pause()
 	defer v.committer.unpause()
-	if err := v.settleFreed(); err != nil {
-		return err
-	}
-	if v.isDegraded.Load() {
-		return fmt.Errorf("replace component 0 of %s: %w", v.name, ErrDegraded)
-	}
 	old := v.component(0)
 	om, err := v.storeSuccessor(t)
 	if err != nil {
@@ -76,10 +74,14 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 		}
 		places := v.chunksWhere(func(p phys) bool { return p.comp == t.no() && p.chunk < n })
 		j.more(int64(len(places)) * v.chunk)
-		for _, pl := range places {
-			target, ok := v.takeFor(to)
+		for i, pl := range places {
+			target, ok, err := v.takeFor(to)
+			if err != nil {
+				return err
+			}
 			if !ok {
-				return v.short(j.kind(), int64(len(places)), int64(len(places)))
+				left := int64(len(places) - i)
+				return v.short(j.kind(), left, left)
 			}
 			if _, err := v.moveChunk(pl.vc, pl.at, target, buf); err != nil {
 				return err
@@ -101,6 +103,12 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 // v.metaMu is held and the committer is paused.
 func (v *Volume) storeSuccessor(t *component) (former ondisk.Metadata, err error) {
 	om := v.component(0).meta()
+	if err := v.settleFreed(); err != nil {
+		return om, err
+	}
+	if v.isDegraded.Load() {
+		return om, fmt.Errorf("replace component 0 of %s: %w", v.name, ErrDegraded)
+	}
 	if err := v.copyMap(t); err != nil {
 		return om, err
 	}
