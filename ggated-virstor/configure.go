@@ -35,7 +35,11 @@ func (o *options) configure(flags *pflag.FlagSet) error {
 	}
 	typed := make(map[string]bool)
 	flags.Visit(func(f *pflag.Flag) { typed[f.Name] = true })
-	check := func() error { _, err := o.policies(); return err }
+	check := func() error {
+		_, policies := o.policies()
+		_, addresses := o.addresses()
+		return errors.Join(policies, addresses)
+	}
 	if err := file.Apply("", keySet(flags), typed, check); err != nil {
 		return err
 	}

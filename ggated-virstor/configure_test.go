@@ -74,6 +74,7 @@ func TestAWrongFileIsNamedWithItsLine(t *testing.T) {
 		"when-full = perhaps":                ":1: --when-full perhaps: one of wait, error is needed",
 		"config = x":                         ":1: config: no such key",
 		"[volume a]\nnbd = unix:/a":          ":2: nbd: no such key for a volume",
+		"debug = true\nnbd = /tmp/socket":    ":2: --nbd /tmp/socket: NBD address \"/tmp/socket\": want unix:PATH or tcp:HOST:PORT",
 		"\n[volume a]\nfull-timeout = -5s":   ":3: --full-timeout -5s: must not be negative",
 		"[volume a]\nalloc = x\nzero = auto": ":2: --alloc x: one of fill, spread is needed",
 	} {
@@ -90,6 +91,20 @@ func TestAWrongFileIsNamedWithItsLine(t *testing.T) {
 	}
 	if _, err := parseOptions([]string{"--check-config", "--config", write(t, "debug = true")}, &said, &said); exitCode(err) != 0 {
 		t.Errorf("a right file: %v: %s", err, said.String())
+	}
+}
+
+func TestNBDOptionsThatContradictThemselvesAreRefused(t *testing.T) {
+	for want, args := range map[string][]string{
+		"--tls-cert needs --tls-key":                        {"--tls-cert", "c"},
+		"--tls-key needs --tls-cert":                        {"--tls-key", "k"},
+		"--tls-client-ca needs --tls-cert and --tls-key":    {"--tls-client-ca", "ca"},
+		"--nbd x: NBD address \"x\": want unix:PATH or tcp": {"--nbd", "unix:/a", "--nbd", "x"},
+	} {
+		var said bytes.Buffer
+		if _, err := parseOptions(args, &said, &said); err == nil || !strings.Contains(said.String(), want) {
+			t.Errorf("%q: %v, said %q, want %q", args, err, said.String(), want)
+		}
 	}
 }
 

@@ -129,6 +129,9 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	if err == nil {
 		err = o.configure(f)
 	}
+	if err == nil {
+		err = o.checkNBD()
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, "ggated-virstor:", err)
 		return o, errUsage

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,7 +20,6 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
 	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
-	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
@@ -48,6 +48,14 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	// What ends a supervisor at the system's shutdown ends this, too.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGUSR1)
 	defer stop()
+	g, err := o.space.grower(o.gate)
+	if err != nil {
+		return err
+	}
+	certs, err := o.loadTLS()
+	if err != nil {
+		return err
+	}
 	listeners, err := listenNBD(ctx, o)
 	if err != nil {
 		return err
@@ -62,17 +70,13 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	svc := service{
 		http:    http,
-		control: ctl, nbd: listeners, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
+		control: ctl, nbd: listeners, certs: certs, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
 		opener: daemon.Direct{LockDir: o.runDir}, runner: (*spaceOptions).runner,
 		grower: func(g *grow.Grower) daemon.Grower { return g },
 		stop:   ctx.Done(), end: (*daemon.Daemon).Close,
 	}
 	if dir := o.archive(); dir != nil {
 		svc.archive = dir
-	}
-	g, err := o.space.grower(o.gate)
-	if err != nil {
-		return err
 	}
 	if g != nil {
 		svc.providers = append(svc.providers, grown(ctx, g, log)...)
@@ -102,6 +106,7 @@ type service struct {
 	control   net.Listener
 	http      net.Listener // or nil
 	nbd       []net.Listener
+	certs     *tls.Config // or nil
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
 	providers []string
@@ -135,15 +140,18 @@ func (svc *service) listeners() []net.Listener {
 	return append(svc.nbd[:len(svc.nbd):len(svc.nbd)], svc.http)
 }
 
+// close closes everything that clients connect to.
+func (svc *service) close() error { return errors.Join(svc.control.Close(), closeAll(svc.listeners())) }
+
 // serve serves until svc.stop. It closes the listeners.
 func serve(o options, log *slog.Logger, svc service) error {
 	policies, err := o.policies()
 	if err != nil {
-		return err
+		return errors.Join(err, svc.close())
 	}
-	server, uris, err := newNBD(o, log)
+	server, uris, err := newNBD(o, svc.certs, log)
 	if err != nil {
-		return err
+		return errors.Join(err, svc.close())
 	}
 	var publish []daemon.Publisher
 	if svc.gate != nil {
@@ -152,14 +160,14 @@ func serve(o options, log *slog.Logger, svc service) error {
 	publish = append(publish, &daemon.NBD{Server: server, URIs: uris})
 	alerts, space, err := svc.space(&o)
 	if err != nil {
-		return err
+		return errors.Join(err, svc.close())
 	}
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
 		Alerts: alerts, Space: space, Archive: svc.archive}, svc.opener, publish, log)
 	n := d.ServeAll(svc.providers)
 	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
 		st, err := d.Status(context.Background())
-		return errors.Join(err, nothingServed(st.Problems), d.Close(), svc.control.Close(), closeAll(svc.listeners()))
+		return errors.Join(err, nothingServed(st.Problems), d.Close(), svc.close())
 	}
 	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, space: svc.space, log: log})()
 	cs := control.NewServer(d, log)
@@ -208,65 +216,4 @@ func nothingServed(problems []control.Problem) error {
 		}
 	}
 	return fmt.Errorf("no volume on the given providers can be served: %s", strings.Join(why, "; "))
-}
-
-// listenNBD opens the listeners for NBD clients.
-func listenNBD(ctx context.Context, o options) ([]net.Listener, error) {
-	var listeners []net.Listener
-	for _, s := range o.nbd {
-		a, err := nbd.ParseListen(s)
-		if err == nil {
-			var l net.Listener
-			if l, err = nbd.Listen(ctx, a, nbd.ListenOptions{TLS: o.tls(), Insecure: o.nbdInsecure}); err == nil {
-				listeners = append(listeners, l)
-				continue
-			}
-		}
-		return nil, errors.Join(fmt.Errorf("--nbd %s: %w", s, err), closeAll(listeners))
-	}
-	return listeners, nil
-}
-
-func (o *options) tls() bool { return o.tlsCert != "" || o.tlsKey != "" }
-
-// newNBD makes the NBD server, and tells how clients name its exports.
-func newNBD(o options, log *slog.Logger) (*nbd.Server, func(string) []string, error) {
-	cfg := nbd.Config{Log: log}
-	if o.tls() {
-		t, err := nbd.LoadTLS(o.tlsCert, o.tlsKey, o.tlsClientCA)
-		if err != nil {
-			return nil, nil, err
-		}
-		cfg.TLS, cfg.RequireTLS = t, true
-	} else if o.tlsClientCA != "" {
-		return nil, nil, errors.New("--tls-client-ca needs --tls-cert and --tls-key")
-	}
-	server, err := nbd.NewServer(cfg)
-	if err != nil {
-		return nil, nil, err
-	}
-	var addrs []nbd.Address
-	for _, s := range o.nbd {
-		a, err := nbd.ParseListen(s)
-		if err != nil {
-			return nil, nil, fmt.Errorf("--nbd %s: %w", s, err)
-		}
-		addrs = append(addrs, a)
-	}
-	uris := func(export string) []string {
-		var us []string
-		for _, a := range addrs {
-			us = append(us, nbd.URI(a, export, o.tls()))
-		}
-		return us
-	}
-	return server, uris, nil
-}
-
-func closeAll(ls []net.Listener) error {
-	var err error
-	for _, l := range ls {
-		err = errors.Join(err, l.Close())
-	}
-	return err
 }

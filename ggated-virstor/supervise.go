@@ -28,6 +28,9 @@ import (
 // configuration again; SIGUSR1 is for the system's shutdown: it
 // unmounts what is on the devices and ends.
 func supervise(ctx context.Context, o options, log *slog.Logger) error {
+	if _, err := o.loadTLS(); err != nil {
+		return err // as every worker would find
+	}
 	signal.Ignore(syscall.SIGHUP)
 	requests := make(chan supervisor.Request, 1)
 	stop := relay(requests)

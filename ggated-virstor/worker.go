@@ -67,7 +67,10 @@ func work(o options, log *slog.Logger) error {
 			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
 		}
 	}
-	// Root may be needed for the port, but not later.
+	// Root may be needed for the port and for the key, but not later.
+	if svc.certs, err = o.loadTLS(); err != nil {
+		return err
+	}
 	if svc.http, err = listenHTTP(o); err != nil {
 		return err
 	}

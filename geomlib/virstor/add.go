@@ -61,6 +61,9 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	if v.closing.Load() {
 		return fmt.Errorf("add to %s: %w", v.name, ErrClosed)
 	}
+	if err := v.unfinishedLocked(); err != nil {
+		return fmt.Errorf("add to %s: %w", v.name, err)
+	}
 	comps := v.components()
 	count := len(comps) + len(providers)
 	metas, err := v.planAdd(providers, count, o)
@@ -101,7 +104,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 func (v *Volume) storeCount(c *component, count int) error {
 	m := c.meta()
 	m.Count = uint16(count)
-	if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(c.accounted(), m); err != nil {
 		return err
 	}
 	c.setMeta(m)

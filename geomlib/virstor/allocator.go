@@ -34,6 +34,7 @@ type allocator struct {
 	free    int64        // over all usable pools
 	reserve int64        // chunks that ordinary takers leave
 	turn    int          // Spread: where the next chunk is looked for
+	fill    bool         // for now the order is Fill, whatever it is
 
 	preparing preparation
 }
@@ -190,7 +191,7 @@ func (a *allocator) take(dst []grant, n int, all bool) ([]grant, bool) {
 // takeLocked takes one chunk; a.mu is held.
 func (a *allocator) takeLocked() (grant, bool) {
 	start := 0
-	if a.order == Spread {
+	if a.order == Spread && !a.fill {
 		start = a.turn
 	}
 	for i := range a.takers {
@@ -208,13 +209,16 @@ func (a *allocator) takeLocked() (grant, bool) {
 	return grant{}, false
 }
 
-// takeFrom takes the lowest free chunk of one component, closed or not.
+// takeFrom takes the lowest free chunk of one component, unless it is closed.
 func (a *allocator) takeFrom(comp uint16) (phys, bool) {
 	a.lockSettled()
 	defer a.mu.Unlock()
 	p := a.pools[comp]
+	if p.closed {
+		return phys{}, false
+	}
 	chunk, _, ok := p.lowest()
-	if ok && !p.closed {
+	if ok {
 		a.free--
 	}
 	return phys{comp, chunk}, ok
@@ -245,6 +249,15 @@ func (a *allocator) setClosed(comp uint16, closed bool) {
 	} else {
 		a.free += int64(p.free)
 	}
+}
+
+// setFill makes the order Fill for now, or what it is otherwise, and returns what
+// was set before.
+func (a *allocator) setFill(on bool) (was bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was, a.fill = a.fill, on
+	return was
 }
 
 func (a *allocator) setReserve(n int64) {

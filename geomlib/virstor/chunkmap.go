@@ -223,12 +223,68 @@ func (m *chunkMap) lock(vc uint64) (phys, bool) {
 	return physOf(e.Load()), true
 }
 
+// lockState is lock with the answer of tryLock, which is never busy.
+func (m *chunkMap) lockState(vc uint64) (phys, pinState) {
+	ph, ok := m.lock(vc)
+	if !ok {
+		return ph, unallocated
+	}
+	return ph, pinned
+}
+
+// tryLock is lock that does not wait for another owner: pinned means that the
+// caller has vc, busy that somebody else does. It waits for pinned I/O.
+func (m *chunkMap) tryLock(vc uint64) (phys, pinState) {
+	p := m.existing(vc)
+	if p == nil {
+		return phys{}, unallocated
+	}
+	e := &p[vc%pageEntries]
+	s := m.shard(vc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		w := e.Load()
+		if w&wordBusy != 0 {
+			return phys{}, busy
+		}
+		if w&wordAlloc == 0 {
+			return phys{}, unallocated
+		}
+		if e.CompareAndSwap(w, w|wordBusy) {
+			break
+		}
+	}
+	for e.Load()>>pinShift != 0 {
+		s.cond.Wait()
+	}
+	return physOf(e.Load()), pinned
+}
+
 // unlock ends lock and gives vc the mapping word, zero for none. resume
 // receives the requests that were parked meanwhile.
 func (m *chunkMap) unlock(vc uint64, word uint64, resume func(*Request)) {
 	s := m.shard(vc)
 	s.mu.Lock()
 	m.page(vc)[vc%pageEntries].Store(word)
+	ready := s.unparkLocked(vc)
+	s.cond.Broadcast()
+	s.mu.Unlock()
+	for _, r := range ready {
+		resume(r)
+	}
+}
+
+// unpark takes the requests that wait for the owner of vc away from it.
+func (m *chunkMap) unpark(vc uint64) []*Request {
+	s := m.shard(vc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unparkLocked(vc)
+}
+
+// unparkLocked removes the requests parked on vc from the list; s.mu is held.
+func (s *chunkShard) unparkLocked(vc uint64) []*Request {
 	var ready []*Request
 	kept := s.parked[:0]
 	for _, pr := range s.parked {
@@ -240,11 +296,7 @@ func (m *chunkMap) unlock(vc uint64, word uint64, resume func(*Request)) {
 	}
 	clear(s.parked[len(kept):])
 	s.parked = kept
-	s.cond.Broadcast()
-	s.mu.Unlock()
-	for _, r := range ready {
-		resume(r)
-	}
+	return ready
 }
 
 // park leaves r to be resumed by the owner of vc. It reports false when

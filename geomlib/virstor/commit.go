@@ -36,7 +36,10 @@ type committer struct {
 	full      bool               // EventFull was the last word
 	lastComp  int
 	freedAt   time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
-	frozen    error     // the map may not be written until the volume is reopened; guarded by running
+
+	// frozen: component 0 may not be written until the volume is reopened. It
+	// is set with running and Volume.metaMu held, and read with either.
+	frozen error
 }
 
 // mapOp changes the mapping of one chunk, which is locked by whoever asks.
@@ -47,19 +50,23 @@ type mapOp struct {
 	new  phys
 	set  bool // map to new; otherwise unmap
 	same bool // new is the same place under another component index
+
+	begun bool  // its sector was to be written: after an error it may hold either
+	err   error // of its sector alone
 }
 
-func (o mapOp) word() uint64 {
+func (o *mapOp) word() uint64 {
 	if o.set {
 		return wordOf(o.new)
 	}
 	return 0
 }
 
-// opGroup is the mapOps of one caller, done in one batch.
+// opGroup is the mapOps of one caller, done in one batch. If their sectors are
+// not all written, each is done that was.
 type opGroup struct {
 	ops  []mapOp
-	err  error
+	err  error // the first failure
 	done chan struct{}
 }
 
@@ -82,7 +89,8 @@ func (k *committer) put(r *Request) {
 	k.signal()
 }
 
-// commit does ops and waits for it. It must not be called by a worker that the
+// commit does ops and waits for it. After an error some may be done; in memory
+// and on disk they are the same ones. It must not be called by a worker that the
 // committer needs, which are those of Volume.writers.
 func (k *committer) commit(ops []mapOp) error {
 	g := &opGroup{ops: ops, done: make(chan struct{})}
@@ -102,10 +110,12 @@ func (k *committer) kick() {
 	k.signal()
 }
 
-// mapLost tells that a flush of component 0 failed.
+// mapLost tells that a flush of component 0 failed. With it went the hope of
+// writes that wait only for chunks which that flush was to free.
 func (k *committer) mapLost() {
 	k.mu.Lock()
 	k.lost = true
+	k.retry = k.retry || k.v.full.Load().policy == Fail
 	k.mu.Unlock()
 	k.signal()
 }
@@ -351,10 +361,13 @@ func (k *committer) noSpace(r *Request) bool {
 		v.finish(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, ErrNoSpace))
 		return false
 	}
-	if v.closing.Load() || !v.held.admit(r) {
+	if !v.held.admit(r) {
 		v.finish(r, fmt.Errorf("write %d bytes to %s at %d, which already holds as much as it may: %w",
 			r.Length, v.name, r.Offset, ErrNoSpace))
 		return false
+	}
+	if v.closing.Load() {
+		v.FailHeld() // Close may have been here before r was
 	}
 	return true
 }
@@ -444,12 +457,14 @@ func (k *committer) writeMap() {
 	}
 	degraded := k.degrade.is()
 	for _, g := range b.ops {
-		if degraded {
-			g.err = fmt.Errorf("change the map of %s: %w", k.v.name, ErrDegraded)
-			continue
-		}
-		for _, o := range g.ops {
-			b.changes = append(b.changes, mapChange{vc: o.vc, word: o.word(), err: &g.err})
+		for i := range g.ops {
+			o := &g.ops[i]
+			if degraded {
+				o.err = fmt.Errorf("change the map of %s: %w", k.v.name, ErrDegraded)
+				continue
+			}
+			o.begun = true
+			b.changes = append(b.changes, mapChange{vc: o.vc, word: o.word(), err: &o.err})
 		}
 	}
 	slices.SortFunc(b.changes, func(x, y mapChange) int {
@@ -554,34 +569,42 @@ func (k *committer) publish() {
 		k.settle()
 	}
 	for _, g := range b.ops {
-		for _, o := range g.ops {
-			k.publishOp(g, o, k.degrade.has(int64(o.vc/per)))
+		for i := range g.ops {
+			o := &g.ops[i]
+			if g.err == nil {
+				g.err = o.err
+			}
+			k.publishOp(o, o.begun && k.degrade.has(int64(o.vc/per)))
 		}
 		close(g.done)
 	}
 }
 
-// publishOp ends one map operation. doubt: its sector was not written, and may
-// hold the old or the new entry.
-func (k *committer) publishOp(g *opGroup, o mapOp, doubt bool) {
+// publishOp ends one map operation, whatever became of others in its group.
+// doubt: its sector was not written for sure, and may hold the old or the new
+// entry.
+func (k *committer) publishOp(o *mapOp, doubt bool) {
 	v := k.v
 	switch {
-	case g.err == nil && o.set:
+	case o.err == nil && o.set:
 		v.chunks.unlock(o.vc, wordOf(o.new), v.resume)
 		if !o.same {
 			k.release(o.old)
 		}
-	case g.err == nil:
+	case o.err == nil:
 		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
 		k.release(o.old)
 	case !doubt:
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
+		if o.set && !o.same {
+			v.alloc.put(o.new)
+		}
 	case o.set:
 		// Writes acknowledged on either copy could come back as the other:
 		// the chunk stays locked until its sector is known.
-		k.degrade.locked = append(k.degrade.locked, o)
+		k.degrade.locked = append(k.degrade.locked, *o)
 	default:
 		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)

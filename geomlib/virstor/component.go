@@ -82,6 +82,17 @@ func (c *component) use(p geomlib.Provider) {
 
 func (c *component) p() geomlib.Provider { return *c.provider.Load() }
 
+// accounted is p for those who write metadata and flush it: a failure of their
+// flush is the component's.
+func (c *component) accounted() geomlib.Provider { return accounted{c.p(), c} }
+
+type accounted struct {
+	geomlib.Provider
+	c *component
+}
+
+func (a accounted) Flush() error { return a.c.flushNow() }
+
 // no is the component's index.
 func (c *component) no() uint16 { return uint16(c.index.Load()) }
 
@@ -220,29 +231,62 @@ func (c *component) flush() error {
 			g.cond.Wait()
 			continue
 		}
-		g.running = true
-		g.started++
-		round := g.started
-		g.mu.Unlock()
-		zero := c.zero.Load()
-		if zero {
-			c.observer.flushBegins()
-		}
-		c.dirty.Store(false)
-		err := c.flushDevice()
-		if zero {
-			c.observer.flushEnded(err)
-		}
-		g.mu.Lock()
-		g.running, g.done = false, round
-		if err != nil && g.failed == nil {
-			g.failed = fmt.Errorf("%w: %s: %w", ErrFlushFailed, c.name(), err)
-			c.log.Error("flush failed: flushes of the component fail until the volume is reopened",
-				"component", c.name(), "error", err)
-		}
-		g.cond.Broadcast()
+		_ = c.roundLocked() // is g.failed then
 	}
 	return g.failed
+}
+
+// flushNow flushes the device whatever failed before, and returns how that went.
+// It is for what is written again when a flush failed, and for metadata, whose
+// writers look at nothing else.
+func (c *component) flushNow() error {
+	g := &c.sync
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.running {
+		g.cond.Wait()
+	}
+	return c.roundLocked()
+}
+
+// roundLocked is one flush of the device. The system reports a lost write to one
+// fsync(2) alone, so there is one at a time and every failure is remembered,
+// whoever met it. c.sync.mu is held, but released while the device works.
+func (c *component) roundLocked() error {
+	g := &c.sync
+	g.running = true
+	g.started++
+	round := g.started
+	// What a failed flush lost is not made durable by one that succeeds later.
+	observed := c.zero.Load() && g.failed == nil
+	g.mu.Unlock()
+	if observed {
+		c.observer.flushBegins()
+	}
+	c.dirty.Store(false)
+	err := c.flushDevice()
+	if err != nil {
+		c.fail(err)
+	}
+	if observed {
+		c.observer.flushEnded(err)
+	}
+	g.mu.Lock()
+	g.running, g.done = false, round
+	g.cond.Broadcast()
+	return err
+}
+
+// fail makes err the failure of every flush from now on.
+func (c *component) fail(err error) {
+	c.sync.mu.Lock()
+	defer c.sync.mu.Unlock()
+	if c.sync.failed != nil {
+		return
+	}
+	c.sync.failed = fmt.Errorf("%w: %s: %w", ErrFlushFailed, c.name(), err)
+	c.log.Error("flush failed: flushes of the component fail until the volume is reopened",
+		"component", c.name(), "error", err)
 }
 
 func (c *component) flushDevice() error {

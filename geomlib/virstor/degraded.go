@@ -1,5 +1,7 @@
 package virstor
 
+import "fmt"
+
 // degraded is what the committer keeps while map sectors are not known to hold
 // what they should.
 type degraded struct {
@@ -28,22 +30,18 @@ func (d *degraded) keep(p phys) { d.kept = append(d.kept, p) }
 // succeeds the volume allocates again.
 func (k *committer) repair() {
 	v, d := k.v, &k.degrade
-	for s := range d.sectors {
-		if err := k.writeMapSectors(uint64(s), uint64(s), nil); err != nil {
-			v.log.Debug("allocation map still cannot be written", "volume", v.name, "error", err)
-			return
+	if err := k.rewriteDoubtful(); err != nil {
+		v.log.Debug("allocation map still not written", "volume", v.name, "error", err)
+		if v.closing.Load() {
+			k.giveUpLocked()
 		}
-	}
-	// The device's own flush: the component's may have failed for good, for
-	// data that is lost, while the map is here to be written again.
-	c := v.component(0)
-	if err := c.flushDevice(); err != nil {
-		v.log.Debug("allocation map still cannot be flushed", "volume", v.name, "error", err)
 		return
 	}
 	for _, o := range d.locked {
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
-		v.alloc.put(o.new)
+		if !o.same {
+			v.alloc.put(o.new)
+		}
 	}
 	for _, p := range d.kept {
 		v.alloc.put(p)
@@ -55,13 +53,37 @@ func (k *committer) repair() {
 	k.kick()
 }
 
+// rewriteDoubtful writes the sectors in doubt and flushes them.
+func (k *committer) rewriteDoubtful() error {
+	for s := range k.degrade.sectors {
+		if err := k.writeMapSectors(uint64(s), uint64(s), nil); err != nil {
+			return err
+		}
+	}
+	// Whatever failed before: data may be lost for good, while the map is here
+	// to be written again.
+	return k.v.component(0).flushNow()
+}
+
+// giveUpLocked fails the requests to chunks whose moves are in doubt, so that a
+// volume whose map cannot be written can be closed.
+func (k *committer) giveUpLocked() {
+	v := k.v
+	for _, o := range k.degrade.locked {
+		for _, r := range v.chunks.unpark(o.vc) {
+			v.finish(r, fmt.Errorf("%s %s at %d: %w", r.Op, v.name, r.Offset, ErrDegraded))
+		}
+	}
+}
+
 // doubtUnflushed treats every map sector that was not known to be durable when
 // component 0 failed a flush as one to be rewritten.
 func (k *committer) doubtUnflushed() {
+	was := k.degrade.is()
 	for s := range k.unflushed {
 		k.degrade.add(s)
 	}
-	if k.degrade.is() {
+	if k.degrade.is() && !was {
 		k.v.isDegraded.Store(true)
 		k.v.emit(Event{Kind: EventDegraded, Err: k.v.component(0).failedFlush()})
 	}

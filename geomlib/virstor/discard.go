@@ -2,6 +2,7 @@ package virstor
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 )
@@ -26,34 +27,64 @@ func (v *Volume) discard(r *Request, block bool) {
 		v.workers.put(r)
 		return
 	}
+	if !v.moving.enter(r) {
+		return
+	}
+	waits, vc, err := v.discardAll(r)
+	v.moving.leave()
+	switch {
+	case err != nil:
+		v.finish(r, err)
+	case waits && v.chunks.park(vc, r):
+	case waits:
+		v.workers.put(r)
+	default:
+		v.finishDiscard(r, block)
+	}
+}
+
+// discardAll does what is left of a discard. With waits it came to a chunk,
+// vc, that somebody else has to himself.
+func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
+	off, end := r.Offset+r.req.progress, r.Offset+r.Length
 	for off < end {
 		next := v.chunks.nextAllocated(uint64(off/v.chunk), uint64((end-1)/v.chunk)+1)
 		off = max(off, int64(next)*v.chunk)
 		if off >= end {
 			break
 		}
-		var err error
 		pc := v.pieceAt(off, end)
 		switch {
 		case pc.n == v.chunk && v.cfg.Discard == DiscardOn:
-			off, _, err = v.freeChunks(off, end)
+			off, _, waits, err = v.freeChunks(off, end, v.chunks.tryLock)
 		default:
-			err = v.discardPiece(pc, r.Op != OpDelete)
+			var state pinState
+			if state, err = v.discardPiece(pc, r.Op != OpDelete); state == busy {
+				waits = true
+				break
+			}
 			off += pc.n
 		}
 		if err != nil {
-			v.finish(r, err)
-			return
+			return false, 0, err
 		}
 		r.req.progress = off - r.Offset
+		if waits {
+			return true, uint64(off / v.chunk), nil
+		}
 	}
-	v.finishDiscard(r, block)
+	return false, 0, nil
 }
 
 // finishDiscard completes a discard all of which is done. With FUA that takes a
 // flush even where nothing was allocated: what freed it may not be durable.
+//
+// While the volume is degraded, a map sector may give back after a crash what
+// memory says is not allocated. Zeros cannot be promised there.
 func (v *Volume) finishDiscard(r *Request, block bool) {
 	switch {
+	case v.isDegraded.Load() && r.Op != OpDelete && v.unallocatedIn(r.Offset, r.Offset+r.Length):
+		v.finish(r, fmt.Errorf("%s of %d bytes at %d of %s: %w", r.Op, r.Length, r.Offset, v.name, ErrDegraded))
 	case r.Flags&FUA == 0:
 		v.finish(r, nil)
 	case block || v.allClean():
@@ -69,21 +100,21 @@ func (v *Volume) finishDiscard(r *Request, block bool) {
 //
 // It has the chunk to itself: a write that was acknowledged while the device
 // still works on the delete must not be lost to it.
-func (v *Volume) discardPiece(pc piece, zero bool) error {
+// busy: somebody else has it, and nothing was done.
+func (v *Volume) discardPiece(pc piece, zero bool) (pinState, error) {
 	if zero && !v.aligned(int64(pc.vc)*v.chunk+pc.in, pc.n) {
-		_, err := v.writeLocked(pc, nil)
-		return err
+		return v.writeLocked(pc, nil)
 	}
-	ph, ok := v.chunks.lock(pc.vc)
-	if !ok {
-		return nil
+	ph, state := v.chunks.tryLock(pc.vc)
+	if state != pinned {
+		return state, nil
 	}
 	err := v.discardLocked(pc, ph, zero)
 	if err == nil && v.cfg.Discard == DiscardOn && v.partial.discarded(pc.vc, pc.in, pc.n) {
-		return v.committer.commit([]mapOp{{vc: pc.vc, old: ph}})
+		return pinned, v.committer.commit([]mapOp{{vc: pc.vc, old: ph}})
 	}
 	v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
-	return err
+	return pinned, err
 }
 
 // discardLocked does what discardPiece says to the medium. The chunk is locked.
@@ -115,8 +146,9 @@ func (v *Volume) passDown(c *component, off, n int64) {
 }
 
 // freeChunks unmaps the allocated chunks that lie wholly in [off, end), up to
-// discardStep of them, and returns how far it came and how many it were.
-func (v *Volume) freeChunks(off, end int64) (next, freed int64, err error) {
+// discardStep of them, and returns how far it came and how many it were. take is
+// one of chunkMap's. waits: it came no further than off, whose chunk is busy.
+func (v *Volume) freeChunks(off, end int64, take func(uint64) (phys, pinState)) (next, freed int64, waits bool, err error) {
 	var ops []mapOp
 	limit := uint64(end / v.chunk)
 	vc := uint64(off / v.chunk)
@@ -125,15 +157,20 @@ func (v *Volume) freeChunks(off, end int64) (next, freed int64, err error) {
 		if vc >= limit {
 			break
 		}
-		if ph, ok := v.chunks.lock(vc); ok {
+		ph, state := take(vc)
+		if state == busy {
+			waits = len(ops) == 0
+			break
+		}
+		if state == pinned {
 			ops = append(ops, mapOp{vc: vc, old: ph})
 		}
 		vc++
 	}
 	if len(ops) > 0 {
 		if err := v.committer.commit(ops); err != nil {
-			return off, 0, err
+			return off, 0, false, err
 		}
 	}
-	return int64(vc) * v.chunk, int64(len(ops)), nil
+	return int64(vc) * v.chunk, int64(len(ops)), waits, nil
 }

@@ -38,6 +38,8 @@ func (e *ShortError) Unwrap() error { return ErrNoSpace }
 // removes these. With target, that component alone takes the chunks
 // (replace). A start of the volume after a crash resumes it.
 func (v *Volume) Evacuate(names []string, target string, opt JobOptions) error {
+	v.job.starting.Lock()
+	defer v.job.starting.Unlock()
 	leaving, to, err := v.evacuation(names, target)
 	if err != nil {
 		return err
@@ -105,9 +107,11 @@ func (v *Volume) find(names []string, target string) (leaving []*component, to *
 func (v *Volume) roomFor(leaving []*component, to *component) error {
 	var have int64
 	for i, c := range v.components() {
-		if _, free := v.alloc.counts(i); !slices.Contains(leaving, c) && (to == nil || c == to) {
-			have += int64(free)
+		if slices.Contains(leaving, c) || to != nil && c != to || c.failedFlush() != nil {
+			continue
 		}
+		_, free := v.alloc.counts(i)
+		have += int64(free)
 	}
 	if need := v.need(leaving); need > have {
 		return v.short(jobEvacuate, need-have, need-have)
@@ -199,12 +203,13 @@ func (v *Volume) on(comps []*component) func(phys) bool {
 	return func(p phys) bool { return slices.Contains(comps, v.component(p.comp)) }
 }
 
+// startEvacuation starts the job; v.job.starting is held.
 func (v *Volume) startEvacuation(leaving []*component, to *component, task ondisk.Task, opt JobOptions) error {
 	kind := jobEvacuate
 	if to != nil {
 		kind = jobReplace
 	}
-	return v.startJob(kind, task, opt, func(j *jobHandle) error {
+	return v.startJobLocked(kind, task, opt, func(j *jobHandle) error {
 		if opt.DryRun {
 			j.wouldMove(int64(len(v.chunksWhere(v.on(leaving)))))
 			return nil
@@ -224,8 +229,11 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 		}
 		return err
 	}
-	for _, c := range leaving {
-		if err := v.Remove(c.name()); err != nil {
+	for i, c := range leaving {
+		if err := v.removeEmpty(c.name()); err != nil {
+			for _, c := range leaving[i+1:] {
+				v.alloc.setClosed(c.no(), false)
+			}
 			return err
 		}
 	}
@@ -267,10 +275,13 @@ func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error 
 			break
 		}
 		for i, pl := range places {
-			target, ok := v.takeFor(to)
+			target, ok, err := v.takeFor(to)
+			if err != nil {
+				return err
+			}
 			if !ok {
 				left := int64(len(places) - i)
-				return v.short(jobEvacuate, left, left)
+				return v.short(j.kind(), left, left)
 			}
 			moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
 			if err != nil {
@@ -288,16 +299,27 @@ func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error 
 	return v.settleFreed()
 }
 
-// takeFor takes a chunk of to, or of whichever component the order says.
-func (v *Volume) takeFor(to *component) (phys, bool) {
-	if to != nil {
-		return v.alloc.takeFrom(to.no())
+// takeFor takes a chunk of to, or of whichever component the order says. Chunks
+// that clients have freed are waited for before it says that there is none.
+func (v *Volume) takeFor(to *component) (target phys, ok bool, err error) {
+	take := func() (phys, bool) {
+		if to != nil {
+			return v.alloc.takeFrom(to.no())
+		}
+		ps, ok := v.alloc.take(nil, 1, true)
+		if !ok {
+			return phys{}, false
+		}
+		return ps[0].at, true
 	}
-	gs, ok := v.alloc.take(nil, 1, true)
-	if !ok {
-		return phys{}, false
+	if target, ok = take(); ok || v.freed.pending() == 0 {
+		return target, ok, nil
 	}
-	return gs[0].at, true
+	if err := v.settleFreed(); err != nil {
+		return phys{}, false, err
+	}
+	target, ok = take()
+	return target, ok, nil
 }
 
 // moveBuffer is how much of a chunk is copied at a time.

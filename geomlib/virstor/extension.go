@@ -46,10 +46,13 @@ func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
 	if !v.ext.room {
 		return fmt.Errorf("%s: %w", v.name, ErrNoExtension)
 	}
+	if err := v.committer.frozen; err != nil {
+		return err // another provider may be component 0, with a record of this sequence
+	}
 	next := v.ext.rec
 	change(&next)
 	next.Sequence++
-	if err := storeExtension(v.component(0).p(), v.ext.offset, next); err != nil {
+	if err := storeExtension(v.component(0).accounted(), v.ext.offset, next); err != nil {
 		// Either record may be in force now; the next one must beat both.
 		v.ext.rec.Sequence++
 		return err

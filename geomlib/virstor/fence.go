@@ -21,7 +21,7 @@ func (v *Volume) fence() error {
 		if err != nil {
 			return err
 		}
-		if err := resetExtension(zero.p(), &e); err != nil {
+		if err := resetExtension(zero.accounted(), &e); err != nil {
 			return fmt.Errorf("fence %s: %w", v.name, err)
 		}
 		v.ext = e
@@ -39,7 +39,7 @@ func (v *Volume) fence() error {
 		if want == c.meta() {
 			continue
 		}
-		if err := geomlib.StoreMetadata(c.p(), want); err != nil {
+		if err := geomlib.StoreMetadata(c.accounted(), want); err != nil {
 			return fmt.Errorf("fence %s: %w", v.name, err)
 		}
 		c.setMeta(want)

@@ -68,28 +68,38 @@ func (v *Volume) flushComponents(comps []*component) error {
 	return err
 }
 
-// flushRange makes an acknowledged write to [off, end) durable: the components
-// it lies on, and the map if an entry may not be durable.
-func (v *Volume) flushRange(off, end int64) error {
+// finishFUA completes a write all of which is done once it is durable: on the
+// components it lies on, and in the map if an entry may not be durable.
+func (v *Volume) finishFUA(r *Request) {
 	var last *component
-	for off < end {
+	for off, end := r.Offset, r.Offset+r.Length; off < end; {
 		pc := v.pieceAt(off, end)
-		if ph, ok := v.chunks.pinWait(pc.vc); ok {
+		ph, state := v.chunks.pin(pc.vc)
+		switch state {
+		case busy:
+			if v.chunks.park(pc.vc, r) {
+				return // and begins again
+			}
+			continue
+		case pinned:
 			c := v.component(ph.comp)
 			v.chunks.unpin(pc.vc)
-			if c != last {
-				if err := c.flush(); err != nil {
-					return err
-				}
-				last = c
+			if c == last {
+				break
 			}
+			if err := c.flush(); err != nil {
+				v.finish(r, err)
+				return
+			}
+			last = c
 		}
 		off += pc.n
 	}
 	if v.mapDurable.Load() == v.mapWritten.Load() {
-		return nil
+		v.finish(r, nil)
+		return
 	}
-	return v.component(0).flush()
+	v.finish(r, v.component(0).flush())
 }
 
 // flushJobs runs component flushes on workers.
@@ -161,7 +171,7 @@ func (v *Volume) flushEnded(err error) {
 	case run && v.cfg.serial:
 		v.freed.perform()
 	case run:
-		v.workers.put(&v.freed)
+		v.passDowns.put(&v.freed)
 	}
 }
 
@@ -206,7 +216,8 @@ func (f *freedChunks) wait() {
 	}
 }
 
-// perform passes discards down and gives the chunks back, on a worker.
+// perform passes discards down and gives the chunks back, on the worker that is
+// there for it: those who wait for freed chunks may be what all others wait for.
 func (f *freedChunks) perform() {
 	v := f.v
 	var batch []phys

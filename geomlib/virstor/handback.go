@@ -3,6 +3,7 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -49,9 +50,7 @@ func (v *Volume) close(last func() error) error {
 	if v.closing.Swap(true) {
 		return fmt.Errorf("close %s: %w", v.name, ErrClosed)
 	}
-	if err := v.CancelJob(); err != nil && !errors.Is(err, ErrNoJob) {
-		return err
-	}
+	v.job.interrupt()
 	if v.inFlight.Add(closingBias) == closingBias {
 		v.drained()
 	}
@@ -65,6 +64,7 @@ func (v *Volume) close(last func() error) error {
 	// Once the workers are done, freed chunks are free and the pools agree
 	// with the map.
 	v.workers.stop()
+	v.passDowns.stop()
 	v.committer.stop()
 	v.writers.stop()
 	if last == nil {
@@ -73,8 +73,15 @@ func (v *Volume) close(last func() error) error {
 	if err == nil {
 		err = last()
 	}
+	var closed []*component // one whose removal failed half way has two indexes
 	for _, c := range v.components() {
-		err = errors.Join(err, c.p().Close())
+		if !slices.Contains(closed, c) {
+			err = errors.Join(err, c.p().Close())
+			closed = append(closed, c)
+		}
+	}
+	for _, p := range v.left {
+		err = errors.Join(err, p.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("close %s: %w", v.name, err)
@@ -118,6 +125,9 @@ func (v *Volume) obstacles() []string {
 	var why []string
 	if v.isDegraded.Load() {
 		why = append(why, "a map sector could not be written")
+	}
+	if i := v.ext.rec.Intent.Kind; v.ext.room && i != ondisk.IntentNone {
+		why = append(why, fmt.Sprintf("an interrupted operation (%s) is finished at the next start", i))
 	}
 	if v.litter {
 		why = append(why, "unallocated map entries hold values that the kernel class refuses (run `gvirstor repair`)")
@@ -191,7 +201,7 @@ func (v *Volume) storeMetaLocked(c *component, m ondisk.Metadata) error {
 	if m == c.meta() {
 		return nil
 	}
-	if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(c.accounted(), m); err != nil {
 		return fmt.Errorf("hand %s back: %w", v.name, err)
 	}
 	c.setMeta(m)

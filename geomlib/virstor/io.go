@@ -262,10 +262,8 @@ func (v *Volume) write(r *Request, block bool) {
 		r.req.progress = off - r.Offset
 	}
 	if r.Flags&FUA != 0 {
-		if err := v.flushRange(r.Offset, end); err != nil {
-			v.finish(r, err)
-			return
-		}
+		v.finishFUA(r)
+		return
 	}
 	v.finish(r, nil)
 }
@@ -292,26 +290,24 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 	defer v.chunks.unpin(pc.vc)
 	c := v.component(ph.comp)
 	at := c.offset(ph.chunk) + pc.in
+	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
 	if data == nil {
 		return pinned, c.writeZeros(at, pc.n, v.zeros)
 	}
-	v.partial.written(pc.vc, pc.in, pc.n)
 	return pinned, c.writeAt(data, at)
 }
 
 // writeLocked overwrites any range of a chunk, which it takes for itself, so
 // that what else is in the sectors stays as it is.
 func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
-	ph, ok := v.chunks.lock(pc.vc)
-	if !ok {
-		return unallocated, nil
+	ph, state := v.chunks.tryLock(pc.vc)
+	if state != pinned {
+		return state, nil
 	}
 	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
 	c := v.component(ph.comp)
 	at, n := c.offset(ph.chunk)+pc.in, pc.n
-	if data != nil {
-		v.partial.written(pc.vc, pc.in, pc.n)
-	}
+	v.partial.written(pc.vc, pc.in, pc.n)
 	s := v.sectors.get()
 	defer v.sectors.put(s)
 	for n > 0 {

@@ -87,12 +87,16 @@ type JobOptions struct {
 // jobRunner is the one long job of a volume. It works on its own goroutine, which
 // Close and CancelJob end.
 type jobRunner struct {
+	// starting is held while a job is started, and by what must not meet one.
+	starting sync.Mutex
+
 	mu      sync.Mutex
 	totals  map[string]JobTotals // by kind
 	current JobStatus
 	any     bool
 	started time.Time
 	cancel  context.CancelFunc
+	givenUp bool // cancelled for good: the next start does not go on with it
 	done    chan struct{}
 }
 
@@ -101,15 +105,26 @@ type jobHandle struct {
 	v    *Volume
 	ctx  context.Context
 	opt  JobOptions
-	next time.Time // when the rate allows more
+	next time.Time // when the rate allows more; the job's begin at first
 }
 
 // startJob runs do on a goroutine. A task other than none is kept in the
 // extension block while it runs, so that the next start resumes it; a volume
 // without one forgets.
 func (v *Volume) startJob(kind string, task ondisk.Task, opt JobOptions, do func(j *jobHandle) error) error {
+	v.job.starting.Lock()
+	defer v.job.starting.Unlock()
+	return v.startJobLocked(kind, task, opt, do)
+}
+
+// startJobLocked is startJob; v.job.starting is held.
+func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, do func(j *jobHandle) error) error {
 	r := &v.job
-	keep := task.Kind != ondisk.TaskNone && v.ext.room && !opt.DryRun
+	room, err := v.mayStartJob(opt)
+	if err != nil {
+		return fmt.Errorf("%s on %s: %w", kind, v.name, err)
+	}
+	keep := task.Kind != ondisk.TaskNone && room && !opt.DryRun
 	r.mu.Lock()
 	if r.done != nil {
 		r.mu.Unlock()
@@ -121,7 +136,7 @@ func (v *Volume) startJob(kind string, task ondisk.Task, opt JobOptions, do func
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.current = JobStatus{Kind: kind, DryRun: opt.DryRun, Limit: opt.Rate}
-	r.any, r.started, r.cancel, r.done = true, time.Now(), cancel, make(chan struct{})
+	r.any, r.started, r.cancel, r.givenUp, r.done = true, time.Now(), cancel, false, make(chan struct{})
 	r.mu.Unlock()
 	if keep {
 		if err := v.setTask(task); err != nil {
@@ -133,14 +148,39 @@ func (v *Volume) startJob(kind string, task ondisk.Task, opt JobOptions, do func
 		v.log.Info("job begins", "job", kind, "rate", opt.Rate)
 	}
 	go func() {
-		err := do(&jobHandle{v: v, ctx: ctx, opt: opt})
-		later := keep && v.closing.Load() // the task is for the next start
+		err := do(&jobHandle{v: v, ctx: ctx, opt: opt, next: time.Now()})
+		later := keep && v.goesOnLater(err) // the task is for the next start
 		if keep && !later {
-			err = errors.Join(err, v.setTask(ondisk.Task{}))
+			if failed := v.setTask(ondisk.Task{}); !errors.Is(err, failed) {
+				err = errors.Join(err, failed)
+			}
 		}
 		v.endJob(err, later)
 	}()
 	return nil
+}
+
+// mayStartJob refuses a job that could not change the map, and tells whether
+// there is an extension block to keep it in.
+func (v *Volume) mayStartJob(opt JobOptions) (room bool, err error) {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	if opt.DryRun {
+		return v.ext.room, nil
+	}
+	if v.isDegraded.Load() {
+		return false, ErrDegraded
+	}
+	return v.ext.room, v.unfinishedLocked()
+}
+
+// goesOnLater tells whether a job that ended with err was interrupted by the
+// closing of the volume.
+func (v *Volume) goesOnLater(err error) bool {
+	r := &v.job
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return v.closing.Load() && !r.givenUp && (errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed))
 }
 
 func (v *Volume) setTask(t ondisk.Task) error {
@@ -160,7 +200,7 @@ func (v *Volume) endJob(err error, later bool) {
 	switch {
 	case err == nil:
 		s.State = JobDone
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), later:
 		s.State = JobCancelled
 	default:
 		s.State = JobFailed
@@ -239,16 +279,31 @@ func (v *Volume) WaitJob(ctx context.Context) (JobStatus, error) {
 
 // CancelJob ends the running job after the chunk at hand, and waits for that.
 func (v *Volume) CancelJob() error {
-	r := &v.job
+	if !v.job.end(true) {
+		return fmt.Errorf("%s: %w", v.name, ErrNoJob)
+	}
+	return nil
+}
+
+// interrupt ends the running job, if there is one, for the next start to go on
+// with.
+func (r *jobRunner) interrupt() { r.end(false) }
+
+// end ends the running job after the chunk at hand, and waits for that. It
+// reports whether there was one.
+func (r *jobRunner) end(forGood bool) bool {
 	r.mu.Lock()
 	done, cancel := r.done, r.cancel
+	if done != nil {
+		r.givenUp = r.givenUp || forGood
+	}
 	r.mu.Unlock()
 	if done == nil {
-		return fmt.Errorf("%s: %w", v.name, ErrNoJob)
+		return false
 	}
 	cancel()
 	<-done
-	return nil
+	return true
 }
 
 func (j *jobHandle) kind() string {
@@ -288,17 +343,27 @@ func (j *jobHandle) step(n int64, moved int64) error {
 	}
 	r.mu.Unlock()
 	if j.opt.Rate > 0 && n > 0 {
-		now := time.Now()
-		if j.next.Before(now) {
-			j.next = now
-		}
-		j.next = j.next.Add(time.Duration(float64(n) / float64(j.opt.Rate) * float64(time.Second)))
-		t := time.NewTimer(time.Until(j.next))
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-j.ctx.Done():
-		}
+		j.pace(n)
 	}
 	return j.ctx.Err()
 }
+
+// pace waits until n bytes more are due at the rate. What took longer than it
+// may is not made good for.
+func (j *jobHandle) pace(n int64) {
+	now := time.Now()
+	j.next = j.next.Add(time.Duration(min(float64(n)/float64(j.opt.Rate), maxPace.Seconds()) * float64(time.Second)))
+	if !j.next.After(now) {
+		j.next = now
+		return
+	}
+	t := time.NewTimer(j.next.Sub(now))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-j.ctx.Done():
+	}
+}
+
+// maxPace is as long as one step ever waits: a larger figure would overflow.
+const maxPace = 365 * 24 * time.Hour

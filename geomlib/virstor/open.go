@@ -94,6 +94,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
+	v.moving.empty.L = &v.moving.mu
 	v.partial = newPartialDiscards(v.chunk, v.sector)
 	v.sectors = newSectorPool(v.sector)
 	v.waiters.New = newWaiter
@@ -122,6 +123,7 @@ func (v *Volume) flushInherited() error {
 func (v *Volume) start() {
 	v.workers = startWorkers(v.cfg.Workers)
 	v.writers = startWorkers(max(1, v.cfg.Workers/4))
+	v.passDowns = startWorkers(1)
 	go v.committer.loop()
 	v.ahead.start()
 }

@@ -2,6 +2,7 @@ package virstor
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -23,19 +24,22 @@ func (v *Volume) pack(j *jobHandle) error {
 		j.wouldMove(v.packMoves())
 		return nil
 	}
+	// Chunks that are written meanwhile go to the lowest places too, so that
+	// every pass begins with less to do. Under a load that frees chunks as fast as
+	// they are moved there is no end to that: then it is told how things stand.
+	defer v.alloc.setFill(v.alloc.setFill(true))
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	var moved int64
-	for {
-		// Chunks that are written meanwhile go to the lowest places too, so
-		// every pass begins with less to do.
+	for last := int64(math.MaxInt64); last > 0; {
 		n, err := v.packPass(j, buf)
 		moved += n
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if n >= last {
 			break
 		}
+		last = n
 	}
 	if err := v.lowerChunkCounts(); err != nil {
 		return err
@@ -90,10 +94,12 @@ func (v *Volume) packPass(j *jobHandle, buf []byte) (int64, error) {
 		if err != nil {
 			return n, err
 		}
+		now := int64(0)
 		if moved {
-			n++
+			now = 1
 		}
-		if err := j.step(v.chunk, 1); err != nil {
+		n += now
+		if err := j.step(v.chunk, now); err != nil {
 			return n, err
 		}
 		// What moved away is where something may move to.
@@ -218,7 +224,8 @@ func (v *Volume) rebalance(j *jobHandle) error {
 		j.wouldMove(n)
 		return nil
 	}
-	places := v.chunksWhere(func(p phys) bool { return surplus[p.comp] > 0 })
+	// A component may have been added since.
+	places := v.chunksWhere(func(p phys) bool { return int(p.comp) < len(surplus) && surplus[p.comp] > 0 })
 	slices.SortFunc(places, func(a, b place) int { return before(b.at, a.at) })
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	var done int64
@@ -230,6 +237,9 @@ func (v *Volume) rebalance(j *jobHandle) error {
 			continue
 		}
 		to := slices.Index(surplus, slices.Min(surplus))
+		if surplus[to] >= 0 {
+			break // those with room have their share
+		}
 		target, ok := v.alloc.takeFrom(uint16(to))
 		if !ok {
 			surplus[to] = 0 // full, whatever its share
@@ -239,12 +249,14 @@ func (v *Volume) rebalance(j *jobHandle) error {
 		if err != nil {
 			return err
 		}
+		now := int64(0)
 		if moved {
-			surplus[pl.at.comp]--
-			surplus[to]++
-			done++
+			now = 1
 		}
-		if err := j.step(v.chunk, 1); err != nil {
+		surplus[pl.at.comp] -= now
+		surplus[to] += now
+		done += now
+		if err := j.step(v.chunk, now); err != nil {
 			return err
 		}
 	}

@@ -33,12 +33,23 @@ func (e *AllocatedError) Error() string {
 func (e *AllocatedError) Unwrap() error { return ErrAllocated }
 
 // Remove takes a component that holds no data out of the volume. The last
-// component takes its index.
+// component takes its index. While a job runs it is refused with ErrJobRunning:
+// the job may be about to put a chunk on a component whose index changes.
+func (v *Volume) Remove(name string) error {
+	v.job.starting.Lock()
+	defer v.job.starting.Unlock()
+	if j, ok := v.Job(); ok && j.State == JobRunning && !j.DryRun {
+		return fmt.Errorf("remove %s from %s: %w (%s)", name, v.name, ErrJobRunning, j.Kind)
+	}
+	return v.removeEmpty(name)
+}
+
+// removeEmpty is Remove, for the job that runs too.
 //
 // Under an intent: the removed component's metadata is marked, the last
 // one's index and its map entries are rewritten, and component 0's new count ends
 // it; then the mark is cleared. Whoever opens the volume after a crash finishes that (finishIntent).
-func (v *Volume) Remove(name string) error {
+func (v *Volume) removeEmpty(name string) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	if v.cfg.ReadOnly || !v.writable.Load() {
@@ -46,6 +57,12 @@ func (v *Volume) Remove(name string) error {
 	}
 	if v.closing.Load() {
 		return fmt.Errorf("remove from %s: %w", v.name, ErrClosed)
+	}
+	if v.isDegraded.Load() { // chunks in doubt are remembered by their component's index
+		return fmt.Errorf("remove from %s: %w", v.name, ErrDegraded)
+	}
+	if err := v.unfinishedLocked(); err != nil {
+		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	comps := v.components()
 	var gone *component
@@ -76,6 +93,9 @@ func (v *Volume) Remove(name string) error {
 		err = v.removeMiddleLocked(gone, last)
 	}
 	if err != nil {
+		if !slices.Contains(v.components(), gone) {
+			v.left = append(v.left, gone.p())
+		}
 		return fmt.Errorf("remove %s from %s: %w; what was begun is finished at the next start", name, v.name, err)
 	}
 	v.emit(Event{Kind: EventComponents})
@@ -117,7 +137,7 @@ func (v *Volume) removeLastLocked(gone *component) error {
 			return err
 		}
 	}
-	return geomlib.ClearMetadata(gone.p())
+	return geomlib.ClearMetadata(gone.accounted())
 }
 
 // removeMiddleLocked lets the last component take the index of gone; v.metaMu
@@ -132,12 +152,12 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 		v.alloc.setClosed(removed, false)
 		return err
 	}
-	if err := geomlib.StoreMetadata(gone.p(), leaving(gone.meta(), last)); err != nil {
+	if err := geomlib.StoreMetadata(gone.accounted(), leaving(gone.meta(), last)); err != nil {
 		return err
 	}
 	m := moved.meta()
 	m.No = removed
-	if err := geomlib.StoreMetadata(moved.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(moved.accounted(), m); err != nil {
 		return err
 	}
 	moved.setMeta(m)
@@ -174,7 +194,7 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 	if err != nil {
 		return err
 	}
-	return geomlib.ClearMetadata(gone.p())
+	return geomlib.ClearMetadata(gone.accounted())
 }
 
 // forgetIndex makes comps the list, when nothing names the index after them.

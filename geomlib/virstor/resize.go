@@ -17,6 +17,10 @@ func (v *Volume) Resize(size int64, force bool, opt JobOptions) error {
 	if err != nil {
 		return fmt.Errorf("resize %s: %w", v.name, err)
 	}
+	// What was freed before is room.
+	if err := v.settleFreed(); err != nil {
+		return fmt.Errorf("resize %s: %w", v.name, err)
+	}
 	if err := v.resizable(rounded, force); err != nil {
 		return err
 	}
@@ -153,21 +157,11 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	defer v.metaMu.Unlock()
 	v.committer.pause()
 	defer v.committer.unpause()
-	if err := v.settleFreed(); err != nil {
-		return err
-	}
-	if err := zero.clear(m.MapBytes(), next.MapBytes()-m.MapBytes(), v.zeros); err != nil {
+	if err := v.prepareMap(zero, next); err != nil {
 		v.alloc.releaseKept(0)
 		return err
 	}
-	if err := zero.flush(); err != nil {
-		return err
-	}
-	if err := v.growExtension(zero, next); err != nil {
-		v.alloc.releaseKept(0)
-		return err
-	}
-	if err := geomlib.StoreMetadata(zero.p(), next); err != nil {
+	if err := geomlib.StoreMetadata(zero.accounted(), next); err != nil {
 		v.committer.frozen = fmt.Errorf("%s may have grown; restart to find out: %w", v.name, err)
 		v.isDegraded.Store(true)
 		return v.committer.frozen
@@ -177,6 +171,23 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	v.alloc.reserveKept(uint32(m.ChunkReserved), uint32(next.ChunkReserved))
 	v.adoptSize(next.VirtualSize)
 	return nil
+}
+
+// prepareMap makes the sectors that next adds to the map say that nothing is
+// allocated, and moves the extension record. v.metaMu is held and the committer
+// is paused.
+func (v *Volume) prepareMap(zero *component, next ondisk.Metadata) error {
+	if err := v.settleFreed(); err != nil {
+		return err
+	}
+	has := zero.meta().MapBytes()
+	if err := zero.clear(has, next.MapBytes()-has, v.zeros); err != nil {
+		return err
+	}
+	if err := zero.flush(); err != nil {
+		return err
+	}
+	return v.growExtension(zero, next)
 }
 
 // growExtension writes the extension record where it will be when next is
@@ -189,10 +200,10 @@ func (v *Volume) growExtension(zero *component, next ondisk.Metadata) error {
 	rec := v.ext.rec
 	rec.Sequence++
 	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
-	if err := storeRaw(zero.p(), blank, off+int64(1-rec.Slot())*ondisk.ExtensionSlotSize); err != nil {
+	if err := storeRaw(zero.accounted(), blank, off+int64(1-rec.Slot())*ondisk.ExtensionSlotSize); err != nil {
 		return err
 	}
-	if err := storeExtension(zero.p(), off, rec); err != nil {
+	if err := storeExtension(zero.accounted(), off, rec); err != nil {
 		return err
 	}
 	v.ext.rec, v.ext.valid = rec, true
@@ -207,7 +218,7 @@ func (v *Volume) adoptSize(size uint64) {
 	for _, c := range v.components()[1:] {
 		m := c.meta()
 		m.VirtualSize = size
-		if err := geomlib.StoreMetadata(c.p(), m); err != nil {
+		if err := geomlib.StoreMetadata(c.accounted(), m); err != nil {
 			v.log.Warn("component keeps an old virtual size until the next start", "component", c.name(), "error", err)
 			continue
 		}
@@ -240,7 +251,9 @@ func (v *Volume) shrink(j *jobHandle, size int64, force bool) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	if err := v.storeShrunkLocked(size); err != nil {
-		v.size.Store(was)
+		if v.committer.frozen == nil {
+			v.size.Store(was)
+		}
 		return err
 	}
 	v.adoptSize(uint64(size))
@@ -259,7 +272,7 @@ func (v *Volume) freeTail(j *jobHandle, size, was int64, force bool) error {
 	}
 	j.total(tail * v.chunk)
 	for off := size; off < was; {
-		next, n, err := v.freeChunks(off, was)
+		next, n, _, err := v.freeChunks(off, was, v.chunks.lockState)
 		if err != nil {
 			return err
 		}
@@ -283,8 +296,13 @@ func (v *Volume) storeShrunkLocked(size int64) error {
 	}
 	m := zero.meta()
 	m.VirtualSize = uint64(size)
-	if err := geomlib.StoreMetadata(zero.p(), m); err != nil {
-		return err
+	if err := geomlib.StoreMetadata(zero.accounted(), m); err != nil {
+		// It may have shrunk: what lies beyond must not be allocated again.
+		v.committer.pause()
+		defer v.committer.unpause()
+		v.committer.frozen = fmt.Errorf("%s may have shrunk; restart to find out: %w", v.name, err)
+		v.isDegraded.Store(true)
+		return v.committer.frozen
 	}
 	zero.setMeta(m)
 	return nil

@@ -50,6 +50,8 @@ func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
 	if t.Kind == ondisk.TaskReplace && t.Arg[1] < uint64(len(comps)) {
 		to = comps[t.Arg[1]]
 	}
+	v.job.starting.Lock()
+	defer v.job.starting.Unlock()
 	if err := v.roomFor(leaving, to); err != nil {
 		return err
 	}

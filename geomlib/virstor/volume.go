@@ -39,6 +39,7 @@ type Volume struct {
 	ahead     *zeroAhead // nil: nothing is zeroed ahead
 	workers   *workers   // requests
 	writers   *workers   // what the committer and flushes need; they wait for nothing else
+	passDowns *workers   // one, for freed
 
 	zeros     []byte
 	sectors   *sectorPool
@@ -63,8 +64,10 @@ type Volume struct {
 
 	// metaMu serialises what changes metadata: add, remove, stop.
 	metaMu sync.Mutex
-	ext    extension // guarded by metaMu
+	ext    extension          // guarded by metaMu
+	left   []geomlib.Provider // of components whose removal failed half way, for Close; guarded by metaMu
 	job    jobRunner
+	moving gate // requests that change the map are in it
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 
@@ -167,11 +170,15 @@ func (v *Volume) deferred(r *Request) bool {
 		return false
 	}
 	v.parked.mu.Lock()
-	defer v.parked.mu.Unlock()
 	if v.writable.Load() {
+		v.parked.mu.Unlock()
 		return false
 	}
 	v.parked.reqs = append(v.parked.reqs, r)
+	v.parked.mu.Unlock()
+	if v.closing.Load() {
+		v.failParked() // Close may have been here before r was
+	}
 	return true
 }
 
@@ -187,7 +194,11 @@ func (v *Volume) Close() error {
 // flushSoon flushes component 0 so that freed chunks become usable.
 type flushSoon struct{ v *Volume }
 
-func (f *flushSoon) perform() { _ = f.v.component(0).flush() } // the component remembers its failure
+func (f *flushSoon) perform() {
+	if f.v.component(0).flush() != nil { // which the component remembers
+		f.v.committer.kick() // what waits for those chunks waits in vain
+	}
+}
 
 // Providers returns the components' providers by index.
 func (v *Volume) Providers() []geomlib.Provider {

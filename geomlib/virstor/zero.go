@@ -23,14 +23,12 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	}
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
+	// A discard that has locked a chunk and waits for the committer would keep
+	// the chunk from being renamed.
+	v.moving.close()
+	defer v.moving.open(v.resume)
 	v.committer.pause()
 	defer v.committer.unpause()
-	if err := v.settleFreed(); err != nil {
-		return err
-	}
-	if v.isDegraded.Load() {
-		return fmt.Errorf("replace component 0 of %s: %w", v.name, ErrDegraded)
-	}
 	old := v.component(0)
 	om, err := v.storeSuccessor(t)
 	if err != nil {
@@ -41,7 +39,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	}
 	v.swapZero(t, reserved)
 	old.setMeta(om)
-	if err := geomlib.StoreMetadata(old.p(), om); err != nil {
+	if err := geomlib.StoreMetadata(old.accounted(), om); err != nil {
 		// The intent stays: without it the next start would take the former
 		// component 0 for a copy, and miss a component.
 		return fmt.Errorf("%s is no more component 0 of %s, which the next start notes on it: %w", old.name(), v.name, err)
@@ -76,10 +74,14 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 		}
 		places := v.chunksWhere(func(p phys) bool { return p.comp == t.no() && p.chunk < n })
 		j.more(int64(len(places)) * v.chunk)
-		for _, pl := range places {
-			target, ok := v.takeFor(to)
+		for i, pl := range places {
+			target, ok, err := v.takeFor(to)
+			if err != nil {
+				return err
+			}
 			if !ok {
-				return v.short(j.kind(), int64(len(places)), int64(len(places)))
+				left := int64(len(places) - i)
+				return v.short(j.kind(), left, left)
 			}
 			if _, err := v.moveChunk(pl.vc, pl.at, target, buf); err != nil {
 				return err
@@ -101,6 +103,12 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 // v.metaMu is held and the committer is paused.
 func (v *Volume) storeSuccessor(t *component) (former ondisk.Metadata, err error) {
 	om := v.component(0).meta()
+	if err := v.settleFreed(); err != nil {
+		return om, err
+	}
+	if v.isDegraded.Load() {
+		return om, fmt.Errorf("replace component 0 of %s: %w", v.name, ErrDegraded)
+	}
 	if err := v.copyMap(t); err != nil {
 		return om, err
 	}
@@ -117,13 +125,13 @@ func (v *Volume) storeSuccessor(t *component) (former ondisk.Metadata, err error
 	e.rec.Task = swapTask(e.rec.Task, uint32(index))
 	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
 	other := e.offset + int64(1-e.rec.Slot())*ondisk.ExtensionSlotSize
-	if err := storeRaw(t.p(), blank, other); err != nil {
+	if err := storeRaw(t.accounted(), blank, other); err != nil {
 		return om, err
 	}
-	if err := storeExtension(t.p(), e.offset, e.rec); err != nil {
+	if err := storeExtension(t.accounted(), e.offset, e.rec); err != nil {
 		return om, err
 	}
-	if err := geomlib.StoreMetadata(t.p(), m); err != nil {
+	if err := geomlib.StoreMetadata(t.accounted(), m); err != nil {
 		// Whether it is component 0 now is not known: nothing may be
 		// written to either map.
 		v.committer.frozen = fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err)
@@ -218,7 +226,7 @@ func (v *Volume) finishReplaceZeroLocked() error {
 		return fmt.Errorf("%w: intent names component %d of %d", ErrDamaged, index, len(v.components()))
 	}
 	c := v.component(index)
-	return geomlib.StoreMetadata(c.p(), c.meta())
+	return geomlib.StoreMetadata(c.accounted(), c.meta())
 }
 
 // claimBelow claims the free chunks of comp below n and returns how many below

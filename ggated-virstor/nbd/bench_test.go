@@ -27,18 +27,27 @@ func (b *burst) do() error {
 
 // newBurst connects a burst of one command of n bytes to a disk in memory.
 func newBurst(t testing.TB, r *rig, cmd uint16, n, depth int) *burst {
+	var requests []proto.Request
+	for i := range depth {
+		requests = append(requests, proto.Request{Type: cmd, Offset: uint64(i * n), Length: uint32(n)})
+	}
+	return newMixedBurst(t, r, requests...)
+}
+
+// newMixedBurst connects a burst of any requests.
+func newMixedBurst(t testing.TB, r *rig, requests ...proto.Request) *burst {
 	p := r.connect()
 	p.SetDeadline(never)
 	p.enter("disk")
 	b := &burst{nc: p.Conn}
-	for i := range depth {
-		b.out = proto.Request{Type: cmd, Cookie: uint64(i), Offset: uint64(i * n), Length: uint32(n)}.Append(b.out)
+	for _, q := range requests {
+		b.out = q.Append(b.out)
 		reply := proto.SimpleSize
-		switch cmd {
+		switch q.Type {
 		case proto.CmdWrite:
-			b.out = append(b.out, make([]byte, n)...)
+			b.out = append(b.out, make([]byte, q.Length)...)
 		case proto.CmdRead:
-			reply += n
+			reply += int(q.Length)
 		}
 		b.in = append(b.in, make([]byte, reply)...)
 	}

@@ -127,13 +127,28 @@ func (b *budget) remove(w *waiter) bool {
 type purse struct {
 	reserve atomic.Int64 // left of the connection's own
 	left    atomic.Int64 // that the connection may still take from shared
+	limit   int64        // of left
+	fair    bool         // see short
 	shared  *budget
 }
 
 func (p *purse) init(reserve, limit int64, shared *budget) {
 	p.reserve.Store(reserve)
 	p.left.Store(limit)
-	p.shared = shared
+	p.limit, p.shared = limit, shared
+}
+
+// short says whether the connection has to wait for its own requests before it
+// takes n bytes of shared. A fair purse that has some already leaves as much
+// as it has: so one whose peer does not read what it asked for gets half at
+// most, two get a third each, and there is always something for the next.
+func (p *purse) short(n int64) bool {
+	left := p.left.Load()
+	if left < n {
+		return true
+	}
+	used := p.limit - left
+	return p.fair && used > 0 && used+n > p.shared.free.Load()
 }
 
 // takeReserve takes n bytes of the connection's own if they are there.

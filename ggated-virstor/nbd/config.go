@@ -46,7 +46,9 @@ type Config struct {
 	// (256 MiB, at least 32 MiB), WriteMemory for the writes of all connections
 	// of one export (256 MiB, at least 32 MiB), so that writes which a full
 	// volume holds take memory neither from reads nor from other exports. Each
-	// connection has 256 KiB of its own for either beside these.
+	// connection has 256 KiB of its own for either beside these. Of ReadMemory a
+	// connection leaves to others as much as it uses: one that does not take
+	// what it asked for has half of it at most.
 	ReadMemory, WriteMemory int64
 }
 

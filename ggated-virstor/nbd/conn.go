@@ -117,6 +117,7 @@ func (c *conn) serve() {
 func (c *conn) transmission() error {
 	c.disk = c.exp.disk
 	c.reads.init(connReserve, c.srv.cfg.ConnMemory, c.srv.reads)
+	c.reads.fair = true
 	c.writes.init(connReserve, c.srv.cfg.ConnMemory, c.exp.writes)
 	c.extents.init()
 	c.socket = newSocket(c.raw, &c.srv.seats)

@@ -277,6 +277,34 @@ func TestSlowReaderIsDisconnectedAlone(t *testing.T) {
 	}
 }
 
+// TestSlowReaderLeavesMemoryToOthers: what it asked for and does not take may
+// not be all the memory that there is for large reads.
+func TestSlowReaderLeavesMemoryToOthers(t *testing.T) {
+	r := newRig(t, Config{ReadMemory: 32 << 20})
+	slow := r.connect()
+	slow.enter("disk")
+	for i := range 100 { // 100 MiB of replies
+		slow.request(proto.CmdRead, uint64(i), 0, 1<<20, nil)
+	}
+	until(t, "the slow reader has what it may have", r.only().readerWaits)
+	c := r.dial("disk", nbdclient.Options{})
+	for range 10 { // of the time that the slow one has, these take little
+		if _, err := c.ReadAt(make([]byte, 8<<20), 0); err != nil {
+			t.Fatalf("large read of another client: %v", err)
+		}
+	}
+	if n := r.Conns("disk"); n != 2 {
+		t.Fatalf("%d clients are connected: the slow one was not there all the while", n)
+	}
+	for i := range 100 { // it gets everything when it reads
+		if errno, cookie := slow.expectReply(); errno != 0 || cookie != uint64(i) {
+			t.Fatalf("reply %d to %d, want one to %d", errno, cookie, i)
+		}
+		slow.expect(1 << 20)
+	}
+	r.expectMemoryBack()
+}
+
 // TestIdleClientsStay: only a client that is in the middle of something has a
 // deadline.
 func TestIdleClientsStay(t *testing.T) {

@@ -401,7 +401,7 @@ func (c *conn) charge(r *request, p *purse) error {
 }
 
 func (c *conn) chargeShared(p *purse, n int64) error {
-	err := c.awaitWhile(func() (<-chan struct{}, bool) { return nil, p.left.Load() < n })
+	err := c.awaitWhile(func() (<-chan struct{}, bool) { return nil, p.short(n) })
 	if err != nil {
 		return err
 	}

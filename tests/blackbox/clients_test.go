@@ -110,6 +110,15 @@ func TestQemuImgConvertsToAndFrom(t *testing.T) {
 	command(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(), back)
 	same(t, raw, back)
 
+	// From qcow2, over what is there: all of it is replaced.
+	other, second := filepath.Join(s.dir, "other"), filepath.Join(s.dir, "o.qcow2")
+	image(t, other, 256*mib, 12345, 78*mib, 255*mib)
+	command(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", other, second)
+	command(t, "qemu-img", "convert", "-n", "-f", "qcow2", "-O", "raw", second, s.uri())
+	command(t, "qemu-img", "compare", "-f", "qcow2", "-F", "raw", second, s.uri())
+	command(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(), back)
+	same(t, other, back)
+
 	var extents []struct {
 		Start, Length int64
 		Data, Zero    bool

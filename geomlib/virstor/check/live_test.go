@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -34,6 +35,9 @@ func churn(ctx context.Context, t *testing.T, v *virstor.Volume) {
 			}
 			if ctx.Err() != nil {
 				return
+			}
+			if errors.Is(err, virstor.ErrJobRunning) { // the evacuation
+				err = nil
 			}
 		}
 		if err != nil {
