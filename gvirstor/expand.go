@@ -50,6 +50,9 @@ func (c *call) expandOne(ctx context.Context, volume, name string) error {
 	if err != nil {
 		return failf("Can't expand %s: %w", name, err)
 	}
+	if m.Version != found.Version {
+		c.warn(fmt.Sprintf("%s is fenced from the kernel class now: start the daemon, and 'gvirstor stop %s' hands it back", volume, volume))
+	}
 	if c.verbose {
 		fmt.Fprintf(c.stdout, "%s has %d chunks now, %d before\n", name, m.ChunkCount, found.ChunkCount)
 	}

@@ -56,6 +56,10 @@ func FindMetadata(ctx context.Context, p geomlib.Provider, progress func(int64))
 // Expand makes a provider that has grown a component again: the metadata goes
 // to its new end, with the chunks there counted. The volume must not be served.
 // The sector at the new end commits; the old one is cleared after it.
+//
+// A component that others follow is fenced by that. It is not full any more, and
+// from one that is not the kernel class steps to the next without looking whether
+// that one is. The next start fences the others; a stop hands back what it can.
 func Expand(ctx context.Context, p geomlib.Provider, progress func(int64)) (ondisk.Metadata, error) {
 	m, at, err := FindMetadata(ctx, p, progress)
 	if err != nil {
@@ -68,6 +72,16 @@ func Expand(ctx context.Context, p geomlib.Provider, progress func(int64)) (ondi
 	m.ChunkCount = ondisk.UsableChunks(p.MediaSize(), p.SectorSize(), int64(m.ChunkSize))
 	if err := m.Validate(p.MediaSize(), p.SectorSize()); err != nil {
 		return m, fmt.Errorf("expand %s: %w", p.Name(), err)
+	}
+	if m.Version == ondisk.Version && m.No+1 < m.Count {
+		m.Version = ondisk.VersionFenced
+		if m.No == 0 { // whatever lies in the block at version 1 means nothing
+			e := extension{rec: ondisk.Extension{VolumeID: m.ID, ChunkSize: m.ChunkSize}}
+			e.offset, e.room = ondisk.ExtensionOffset(m)
+			if err := resetExtension(p, &e); err != nil {
+				return m, fmt.Errorf("expand: %w", err)
+			}
+		}
 	}
 	if err := geomlib.StoreMetadata(p, m); err != nil {
 		return m, fmt.Errorf("expand: %w", err)

@@ -177,6 +177,7 @@ var verbs = []*verb{
 
 	{name: "expand", components: []int64{6, 6}, chunks: 6, damage: grown("d1"), offline: true, opens: openMaybe, do: expandAll},
 	{name: "expand of component 0", components: []int64{6, 6}, chunks: 6, handedBack: true, damage: grown("d0"), offline: true, opens: openMaybe, do: expandAll},
+	{name: "expand of component 0 before one that is full", components: []int64{5, 5, 7}, chunks: 9, fill: true, handedBack: true, damage: grown("d0"), offline: true, opens: openMaybe, do: expandAll},
 	{name: "label over a volume", components: []int64{6, 6}, chunks: 6, id: 78, offline: true, opens: openMaybe, do: labelAnew},
 	{name: "label over a volume of the kernel class", components: []int64{6, 6, 4}, chunks: 6, handedBack: true, id: 78, offline: true, opens: openMaybe, do: labelAnew},
 	{name: "label", components: []int64{6, 6}, id: 78, offline: true, opens: openMaybe, damage: clearAll, do: labelAnew},

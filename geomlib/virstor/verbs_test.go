@@ -22,6 +22,7 @@ type verb struct {
 	virtual    int64   // chunks; 0: 32
 	chunks     int64   // virtual ones that are written to before
 	handedBack bool    // the volume was the kernel class's before
+	fill       bool    // the order of allocation is Fill, whatever the seed
 
 	// before prepares the open volume, damage the disks when it is closed.
 	before, damage func(w *world) error
@@ -54,7 +55,7 @@ func newVerbWorld(v *verb, seed uint64, cfg Config, counts *crashCounts) (*world
 	if seed%3 == 1 && v.virtual == 0 { // whose map has steps of 512 chunks
 		w.sector = 4096
 	}
-	if seed%2 == 1 {
+	if seed%2 == 1 && !v.fill {
 		w.cfg.Alloc = Spread
 	}
 	w.cfg.WhenFull, w.cfg.Workers, w.cfg.serial = Fail, 2, true
