@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"os/user"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -40,8 +41,10 @@ func work(o options, log *slog.Logger) error {
 		return err
 	}
 	svc := service{
-		control: ls.Control, nbd: ls.NBD, opener: c, providers: begin.Providers, mustServe: !begin.Again,
-		ready: func() error { return c.Ready(ctx) },
+		control: ls.Control, nbd: ls.NBD, opener: c, mustServe: !begin.Again,
+		// Spares that could not be opened are not among what the supervisor holds.
+		providers: slices.Concat(begin.Providers, o.space.spareProviders()),
+		ready:     func() error { return c.Ready(ctx) },
 	}
 	svc.runner = func(o *spaceOptions) alert.Runner {
 		if o.command == "" {

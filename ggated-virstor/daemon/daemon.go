@@ -141,10 +141,13 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	if err != nil {
 		problems = append(problems, control.Problem{Reason: err.Error()})
 	}
+	seen := make(map[string]bool) // a spare may be named as such and as a provider
 	for _, name := range withLeft(names, left) {
-		if d.knows(name) {
+		bare := strings.TrimPrefix(name, "/dev/")
+		if seen[bare] || d.knows(name) {
 			continue
 		}
+		seen[bare] = true
 		m, err := d.openMember(name, sectorSize, len(left) > 0)
 		err = d.space().explain(name, err)
 		if spare := (*spareError)(nil); errors.As(err, &spare) {

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 // fill has fio write and verify size bytes, slowly enough for each level to be
@@ -331,7 +332,7 @@ func TestASpareIsAddedUnattendedAndAFailingOneIsNamed(t *testing.T) {
 	third := s.file("third", 64*mib)
 	s.gvirstor("spare", "vol", third)
 	s.term()
-	s.start(append(s.hookFlags(), "--spare", "vol="+good, "--spare", "vol="+later, "--spare", "vol="+third)...)
+	s.start(append(s.hookFlags(), "--spare", "vol="+good, "--spare", "vol="+later, "--spare", "vol="+third, "--spare", "vol="+third)...)
 	s.until("the spare is found", func() bool { return len(s.status().Spares) == 1 })
 	if v := s.status(); len(v.Components) != 4 || v.Spares[0].Name != third || v.Spares[0].Failed != "" {
 		t.Errorf("components %+v, spares %+v", v.Components, v.Spares)
@@ -472,7 +473,8 @@ func TestUnderASupervisorSpaceIsMadeAndCommandsAreRunByIt(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.start(append(s.hookFlags(), "--supervise", "--grow", "vol="+dir+":64m", "--grow-max", "64m")...)
+	away := filepath.Join(s.dir, "away")
+	s.start(append(s.hookFlags(), "--supervise", "--grow", "vol="+dir+":64m", "--grow-max", "64m", "--spare", "vol="+away)...)
 	spare := s.file("spare", 64*mib)
 	s.gvirstor("spare", "vol", spare)
 	s.fill("220m")() // 61 + 3 * 63 chunks
@@ -492,7 +494,11 @@ func TestUnderASupervisorSpaceIsMadeAndCommandsAreRunByIt(t *testing.T) {
 	s.nextWorker(old)
 	s.until("the next worker has the spare", func() bool {
 		v := s.status()
-		return len(v.Components) == 4 && len(v.Spares) == 1 && v.Spares[0].Failed == ""
+		if len(v.Components) != 4 || len(v.Spares) != 2 {
+			return false
+		}
+		slices.SortFunc(v.Spares, func(a, b control.Spare) int { return strings.Compare(a.Name, b.Name) })
+		return v.Spares[0].Name == away && v.Spares[0].Failed != "" && v.Spares[1].Name == third && v.Spares[1].Failed == ""
 	})
 	if out := s.gvirstor("alert", "--test", "vol"); !strings.Contains(out, "command  ok") {
 		t.Errorf("after the worker's death: %s", out)
