@@ -211,6 +211,9 @@ func (c *call) writeLabel(ctx context.Context, names []string, providers []geoml
 		if c.verbose {
 			fmt.Fprintln(c.stdout)
 		}
+		if errors.Is(err, context.Canceled) {
+			return failf("Can't label %s: %s; give it again", layout.Metadata[0].Name, errorText(err))
+		}
 		return failf("Can't %w", err)
 	}
 	return nil

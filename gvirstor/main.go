@@ -21,6 +21,9 @@ func main() { os.Exit(programMain()) }
 func programMain() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// Who asks how far a verb is must not end one that has nothing to tell.
+	_, hear := progressSignals()
+	defer hear()
 	return run(ctx, &env{
 		args:   os.Args[1:],
 		stdout: os.Stdout,

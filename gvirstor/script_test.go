@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,10 +24,10 @@ func TestMain(m *testing.M) {
 }
 
 // daemon is a script's fake daemon, nil until the script starts it.
-type daemon struct {
-	fake    *controltest.Fake
-	endless map[string]bool // kinds of jobs; set before the first
-}
+type daemon struct{ fake *controltest.Fake }
+
+// errEndless has a job go on until it is cancelled.
+var errEndless = errors.New("endless")
 
 // jobKinds are those that the fake daemon does, at once.
 var jobKinds = []string{"evacuate", "replace", "pack", "rebalance", "reclaim", "resize"}
@@ -90,8 +91,7 @@ func endlessCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: endless KIND")
 	}
-	fakeOf(ts)
-	ts.Value(daemonKey{}).(*daemon).endless[args[0]] = true
+	fakeOf(ts).Fail(args[0], errEndless)
 }
 
 // daemon STATUS.json: starts a fake daemon that tells that status.
@@ -102,22 +102,22 @@ func daemonCommand(ts *testscript.TestScript, neg bool, args []string) {
 	var st control.Status
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &st))
 	fake := controltest.New(st)
+	for _, kind := range jobKinds {
+		fake.Handle(kind, func(ctx context.Context, _ string, _ json.RawMessage, _ func(done, total int64)) error {
+			err := fake.Failure(kind)
+			if errors.Is(err, errEndless) {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return err
+		})
+	}
 	l, err := control.Listen(ts.Getenv("GVIRSTOR_CONTROL"))
 	ts.Check(err)
 	s := control.NewServer(fake, nil)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
-	d := ts.Value(daemonKey{}).(*daemon)
-	d.fake, d.endless = fake, make(map[string]bool)
-	for _, kind := range jobKinds {
-		fake.Handle(kind, func(ctx context.Context, _ string, _ json.RawMessage, _ func(done, total int64)) error {
-			if d.endless[kind] {
-				<-ctx.Done()
-				return ctx.Err()
-			}
-			return fake.Failure(kind)
-		})
-	}
+	ts.Value(daemonKey{}).(*daemon).fake = fake
 	ts.Defer(func() {
 		fake.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
