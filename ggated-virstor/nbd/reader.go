@@ -93,9 +93,13 @@ func (c *conn) readPayload(p []byte) error {
 	c.in.take(n)
 	// What is short is read together with the requests behind it.
 	const short = 32 << 10
+	timed := 0 // bytes that the client has its time for
 	for p = p[n:]; len(p) > 0; p = p[n:] {
-		if err := c.startPayloadRead(); err != nil {
-			return err
+		if timed <= 0 {
+			if err := c.startPiece(); err != nil {
+				return err
+			}
+			timed = maxWrite
 		}
 		var err error
 		if len(p) <= short {
@@ -104,12 +108,13 @@ func (c *conn) readPayload(p []byte) error {
 			c.in.take(n)
 		} else {
 			c.flushReplies()
-			n, err = c.payloadSource(len(p)).Read(p[:min(len(p), maxWrite)])
+			n, err = c.payloadSource(len(p)).Read(p[:min(len(p), timed)])
 			c.setBusy()
 		}
 		if err != nil {
 			return c.payloadError(err)
 		}
+		timed -= n
 	}
 	return nil
 }
@@ -126,14 +131,17 @@ func (c *conn) payloadSource(n int) io.Reader {
 
 // skipPayload reads n bytes and forgets them.
 func (c *conn) skipPayload(n int) error {
-	for {
+	for timed := 0; ; {
 		have := min(n, c.in.buffered())
 		c.in.take(have)
 		if n -= have; n == 0 {
 			return nil
 		}
-		if err := c.startPayloadRead(); err != nil {
-			return err
+		if timed -= have; timed <= 0 {
+			if err := c.startPiece(); err != nil {
+				return err
+			}
+			timed = maxWrite
 		}
 		if err := c.readInput(); err != nil {
 			return c.payloadError(err)
@@ -141,8 +149,9 @@ func (c *conn) skipPayload(n int) error {
 	}
 }
 
-// startPayloadRead gives the client its time for the next piece.
-func (c *conn) startPayloadRead() error {
+// startPiece gives the client its time for the next maxWrite bytes of a payload,
+// in however many reads they come.
+func (c *conn) startPiece() error {
 	if err := c.readDeadline.renew(); err != nil {
 		return err
 	}
