@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 )
@@ -74,6 +75,15 @@ func newNBD(o options, certs *tls.Config, log *slog.Logger) (*nbd.Server, func(s
 	addrs, err := o.addresses()
 	if err != nil {
 		return nil, nil, err
+	}
+	for i, a := range addrs {
+		if a.Network != "unix" {
+			continue
+		}
+		// Clients are elsewhere. To listen, the shorter name is better.
+		if addrs[i].Addr, err = filepath.Abs(a.Addr); err != nil {
+			return nil, nil, fmt.Errorf("--nbd %s: %w", a, err)
+		}
 	}
 	server, err := nbd.NewServer(nbd.Config{Log: log, TLS: certs, RequireTLS: certs != nil})
 	if err != nil {

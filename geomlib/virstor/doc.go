@@ -2,6 +2,10 @@
 // allocation map and an allocator. It is the engine of gvirstor; it knows
 // nothing of how a volume is published.
 //
+// A read (Submit → run → read, all in io.go) pins each chunk that it touches,
+// reads from the component and unpins it; what has no chunk is zeros. What is
+// in the system's cache is read on the caller's goroutine, else on a worker.
+//
 // The life of a write, which is most of the package:
 //
 //	Submit → run (io.go)

@@ -10,6 +10,16 @@
 // large, are written by the connection's writer. Completing a request therefore
 // never waits for a peer.
 //
+// The way of a request, socket to socket:
+//
+//	takeRequests (reader.go)   one header after the other, while there may be more
+//	dispatch (command.go)      the command, its flags and its range
+//	charge (charge.go)         memory for what is read or written
+//	readPayload (reader.go)    what a write brings
+//	submit (command.go)        to the disk, virstor.Volume, which goes on in its io.go
+//	Complete (request.go)      from the disk, now or later; the reply is encoded
+//	enqueue (reply.go)         the reply is queued, and written by whoever is free
+//
 // Nothing that a client sends makes the server use more than a bounded amount
 // of memory and time, and a client that stalls holds up no other: see Config
 // for the limits.

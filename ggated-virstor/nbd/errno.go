@@ -12,9 +12,10 @@ import (
 // text for the client's user.
 func errno(op virstor.Op, err error) (uint32, string) {
 	switch {
-	case errors.Is(err, virstor.ErrNoSpace), errors.Is(err, syscall.ENOSPC),
-		errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+	case errors.Is(err, virstor.ErrNoSpace):
 		return proto.ENOSPC, "no space left: add a component to the volume"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return proto.ENOSPC, "no space left on the file system that a component is on"
 	case errors.Is(err, virstor.ErrReadOnly), errors.Is(err, syscall.EROFS):
 		return proto.EPERM, "the volume is read-only"
 	case errors.Is(err, virstor.ErrClosed):

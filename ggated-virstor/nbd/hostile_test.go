@@ -325,6 +325,35 @@ func TestIdleClientsStay(t *testing.T) {
 	r.expectMemoryBack()
 }
 
+// TestTricklingWriterIsDisconnected: a byte now and then is not enough, the
+// memory for the whole write is kept all the while.
+func TestTricklingWriterIsDisconnected(t *testing.T) {
+	for what, flags := range map[string]uint16{"taken": 0, "refused": 1 << 15} {
+		t.Run(what, func(t *testing.T) {
+			const stall = 400 * time.Millisecond
+			r := newRig(t, Config{StallTimeout: stall})
+			p := r.connect()
+			p.enter("disk")
+			p.SetDeadline(never)
+			p.send(proto.Request{Type: proto.CmdWrite, Flags: flags, Length: maxPayload}.Append(nil))
+			tick := time.NewTicker(stall / 40)
+			defer tick.Stop()
+			for end := time.Now().Add(patience); ; {
+				<-tick.C
+				if _, err := p.Write([]byte{1}); err != nil {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatal("still connected")
+				}
+			}
+			until(t, "the log tells why", func() bool { return r.log.count(errStalled.Error()) == 1 })
+			r.expectMemoryBack()
+			r.works()
+		})
+	}
+}
+
 func TestRequestsInFlightAreBounded(t *testing.T) {
 	const most = 8
 	before, entered, open := gate()

@@ -170,6 +170,9 @@ func stamp(b []byte, off int64, generation uint64) {
 	}
 }
 
+// places are where the first client writes.
+var places = [...]int64{0, tib / 2, tib - block}
+
 func (d *demo) writeAndVerify() error {
 	say("An NBD client writes and reads back at the beginning, the middle and the end.")
 	c, err := d.dial()
@@ -177,7 +180,7 @@ func (d *demo) writeAndVerify() error {
 		return err
 	}
 	defer c.Close()
-	for _, off := range []int64{0, tib / 2, tib - block} {
+	for _, off := range places {
 		if err := writeBlock(c, off, 1); err != nil {
 			return err
 		}
@@ -263,6 +266,11 @@ func (d *demo) crash() error {
 			return err
 		}
 	}
+	for _, off := range places {
+		if err := verifyBlock(c, off, 1, 1); err != nil {
+			return err
+		}
+	}
 	fmt.Printf("%d writes were acknowledged before the crash: all are there\n", total.Load())
 	return nil
 }
@@ -304,7 +312,12 @@ func (d *demo) fill() error {
 			return err
 		}
 	}
-	fmt.Printf("all %d writes are done\n", writes)
+	for i := range int64(writes) {
+		if err := verifyBlock(c, tib/4+i*4*mib, 1, 1); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("all %d writes are done, and read back equal\n", writes)
 	return d.gvirstor("status")
 }
 

@@ -1,0 +1,223 @@
+package nbd
+
+import (
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+)
+
+// allowedFlags are the flags a command may carry. FUA is allowed everywhere,
+// as the protocol wants.
+func (c *conn) allowedFlags(cmd uint16) uint16 {
+	switch cmd {
+	case proto.CmdRead:
+		if c.structured {
+			return proto.CmdFlagFUA | proto.CmdFlagDF
+		}
+	case proto.CmdWriteZeroes:
+		return proto.CmdFlagFUA | proto.CmdFlagNoHole | proto.CmdFlagFastZero
+	case proto.CmdBlockStatus:
+		return proto.CmdFlagFUA | proto.CmdFlagReqOne
+	}
+	return proto.CmdFlagFUA
+}
+
+// dispatch starts a request. An error ends the connection.
+func (c *conn) dispatch(h proto.Request) error {
+	if h.Type == proto.CmdDisc {
+		return errGoodbye
+	}
+	if int(h.Type) < len(c.counters.ops) {
+		c.counters.ops[h.Type].Add(1)
+	}
+	r := c.spareRequest()
+	r.cmd, r.cookie = h.Type, h.Cookie
+	r.op.Op, r.op.Flags, r.op.Err = 0, 0, nil
+	r.op.Offset, r.op.Length, r.op.Data = int64(h.Offset), int64(h.Length), nil
+	c.outstanding.Add(1)
+
+	if h.Flags&^c.allowedFlags(h.Type) != 0 {
+		return c.refuse(r, proto.EINVAL, "flag not allowed with this command")
+	}
+	switch h.Type {
+	case proto.CmdRead:
+		return c.read(r)
+	case proto.CmdWrite:
+		return c.write(r, h.Flags)
+	case proto.CmdFlush:
+		if h.Offset != 0 || h.Length != 0 {
+			return c.refuse(r, proto.EINVAL, "a flush has no offset and no length")
+		}
+		return c.submit(r, virstor.OpFlush, 0)
+	case proto.CmdTrim:
+		return c.trim(r, h.Flags)
+	case proto.CmdWriteZeroes:
+		return c.writeZeroes(r, h.Flags)
+	case proto.CmdCache:
+		return c.cache(r)
+	case proto.CmdBlockStatus:
+		return c.blockStatus(r, h.Flags)
+	}
+	return c.refuse(r, proto.EINVAL, "unknown command")
+}
+
+// refuse answers a request that is not carried out. The payload of a write is
+// still to come.
+func (c *conn) refuse(r *request, errno uint32, text string) error {
+	if r.cmd == proto.CmdWrite {
+		if r.op.Length > maxPayload {
+			return errTooLong
+		}
+		if err := c.skipPayload(int(r.op.Length)); err != nil {
+			c.drop(r)
+			return err
+		}
+	}
+	c.fail(r, errno, text)
+	return nil
+}
+
+// submit gives a request to the disk.
+func (c *conn) submit(r *request, op virstor.Op, flags virstor.Flags) error {
+	r.op.Op, r.op.Flags = op, flags
+	if r.isWrite() {
+		c.unwritten.Add(1)
+	}
+	c.lone.note(c.outstanding.Load() == 1 && c.in.buffered() == 0)
+	if op == virstor.OpFlush || op == virstor.OpWrite && flags&virstor.FUA != 0 {
+		c.submitSync(r)
+	} else {
+		c.disk.Submit(&r.op)
+	}
+	return nil
+}
+
+// outside says whether a request reaches beyond the end of the disk. Offsets of
+// 2^63 and more are negative here.
+func (c *conn) outside(r *request) bool {
+	size := c.disk.Size()
+	return r.op.Offset < 0 || r.op.Offset > size || r.op.Length > size-r.op.Offset
+}
+
+const pastEnd = "beyond the end of the volume"
+
+// fua translates the flag of a command.
+func fua(flags uint16) virstor.Flags {
+	if flags&proto.CmdFlagFUA != 0 {
+		return virstor.FUA
+	}
+	return 0
+}
+
+func (c *conn) read(r *request) error {
+	switch {
+	case r.op.Length > maxPayload:
+		return c.refuse(r, proto.EINVAL, "read longer than the largest payload")
+	case c.outside(r):
+		return c.refuse(r, proto.EINVAL, pastEnd)
+	case r.op.Length == 0:
+		c.succeed(r)
+		return nil
+	}
+	c.counters.bytesRead.Add(uint64(r.op.Length))
+	// Whatever was acknowledged before this request is seen here, and what is
+	// being written meanwhile may be read as it was. Asking takes 10 ns; 1 MiB
+	// reads of a hole became eleven times as fast.
+	if c.structured && c.extents.hole(c.disk, r.op.Offset, r.op.Length) {
+		c.succeedHole(r)
+		return nil
+	}
+	if err := c.charge(r, &c.reads); err != nil {
+		return err
+	}
+	return c.submit(r, virstor.OpRead, 0)
+}
+
+func (c *conn) write(r *request, flags uint16) error {
+	switch {
+	case r.op.Length > maxPayload:
+		return errTooLong
+	case c.disk.ReadOnly():
+		return c.refuse(r, proto.EPERM, "the volume is read-only")
+	case c.outside(r):
+		return c.refuse(r, proto.ENOSPC, pastEnd)
+	case r.op.Length == 0:
+		c.succeed(r)
+		return nil
+	}
+	if err := c.charge(r, &c.writes); err != nil {
+		return err
+	}
+	if err := c.readPayload(r.op.Data); err != nil {
+		c.drop(r)
+		return err
+	}
+	c.counters.bytesWritten.Add(uint64(r.op.Length))
+	return c.submit(r, virstor.OpWrite, fua(flags))
+}
+
+func (c *conn) trim(r *request, flags uint16) error {
+	switch {
+	case c.disk.ReadOnly():
+		return c.refuse(r, proto.EPERM, "the volume is read-only")
+	case c.outside(r):
+		return c.refuse(r, proto.EINVAL, pastEnd)
+	case r.op.Length == 0:
+		c.succeed(r)
+		return nil
+	}
+	return c.submit(r, virstor.OpDelete, fua(flags))
+}
+
+func (c *conn) writeZeroes(r *request, flags uint16) error {
+	switch {
+	case c.disk.ReadOnly():
+		return c.refuse(r, proto.EPERM, "the volume is read-only")
+	case c.outside(r):
+		return c.refuse(r, proto.ENOSPC, pastEnd)
+	case r.op.Length == 0:
+		c.succeed(r)
+		return nil
+	}
+	noHole := flags&proto.CmdFlagNoHole != 0
+	if flags&proto.CmdFlagFastZero != 0 &&
+		(noHole || !c.extents.zeroesFast(c.disk, r.op.Offset, r.op.Length)) {
+		return c.refuse(r, proto.ENOTSUP, "no faster than writing zeros")
+	}
+	f := fua(flags)
+	if noHole {
+		f |= virstor.NoHole
+	}
+	return c.submit(r, virstor.OpWriteZeroes, f)
+}
+
+// cache has nothing to do: the operating system caches the components.
+func (c *conn) cache(r *request) error {
+	if c.outside(r) {
+		return c.refuse(r, proto.EINVAL, pastEnd)
+	}
+	c.succeed(r)
+	return nil
+}
+
+func (c *conn) blockStatus(r *request, flags uint16) error {
+	switch {
+	case !c.allocation:
+		return c.refuse(r, proto.EINVAL, "no metadata context was negotiated")
+	case c.outside(r):
+		return c.refuse(r, proto.EINVAL, pastEnd)
+	case r.op.Length == 0:
+		return c.refuse(r, proto.EINVAL, "block status of nothing")
+	}
+	most := maxDescriptors
+	if flags&proto.CmdFlagReqOne != 0 {
+		most = 1
+	}
+	offset, length := r.op.Offset, r.op.Length
+	r.op.Length = int64(most * descriptorSize)
+	if err := c.charge(r, &c.reads); err != nil {
+		return err
+	}
+	r.body = c.extents.describe(c.disk, offset, length, most, r.op.Data[:0])
+	c.succeedStatus(r)
+	return nil
+}
