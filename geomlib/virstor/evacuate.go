@@ -66,7 +66,7 @@ func (v *Volume) evacuation(names []string, target string) (leaving []*component
 		return nil, nil, err
 	}
 	if len(leaving) == len(v.components()) {
-		return nil, nil, fmt.Errorf("evacuate all components of %s: %w", v.name, ErrRequest)
+		return nil, nil, fmt.Errorf("evacuate all components of %s: %w: one must stay to take the chunks", v.name, ErrRequest)
 	}
 	// What was freed before needs no room.
 	if err := v.settleFreed(); err != nil {
