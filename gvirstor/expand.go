@@ -16,7 +16,8 @@ func expandCommand() *command {
 		run:      func(ctx context.Context, c *call) error { return c.expand(ctx) },
 		about: `Makes providers that have grown components again: their metadata is looked for
 from their end backwards and moved to it, and the new space is used. The volume
-must be stopped; it is not found without such a component anyway.`,
+must be stopped; it is not found without such a component anyway. A volume that
+had been handed back may be fenced by this: start and stop it again.`,
 		example: "gvirstor expand mydata da1",
 	}
 }

@@ -189,8 +189,11 @@ func resizeCommand() *command {
 			f.flag(&force, "f", "force")
 		},
 		run: func(ctx context.Context, c *call) error {
-			if len(c.operands) != 1 || size == 0 {
+			if len(c.operands) != 1 {
 				return c.wrongNumber()
+			}
+			if size == 0 {
+				return failf("The new size is missing: -s vir_size, more than 0")
 			}
 			args := control.JobArgs{Size: size, Force: force}
 			if force && !o.dryRun {

@@ -10,26 +10,31 @@ import (
 
 func removeCommand() *command {
 	var evacuate bool
-	var w where
+	var o jobOptions
 	return &command{
 		name:     "remove",
-		operands: "[-ev] " + whereUsage + " name prov [prov ...]",
+		operands: "[-benv] [--rate n] " + whereUsage + " name prov [prov ...]",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&evacuate, "e", "evacuate")
-			w.declare(f)
+			o.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error {
-			if evacuate {
-				return c.evacuate(ctx, jobOptions{where: w})
+			switch {
+			case evacuate:
+				return c.evacuate(ctx, o)
+			case o.rate != 0 || o.dryRun || o.background:
+				return &usageError{"-b, -n and --rate are for what -e moves"}
 			}
-			return c.remove(ctx, &w)
+			return c.remove(ctx, &o.where)
 		},
 		about: `Takes components that hold no data out of a volume. Component 0, which holds
 the allocation map, stays.
 
--e          move what they hold to the others first, and the map too (see
-            'gvirstor help evacuate')` + whereHelp,
+-e          move what they hold to the others first, and the map too, as
+            'gvirstor evacuate' does. With it:
+
+` + strings.TrimPrefix(jobOptionsHelp, "\n"),
 		example: "gvirstor remove mydata ada7",
 	}
 }

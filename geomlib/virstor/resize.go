@@ -84,10 +84,26 @@ func (v *Volume) resizable(size int64, force bool) error {
 	return nil
 }
 
+// TailError tells what keeps a volume from being made smaller.
+type TailError struct {
+	Volume string
+	Size   int64 // bytes, that it was to have
+	Chunks int64 // allocated ones beyond
+	Bytes  int64 // of these chunks
+	Places string
+}
+
+func (e *TailError) Error() string {
+	return fmt.Sprintf("shrink %s to %d bytes: %d chunks, %d bytes, lie beyond (force gives them up): %s",
+		e.Volume, e.Size, e.Chunks, e.Bytes, e.Places)
+}
+
+// Unwrap makes errors.Is(err, ErrAllocated) true.
+func (e *TailError) Unwrap() error { return ErrAllocated }
+
 // tailError refuses to give up n chunks.
 func (v *Volume) tailError(size, n int64) error {
-	return fmt.Errorf("shrink %s to %d bytes: %w: %d chunks, %d bytes, lie beyond (force gives them up)%s",
-		v.name, size, ErrAllocated, n, n*v.chunk, v.nameTail(": ", size, v.labelledSize()))
+	return &TailError{v.name, size, n, n * v.chunk, v.nameTail("", size, v.labelledSize())}
 }
 
 // tailRuns is how many places nameTail names.

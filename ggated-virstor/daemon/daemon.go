@@ -206,6 +206,8 @@ func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Mem
 	if err != nil {
 		if l, e := geomlib.ReadSpare(p); e == nil {
 			err = &spareError{l}
+		} else if errors.Is(err, geomlib.ErrNoMetadata) {
+			err = fmt.Errorf("%w; one that has grown since it was labelled is a component again after `gvirstor expand`", err)
 		}
 		return virstor.Member{}, errors.Join(err, p.Close())
 	}
