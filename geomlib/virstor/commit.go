@@ -90,6 +90,9 @@ func (k *committer) commit(ops []mapOp) error {
 	k.ops = append(k.ops, g)
 	k.mu.Unlock()
 	k.signal()
+	if k.v.cfg.serial {
+		k.doOne()
+	}
 	<-g.done
 	return g.err
 }

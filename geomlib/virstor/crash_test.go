@@ -20,6 +20,9 @@ import (
 // crashCounts is what a run of the harness did.
 type crashCounts struct {
 	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, faults atomic.Int64
+
+	// saw, if it is there, is told of each recovery, and what the disks were asked.
+	saw func(how string, log []disktest.Op)
 }
 
 func (c *crashCounts) String() string {
@@ -144,7 +147,6 @@ func (w *world) run(n, workers int) error {
 			if err := w.op(w.rng, 0, 1); err != nil {
 				return err
 			}
-			w.vol.freed.wait()
 		}
 		return nil
 	}
@@ -251,6 +253,7 @@ func (w *world) change(first, n int64, op Op, fl Flags) error {
 		fill(m.r.Data, id)
 	}
 	w.vol.Submit(&m.r)
+	w.vol.catchUp()
 	err := <-m.done
 	if err == nil || errors.Is(err, ErrNoSpace) {
 		return nil
@@ -527,6 +530,9 @@ func (w *world) recovered(disks []*disktest.Disk, now, cached *view, how string,
 	c.cfg.breakRule &= breakIntentTwice
 	c.rec = disktest.Record(disks...)
 	end, err := c.recover(now, b)
+	if w.counts.saw != nil {
+		w.counts.saw(how, c.rec.Log())
+	}
 	if err != nil {
 		return fmt.Errorf("%s%w", how, err)
 	}

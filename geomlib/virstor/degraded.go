@@ -1,5 +1,10 @@
 package virstor
 
+import (
+	"maps"
+	"slices"
+)
+
 // degraded is what the committer keeps while map sectors are not known to hold
 // what they should.
 type degraded struct {
@@ -28,7 +33,7 @@ func (d *degraded) keep(p phys) { d.kept = append(d.kept, p) }
 // succeeds the volume allocates again.
 func (k *committer) repair() {
 	v, d := k.v, &k.degrade
-	for s := range d.sectors {
+	for _, s := range slices.Sorted(maps.Keys(d.sectors)) {
 		if err := k.writeMapSectors(uint64(s), uint64(s), nil); err != nil {
 			v.log.Debug("allocation map still cannot be written", "volume", v.name, "error", err)
 			return

@@ -120,5 +120,6 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		v.workers.put(r)
 	}
 	v.resumeTask()
+	v.catchUp()
 	return nil
 }

@@ -57,6 +57,7 @@ func (v *Volume) close(last func() error) error {
 	}
 	v.failParked()
 	v.FailHeld()
+	v.catchUp()
 	<-v.idle
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()

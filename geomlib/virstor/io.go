@@ -406,6 +406,7 @@ func (v *Volume) do(op Op, fl Flags, p []byte, off, n int64) error {
 	w := v.waiters.Get().(*waiter)
 	w.r.Op, w.r.Flags, w.r.Data, w.r.Offset, w.r.Length, w.r.Done = op, fl|MayBlock, p, off, n, w
 	v.Submit(&w.r)
+	v.catchUp()
 	<-w.ch
 	err := w.r.Err
 	w.r.Data, w.r.Err = nil, nil

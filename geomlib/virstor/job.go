@@ -94,6 +94,7 @@ type jobRunner struct {
 	started time.Time
 	cancel  context.CancelFunc
 	done    chan struct{}
+	waiting func() // what runs it, in a serial volume, until somebody waits for it
 }
 
 // jobHandle is how a job reports and keeps to its rate.
@@ -132,14 +133,21 @@ func (v *Volume) startJob(kind string, task ondisk.Task, opt JobOptions, do func
 	if !opt.DryRun {
 		v.log.Info("job begins", "job", kind, "rate", opt.Rate)
 	}
-	go func() {
+	run := func() {
 		err := do(&jobHandle{v: v, ctx: ctx, opt: opt})
 		later := keep && v.closing.Load() // the task is for the next start
 		if keep && !later {
 			err = errors.Join(err, v.setTask(ondisk.Task{}))
 		}
 		v.endJob(err, later)
-	}()
+	}
+	if v.cfg.serial {
+		r.mu.Lock()
+		r.waiting = run
+		r.mu.Unlock()
+		return nil
+	}
+	go run()
 	return nil
 }
 
@@ -222,6 +230,7 @@ func (v *Volume) Job() (s JobStatus, ok bool) {
 // WaitJob waits until no job runs, and returns how the last one ended.
 func (v *Volume) WaitJob(ctx context.Context) (JobStatus, error) {
 	r := &v.job
+	r.runHere()
 	for {
 		r.mu.Lock()
 		done, s := r.done, r.current
@@ -247,6 +256,7 @@ func (v *Volume) CancelJob() error {
 		return fmt.Errorf("%s: %w", v.name, ErrNoJob)
 	}
 	cancel()
+	r.runHere()
 	<-done
 	return nil
 }

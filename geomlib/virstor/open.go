@@ -117,8 +117,13 @@ func (v *Volume) flushInherited() error {
 	return nil
 }
 
-// start starts the goroutines, which Close stops.
+// start starts the goroutines, which Close stops. A serial volume has none.
 func (v *Volume) start() {
+	if v.cfg.serial {
+		v.workers, v.writers = startWorkers(0), startWorkers(0)
+		close(v.committer.done)
+		return
+	}
 	v.workers = startWorkers(v.cfg.Workers)
 	v.writers = startWorkers(max(1, v.cfg.Workers/4))
 	go v.committer.loop()
