@@ -19,7 +19,7 @@ import (
 
 // crashCounts is what a run of the harness did.
 type crashCounts struct {
-	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, faults atomic.Int64
+	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, joined, faults atomic.Int64
 
 	// saw, if it is there, is told of each recovery, and what the disks were asked.
 	saw func(how string, log []disktest.Op)
@@ -204,9 +204,9 @@ func (w *world) op(rng *rand.Rand, worker, workers int) error {
 	case k < 12:
 		return w.flush()
 	case workers == 1 && k < 24 && w.jobs:
-		return w.anyVerb(rng)
+		return w.anyVerb(rng, nobody)
 	case workers == 1 && k < 17:
-		return w.anyVerb(rng)
+		return w.anyVerb(rng, nobody)
 	}
 	first, n := w.place(rng, worker, workers)
 	switch {
@@ -235,7 +235,20 @@ func (w *world) flush() error {
 
 // change writes, zeroes or discards units and tells the model.
 func (w *world) change(first, n int64, op Op, fl Flags) error {
+	m := w.begin(first, n, op, fl|MayBlock)
+	w.vol.Submit(&m.r)
+	w.vol.catchUp()
+	err := <-m.done
+	if err == nil || errors.Is(err, ErrNoSpace) {
+		return nil
+	}
+	return fmt.Errorf("%s of units %d+%d: %w", op, first, n, err)
+}
+
+// begin tells the model of a change, and makes the request for it.
+func (w *world) begin(first, n int64, op Op, fl Flags) *marker {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	begun := w.rec.Mark("begins")
 	var steps []*step
 	var id uint64
@@ -245,20 +258,13 @@ func (w *world) change(first, n int64, op Op, fl Flags) error {
 		steps = append(steps, s)
 		id = s.id
 	}
-	w.mu.Unlock()
-	m := &marker{w: w, steps: steps, done: make(chan error, 1)}
-	m.r = Request{Op: op, Flags: fl | MayBlock, Offset: first * unit, Length: n * unit, Done: m}
+	m := &marker{w: w, steps: steps, first: first, n: n, begun: begun, done: make(chan error, 1)}
+	m.r = Request{Op: op, Flags: fl, Offset: first * unit, Length: n * unit, Done: m}
 	if op == OpWrite {
 		m.r.Data = make([]byte, n*unit)
 		fill(m.r.Data, id)
 	}
-	w.vol.Submit(&m.r)
-	w.vol.catchUp()
-	err := <-m.done
-	if err == nil || errors.Is(err, ErrNoSpace) {
-		return nil
-	}
-	return fmt.Errorf("%s of units %d+%d: %w", op, first, n, err)
+	return m
 }
 
 // part is a range of units. any: afterwards it may hold anything.
@@ -287,13 +293,16 @@ func (w *world) parts(first, n int64, op Op) []part {
 	return list
 }
 
-// marker is a change under way. It notes the acknowledgement at the instant at
-// which it is given.
+// marker is a change or a flush under way. It notes the acknowledgement at the
+// instant at which it is given.
 type marker struct {
-	r     Request
-	w     *world
-	steps []*step
-	done  chan error
+	r        Request
+	w        *world
+	steps    []*step
+	first, n int64 // units
+	begun    int   // position
+	flush    bool
+	done     chan error
 }
 
 // Complete is called by one of the volume's goroutines. w.mu is held by nobody who
@@ -304,6 +313,9 @@ func (m *marker) Complete(r *Request) {
 		at := m.w.rec.Mark("acknowledged")
 		for _, s := range m.steps {
 			s.acked = at
+		}
+		if m.flush {
+			m.w.model.flushes = append(m.w.model.flushes, flushed{m.begun, at})
 		}
 		m.w.mu.Unlock()
 	}
@@ -328,8 +340,12 @@ func (w *world) look(first, n int64) error {
 	return nil
 }
 
+// nobody is who need not be quiet.
+func nobody(bool) {}
+
 // anyVerb does something that changes metadata. That it cannot be done is fine.
-func (w *world) anyVerb(rng *rand.Rand) error {
+// quiet is told to submit nothing, and when it may again.
+func (w *world) anyVerb(rng *rand.Rand, quiet func(on bool)) error {
 	n := 3
 	if w.jobs {
 		n = 8
@@ -338,6 +354,8 @@ func (w *world) anyVerb(rng *rand.Rand) error {
 	pick := func() *component { return comps[rng.IntN(len(comps))] }
 	switch rng.IntN(n) {
 	case 0:
+		quiet(true)
+		defer quiet(false)
 		return w.reopen(rng.IntN(2) == 0)
 	case 1:
 		if len(w.free) == 0 {

@@ -6,17 +6,30 @@ import (
 	"testing"
 )
 
+// crashWay is how the operations of a run are done.
+type crashWay struct {
+	ops     int
+	workers int  // 0: a crowd, which the seed decides; above 1 the scheduler decides as well
+	jobs    bool // chunks move
+}
+
+func (w *world) runWay(way crashWay) error {
+	w.jobs = way.jobs
+	if way.workers == 0 {
+		return w.runCrowd(way.ops)
+	}
+	return w.run(way.ops, way.workers)
+}
+
 // crashRun is one run: a seed, operations, and every crash state of it.
-func crashRun(seed uint64, ops, workers int, jobs bool, b breadth, cfg Config, counts *crashCounts) error {
-	cfg.serial = workers == 1
+func crashRun(seed uint64, way crashWay, b breadth, cfg Config, counts *crashCounts) error {
+	cfg.serial = way.workers <= 1
 	counts.runs.Add(1)
 	w, err := newWorld(seed, cfg, counts)
 	if err != nil {
 		return fmt.Errorf("seed %d: %w", seed, err)
 	}
-	w.jobs = jobs
-	err = w.run(ops, workers)
-	if err != nil {
+	if err = w.runWay(way); err != nil {
 		return fmt.Errorf("seed %d: %w", seed, err)
 	}
 	if err := w.explore(b); err != nil {
@@ -50,7 +63,7 @@ func crashSeeds() uint64 {
 func TestEveryInstantOfPowerLossIsSurvived(t *testing.T) {
 	var counts crashCounts
 	for seed := range crashSeeds() {
-		if err := crashRun(seed, 40, 1, false, usually(), Config{}, &counts); err != nil {
+		if err := crashRun(seed, crashWay{ops: 40, workers: 1}, usually(), Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,17 +73,30 @@ func TestEveryInstantOfPowerLossIsSurvived(t *testing.T) {
 func TestPowerLossUnderConcurrentWritersIsSurvived(t *testing.T) {
 	var counts crashCounts
 	for seed := range crashSeeds() {
-		if err := crashRun(seed, 60, 4, false, usually(), Config{}, &counts); err != nil {
+		if err := crashRun(seed, crashWay{ops: 60, workers: 4}, usually(), Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Log(&counts)
 }
 
+func TestPowerLossAmongRequestsThatMeetIsSurvived(t *testing.T) {
+	var counts crashCounts
+	for seed := range crashSeeds() {
+		if err := crashRun(seed, crashWay{ops: 60, jobs: seed%2 == 0}, usually(), Config{}, &counts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Log(&counts)
+	if counts.joined.Load() == 0 {
+		t.Error("no request came in the midst of another")
+	}
+}
+
 func TestPowerLossWhileChunksMoveIsSurvived(t *testing.T) {
 	var counts crashCounts
 	for seed := range crashSeeds() {
-		if err := crashRun(seed, 30, 1, true, usually(), Config{}, &counts); err != nil {
+		if err := crashRun(seed, crashWay{ops: 30, workers: 1, jobs: true}, usually(), Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
