@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"syscall"
 
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 )
@@ -16,19 +18,20 @@ type crowd struct {
 	left     int       // requests
 	under    []*marker // way
 	inHook   bool
-	quiet    bool // nothing is submitted: the volume opens or closes
+	quiet    bool // nothing is submitted and nothing fails: the volume opens or closes
+	faulty   bool // requests to disks fail now and then
 	err      error
 	joined   int // requests submitted in the midst of another
 	together int // most that were under way at once
 }
 
-// runCrowd does n requests.
-func (w *world) runCrowd(n int) error {
-	c := &crowd{w: w, left: n}
+// runCrowd does n requests. faulty: now and then a disk fails one of its own.
+func (w *world) runCrowd(n int, faulty bool) error {
+	c := &crowd{w: w, left: n, faulty: faulty}
 	for _, d := range w.disks {
 		defer d.Inject(func(o disktest.Op) error {
 			c.midst(o)
-			return nil
+			return c.fault(o)
 		})()
 	}
 	for c.left > 0 && c.err == nil {
@@ -39,11 +42,14 @@ func (w *world) runCrowd(n int) error {
 			c.turn()
 		case k < 96:
 			c.look()
+		case faulty:
+			c.restart()
 		case k < 98 || w.jobs:
 			c.verb()
 		}
 		c.settle()
 	}
+	c.quiet = true
 	w.vol.catchUp()
 	c.settle()
 	if c.err == nil && len(c.under) > 0 {
@@ -132,13 +138,51 @@ func (c *crowd) start(m *marker) {
 	c.w.vol.Submit(&m.r)
 }
 
+// fault fails what a disk is about to do, now and then.
+func (c *crowd) fault(o disktest.Op) error {
+	rng := c.w.rng
+	if !c.faulty || c.quiet || rng.IntN(12) > 0 || o.Kind == disktest.Flush && rng.IntN(3) > 0 {
+		return nil
+	}
+	c.w.counts.faults.Add(1)
+	err := []error{syscall.EIO, syscall.ENOSPC, syscall.ENXIO}[rng.IntN(3)]
+	if o.Kind != disktest.Flush && o.Len > 0 && rng.IntN(3) == 0 {
+		return disktest.Partial{Done: rng.Int64N(o.Len), Err: err}
+	}
+	return err
+}
+
+// failures are what a caller is told when a disk fails.
+var failures = []error{syscall.EIO, syscall.ENOSPC, syscall.ENXIO, ErrDegraded, ErrFlushFailed}
+
+// isFailure reports whether err comes from a failing disk.
+func isFailure(err error) bool {
+	return slices.ContainsFunc(failures, func(f error) bool { return errors.Is(err, f) })
+}
+
+func (c *crowd) expected(err error) bool { return c.faulty && isFailure(err) }
+
+// restart closes the volume, whatever that says of flushes that failed, and opens
+// it again, which ends that.
+func (c *crowd) restart() {
+	c.quiet = true
+	defer func() { c.quiet = false }()
+	err := c.w.vol.Close()
+	if err == nil || c.expected(err) {
+		c.w.vol, err = openDisks(c.w.cfg, c.w.disks)
+	}
+	if err != nil && c.err == nil {
+		c.err = fmt.Errorf("restart: %w", err)
+	}
+}
+
 // settle forgets what has ended.
 func (c *crowd) settle() {
 	kept := c.under[:0]
 	for _, m := range c.under {
 		select {
 		case err := <-m.done:
-			if err != nil && !errors.Is(err, ErrNoSpace) && c.err == nil {
+			if err != nil && !errors.Is(err, ErrNoSpace) && !c.expected(err) && c.err == nil {
 				c.err = fmt.Errorf("%s of units %d+%d among others: %w", m.r.Op, m.first, m.n, err)
 			}
 		default:
@@ -158,7 +202,7 @@ func (c *crowd) look() {
 	}
 	quiet := c.quiet
 	c.quiet = true // nobody is to begin to change it
-	if err := c.w.look(first, n); err != nil && c.err == nil {
+	if err := c.w.look(first, n); err != nil && !c.expected(err) && c.err == nil {
 		c.err = err
 	}
 	c.quiet = quiet

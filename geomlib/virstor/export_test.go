@@ -91,7 +91,7 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 	case 0:
 		return crashRun(seed, crashWay{ops: 50, workers: 1}, thorough, Config{}, counts)
 	case 1:
-		return crashRun(seed, crashWay{ops: 100}, thorough, Config{}, counts)
+		return crashRun(seed, crashWay{ops: 100, faulty: seed/5%2 == 1}, thorough, Config{}, counts)
 	case 2:
 		return crashRun(seed, crashWay{ops: 40, workers: 1 - int(seed/5%2), jobs: true}, thorough, Config{}, counts)
 	case 3:
