@@ -486,7 +486,7 @@ func (w *world) explore(b breadth) error {
 func (w *world) crashesAt(k int, b breadth) error {
 	n := 0
 	whole := b
-	one := func(now, cached *view, what string, disks []*disktest.Disk) error {
+	one := judge(func(now, cached *view, what string, disks []*disktest.Disk) error {
 		b := whole
 		n++
 		how := fmt.Sprintf("%s%s at %d%s; ", w.how, what, k, w.next(k))
@@ -504,9 +504,12 @@ func (w *world) crashesAt(k int, b breadth) error {
 			w.keep(disks)
 		}
 		return err
-	}
+	})
 	now := w.model.at(k, false)
 	if err := one(w.model.at(k, true), now, "killed", w.rec.ProcessDeath(k)); err != nil {
+		return err
+	}
+	if err := w.killedWithin(k, one); err != nil {
 		return err
 	}
 	pending := 0
@@ -521,6 +524,14 @@ func (w *world) crashesAt(k int, b breadth) error {
 			return err
 		}
 	}
+	if w.rec.Count(k, disktest.Prefix) <= uint64(b.exact) {
+		for i := range w.rec.Count(k, disktest.Prefix) {
+			l := w.rec.PowerLoss(k, disktest.Prefix, i)
+			if err := one(now, nil, "torn: "+l.String(), w.rec.State(k, l.Pick)); err != nil {
+				return err
+			}
+		}
+	}
 	rng := rand.New(rand.NewPCG(w.seed, uint64(k)+1000))
 	for i := range b.random {
 		if err := one(now, nil, fmt.Sprintf("power lost, random choice %d,", i), w.rec.State(k, disktest.Random(rng))); err != nil {
@@ -528,6 +539,31 @@ func (w *world) crashesAt(k int, b breadth) error {
 		}
 	}
 	return nil
+}
+
+// judge is given one crash state.
+type judge func(now, cached *view, what string, disks []*disktest.Disk) error
+
+// killedWithin makes the state in which the process died in the midst of what the
+// log has at k, if that is of several sectors.
+func (w *world) killedWithin(k int, one judge) error {
+	log := w.rec.Log()
+	if k == len(log) {
+		return nil
+	}
+	switch o := log[k]; {
+	case o.Kind != disktest.Write && o.Kind != disktest.Delete && o.Kind != disktest.Zero, o.Len < 2*o.Sector:
+		return nil
+	}
+	rng := rand.New(rand.NewPCG(w.seed, uint64(k)+2000))
+	disks := w.rec.ProcessDeathWithin(k, func(o disktest.Op) (from, to int64) {
+		n := o.Len / o.Sector
+		if from = 0; rng.IntN(2) == 0 {
+			from = rng.Int64N(n)
+		}
+		return from * o.Sector, (from + 1 + rng.Int64N(n-from)) * o.Sector
+	})
+	return one(w.model.at(k, true), w.model.at(k, false), "killed within", disks)
 }
 
 // recovered judges one crash state: what the kernel class would do with it, and
@@ -661,6 +697,9 @@ func (w *world) openAfter(now *view) (err error) {
 	w.model.settled = w.rec.Mark("open")
 	base, err := w.readAll(now)
 	if err == nil {
+		err = w.rawMap()
+	}
+	if err == nil {
 		err = w.resumed()
 	}
 	if err != nil {
@@ -771,6 +810,56 @@ func (w *world) readAll(now *view) (contents, error) {
 		return nil, fmt.Errorf("chunk %d, beyond what was ever written, is allocated", vc)
 	}
 	return got, nil
+}
+
+// rawMap looks at the raw bytes of an open volume that rests: what the metadata says
+// of each component, that its map is the one in memory, and that no chunk in it is
+// named twice or overlaps the map, the extension block or a metadata sector.
+func (w *world) rawMap() error {
+	comps := w.vol.components()
+	zero, err := geomlib.ReadMetadata(comps[0].p())
+	if err != nil {
+		return fmt.Errorf("raw bytes: %w", err)
+	}
+	for i, c := range comps {
+		m, err := geomlib.ReadMetadata(c.p())
+		if err != nil || int(m.No) != i || int(m.Count) != len(comps) || m.Version != ondisk.VersionFenced ||
+			m.VirtualSize != zero.VirtualSize || m.ID != zero.ID {
+			return fmt.Errorf("raw bytes: component %d of %d has the metadata %+v, %w", i, len(comps), m, err)
+		}
+	}
+	raw := make([]byte, zero.MapBytes())
+	if _, err := comps[0].p().ReadAt(raw, 0); err != nil {
+		return fmt.Errorf("raw bytes: %w", err)
+	}
+	reserved := max(int64(len(raw)), int64(zero.ChunkReserved)*w.chunk)
+	used := make(map[phys]uint64)
+	for vc := uint64(0); vc < zero.Entries(); vc++ {
+		e := ondisk.DecodeEntry(raw[vc*ondisk.EntrySize:], w.vol.order)
+		p := phys{e.Component, e.Chunk}
+		word := w.vol.chunks.load(vc) & wordMap
+		if !e.Allocated() {
+			if word != 0 {
+				return fmt.Errorf("raw bytes: chunk %d is %v in memory and not in the map", vc, physOf(word))
+			}
+			continue
+		}
+		if word != wordOf(p) {
+			return fmt.Errorf("raw bytes: chunk %d is %#x in memory and %v in the map", vc, word, p)
+		}
+		if other, twice := used[p]; twice {
+			return fmt.Errorf("raw bytes: chunks %d and %d are both %v", other, vc, p)
+		}
+		used[p] = vc
+		if int(p.comp) >= len(comps) {
+			return fmt.Errorf("raw bytes: chunk %d is %v of %d components", vc, p, len(comps))
+		}
+		from, to := int64(p.chunk)*w.chunk, (int64(p.chunk)+1)*w.chunk
+		if c := comps[p.comp].p(); p.comp == 0 && from < reserved || to > c.MediaSize()-int64(c.SectorSize()) {
+			return fmt.Errorf("raw bytes: chunk %d is %v, which overlaps the map, the extension block or the metadata", vc, p)
+		}
+	}
+	return nil
 }
 
 // fillUp opens the volume again and writes to every chunk that is not allocated

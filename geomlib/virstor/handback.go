@@ -157,7 +157,7 @@ func (v *Volume) unfenceLocked() error {
 		}
 	}
 	for i, c := range comps {
-		m := c.meta()
+		m := agreed(comps, i)
 		m.Version = ondisk.VersionFenced
 		m.ChunkNext, _ = v.alloc.dense(i, c.first())
 		m.Flags = 0

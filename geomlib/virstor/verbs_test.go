@@ -160,7 +160,10 @@ func (w *world) wholeLife() (err error) {
 		return err
 	}
 	if err := w.live(); err != nil {
-		return errors.Join(err, w.vol.Close())
+		if w.vol != nil { // else it could not be opened again
+			err = errors.Join(err, w.vol.Close())
+		}
+		return err
 	}
 	return w.endLife()
 }
