@@ -48,6 +48,9 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	if v.closing.Load() {
 		return fmt.Errorf("add to %s: %w", v.name, ErrClosed)
 	}
+	if err := v.settledLocked(); err != nil {
+		return fmt.Errorf("add to %s: %w", v.name, err)
+	}
 	comps := v.components()
 	count := len(comps) + len(providers)
 	metas, err := v.planAdd(providers, count, o)

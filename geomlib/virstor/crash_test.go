@@ -49,6 +49,9 @@ type world struct {
 	chunk  int64
 	jobs   bool // moving chunks is among the operations
 
+	insists bool // what failed is tried once more,
+	again   bool // and this is that
+
 	verb  *verb  // what the run is about; nil: whatever rng picks
 	start int    // position in the log from which on crashes are of interest
 	how   string // which crashes led here
@@ -445,6 +448,7 @@ func (w *world) reopen(handBack bool) error {
 	w.mu.Unlock()
 	w.vol, err = openDisks(w.cfg, w.disks)
 	if err != nil {
+		w.vol = nil
 		return fmt.Errorf("reopen: %w", err)
 	}
 	return nil

@@ -141,16 +141,17 @@ var broken = []struct {
 	name string
 	rule rule
 	verb string
+	from uint64 // the seed that shows it first, as far as is known
 }{
-	{"a map sector carries entries whose data could not be flushed", breakNeighbour, ""},
-	{"data is not flushed before the map", breakDataFlush, "add"},
-	{"new chunks are not zeroed", breakZeroing, "discard and write again"},
-	{"the map is written before the data", breakMapFirst, "add"},
-	{"writes are acknowledged before the map is written", breakEarlyAck, "add"},
-	{"a freed chunk is used before its unmapping is durable", breakEarlyReuse, "discard and write again"},
-	{"the fence is lifted before the metadata is exact", breakEarlyUnfence, "stop with components that are full"},
-	{"an intent that was redone is redone differently", breakIntentTwice, "remove from the middle"},
-	{"a flush leaves out component 0", breakFlushCoverage, "add"},
+	{"a map sector carries entries whose data could not be flushed", breakNeighbour, "", 2},
+	{"data is not flushed before the map", breakDataFlush, "add", 1},
+	{"new chunks are not zeroed", breakZeroing, "discard and write again", 0},
+	{"the map is written before the data", breakMapFirst, "add", 1},
+	{"writes are acknowledged before the map is written", breakEarlyAck, "add", 0},
+	{"a freed chunk is used before its unmapping is durable", breakEarlyReuse, "discard and write again", 0},
+	{"the fence is lifted before the metadata is exact", breakEarlyUnfence, "stop with components that are full", 0},
+	{"an intent that was redone is redone differently", breakIntentTwice, "remove from the middle", 1},
+	{"a flush leaves out component 0", breakFlushCoverage, "add", 0},
 }
 
 func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
@@ -164,7 +165,7 @@ func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
 			}
 			caught := func() (uint64, string, int64) {
 				var counts crashCounts
-				for seed := range uint64(12) {
+				for seed := b.from; seed < b.from+12; seed++ {
 					err := run(seed, &counts)
 					if err != nil {
 						return seed, err.Error(), counts.states.Load()

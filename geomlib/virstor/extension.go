@@ -46,6 +46,9 @@ func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
 	if !v.ext.room {
 		return fmt.Errorf("%s: %w", v.name, ErrNoExtension)
 	}
+	if v.inDoubt != nil {
+		return fmt.Errorf("%s: %w: %w", v.name, ErrUnfinished, v.inDoubt)
+	}
 	next := v.ext.rec
 	change(&next)
 	next.Sequence++

@@ -32,6 +32,9 @@ func (v *Volume) Stop() error {
 			return nil
 		}
 		reasons := v.obstacles()
+		if err := v.settledLocked(); err != nil {
+			reasons = append(reasons, err.Error())
+		}
 		if t := v.ext.rec.Task.Kind; v.ext.room && t != ondisk.TaskNone {
 			reasons = append(reasons, fmt.Sprintf("an unfinished %s goes on at the next start (`gvirstor cancel %s` before the stop gives it up)", t, v.name))
 		}

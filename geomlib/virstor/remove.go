@@ -47,6 +47,9 @@ func (v *Volume) Remove(name string) error {
 	if v.closing.Load() {
 		return fmt.Errorf("remove from %s: %w", v.name, ErrClosed)
 	}
+	if err := v.settledLocked(); err != nil {
+		return fmt.Errorf("remove from %s: %w", v.name, err)
+	}
 	comps := v.components()
 	var gone *component
 	for _, c := range comps {
@@ -129,6 +132,12 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 		e.Intent = ondisk.Intent{Kind: ondisk.IntentRemove, Arg: [8]uint64{uint64(removed), uint64(last)}}
 	})
 	if err != nil {
+		// The intent may be in force all the same. What is to be finished must stay
+		// empty, unless a later record says that there is nothing to finish.
+		if back := v.writeExtensionLocked(func(*ondisk.Extension) {}); back != nil {
+			v.inDoubt = err
+			return err
+		}
 		v.alloc.setClosed(removed, false)
 		return err
 	}

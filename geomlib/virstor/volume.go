@@ -61,9 +61,10 @@ type Volume struct {
 	}
 
 	// metaMu serialises what changes metadata: add, remove, stop.
-	metaMu sync.Mutex
-	ext    extension // guarded by metaMu
-	job    jobRunner
+	metaMu  sync.Mutex
+	ext     extension // guarded by metaMu
+	inDoubt error     // why metadata may not be written until the volume is reopened; guarded by metaMu
+	job     jobRunner
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 

@@ -25,6 +25,9 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	defer v.metaMu.Unlock()
 	v.committer.pause()
 	defer v.committer.unpause()
+	if err := v.settledLocked(); err != nil {
+		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
+	}
 	if err := v.settleFreed(); err != nil {
 		return err
 	}
@@ -126,9 +129,7 @@ func (v *Volume) storeSuccessor(t *component) (former ondisk.Metadata, err error
 	if err := geomlib.StoreMetadata(t.p(), m); err != nil {
 		// Whether it is component 0 now is not known: nothing may be
 		// written to either map.
-		v.committer.frozen = fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err)
-		v.isDegraded.Store(true)
-		return om, v.committer.frozen
+		return om, v.doubtLocked(fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err))
 	}
 	e.valid = true
 	v.ext = e
