@@ -48,7 +48,9 @@ func (k *committer) repair() {
 	}
 	for _, o := range d.locked {
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
-		v.alloc.put(o.new)
+		if !o.same {
+			v.alloc.put(o.new)
+		}
 	}
 	for _, p := range d.kept {
 		v.alloc.put(p)
