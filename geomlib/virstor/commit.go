@@ -584,6 +584,10 @@ func (k *committer) publishOp(g *opGroup, o mapOp, doubt bool) {
 	case o.set:
 		// Writes acknowledged on either copy could come back as the other:
 		// the chunk stays locked until its sector is known.
+		if v.closing.Load() {
+			k.letGo(o)
+			break
+		}
 		k.degrade.locked = append(k.degrade.locked, o)
 	default:
 		v.partial.forget(o.vc)

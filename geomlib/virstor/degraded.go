@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 )
@@ -60,6 +61,32 @@ func (k *committer) repair() {
 	v.log.Info("allocation map written again: allocation goes on", "volume", v.name)
 	v.emit(Event{Kind: EventRecovered})
 	k.kick()
+}
+
+// giveUp lets those go who wait for chunks whose place is not known, when the volume
+// closes: reads, which are the same in both, and writes, which fail.
+func (k *committer) giveUp() {
+	k.running.Lock()
+	defer k.running.Unlock()
+	for _, o := range k.degrade.locked {
+		k.letGo(o)
+	}
+	k.degrade.locked = nil
+}
+
+// letGo unlocks the chunk of a move whose outcome is not known, in a closing
+// volume. k.running is held.
+func (k *committer) letGo(o mapOp) {
+	k.v.givenUp.Store(true)
+	k.v.chunks.unlock(o.vc, wordOf(o.old), k.v.resume)
+}
+
+// gaveUp is the error of a write that comes too late.
+func (v *Volume) gaveUp() error {
+	if !v.givenUp.Load() {
+		return nil
+	}
+	return fmt.Errorf("write to %s, which closes: %w", v.name, ErrDegraded)
 }
 
 // doubtUnflushed treats every map sector that was not known to be durable when

@@ -324,6 +324,38 @@ func TestAFailedMapWriteStopsAllocationUntilItSucceeds(t *testing.T) {
 	}
 }
 
+// A move whose map write fails keeps its chunk locked until the map can be written.
+// That must not keep the volume from closing.
+func TestAVolumeClosesThoughAChunkIsLockedForGood(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	b := disktest.New("b", 16*crashChunk, 512)
+	labelled(t, 64, a, b)
+	v, err := openDisks(Config{Alloc: Spread}, []*disktest.Disk{a, b})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	mustDo(t, <-startWrite(v, crashChunk, 2).done) // on b
+	a.FailRange(disktest.Write, 0, 512, syscall.EIO)
+	mustDo(t, v.Evacuate([]string{"b"}, "", JobOptions{}))
+	if s, _ := v.WaitJob(t.Context()); !errors.Is(s.Err, syscall.EIO) {
+		t.Fatalf("evacuate: %v", s.Err)
+	}
+	whole := startWrite(v, crashChunk, 3)
+	part := make([]byte, 100)
+	waits := &asyncWrite{done: make(chan error, 1)}
+	waits.r = Request{Op: OpWrite, Offset: crashChunk + 700, Length: 100, Data: part, Done: waits}
+	v.Submit(&waits.r)
+	within(t, time.Minute, "close", func() { _ = v.Close() })
+	for _, w := range []*asyncWrite{whole, waits} {
+		if err := <-w.done; !errors.Is(err, ErrDegraded) {
+			t.Errorf("write to a chunk that is locked: %v", err)
+		}
+	}
+	a.Heal()
+	if got := unitAt(t, []*disktest.Disk{a, b}, crashChunk); got != 2 {
+		t.Errorf("operation %d after a restart, want 2", got)
+	}
+}
+
 func TestFlushesOfAComponentThatLostDataKeepFailing(t *testing.T) {
 	a := disktest.New("a", 16*crashChunk, 512)
 	labelled(t, 64, a)

@@ -60,6 +60,7 @@ func (v *Volume) close(last func() error) error {
 	}
 	v.failParked()
 	v.FailHeld()
+	v.committer.giveUp()
 	v.catchUp()
 	<-v.idle
 	v.metaMu.Lock()

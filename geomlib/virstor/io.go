@@ -290,6 +290,9 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 		return state, nil
 	}
 	defer v.chunks.unpin(pc.vc)
+	if err := v.gaveUp(); err != nil {
+		return pinned, err
+	}
 	c := v.component(ph.comp)
 	at := c.offset(ph.chunk) + pc.in
 	if data == nil {
@@ -307,6 +310,9 @@ func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
 		return unallocated, nil
 	}
 	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
+	if err := v.gaveUp(); err != nil {
+		return pinned, err
+	}
 	c := v.component(ph.comp)
 	at, n := c.offset(ph.chunk)+pc.in, pc.n
 	if data != nil {

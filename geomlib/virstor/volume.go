@@ -50,6 +50,7 @@ type Volume struct {
 
 	isDegraded atomic.Bool
 	closing    atomic.Bool
+	givenUp    atomic.Bool // no write is done any more: the volume closes, and the place of a chunk is not known
 	inFlight   atomic.Int64
 	idle       chan struct{} // closed when closing and nothing is in flight
 	idleOnce   sync.Once
