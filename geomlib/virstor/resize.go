@@ -17,6 +17,10 @@ func (v *Volume) Resize(size int64, force bool, opt JobOptions) error {
 	if err != nil {
 		return fmt.Errorf("resize %s: %w", v.name, err)
 	}
+	// What was freed before needs no room.
+	if err := v.settleFreed(); err != nil {
+		return fmt.Errorf("resize %s: %w", v.name, err)
+	}
 	if err := v.resizable(rounded, force); err != nil {
 		return err
 	}

@@ -104,5 +104,5 @@ func TestEveryVerbBearsEveryFailingRequest(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("%d faults injected", counts.faults.Load())
+	t.Logf("%d faults injected in verbs", counts.faults.Load())
 }
