@@ -100,7 +100,7 @@ func TestPowerLossAmongRequestsThatMeetIsSurvived(t *testing.T) {
 func TestPowerLossAfterFailedRequestsIsSurvived(t *testing.T) {
 	var counts crashCounts
 	for seed := range crashSeeds() {
-		if err := crashRun(seed, crashWay{ops: 60, faulty: true}, usually(), Config{}, &counts); err != nil {
+		if err := crashRun(seed+1, crashWay{ops: 80, faulty: true}, usually(), Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
