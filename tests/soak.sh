@@ -40,12 +40,7 @@ part() {
 }
 
 engine=$((total * 3 / 4))
-every=false # request of each verb, which takes minutes
-if [ "$total" -ge 1800 ]; then
-	every=true
-fi
-part faults ./geomlib/virstor -run '^TestEvery(FailingRequestLosesNothingAcknowledged|VerbBearsEveryFailingRequest)$' \
-	-soak.faults="$every"
+part faults ./geomlib/virstor -run '^TestEvery(FailingRequestLosesNothingAcknowledged|VerbBearsEveryFailingRequest)$'
 part engine ./geomlib/virstor -run '^TestSoak$' -soak.duration="${engine}s" -soak.seed="$seed"
 part daemon ./tests/blackbox -run '^TestDeathSoak$' -death.duration="$((total - engine))s" -death.seed="$seed"
 
