@@ -40,12 +40,12 @@ part() {
 }
 
 engine=$((total * 3 / 4))
-part faults ./geomlib/virstor -run '^TestEveryFailingRequestLosesNothingAcknowledged$'
+part faults ./geomlib/virstor -run '^TestEvery(FailingRequestLosesNothingAcknowledged|VerbBearsEveryFailingRequest)$'
 part engine ./geomlib/virstor -run '^TestSoak$' -soak.duration="${engine}s" -soak.seed="$seed"
 part daemon ./tests/blackbox -run '^TestDeathSoak$' -death.duration="$((total - engine))s" -death.seed="$seed"
 
 echo "soak: $duration from seed $seed"
-sed -n 's/.*: \([0-9]* faults injected\)$/soak: failing I\/O: \1/p' "$out/faults"
+sed -n 's/.*: \([0-9]* faults injected\( in verbs\)*\)$/soak: failing I\/O: \1/p' "$out/faults"
 grep -h '^soak:' "$out/engine" "$out/daemon" || failed=1
 grep -h 'replay: ' "$out/engine" "$out/daemon" || true
 if [ "$failed" -ne 0 ]; then

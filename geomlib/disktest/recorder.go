@@ -146,6 +146,24 @@ func (r *Recorder) ProcessDeath(k int) []*Disk {
 	return states
 }
 
+// ProcessDeathWithin is ProcessDeath in the midst of entry k of the log, a write, delete
+// or zeroing of which part chooses what was done: bytes from its beginning, in
+// whole sectors.
+func (r *Recorder) ProcessDeathWithin(k int, part func(op Op) (from, to int64)) []*Disk {
+	op := r.Log()[k]
+	from, to := part(op)
+	if from < 0 || from >= to || to > op.Len || (from|to)%op.Sector != 0 {
+		panic(fmt.Sprintf("disktest: part %d to %d of %s", from, to, op))
+	}
+	if op.Kind == Write {
+		op.Data = op.Data[from:to]
+	}
+	op.Off, op.Len = op.Off+from, to-from
+	states := r.ProcessDeath(k)
+	states[op.Disk].withPending([]Op{op})
+	return states
+}
+
 // withPending does ops to d, which is new, and leaves them in its cache.
 func (d *Disk) withPending(ops []Op) *Disk {
 	for _, op := range ops {

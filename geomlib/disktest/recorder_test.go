@@ -80,6 +80,27 @@ func TestProcessDeathLeavesTheCachesAsTheyWere(t *testing.T) {
 	}
 }
 
+func TestProcessDeathInTheMidstOfAWriteLeavesAPartOfIt(t *testing.T) {
+	d := New("d", 1<<20, 512)
+	rec := Record(d)
+	mustWrite(t, d, 0, fill(512, 1))
+	mustWrite(t, d, 512, fill(2048, 2))
+	s := rec.ProcessDeathWithin(1, func(op Op) (from, to int64) { return 512, op.Len - 512 })[0]
+	again := Record(s)
+	want := []byte{1, 0, 2, 2, 0}
+	for i, b := range want {
+		if got := read(t, s, int64(i)*512, 512)[0]; got != b {
+			t.Errorf("sector %d holds %d, want %d", i, got, b)
+		}
+	}
+	if got := read(t, again.State(0, None)[0], 0, 512)[0]; got != 0 {
+		t.Error("what the process did is durable unasked")
+	}
+	if got := read(t, again.State(0, Only(-1))[0], 1024, 512)[0]; got != 2 {
+		t.Error("what was done in part is not in the cache")
+	}
+}
+
 func TestPicksChooseOrderAndTears(t *testing.T) {
 	d := New("d", 1<<20, 512)
 	rec := Record(d)

@@ -61,7 +61,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	if v.closing.Load() {
 		return fmt.Errorf("add to %s: %w", v.name, ErrClosed)
 	}
-	if err := v.unfinishedLocked(); err != nil {
+	if err := v.settledLocked(); err != nil {
 		return fmt.Errorf("add to %s: %w", v.name, err)
 	}
 	comps := v.components()

@@ -114,11 +114,11 @@ func (a *Assembly) assemble(members []Member) {
 				at[0].Provider.Name(), at[1].Provider.Name(), i, a.Name)
 		}
 	}
-	for i, ms := range byIndex {
+	for _, i := range slices.Sorted(maps.Keys(byIndex)) { // what is cleared of them is, in this order
 		if int(i) < len(a.Members) {
 			continue
 		}
-		for _, m := range ms {
+		for _, m := range byIndex[i] {
 			a.Ignored = append(a.Ignored, Ignored{m, ErrInterruptedAdd})
 		}
 	}

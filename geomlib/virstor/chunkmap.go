@@ -24,7 +24,7 @@ const (
 	pinShift  = 52
 	pinOne    = 1 << pinShift
 	pinLimit  = 4000 // far above the goroutines that can do I/O at once
-	wordMap   = wordAlloc | 1<<48 - 1
+	wordMap   = wordAlloc | (1<<48 - 1)
 
 	pageEntries = 512
 	pageShift   = 9

@@ -98,6 +98,9 @@ func (k *committer) commit(ops []mapOp) error {
 	k.ops = append(k.ops, g)
 	k.mu.Unlock()
 	k.signal()
+	if k.v.cfg.serial {
+		k.doOne()
+	}
 	<-g.done
 	return g.err
 }
@@ -604,6 +607,10 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 	case o.set:
 		// Writes acknowledged on either copy could come back as the other:
 		// the chunk stays locked until its sector is known.
+		if v.closing.Load() {
+			k.letGo(*o)
+			break
+		}
 		k.degrade.locked = append(k.degrade.locked, *o)
 	default:
 		v.partial.forget(o.vc)

@@ -77,8 +77,9 @@ type Config struct {
 
 	// breakRule lets tests prove that each rule of the engine is needed.
 	breakRule rule
-	// serial does one thing after the other, so that a test's log of what
-	// the disks were asked is the same each time.
+	// serial does one thing after the other, on the goroutines of those who ask
+	// for it, so that a test's log of what the disks were asked is the same each
+	// time.
 	serial bool
 	// uncounted keeps no OpStats, so that a benchmark tells what they cost.
 	uncounted bool

@@ -19,7 +19,10 @@ import (
 
 // crashCounts is what a run of the harness did.
 type crashCounts struct {
-	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, faults atomic.Int64
+	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, joined, faults atomic.Int64
+
+	// saw, if it is there, is told of each recovery, and what the disks were asked.
+	saw func(how string, log []disktest.Op)
 }
 
 func (c *crashCounts) String() string {
@@ -45,6 +48,9 @@ type world struct {
 	sector int
 	chunk  int64
 	jobs   bool // moving chunks is among the operations
+
+	insists bool // what failed is tried once more,
+	again   bool // and this is that
 
 	verb  *verb  // what the run is about; nil: whatever rng picks
 	start int    // position in the log from which on crashes are of interest
@@ -145,7 +151,6 @@ func (w *world) run(n, workers int) error {
 			if err := w.op(w.rng, 0, 1); err != nil {
 				return err
 			}
-			w.vol.freed.wait()
 		}
 		return nil
 	}
@@ -211,9 +216,9 @@ func (w *world) op(rng *rand.Rand, worker, workers int) error {
 	case k < 12:
 		return w.flush()
 	case workers == 1 && k < 24 && w.jobs:
-		return w.anyVerb(rng)
+		return w.anyVerb(rng, nobody)
 	case workers == 1 && k < 17:
-		return w.anyVerb(rng)
+		return w.anyVerb(rng, nobody)
 	}
 	first, n := w.place(rng, worker, workers)
 	switch {
@@ -242,7 +247,20 @@ func (w *world) flush() error {
 
 // change writes, zeroes or discards units and tells the model.
 func (w *world) change(first, n int64, op Op, fl Flags) error {
+	m := w.begin(first, n, op, fl|MayBlock)
+	w.vol.Submit(&m.r)
+	w.vol.catchUp()
+	err := <-m.done
+	if err == nil || errors.Is(err, ErrNoSpace) {
+		return nil
+	}
+	return fmt.Errorf("%s of units %d+%d: %w", op, first, n, err)
+}
+
+// begin tells the model of a change, and makes the request for it.
+func (w *world) begin(first, n int64, op Op, fl Flags) *marker {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	begun := w.rec.Mark("begins")
 	var steps []*step
 	var id uint64
@@ -252,19 +270,13 @@ func (w *world) change(first, n int64, op Op, fl Flags) error {
 		steps = append(steps, s)
 		id = s.id
 	}
-	w.mu.Unlock()
-	m := &marker{w: w, steps: steps, done: make(chan error, 1)}
-	m.r = Request{Op: op, Flags: fl | MayBlock, Offset: first * unit, Length: n * unit, Done: m}
+	m := &marker{w: w, steps: steps, first: first, n: n, begun: begun, done: make(chan error, 1)}
+	m.r = Request{Op: op, Flags: fl, Offset: first * unit, Length: n * unit, Done: m}
 	if op == OpWrite {
 		m.r.Data = make([]byte, n*unit)
 		fill(m.r.Data, id)
 	}
-	w.vol.Submit(&m.r)
-	err := <-m.done
-	if err == nil || errors.Is(err, ErrNoSpace) {
-		return nil
-	}
-	return fmt.Errorf("%s of units %d+%d: %w", op, first, n, err)
+	return m
 }
 
 // part is a range of units. any: afterwards it may hold anything.
@@ -293,13 +305,16 @@ func (w *world) parts(first, n int64, op Op) []part {
 	return list
 }
 
-// marker is a change under way. It notes the acknowledgement at the instant at
-// which it is given.
+// marker is a change or a flush under way. It notes the acknowledgement at the
+// instant at which it is given.
 type marker struct {
-	r     Request
-	w     *world
-	steps []*step
-	done  chan error
+	r        Request
+	w        *world
+	steps    []*step
+	first, n int64 // units
+	begun    int   // position
+	flush    bool
+	done     chan error
 }
 
 // Complete is called by one of the volume's goroutines. w.mu is held by nobody who
@@ -310,6 +325,9 @@ func (m *marker) Complete(r *Request) {
 		at := m.w.rec.Mark("acknowledged")
 		for _, s := range m.steps {
 			s.acked = at
+		}
+		if m.flush {
+			m.w.model.flushes = append(m.w.model.flushes, flushed{m.begun, at})
 		}
 		m.w.mu.Unlock()
 	}
@@ -334,8 +352,12 @@ func (w *world) look(first, n int64) error {
 	return nil
 }
 
+// nobody is who need not be quiet.
+func nobody(bool) {}
+
 // anyVerb does something that changes metadata. That it cannot be done is fine.
-func (w *world) anyVerb(rng *rand.Rand) error {
+// quiet is told to submit nothing, and when it may again.
+func (w *world) anyVerb(rng *rand.Rand, quiet func(on bool)) error {
 	n := 3
 	if w.jobs {
 		n = 8
@@ -344,6 +366,8 @@ func (w *world) anyVerb(rng *rand.Rand) error {
 	pick := func() *component { return comps[rng.IntN(len(comps))] }
 	switch rng.IntN(n) {
 	case 0:
+		quiet(true)
+		defer quiet(false)
 		return w.reopen(rng.IntN(2) == 0)
 	case 1:
 		if len(w.free) == 0 {
@@ -433,6 +457,7 @@ func (w *world) reopen(handBack bool) error {
 	w.mu.Unlock()
 	w.vol, err = openDisks(w.cfg, w.disks)
 	if err != nil {
+		w.vol = nil
 		return fmt.Errorf("reopen: %w", err)
 	}
 	return nil
@@ -474,7 +499,7 @@ func (w *world) explore(b breadth) error {
 func (w *world) crashesAt(k int, b breadth) error {
 	n := 0
 	whole := b
-	one := func(now, cached *view, what string, disks []*disktest.Disk) error {
+	one := judge(func(now, cached *view, what string, disks []*disktest.Disk) error {
 		b := whole
 		n++
 		how := fmt.Sprintf("%s%s at %d%s; ", w.how, what, k, w.next(k))
@@ -492,9 +517,12 @@ func (w *world) crashesAt(k int, b breadth) error {
 			w.keep(disks)
 		}
 		return err
-	}
+	})
 	now := w.model.at(k, false)
 	if err := one(w.model.at(k, true), now, "killed", w.rec.ProcessDeath(k)); err != nil {
+		return err
+	}
+	if err := w.killedWithin(k, one); err != nil {
 		return err
 	}
 	pending := 0
@@ -509,6 +537,14 @@ func (w *world) crashesAt(k int, b breadth) error {
 			return err
 		}
 	}
+	if w.rec.Count(k, disktest.Prefix) <= uint64(b.exact) {
+		for i := range w.rec.Count(k, disktest.Prefix) {
+			l := w.rec.PowerLoss(k, disktest.Prefix, i)
+			if err := one(now, nil, "torn: "+l.String(), w.rec.State(k, l.Pick)); err != nil {
+				return err
+			}
+		}
+	}
 	rng := rand.New(rand.NewPCG(w.seed, uint64(k)+1000))
 	for i := range b.random {
 		if err := one(now, nil, fmt.Sprintf("power lost, random choice %d,", i), w.rec.State(k, disktest.Random(rng))); err != nil {
@@ -516,6 +552,31 @@ func (w *world) crashesAt(k int, b breadth) error {
 		}
 	}
 	return nil
+}
+
+// judge is given one crash state.
+type judge func(now, cached *view, what string, disks []*disktest.Disk) error
+
+// killedWithin makes the state in which the process died in the midst of what the
+// log has at k, if that is of several sectors.
+func (w *world) killedWithin(k int, one judge) error {
+	log := w.rec.Log()
+	if k == len(log) {
+		return nil
+	}
+	switch o := log[k]; {
+	case o.Kind != disktest.Write && o.Kind != disktest.Delete && o.Kind != disktest.Zero, o.Len < 2*o.Sector:
+		return nil
+	}
+	rng := rand.New(rand.NewPCG(w.seed, uint64(k)+2000))
+	disks := w.rec.ProcessDeathWithin(k, func(o disktest.Op) (from, to int64) {
+		n := o.Len / o.Sector
+		if from = 0; rng.IntN(2) == 0 {
+			from = rng.Int64N(n)
+		}
+		return from * o.Sector, (from + 1 + rng.Int64N(n-from)) * o.Sector
+	})
+	return one(w.model.at(k, true), w.model.at(k, false), "killed within", disks)
 }
 
 // recovered judges one crash state: what the kernel class would do with it, and
@@ -536,6 +597,9 @@ func (w *world) recovered(disks []*disktest.Disk, now, cached *view, how string,
 	c.cfg.breakRule &= breakIntentTwice
 	c.rec = disktest.Record(disks...)
 	end, err := c.recover(now, b)
+	if w.counts.saw != nil {
+		w.counts.saw(how, c.rec.Log())
+	}
 	if err != nil {
 		return fmt.Errorf("%s%w", how, err)
 	}
@@ -645,6 +709,9 @@ func (w *world) openAfter(now *view) (err error) {
 	}
 	w.model.settled = w.rec.Mark("open")
 	base, err := w.readAll(now)
+	if err == nil {
+		err = w.rawMap()
+	}
 	if err == nil {
 		err = w.resumed()
 	}
@@ -756,6 +823,56 @@ func (w *world) readAll(now *view) (contents, error) {
 		return nil, fmt.Errorf("chunk %d, beyond what was ever written, is allocated", vc)
 	}
 	return got, nil
+}
+
+// rawMap looks at the raw bytes of an open volume that rests: what the metadata says
+// of each component, that its map is the one in memory, and that no chunk in it is
+// named twice or overlaps the map, the extension block or a metadata sector.
+func (w *world) rawMap() error {
+	comps := w.vol.components()
+	zero, err := geomlib.ReadMetadata(comps[0].p())
+	if err != nil {
+		return fmt.Errorf("raw bytes: %w", err)
+	}
+	for i, c := range comps {
+		m, err := geomlib.ReadMetadata(c.p())
+		if err != nil || int(m.No) != i || int(m.Count) != len(comps) || m.Version != ondisk.VersionFenced ||
+			m.VirtualSize != zero.VirtualSize || m.ID != zero.ID {
+			return fmt.Errorf("raw bytes: component %d of %d has the metadata %+v, %w", i, len(comps), m, err)
+		}
+	}
+	raw := make([]byte, zero.MapBytes())
+	if _, err := comps[0].p().ReadAt(raw, 0); err != nil {
+		return fmt.Errorf("raw bytes: %w", err)
+	}
+	reserved := max(int64(len(raw)), int64(zero.ChunkReserved)*w.chunk)
+	used := make(map[phys]uint64)
+	for vc := uint64(0); vc < zero.Entries(); vc++ {
+		e := ondisk.DecodeEntry(raw[vc*ondisk.EntrySize:], w.vol.order)
+		p := phys{e.Component, e.Chunk}
+		word := w.vol.chunks.load(vc) & wordMap
+		if !e.Allocated() {
+			if word != 0 {
+				return fmt.Errorf("raw bytes: chunk %d is %v in memory and not in the map", vc, physOf(word))
+			}
+			continue
+		}
+		if word != wordOf(p) {
+			return fmt.Errorf("raw bytes: chunk %d is %#x in memory and %v in the map", vc, word, p)
+		}
+		if other, twice := used[p]; twice {
+			return fmt.Errorf("raw bytes: chunks %d and %d are both %v", other, vc, p)
+		}
+		used[p] = vc
+		if int(p.comp) >= len(comps) {
+			return fmt.Errorf("raw bytes: chunk %d is %v of %d components", vc, p, len(comps))
+		}
+		from, to := int64(p.chunk)*w.chunk, (int64(p.chunk)+1)*w.chunk
+		if c := comps[p.comp].p(); p.comp == 0 && from < reserved || to > c.MediaSize()-int64(c.SectorSize()) {
+			return fmt.Errorf("raw bytes: chunk %d is %v, which overlaps the map, the extension block or the metadata", vc, p)
+		}
+	}
+	return nil
 }
 
 // fillUp opens the volume again and writes to every chunk that is not allocated

@@ -1,6 +1,10 @@
 package virstor
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // degraded is what the committer keeps while map sectors are not known to hold
 // what they should.
@@ -32,9 +36,6 @@ func (k *committer) repair() {
 	v, d := k.v, &k.degrade
 	if err := k.rewriteDoubtful(); err != nil {
 		v.log.Debug("allocation map still not written", "volume", v.name, "error", err)
-		if v.closing.Load() {
-			k.giveUpLocked()
-		}
 		return
 	}
 	for _, o := range d.locked {
@@ -55,7 +56,7 @@ func (k *committer) repair() {
 
 // rewriteDoubtful writes the sectors in doubt and flushes them.
 func (k *committer) rewriteDoubtful() error {
-	for s := range k.degrade.sectors {
+	for _, s := range slices.Sorted(maps.Keys(k.degrade.sectors)) {
 		if err := k.writeMapSectors(uint64(s), uint64(s), nil); err != nil {
 			return err
 		}
@@ -65,15 +66,30 @@ func (k *committer) rewriteDoubtful() error {
 	return k.v.component(0).flushNow()
 }
 
-// giveUpLocked fails the requests to chunks whose moves are in doubt, so that a
-// volume whose map cannot be written can be closed.
-func (k *committer) giveUpLocked() {
-	v := k.v
+// giveUp lets those go who wait for chunks whose place is not known, when the volume
+// closes: reads, which are the same in both, and writes, which fail.
+func (k *committer) giveUp() {
+	k.running.Lock()
+	defer k.running.Unlock()
 	for _, o := range k.degrade.locked {
-		for _, r := range v.chunks.unpark(o.vc) {
-			v.finish(r, fmt.Errorf("%s %s at %d: %w", r.Op, v.name, r.Offset, ErrDegraded))
-		}
+		k.letGo(o)
 	}
+	k.degrade.locked = nil
+}
+
+// letGo unlocks the chunk of a move whose outcome is not known, in a closing
+// volume. k.running is held.
+func (k *committer) letGo(o mapOp) {
+	k.v.givenUp.Store(true)
+	k.v.chunks.unlock(o.vc, wordOf(o.old), k.v.resume)
+}
+
+// gaveUp is the error of a write that comes too late.
+func (v *Volume) gaveUp() error {
+	if !v.givenUp.Load() {
+		return nil
+	}
+	return fmt.Errorf("write to %s, which closes: %w", v.name, ErrDegraded)
 }
 
 // doubtUnflushed treats every map sector that was not known to be durable when

@@ -109,7 +109,10 @@ func (v *Volume) discardPiece(pc piece, zero bool) (pinState, error) {
 	if state != pinned {
 		return state, nil
 	}
-	err := v.discardLocked(pc, ph, zero)
+	err := v.gaveUp()
+	if err == nil {
+		err = v.discardLocked(pc, ph, zero)
+	}
 	if err == nil && v.cfg.Discard == DiscardOn && v.partial.discarded(pc.vc, pc.in, pc.n) {
 		return pinned, v.committer.commit([]mapOp{{vc: pc.vc, old: ph}})
 	}

@@ -89,11 +89,11 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 	pick := verbs[seed/5%uint64(len(verbs))]
 	switch seed % 5 {
 	case 0:
-		return crashRun(seed, 50, 1, false, thorough, Config{}, counts)
+		return crashRun(seed, crashWay{ops: 50, workers: 1}, thorough, Config{}, counts)
 	case 1:
-		return crashRun(seed, 80, 4, false, thorough, Config{}, counts)
+		return crashRun(seed, crashWay{ops: 100, faulty: seed/5%2 == 1}, thorough, Config{}, counts)
 	case 2:
-		return crashRun(seed, 40, 1, true, thorough, Config{}, counts)
+		return crashRun(seed, crashWay{ops: 40, workers: 1 - int(seed/5%2), jobs: true}, thorough, Config{}, counts)
 	case 3:
 		return verbRun(pick, seed, thorough, Config{}, counts)
 	default:

@@ -3,6 +3,7 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -147,21 +148,25 @@ func TestZeroesWithFUAOutliveADiscardThatWasNotFlushed(t *testing.T) {
 }
 
 // faultRun does a fixed sequence of operations, going on after errors, and
-// checks what it can read. It reports whether the fault was met.
-func faultRun(t *testing.T, kind disktest.Kind, nth int64, fault error, sticky bool) (met bool) {
+// checks what it can read. It reports whether the fault of disk number on was met.
+func faultRun(t *testing.T, on int, kind disktest.Kind, nth int64, fault error, sticky bool) (met bool) {
 	t.Helper()
+	sector := 512
+	if kind == disktest.Read { // so that writes of units read
+		sector = 4096
+	}
 	disks := []*disktest.Disk{
-		disktest.New("a", 12*crashChunk, 512).FillJunk(1),
-		disktest.New("b", 12*crashChunk, 512).FillJunk(2),
+		disktest.New("a", 12*crashChunk, sector).FillJunk(1).SetCached(false),
+		disktest.New("b", 12*crashChunk, sector).FillJunk(2).SetCached(false),
 	}
 	labelled(t, 64, disks...)
-	v, err := openDisks(Config{WhenFull: Fail, Workers: 2}, disks)
+	v, err := openDisks(Config{WhenFull: Fail, Workers: 2, Alloc: Spread}, disks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
 	var seen int64
-	remove := disks[0].Inject(func(o disktest.Op) error {
+	remove := disks[on].Inject(func(o disktest.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if o.Kind != kind {
@@ -182,9 +187,13 @@ func faultRun(t *testing.T, kind disktest.Kind, nth int64, fault error, sticky b
 		}
 		if _, err := v.WriteAt(b, u*unit); err != nil {
 			truth[u] = append(truth[u], id)
-			return
+		} else {
+			truth[u] = []uint64{id}
 		}
-		truth[u] = []uint64{id}
+		// What is read is right, or an error.
+		if _, err := v.ReadAt(b, u*unit); err == nil && !slices.Contains(truth[u], idOf(b)) {
+			t.Errorf("unit %d reads as what operation %d wrote, allowed are %v", u, idOf(b), truth[u])
+		}
 	}
 	id := uint64(1)
 	for chunk := range int64(8) {
@@ -238,19 +247,23 @@ func readBack(t *testing.T, v *Volume, truth map[int64][]uint64, when string) {
 func TestEveryFailingRequestLosesNothingAcknowledged(t *testing.T) {
 	faults := []error{syscall.EIO, syscall.ENOSPC, syscall.ENXIO, disktest.Partial{Done: 1024, Err: syscall.EIO}}
 	injected := 0
-	for _, kind := range []disktest.Kind{disktest.Write, disktest.Flush, disktest.Delete} {
-		for _, fault := range faults {
-			for _, sticky := range []bool{false, true} {
-				for nth := int64(1); ; nth++ {
-					met := false
-					within(t, 20*time.Second, fmt.Sprintf("%s %d failing with %v", kind, nth, fault), func() {
-						met = faultRun(t, kind, nth, fault, sticky)
-					})
-					if !met {
-						break
-					}
-					injected++
-				}
+	each := func(on int, kind disktest.Kind, fault error, sticky bool) {
+		for nth := int64(1); ; nth++ {
+			met := false
+			within(t, time.Minute, fmt.Sprintf("%s %d of disk %d failing with %v", kind, nth, on, fault), func() {
+				met = faultRun(t, on, kind, nth, fault, sticky)
+			})
+			if !met {
+				return
+			}
+			injected++
+		}
+	}
+	for on := range 2 {
+		for _, kind := range []disktest.Kind{disktest.Read, disktest.Write, disktest.Flush, disktest.Delete} {
+			for _, fault := range faults {
+				each(on, kind, fault, false)
+				each(on, kind, fault, true)
 			}
 		}
 	}
@@ -308,6 +321,38 @@ func TestAFailedMapWriteStopsAllocationUntilItSucceeds(t *testing.T) {
 	}
 	if err := v.Stop(); err != nil {
 		t.Errorf("stop: %v", err)
+	}
+}
+
+// A move whose map write fails keeps its chunk locked until the map can be written.
+// That must not keep the volume from closing.
+func TestAVolumeClosesThoughAChunkIsLockedForGood(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	b := disktest.New("b", 16*crashChunk, 512)
+	labelled(t, 64, a, b)
+	v, err := openDisks(Config{Alloc: Spread}, []*disktest.Disk{a, b})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	mustDo(t, <-startWrite(v, crashChunk, 2).done) // on b
+	a.FailRange(disktest.Write, 0, 512, syscall.EIO)
+	mustDo(t, v.Evacuate([]string{"b"}, "", JobOptions{}))
+	if s, _ := v.WaitJob(t.Context()); !errors.Is(s.Err, syscall.EIO) {
+		t.Fatalf("evacuate: %v", s.Err)
+	}
+	whole := startWrite(v, crashChunk, 3)
+	part := make([]byte, 100)
+	waits := &asyncWrite{done: make(chan error, 1)}
+	waits.r = Request{Op: OpWrite, Offset: crashChunk + 700, Length: 100, Data: part, Done: waits}
+	v.Submit(&waits.r)
+	within(t, time.Minute, "close", func() { _ = v.Close() })
+	for _, w := range []*asyncWrite{whole, waits} {
+		if err := <-w.done; !errors.Is(err, ErrDegraded) {
+			t.Errorf("write to a chunk that is locked: %v", err)
+		}
+	}
+	a.Heal()
+	if got := unitAt(t, []*disktest.Disk{a, b}, crashChunk); got != 2 {
+		t.Errorf("operation %d after a restart, want 2", got)
 	}
 }
 

@@ -31,10 +31,8 @@ func (v *Volume) fence() error {
 		}
 	}
 	for i, c := range comps {
-		want := c.meta()
+		want := agreed(comps, i)
 		want.Version = ondisk.VersionFenced
-		want.No, want.Count = uint16(i), uint16(len(comps))
-		want.VirtualSize, want.Name = zero.meta().VirtualSize, zero.meta().Name
 		want.ChunkCount = v.safeChunkCount(c)
 		if want == c.meta() {
 			continue
@@ -45,6 +43,15 @@ func (v *Volume) fence() error {
 		c.setMeta(want)
 	}
 	return nil
+}
+
+// agreed is the metadata of component i with what all have in common, which an
+// add, remove or resize could fail to write to it.
+func agreed(comps []*component, i int) ondisk.Metadata {
+	m, zero := comps[i].meta(), comps[0].meta()
+	m.No, m.Count = uint16(i), uint16(len(comps))
+	m.VirtualSize, m.Name = zero.VirtualSize, zero.Name
+	return m
 }
 
 func blankExtension(zero *component) (extension, error) {
@@ -120,5 +127,6 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		v.workers.put(r)
 	}
 	v.resumeTask()
+	v.catchUp()
 	return nil
 }

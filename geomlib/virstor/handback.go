@@ -33,6 +33,9 @@ func (v *Volume) Stop() error {
 			return nil
 		}
 		reasons := v.obstacles()
+		if err := v.settledLocked(); err != nil {
+			reasons = append(reasons, err.Error())
+		}
 		if t := v.ext.rec.Task.Kind; v.ext.room && t != ondisk.TaskNone {
 			reasons = append(reasons, fmt.Sprintf("an unfinished %s goes on at the next start (`gvirstor cancel %s` before the stop gives it up)", t, v.name))
 		}
@@ -56,6 +59,8 @@ func (v *Volume) close(last func() error) error {
 	}
 	v.failParked()
 	v.FailHeld()
+	v.committer.giveUp()
+	v.catchUp()
 	<-v.idle
 	v.ahead.stop()
 	v.metaMu.Lock()
@@ -126,9 +131,6 @@ func (v *Volume) obstacles() []string {
 	if v.isDegraded.Load() {
 		why = append(why, "a map sector could not be written")
 	}
-	if i := v.ext.rec.Intent.Kind; v.ext.room && i != ondisk.IntentNone {
-		why = append(why, fmt.Sprintf("an interrupted operation (%s) is finished at the next start", i))
-	}
 	if v.litter {
 		why = append(why, "unallocated map entries hold values that the kernel class refuses (run `gvirstor repair`)")
 	}
@@ -167,7 +169,7 @@ func (v *Volume) unfenceLocked() error {
 		}
 	}
 	for i, c := range comps {
-		m := c.meta()
+		m := agreed(comps, i)
 		m.Version = ondisk.VersionFenced
 		m.ChunkNext, _ = v.alloc.dense(i, c.first())
 		m.Flags = 0

@@ -10,21 +10,6 @@ import (
 
 var errBeingRemoved = errors.New("being removed: an interrupted remove is finished at the next writable open")
 
-// errUnfinished is why nothing else may change the components.
-var errUnfinished = errors.New("an operation on the components was interrupted; the next start of the volume finishes it")
-
-// unfinishedLocked refuses what changes components or runs long while an earlier
-// such operation is only half done; v.metaMu is held.
-func (v *Volume) unfinishedLocked() error {
-	if err := v.committer.frozen; err != nil {
-		return err
-	}
-	if k := v.ext.rec.Intent.Kind; v.ext.room && k != ondisk.IntentNone {
-		return fmt.Errorf("%w (%s)", errUnfinished, k)
-	}
-	return nil
-}
-
 // removeArgs are the removed index and the last index, whose component takes it.
 func removeArgs(i ondisk.Intent) (removed, last uint16) {
 	return uint16(i.Arg[0]), uint16(i.Arg[1])

@@ -288,6 +288,9 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 		return state, nil
 	}
 	defer v.chunks.unpin(pc.vc)
+	if err := v.gaveUp(); err != nil {
+		return pinned, err
+	}
 	c := v.component(ph.comp)
 	at := c.offset(ph.chunk) + pc.in
 	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
@@ -305,6 +308,9 @@ func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
 		return state, nil
 	}
 	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
+	if err := v.gaveUp(); err != nil {
+		return pinned, err
+	}
 	c := v.component(ph.comp)
 	at, n := c.offset(ph.chunk)+pc.in, pc.n
 	v.partial.written(pc.vc, pc.in, pc.n)
@@ -402,6 +408,7 @@ func (v *Volume) do(op Op, fl Flags, p []byte, off, n int64) error {
 	w := v.waiters.Get().(*waiter)
 	w.r.Op, w.r.Flags, w.r.Data, w.r.Offset, w.r.Length, w.r.Done = op, fl|MayBlock, p, off, n, w
 	v.Submit(&w.r)
+	v.catchUp()
 	<-w.ch
 	err := w.r.Err
 	w.r.Data, w.r.Err = nil, nil

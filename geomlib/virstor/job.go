@@ -98,6 +98,7 @@ type jobRunner struct {
 	cancel  context.CancelFunc
 	givenUp bool // cancelled for good: the next start does not go on with it
 	done    chan struct{}
+	waiting func() // what runs it, in a serial volume, until somebody waits for it
 }
 
 // jobHandle is how a job reports and keeps to its rate.
@@ -147,7 +148,7 @@ func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, d
 	if !opt.DryRun {
 		v.log.Info("job begins", "job", kind, "rate", opt.Rate)
 	}
-	go func() {
+	run := func() {
 		err := do(&jobHandle{v: v, ctx: ctx, opt: opt, next: time.Now()})
 		later := keep && v.goesOnLater(err) // the task is for the next start
 		if keep && !later {
@@ -156,7 +157,14 @@ func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, d
 			}
 		}
 		v.endJob(err, later)
-	}()
+	}
+	if v.cfg.serial {
+		r.mu.Lock()
+		r.waiting = run
+		r.mu.Unlock()
+		return nil
+	}
+	go run()
 	return nil
 }
 
@@ -171,7 +179,7 @@ func (v *Volume) mayStartJob(opt JobOptions) (room bool, err error) {
 	if v.isDegraded.Load() {
 		return false, ErrDegraded
 	}
-	return v.ext.room, v.unfinishedLocked()
+	return v.ext.room, v.settledLocked()
 }
 
 // goesOnLater tells whether a job that ended with err was interrupted by the
@@ -262,6 +270,7 @@ func (v *Volume) Job() (s JobStatus, ok bool) {
 // WaitJob waits until no job runs, and returns how the last one ended.
 func (v *Volume) WaitJob(ctx context.Context) (JobStatus, error) {
 	r := &v.job
+	r.runHere()
 	for {
 		r.mu.Lock()
 		done, s := r.done, r.current
@@ -302,6 +311,7 @@ func (r *jobRunner) end(forGood bool) bool {
 		return false
 	}
 	cancel()
+	r.runHere()
 	<-done
 	return true
 }

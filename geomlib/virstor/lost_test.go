@@ -207,7 +207,10 @@ func TestCloseEndsWhileTheMapCannotBeWritten(t *testing.T) {
 	zeroes.r = Request{Op: OpWriteZeroes, Length: unit, Done: zeroes}
 	v.Submit(&zeroes.r)
 	within(t, 20*time.Second, "close", func() { _ = v.Close() })
-	for what, w := range map[string]*asyncWrite{"read": read, "write": write, "write of a part of a sector": part, "write zeroes": zeroes} {
+	if err := <-read.done; err != nil || idOf(read.r.Data) != 1 { // both copies hold the same
+		t.Errorf("read: %d, %v", idOf(read.r.Data), err)
+	}
+	for what, w := range map[string]*asyncWrite{"write": write, "write of a part of a sector": part, "write zeroes": zeroes} {
 		if err := <-w.done; !errors.Is(err, ErrDegraded) {
 			t.Errorf("%s: %v", what, err)
 		}

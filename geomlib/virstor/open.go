@@ -101,7 +101,9 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.flushPool.New = func() any { return new(flushJobs) }
 	v.committer = newCommitter(v)
 	v.alloc.preparing.ended.L = &v.alloc.mu
-	v.ahead = newZeroAhead(v)
+	if !cfg.serial {
+		v.ahead = newZeroAhead(v)
+	}
 	return v, nil
 }
 
@@ -119,8 +121,13 @@ func (v *Volume) flushInherited() error {
 	return nil
 }
 
-// start starts the goroutines, which Close stops.
+// start starts the goroutines, which Close stops. A serial volume has none.
 func (v *Volume) start() {
+	if v.cfg.serial {
+		v.workers, v.writers, v.passDowns = startWorkers(0), startWorkers(0), startWorkers(0)
+		close(v.committer.done)
+		return
+	}
 	v.workers = startWorkers(v.cfg.Workers)
 	v.writers = startWorkers(max(1, v.cfg.Workers/4))
 	v.passDowns = startWorkers(1)

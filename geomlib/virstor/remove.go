@@ -61,7 +61,7 @@ func (v *Volume) removeEmpty(name string) error {
 	if v.isDegraded.Load() { // chunks in doubt are remembered by their component's index
 		return fmt.Errorf("remove from %s: %w", v.name, ErrDegraded)
 	}
-	if err := v.unfinishedLocked(); err != nil {
+	if err := v.settledLocked(); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	comps := v.components()
@@ -149,6 +149,12 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 		e.Intent = ondisk.Intent{Kind: ondisk.IntentRemove, Arg: [8]uint64{uint64(removed), uint64(last)}}
 	})
 	if err != nil {
+		// The intent may be in force all the same. What is to be finished must stay
+		// empty, unless a later record says that there is nothing to finish.
+		if back := v.writeExtensionLocked(func(*ondisk.Extension) {}); back != nil {
+			v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
+			return err
+		}
 		v.alloc.setClosed(removed, false)
 		return err
 	}

@@ -173,14 +173,16 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	defer v.metaMu.Unlock()
 	v.committer.pause()
 	defer v.committer.unpause()
+	if err := v.settledLocked(); err != nil {
+		v.alloc.releaseKept(0)
+		return fmt.Errorf("grow %s: %w", v.name, err)
+	}
 	if err := v.prepareMap(zero, next); err != nil {
 		v.alloc.releaseKept(0)
 		return err
 	}
 	if err := geomlib.StoreMetadata(zero.accounted(), next); err != nil {
-		v.committer.frozen = fmt.Errorf("%s may have grown; restart to find out: %w", v.name, err)
-		v.isDegraded.Store(true)
-		return v.committer.frozen
+		return v.doubtLocked(fmt.Errorf("%s may have grown; restart to find out: %w", v.name, err))
 	}
 	zero.setMeta(next)
 	v.ext.offset, v.ext.room = ondisk.ExtensionOffset(next)
@@ -303,6 +305,9 @@ func (v *Volume) freeTail(j *jobHandle, size, was int64, force bool) error {
 // storeShrunkLocked makes size component 0's, when the freed tail is durable;
 // v.metaMu is held.
 func (v *Volume) storeShrunkLocked(size int64) error {
+	if err := v.settledLocked(); err != nil {
+		return fmt.Errorf("shrink %s: %w", v.name, err)
+	}
 	if err := v.settleFreed(); err != nil {
 		return err
 	}
@@ -312,13 +317,15 @@ func (v *Volume) storeShrunkLocked(size int64) error {
 	}
 	m := zero.meta()
 	m.VirtualSize = uint64(size)
+	v.committer.pause()
+	defer v.committer.unpause()
 	if err := geomlib.StoreMetadata(zero.accounted(), m); err != nil {
-		// It may have shrunk: what lies beyond must not be allocated again.
-		v.committer.pause()
-		defer v.committer.unpause()
-		v.committer.frozen = fmt.Errorf("%s may have shrunk; restart to find out: %w", v.name, err)
-		v.isDegraded.Store(true)
-		return v.committer.frozen
+		// What is written beyond the new size from now on would be lost if that
+		// size is in force: take it back.
+		if back := geomlib.StoreMetadata(zero.accounted(), zero.meta()); back != nil {
+			return v.doubtLocked(fmt.Errorf("%s may have shrunk; restart to find out: %w", v.name, err))
+		}
+		return err
 	}
 	zero.setMeta(m)
 	return nil

@@ -1,107 +1,108 @@
 package virstor
 
 import (
+	"errors"
+	"flag"
 	"fmt"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 )
 
-// verbFault does a verb while the nth request of a kind, over all disks, fails, or
-// with sticky all from there on. Whatever came of it, the volume closes, opens
-// when the disks are well again, holds what it should, and the verb can be done.
-func verbFault(v *verb, seed uint64, kind disktest.Kind, nth int64, fault error, sticky bool) (met bool, err error) {
-	w, err := newVerbWorld(v, seed, Config{}, new(crashCounts))
+var everyFault = flag.Bool("soak.faults", false, "tests of failing requests fail each one of a verb rather than a sample")
+
+// verbFault is a request of a verb that fails.
+type verbFault struct {
+	kind   disktest.Kind
+	nth    int64
+	err    error
+	sticky bool // and all after it of the same disk
+}
+
+func (f verbFault) String() string {
+	s := fmt.Sprintf("%s %d failing with %v", f.kind, f.nth, f.err)
+	var part disktest.Partial
+	if errors.As(f.err, &part) {
+		s += " in its midst"
+	}
+	if f.sticky {
+		s += " and all after it"
+	}
+	return s
+}
+
+// verbFaultRun does a verb while a disk fails, and once more if it is told so. When the
+// disk is well again and the volume opened anew, that must hold what was
+// acknowledged, and the verb must come to its end. met is whether there was
+// such a request.
+func verbFaultRun(v *verb, seed uint64, f verbFault, counts *crashCounts) (met bool, err error) {
+	w, err := newVerbWorld(v, seed, Config{}, counts)
 	if err != nil {
 		return false, err
 	}
-	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
-		return false, err
-	}
+	w.insists = true
 	var seen atomic.Int64
+	var failing *disktest.Disk
 	for _, d := range w.disks {
-		d.Inject(func(o disktest.Op) error {
-			if o.Kind != kind {
+		defer d.Inject(func(o disktest.Op) error {
+			if o.Kind != f.kind || failing != nil && !(f.sticky && failing == d) {
 				return nil
 			}
-			if n := seen.Add(1); n == nth || sticky && n > nth {
-				return fault
+			if failing == nil && seen.Add(1) < f.nth {
+				return nil
 			}
-			return nil
-		})
+			failing = d
+			return f.err
+		})()
 	}
-	if w.someWrites() == nil && v.do(w) == nil {
-		_ = w.someWrites()
+	err = w.wholeLife()
+	if failing == nil {
+		return false, err
 	}
-	if w.vol != nil {
-		_ = w.vol.Close()
+	counts.faults.Add(1)
+	if err != nil && !isFailure(err) {
+		return true, fmt.Errorf("%s, seed %d, %s: %w", v.name, seed, f, err)
 	}
-	met = seen.Load() >= nth
-	for _, d := range w.disks {
-		d.Heal()
+	// The next process finds what this one left.
+	k := w.rec.Len()
+	disks := w.rec.ProcessDeath(k)
+	b := breadth{goOn: 1, fill: 1}
+	if err := w.recovered(disks, w.model.at(k, true), w.model.at(k, false), "afterwards; ", b, b); err != nil {
+		return true, fmt.Errorf("%s, seed %d, %s: %w", v.name, seed, f, err)
 	}
-	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
-		return met, fmt.Errorf("open: %w", err)
-	}
-	if err := w.resumed(); err != nil {
-		return met, err
-	}
-	if _, err := w.readAll(w.model.at(w.rec.Len(), true)); err != nil {
-		return met, err
-	}
-	if err := v.do(w); err != nil {
-		return met, fmt.Errorf("once more: %w", err)
-	}
-	if v.end != nil {
-		if err := v.end(w); err != nil {
-			return met, err
-		}
-	}
-	if err := w.fillEmpty(); err != nil {
-		return met, fmt.Errorf("fill: %w", err)
-	}
-	if _, err := w.readAll(w.model.at(w.rec.Len(), true)); err != nil {
-		return met, err
-	}
-	return met, w.vol.Close()
+	return true, nil
 }
 
-func TestEveryVerbSurvivesAFailingRequest(t *testing.T) {
-	faults := map[string]error{"fails": syscall.EIO, "is done and fails": disktest.Completed(syscall.EIO)}
-	stride := int64(5)
-	if testing.Short() {
-		stride = 19
+func TestEveryVerbBearsEveryFailingRequest(t *testing.T) {
+	step := int64(13)
+	switch {
+	case *everyFault:
+		step = 1
+	case testing.Short():
+		step = 61
 	}
-	var injected atomic.Int64
-	for i, v := range verbs {
-		if v.offline {
-			continue
-		}
-		t.Run(v.name, func(t *testing.T) {
-			t.Parallel()
-			for how, fault := range faults {
-				for _, kind := range []disktest.Kind{disktest.Write, disktest.Flush} {
-					for _, sticky := range []bool{false, true} {
-						for nth, met := 1+int64(i)%stride, true; met; nth += stride {
-							what := fmt.Sprintf("%s %d %s, sticky %v", kind, nth, how, sticky)
-							within(t, 60*time.Second, what, func() {
-								var err error
-								if met, err = verbFault(v, uint64(i), kind, nth, fault, sticky); err != nil {
-									t.Errorf("%s: %v", what, err)
-								}
-							})
-							injected.Add(1)
-							if t.Failed() {
-								return
+	var counts crashCounts
+	t.Run("all", func(t *testing.T) {
+		for i, v := range verbs {
+			t.Run(v.name, func(t *testing.T) {
+				t.Parallel()
+				for k, kind := range []disktest.Kind{disktest.Read, disktest.Write, disktest.Flush, disktest.Delete} {
+					for e, err := range []error{syscall.EIO, disktest.Partial{Done: 2048, Err: syscall.ENOSPC}, disktest.Completed(syscall.EIO), syscall.ENXIO} {
+						for nth := 1 + int64(i+k+e)%step; ; nth += step {
+							met, err := verbFaultRun(v, uint64(i), verbFault{kind, nth, err, e == 3}, &counts)
+							if err != nil {
+								t.Fatal(err)
+							}
+							if !met {
+								break
 							}
 						}
 					}
 				}
-			}
-		})
-	}
-	t.Cleanup(func() { t.Logf("%d faults injected", injected.Load()) })
+			})
+		}
+	})
+	t.Logf("%d faults injected in verbs", counts.faults.Load())
 }

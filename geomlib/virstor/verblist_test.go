@@ -285,8 +285,12 @@ func clearAll(w *world) error {
 
 func noneLeft(w *world) error {
 	for _, d := range w.disks {
-		if m, err := geomlib.ReadMetadata(d); !errors.Is(err, geomlib.ErrNoMetadata) {
-			return fmt.Errorf("%s still has metadata: %+v, %v", d.Name(), m, err)
+		m, err := geomlib.ReadMetadata(d)
+		if err == nil {
+			err = fmt.Errorf("%+v", m)
+		}
+		if !errors.Is(err, geomlib.ErrNoMetadata) {
+			return fmt.Errorf("%s still has metadata: %w", d.Name(), err)
 		}
 	}
 	return nil

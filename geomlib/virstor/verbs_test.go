@@ -160,8 +160,22 @@ func (w *world) wholeLife() (err error) {
 	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
 		return err
 	}
-	if err := w.live(); err != nil {
-		return errors.Join(err, w.vol.Close())
+	err = w.live()
+	open := w.vol != nil && !w.vol.closing.Load() // else the verb failed at that
+	if w.insists && open && isFailure(err) {
+		w.vol.committer.expire() // a second passes
+		// While it stays degraded a chunk may be locked for good.
+		if !w.vol.isDegraded.Load() {
+			w.again = true
+			err = w.live()
+			open = w.vol != nil && !w.vol.closing.Load()
+		}
+	}
+	if err != nil {
+		if open {
+			err = errors.Join(err, w.vol.Close())
+		}
+		return err
 	}
 	return w.endLife()
 }
@@ -178,7 +192,7 @@ func (w *world) doVerb() error {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
 	}
-	if v.end != nil {
+	if v.end != nil && !w.again { // some of that is for the next start
 		if err := v.end(w); err != nil {
 			return fmt.Errorf("after %s: %w", v.name, err)
 		}
@@ -292,8 +306,12 @@ func (w *world) gone(names ...string) error {
 		if w.has(n) {
 			return fmt.Errorf("%s still is a component", n)
 		}
-		if m, err := geomlib.ReadMetadata(d); !errors.Is(err, geomlib.ErrNoMetadata) {
-			return fmt.Errorf("%s has metadata: %+v, %v", n, m, err)
+		m, err := geomlib.ReadMetadata(d)
+		if err == nil {
+			err = fmt.Errorf("%+v", m)
+		}
+		if !errors.Is(err, geomlib.ErrNoMetadata) {
+			return fmt.Errorf("%s has metadata: %w", n, err)
 		}
 	}
 	return nil
@@ -366,6 +384,9 @@ func (w *world) closed(n int, start func() error) error {
 		j.mu.Unlock()
 	case <-ended:
 		remove()
+		if s, _ := v.Job(); s.Err != nil {
+			return s.Err
+		}
 	}
 	w.mu.Lock()
 	begun := w.rec.Mark("close begins")
@@ -380,6 +401,7 @@ func (w *world) closed(n int, start func() error) error {
 	w.model.flushes = append(w.model.flushes, flushed{begun, w.rec.Mark("closed")})
 	w.mu.Unlock()
 	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
+		w.vol = nil
 		return fmt.Errorf("open after closing in the middle: %w", err)
 	}
 	return w.resumed()

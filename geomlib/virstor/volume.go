@@ -52,6 +52,7 @@ type Volume struct {
 
 	isDegraded atomic.Bool
 	closing    atomic.Bool
+	givenUp    atomic.Bool // no write is done any more: the volume closes, and the place of a chunk is not known
 	inFlight   atomic.Int64
 	idle       chan struct{} // closed when closing and nothing is in flight
 	idleOnce   sync.Once
@@ -63,11 +64,12 @@ type Volume struct {
 	}
 
 	// metaMu serialises what changes metadata: add, remove, stop.
-	metaMu sync.Mutex
-	ext    extension          // guarded by metaMu
-	left   []geomlib.Provider // of components whose removal failed half way, for Close; guarded by metaMu
-	job    jobRunner
-	moving gate // requests that change the map are in it
+	metaMu  sync.Mutex
+	ext     extension          // guarded by metaMu
+	inDoubt error              // why metadata may not be written until the volume is reopened; guarded by metaMu
+	left    []geomlib.Provider // of components whose removal failed half way, for Close; guarded by metaMu
+	job     jobRunner
+	moving  gate // requests that change the map are in it
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 

@@ -57,14 +57,20 @@ func (w *workers) loop() {
 			w.cond.Wait()
 			w.idle--
 		}
-		j := w.ring[w.head]
-		w.ring[w.head] = nil
-		w.head = (w.head + 1) % len(w.ring)
-		w.n--
+		j := w.takeLocked()
 		w.mu.Unlock()
 		j.perform()
 		w.mu.Lock()
 	}
+}
+
+// takeLocked takes the first job; there is one, and w.mu is held.
+func (w *workers) takeLocked() job {
+	j := w.ring[w.head]
+	w.ring[w.head] = nil
+	w.head = (w.head + 1) % len(w.ring)
+	w.n--
+	return j
 }
 
 // stop ends the workers when the queue is empty.

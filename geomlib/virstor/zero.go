@@ -29,6 +29,9 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	defer v.moving.open(v.resume)
 	v.committer.pause()
 	defer v.committer.unpause()
+	if err := v.settledLocked(); err != nil {
+		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
+	}
 	old := v.component(0)
 	om, err := v.storeSuccessor(t)
 	if err != nil {
@@ -134,9 +137,7 @@ func (v *Volume) storeSuccessor(t *component) (former ondisk.Metadata, err error
 	if err := geomlib.StoreMetadata(t.accounted(), m); err != nil {
 		// Whether it is component 0 now is not known: nothing may be
 		// written to either map.
-		v.committer.frozen = fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err)
-		v.isDegraded.Store(true)
-		return om, v.committer.frozen
+		return om, v.doubtLocked(fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err))
 	}
 	e.valid = true
 	v.ext = e
