@@ -1,13 +1,7 @@
 package main
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"io/fs"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -95,7 +89,12 @@ func TestTheManualExplainsEveryMessageOfTheLog(t *testing.T) {
 	}
 	said, found := page.Diagnoses(), 0
 	for _, dir := range []string{".", "../geomlib"} {
-		for message, place := range messagesOf(t, dir) {
+		messages, err := manual.Messages(dir, []string{"Info", "Warn", "Error"},
+			func(value string) bool { return strings.EqualFold(value, "log") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for message, place := range messages {
 			if found++; !said[message] {
 				t.Errorf("%s: %q is not in the manual", place, message)
 			}
@@ -104,55 +103,6 @@ func TestTheManualExplainsEveryMessageOfTheLog(t *testing.T) {
 	if found < 50 {
 		t.Errorf("only %d messages were found", found)
 	}
-}
-
-// messagesOf are the literal messages that the sources below dir log for the
-// administrator, and where.
-func messagesOf(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	messages := make(map[string]string)
-	set := token.NewFileSet()
-	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		file, err := parser.ParseFile(set, path, nil, 0)
-		if err != nil {
-			return err
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok || len(call.Args) == 0 {
-				return true
-			}
-			method, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || !slices.Contains([]string{"Info", "Warn", "Error"}, method.Sel.Name) {
-				return true
-			}
-			logger := ""
-			switch x := method.X.(type) {
-			case *ast.Ident:
-				logger = x.Name
-			case *ast.SelectorExpr:
-				logger = x.Sel.Name
-			}
-			literal, ok := call.Args[0].(*ast.BasicLit)
-			if !ok || !strings.EqualFold(logger, "log") {
-				return true
-			}
-			message, err := strconv.Unquote(literal.Value)
-			if err != nil {
-				t.Error(err)
-			}
-			messages[message] = set.Position(call.Pos()).String()
-			return true
-		})
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return messages
 }
 
 // compare compares the items of a manual with flags, which it calls by name.

@@ -64,7 +64,8 @@ func work(o options, log *slog.Logger) error {
 		defer g.Close()
 		svc.gate = &daemon.Gate{
 			Gate: g, Units: c, Name: o.gateName, Unit: o.unit, Log: log,
-			Serve: gatepub.Config{Receivers: o.receivers, MayBlock: o.receivers > 1},
+			Serve:   gatepub.Config{Receivers: o.receivers, MayBlock: o.receivers > 1},
+			Serving: moreProcs(runtime.GOMAXPROCS(0), o.receivers),
 		}
 		if err := protect.OS().Memory(); err != nil {
 			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
@@ -80,10 +81,6 @@ func work(o options, log *slog.Logger) error {
 	if err := dropPrivileges(o.user); err != nil {
 		return err
 	}
-	// Each device has one thread asleep in the kernel, which wants to go on at
-	// once when it wakes.
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + o.receivers)
-
 	var how atomic.Value
 	how.Store(supervisor.Leave)
 	stop := make(chan struct{})
@@ -99,6 +96,19 @@ func work(o options, log *slog.Logger) error {
 		return d.Leave()
 	}
 	return serve(o, log, svc)
+}
+
+// moreProcs gives the program Ps for the threads of devices. Each device has one
+// asleep in the kernel, which wants to go on at once when it wakes, and the
+// other receivers may wait for a disk.
+func moreProcs(base, receivers int) func(devices int) {
+	return func(devices int) {
+		n := base
+		if devices > 0 {
+			n += devices + receivers - 1
+		}
+		runtime.GOMAXPROCS(n)
+	}
 }
 
 // dropPrivileges becomes another user for good, if this one is root. All that

@@ -13,10 +13,11 @@ import (
 )
 
 // connectOrKernel reaches the daemon. Where none runs but the kernel class has
-// volumes, client is nil: these can be shown all the same.
+// volumes, client is nil: these can be shown all the same, unless the user said
+// which daemon to ask.
 func (c *call) connectOrKernel(ctx context.Context) (client *control.Client, err error) {
 	client, err = c.connect()
-	if errors.Is(err, control.ErrNotRunning) && len(c.kernelVolumes(ctx)) > 0 {
+	if errors.Is(err, control.ErrNotRunning) && !c.socketNamed && len(c.kernelVolumes(ctx)) > 0 {
 		c.warn("warning: ggated-virstor is not running; only volumes of the kernel class are shown")
 		return nil, nil
 	}

@@ -82,3 +82,13 @@ func TestVolumesOfTheKernelClassAreShownAsSuch(t *testing.T) {
 		t.Errorf("no daemon and no kernel class: %d %s%s", status, stdout, stderr)
 	}
 }
+
+func TestADaemonThatWasNamedIsNotReplacedByTheKernelClass(t *testing.T) {
+	for _, verb := range []string{"status", "list"} {
+		e, stdout, stderr := testEnv("--control", filepath.Join(t.TempDir(), "none"), verb)
+		e.kernel = &fakeKernel{geoms: kernelTree(t)}
+		if status := run(t.Context(), e); status != 1 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "is not running") {
+			t.Errorf("%s: %d %s%s", verb, status, stdout, stderr)
+		}
+	}
+}

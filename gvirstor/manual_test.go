@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -62,6 +63,34 @@ func TestTheManualHasEveryVerbAndOptionAndNoOther(t *testing.T) {
 	for name := range everywhere {
 		if !known[name] {
 			t.Errorf("option %s of the manual does not exist", name)
+		}
+	}
+}
+
+// verb is a place in a format where the manual has a word of its own, or dots.
+var verb = regexp.MustCompile(`%[a-z]`)
+
+func TestTheManualExplainsEveryMessage(t *testing.T) {
+	page, err := manual.Read("../man/gvirstor.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := manual.Messages(".", []string{"failf", "warn"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(messages) < 50 {
+		t.Errorf("only %d messages were found", len(messages))
+	}
+	said := page.Diagnoses()
+	for message, place := range messages {
+		like := regexp.MustCompile("^" + verb.ReplaceAllString(regexp.QuoteMeta(message), ".+") + "$")
+		found := false
+		for item := range said {
+			found = found || like.MatchString(item)
+		}
+		if !found {
+			t.Errorf("%s: %q is not in the manual", place, message)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,22 @@ type Gate struct {
 	// Serve is how requests are taken. Its ReadsOnly is not looked at.
 	Serve gatepub.Config
 	Log   *slog.Logger
+	// Serving, if not nil, is told how many devices are served whenever that
+	// changes.
+	Serving func(devices int)
+
+	mu      sync.Mutex
+	devices int // served
+}
+
+// count tells Serving of a device more or less.
+func (g *Gate) count(by int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.devices += by
+	if g.Serving != nil {
+		g.Serving(g.devices)
+	}
 }
 
 // Left implements leaver.
@@ -67,9 +84,10 @@ func (g *Gate) Publish(v *virstor.Volume) (Published, error) {
 	cfg := g.Serve
 	cfg.ReadsOnly = v.Deferred()
 	cfg.Log = g.Log.With("volume", v.Name())
-	d := &gateDevice{units: g.Units, log: cfg.Log, vol: v, unit: u}
+	d := &gateDevice{gate: g, units: g.Units, log: cfg.Log, vol: v, unit: u}
 	d.pub, err = gatepub.Start(g.Gate, u.Number, v, cfg)
 	if err == nil {
+		g.count(1)
 		if err = d.confirm(ctx); err == nil {
 			d.watch = startTask(d.watchEnd)
 			return d, nil
@@ -98,6 +116,7 @@ func namesOf(ps []provider) []string {
 
 // gateDevice is a volume published as a unit.
 type gateDevice struct {
+	gate  *Gate
 	units Units
 	log   *slog.Logger
 	vol   *virstor.Volume
@@ -105,6 +124,7 @@ type gateDevice struct {
 	pub   *gatepub.Publication
 	watch *task
 	ended atomic.Bool // by us
+	left  sync.Once   // it was counted as served no more
 
 	// mode is what was last known of who has the device open.
 	mode atomic.Pointer[geomlib.Mode]
@@ -135,6 +155,7 @@ func (d *gateDevice) undo() error {
 	}
 	if d.pub != nil {
 		err = errors.Join(err, d.pub.Abandon(ctx))
+		d.uncount()
 	}
 	return err
 }
@@ -256,5 +277,8 @@ func (d *gateDevice) Leave(ctx context.Context) error {
 func (d *gateDevice) stop(ctx context.Context) error {
 	err := d.pub.Stop(ctx)
 	d.watch.stop(ctx)
+	d.uncount()
 	return err
 }
+
+func (d *gateDevice) uncount() { d.left.Do(func() { d.gate.count(-1) }) }

@@ -469,6 +469,10 @@ func TestOneVolumesTroubleIsNotAnothers(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	must(t, dev.Close())
+	must(t, s.d.Close())
+	if want := []int{1, 2, 1, 0}; !slices.Equal(s.serving, want) {
+		t.Errorf("told to serve %v devices, want %v", s.serving, want)
+	}
 }
 
 func TestComponentsOnADeviceOfOursAreRefused(t *testing.T) {

@@ -46,6 +46,8 @@ type site struct {
 
 	d *Daemon
 	o *opener
+
+	serving []int // what Gate.Serving was told
 }
 
 func newSite(t *testing.T, opts gatetest.Options) *site {
@@ -103,7 +105,8 @@ func (s *site) make() {
 	s.o = &opener{s: s, life: new(life)}
 	s.d = New(Options{Version: "test", Volume: s.volume}, s.o, []Publisher{&Gate{
 		Gate: s.g, Units: keeper, Name: s.name, Unit: s.unit, Log: log,
-		Serve: gatepub.Config{BufferSize: 64 << 10, Slots: 16, Receivers: 2, MayBlock: true},
+		Serve:   gatepub.Config{BufferSize: 64 << 10, Slots: 16, Receivers: 2, MayBlock: true},
+		Serving: func(n int) { s.serving = append(s.serving, n) },
 	}}, log)
 }
 

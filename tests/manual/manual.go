@@ -4,7 +4,14 @@ package manual
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -86,6 +93,55 @@ func (p Page) Diagnoses() map[string]bool {
 		}
 	}
 	return said
+}
+
+// Messages are the literals that functions and methods of these names are first
+// given in the sources below dir, tests apart, and where. on, if not nil, tells
+// whether the value that a method is called on counts, by its last name.
+func Messages(dir string, functions []string, on func(value string) bool) (map[string]string, error) {
+	messages := make(map[string]string)
+	set := token.NewFileSet()
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(set, path, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) == 0 {
+				return true
+			}
+			value, function := calledBy(call.Fun)
+			literal, ok := call.Args[0].(*ast.BasicLit)
+			if !ok || literal.Kind != token.STRING || !slices.Contains(functions, function) || on != nil && !on(value) {
+				return true
+			}
+			if message, err := strconv.Unquote(literal.Value); err == nil {
+				messages[message] = set.Position(call.Pos()).String()
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the messages of %s: %w", dir, err)
+	}
+	return messages, nil
+}
+
+// calledBy are the names of a function, and of the value that it is a method of.
+func calledBy(e ast.Expr) (value, function string) {
+	switch f := e.(type) {
+	case *ast.Ident:
+		return "", f.Name
+	case *ast.SelectorExpr:
+		_, value = calledBy(f.X)
+		return value, f.Sel.Name
+	}
+	return "", ""
 }
 
 // foreign tells whether line is about another program.

@@ -179,7 +179,7 @@ const ourMount = "/dev/ada0p2 / ufs rw 1 1\n/dev/ggate0p1 /data ufs rw 0 0\n/dev
 func TestStartWaitsForDevicesThenChecksThenMounts(t *testing.T) {
 	s := newSite(t)
 	s.unit(0, "null") // which is in every /dev
-	s.fake("../sbin/gvirstor", "n=$(grep -c '^gvirstor status$' "+s.log+"); [ $n -ge 3 ]")
+	s.fake("../sbin/gvirstor", "n=$(grep -c '^gvirstor status$' "+s.log+"); [ $n -ge 3 ] && echo virstor/mydata 9% physical free ada4")
 	s.mounts("/dev/zero /data ufs rw 0 0")
 	log, out, ok := s.run("start", "ggated_virstor_providers=ada4 ada6", "ggated_virstor_flags=--debug", "ggated_virstor_volumes=mydata",
 		"ggated_virstor_fsck=/dev/null /dev/zero", "ggated_virstor_mount=YES")
@@ -189,6 +189,15 @@ func TestStartWaitsForDevicesThenChecksThenMounts(t *testing.T) {
 	want(t, log, "ggated-virstor --check-config --debug", "daemon -c -p "+s.dir+"/ggated-virstor.pid "+s.dir+"/sbin/ggated-virstor --syslog",
 		"--debug ada4 ada6", "gvirstor status\n", "sleep 1", "gvirstor status\n", "gvirstor status -s mydata", "fsck -p /dev/null", "mount -a -L")
 	wantNot(t, log, "daemon --debug", "fsck -p /dev/zero", " -r")
+}
+
+func TestStartDoesNotTakeTheKernelsVolumeForOurs(t *testing.T) {
+	s := newSite(t)
+	s.fake("../sbin/gvirstor", "[ -n \"$GVIRSTOR_CONTROL\" ] && echo 'virstor/mydata  9% physical free, kernel class  ada4'")
+	_, out, ok := s.run("start", "ggated_virstor_volumes=mydata", "ggated_virstor_wait=3")
+	if ok || !strings.Contains(out, "volume mydata is not there after 3 seconds") {
+		t.Errorf("%v: %s", ok, out)
+	}
 }
 
 func TestStartGivesUpWhenADeviceDoesNotCome(t *testing.T) {
