@@ -46,7 +46,26 @@ type mapPage [pageEntries]atomic.Uint64
 // long as all else that is done for an entry that is loaded.
 func (p *mapPage) plain() *[pageEntries]uint64 { return (*[pageEntries]uint64)(unsafe.Pointer(p)) }
 
-type pageDir []atomic.Pointer[mapPage]
+// pageSlot is the place of one page in the directory. A page all of whose chunks
+// follow each other on one component, as in a volume that was filled in order, need
+// not exist before one of them is used: run says enough.
+type pageSlot struct {
+	page atomic.Pointer[mapPage]
+	run  atomic.Uint64 // the first word of such a page, or zero; counts while page is nil
+}
+
+// word is the word of the i-th chunk of the page.
+func (s *pageSlot) word(i uint64) uint64 {
+	if p := s.page.Load(); p != nil {
+		return p[i].Load()
+	}
+	if first := s.run.Load(); first != 0 {
+		return first + i
+	}
+	return 0
+}
+
+type pageDir []pageSlot
 
 type pinState uint8
 
@@ -56,13 +75,12 @@ const (
 	busy
 )
 
-// chunkMap maps virtual chunks to physical ones. Pages that were never
-// touched do not exist.
+// chunkMap maps virtual chunks to physical ones. Pages of which nothing was ever
+// allocated do not exist.
 type chunkMap struct {
 	dir atomic.Pointer[pageDir]
 
-	grow  sync.Mutex // page creation, and replacing dir
-	pages atomic.Int64
+	grow sync.Mutex // page creation, and replacing dir
 
 	shards [64]chunkShard
 }
@@ -102,42 +120,48 @@ func (m *chunkMap) resize(n uint64) {
 	dir := make(pageDir, pages)
 	if old != nil {
 		for i := range *old {
-			dir[i].Store((*old)[i].Load())
+			dir[i].page.Store((*old)[i].page.Load())
+			dir[i].run.Store((*old)[i].run.Load())
 		}
 	}
 	m.dir.Store(&dir)
 }
 
-// existing returns the page that holds vc, or nil.
+func (m *chunkMap) slot(vc uint64) *pageSlot { return &(*m.dir.Load())[vc>>pageShift] }
+
+// existing returns the page that holds vc, or nil when nothing in it was ever
+// allocated.
 func (m *chunkMap) existing(vc uint64) *mapPage {
-	dir := *m.dir.Load()
-	return dir[vc>>pageShift].Load()
+	s := m.slot(vc)
+	if p := s.page.Load(); p != nil || s.run.Load() == 0 {
+		return p
+	}
+	return m.page(vc)
 }
 
 // page returns the page that holds vc, made if need be.
 func (m *chunkMap) page(vc uint64) *mapPage {
-	if p := m.existing(vc); p != nil {
+	if p := m.slot(vc).page.Load(); p != nil {
 		return p
 	}
 	m.grow.Lock()
 	defer m.grow.Unlock()
-	if p := m.existing(vc); p != nil {
+	s := m.slot(vc)
+	if p := s.page.Load(); p != nil {
 		return p
 	}
 	p := new(mapPage)
-	(*m.dir.Load())[vc>>pageShift].Store(p)
-	m.pages.Add(1)
+	if first := s.run.Load(); first != 0 {
+		for i := range p.plain() {
+			p.plain()[i] = first + uint64(i)
+		}
+	}
+	s.page.Store(p) // run stays, for who has just seen that there is no page
 	return p
 }
 
 // load returns the word of vc, zero for what was never touched.
-func (m *chunkMap) load(vc uint64) uint64 {
-	p := m.existing(vc)
-	if p == nil {
-		return 0
-	}
-	return p[vc%pageEntries].Load()
-}
+func (m *chunkMap) load(vc uint64) uint64 { return m.slot(vc).word(vc % pageEntries) }
 
 // set publishes the mapping of a chunk that has none and is not busy.
 func (m *chunkMap) set(vc uint64, p phys) { m.page(vc)[vc%pageEntries].Store(wordOf(p)) }
@@ -316,13 +340,13 @@ func (m *chunkMap) park(vc uint64, r *Request) bool {
 // limit, or limit.
 func (m *chunkMap) nextAllocated(vc, limit uint64) uint64 {
 	for vc < limit {
-		p := m.existing(vc)
-		if p == nil {
+		s := m.slot(vc)
+		if s.page.Load() == nil && s.run.Load() == 0 {
 			vc = (vc>>pageShift + 1) << pageShift
 			continue
 		}
 		for end := min(limit, (vc>>pageShift+1)<<pageShift); vc < end; vc++ {
-			if p[vc%pageEntries].Load()&wordAlloc != 0 {
+			if s.word(vc%pageEntries)&wordAlloc != 0 {
 				return vc
 			}
 		}
