@@ -167,7 +167,9 @@ func (w *world) wholeLife() (err error) {
 		// While it stays degraded a chunk may be locked for good.
 		if !w.vol.isDegraded.Load() {
 			w.again = true
-			err = w.live()
+			if err = w.resumed(); err == nil || isFailure(err) { // of what failed, it may go on by itself
+				err = w.live()
+			}
 			open = w.vol != nil && !w.vol.closing.Load()
 		}
 	}
@@ -403,6 +405,9 @@ func (w *world) closed(n int, start func() error) error {
 	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
 		w.vol = nil
 		return fmt.Errorf("open after closing in the middle: %w", err)
+	}
+	if s, _ := v.Job(); s.State == JobFailed { // before it could be interrupted
+		return s.Err
 	}
 	return w.resumed()
 }
