@@ -52,3 +52,19 @@ type Request struct {
 
 	req reqState
 }
+
+func (o Op) String() string {
+	switch o {
+	case OpRead:
+		return "read"
+	case OpWrite:
+		return "write"
+	case OpFlush:
+		return "flush"
+	case OpDelete:
+		return "delete"
+	case OpWriteZeroes:
+		return "write zeroes"
+	}
+	return "unknown operation"
+}

@@ -1,6 +1,9 @@
 package virstor
 
-import "unsafe"
+import (
+	"bytes"
+	"unsafe"
+)
 
 // zeroBytes is what is written where zeros are needed. It is only read. Like
 // every buffer that is written from, it begins at a page's border: the first
@@ -17,4 +20,16 @@ func zeroMemory() []byte {
 	mem := make([]byte, size+zeroAlign)
 	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(mem))) % zeroAlign
 	return mem[skip : skip+size : skip+size]
+}
+
+// isZero reports whether b holds only zeros.
+func isZero(b []byte) bool {
+	for len(b) > 0 {
+		n := min(len(b), len(zeroBytes))
+		if !bytes.Equal(b[:n], zeroBytes[:n]) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }

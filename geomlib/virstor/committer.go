@@ -1,0 +1,243 @@
+package virstor
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// committer is the one goroutine that assigns chunks and writes map sectors.
+// It takes all that waits and does it as one group: data and zeros are
+// written side by side, each component is flushed once, each map sector
+// is written once.
+type committer struct {
+	v *Volume
+
+	mu       sync.Mutex
+	queue    []*Request
+	ops      []*opGroup
+	retry    bool // space may have appeared, or the map may be writable again
+	lost     bool // component 0 failed a flush: unflushed map sectors are in doubt
+	stopping bool
+	wake     chan struct{} // capacity 1
+	done     chan struct{}
+
+	// running is held while the map changes; pause takes it.
+	running sync.Mutex
+
+	// The rest belongs to the goroutine.
+	batch     batch
+	degrade   degraded
+	mapBuf    []byte
+	unflushed map[int64]struct{} // map sectors that may not be durable
+	full      bool               // EventFull was the last word
+	lastComp  int
+	freedAt   time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
+
+	// frozen: component 0 may not be written until the volume is reopened. It
+	// is set with running and Volume.metaMu held, and read with either.
+	frozen error
+}
+
+// mapOp changes the mapping of one chunk, which is locked by whoever asks.
+// The committer unlocks it.
+type mapOp struct {
+	vc   uint64
+	old  phys
+	new  phys
+	set  bool // map to new; otherwise unmap
+	same bool // new is the same place under another component index
+
+	begun bool  // its sector was to be written: after an error it may hold either
+	err   error // of its sector alone
+}
+
+func (o *mapOp) word() uint64 {
+	if o.set {
+		return wordOf(o.new)
+	}
+	return 0
+}
+
+// opGroup is the mapOps of one caller, done in one batch. If their sectors are
+// not all written, each is done that was.
+type opGroup struct {
+	ops  []mapOp
+	err  error // the first failure
+	done chan struct{}
+}
+
+func newCommitter(v *Volume) *committer {
+	return &committer{
+		v:         v,
+		wake:      make(chan struct{}, 1),
+		done:      make(chan struct{}),
+		mapBuf:    make([]byte, min(1<<20, v.component(0).meta().MapBytes())),
+		unflushed: make(map[int64]struct{}),
+		lastComp:  -1,
+	}
+}
+
+// put queues a write that needs a chunk.
+func (k *committer) put(r *Request) {
+	k.mu.Lock()
+	k.queue = append(k.queue, r)
+	k.mu.Unlock()
+	k.signal()
+}
+
+// commit does ops and waits for it. After an error some may be done; in memory
+// and on disk they are the same ones. It must not be called by a worker that the
+// committer needs, which are those of Volume.writers.
+func (k *committer) commit(ops []mapOp) error {
+	g := &opGroup{ops: ops, done: make(chan struct{})}
+	k.mu.Lock()
+	k.ops = append(k.ops, g)
+	k.mu.Unlock()
+	k.signal()
+	if k.v.cfg.serial {
+		k.doOne()
+	}
+	<-g.done
+	return g.err
+}
+
+// kick tells that space may have appeared.
+func (k *committer) kick() {
+	k.mu.Lock()
+	k.retry = true
+	k.mu.Unlock()
+	k.signal()
+}
+
+// mapLost tells that a flush of component 0 failed. With it went the hope of
+// writes that wait only for chunks which that flush was to free.
+func (k *committer) mapLost() {
+	k.mu.Lock()
+	k.lost = true
+	k.retry = k.retry || k.v.full.Load().policy == Fail
+	k.mu.Unlock()
+	k.signal()
+}
+
+func (k *committer) signal() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// stop ends the goroutine. Nothing may be queued any more.
+func (k *committer) stop() {
+	k.mu.Lock()
+	k.stopping = true
+	k.mu.Unlock()
+	k.signal()
+	<-k.done
+}
+
+const (
+	degradedRetry = time.Second
+	freedWait     = time.Second // until freed chunks are flushed for unasked
+	batchRequests = 1024
+	batchBytes    = 64 << 20
+)
+
+// loop is the committer.
+func (k *committer) loop() {
+	defer close(k.done)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		more, ok := k.next()
+		if !ok {
+			return
+		}
+		if !more {
+			k.arm(timer)
+			select {
+			case <-k.wake:
+			case <-timer.C:
+				k.expire()
+			}
+			continue
+		}
+		k.run()
+	}
+}
+
+// arm sets timer to when something has to be looked at unasked.
+func (k *committer) arm(timer *time.Timer) {
+	wait := time.Hour
+	if k.degrade.is() {
+		wait = degradedRetry
+	}
+	if t := k.v.full.Load().timeout; t > 0 {
+		if h := k.v.held.status(); h.Count > 0 {
+			wait = min(wait, max(0, t-h.Oldest))
+		}
+	}
+	if !k.freedAt.IsZero() {
+		wait = min(wait, max(0, time.Until(k.freedAt.Add(freedWait))))
+	}
+	timer.Reset(wait)
+}
+
+// expire fails what was held too long, lets a degraded map be tried again, and
+// flushes for chunks that were freed, so that what clients who ask for no
+// flush give up comes back as well.
+func (k *committer) expire() {
+	if !k.freedAt.IsZero() && time.Since(k.freedAt) >= freedWait {
+		k.freedAt = time.Time{}
+		k.v.workers.put(&k.v.flushSoon)
+	}
+	if t := k.v.full.Load().timeout; t > 0 {
+		for _, r := range k.v.held.takeExpired(nil, time.Now().Add(-t)) {
+			k.v.finish(r, fmt.Errorf("write to %s held for %s: %w", k.v.name, t, ErrNoSpace))
+		}
+	}
+	if k.degrade.is() {
+		k.running.Lock()
+		defer k.running.Unlock()
+		k.repair()
+	}
+}
+
+// next fills the batch with what waits. more is false when nothing does, ok
+// when the committer is to end.
+func (k *committer) next() (more, ok bool) {
+	b := &k.batch
+	b.reset()
+	k.mu.Lock()
+	retry, lost := k.retry, k.lost
+	k.retry, k.lost = false, false
+	if k.stopping && len(k.queue) == 0 && len(k.ops) == 0 {
+		k.mu.Unlock()
+		return false, false
+	}
+	if retry {
+		b.reqs = k.v.held.takeAll(b.reqs)
+	}
+	held := len(b.reqs)
+	n, bytes := 0, 0
+	for n < len(k.queue) && n < batchRequests && bytes < batchBytes {
+		bytes += len(k.queue[n].Data)
+		n++
+	}
+	b.reqs = append(b.reqs, k.queue[:n]...)
+	k.queue = slices.Delete(k.queue, 0, n)
+	b.ops = append(b.ops, k.ops...)
+	clear(k.ops)
+	k.ops = k.ops[:0]
+	k.mu.Unlock()
+	tellResumed(b.reqs[:held])
+	if lost {
+		k.doubtUnflushed()
+	}
+	return len(b.reqs)+len(b.ops) > 0, true
+}
+
+// pause keeps the map as it is, on disk and in memory, until unpause.
+func (k *committer) pause()   { k.running.Lock() }
+func (k *committer) unpause() { k.running.Unlock() }

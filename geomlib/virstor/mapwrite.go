@@ -1,0 +1,195 @@
+package virstor
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// writeMap writes each map sector that changes.
+func (k *committer) writeMap() {
+	b := &k.batch
+	b.changes = b.changes[:0]
+	for i := range b.chunks {
+		if c := &b.chunks[i]; c.err == nil {
+			b.changes = append(b.changes, mapChange{vc: c.vc, word: wordOf(c.to), err: &c.err})
+		}
+	}
+	degraded := k.degrade.is()
+	for _, g := range b.ops {
+		for i := range g.ops {
+			o := &g.ops[i]
+			if degraded {
+				o.err = fmt.Errorf("change the map of %s: %w", k.v.name, ErrDegraded)
+				continue
+			}
+			o.begun = true
+			b.changes = append(b.changes, mapChange{vc: o.vc, word: o.word(), err: &o.err})
+		}
+	}
+	slices.SortFunc(b.changes, func(x, y mapChange) int {
+		switch {
+		case x.vc < y.vc:
+			return -1
+		case x.vc > y.vc:
+			return 1
+		}
+		return 0
+	})
+	per := uint64(k.v.sector / ondisk.EntrySize)
+	most := uint64(len(k.mapBuf)) / uint64(k.v.sector)
+	for rest := b.changes; len(rest) > 0; {
+		// A run of map sectors that follow each other is one write.
+		first := rest[0].vc / per
+		last, n := first, 1
+		for n < len(rest) && rest[n].vc/per <= last+1 && rest[n].vc/per-first < most {
+			last = rest[n].vc / per
+			n++
+		}
+		k.writeMapRun(first, last, rest[:n])
+		rest = rest[n:]
+	}
+}
+
+// writeMapRun writes the map sectors first to last with changes in them.
+func (k *committer) writeMapRun(first, last uint64, changes []mapChange) {
+	err := k.writeMapSectors(first, last, changes)
+	if err == nil {
+		return
+	}
+	for _, c := range changes {
+		if *c.err == nil {
+			*c.err = err
+		}
+	}
+	for s := first; s <= last; s++ {
+		k.degrade.add(int64(s))
+	}
+	k.v.isDegraded.Store(true)
+	k.v.log.Error("allocation map not written: no chunk is allocated until it can be",
+		"volume", k.v.name, "sectors", fmt.Sprintf("%d-%d", first, last), "error", err)
+	k.v.emit(Event{Kind: EventDegraded, Err: err})
+}
+
+// writeMapSectors writes the sectors as published, with changes on top.
+// What is assigned but not flushed is in neither.
+func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) error {
+	v := k.v
+	if k.frozen != nil {
+		return k.frozen
+	}
+	per := uint64(v.sector / ondisk.EntrySize)
+	buf := k.mapBuf[:int64(last-first+1)*v.sector]
+	base := first * per
+	for i := range (last - first + 1) * per {
+		v.encodeEntry(buf[i*ondisk.EntrySize:], v.chunks.load(base+i))
+	}
+	if v.cfg.breaks(breakNeighbour) {
+		for i := range k.batch.chunks {
+			if c := &k.batch.chunks[i]; c.vc >= base && c.vc < base+(last-first+1)*per {
+				v.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], wordOf(c.to))
+			}
+		}
+	}
+	for _, c := range changes {
+		v.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], c.word)
+	}
+	if err := v.component(0).writeRaw(buf, int64(first)*v.sector); err != nil {
+		return fmt.Errorf("write the allocation map: %w", err)
+	}
+	if written := v.mapWritten.Add(1); v.mapDurable.Load() == written-1 {
+		clear(k.unflushed)
+	}
+	for s := first; s <= last; s++ {
+		k.unflushed[int64(s)] = struct{}{}
+	}
+	v.stats.mapWrites.Add(1)
+	return nil
+}
+
+// publish makes the new mappings visible, takes care of what failed, and
+// unlocks the chunks of the map operations.
+func (k *committer) publish() {
+	v, b := k.v, &k.batch
+	per := uint64(v.sector / ondisk.EntrySize)
+	for i := range b.chunks {
+		c := &b.chunks[i]
+		switch {
+		case c.err == nil:
+			v.chunks.set(c.vc, c.to)
+			v.stats.allocated.Add(1)
+		case k.degrade.has(int64(c.vc / per)):
+			// The sector may or may not hold it: keep off the chunk.
+			k.degrade.keep(c.to)
+		default:
+			v.alloc.put(c.to)
+		}
+	}
+	if len(b.chunks) > 0 {
+		k.settle()
+	}
+	for _, g := range b.ops {
+		for i := range g.ops {
+			o := &g.ops[i]
+			if g.err == nil {
+				g.err = o.err
+			}
+			k.publishOp(o, o.begun && k.degrade.has(int64(o.vc/per)))
+		}
+		close(g.done)
+	}
+}
+
+// publishOp ends one map operation, whatever became of others in its group.
+// doubt: its sector was not written for sure, and may hold the old or the new
+// entry.
+func (k *committer) publishOp(o *mapOp, doubt bool) {
+	v := k.v
+	switch {
+	case o.err == nil && o.set:
+		v.chunks.unlock(o.vc, wordOf(o.new), v.resume)
+		if !o.same {
+			k.release(o.old)
+		}
+	case o.err == nil:
+		v.partial.forget(o.vc)
+		v.chunks.unlock(o.vc, 0, v.resume)
+		v.stats.allocated.Add(-1)
+		k.release(o.old)
+	case !doubt:
+		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
+		if o.set && !o.same {
+			v.alloc.put(o.new)
+		}
+	case o.set:
+		// Writes acknowledged on either copy could come back as the other:
+		// the chunk stays locked until its sector is known.
+		if v.closing.Load() {
+			k.letGo(*o)
+			break
+		}
+		k.degrade.locked = append(k.degrade.locked, *o)
+	default:
+		v.partial.forget(o.vc)
+		v.chunks.unlock(o.vc, 0, v.resume)
+		v.stats.allocated.Add(-1)
+		k.degrade.keep(o.old)
+	}
+}
+
+// release lets a chunk go once its unmapping is durable.
+func (k *committer) release(p phys) {
+	if k.v.cfg.breaks(breakEarlyReuse) {
+		k.v.alloc.put(p)
+		return
+	}
+	k.v.freed.add(p)
+	// A flush that began after the map was written but before add does not
+	// know of p: let there be another.
+	k.v.component(0).markDirty()
+	if k.freedAt.IsZero() && !k.v.cfg.serial {
+		k.freedAt = time.Now()
+	}
+}

@@ -1,0 +1,70 @@
+package virstor
+
+func (v *Volume) read(r *Request, block bool) {
+	if !block && (r.Length > v.inlineLimit || !v.aligned(r.Offset, r.Length)) {
+		v.workers.put(r)
+		return
+	}
+	end := r.Offset + r.Length
+	for off := r.Offset + r.req.progress; off < end; {
+		pc := v.pieceAt(off, end)
+		buf := r.Data[off-r.Offset:][:pc.n]
+		ph, state := v.chunks.pin(pc.vc)
+		switch state {
+		case busy:
+			if v.chunks.park(pc.vc, r) {
+				return
+			}
+			continue
+		case unallocated:
+			clear(buf)
+		case pinned:
+			c := v.component(ph.comp)
+			at := c.offset(ph.chunk) + pc.in
+			if !block {
+				ok := c.readCached(buf, at)
+				v.chunks.unpin(pc.vc)
+				if !ok {
+					v.workers.put(r)
+					return
+				}
+				break
+			}
+			err := v.readPiece(c, buf, at)
+			v.chunks.unpin(pc.vc)
+			if err != nil {
+				v.finish(r, err)
+				return
+			}
+		}
+		off += pc.n
+		r.req.progress = off - r.Offset
+	}
+	v.finish(r, nil)
+}
+
+// readPiece reads any range of a component, through a buffer of one sector
+// where it covers a sector partly.
+func (v *Volume) readPiece(c *component, b []byte, at int64) error {
+	if v.aligned(at, int64(len(b))) {
+		return c.readAt(b, at)
+	}
+	s := v.sectors.get()
+	defer v.sectors.put(s)
+	for len(b) > 0 {
+		in := at & (v.sector - 1)
+		if whole := int64(len(b)) &^ (v.sector - 1); in == 0 && whole > 0 {
+			if err := c.readAt(b[:whole], at); err != nil {
+				return err
+			}
+			b, at = b[whole:], at+whole
+			continue
+		}
+		if err := c.readAt(*s, at-in); err != nil {
+			return err
+		}
+		n := copy(b, (*s)[in:])
+		b, at = b[n:], at+int64(n)
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package virstor
+
+import "fmt"
+
+// reqState is what the volume keeps of a request in flight.
+type reqState struct {
+	v *Volume
+	// progress is how much of the range is done. What is done is never
+	// done again: a second write of the same data could overwrite that of a
+	// request which was acknowledged in between.
+	progress int64
+	commit   int64 // progress after the commit the request takes part in
+	failed   error // first failure in that commit
+	held     heldState
+	tally    tally
+}
+
+// Submit starts r. It completes on the caller's goroutine what needs no wait
+// (with MayBlock, nearly everything); the rest completes later.
+func (v *Volume) Submit(r *Request) {
+	r.Err = nil
+	r.req = reqState{v: v, tally: v.tallyOf(r.Op)}
+	if !v.enter() {
+		r.Err = fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed)
+		r.Done.Complete(r)
+		return
+	}
+	if err := v.validate(r); err != nil {
+		v.finish(r, err)
+		return
+	}
+	v.run(r, r.Flags&MayBlock != 0)
+}
+
+func (v *Volume) validate(r *Request) error {
+	switch r.Op {
+	case OpFlush:
+		return nil
+	case OpRead, OpWrite:
+		if r.Length != int64(len(r.Data)) {
+			return fmt.Errorf("%s of %d bytes with a buffer of %d: %w", r.Op, r.Length, len(r.Data), ErrRequest)
+		}
+	case OpDelete, OpWriteZeroes:
+	default:
+		return fmt.Errorf("operation %d: %w", r.Op, ErrRequest)
+	}
+	if size := v.Size(); r.Offset < 0 || r.Length < 0 || r.Offset > size || r.Length > size-r.Offset {
+		return fmt.Errorf("%s of %d bytes at %d, volume has %d: %w", r.Op, r.Length, r.Offset, size, ErrRange)
+	}
+	if r.Op != OpRead && v.cfg.ReadOnly {
+		return fmt.Errorf("%s %s: %w", r.Op, v.name, ErrReadOnly)
+	}
+	return nil
+}
+
+// inlineLimit is how much, in bytes, Submit copies on its caller's goroutine on
+// a machine with so many processors. Beyond it a worker does, while the caller
+// takes the next request. With two processors the client and the caller have
+// one each, and a third to run only takes from them (1 MiB writes: 2.8 GB/s
+// with a worker, 3.3 GB/s without).
+func inlineLimit(processors int) int64 {
+	if processors <= 2 {
+		return 4 << 20
+	}
+	return 256 << 10
+}
+
+// perform runs r on a worker.
+func (r *Request) perform() { r.req.v.run(r, true) }
+
+// resume is what becomes of a request that was parked.
+func (v *Volume) resume(r *Request) { v.workers.put(r) }
+
+// run does r, or as much of it as needs no wait when block is false.
+func (v *Volume) run(r *Request, block bool) {
+	if r.Op == OpRead {
+		v.read(r, block)
+		return
+	}
+	if v.deferred(r) {
+		return
+	}
+	switch r.Op {
+	case OpWrite:
+		if v.cfg.DetectZeroes && r.req.progress == 0 && isZero(r.Data) {
+			v.discard(r, block)
+			return
+		}
+		v.write(r, block)
+	case OpFlush:
+		v.flush(r, block)
+	case OpDelete:
+		v.discard(r, block)
+	case OpWriteZeroes:
+		if r.Flags&NoHole != 0 {
+			v.write(r, block)
+		} else {
+			v.discard(r, block)
+		}
+	}
+}
+
+// enter counts a request in. It fails when the volume is closing.
+func (v *Volume) enter() bool {
+	if v.inFlight.Add(1) > 0 {
+		return true
+	}
+	v.leave()
+	return false
+}
+
+// closingBias makes the counter of requests negative once the volume closes.
+const closingBias = -1 << 62
+
+func (v *Volume) leave() {
+	if v.inFlight.Add(-1) == closingBias {
+		v.drained()
+	}
+}
+
+// finish completes r.
+func (v *Volume) finish(r *Request, err error) {
+	r.Err = err
+	if err != nil {
+		v.stats.errors.Add(1)
+	}
+	v.account(r, err)
+	r.Done.Complete(r)
+	v.leave()
+}

@@ -1,0 +1,148 @@
+package virstor
+
+// write writes what is allocated, and goes through the committer first when
+// anything is not.
+func (v *Volume) write(r *Request, block bool) {
+	off, end := r.Offset+r.req.progress, r.Offset+r.Length
+	if v.unallocatedIn(off, end) {
+		v.committer.put(r)
+		return
+	}
+	if !block && (!v.inline.Load() || r.Length > v.inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
+		v.workers.put(r)
+		return
+	}
+	for off < end {
+		pc := v.pieceAt(off, end)
+		var data []byte
+		if r.Op == OpWrite {
+			data = r.Data[off-r.Offset:][:pc.n]
+		}
+		var state pinState
+		var err error
+		if v.aligned(off, pc.n) {
+			state, err = v.writePinned(pc, data)
+		} else {
+			state, err = v.writeLocked(pc, data)
+		}
+		if err != nil {
+			v.finish(r, err)
+			return
+		}
+		switch state {
+		case busy:
+			if v.chunks.park(pc.vc, r) {
+				return
+			}
+			continue
+		case unallocated: // freed since
+			v.committer.put(r)
+			return
+		}
+		off += pc.n
+		r.req.progress = off - r.Offset
+	}
+	if r.Flags&FUA != 0 {
+		v.finishFUA(r)
+		return
+	}
+	v.finish(r, nil)
+}
+
+// unallocatedIn reports whether any chunk of [off, end) has no mapping.
+func (v *Volume) unallocatedIn(off, end int64) bool {
+	if off >= end {
+		return false
+	}
+	for vc, last := v.chunkOf(off), v.chunkOf(end-1); vc <= last; vc++ {
+		if v.chunks.load(uint64(vc))&wordAlloc == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// writePinned overwrites whole sectors. A nil data writes zeros.
+func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
+	ph, state := v.chunks.pin(pc.vc)
+	if state != pinned {
+		return state, nil
+	}
+	defer v.chunks.unpin(pc.vc)
+	if err := v.gaveUp(); err != nil {
+		return pinned, err
+	}
+	c := v.component(ph.comp)
+	at := c.offset(ph.chunk) + pc.in
+	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
+	if data == nil {
+		return pinned, c.writeZeros(at, pc.n, v.zeros)
+	}
+	return pinned, c.writeAt(data, at)
+}
+
+// writeLocked overwrites any range of a chunk, which it takes for itself, so
+// that what else is in the sectors stays as it is.
+func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
+	ph, state := v.chunks.tryLock(pc.vc)
+	if state != pinned {
+		return state, nil
+	}
+	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
+	if err := v.gaveUp(); err != nil {
+		return pinned, err
+	}
+	c := v.component(ph.comp)
+	at, n := c.offset(ph.chunk)+pc.in, pc.n
+	v.partial.written(pc.vc, pc.in, pc.n)
+	s := v.sectors.get()
+	defer v.sectors.put(s)
+	for n > 0 {
+		in := at & (v.sector - 1)
+		k := n &^ (v.sector - 1)
+		var err error
+		if in == 0 && k > 0 {
+			if data == nil {
+				err = c.writeZeros(at, k, v.zeros)
+			} else {
+				err = c.writeAt(data[:k], at)
+			}
+		} else {
+			k = min(n, v.sector-in)
+			err = c.patchSector(*s, at-in, in, k, data)
+		}
+		if err != nil {
+			return pinned, err
+		}
+		if data != nil {
+			data = data[k:]
+		}
+		at, n = at+k, n-k
+	}
+	return pinned, nil
+}
+
+// patchSector replaces k bytes from in of the sector at base.
+func (c *component) patchSector(s []byte, base, in, k int64, data []byte) error {
+	if err := c.readAt(s, base); err != nil {
+		return err
+	}
+	if data == nil {
+		clear(s[in : in+k])
+	} else {
+		copy(s[in:in+k], data)
+	}
+	return c.writeAt(s, base)
+}
+
+// writeZeros sends zeros, so that the range stays backed by the medium.
+func (c *component) writeZeros(off, n int64, zeros []byte) error {
+	for n > 0 {
+		k := min(n, int64(len(zeros)))
+		if err := c.writeAt(zeros[:k], off); err != nil {
+			return err
+		}
+		off, n = off+k, n-k
+	}
+	return nil
+}
