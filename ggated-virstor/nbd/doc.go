@@ -16,7 +16,7 @@
 //	dispatch (command.go)      the command, its flags and its range
 //	charge (charge.go)         memory for what is read or written
 //	readPayload (reader.go)    what a write brings
-//	submit (command.go)        to the disk, virstor.Volume, which goes on in its io.go
+//	submit (command.go)        to the disk, virstor.Volume, which goes on in its submit.go
 //	Complete (request.go)      from the disk, now or later; the reply is encoded
 //	enqueue (reply.go)         the reply is queued, and written by whoever is free
 //
