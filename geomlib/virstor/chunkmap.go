@@ -299,14 +299,6 @@ func (m *chunkMap) unlock(vc uint64, word uint64, resume func(*Request)) {
 	}
 }
 
-// unpark takes the requests that wait for the owner of vc away from it.
-func (m *chunkMap) unpark(vc uint64) []*Request {
-	s := m.shard(vc)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.unparkLocked(vc)
-}
-
 // unparkLocked removes the requests parked on vc from the list; s.mu is held.
 func (s *chunkShard) unparkLocked(vc uint64) []*Request {
 	var ready []*Request

@@ -795,28 +795,31 @@ func (w *world) readAll(now *view) (contents, error) {
 			b = zeroBytes[:w.chunk]
 		}
 		vc := off / w.chunk
-		if now.chunks[vc] == nil {
+		units := now.chunks[vc]
+		if units == nil {
 			if mapped && !isZero(b) {
 				return nil, fmt.Errorf("chunk %d was never written and is not zero", vc)
 			}
 			continue
 		}
+		var ids []uint64
 		for i := range w.chunk / unit {
 			u := b[i*unit : (i+1)*unit]
-			if err := now.check(first+i, u); err != nil {
+			if err := units[i].check(first+i, u); err != nil {
 				return nil, err
 			}
 			id := idOf(u)
-			if now.of(first+i).any && !bytes.Equal(u[8:], u[:unit-8]) {
+			if units[i].any && !bytes.Equal(u[8:], u[:unit-8]) {
 				id = odd
 			}
 			if id == zeroOp {
 				continue
 			}
-			if got[vc] == nil {
-				got[vc] = make([]uint64, w.chunk/unit)
+			if ids == nil {
+				ids = make([]uint64, w.chunk/unit)
+				got[vc] = ids
 			}
-			got[vc][i] = id
+			ids[i] = id
 		}
 	}
 	if vc, all := v.chunks.nextAllocated(uint64(w.size/w.chunk), uint64(v.Size()/w.chunk)), uint64(v.Size()/w.chunk); vc < all {

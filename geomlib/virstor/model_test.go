@@ -195,8 +195,10 @@ func after(from allowed, steps []*step, k, durable int) allowed {
 }
 
 // check says whether unit u may read as b.
-func (w *view) check(u int64, b []byte) error {
-	a := w.of(u)
+func (w *view) check(u int64, b []byte) error { return w.of(u).check(u, b) }
+
+// check says whether unit u, of which a is allowed, may read as b.
+func (a allowed) check(u int64, b []byte) error {
 	if a.any {
 		return nil
 	}
