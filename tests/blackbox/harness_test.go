@@ -211,6 +211,12 @@ func (s *site) dialName(name string) *nbdclient.Conn {
 	return s.dial()
 }
 
+// said waits until the log, which comes through a pipe, has what.
+func (s *site) said(what string) {
+	s.t.Helper()
+	s.until(fmt.Sprintf("the log says %q", what), func() bool { return strings.Contains(s.log.String(), what) })
+}
+
 // until polls for what no event tells.
 func (s *site) until(what string, ok func() bool) {
 	s.t.Helper()
@@ -218,6 +224,9 @@ func (s *site) until(what string, ok func() bool) {
 	for !ok() {
 		select {
 		case <-s.done:
+			if ok() { // by its last words
+				return
+			}
 			s.t.Fatalf("the daemon ended before %s:\n%s", what, s.log)
 		default:
 		}

@@ -174,9 +174,7 @@ func TestAJobGoesOnAfterTheDaemonWasKilled(t *testing.T) {
 			s.halfway(c.kind)
 			s.kill()
 			s.start(s.flags...)
-			if !strings.Contains(s.log.String(), "an interrupted job goes on") {
-				t.Errorf("the log does not tell:\n%s", s.log)
-			}
+			s.said("an interrupted job goes on")
 			s.until("it is done", func() bool { return s.status().Job == nil })
 			if wrong := c.changed(s, s.status()); wrong != "" {
 				t.Fatalf("%s: %+v\n%s", wrong, s.status(), s.log)
@@ -328,6 +326,7 @@ func TestJobsAreSeenByPrometheus(t *testing.T) {
 	s := c.busy(t)
 	s.term()
 	s.start("--http", "127.0.0.1:0")
+	s.said("http=")
 	var url string
 	for line := range strings.Lines(s.log.String()) {
 		if _, rest, ok := strings.Cut(line, "http="); ok {
@@ -366,8 +365,6 @@ func TestJobsAreSeenByPrometheus(t *testing.T) {
 		}
 	}
 	for _, l := range []string{"job begins", "job cancelled", "job done"} {
-		if !strings.Contains(s.log.String(), l) {
-			t.Errorf("the log does not have %q", l)
-		}
+		s.said(l)
 	}
 }

@@ -98,6 +98,7 @@ var httpAddr = regexp.MustCompile(`http=(127\.0\.0\.1:\d+)`)
 // parser, over a connection of which nothing stays.
 func (s *site) scrape() map[string]*dto.MetricFamily {
 	s.t.Helper()
+	s.said("http=")
 	all := httpAddr.FindAllStringSubmatch(s.log.String(), -1)
 	if len(all) == 0 {
 		s.t.Fatalf("the log does not tell where metrics are:\n%s", s.log)
@@ -198,7 +199,9 @@ func TestFillingAVolumeIsToldInTimeWritesWaitAndAddLetsThemGoOn(t *testing.T) {
 		if string(a.Level) != w.level || !strings.Contains(a.Text, text) || a.Recovered {
 			t.Errorf("alert %d is %s %q, want %s %q", i, a.Level, a.Text, w.level, text)
 		}
-		if n := strings.Count(s.log.String(), strings.ReplaceAll(a.Text, `"`, `\"`)); n != 1 {
+		quoted := strings.ReplaceAll(a.Text, `"`, `\"`)
+		s.said(quoted)
+		if n := strings.Count(s.log.String(), quoted); n != 1 {
 			t.Errorf("%q is %d times in the log", a.Text, n)
 		}
 	}
