@@ -220,45 +220,19 @@ func (m *chunkMap) unpin(vc uint64) {
 // lock takes vc for its caller alone: it waits for other owners and for
 // pinned I/O. It reports false, without the lock, when vc is not allocated.
 func (m *chunkMap) lock(vc uint64) (phys, bool) {
-	p := m.existing(vc)
-	if p == nil {
-		return phys{}, false
-	}
-	e := &p[vc%pageEntries]
-	s := m.shard(vc)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		w := e.Load()
-		if w&wordBusy != 0 {
-			s.cond.Wait()
-			continue
-		}
-		if w&wordAlloc == 0 {
-			return phys{}, false
-		}
-		if e.CompareAndSwap(w, w|wordBusy) {
-			break
-		}
-	}
-	for e.Load()>>pinShift != 0 {
-		s.cond.Wait()
-	}
-	return physOf(e.Load()), true
+	ph, state := m.own(vc, true)
+	return ph, state == pinned
 }
 
 // lockState is lock with the answer of tryLock, which is never busy.
-func (m *chunkMap) lockState(vc uint64) (phys, pinState) {
-	ph, ok := m.lock(vc)
-	if !ok {
-		return ph, unallocated
-	}
-	return ph, pinned
-}
+func (m *chunkMap) lockState(vc uint64) (phys, pinState) { return m.own(vc, true) }
 
 // tryLock is lock that does not wait for another owner: pinned means that the
 // caller has vc, busy that somebody else does. It waits for pinned I/O.
-func (m *chunkMap) tryLock(vc uint64) (phys, pinState) {
+func (m *chunkMap) tryLock(vc uint64) (phys, pinState) { return m.own(vc, false) }
+
+// own is lock and tryLock. wait: for another owner.
+func (m *chunkMap) own(vc uint64, wait bool) (phys, pinState) {
 	p := m.existing(vc)
 	if p == nil {
 		return phys{}, unallocated
@@ -270,7 +244,11 @@ func (m *chunkMap) tryLock(vc uint64) (phys, pinState) {
 	for {
 		w := e.Load()
 		if w&wordBusy != 0 {
-			return phys{}, busy
+			if !wait {
+				return phys{}, busy
+			}
+			s.cond.Wait()
+			continue
 		}
 		if w&wordAlloc == 0 {
 			return phys{}, unallocated

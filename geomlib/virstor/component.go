@@ -204,14 +204,7 @@ func (c *component) zeroRange(p geomlib.Provider, off, n int64, zeros []byte) er
 			return fmt.Errorf("zero %d bytes of %s at %d: %w", n, c.name(), off, err)
 		}
 	}
-	for n > 0 {
-		k := min(n, int64(len(zeros)))
-		if err := c.writeAt(zeros[:k], off); err != nil {
-			return err
-		}
-		off, n = off+k, n-k
-	}
-	return nil
+	return c.writeZeros(off, n, zeros)
 }
 
 // flush returns when everything that was written before the call is on stable
