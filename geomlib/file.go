@@ -98,25 +98,26 @@ func (p *file) ReadAt(b []byte, off int64) (int, error) {
 	if n == len(b) && err == nil {
 		return n, nil // nearly always
 	}
-	return p.transfer("read", unix.Pread, b, off, n, err)
+	return p.transfer("read", unix.Pread, maxTransfer, b, off, n, err)
 }
 
 func (p *file) WriteAt(b []byte, off int64) (int, error) {
 	if err := p.checkWrite("write", off, int64(len(b))); err != nil {
 		return 0, err
 	}
-	n, err := unix.Pwrite(p.fd, b[:min(len(b), maxTransfer)], off)
+	n, err := unix.Pwrite(p.fd, b[:min(len(b), writePiece)], off)
 	if n == len(b) && err == nil {
 		return n, nil // nearly always
 	}
-	return p.transfer("write", unix.Pwrite, b, off, n, err)
+	return p.transfer("write", unix.Pwrite, writePiece, b, off, n, err)
 }
 
 // maxTransfer is what one system call is given; FreeBSD refuses 2 GiB.
 const maxTransfer = 1 << 30
 
-// transfer goes on until all of b is transferred; a first call gave n and err.
-func (p *file) transfer(what string, do func(int, []byte, int64) (int, error), b []byte, off int64, n int, err error) (int, error) {
+// transfer goes on until all of b is transferred, at most piece bytes a call; a
+// first call gave n and err.
+func (p *file) transfer(what string, do func(int, []byte, int64) (int, error), piece int, b []byte, off int64, n int, err error) (int, error) {
 	for done := 0; ; {
 		switch {
 		case err == syscall.EINTR:
@@ -130,7 +131,7 @@ func (p *file) transfer(what string, do func(int, []byte, int64) (int, error), b
 		if done == len(b) {
 			return done, nil
 		}
-		n, err = do(p.fd, b[done:min(len(b), done+maxTransfer)], off+int64(done))
+		n, err = do(p.fd, b[done:min(len(b), done+piece)], off+int64(done))
 	}
 }
 

@@ -19,6 +19,9 @@ func writeProtected(int) bool                    { return false }
 
 func deviceSize(int) (size int64, sector int, err error) { return 0, 0, errKind }
 
+// writePiece is how much one system call writes, bytes.
+const writePiece = maxTransfer
+
 // regular is a regular file.
 type regular struct{}
 

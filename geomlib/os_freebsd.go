@@ -64,6 +64,9 @@ func regularMedium(fd int) medium {
 	return regular{punches: known && present == 1, zeroes: known && holesAreTrusted(fd)}
 }
 
+// writePiece is how much one system call writes, bytes.
+const writePiece = maxTransfer
+
 // regular is a regular file.
 type regular struct {
 	punches bool // the file system gives space back, and does not write zeros

@@ -45,6 +45,13 @@ func holesAreTrusted(fd int) bool {
 
 func regularMedium(fd int) medium { return regular{zeroes: holesAreTrusted(fd)} }
 
+// writePiece is how much one system call writes, bytes. The page cache keeps
+// what it is given in one call in folios as large as that, and ext4 goes through
+// all blocks of a folio for each write into it (Linux 6.18): 4 KiB writes here
+// and there after a file was written 1 MiB at a time are three times as fast
+// when it was written in such pieces, and sequential writes no slower.
+const writePiece = 256 << 10
+
 // regular is a regular file.
 type regular struct {
 	zeroes bool // what is punched may be relied on to be zeros
