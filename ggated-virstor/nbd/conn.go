@@ -65,7 +65,7 @@ type conn struct {
 
 	// The writer's, whoever that is at the moment (see sender.writing).
 	writeDeadline deadline
-	vec           [maxVec][]byte
+	out           outgoing
 	buffers       net.Buffers
 	stage         stage
 

@@ -19,6 +19,9 @@ func inputWaits(fd uintptr) bool { return poll(fd, unix.POLLIN, 0) != 0 }
 // awaitInput waits in poll(2), d at most.
 func awaitInput(fd uintptr, d time.Duration) { poll(fd, unix.POLLIN, d) }
 
+// awaitRoom waits in poll(2) until there is room for output, d at most.
+func awaitRoom(fd uintptr, d time.Duration) { poll(fd, unix.POLLOUT, d) }
+
 func poll(fd uintptr, events int16, d time.Duration) int16 {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 	n, _, errno := unix.Syscall(unix.SYS_POLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(d.Milliseconds()))

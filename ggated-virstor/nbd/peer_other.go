@@ -12,3 +12,6 @@ func inputWaits(uintptr) bool { return true }
 
 // awaitInput leaves it to the runtime's poller.
 func awaitInput(uintptr, time.Duration) {}
+
+// awaitRoom is not needed, see gather_other.go.
+func awaitRoom(uintptr, time.Duration) {}

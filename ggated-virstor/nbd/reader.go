@@ -28,6 +28,7 @@ func (c *conn) takeRequests() error {
 		if err := c.dispatch(h); err != nil {
 			return err
 		}
+		c.flushMuch()
 	}
 }
 

@@ -1,30 +1,24 @@
 package nbd
 
-import (
-	"sync"
-)
+import "sync"
 
 const (
 	// batchReplies and batchBytes bound what is taken off the reply queue at a
 	// time.
 	batchReplies = 128
 	batchBytes   = 1 << 20
-	// maxWrite bounds one write to the socket, bytes: its deadline is for that.
-	maxWrite = 1 << 20
-	// maxVec is what a batch can come to: a head and a body a reply, and what
-	// maxWrite cuts off.
-	maxVec = 2*batchReplies + 2
-	// handOver is the amount of queued replies, bytes, from which the writer
-	// goroutine sends them while the reader goes on.
-	handOver = 128 << 10
+	// much is the amount of queued replies, bytes, that is sent without waiting
+	// for more: by the writer goroutine while the reader goes on, or by the
+	// reader (see Server.inline).
+	much = 128 << 10
 )
 
 // sender is the reply queue of a connection.
 //
 // Whoever sets writing writes batches until the queue is empty: the writer
-// goroutine, or the reader when it has nothing else to do. If the queue is not
-// empty, nobody is writing and the reader is not busy, the writer has been
-// kicked.
+// goroutine, or the reader, which hands over to it what the client does not
+// take soon. If the queue is not empty, nobody is writing and the reader is not
+// busy, the writer has been kicked.
 type sender struct {
 	mu      sync.Mutex
 	first   *request
@@ -32,6 +26,7 @@ type sender struct {
 	bytes   int  // of the bodies queued
 	busy    bool // the reader will look at the queue before it waits
 	writing bool
+	handed  bool // the writer goroutine is to go on with the batch in conn.out
 	waiting bool // the reader wants c.wake when a request ends
 	dead    bool
 	spare   *request // answered, to be used again
@@ -54,7 +49,7 @@ func (c *conn) enqueue(r *request) {
 	}
 	s.last = r
 	s.bytes += len(r.body)
-	kick := !s.writing && (!s.busy || s.bytes > handOver)
+	kick := !s.writing && (!s.busy || s.bytes > much && !c.srv.inline)
 	if s.waiting {
 		notify(c.wake)
 	}
@@ -84,9 +79,13 @@ func (c *conn) writeLoop() {
 		select {
 		case <-c.kick:
 			c.sender.mu.Lock()
-			c.sendQueuedLocked(0)
+			c.goOnLocked()
+			c.sendQueuedLocked(true)
 			c.sender.mu.Unlock()
 		case <-c.stop:
+			c.sender.mu.Lock()
+			c.goOnLocked() // which fails, and counts the requests
+			c.sender.mu.Unlock()
 			return
 		}
 	}
@@ -112,7 +111,9 @@ func (c *conn) setWaiting(on bool) {
 func (c *conn) flushReplies() {
 	s := &c.sender
 	s.mu.Lock()
-	c.sendQueuedLocked(handOver)
+	if c.srv.inline || s.bytes <= much {
+		c.sendQueuedLocked(false)
+	}
 	s.busy = false
 	kick := s.first != nil && !s.writing
 	s.mu.Unlock()
@@ -121,25 +122,66 @@ func (c *conn) flushReplies() {
 	}
 }
 
-// sendQueuedLocked writes the queue unless somebody does, or unless there is
-// more than most bytes in it, if most > 0. The caller holds c.sender.mu, which
-// is released while writing.
-func (c *conn) sendQueuedLocked(most int) {
+// flushMuch is called by the reader after each request. Where it sends the
+// replies, it does not let them grow to more than is taken at a time.
+func (c *conn) flushMuch() {
+	if !c.srv.inline {
+		return
+	}
 	s := &c.sender
-	for s.first != nil && !s.writing && !s.dead && (most == 0 || s.bytes <= most) {
-		batch := c.takeBatchLocked()
+	s.mu.Lock()
+	if s.bytes > much {
+		c.sendQueuedLocked(false)
+	}
+	s.mu.Unlock()
+}
+
+// sendQueuedLocked writes the queue unless somebody does. The reader does not
+// wait for the client, and hands over what that does not take. The caller holds
+// c.sender.mu, which is released while writing.
+func (c *conn) sendQueuedLocked(wait bool) {
+	s := &c.sender
+	for s.first != nil && !s.writing && !s.dead {
 		s.writing = true
+		c.out.begin(c.takeBatchLocked())
 		s.mu.Unlock()
-		err := c.writeBatch(batch)
-		n := c.recycle(batch)
+		all, err := c.sendBatch(wait)
 		s.mu.Lock()
-		s.writing = false
-		c.keepLocked(batch, n)
-		if err != nil && !s.dead {
-			s.mu.Unlock()
-			c.close(stalled(err))
-			s.mu.Lock()
+		if !all && err == nil {
+			s.handed = true
+			notify(c.kick)
+			return
 		}
+		c.endBatchLocked(err)
+	}
+}
+
+// goOnLocked writes what is left of a batch that was handed over.
+func (c *conn) goOnLocked() {
+	s := &c.sender
+	if !s.handed {
+		return
+	}
+	s.handed = false
+	s.mu.Unlock()
+	_, err := c.sendBatch(true)
+	s.mu.Lock()
+	c.endBatchLocked(err)
+}
+
+// endBatchLocked ends the batch in c.out, which was written or failed to be.
+func (c *conn) endBatchLocked(err error) {
+	s := &c.sender
+	batch := c.out.end()
+	s.mu.Unlock()
+	n := c.recycle(batch)
+	s.mu.Lock()
+	s.writing = false
+	c.keepLocked(batch, n)
+	if err != nil && !s.dead {
+		s.mu.Unlock()
+		c.close(stalled(err))
+		s.mu.Lock()
 	}
 }
 
@@ -215,76 +257,4 @@ func (c *conn) discardReplies() {
 		c.drop(r)
 		r = next
 	}
-}
-
-// writeBatch writes the replies of a batch.
-func (c *conn) writeBatch(batch *request) error {
-	vec, size := c.vec[:0], 0
-	for r := batch; r != nil; r = r.next {
-		vec = append(vec, r.head[:r.headLen])
-		for body := r.body; len(body) > 0; {
-			n := min(len(body), maxWrite-size)
-			vec = append(vec, body[:n])
-			body = body[n:]
-			if size += n; size < maxWrite {
-				continue
-			}
-			if err := c.writeVec(vec); err != nil {
-				return err
-			}
-			vec, size = c.vec[:0], 0
-		}
-	}
-	if len(vec) == 0 {
-		return nil
-	}
-	return c.writeVec(vec)
-}
-
-// writeVec writes the slices of vec with one system call where that goes.
-func (c *conn) writeVec(vec [][]byte) error {
-	if err := c.writeDeadline.renew(); err != nil {
-		return err
-	}
-	if c.isTLS {
-		return c.stage.write(c.nc, vec)
-	}
-	if len(vec) == 1 {
-		_, err := c.nc.Write(vec[0])
-		return err
-	}
-	c.buffers = vec
-	_, err := c.buffers.WriteTo(c.nc)
-	return err
-}
-
-// stage gathers small pieces for a writer that makes a record of each write.
-type stage struct{ buf []byte }
-
-// write writes the slices of vec to nc.
-func (s *stage) write(nc interface{ Write([]byte) (int, error) }, vec [][]byte) error {
-	const full = 64 << 10
-	if s.buf == nil {
-		s.buf = make([]byte, 0, full)
-	}
-	s.buf = s.buf[:0]
-	for _, b := range vec {
-		for len(b) > 0 {
-			n := min(len(b), full-len(s.buf))
-			s.buf = append(s.buf, b[:n]...)
-			b = b[n:]
-			if len(s.buf) < full {
-				continue
-			}
-			if _, err := nc.Write(s.buf); err != nil {
-				return err
-			}
-			s.buf = s.buf[:0]
-		}
-	}
-	if len(s.buf) == 0 {
-		return nil
-	}
-	_, err := nc.Write(s.buf)
-	return err
 }

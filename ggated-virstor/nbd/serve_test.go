@@ -283,6 +283,8 @@ func TestFlagsReachTheDisk(t *testing.T) {
 		fmt.Sprintf("%d:%d", virstor.OpWriteZeroes, virstor.FUA|virstor.NoHole),
 		fmt.Sprintf("%d:0", virstor.OpFlush),
 	})
+	mu.Lock()
+	defer mu.Unlock()
 	if fmt.Sprint(seen) != want {
 		t.Errorf("the disk saw %v, want %v", seen, want)
 	}

@@ -21,6 +21,10 @@ type Server struct {
 	pool  bufferPool
 	reads *budget      // memory for what reads return
 	seats atomic.Int32 // readers that may yet wait in poll(2)
+	// inline has readers send all replies themselves. With two processors the
+	// client and the reader have one each, and the writer goroutine would take
+	// from them: 1 MiB reads cost 0.31 CPU s/GiB with it, 0.28 without.
+	inline bool
 
 	goroutines sync.WaitGroup // one per connection
 
@@ -46,6 +50,7 @@ func NewServer(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:       cfg,
 		reads:     newBudget(cfg.ReadMemory),
+		inline:    runtime.NumCPU() <= 2,
 		exports:   make(map[string]*export),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*conn]struct{}),

@@ -10,24 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// soon is how long a reader waits in poll(2) for the rest of a payload. The
+// soon is how long a reader waits in poll(2) for the rest of a payload, or for
+// the client to take more of a reply. The
 // runtime's poller puts the goroutine away, looks for another, and wakes a
 // thread when input comes: 1 MiB writes became an eighth faster without. For
 // the next request its poller is better: its thread looks again for a while
 // before it sleeps.
 const soon = time.Millisecond
 
-// socket reads what will come soon. It allocates nothing, and belongs to the
-// reader. The connection's deadline holds.
+// socket reads what will come soon, and sends what is taken soon. It allocates
+// nothing, and belongs to the reader. The connection's deadlines hold.
 type socket struct {
 	nc    net.Conn
 	seats *atomic.Int32   // how many more readers may wait in poll(2)
 	rc    syscall.RawConn // nil: the connection has no descriptor
 	try   func(fd uintptr) bool
+	send  func(fd uintptr) bool
 	check func(fd uintptr)
 
 	// Of the call that runs.
 	p     []byte
+	vec   gather
 	n     int
 	err   error
 	waits bool
@@ -36,6 +39,7 @@ type socket struct {
 func newSocket(nc net.Conn, seats *atomic.Int32) *socket {
 	s := &socket{nc: nc, seats: seats}
 	s.try = s.readSoon
+	s.send = s.trySend
 	s.check = func(fd uintptr) { s.waits = inputWaits(fd) }
 	if sc, ok := nc.(syscall.Conn); ok {
 		if rc, err := sc.SyscallConn(); err == nil {
@@ -77,7 +81,7 @@ func (s *socket) readSoon(fd uintptr) bool {
 		case waited:
 			return false
 		default:
-			waited = s.await(fd)
+			waited = s.await(fd, awaitInput)
 			if !waited {
 				return false
 			}
@@ -85,13 +89,52 @@ func (s *socket) readSoon(fd uintptr) bool {
 	}
 }
 
-// await waits for input in poll(2), if there is a seat.
-func (s *socket) await(fd uintptr) bool {
+// canSend tells whether there is sendSoon on this system and connection.
+func (s *socket) canSend() bool { return canGather && s.rc != nil }
+
+// sendSoon writes the slices of vec, at most maxVec. It returns early, without
+// an error, when the peer does not take more of it soon.
+func (s *socket) sendSoon(vec [][]byte) (n int, err error) {
+	s.vec.set(vec)
+	s.n, s.err = 0, nil
+	err = s.rc.Write(s.send)
+	s.vec.reset()
+	if err == nil {
+		err = s.err
+	}
+	return s.n, err
+}
+
+// trySend never reports false, which would leave the waiting to the runtime.
+func (s *socket) trySend(fd uintptr) bool {
+	waited := false
+	for s.vec.left() {
+		n, err := s.vec.send(fd)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			if waited || !s.await(fd, awaitRoom) {
+				return true
+			}
+			waited = true
+		case err != nil:
+			s.err = err
+			return true
+		default:
+			s.n += n
+			waited = false
+		}
+	}
+	return true
+}
+
+// await waits in poll(2), if there is a seat.
+func (s *socket) await(fd uintptr, event func(uintptr, time.Duration)) bool {
 	defer s.seats.Add(1)
 	if s.seats.Add(-1) < 0 {
 		return false
 	}
-	awaitInput(fd, soon)
+	event(fd, soon)
 	return true
 }
 

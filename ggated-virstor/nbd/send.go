@@ -1,0 +1,138 @@
+package nbd
+
+const (
+	// maxWrite bounds one write to the socket, bytes: its deadline is for that.
+	maxWrite = 1 << 20
+	// maxVec is what a piece can come to: a head and a body a reply.
+	maxVec = 2 * batchReplies
+)
+
+// outgoing is a batch of replies on its way to the socket, piece by piece.
+type outgoing struct {
+	batch *request
+	next  *request // the first that is not in a piece as a whole
+	body  []byte   // what is still to come of its body, if its head went
+	begun bool     // its head went
+	vec   [maxVec][]byte
+	piece [][]byte // what is still to come of the piece; part of vec
+}
+
+func (o *outgoing) begin(batch *request) {
+	o.batch, o.next, o.begun, o.piece = batch, batch, false, nil
+}
+
+// end forgets the batch and returns it.
+func (o *outgoing) end() *request {
+	batch := o.batch
+	o.batch, o.next, o.body, o.piece = nil, nil, nil, nil
+	return batch
+}
+
+// more makes the next piece. It reports false when there is none.
+func (o *outgoing) more() bool {
+	vec, size := o.vec[:0], 0
+	for o.next != nil && size < maxWrite {
+		r := o.next
+		if !o.begun {
+			vec = append(vec, r.head[:r.headLen])
+			o.begun, o.body = true, r.body
+		}
+		if n := min(len(o.body), maxWrite-size); n > 0 {
+			vec = append(vec, o.body[:n])
+			o.body = o.body[n:]
+			size += n
+		}
+		if len(o.body) == 0 {
+			o.next, o.begun = r.next, false
+		}
+	}
+	o.piece = vec
+	return len(vec) > 0
+}
+
+// wrote takes n bytes off the piece.
+func (o *outgoing) wrote(n int) {
+	for n > 0 {
+		first := o.piece[0]
+		if n < len(first) {
+			o.piece[0] = first[n:]
+			return
+		}
+		n -= len(first)
+		o.piece = o.piece[1:]
+	}
+}
+
+// sendBatch writes the batch in c.out, or what is left of it. Unless it is to wait
+// it stops, without an error, when the client takes no more for now.
+func (c *conn) sendBatch(wait bool) (all bool, err error) {
+	o := &c.out
+	for len(o.piece) > 0 || o.more() {
+		if err := c.writeDeadline.renew(); err != nil {
+			return false, err
+		}
+		switch {
+		case c.isTLS:
+			err = c.stage.write(c.nc, o.piece)
+			o.piece = nil
+		case wait || !c.socket.canSend():
+			err = c.sendPiece()
+		default:
+			var n int
+			n, err = c.socket.sendSoon(o.piece)
+			o.wrote(n)
+			if err == nil && len(o.piece) > 0 {
+				return false, nil
+			}
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// sendPiece writes the piece with one system call where that goes.
+func (c *conn) sendPiece() error {
+	o := &c.out
+	var err error
+	if len(o.piece) == 1 {
+		_, err = c.nc.Write(o.piece[0])
+	} else {
+		c.buffers = o.piece
+		_, err = c.buffers.WriteTo(c.nc)
+	}
+	o.piece = nil
+	return err
+}
+
+// stage gathers small pieces for a writer that makes a record of each write.
+type stage struct{ buf []byte }
+
+// write writes the slices of vec to nc.
+func (s *stage) write(nc interface{ Write([]byte) (int, error) }, vec [][]byte) error {
+	const full = 64 << 10
+	if s.buf == nil {
+		s.buf = make([]byte, 0, full)
+	}
+	s.buf = s.buf[:0]
+	for _, b := range vec {
+		for len(b) > 0 {
+			n := min(len(b), full-len(s.buf))
+			s.buf = append(s.buf, b[:n]...)
+			b = b[n:]
+			if len(s.buf) < full {
+				continue
+			}
+			if _, err := nc.Write(s.buf); err != nil {
+				return err
+			}
+			s.buf = s.buf[:0]
+		}
+	}
+	if len(s.buf) == 0 {
+		return nil
+	}
+	_, err := nc.Write(s.buf)
+	return err
+}
