@@ -22,9 +22,13 @@ type Device interface {
 	Close() error
 }
 
-// Thread is a caller of Ioctl whose sleep another goroutine can end. Ioctl is
-// for one goroutine at a time.
+// Thread is a caller of Ioctl whose sleep another goroutine can end. Enter,
+// Ioctl and Leave are for one goroutine at a time.
 type Thread interface {
+	// Enter binds the goroutine to its OS thread until it calls Leave. Ioctl is
+	// called in between.
+	Enter()
+	Leave()
 	Ioctl(cmd Command, arg unsafe.Pointer) Errno
 	// Interrupt sends the thread that is in Ioctl a signal: the sleep of a
 	// Start ends with EINTR (ECANCELED on older kernels). A thread that is

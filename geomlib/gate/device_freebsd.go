@@ -151,9 +151,14 @@ func (c *ctl) Ioctl(cmd Command, arg unsafe.Pointer) Errno {
 	if !c.enter() {
 		return EBADF
 	}
-	// Not RawSyscall: a thread that sleeps in one cannot be stopped, and the
-	// garbage collector would wait for the next request.
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, c.fd, uintptr(cmd), uintptr(arg))
+	var e unix.Errno
+	if cmd == CmdDone { // does not sleep: the scheduler need not know
+		_, _, e = unix.RawSyscall(unix.SYS_IOCTL, c.fd, uintptr(cmd), uintptr(arg))
+	} else {
+		// A thread that sleeps in a RawSyscall cannot be stopped, and the garbage
+		// collector would wait for the next request.
+		_, _, e = unix.Syscall(unix.SYS_IOCTL, c.fd, uintptr(cmd), uintptr(arg))
+	}
 	c.exit()
 	return Errno(e)
 }
@@ -187,17 +192,21 @@ func (c *ctl) NewThread() Thread { return &thread{c: c} }
 // thread tells which OS thread is in Ioctl, for as long as it is.
 type thread struct {
 	c    *ctl
-	self int64        // written by thr_self(2)
+	self int64        // of who entered; written by thr_self(2)
 	in   atomic.Int64 // the OS thread in Ioctl, or 0
 }
 
-func (t *thread) Ioctl(cmd Command, arg unsafe.Pointer) Errno {
+func (t *thread) Enter() {
 	runtime.LockOSThread()
 	unix.RawSyscall(unix.SYS_THR_SELF, uintptr(unsafe.Pointer(&t.self)), 0, 0)
+}
+
+func (t *thread) Leave() { runtime.UnlockOSThread() }
+
+func (t *thread) Ioctl(cmd Command, arg unsafe.Pointer) Errno {
 	t.in.Store(t.self)
 	e := t.c.Ioctl(cmd, arg)
 	t.in.Store(0)
-	runtime.UnlockOSThread()
 	return e
 }
 

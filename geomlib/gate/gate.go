@@ -211,7 +211,15 @@ func (g *Gate) NewReceiver(unit int) *Receiver {
 	return &Receiver{g: g, unit: unit, t: g.dev.NewThread()}
 }
 
-// Start is Gate.Start. One goroutine at a time may call it.
+// Enter binds the calling goroutine to its OS thread until Leave. It calls Start
+// as often as it likes in between; that it stays on one thread is what lets
+// Interrupt find it.
+func (r *Receiver) Enter() { r.t.Enter() }
+
+// Leave ends what Enter began.
+func (r *Receiver) Leave() { r.t.Leave() }
+
+// Start is Gate.Start, for the goroutine that called Enter.
 func (r *Receiver) Start(io *IO, buf []byte) error {
 	return r.g.start(r.t.Ioctl, r.unit, io, unsafe.Pointer(unsafe.SliceData(buf)), int64(len(buf)))
 }

@@ -139,6 +139,8 @@ func TestServingAllocatesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, io, buf := g.NewReceiver(0), new(gate.IO), make([]byte, 4096)
+	r.Enter()
+	defer r.Leave()
 	c := gatetest.NewCall()
 	c.Cmd, c.Length, c.Data = gate.Write, 4096, make([]byte, 4096)
 	if n := testing.AllocsPerRun(100, func() {

@@ -22,10 +22,12 @@ type Disk interface {
 // Config is how a unit is served. The zero Config is good.
 type Config struct {
 	// Receivers is the number of goroutines that take requests, 1 to 4;
-	// 0 means 1. More than one makes sense with MayBlock.
+	// 0 means 1. One is at it; the others stand in for those that are stuck
+	// with MayBlock.
 	Receivers int
 	// MayBlock lets receivers wait for devices in reads and writes, instead of
-	// leaving that to the volume's workers.
+	// leaving that to the volume's workers, while the devices are quick and
+	// there is another receiver to stand in.
 	MayBlock bool
 	// Slots is the number of requests that can be under way, without
 	// those held for space; 0 means 64. The rest waits in the kernel.

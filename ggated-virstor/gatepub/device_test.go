@@ -122,6 +122,8 @@ func (d *dyingDevice) NewThread() gate.Thread { return dyingThread{d} }
 
 type dyingThread struct{ *dyingDevice }
 
+func (dyingThread) Enter()     {}
+func (dyingThread) Leave()     {}
 func (dyingThread) Interrupt() {}
 
 func TestADyingUnitIsNotAskedInAHotLoop(t *testing.T) {

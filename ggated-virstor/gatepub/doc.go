@@ -5,11 +5,17 @@
 //
 // One or more receivers take requests, but one at a time sleeps in START: the
 // one whose turn it is. The others wait in Go, where they hold no OS thread and
-// are not woken with every request. As soon as a request is taken and its place
-// among the others is known, the turn passes on, so requests get their
-// places in the kernel's order. The receiver then submits the request, and
-// answers it when that completes it at once. Otherwise whichever goroutine
-// of the volume completes it sends the answer, which never sleeps.
+// are not woken with every request. When a request is taken and its place among
+// the others is known, its receiver submits it, and answers it when that
+// completes it at once. Otherwise whichever goroutine of the volume completes it
+// sends the answer, which never sleeps.
+//
+// Where it pays, the receiver does START, the transfer and DONE in a loop, and
+// nobody else is woken: for what is in memory, or for a client that waits for
+// each request. A disk with a latency is left to the volume's workers, so that it
+// has as many requests as there are. Which of the two serves more is tried out
+// now and then (pace), and from a request that takes longer than expected the
+// turn is taken away (relief).
 //
 // # Order
 //

@@ -16,11 +16,11 @@ type Publication struct {
 	gate      *gate.Gate
 	unit      int
 	disk      Disk
-	mayBlock  bool
 	log       *slog.Logger
 	slots     int
 	memory    []byte // all buffers
-	recv      []*gate.Receiver
+	recv      []*receiver
+	begun     time.Time
 	answering *counter // goroutines in Disk.Submit or in DONE; closed: no more of these
 
 	taken  atomic.Uint64
@@ -31,10 +31,9 @@ type Publication struct {
 	out      chan struct{} // closed: they have
 	done     chan struct{} // closed: and nothing but what is held is under way
 
-	// turn is held by the one receiver that is in START. It is taken before mu.
-	turn     sync.Mutex
-	canceled time.Time     // the last ECANCELED
-	freed    chan struct{} // capacity 1: a slot came into the empty pool
+	turns  chan *turn // capacity 1: the turn, unless somebody has it
+	relief relief
+	freed  chan struct{} // capacity 1: a slot came into the empty pool
 
 	// mu is never held in a call of the disk or the gate.
 	mu         sync.Mutex
@@ -70,14 +69,16 @@ func Start(g *gate.Gate, unit int, disk Disk, cfg Config) (*Publication, error) 
 		gate:      g,
 		unit:      unit,
 		disk:      disk,
-		mayBlock:  cfg.MayBlock,
 		log:       cfg.Log,
 		slots:     cfg.Slots,
 		memory:    memory,
+		begun:     time.Now(),
 		answering: newCounter(),
 		stop:      make(chan struct{}),
 		out:       make(chan struct{}),
 		done:      make(chan struct{}),
+		turns:     make(chan *turn, 1),
+		relief:    relief{rouse: make(chan struct{}, 1)},
 		freed:     make(chan struct{}, 1),
 		receivers: cfg.Receivers,
 	}
@@ -92,8 +93,14 @@ func Start(g *gate.Gate, unit int, disk Disk, cfg Config) (*Publication, error) 
 		return fail(err)
 	}
 	for range cfg.Receivers {
-		p.recv = append(p.recv, g.NewReceiver(unit))
+		p.recv = append(p.recv, &receiver{Receiver: g.NewReceiver(unit)})
 	}
+	t := new(turn)
+	if cfg.MayBlock {
+		t.pace.standIns.Store(int32(cfg.Receivers - 1))
+		go p.relief.watch(p.stop, &p.taken, func() { p.relieve(t) })
+	}
+	p.turns <- t
 	for _, r := range p.recv {
 		go p.receive(r)
 	}
@@ -241,7 +248,7 @@ func (p *Publication) dispatch() {
 		if s == nil {
 			return
 		}
-		if p.submit(s, false) {
+		if p.submitSlot(s, false) {
 			p.recycle(s)
 		}
 	}

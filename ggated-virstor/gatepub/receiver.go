@@ -3,6 +3,7 @@ package gatepub
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
@@ -16,49 +17,106 @@ var errStopped = errors.New("stopped")
 // answers at once. A hot loop of STARTs would keep DESTROY from finishing.
 const retryPause = 100 * time.Millisecond
 
+// receiver is one of the goroutines that take requests, one at a time.
+type receiver struct {
+	*gate.Receiver
+	slot   *slot         // empty, or nil
+	rested time.Duration // when it last let others run
+}
+
 // receive takes requests until the publication stops or the unit is gone.
-func (p *Publication) receive(r *gate.Receiver) {
-	var s *slot
+func (p *Publication) receive(r *receiver) {
 	for {
-		var run bool
-		var err error
-		s, run, err = p.takeOne(r, s)
-		if err != nil {
-			p.receiverEnds(s, err)
+		if err := p.serveTurn(r); err != nil {
+			p.receiverEnds(r, err)
 			return
 		}
-		if !run || !p.submit(s, p.mayBlock) {
-			s = nil
-		}
 	}
 }
 
-// takeOne waits for its turn and takes one request into s, or into another slot
-// when s is nil. run tells whether it may be submitted; otherwise it is no
-// longer the caller's.
-func (p *Publication) takeOne(r *gate.Receiver, s *slot) (_ *slot, run bool, err error) {
-	p.turn.Lock()
-	defer p.turn.Unlock()
-	if s == nil {
-		if s = p.takeSlot(); s == nil {
-			return nil, false, errStopped
-		}
-	}
+// serveTurn waits for the turn, and takes and serves requests until it is
+// another's.
+func (p *Publication) serveTurn(r *receiver) error {
+	t := p.waitTurn(r)
 	for {
-		if err := p.start(r, s); err != nil {
-			return s, false, err
+		run, err := p.takeOne(r, t)
+		if err != nil {
+			p.passTurn(r, t)
+			return err
 		}
-		if errno := p.fill(s); errno != 0 {
-			p.answer(s, errno)
-			s.shrink()
-			continue
+		now := time.Since(p.begun)
+		switch {
+		case !run:
+		case t.pace.inline(now):
+			if !p.serveInline(r, t) {
+				return nil
+			}
+		default:
+			p.submit(r, false)
 		}
-		return s, p.arrive(s), nil
+		r.letOthersRun(now)
 	}
 }
 
-// start is START until there is a request in s.
-func (p *Publication) start(r *gate.Receiver, s *slot) error {
+// serveInline serves what r took, waiting for the disk, and reports whether r
+// still has the turn: when it took too long that was passed on.
+func (p *Publication) serveInline(r *receiver, t *turn) bool {
+	number := p.relief.begin()
+	p.submit(r, true)
+	if p.relief.end(number) {
+		return true
+	}
+	r.Leave()
+	t.pace.back()
+	return false
+}
+
+// restEvery is how often a receiver lets others run. A goroutine that has run for
+// 10 ms is preempted by Go's scheduler, which then looks every 20 µs, sends its
+// thread signals and takes its P away in every system call (sysmon and retake in
+// runtime/proc.go).
+const restEvery = 5 * time.Millisecond
+
+func (r *receiver) letOthersRun(now time.Duration) {
+	if now-r.rested < restEvery {
+		return
+	}
+	r.rested = now
+	r.Leave() // a goroutine that is bound to its thread cannot just go on
+	runtime.Gosched()
+	r.Enter()
+}
+
+// takeOne takes one request. run tells whether it may be submitted; otherwise
+// it has its place among those that wait, and the receiver's slot with it.
+func (p *Publication) takeOne(r *receiver, t *turn) (run bool, err error) {
+	if r.slot == nil {
+		if r.slot = p.takeSlot(); r.slot == nil {
+			return false, errStopped
+		}
+	}
+	s := r.slot
+	for {
+		if err := p.start(r, t); err != nil {
+			return false, err
+		}
+		errno := p.fill(s)
+		if errno == 0 {
+			break
+		}
+		p.answer(s, errno)
+		s.shrink()
+	}
+	if !p.arrive(s) {
+		r.slot = nil
+		return false, nil
+	}
+	return true, nil
+}
+
+// start is START until there is a request in the receiver's slot.
+func (p *Publication) start(r *receiver, t *turn) error {
+	s := r.slot
 	var claim int64 // length of a delete that needs no buffer
 	for {
 		if p.stopping() {
@@ -77,7 +135,7 @@ func (p *Publication) start(r *gate.Receiver, s *slot) error {
 		case errors.Is(err, gate.ErrInterrupted):
 			// Somebody signals. If it was Stop, the look above tells.
 		case errors.Is(err, gate.ErrCanceled):
-			p.afterCancel()
+			p.afterCancel(t)
 		case errors.Is(err, gate.ErrTooLong) && s.io.Cmd == gate.Delete:
 			claim = s.io.Length
 		case errors.Is(err, gate.ErrTooLong):
@@ -97,11 +155,11 @@ func (p *Publication) start(r *gate.Receiver, s *slot) error {
 // first one is asked again at once, since for a signal that is all there is to
 // do; while a unit is being destroyed, the next comes at once, and a pause lets
 // DESTROY finish, after which there is ENXIO.
-func (p *Publication) afterCancel() {
-	if time.Since(p.canceled) < retryPause {
+func (p *Publication) afterCancel(t *turn) {
+	if time.Since(t.canceled) < retryPause {
 		p.pause()
 	}
-	p.canceled = time.Now()
+	t.canceled = time.Now()
 }
 
 // pause waits for retryPause, or less when the publication stops.
@@ -166,9 +224,17 @@ func (p *Publication) arrive(s *slot) bool {
 	return false
 }
 
-// submit gives the request to the volume, and reports whether it is answered
+// submit gives the request that r took to the volume. When it is answered at
+// once, the slot is r's again.
+func (p *Publication) submit(r *receiver, mayBlock bool) {
+	if !p.submitSlot(r.slot, mayBlock) {
+		r.slot = nil
+	}
+}
+
+// submitSlot gives the request to the volume, and reports whether it is answered
 // and its slot the caller's again.
-func (p *Publication) submit(s *slot, mayBlock bool) bool {
+func (p *Publication) submitSlot(s *slot, mayBlock bool) bool {
 	if !p.answering.enter() {
 		// Abandoned: the kernel gives the request to whoever comes next.
 		p.finished(s)
@@ -204,7 +270,7 @@ func (p *Publication) answer(s *slot, errno gate.Errno) {
 }
 
 // receiverEnds notes why a receiver ends, and ends the others with it.
-func (p *Publication) receiverEnds(s *slot, err error) {
+func (p *Publication) receiverEnds(r *receiver, err error) {
 	if !errors.Is(err, errStopped) {
 		p.endAnswers() // first: who sees Err may count on nothing being submitted any more
 		p.mu.Lock()
@@ -213,14 +279,15 @@ func (p *Publication) receiverEnds(s *slot, err error) {
 		}
 		p.mu.Unlock()
 	}
-	if s != nil {
-		s.shrink()
+	if r.slot != nil {
+		r.slot.shrink()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.receivers--
-	if s != nil {
-		p.putSlotLocked(s)
+	if r.slot != nil {
+		p.putSlotLocked(r.slot)
+		r.slot = nil
 	}
 	if p.receivers == 0 {
 		close(p.out)

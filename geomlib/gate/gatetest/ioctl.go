@@ -64,9 +64,27 @@ type thread struct {
 	d *device
 	s sleeper
 	u atomic.Pointer[unit] // in START of
+
+	entered atomic.Bool
+}
+
+// Enter panics where the real one would lose count of its threads.
+func (t *thread) Enter() {
+	if t.entered.Swap(true) {
+		panic("gatetest: Enter without Leave before it")
+	}
+}
+
+func (t *thread) Leave() {
+	if !t.entered.Swap(false) {
+		panic("gatetest: Leave without Enter before it")
+	}
 }
 
 func (t *thread) Ioctl(cmd gate.Command, arg unsafe.Pointer) gate.Errno {
+	if !t.entered.Load() {
+		panic("gatetest: Ioctl of a thread that nobody entered")
+	}
 	if cmd == cmdStart {
 		u := t.d.k.hold(int(field[int32](arg, 4)))
 		if u != nil {

@@ -260,6 +260,7 @@ func TestStartNeedsRoomForAWriteAndOnOlderKernelsForADelete(t *testing.T) {
 			t.Fatalf("got %+v", io)
 		}
 		r := f.g.NewReceiver(0)
+		r.Enter()
 		if err := r.StartClaiming(io, io.Length); err != nil || io.Length != 32*sector {
 			t.Fatal(err)
 		}
@@ -270,7 +271,9 @@ func TestAWriteIsNotTakenWithoutABuffer(t *testing.T) {
 	f := newFixture(t, Options{})
 	f.issue(gate.Write, 0, sector)
 	f.issue(gate.Write, sector, sector)
-	wantErr(t, f.g.NewReceiver(0).StartClaiming(new(gate.IO), 4*sector), gate.ErrBadBuffer)
+	r := f.g.NewReceiver(0)
+	r.Enter()
+	wantErr(t, r.StartClaiming(new(gate.IO), 4*sector), gate.ErrBadBuffer)
 	if seq := f.start(t).Seq; seq != 1 {
 		t.Fatalf("took %d, want the first", seq)
 	}
@@ -309,7 +312,10 @@ func TestInterruptEndsTheSleepOfThatReceiverAlone(t *testing.T) {
 	rs := []*gate.Receiver{f.g.NewReceiver(0), f.g.NewReceiver(0)}
 	rs[0].Interrupt() // not in START: no effect
 	for i, r := range rs {
-		go func() { ended <- result{i, r.Start(new(gate.IO), make([]byte, sector))} }()
+		go func() {
+			r.Enter()
+			ended <- result{i, r.Start(new(gate.IO), make([]byte, sector))}
+		}()
 	}
 	eventually(t, "both sleep", func() bool { return f.k.Sleeping(0) == 2 })
 	rs[1].Interrupt()

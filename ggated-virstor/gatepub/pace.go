@@ -1,0 +1,116 @@
+package gatepub
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// pace decides who serves: the receiver itself, inline, waiting for the disk, or
+// the volume's workers. A receiver serves one request after the other and nobody
+// is woken for it, which is best for what is in memory and for a client that
+// waits for each request. Workers serve many side by side, which is best where
+// the disk takes its time. Which of the two serves more depends on the disk, the
+// processors and the client, so it is tried out: for a few windows of requests in
+// turn, now and then.
+type pace struct {
+	standIns atomic.Int32 // receivers that would go on taking requests meanwhile
+
+	deferred bool // workers serve
+	since    int  // requests since the last trial
+	interval int  // requests from one trial to the next
+
+	trial   bool
+	windows int           // of the trial, that are over
+	n       int           // requests in this window
+	begun   time.Duration // when what counts of it began
+	last    time.Duration // when the last request was taken
+	longest time.Duration // from one request to the next
+	best    [2]time.Duration
+}
+
+const (
+	// Of a window the first requests do not count: with the workers it takes some
+	// until as many are under way as the client has.
+	windowStart  = 16
+	windowLength = 48
+	trialWindows = 8 // the fastest of each kind counts
+
+	firstInterval = 8192
+	lastInterval  = 65536
+
+	// tooSlow is how many times slower one way may be in the middle of a window
+	// before that settles it.
+	tooSlow = 2
+)
+
+// inline decides about the request that was taken at now.
+func (a *pace) inline(now time.Duration) bool {
+	if a.standIns.Load() < 1 {
+		a.trial, a.since = false, 0
+		return false
+	}
+	if !a.trial {
+		if a.since++; a.since >= a.interval {
+			a.trial, a.windows, a.n, a.best = true, 0, 0, [2]time.Duration{}
+		}
+		return !a.deferred
+	}
+	switch a.n++; {
+	case a.n == windowStart:
+		a.begun, a.last, a.longest = now, now, 0
+	case a.n > windowStart:
+		a.last, a.longest = now, max(a.longest, now-a.last)
+		a.watch(now - a.begun)
+	}
+	return !a.deferred
+}
+
+// watch looks at the window of a trial, which has taken so long.
+func (a *pace) watch(took time.Duration) {
+	mine, other := &a.best[way(a.deferred)], a.best[way(!a.deferred)]
+	switch {
+	case a.n == windowLength:
+		if *mine == 0 || took < *mine {
+			*mine = max(took, 1)
+		}
+		a.n = 0
+		a.windows++
+		a.deferred = !a.deferred
+		if a.windows == trialWindows {
+			a.settle(a.best[way(true)] < a.best[way(false)])
+		}
+	case other > 0 && took-a.longest > tooSlow*other: // the longest may be the client's
+		a.settle(!a.deferred)
+	}
+}
+
+func way(deferred bool) int {
+	if deferred {
+		return 1
+	}
+	return 0
+}
+
+// settle ends a trial. One that changes nothing is not repeated soon.
+func (a *pace) settle(deferred bool) {
+	before := a.deferred
+	if a.windows%2 == 1 {
+		before = !before
+	}
+	a.trial, a.since, a.deferred = false, 0, deferred
+	if a.interval == 0 || before != deferred {
+		a.interval = firstInterval
+	} else {
+		a.interval = min(2*a.interval, lastInterval)
+	}
+}
+
+// stuck notes that a request that a receiver serves does not come to its end.
+func (a *pace) stuck() {
+	a.standIns.Add(-1)
+	a.trial, a.since, a.deferred = false, 0, true
+	a.interval = min(max(2*a.interval, firstInterval), lastInterval)
+}
+
+// back notes that it did. The receiver need not have the turn.
+func (a *pace) back() { a.standIns.Add(1) }
