@@ -20,12 +20,14 @@ type pace struct {
 	interval int  // requests from one trial to the next
 
 	trial   bool
-	windows int           // of the trial, that are over
-	n       int           // requests in this window
+	windows int              // of the trial, that are over
+	best    [2]time.Duration // what a window took in the last trial, by way
+
+	// The window that is open.
+	n       int           // requests in it
 	begun   time.Duration // when what counts of it began
 	last    time.Duration // when the last request was taken
 	longest time.Duration // from one request to the next
-	best    [2]time.Duration
 }
 
 const (
@@ -37,10 +39,15 @@ const (
 
 	firstInterval = 8192
 	lastInterval  = 65536
+	// soonest is when a trial may follow another because requests take longer than
+	// they did then; where trials change nothing, it takes a 64th of the interval.
+	soonest = 512
 
 	// tooSlow is how many times slower one way may be in the middle of a window
-	// before that settles it.
+	// before that settles the trial.
 	tooSlow = 2
+	// slower is how many times longer than in the last trial a window may take.
+	slower = 3
 )
 
 // inline decides about the request that was taken at now.
@@ -49,24 +56,38 @@ func (a *pace) inline(now time.Duration) bool {
 		a.trial, a.since = false, 0
 		return false
 	}
-	if !a.trial {
-		if a.since++; a.since >= a.interval {
-			a.trial, a.windows, a.n, a.best = true, 0, 0, [2]time.Duration{}
-		}
-		return !a.deferred
-	}
 	switch a.n++; {
 	case a.n == windowStart:
-		a.begun, a.last, a.longest = now, now, 0
+		a.begun, a.longest = now, 0
 	case a.n > windowStart:
-		a.last, a.longest = now, max(a.longest, now-a.last)
-		a.watch(now - a.begun)
+		a.longest = max(a.longest, now-a.last)
+	}
+	a.last = now
+	if took := now - a.begun; a.trial && a.n > windowStart {
+		a.judge(took)
+	} else if !a.trial {
+		a.watch(took)
 	}
 	return !a.deferred
 }
 
-// watch looks at the window of a trial, which has taken so long.
+// watch begins a trial when it is time, or when requests take much longer than
+// they did in the last one.
 func (a *pace) watch(took time.Duration) {
+	a.since++
+	over := a.n == windowLength
+	if over {
+		a.n = 0
+	}
+	// The longest step may be a pause of the client.
+	lags := over && a.since >= max(soonest, a.interval/64) && took-a.longest > slower*a.best[way(a.deferred)]
+	if lags || a.since >= a.interval {
+		a.trial, a.windows, a.n, a.best = true, 0, 0, [2]time.Duration{}
+	}
+}
+
+// judge looks at the window of a trial, which has taken so long.
+func (a *pace) judge(took time.Duration) {
 	mine, other := &a.best[way(a.deferred)], a.best[way(!a.deferred)]
 	switch {
 	case a.n == windowLength:
@@ -79,7 +100,7 @@ func (a *pace) watch(took time.Duration) {
 		if a.windows == trialWindows {
 			a.settle(a.best[way(true)] < a.best[way(false)])
 		}
-	case other > 0 && took-a.longest > tooSlow*other: // the longest may be the client's
+	case other > 0 && took-a.longest > tooSlow*other:
 		a.settle(!a.deferred)
 	}
 }
@@ -97,7 +118,7 @@ func (a *pace) settle(deferred bool) {
 	if a.windows%2 == 1 {
 		before = !before
 	}
-	a.trial, a.since, a.deferred = false, 0, deferred
+	a.trial, a.since, a.n, a.deferred = false, 0, 0, deferred
 	if a.interval == 0 || before != deferred {
 		a.interval = firstInterval
 	} else {
@@ -108,7 +129,7 @@ func (a *pace) settle(deferred bool) {
 // stuck notes that a request that a receiver serves does not come to its end.
 func (a *pace) stuck() {
 	a.standIns.Add(-1)
-	a.trial, a.since, a.deferred = false, 0, true
+	a.trial, a.since, a.n, a.deferred = false, 0, 0, true
 	a.interval = min(max(2*a.interval, firstInterval), lastInterval)
 }
 
