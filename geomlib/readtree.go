@@ -18,7 +18,7 @@ type TreeReader struct {
 // kern.geom.confxml. With nil it asks the kernel.
 func NewTreeReader(source func() ([]byte, error)) *TreeReader {
 	if source == nil {
-		source = kernelTree
+		source = KernelTree
 	}
 	return &TreeReader{source: source, one: make(chan struct{}, 1)}
 }

@@ -2,5 +2,5 @@
 
 package geomlib
 
-// kernelTree: only FreeBSD has GEOM.
-func kernelTree() ([]byte, error) { return nil, ErrNotSupported }
+// KernelTree fails with ErrNotSupported: only FreeBSD has GEOM.
+func KernelTree() ([]byte, error) { return nil, ErrNotSupported }

@@ -8,12 +8,20 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/ggated-virstor/apart"
 )
 
 // version is set by the build.
 var version = "development"
 
 func main() {
+	if question := apart.Asked(); question != "" {
+		answerApart(question)
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	opt, err := parseOptions(os.Args[1:], os.Stdout, os.Stderr)
@@ -21,6 +29,28 @@ func main() {
 		os.Exit(exitCode(err))
 	}
 	if err := run(ctx, opt); err != nil {
+		fmt.Fprintln(os.Stderr, "ggated-virstor:", err)
+		os.Exit(1)
+	}
+}
+
+// answerApart asks the kernel on behalf of a supervisor.
+func answerApart(question string) {
+	b, err := apart.Kernel{
+		Tree: geomlib.KernelTree,
+		Resize: func(f *os.File, unit int, size int64) error {
+			g, err := gate.FromFile(f)
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			return g.Resize(unit, size)
+		},
+	}.Answer(question)
+	if err == nil {
+		_, err = os.Stdout.Write(b)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "ggated-virstor:", err)
 		os.Exit(1)
 	}

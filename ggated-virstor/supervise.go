@@ -17,6 +17,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
+	"github.com/gvirstor/gvirstor/ggated-virstor/apart"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
 	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
@@ -63,7 +64,10 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 			return err
 		}
 		defer g.Close()
-		opt.Units = gateunit.New(g, geomlib.NewTreeReader(nil), o.runDir, gateunit.DefaultWaits(), log)
+		kernel := apart.New(program, res.Gate)
+		units := gateunit.New(g, geomlib.NewTreeReader(kernel.Tree), o.runDir, gateunit.DefaultWaits(), log)
+		units.ResizeWith(kernel.Resize)
+		opt.Units = units
 		opt.Protect = protect.OS().FromKill
 		if err := errors.Join(protect.OS().Memory(), protect.OS().FromKill(os.Getpid())); err != nil {
 			log.Warn("the supervisor is not protected", "error", err)

@@ -22,7 +22,8 @@
 // The thread that called Create, and every thread that answers requests, must
 // not open or close devices, read kern.geom.confxml or call Resize: these wait
 // until GEOM has no pending event, and a pending event may be the tasting of the
-// very unit that waits for an answer.
+// very unit that waits for an answer. What is in such a wait does not die, nor give
+// up its locks, before somebody serves the unit: see package apart.
 //
 // # Other systems
 //

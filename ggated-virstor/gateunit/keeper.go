@@ -62,6 +62,7 @@ type Keeper struct {
 	records records
 	waits   Waits
 	log     *slog.Logger
+	resize  func(unit int, size int64) error
 
 	// creating: the kernel's look through names must not run beside a CREATE.
 	creating sync.Mutex
@@ -69,8 +70,13 @@ type Keeper struct {
 
 // New makes a Keeper that records units in dir. The gate stays the caller's.
 func New(g *gate.Gate, tree *geomlib.TreeReader, dir string, w Waits, log *slog.Logger) *Keeper {
-	return &Keeper{gate: g, tree: tree, records: records{dir}, waits: w, log: log}
+	return &Keeper{gate: g, tree: tree, records: records{dir}, waits: w, log: log, resize: g.Resize}
 }
+
+// ResizeWith has resize change the size of units, in place of the gate, which
+// keeps its caller until GEOM's event queue is empty. It is called before the
+// Keeper is used.
+func (k *Keeper) ResizeWith(resize func(unit int, size int64) error) { k.resize = resize }
 
 // Acquire returns the volume's unit: the one that a former daemon left, or a new
 // one. Somebody must serve it at once, for GEOM tastes it. The caller holds the
@@ -250,7 +256,7 @@ func (k *Keeper) Mode(ctx context.Context, unit int) (geomlib.Mode, error) {
 }
 
 // Resize changes the size of the unit's device.
-func (k *Keeper) Resize(unit int, size int64) error { return k.gate.Resize(unit, size) }
+func (k *Keeper) Resize(unit int, size int64) error { return k.resize(unit, size) }
 
 // Note records the volume's providers.
 func (k *Keeper) Note(id uint32, providers []string) error {

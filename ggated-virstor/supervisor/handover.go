@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -164,6 +165,9 @@ func (s *Supervisor) replace(path string) error {
 		return fmt.Errorf("note what is open: %w", err)
 	}
 	keep = append(keep, int(state.Fd()))
+	// Nobody else may inherit them meanwhile.
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
 	for _, fd := range keep {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 			return fmt.Errorf("keep a descriptor: %w", err)
