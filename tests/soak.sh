@@ -1,7 +1,8 @@
 #!/bin/sh
 # Soak for DURATION (default 10m; a number with s, m or h) from SEED (default the
-# time): failing I/O, then crash states of the engine for three quarters of the
-# time, then the real daemon killed, stopped and let down. Prints what was
+# time): failing I/O (every request of every verb from 10m on, a sample below), then
+# crash states of the engine for three quarters of the time, then the real daemon
+# killed, stopped and let down. Prints what was
 # done; ends with 1, and the commands that replay it, if anything was lost.
 set -eu
 cd "$(dirname "$0")/.."
@@ -40,7 +41,9 @@ part() {
 }
 
 engine=$((total * 3 / 4))
-part faults ./geomlib/virstor -run '^TestEvery(FailingRequestLosesNothingAcknowledged|VerbBearsEveryFailingRequest)$'
+every=false
+[ "$total" -lt 600 ] || every=true
+part faults ./geomlib/virstor -run '^TestEvery(FailingRequestLosesNothingAcknowledged|VerbBearsEveryFailingRequest)$' -soak.faults="$every"
 part engine ./geomlib/virstor -run '^TestSoak$' -soak.duration="${engine}s" -soak.seed="$seed"
 part daemon ./tests/blackbox -run '^TestDeathSoak$' -death.duration="$((total - engine))s" -death.seed="$seed"
 

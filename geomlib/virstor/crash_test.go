@@ -250,11 +250,29 @@ func (w *world) change(first, n int64, op Op, fl Flags) error {
 	m := w.begin(first, n, op, fl|MayBlock)
 	w.vol.Submit(&m.r)
 	w.vol.catchUp()
-	err := <-m.done
+	err := w.wait(m)
 	if err == nil || errors.Is(err, ErrNoSpace) {
 		return nil
 	}
 	return fmt.Errorf("%s of units %d+%d: %w", op, first, n, err)
+}
+
+// wait returns how a request ended. What a serial volume does not do now it would
+// do when time has passed.
+func (w *world) wait(m *marker) error {
+	for range 8 {
+		select {
+		case err := <-m.done:
+			return err
+		default:
+		}
+		if !w.vol.cfg.serial {
+			return <-m.done
+		}
+		w.vol.committer.expire()
+		w.vol.catchUp()
+	}
+	return errors.New("does not end, however much time passes")
 }
 
 // begin tells the model of a change, and makes the request for it.

@@ -187,8 +187,10 @@ func (w *world) doVerb() error {
 	v := w.verb
 	w.counts.ops.Add(1)
 	if !v.offline {
-		if err := w.someWrites(); err != nil {
-			return err
+		if w.vol.writable.Load() { // else they wait for an Activate that failed
+			if err := w.someWrites(); err != nil {
+				return err
+			}
 		}
 		if err := v.do(w); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
