@@ -22,6 +22,7 @@ type pace struct {
 	trial   bool
 	windows int              // of the trial, that are over
 	best    [2]time.Duration // what a window took in the last trial, by way
+	cut     [2]int           // windows of the trial that were too slow to be ended, by way
 
 	// The window that is open.
 	n       int           // requests in it
@@ -43,9 +44,11 @@ const (
 	// they did then; where trials change nothing, it takes a 64th of the interval.
 	soonest = 512
 
-	// tooSlow is how many times slower one way may be in the middle of a window
-	// before that settles the trial.
+	// tooSlow is how many times longer than the other way a window may take before
+	// it is cut short. The second of one way settles the trial: a first may have
+	// met something else that the machine had to do.
 	tooSlow = 2
+	maxCut  = 2
 	// slower is how many times longer than in the last trial a window may take.
 	slower = 3
 )
@@ -82,26 +85,31 @@ func (a *pace) watch(took time.Duration) {
 	// The longest step may be a pause of the client.
 	lags := over && a.since >= max(soonest, a.interval/64) && took-a.longest > slower*a.best[way(a.deferred)]
 	if lags || a.since >= a.interval {
-		a.trial, a.windows, a.n, a.best = true, 0, 0, [2]time.Duration{}
+		a.trial, a.windows, a.n, a.best, a.cut = true, 0, 0, [2]time.Duration{}, [2]int{}
 	}
 }
 
 // judge looks at the window of a trial, which has taken so long.
 func (a *pace) judge(took time.Duration) {
-	mine, other := &a.best[way(a.deferred)], a.best[way(!a.deferred)]
+	mine, other := way(a.deferred), way(!a.deferred)
 	switch {
 	case a.n == windowLength:
-		if *mine == 0 || took < *mine {
-			*mine = max(took, 1)
+		if a.best[mine] == 0 || took < a.best[mine] {
+			a.best[mine] = max(took, 1)
 		}
-		a.n = 0
-		a.windows++
-		a.deferred = !a.deferred
-		if a.windows == trialWindows {
-			a.settle(a.best[way(true)] < a.best[way(false)])
+	case a.best[other] > 0 && took-a.longest > tooSlow*a.best[other]:
+		if a.cut[mine]++; a.cut[mine] == maxCut {
+			a.settle(!a.deferred)
+			return
 		}
-	case other > 0 && took-a.longest > tooSlow*other:
-		a.settle(!a.deferred)
+	default:
+		return
+	}
+	a.n = 0
+	a.windows++
+	a.deferred = !a.deferred
+	if a.windows == trialWindows {
+		a.settle(a.best[way(true)] < a.best[way(false)])
 	}
 }
 

@@ -94,6 +94,27 @@ func TestAClientThatPausesMisleadsNobody(t *testing.T) {
 	}
 }
 
+// TestAMachineThatDoesOtherThingsMisleadsNobody: in one window of each trial a few
+// requests take long for nothing that the disk or the way of serving has to do with.
+func TestAMachineThatDoesOtherThingsMisleadsNobody(t *testing.T) {
+	for window := range trialWindows {
+		a := newPace(1)
+		noisy := func(d time.Duration) func(int) time.Duration {
+			return func(int) time.Duration {
+				if a.trial && a.windows == window && a.n > windowStart && a.n < windowStart+4 {
+					return d + 20*time.Millisecond
+				}
+				return d
+			}
+		}
+		var now time.Duration
+		const n = 100_000
+		if count := load(a, &now, n, noisy(200*us), noisy(300*us)); count < n*98/100 {
+			t.Errorf("disturbed in window %d: receivers served %d of %d requests", window, count, n)
+		}
+	}
+}
+
 func TestTheLastReceiverNeverWaitsForADisk(t *testing.T) {
 	for _, standIns := range []int32{0, 1, 3} {
 		a := newPace(standIns)
