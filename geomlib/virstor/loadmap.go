@@ -8,9 +8,8 @@ import (
 )
 
 // mapError is damage at one entry of the map.
-func (v *Volume) mapError(vc uint64, format string, args ...any) error {
-	return fmt.Errorf("%s: %w: map entry of virtual chunk %d %s; see `gvirstor check`", v.name, ErrDamaged,
-		vc, fmt.Sprintf(format, args...))
+func mapError(vc uint64, format string, args ...any) error {
+	return fmt.Errorf("%w: map entry of virtual chunk %d %s; see `gvirstor check`", ErrDamaged, vc, fmt.Sprintf(format, args...))
 }
 
 // loadMap reads the map from component 0 and builds from it what is free. An
@@ -20,16 +19,9 @@ func (v *Volume) loadMap() error {
 		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
 	}
 	comps := v.bounds()
-	pieces, stop := v.readMap()
-	defer stop()
-	for m := range pieces {
-		if m.err != nil {
-			return fmt.Errorf("%s: read the allocation map from %s: %w", v.name, v.component(0).name(), m.err)
-		}
-		if err := v.loadEntries(m.b, uint64(m.off/ondisk.EntrySize), comps); err != nil {
-			return err
-		}
-		m.free <- m.b[:cap(m.b)]
+	err := v.readMap(lookAtPages, func(p *mapPiece) error { return v.loadPiece(p, comps) })
+	if err != nil {
+		return fmt.Errorf("%s: %w", v.name, err)
 	}
 	v.alloc.recount()
 	if v.order == ondisk.OrderUnknown {
@@ -52,37 +44,58 @@ func (v *Volume) bounds() []bounds {
 	return bs
 }
 
-// loadEntries takes in the entries in b, the first of which is that of vc. Nobody
-// else knows the map yet.
-func (v *Volume) loadEntries(b []byte, vc uint64, comps []bounds) error {
-	loaded := int64(0)
-	for len(b) >= ondisk.EntrySize {
-		n := 1
-		if binary.NativeEndian.Uint64(b) != 0 {
-			var err error
-			if n, err = v.loadSome(b, vc, comps); err != nil {
-				return err
-			}
-			loaded += int64(n)
-			n = max(n, 1)
+// loadPiece takes in a piece of the map that lookAtPages has looked at. Nobody else
+// knows the map yet.
+func (v *Volume) loadPiece(p *mapPiece, comps []bounds) error {
+	loaded, states := 0, p.pages
+	for page, vc := range p.eachPage() {
+		state := pageMixed
+		if len(page) == pageBytes {
+			state, states = states[0], states[1:]
 		}
-		b, vc = b[n*ondisk.EntrySize:], vc+uint64(n)
+		if state == pageEmpty {
+			continue
+		}
+		n, err := v.loadPage(page, vc, comps, state == pageInOrder)
+		if err != nil {
+			return err
+		}
+		loaded += n
 	}
-	v.stats.allocated.Add(loaded)
+	v.stats.allocated.Add(int64(loaded))
 	return nil
 }
 
-// loadSome takes in the first entry in b, which is not empty, and those of its page
-// that follow it as a volume that was filled in order has them. It returns how
-// many are allocated.
-func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds) (int, error) {
+// loadPage takes in the entries in b, which are of one page, and the first of
+// which is that of vc. inOrder: all of them follow each other. It returns how many
+// are allocated.
+func (v *Volume) loadPage(b []byte, vc uint64, comps []bounds, inOrder bool) (loaded int, err error) {
+	for len(b) >= ondisk.EntrySize {
+		n := 1
+		if binary.NativeEndian.Uint64(b) != 0 {
+			if n, err = v.loadSome(b, vc, comps, inOrder); err != nil {
+				return 0, err
+			}
+			loaded += n
+			n = max(n, 1)
+			inOrder = false
+		}
+		b, vc = b[n*ondisk.EntrySize:], vc+uint64(n)
+	}
+	return loaded, nil
+}
+
+// loadSome takes in the first entry in b, which is not empty, and those that follow
+// it as a volume that was filled in order has them; b is of one page, and inOrder
+// tells that they are all of b. It returns how many are allocated.
+func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds, inOrder bool) (int, error) {
 	if v.order == ondisk.OrderUnknown {
 		v.order = ondisk.DetectOrder(b[:ondisk.EntrySize])
 	}
 	e := ondisk.DecodeEntry(b, v.order)
 	if !e.Allocated() {
 		if e.Flags != 0 {
-			return 0, v.mapError(vc, "has unknown flags %#x", e.Flags)
+			return 0, mapError(vc, "has unknown flags %#x", e.Flags)
 		}
 		// The kernel class looks at these too, and refuses the map.
 		if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].count {
@@ -91,18 +104,21 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds) (int, error) {
 		return 0, nil
 	}
 	if e.Flags != ondisk.FlagAllocated {
-		return 0, v.mapError(vc, "has unknown flags %#x", e.Flags)
+		return 0, mapError(vc, "has unknown flags %#x", e.Flags)
 	}
 	if int(e.Component) >= len(comps) {
-		return 0, v.mapError(vc, "names component %d of %d", e.Component, len(comps))
+		return 0, mapError(vc, "names component %d of %d", e.Component, len(comps))
 	}
 	c := &comps[e.Component]
 	if e.Chunk < c.first || e.Chunk >= c.count {
-		return 0, v.mapError(vc, "names chunk %d of %s, which has %d to %d", e.Chunk, v.component(e.Component).name(), c.first, c.count-1)
+		return 0, mapError(vc, "names chunk %d of %s, which has %d to %d", e.Chunk, v.component(e.Component).name(), c.first, c.count-1)
 	}
 	n := uint32(1)
 	if v.order == ondisk.LittleEndian && e.Chunk < c.usable {
-		n = runLength(b, min(pageEntries-uint32(vc%pageEntries), c.usable-e.Chunk))
+		most := min(uint32(len(b)/ondisk.EntrySize), c.usable-e.Chunk)
+		if n = most; !inOrder {
+			n = runLength(b, most)
+		}
 	}
 	word := wordOf(phys{e.Component, e.Chunk})
 	switch {
@@ -113,29 +129,25 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds) (int, error) {
 	case c.pool.claim(e.Chunk):
 		n = 1 // one behind it is taken: each is looked at on its own
 	default:
-		return 0, v.mapError(vc, "names chunk %d of %s, which another virtual chunk has", e.Chunk, v.component(e.Component).name())
+		return 0, mapError(vc, "names chunk %d of %s, which another virtual chunk has", e.Chunk, v.component(e.Component).name())
 	}
 	v.chunks.setRun(vc, word, uint64(n))
 	return int(n), nil
 }
 
+// nextEntry is what an entry, little-endian, is less than one that names the next
+// chunk of its component.
+const nextEntry = 1 << 32
+
 // runLength is how many entries from the first in b on, little-endian and at most
-// most, name one chunk after the other. Most of the time that it takes to open a
-// large volume is spent here: four at a time take half as long.
-func runLength(b []byte, most uint32) uint32 {
-	const next = 1 << 32 // the next chunk, in an entry
+// most, name one chunk after the other.
+func runLength(b []byte, most uint32) (n uint32) {
 	le := binary.LittleEndian
-	b = b[:min(len(b)/ondisk.EntrySize, int(most))*ondisk.EntrySize]
-	want, n := le.Uint64(b), uint32(0)
-	for len(b) >= 4*ondisk.EntrySize {
-		four := b[: 4*ondisk.EntrySize : 4*ondisk.EntrySize]
-		if (le.Uint64(four)^want)|(le.Uint64(four[8:])^(want+next))|
-			(le.Uint64(four[16:])^(want+2*next))|(le.Uint64(four[24:])^(want+3*next)) != 0 {
-			break
+	for want := le.Uint64(b); n < most && le.Uint64(b) == want; n++ {
+		b, want = b[ondisk.EntrySize:], want+nextEntry
+		if len(b) < ondisk.EntrySize {
+			return n + 1
 		}
-		b, want, n = b[len(four):], want+4*next, n+4
-	}
-	for ; len(b) > 0 && le.Uint64(b) == want; b, want, n = b[ondisk.EntrySize:], want+next, n+1 {
 	}
 	return n
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -21,13 +22,18 @@ func drawMap(t *rapid.T, entries int, reserved uint32, chunks []uint32) []ondisk
 	for vc := rapid.IntRange(0, 5).Draw(t, "start"); vc < entries; {
 		c := rapid.IntRange(0, len(chunks)-1).Draw(t, "component")
 		next[c] += uint32(rapid.SampledFrom([]int{0, 0, 0, 1, 7}).Draw(t, "skip"))
-		n := rapid.SampledFrom([]int{1, 2, 63, 64, 65, 300}).Draw(t, "run")
+		n := rapid.SampledFrom([]int{1, 2, 63, 64, 65, 300, 1024}).Draw(t, "run")
 		for ; n > 0 && vc < entries && next[c] < chunks[c]; n-- {
 			m[vc] = ondisk.Entry{Flags: ondisk.FlagAllocated, Component: uint16(c), Chunk: next[c]}
 			next[c]++
 			vc++
 		}
-		vc += rapid.SampledFrom([]int{0, 0, 1, 20, 600}).Draw(t, "hole")
+		switch hole := rapid.SampledFrom([]int{0, 0, 1, 20, 600, -1}).Draw(t, "hole"); {
+		case hole < 0: // to the next page
+			vc = (vc/pageEntries + 1) * pageEntries
+		default:
+			vc += hole
+		}
 	}
 	return m
 }
@@ -36,13 +42,15 @@ func TestALoadedMapIsTheOneOnDisk(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const entries = 2048
 		sizes := []uint32{40, 1200, 700}
+		holes := rapid.Bool().Draw(t, "holes")
+		cfg := Config{ReadOnly: true, mapPiece: rapid.SampledFrom([]int64{512, 1536, 4096, 1 << 20}).Draw(t, "piece")}
 		var disks []*memDisk
 		var ps []geomlib.Provider
 		req := ondisk.LabelRequest{Name: "t", VirtualSize: entries * crashChunk, ChunkSize: crashChunk, ID: 77, ChunkMultiple: ondisk.MinChunkMultiple}
 		for i, n := range sizes {
 			// Only what is looked at: the map and the metadata, not 250 MiB.
 			d := newMem(string(rune('a'+i)), 512, 512)
-			v := &sparseMem{memDisk: d, size: int64(n)*crashChunk + 512, front: make([]byte, entries*ondisk.EntrySize+2*crashChunk)}
+			v := &sparseMem{memDisk: d, holes: holes, size: int64(n)*crashChunk + 512, bad: -1, front: make([]byte, entries*ondisk.EntrySize+2*crashChunk)}
 			disks, ps = append(disks, d), append(ps, v)
 			req.Providers = append(req.Providers, ondisk.LabelProvider{Name: d.name, Size: v.size, SectorSize: 512})
 		}
@@ -72,7 +80,20 @@ func TestALoadedMapIsTheOneOnDisk(t *testing.T) {
 		for i, p := range ps {
 			ms = append(ms, Member{p, l.Metadata[i]})
 		}
-		v, err := Open(Assemble(ms)[0], Config{ReadOnly: true})
+		if rapid.IntRange(0, 5).Draw(t, "fails") == 0 {
+			d := ps[0].(*sparseMem)
+			d.bad = rapid.Int64Range(0, entries*ondisk.EntrySize/512-1).Draw(t, "bad") * 512
+			_, err := Open(Assemble(ms)[0], cfg)
+			if at := uint64(d.bad) / ondisk.EntrySize; err == nil {
+				if !holes || !isZero(d.front[d.bad:][:512]) {
+					t.Fatal("nobody tells that the map cannot be read")
+				}
+			} else if damagedFirst := twice >= 0 && errors.Is(err, ErrDamaged); !damagedFirst && !errors.Is(err, syscall.EIO) {
+				t.Fatalf("the map cannot be read at entry %d: %v", at, err)
+			}
+			d.bad = -1
+		}
+		v, err := Open(Assemble(ms)[0], cfg)
 		if twice >= 0 {
 			if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), fmt.Sprintf("virtual chunk %d ", twice)) {
 				t.Fatalf("chunk %d is mapped twice: %v", twice, err)
@@ -116,16 +137,35 @@ type sparseMem struct {
 	*memDisk
 	size  int64
 	front []byte
+	holes bool  // it knows which sectors of its front are zeros
+	bad   int64 // this sector cannot be read
 }
 
 func (d *sparseMem) MediaSize() int64 { return d.size }
 
 func (d *sparseMem) ReadAt(p []byte, off int64) (int, error) {
+	if off <= d.bad && d.bad < off+int64(len(p)) {
+		return 0, syscall.EIO
+	}
 	clear(p)
 	if off < int64(len(d.front)) {
 		copy(p, d.front[off:])
 	}
 	return len(p), nil
+}
+
+// NextData implements geomlib.HoleFinder.
+func (d *sparseMem) NextData(off, end int64) (int64, int64, error) {
+	if !d.holes {
+		return off, end, nil
+	}
+	empty := func(at int64) bool { return isZero(d.front[at:][:512]) }
+	for off &^= 511; off < end && empty(off); off += 512 {
+	}
+	start := off
+	for ; off < end && !empty(off); off += 512 {
+	}
+	return start, off, nil
 }
 
 func (d *sparseMem) WriteAt([]byte, int64) (int, error) { panic("opened read-only") }

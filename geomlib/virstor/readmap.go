@@ -1,85 +1,124 @@
 package virstor
 
-import "github.com/gvirstor/gvirstor/geomlib"
+import (
+	"fmt"
+	"runtime"
+	"sync"
 
-// mapPiece is a piece of the map as it is on component 0, or why there is none.
+	"github.com/gvirstor/gvirstor/geomlib"
+)
+
+// mapPiece is a piece of the map as it is on component 0.
 type mapPiece struct {
-	off  int64 // bytes from the start of the map
-	b    []byte
-	free chan<- []byte // takes b back
-	err  error
+	number int
+	off    int64 // bytes from the start of the map
+	b      []byte
+	pages  []pageState // for look and takeIn, of the pages that lie in b as a whole
 }
 
-// readMap reads the map, but for holes, in order and ahead of who takes it in:
-// the disk and the processor work at the same time. The channel ends
-// with the map or with an error. stop must be called.
-func (v *Volume) readMap() (pieces <-chan mapPiece, stop func()) {
+// mapReader reads the map of component 0, but for holes. Several goroutines each
+// read pieces of it and look at them, so that the disk and the processors work at
+// the same time, and take them in, one after the other, in the order of the map.
+type mapReader struct {
+	p      geomlib.Provider
+	sector int64
+	size   int64 // of a piece, in bytes
+	total  int64 // of the map
+	look   func(p *mapPiece)
+	takeIn func(p *mapPiece) error
+
+	next     sync.Mutex // guards what is to be read
+	off, end int64      // what is left of the data that was found last
+	given    int        // pieces
+
+	mu    sync.Mutex
+	turn  sync.Cond // taken or err changed
+	taken int       // pieces
+	err   error     // the first one, in the order of the map
+}
+
+// readMap reads the map and passes it piece by piece to look, in any order and at
+// the same time, and then to takeIn, in order. It returns the first error, which
+// ends it.
+func (v *Volume) readMap(look func(*mapPiece), takeIn func(*mapPiece) error) error {
 	zero := v.component(0)
 	total := zero.meta().MapBytes()
-	const ahead = 2
-	free := make(chan []byte, ahead+1)
-	for range ahead + 1 {
-		free <- make([]byte, min(512<<10, total))
+	r := &mapReader{p: zero.p(), sector: v.sector, size: min(v.cfg.mapPiece, total), total: total, look: look, takeIn: takeIn}
+	r.turn.L = &r.mu
+	readers := 1
+	if !v.cfg.serial {
+		readers = min(max(2, runtime.GOMAXPROCS(0)), 4)
+		readers = int(min(int64(readers), (total+r.size-1)/r.size))
 	}
-	out := make(chan mapPiece)
-	quit := make(chan struct{})
-	ended := make(chan struct{})
-	r := mapReader{p: zero.p(), sector: v.sector, total: total, free: free, out: out, quit: quit}
-	go func() {
-		defer close(ended)
-		defer close(out)
-		r.run()
-	}()
-	return out, func() {
-		close(quit)
-		<-ended
+	var others sync.WaitGroup
+	for range readers - 1 {
+		others.Go(r.run)
 	}
+	r.run()
+	others.Wait()
+	return r.err
 }
 
-// mapReader is the goroutine of readMap.
-type mapReader struct {
-	p             geomlib.Provider
-	sector, total int64
-	free          chan []byte
-	out           chan<- mapPiece
-	quit          <-chan struct{}
-}
-
+// run reads pieces until there are no more.
 func (r *mapReader) run() {
-	holes, sparse := r.p.(geomlib.HoleFinder)
-	for off := int64(0); off < r.total; {
-		end := r.total
-		if sparse {
-			start, stop, err := holes.NextData(off, r.total)
-			if err == nil {
-				off = start &^ (r.sector - 1)
-				end = min(r.total, (stop+r.sector-1)&^(r.sector-1))
-			}
+	p := mapPiece{b: make([]byte, r.size)}
+	for r.give(&p) {
+		_, err := r.p.ReadAt(p.b, p.off)
+		if err != nil {
+			err = fmt.Errorf("read the allocation map from %s: %w", r.p.Name(), err)
+		} else {
+			r.look(&p)
 		}
-		for off < end {
-			n, ok := r.piece(off, end)
-			if !ok {
-				return
-			}
-			off += n
+		if !r.take(&p, err) {
+			return
 		}
 	}
 }
 
-// piece reads what fits into a buffer of [off, end) and passes it on.
-func (r *mapReader) piece(off, end int64) (n int64, ok bool) {
-	var b []byte
-	select {
-	case b = <-r.free:
-	case <-r.quit:
-		return 0, false
+// give makes p the next piece, as long as its memory allows. It reports whether
+// there is one.
+func (r *mapReader) give(p *mapPiece) bool {
+	r.next.Lock()
+	defer r.next.Unlock()
+	if r.off == r.end && !r.findLocked() {
+		return false
 	}
-	b = b[:min(int64(len(b)), end-off)]
-	_, err := r.p.ReadAt(b, off)
-	select {
-	case r.out <- mapPiece{off: off, b: b, free: r.free, err: err}:
-	case <-r.quit:
-		return 0, false
+	p.number, p.off, p.b = r.given, r.off, p.b[:min(int64(cap(p.b)), r.end-r.off)]
+	r.off += int64(len(p.b))
+	r.given++
+	return true
+}
+
+// findLocked looks for data behind r.off; r.next is held.
+func (r *mapReader) findLocked() bool {
+	r.end = r.total
+	if holes, sparse := r.p.(geomlib.HoleFinder); sparse && r.off < r.total {
+		start, stop, err := holes.NextData(r.off, r.total)
+		if err == nil { // else all of it is taken for data
+			r.off = start &^ (r.sector - 1)
+			r.end = min(r.total, (stop+r.sector-1)&^(r.sector-1))
+		}
 	}
-	return int64(len(b)), err == nil
+	return r.off < r.end
+}
+
+// take waits until all earlier pieces have been taken in, and takes in this one,
+// unless it could not be read. It reports whether to go on.
+func (r *mapReader) take(p *mapPiece, err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.taken != p.number && r.err == nil {
+		r.turn.Wait()
+	}
+	if r.err != nil {
+		return false
+	}
+	if err == nil {
+		r.mu.Unlock() // the turn is enough
+		err = r.takeIn(p)
+		r.mu.Lock()
+	}
+	r.taken, r.err = p.number+1, err
+	r.turn.Broadcast()
+	return err == nil
 }
