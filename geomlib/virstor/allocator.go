@@ -63,13 +63,14 @@ func newChunkPool(first, end uint32) *chunkPool {
 	p := &chunkPool{bits: make([]uint64, (uint64(end)+63)/64), first: first}
 	if end > first {
 		p.total = end - first
-		for i := range p.bits {
-			p.bits[i] = ^uint64(0)
-		}
-		clear(p.bits[:first/64])
-		p.bits[first/64] &= ^uint64(0) << (first % 64)
-		if end%64 != 0 {
-			p.bits[end/64] &= 1<<(end%64) - 1
+		for c := first; c < end; {
+			if c%64 == 0 && end-c >= 64 {
+				p.bits[c/64] = ^uint64(0)
+				c += 64
+				continue
+			}
+			p.bits[c/64] |= 1 << (c % 64)
+			c++
 		}
 	}
 	p.free = p.total
@@ -93,24 +94,23 @@ func (p *chunkPool) claimRun(first, n uint32) bool {
 	if uint64(first)+uint64(n) > uint64(len(p.bits))*64 {
 		return false
 	}
-	for c, end := first, first+n; c < end; {
-		k := min(64-c%64, end-c)
-		if mask := run64(c, k); p.bits[c/64]&mask != mask {
-			return false
+	each := func(do func(w *uint64, mask uint64) bool) bool {
+		for c, end := first, first+n; c < end; {
+			k := min(64-c%64, end-c)
+			if !do(&p.bits[c/64], ^uint64(0)>>(64-k)<<(c%64)) {
+				return false
+			}
+			c += k
 		}
-		c += k
+		return true
 	}
-	for c, end := first, first+n; c < end; {
-		k := min(64-c%64, end-c)
-		p.bits[c/64] &^= run64(c, k)
-		c += k
+	if !each(func(w *uint64, mask uint64) bool { return *w&mask == mask }) {
+		return false
 	}
+	each(func(w *uint64, mask uint64) bool { *w &^= mask; return true })
 	p.free -= n
 	return true
 }
-
-// run64 is the bits of the k chunks from c on in the word of c, which has them all.
-func run64(c, k uint32) uint64 { return ^uint64(0) >> (64 - k) << (c % 64) }
 
 // lowest takes the lowest free chunk.
 func (p *chunkPool) lowest() (chunk uint32, zeroed, ok bool) {

@@ -19,7 +19,7 @@ func (v *Volume) loadMap() error {
 		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
 	}
 	comps := v.bounds()
-	err := v.readMap(lookAtPages, func(p *mapPiece) error { return v.loadPiece(p, comps) })
+	err := v.readMap(func(p *mapPiece) error { return v.loadPiece(p, comps) })
 	if err != nil {
 		return fmt.Errorf("%s: %w", v.name, err)
 	}
@@ -44,15 +44,13 @@ func (v *Volume) bounds() []bounds {
 	return bs
 }
 
-// loadPiece takes in a piece of the map that lookAtPages has looked at. Nobody else
+// loadPiece takes in a piece of the map. Nobody else
 // knows the map yet.
 func (v *Volume) loadPiece(p *mapPiece, comps []bounds) error {
 	loaded, states := 0, p.pages
 	for page, vc := range p.eachPage() {
-		state := pageMixed
-		if len(page) == pageBytes {
-			state, states = states[0], states[1:]
-		}
+		state := states[0]
+		states = states[1:]
 		if state == pageEmpty {
 			continue
 		}
@@ -140,14 +138,11 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds, inOrder bool) (in
 const nextEntry = 1 << 32
 
 // runLength is how many entries from the first in b on, little-endian and at most
-// most, name one chunk after the other.
+// most, which b has, name one chunk after the other.
 func runLength(b []byte, most uint32) (n uint32) {
 	le := binary.LittleEndian
-	for want := le.Uint64(b); n < most && le.Uint64(b) == want; n++ {
-		b, want = b[ondisk.EntrySize:], want+nextEntry
-		if len(b) < ondisk.EntrySize {
-			return n + 1
-		}
+	for want := le.Uint64(b); n < most && le.Uint64(b[n*ondisk.EntrySize:]) == want; n++ {
+		want += nextEntry
 	}
 	return n
 }

@@ -35,13 +35,15 @@ func (p *mapPiece) eachPage() iter.Seq2[[]byte, uint64] {
 	}
 }
 
-// lookAtPages notes the states of the pages that lie in p as a whole.
-func lookAtPages(p *mapPiece) {
+// look notes the states of p's pages. One that p has a part of is mixed.
+func (p *mapPiece) look() {
 	p.pages = p.pages[:0]
 	for page := range p.eachPage() {
+		state := pageMixed
 		if len(page) == pageBytes {
-			p.pages = append(p.pages, stateOf((*[pageBytes]byte)(page)))
+			state = stateOf((*[pageBytes]byte)(page))
 		}
+		p.pages = append(p.pages, state)
 	}
 }
 

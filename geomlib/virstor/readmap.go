@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
 )
 
 // mapPiece is a piece of the map as it is on component 0.
@@ -13,7 +14,7 @@ type mapPiece struct {
 	number int
 	off    int64 // bytes from the start of the map
 	b      []byte
-	pages  []pageState // for look and takeIn, of the pages that lie in b as a whole
+	pages  []pageState // of each part that eachPage gives
 }
 
 // mapReader reads the map of component 0, but for holes. Several goroutines each
@@ -21,10 +22,8 @@ type mapPiece struct {
 // the same time, and take them in, one after the other, in the order of the map.
 type mapReader struct {
 	p      geomlib.Provider
-	sector int64
 	size   int64 // of a piece, in bytes
 	total  int64 // of the map
-	look   func(p *mapPiece)
 	takeIn func(p *mapPiece) error
 
 	next     sync.Mutex // guards what is to be read
@@ -37,13 +36,12 @@ type mapReader struct {
 	err   error     // the first one, in the order of the map
 }
 
-// readMap reads the map and passes it piece by piece to look, in any order and at
-// the same time, and then to takeIn, in order. It returns the first error, which
-// ends it.
-func (v *Volume) readMap(look func(*mapPiece), takeIn func(*mapPiece) error) error {
+// readMap reads the map and passes it piece by piece to takeIn, in order. It
+// returns the first error, which ends it.
+func (v *Volume) readMap(takeIn func(*mapPiece) error) error {
 	zero := v.component(0)
 	total := zero.meta().MapBytes()
-	r := &mapReader{p: zero.p(), sector: v.sector, size: min(v.cfg.mapPiece, total), total: total, look: look, takeIn: takeIn}
+	r := &mapReader{p: zero.p(), size: min(v.cfg.mapPiece, total), total: total, takeIn: takeIn}
 	r.turn.L = &r.mu
 	readers := 1
 	if !v.cfg.serial {
@@ -67,7 +65,7 @@ func (r *mapReader) run() {
 		if err != nil {
 			err = fmt.Errorf("read the allocation map from %s: %w", r.p.Name(), err)
 		} else {
-			r.look(&p)
+			p.look()
 		}
 		if !r.take(&p, err) {
 			return
@@ -91,14 +89,7 @@ func (r *mapReader) give(p *mapPiece) bool {
 
 // findLocked looks for data behind r.off; r.next is held.
 func (r *mapReader) findLocked() bool {
-	r.end = r.total
-	if holes, sparse := r.p.(geomlib.HoleFinder); sparse && r.off < r.total {
-		start, stop, err := holes.NextData(r.off, r.total)
-		if err == nil { // else all of it is taken for data
-			r.off = start &^ (r.sector - 1)
-			r.end = min(r.total, (stop+r.sector-1)&^(r.sector-1))
-		}
-	}
+	r.off, r.end = mapscan.NextData(r.p, r.off, r.total)
 	return r.off < r.end
 }
 
@@ -114,9 +105,7 @@ func (r *mapReader) take(p *mapPiece, err error) bool {
 		return false
 	}
 	if err == nil {
-		r.mu.Unlock() // the turn is enough
 		err = r.takeIn(p)
-		r.mu.Lock()
 	}
 	r.taken, r.err = p.number+1, err
 	r.turn.Broadcast()

@@ -49,16 +49,9 @@ func (s Scanner) Each(ctx context.Context, visit func(vc uint64, raw []byte) err
 func (s Scanner) Blocks(ctx context.Context, visit func(off int64, b []byte) error) error {
 	sector := int64(s.Provider.SectorSize())
 	buf := make([]byte, min(block, s.Size))
-	holes, sparse := s.Provider.(geomlib.HoleFinder)
 	for off := int64(0); off < s.Size; {
-		end := s.Size
-		if sparse {
-			start, stop, err := holes.NextData(off, s.Size)
-			if err == nil {
-				off = max(off, start/sector*sector)
-				end = min(s.Size, (stop+sector-1)/sector*sector)
-			}
-		}
+		var end int64
+		off, end = NextData(s.Provider, off, s.Size)
 		for off < end {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -74,6 +67,22 @@ func (s Scanner) Blocks(ctx context.Context, visit func(off int64, b []byte) err
 		}
 	}
 	return nil
+}
+
+// NextData finds what must be read of the bytes [off, size) of a map next: the
+// sectors [start, end) hold data, and what is before start is zeros. start is end
+// when nothing is left. off is the beginning of a sector, and size the end of one.
+func NextData(p geomlib.Provider, off, size int64) (start, end int64) {
+	holes, sparse := p.(geomlib.HoleFinder)
+	if !sparse || off >= size {
+		return off, size
+	}
+	start, end, err := holes.NextData(off, size)
+	if err != nil {
+		return off, size // all of it is taken for data
+	}
+	sector := int64(p.SectorSize())
+	return max(off, start/sector*sector), min(size, (end+sector-1)/sector*sector)
 }
 
 // read passes one block on, sector by sector when it cannot be read whole.
