@@ -149,6 +149,9 @@ func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) 
 			ChunkSize: zero.ChunkSize, ID: zero.ID, Count: uint16(count),
 			No: uint16(len(v.components()) + i), ProviderSize: uint64(p.MediaSize()), ChunkCount: chunks,
 		}
+		if v.cfg.breaks(breakAddUnfenced) {
+			m.Version = ondisk.Version
+		}
 		if o.Hardcode {
 			m.Provider = p.Name()
 			if len(m.Provider) > ondisk.MaxNameLen {

@@ -93,6 +93,9 @@ func (c *newChunk) write() error {
 	base := comp.offset(c.to.chunk)
 	if c.v.cfg.Zero == ZeroAuto && !c.zeroed && !c.v.cfg.breaks(breakZeroing) {
 		c.findGaps(c.v.chunk)
+		if c.v.cfg.breaks(breakZeroTail) {
+			c.gaps = c.gaps[:min(1, len(c.gaps))]
+		}
 		for _, g := range c.gaps {
 			if err := comp.clear(base+g.from, g.to-g.from, c.v.zeros); err != nil {
 				return err

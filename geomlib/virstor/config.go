@@ -109,7 +109,7 @@ func (c *Config) setDefaults() {
 }
 
 // rule names one rule of the commit order that a test breaks on purpose.
-type rule uint16
+type rule uint32
 
 const (
 	breakDataFlush     rule = 1 << iota // map written before the data is flushed
@@ -121,6 +121,13 @@ const (
 	breakEarlyUnfence                   // version 1 before the metadata is exact
 	breakIntentTwice                    // an intent's redo is not idempotent
 	breakFlushCoverage                  // flush leaves out component 0
+	breakCopyFlush                      // a moved chunk's map sector written before the copy is flushed
+	breakAddUnfenced                    // add labels a new component at version 1
+	breakLastChunk                      // the chunk that reaches into the last sector is given out
+	breakZeroTail                       // of a new chunk only what lies before the data is zeroed
+	breakRenaming                       // remove writes a wrong index to the component that is renamed
+	breakCloseFlush                     // the fence is lifted before the data is flushed
+	breakUnfenceOrder                   // the fence is lifted from component 0 first
 )
 
 func (c *Config) breaks(r rule) bool { return c.breakRule&r != 0 }

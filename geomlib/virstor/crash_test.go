@@ -55,6 +55,7 @@ type world struct {
 	verb  *verb  // what the run is about; nil: whatever rng picks
 	start int    // position in the log from which on crashes are of interest
 	how   string // which crashes led here
+	ours  []span // while the kernel class must refuse every component
 	old   *view  // of the volume that the verb makes another one of, or none
 
 	// harmful is metadata with which the kernel class would do harm, and with
@@ -97,7 +98,9 @@ func newWorld(seed uint64, cfg Config, counts *crashCounts) (*world, error) {
 		return nil, err
 	}
 	var err error
-	w.vol, err = openDisks(w.cfg, w.disks)
+	if w.vol, err = openDisks(w.cfg, w.disks); err == nil {
+		w.fenced()
+	}
 	return w, err
 }
 
@@ -121,6 +124,33 @@ func (w *world) label(n int, chunks int64, id uint32) error {
 	w.model = newModel(w.chunk)
 	w.rec = disktest.Record(w.disks...)
 	return nil
+}
+
+// span is the positions of the log [from, to); to 0 is its end.
+type span struct{ from, to int }
+
+// fenced notes that the volume is open for writing.
+func (w *world) fenced() {
+	if n := len(w.ours); n == 0 || w.ours[n-1].to != 0 {
+		w.ours = append(w.ours, span{from: w.rec.Mark("fenced") + 1})
+	}
+}
+
+// handsBack notes that from now on the fence may be lifted.
+func (w *world) handsBack() {
+	if n := len(w.ours); n > 0 && w.ours[n-1].to == 0 {
+		w.ours[n-1].to = w.rec.Mark("hands back")
+	}
+}
+
+// isFenced reports whether the volume is open for writing at position k.
+func (w *world) isFenced(k int) bool {
+	for _, s := range w.ours {
+		if k >= s.from && (s.to == 0 || k <= s.to) {
+			return true
+		}
+	}
+	return false
 }
 
 // openDisks opens the one volume on whichever of the disks belong to it.
@@ -463,6 +493,7 @@ func (w *world) reopen(handBack bool) error {
 	w.mu.Unlock()
 	var err error
 	if handBack {
+		w.handsBack()
 		err = w.vol.Stop()
 	} else {
 		err = w.vol.Close()
@@ -478,6 +509,7 @@ func (w *world) reopen(handBack bool) error {
 		w.vol = nil
 		return fmt.Errorf("reopen: %w", err)
 	}
+	w.fenced()
 	return nil
 }
 
@@ -530,7 +562,12 @@ func (w *world) crashesAt(k int, b breadth) error {
 		} else if turn/b.nest/b.goOn%b.fill != 0 {
 			b.fill = 0
 		}
-		err := w.recovered(disks, now, cached, how, b, whole.inner())
+		err := w.fenceHolds(k, disks)
+		if err == nil {
+			err = w.recovered(disks, now, cached, how, b, whole.inner())
+		} else {
+			err = fmt.Errorf("%s%w", how, err)
+		}
 		if err != nil {
 			w.keep(disks)
 		}
@@ -667,6 +704,35 @@ func (w *world) askKernel(disks []*disktest.Disk) error {
 	return nil
 }
 
+// fenceHolds looks at the versions in a crash state at position k: while the volume
+// is open for writing all are ours, and component 0 is the first that the fence
+// is put on and the last that it is lifted from.
+func (w *world) fenceHolds(k int, disks []*disktest.Disk) error {
+	if w.verb != nil && w.verb.offline {
+		return nil
+	}
+	fenced := w.isFenced(k)
+	var zero, other *disktest.Disk // at version 1, and not
+	for _, d := range disks {
+		m, err := geomlib.ReadMetadata(d)
+		if err != nil {
+			continue
+		}
+		switch {
+		case m.Version != ondisk.Version:
+			other = d
+		case fenced:
+			return fmt.Errorf("%s is at version %d while the volume is open for writing", d.Name(), m.Version)
+		case m.No == 0:
+			zero = d
+		}
+	}
+	if zero != nil && other != nil {
+		return fmt.Errorf("component 0, %s, is at version 1 before %s", zero.Name(), other.Name())
+	}
+	return nil
+}
+
 // recover opens the volume after a crash, and checks it. It returns the position in
 // the log up to which the recovery goes.
 func (w *world) recover(now *view, b breadth) (end int, err error) {
@@ -726,6 +792,7 @@ func (w *world) openAfter(now *view) (err error) {
 		}
 	}
 	w.model.settled = w.rec.Mark("open")
+	w.fenced()
 	base, err := w.readAll(now)
 	if err == nil {
 		err = w.rawMap()
@@ -779,6 +846,7 @@ func (w *world) live() error {
 
 // endLife closes the volume, handing it back if that can be.
 func (w *world) endLife() error {
+	w.handsBack()
 	err := w.vol.Stop()
 	if errors.Is(err, ErrNotHandedBack) {
 		return nil

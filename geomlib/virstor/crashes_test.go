@@ -162,6 +162,13 @@ var broken = []struct {
 	{"the fence is lifted before the metadata is exact", breakEarlyUnfence, "stop with components that are full", 0},
 	{"an intent that was redone is redone differently", breakIntentTwice, "remove from the middle", 1},
 	{"a flush leaves out component 0", breakFlushCoverage, "add", 0},
+	{"the map names the copy of a chunk before that is flushed", breakCopyFlush, "evacuate", 0},
+	{"a component is added without the fence", breakAddUnfenced, "add", 0},
+	{"the chunk over the last sector is given out", breakLastChunk, "filling a volume whose last chunk is the metadata's", 0},
+	{"only the head of a new chunk is zeroed", breakZeroTail, "add", 0},
+	{"the component that is renamed keeps its index", breakRenaming, "remove from the middle", 0},
+	{"the fence is lifted before the data is flushed", breakCloseFlush, "stop just after a hole was filled", 0},
+	{"the fence is lifted from component 0 first", breakUnfenceOrder, "stop", 0},
 }
 
 func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {

@@ -96,7 +96,7 @@ func (v *Volume) close(last func() error) error {
 
 // finalFlush flushes everything, freed chunks included.
 func (v *Volume) finalFlush() error {
-	if v.cfg.ReadOnly || !v.writable.Load() {
+	if v.cfg.ReadOnly || !v.writable.Load() || v.cfg.breaks(breakCloseFlush) {
 		return nil
 	}
 	return v.flushAll()
@@ -188,7 +188,10 @@ func (v *Volume) unfenceLocked() error {
 			return err
 		}
 	}
-	for i := len(comps) - 1; i >= 0; i-- {
+	for i := range comps {
+		if !v.cfg.breaks(breakUnfenceOrder) {
+			i = len(comps) - 1 - i
+		}
 		m := exact[i]
 		m.Version = ondisk.Version
 		if err := v.storeMetaLocked(comps[i], m); err != nil {

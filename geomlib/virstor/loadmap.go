@@ -16,7 +16,7 @@ func mapError(vc uint64, format string, args ...any) error {
 // entry that cannot be right fails it.
 func (v *Volume) loadMap() error {
 	for _, c := range v.components() {
-		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
+		v.alloc.addPool(newChunkPool(c.first(), v.endOfPool(c)))
 	}
 	comps := v.bounds()
 	err := v.readMap(func(p *mapPiece) error { return v.loadPiece(p, comps) })
@@ -62,6 +62,14 @@ func (v *Volume) loadPiece(p *mapPiece, comps []bounds) error {
 	}
 	v.stats.allocated.Add(int64(loaded))
 	return nil
+}
+
+// endOfPool is the first chunk of c that is never given out.
+func (v *Volume) endOfPool(c *component) uint32 {
+	if v.cfg.breaks(breakLastChunk) {
+		return c.meta().ChunkCount
+	}
+	return c.usable()
 }
 
 // loadPage takes in the entries in b, which are of one page, and the first of

@@ -163,6 +163,9 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 	}
 	m := moved.meta()
 	m.No = removed
+	if v.cfg.breaks(breakRenaming) {
+		m.No = last
+	}
 	if err := geomlib.StoreMetadata(moved.accounted(), m); err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ var verbs = []*verb{
 		do:     func(*world) error { return nil }},
 	{name: "open of a volume whose last chunk is the metadata's", components: []int64{6, 7}, chunks: 4, handedBack: true,
 		damage: overcount, do: func(*world) error { return nil }},
+	{name: "filling a volume whose last chunk is the metadata's", components: []int64{5, 4}, chunks: 3, handedBack: true,
+		damage: overcount, do: func(w *world) error { return w.fillEmpty() }},
 	{name: "activate", components: []int64{6, 7}, chunks: 6, handedBack: true,
 		do: func(w *world) error {
 			if err := w.vol.Close(); err != nil {
@@ -37,6 +39,24 @@ var verbs = []*verb{
 
 	{name: "stop with components that are full", components: []int64{5, 5, 7}, chunks: 9,
 		do: func(w *world) error { return w.reopen(true) }},
+
+	// The counts in the metadata are what they were: writing them flushes nothing.
+	{name: "stop just after a hole was filled", components: []int64{9, 5}, chunks: 4, fill: true, handedBack: true,
+		do: func(w *world) error {
+			per := w.chunk / unit
+			for _, vc := range []int64{2, 4, 5} {
+				if err := w.change(vc*per, per, OpDelete, 0); err != nil {
+					return err
+				}
+			}
+			if err := w.flush(); err != nil {
+				return err
+			}
+			if err := w.change(20*per, 8, OpWrite, 0); err != nil {
+				return err
+			}
+			return w.reopen(true)
+		}},
 
 	{name: "add", components: []int64{6, 6}, spares: []int64{7}, chunks: 6, handedBack: true,
 		do:  func(w *world) error { return w.add("d2") },

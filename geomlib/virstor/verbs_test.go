@@ -160,6 +160,7 @@ func (w *world) wholeLife() (err error) {
 	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
 		return err
 	}
+	w.fenced()
 	err = w.live()
 	open := w.vol != nil && !w.vol.closing.Load() // else the verb failed at that
 	if w.insists && open && isFailure(err) {
