@@ -136,8 +136,8 @@ func (c *conn) write(r *request, flags uint16) error {
 	switch {
 	case r.op.Length > maxPayload:
 		return errTooLong
-	case c.disk.ReadOnly():
-		return c.refuse(r, proto.EPERM, "the volume is read-only")
+	case c.refusesWrites():
+		return c.refuse(r, proto.EPERM, readOnlyText)
 	case c.outside(r):
 		return c.refuse(r, proto.ENOSPC, pastEnd)
 	case r.op.Length == 0:
@@ -155,10 +155,14 @@ func (c *conn) write(r *request, flags uint16) error {
 	return c.submit(r, virstor.OpWrite, fua(flags))
 }
 
+func (c *conn) refusesWrites() bool { return c.readOnly || c.disk.ReadOnly() }
+
+const readOnlyText = "the export is read-only for this client"
+
 func (c *conn) trim(r *request, flags uint16) error {
 	switch {
-	case c.disk.ReadOnly():
-		return c.refuse(r, proto.EPERM, "the volume is read-only")
+	case c.refusesWrites():
+		return c.refuse(r, proto.EPERM, readOnlyText)
 	case c.outside(r):
 		return c.refuse(r, proto.EINVAL, pastEnd)
 	case r.op.Length == 0:
@@ -170,8 +174,8 @@ func (c *conn) trim(r *request, flags uint16) error {
 
 func (c *conn) writeZeroes(r *request, flags uint16) error {
 	switch {
-	case c.disk.ReadOnly():
-		return c.refuse(r, proto.EPERM, "the volume is read-only")
+	case c.refusesWrites():
+		return c.refuse(r, proto.EPERM, readOnlyText)
 	case c.outside(r):
 		return c.refuse(r, proto.ENOSPC, pastEnd)
 	case r.op.Length == 0:

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Config sets a server up. The zero value of every field but TLS and RequireTLS
-// stands for the default named there.
+// Config sets a server up. The zero value of every field but TLS, RequireTLS,
+// Grants and Idle stands for the default named there.
 type Config struct {
 	// Log receives what an administrator wants to know. Default: nothing.
 	Log *slog.Logger
@@ -20,10 +20,26 @@ type Config struct {
 	// concern Unix sockets: their mode says who may connect.
 	RequireTLS bool
 
+	// Grants say who may use which exports, and how. Without any, every client
+	// that may connect may read and write all. A client that several are for
+	// has the widest of them; what none is for is not there for it.
+	Grants []Grant
+
 	// MaxConns bounds the connections of all listeners together (256). At the
 	// limit a newcomer takes the place of the connection that has been
 	// negotiating longest, and is refused when all are past negotiation.
 	MaxConns int
+	// MaxPerPeer bounds the connections of one peer: an address of the network,
+	// of which IPv6's count by 64 bits, or a user of Unix sockets (three quarters
+	// of MaxConns, so that no peer shuts out all others).
+	MaxPerPeer int
+	// FirstRequest is how long a client that has chosen an export may ask for
+	// nothing before it is disconnected (5 min).
+	FirstRequest time.Duration
+	// Idle is how long a client may ask for nothing later, with nothing in
+	// flight; 0 is for ever. A client that does not connect again by itself, as
+	// a kernel's, loses its disk by it.
+	Idle time.Duration
 	// HandshakeTimeout bounds the whole negotiation, TLS included (30 s).
 	HandshakeTimeout time.Duration
 	// StallTimeout is how long a peer may take for the next MiB of a reply that
@@ -65,6 +81,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("nbd: TLS is required of clients, but there is no certificate")
 	}
 	setDefault(&c.MaxConns, 256)
+	setDefault(&c.MaxPerPeer, max(1, c.MaxConns*3/4))
+	setDefault(&c.FirstRequest, 5*time.Minute)
 	setDefault(&c.HandshakeTimeout, 30*time.Second)
 	setDefault(&c.StallTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 10*time.Second)
@@ -78,6 +96,9 @@ func (c Config) withDefaults() (Config, error) {
 		min  int64
 	}{
 		{"MaxConns", int64(c.MaxConns), 1},
+		{"MaxPerPeer", int64(c.MaxPerPeer), 1},
+		{"FirstRequest", int64(c.FirstRequest), 1},
+		{"Idle", int64(c.Idle), 0},
 		{"HandshakeTimeout", int64(c.HandshakeTimeout), 1},
 		{"StallTimeout", int64(c.StallTimeout), 1},
 		{"DrainTimeout", int64(c.DrainTimeout), 1},

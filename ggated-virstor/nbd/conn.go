@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 // Why a connection ends.
 var (
 	errKicked   = errors.New("disconnected by the administrator")
+	errIdle     = errors.New("asked for nothing for too long")
 	errCrowded  = errors.New("had to make room while negotiating")
 	errGoodbye  = errors.New("client disconnected")
 	errFinish   = errors.New("the service ends")
@@ -36,12 +38,15 @@ type conn struct {
 	raw    net.Conn
 	nc     net.Conn // raw, or TLS on top of it; fixed before transmission
 	isTLS  bool
-	unix   bool
+	id     identity
+	since  time.Time // when it was accepted
+	lull   lull      // guarded by Server.mu
 	in     input
 
 	// Fixed before transmission.
 	exp        *export // written under Server.mu
 	disk       Disk
+	readOnly   bool // for this client, whatever the disk is; written under Server.mu
 	structured bool // structured replies were negotiated
 	allocation bool // base:allocation was selected
 
@@ -93,7 +98,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		kick: make(chan struct{}, 1),
 		wake: make(chan struct{}, 1),
 	}
-	c.unix = nc.RemoteAddr().Network() == "unix"
+	c.id, c.since = identify(nc), time.Now()
 	c.place.ready = make(chan struct{}, 1)
 	c.readDeadline = deadline{set: nc.SetReadDeadline, span: s.cfg.StallTimeout}
 	c.writeDeadline = deadline{set: nc.SetWriteDeadline, span: s.cfg.StallTimeout}
@@ -225,26 +230,36 @@ func graceful(why error) bool {
 	return why == nil || errors.Is(why, errGoodbye) || errors.Is(why, errFinish)
 }
 
-// logEnd tells the administrator of what is not everyday.
+// logEnd tells the administrator of what is not everyday. Of clients that do not
+// keep to the protocol, or never get as far as an export, there is one line a
+// minute.
 func (c *conn) logEnd(why error) {
 	log := c.srv.cfg.Log
-	client := "unix" // has no name
-	if !c.unix {
-		client = c.raw.RemoteAddr().String()
-	}
-	attrs := []any{"client", client}
+	attrs := []any{"client", c.id.String()}
 	if c.exp != nil {
 		attrs = append(attrs, "export", c.exp.name)
 	}
 	switch {
-	case why == nil || errors.Is(why, errGoodbye) || errors.Is(why, io.EOF):
+	case why == nil || errors.Is(why, errGoodbye) || errors.Is(why, io.EOF) || errors.Is(why, errFinish):
 		log.Debug("NBD client left", attrs...)
-	case errors.Is(why, errKicked), errors.Is(why, errStalled), errors.Is(why, errTooLong),
-		errors.Is(why, errProtocol), errors.Is(why, proto.ErrMagic):
+	case errors.Is(why, errKicked):
 		log.Warn("NBD client disconnected", append(attrs, "reason", why.Error())...)
+	case c.exp == nil || isRude(why):
+		n, say := c.srv.rude.note(time.Now())
+		if say {
+			log.Warn("NBD client disconnected", append(attrs, "reason", why.Error(), "times", n)...)
+		} else {
+			log.Debug("NBD client disconnected", append(attrs, "reason", why.Error())...)
+		}
 	default:
 		log.Info("NBD connection ended", append(attrs, "reason", why.Error())...)
 	}
+}
+
+// isRude says whether the client is to blame.
+func isRude(why error) bool {
+	return slices.ContainsFunc([]error{errStalled, errIdle, errTooLong, errProtocol, proto.ErrMagic},
+		func(e error) bool { return errors.Is(why, e) })
 }
 
 // await blocks the reader until event fires (true) or c.wake does (false). It

@@ -144,13 +144,20 @@ func (s *Server) disconnect(conns []*conn) {
 	}
 }
 
-// lookup finds the export a client means. The empty name is the only export
-// when there is exactly one. The caller holds s.mu.
-func (s *Server) lookupLocked(name string) *export {
-	if name == "" && len(s.exports) == 1 {
-		for _, e := range s.exports {
-			return e
+// lookupLocked finds the export that c means, among those it may use. The empty
+// name is the only one when there is exactly one. The caller holds s.mu.
+func (s *Server) lookupLocked(c *conn, name string) (*export, error) {
+	if name == "" {
+		if names := s.permittedLocked(c); len(names) == 1 {
+			return s.exports[names[0]], nil
 		}
 	}
-	return s.exports[name]
+	e := s.exports[name]
+	switch {
+	case e != nil && accessOf(s.grants, &c.id, name) != noAccess:
+		return e, nil
+	case len(s.grants) > 0:
+		return nil, errForbidden
+	}
+	return nil, ErrNoExport
 }

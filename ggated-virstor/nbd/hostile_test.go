@@ -381,7 +381,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
-	r := newRig(t, Config{MaxConns: 3})
+	r := newRig(t, Config{MaxConns: 3, MaxPerPeer: 3})
 	first, second := r.connect(), r.connect()
 	first.enter("disk")
 	second.greet() // and no further

@@ -158,7 +158,7 @@ func (n *negotiation) option() (done bool, err error) {
 
 // wantsTLS says whether the client has to turn TLS on before anything else.
 func (n *negotiation) wantsTLS() bool {
-	return n.c.srv.cfg.RequireTLS && !n.c.isTLS && !n.c.unix
+	return n.c.srv.cfg.RequireTLS && !n.c.isTLS && !n.c.id.unix
 }
 
 // reply adds a reply to what send sends.
@@ -193,7 +193,7 @@ func (n *negotiation) refuseExport(opt uint32, err error) error {
 	switch {
 	case errors.Is(err, ErrServerClosed):
 		return n.refuse(opt, proto.RepErrShutdown, err.Error())
-	case errors.Is(err, ErrNoExport):
+	case errors.Is(err, ErrNoExport), errors.Is(err, errForbidden):
 		return n.refuse(opt, proto.RepErrUnknown, err.Error())
 	}
 	return err
@@ -224,7 +224,7 @@ func (n *negotiation) appendExport(b []byte, e *export) []byte {
 	if n.c.structured {
 		flags |= proto.SendDF
 	}
-	if e.disk.ReadOnly() {
+	if n.c.srv.readsOnly(n.c, e) {
 		flags |= proto.SendReadOnly
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(e.disk.Size()))
@@ -235,7 +235,7 @@ func (n *negotiation) list(data []byte) error {
 	if len(data) != 0 {
 		return n.refuse(proto.OptList, proto.RepErrInvalid, "LIST takes no data")
 	}
-	for _, name := range n.c.srv.exportNames() {
+	for _, name := range n.c.srv.exportNames(n.c) {
 		n.reply(proto.OptList, proto.RepServer, proto.AppendString(nil, name))
 	}
 	return n.ack(proto.OptList)
@@ -243,8 +243,9 @@ func (n *negotiation) list(data []byte) error {
 
 func (n *negotiation) startTLS(data []byte) error {
 	c := n.c
+	certs := c.srv.certs.Load()
 	switch {
-	case c.srv.cfg.TLS == nil:
+	case certs == nil:
 		return n.refuse(proto.OptStartTLS, proto.RepErrUnsup, "this server has no certificate")
 	case len(data) != 0:
 		return n.refuse(proto.OptStartTLS, proto.RepErrInvalid, "STARTTLS takes no data")
@@ -256,11 +257,12 @@ func (n *negotiation) startTLS(data []byte) error {
 	if err := n.ack(proto.OptStartTLS); err != nil {
 		return err
 	}
-	tc := tls.Server(c.raw, c.srv.cfg.TLS)
+	tc := tls.Server(c.raw, certs)
 	if err := tc.Handshake(); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}
 	c.nc, c.isTLS = tc, true
+	c.srv.certify(c, tc.ConnectionState())
 	c.structured, n.contexts = false, nil // said by whoever was listening
 	return nil
 }
@@ -274,7 +276,7 @@ func (n *negotiation) infoOrGo(opt uint32, data []byte) (done bool, err error) {
 	if opt == proto.OptGo {
 		e, err = n.c.srv.attach(n.c, name)
 	} else {
-		e, err = n.c.srv.lookup(name)
+		e, err = n.c.srv.lookup(n.c, name)
 	}
 	if err != nil {
 		return false, n.refuseExport(opt, err)
@@ -318,7 +320,7 @@ func (n *negotiation) metaContext(opt uint32, data []byte) error {
 	if err != nil {
 		return n.refuse(opt, proto.RepErrInvalid, err.Error())
 	}
-	e, err := n.c.srv.lookup(name)
+	e, err := n.c.srv.lookup(n.c, name)
 	if err != nil {
 		return n.refuseExport(opt, err)
 	}

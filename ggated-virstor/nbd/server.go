@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -26,18 +27,27 @@ type Server struct {
 	// from them: 1 MiB reads cost 0.31 CPU s/GiB with it, 0.28 without.
 	inline bool
 
-	goroutines sync.WaitGroup // one per connection
+	// certs are for the clients that turn TLS on from now; nil: none can.
+	certs atomic.Pointer[tls.Config]
 
-	mu          sync.Mutex // guards what follows, and export.conns, export.past, conn.exp
-	exports     map[string]*export
-	listeners   map[net.Listener]struct{}
-	conns       map[*conn]struct{}
-	closing     bool
-	accepted    uint64
-	refused     uint64
-	failed      uint64 // negotiations
-	limitLogged time.Time
-	limitUnsaid uint64 // refusals since limitLogged
+	goroutines sync.WaitGroup // one per connection
+	sweeping   sync.Once      // starts the sweeper, which ends when swept is closed
+	swept      chan struct{}
+
+	rude     rare // clients that were disconnected
+	crowded  rare // clients that found no place
+	unserved rare // times that no client could be accepted
+
+	mu        sync.Mutex // guards what follows, and export.conns, export.past, conn.exp, identity.cert, conn.lull
+	exports   map[string]*export
+	grants    []Grant
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+	peers     map[string]int // connections by identity.peer
+	closing   bool
+	accepted  uint64
+	refused   uint64
+	failed    uint64 // negotiations
 }
 
 // NewServer makes a server without exports. It fails if the configuration
@@ -54,7 +64,11 @@ func NewServer(cfg Config) (*Server, error) {
 		exports:   make(map[string]*export),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*conn]struct{}),
+		peers:     make(map[string]int),
+		grants:    slices.Clone(cfg.Grants),
+		swept:     make(chan struct{}),
 	}
+	s.certs.Store(cfg.TLS)
 	// A processor that waits in poll(2) runs no other goroutine before the
 	// runtime notices: leave one that does.
 	s.seats.Store(int32(runtime.GOMAXPROCS(0) - 1))
@@ -70,6 +84,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		return ErrServerClosed
 	}
 	defer s.dropListener(ln)
+	s.sweeping.Do(func() { go s.sweep() })
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 
 	const firstDelay, lastDelay = 5 * time.Millisecond, time.Second
@@ -83,7 +98,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		case ctx.Err() != nil || s.isClosing():
 			return nil
 		case transient(err):
-			s.cfg.Log.Warn("cannot accept NBD clients for now", "listener", ln.Addr().String(), "err", err)
+			if n, say := s.unserved.note(time.Now()); say {
+				s.cfg.Log.Warn("cannot accept NBD clients for now", "listener", ln.Addr().String(), "error", err, "times", n, "remedy", shortOf(err))
+			}
 			select {
 			case <-time.After(delay):
 			case <-ctx.Done():
@@ -102,6 +119,14 @@ func transient(err error) bool {
 	return slices.ContainsFunc([]error{
 		syscall.ECONNABORTED, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
 	}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// shortOf says what to do about an error of accept(2).
+func shortOf(err error) string {
+	if errors.Is(err, syscall.EMFILE) {
+		return "a higher ulimit -n, or a lower --nbd-max-clients"
+	}
+	return "it is tried again"
 }
 
 func (s *Server) addListener(ln net.Listener) bool {
@@ -141,44 +166,59 @@ func (s *Server) start(nc net.Conn) {
 	go c.serve()
 }
 
-// admit enters c among the connections. At the limit the connection that has
-// been negotiating longest has to go: it is returned.
+// admit enters c among the connections. One peer has MaxPerPeer of them at most. At
+// the limit of all the connection that has been negotiating longest has to go: it
+// is returned.
 func (s *Server) admit(c *conn) (victim *conn, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
 		return nil, false
 	}
-	if len(s.conns) >= s.cfg.MaxConns {
-		for other := range s.conns {
-			if other.exp == nil && (victim == nil || other.number < victim.number) {
-				victim = other
-			}
-		}
-		s.logLimitLocked()
-		if victim == nil {
-			s.refused++
-			return nil, false
-		}
-		s.forgetLocked(victim)
+	if s.peers[c.id.peer] >= s.cfg.MaxPerPeer {
+		victim = s.longestNegotiatingLocked(c.id.peer)
+		s.sayCrowded(c, "limit of one peer", s.cfg.MaxPerPeer)
+	} else if len(s.conns) >= s.cfg.MaxConns {
+		victim = s.longestNegotiatingLocked("")
+		s.sayCrowded(c, "limit", s.cfg.MaxConns)
+	} else {
+		s.enterLocked(c)
+		return nil, true
 	}
-	s.accepted++
-	c.number = s.accepted
-	s.conns[c] = struct{}{}
-	s.goroutines.Add(1)
+	if victim == nil {
+		s.refused++
+		return nil, false
+	}
+	s.forgetLocked(victim)
+	s.enterLocked(c)
 	return victim, true
 }
 
-// logLimitLocked tells of the limit on connections, at most once a minute.
-func (s *Server) logLimitLocked() {
-	s.limitUnsaid++
-	now := time.Now()
-	if now.Sub(s.limitLogged) < time.Minute {
-		return
+func (s *Server) enterLocked(c *conn) {
+	s.accepted++
+	c.number = s.accepted
+	s.conns[c] = struct{}{}
+	s.peers[c.id.peer]++
+	s.goroutines.Add(1)
+}
+
+// longestNegotiatingLocked is among the connections of a peer, or of all for the
+// empty one; nil when all are past negotiation.
+func (s *Server) longestNegotiatingLocked(peer string) (victim *conn) {
+	for c := range s.conns {
+		if c.exp == nil && (peer == "" || c.id.peer == peer) && (victim == nil || c.number < victim.number) {
+			victim = c
+		}
 	}
-	s.cfg.Log.Warn("too many NBD connections: clients are refused, or disconnected while they negotiate",
-		"limit", s.cfg.MaxConns, "times", s.limitUnsaid)
-	s.limitLogged, s.limitUnsaid = now, 0
+	return victim
+}
+
+// sayCrowded tells of a limit on connections, at most once a minute.
+func (s *Server) sayCrowded(c *conn, which string, limit int) {
+	if n, say := s.crowded.note(time.Now()); say {
+		s.cfg.Log.Warn("too many NBD connections: clients are refused, or disconnected while they negotiate",
+			which, limit, "client", c.id.String(), "times", n)
+	}
 }
 
 // attach binds c to the export called name.
@@ -191,33 +231,61 @@ func (s *Server) attach(c *conn, name string) (*export, error) {
 	if _, ok := s.conns[c]; !ok {
 		return nil, errCrowded
 	}
-	e := s.lookupLocked(name)
-	if e == nil {
-		return nil, ErrNoExport
+	e, err := s.lookupLocked(c, name)
+	if err != nil {
+		return nil, err
 	}
-	c.exp = e
+	c.readOnly = accessOf(s.grants, &c.id, e.name) == mayRead
+	c.exp, c.lull = e, lull{since: time.Now()}
 	e.conns[c] = struct{}{}
 	return e, nil
 }
 
-// lookup finds the export called name without binding to it.
-func (s *Server) lookup(name string) (*export, error) {
+// lookup finds the export called name for c without binding to it.
+func (s *Server) lookup(c *conn, name string) (*export, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
 		return nil, ErrServerClosed
 	}
-	if e := s.lookupLocked(name); e != nil {
-		return e, nil
-	}
-	return nil, ErrNoExport
+	return s.lookupLocked(c, name)
 }
 
-// exportNames lists the exports in order.
-func (s *Server) exportNames() []string {
+// exportNames lists the exports that c may use, in order.
+func (s *Server) exportNames(c *conn) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.exports))
+	return s.permittedLocked(c)
+}
+
+func (s *Server) permittedLocked(c *conn) []string {
+	names := slices.Sorted(maps.Keys(s.exports))
+	return slices.DeleteFunc(names, func(name string) bool { return accessOf(s.grants, &c.id, name) == noAccess })
+}
+
+// readsOnly says whether c may not write to e.
+func (s *Server) readsOnly(c *conn, e *export) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return e.disk.ReadOnly() || accessOf(s.grants, &c.id, e.name) != mayWrite
+}
+
+// SetGrants says from now on who may use which exports (see Config.Grants).
+// Connections in being keep what they were given.
+func (s *Server) SetGrants(grants []Grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grants = slices.Clone(grants)
+}
+
+// SetTLS has clients that turn TLS on from now use these certificates. Connections
+// in being stay. It cannot turn TLS on or off.
+func (s *Server) SetTLS(certs *tls.Config) error {
+	if (certs == nil) != (s.certs.Load() == nil) {
+		return errors.New("TLS is not turned on or off while clients are served")
+	}
+	s.certs.Store(certs)
+	return nil
 }
 
 // leave takes c off the clients of its export: it will ask for nothing more.
@@ -241,6 +309,9 @@ func (s *Server) forgetLocked(c *conn) {
 		return
 	}
 	delete(s.conns, c)
+	if s.peers[c.id.peer]--; s.peers[c.id.peer] == 0 {
+		delete(s.peers, c.id.peer)
+	}
 	if c.exp == nil {
 		s.failed++
 		return
@@ -264,6 +335,9 @@ func (s *Server) settle(c *conn) {
 // returns, nothing is submitted to any disk any more.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
+	if !s.closing {
+		close(s.swept)
+	}
 	s.closing = true
 	for ln := range s.listeners {
 		ln.Close()

@@ -25,6 +25,14 @@ func (c *counters) moveTo(sum *counters) {
 	sum.bytesWritten.Add(c.bytesWritten.Swap(0))
 }
 
+// requests is how many there were, those that failed included.
+func (c *counters) requests() (n uint64) {
+	for i := range c.ops {
+		n += c.ops[i].Load()
+	}
+	return n
+}
+
 func (c *counters) addTo(e *ExportStats) {
 	e.Reads += c.ops[proto.CmdRead].Load()
 	e.Writes += c.ops[proto.CmdWrite].Load()
