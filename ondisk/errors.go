@@ -11,6 +11,9 @@ var (
 	ErrMagic = errors.New("not GEOM::VIRSTOR metadata")
 	// ErrSpareChecksum: a spare's label is damaged.
 	ErrSpareChecksum = errors.New("damaged label of a spare")
+	// ErrMemberBlock: the member block is damaged, or has values that make no
+	// sense. It says nothing of the component's age.
+	ErrMemberBlock = errors.New("damaged member block")
 	// ErrVersion: neither Version nor VersionFenced.
 	ErrVersion = errors.New("unknown metadata version")
 	// ErrName: a volume name that is empty, too long, or no name for a device.

@@ -22,13 +22,21 @@ const (
 	ExtensionRecordSize = 512
 	// MaxTaskComponents is how many components a Task can name.
 	MaxTaskComponents = 8
+	// MaxFailedMembers is how many members an Extension can name as failed.
+	MaxFailedMembers = 4
+	// ExtensionVersion is the version of the records that are written. A volume
+	// with a MemberBlock has one of it, which earlier releases refuse: they
+	// would take a stale component for a true one. Version 1, without HandBack,
+	// Failed and the ids of members, is read.
+	ExtensionVersion = 2
 )
 
-const (
-	extensionMagic   = "GVIRSTOR::EXT"
-	extensionVersion = 1
+const extensionMagic = "GVIRSTOR::EXT"
 
-	extensionClean uint32 = 1 // flag: Extension.Clean
+// Flags of a record.
+const (
+	extensionClean    uint32 = 1 << iota // Extension.Clean
+	extensionHandBack                    // Extension.HandBack
 )
 
 // Offsets in a record. Magic, version and checksum stay where they are in every
@@ -43,8 +51,13 @@ const (
 	extOffIntent     = 40  // kind, 4 bytes of zeros, 8 arguments
 	extOffTask       = 112 // kind, number of components, 3 bytes of zeros, 8 arguments
 	extOffTaskCount  = extOffTask + 4
-	extOffComponents = extOffTask + 8 + 64 // then zeros to the checksum
-	extOffChecksum   = ExtensionRecordSize - 8
+	extOffComponents = extOffTask + 8 + 64
+	// From here on zero at version 1.
+	extOffFailed        = extOffComponents + 4*MaxTaskComponents // ids, each with a generation
+	extOffIntentMembers = extOffFailed + 16*MaxFailedMembers
+	extOffTaskMembers   = extOffIntentMembers + 16
+	extOffTaskTarget    = extOffTaskMembers + 8*MaxTaskComponents // then zeros to the checksum
+	extOffChecksum      = ExtensionRecordSize - 8
 )
 
 // IntentKind names the one operation on several sectors that is under way and
@@ -76,6 +89,10 @@ func (k IntentKind) String() string {
 type Intent struct {
 	Kind IntentKind
 	Arg  [8]uint64
+	// Leaves and Moves are the ids of the members concerned (MemberBlock.ID), 0
+	// where there is none: who leaves, or was component 0, and who takes that
+	// index.
+	Leaves, Moves uint64
 }
 
 // TaskKind names a long job, made of steps that are safe each, that goes on
@@ -110,6 +127,17 @@ type Task struct {
 	ComponentCount uint8                     // of Components, how many are in use
 	Components     [MaxTaskComponents]uint32 // the components concerned; zero beyond ComponentCount
 	Arg            [8]uint64
+	// Members are the ids of Components (MemberBlock.ID), and Target that of the
+	// one that takes what they hold; 0 where none is known.
+	Members [MaxTaskComponents]uint64
+	Target  uint64
+}
+
+// FailedMember is a member that takes no writes. It is true as long as its
+// generation is not below Generation, whatever the others have settled since.
+type FailedMember struct {
+	ID         uint64 // MemberBlock.ID
+	Generation uint64 // MemberBlock.Generation when that was noted
 }
 
 // Extension is a record of the extension block. It is valid only on a volume of
@@ -119,8 +147,21 @@ type Extension struct {
 	VolumeID  uint32 // Metadata.ID
 	ChunkSize uint32 // Metadata.ChunkSize, bytes
 	Clean     bool   // the volume was closed in order
+	HandBack  bool   // component metadata of Version is being written, component 0's last
 	Intent    Intent
 	Task      Task
+	Failed    [MaxFailedMembers]FailedMember // zero behind the last
+}
+
+// FailedSince is the generation that member id has at least if it is named as
+// failed.
+func (e Extension) FailedSince(id uint64) (generation uint64, failed bool) {
+	for _, f := range e.Failed {
+		if f.ID == id && id != 0 {
+			return f.Generation, true
+		}
+	}
+	return 0, false
 }
 
 // Slot is the index, 0 or 1, of the slot that the record belongs in.
@@ -138,13 +179,24 @@ func (e Extension) Encode(sector []byte) error {
 	if err := e.check(); err != nil {
 		return err
 	}
+	e.encode(sector, ExtensionVersion)
+	return nil
+}
+
+// encode writes what check has accepted as a record of that version.
+func (e Extension) encode(sector []byte, version uint32) {
 	clear(sector)
 	le := binary.LittleEndian
 	copy(sector[extOffMagic:], extensionMagic)
-	le.PutUint32(sector[extOffVersion:], extensionVersion)
+	le.PutUint32(sector[extOffVersion:], version)
+	var flags uint32
 	if e.Clean {
-		le.PutUint32(sector[extOffFlags:], extensionClean)
+		flags |= extensionClean
 	}
+	if e.HandBack {
+		flags |= extensionHandBack
+	}
+	le.PutUint32(sector[extOffFlags:], flags)
 	le.PutUint64(sector[extOffSequence:], e.Sequence)
 	le.PutUint32(sector[extOffVolumeID:], e.VolumeID)
 	le.PutUint32(sector[extOffChunkSize:], e.ChunkSize)
@@ -156,8 +208,39 @@ func (e Extension) Encode(sector []byte) error {
 	for i, c := range e.Task.Components {
 		le.PutUint32(sector[extOffComponents+4*i:], c)
 	}
+	if version > 1 {
+		e.encodeMembers(sector)
+	}
 	le.PutUint64(sector[extOffChecksum:], extensionChecksum(sector))
-	return nil
+}
+
+// encodeMembers writes what version 2 added.
+func (e Extension) encodeMembers(sector []byte) {
+	le := binary.LittleEndian
+	for i, f := range e.Failed {
+		le.PutUint64(sector[extOffFailed+16*i:], f.ID)
+		le.PutUint64(sector[extOffFailed+16*i+8:], f.Generation)
+	}
+	le.PutUint64(sector[extOffIntentMembers:], e.Intent.Leaves)
+	le.PutUint64(sector[extOffIntentMembers+8:], e.Intent.Moves)
+	for i, id := range e.Task.Members {
+		le.PutUint64(sector[extOffTaskMembers+8*i:], id)
+	}
+	le.PutUint64(sector[extOffTaskTarget:], e.Task.Target)
+}
+
+// decodeMembers reads what version 2 added.
+func (e *Extension) decodeMembers(b []byte) {
+	le := binary.LittleEndian
+	for i := range e.Failed {
+		e.Failed[i] = FailedMember{le.Uint64(b[extOffFailed+16*i:]), le.Uint64(b[extOffFailed+16*i+8:])}
+	}
+	e.Intent.Leaves = le.Uint64(b[extOffIntentMembers:])
+	e.Intent.Moves = le.Uint64(b[extOffIntentMembers+8:])
+	for i := range e.Task.Members {
+		e.Task.Members[i] = le.Uint64(b[extOffTaskMembers+8*i:])
+	}
+	e.Task.Target = le.Uint64(b[extOffTaskTarget:])
 }
 
 // DecodeExtension reads the record at the start of b, the first sector of a
@@ -174,14 +257,17 @@ func DecodeExtension(b []byte) (Extension, error) {
 	if got, want := le.Uint64(b[extOffChecksum:]), extensionChecksum(b); got != want {
 		return Extension{}, fmt.Errorf("%w: %#x, should be %#x", ErrExtensionChecksum, got, want)
 	}
-	if v := le.Uint32(b[extOffVersion:]); v != extensionVersion {
-		return Extension{}, fmt.Errorf("%w: %d, known is %d", ErrExtensionVersion, v, extensionVersion)
+	version := le.Uint32(b[extOffVersion:])
+	if version == 0 || version > ExtensionVersion {
+		return Extension{}, fmt.Errorf("%w: %d, known are 1 to %d", ErrExtensionVersion, version, ExtensionVersion)
 	}
+	flags := le.Uint32(b[extOffFlags:])
 	e := Extension{
 		Sequence:  le.Uint64(b[extOffSequence:]),
 		VolumeID:  le.Uint32(b[extOffVolumeID:]),
 		ChunkSize: le.Uint32(b[extOffChunkSize:]),
-		Clean:     le.Uint32(b[extOffFlags:])&extensionClean != 0,
+		Clean:     flags&extensionClean != 0,
+		HandBack:  flags&extensionHandBack != 0 && version > 1,
 		Intent:    Intent{Kind: IntentKind(le.Uint32(b[extOffIntent:])), Arg: args(b[extOffIntent+8:])},
 		Task: Task{
 			Kind:           TaskKind(le.Uint32(b[extOffTask:])),
@@ -192,11 +278,15 @@ func DecodeExtension(b []byte) (Extension, error) {
 	for i := range e.Task.Components {
 		e.Task.Components[i] = le.Uint32(b[extOffComponents+4*i:])
 	}
-	// What Encode would write differently is of no meaning known here.
-	var again [ExtensionRecordSize]byte
-	if err := e.Encode(again[:]); err != nil {
+	if version > 1 {
+		e.decodeMembers(b)
+	}
+	if err := e.check(); err != nil {
 		return Extension{}, err
 	}
+	// What encode would write differently is of no meaning known here.
+	var again [ExtensionRecordSize]byte
+	e.encode(again[:], version)
 	if !bytes.Equal(again[:], b[:ExtensionRecordSize]) {
 		return Extension{}, fmt.Errorf("%w: unknown flags, or unused bytes that are not zero", ErrExtensionContents)
 	}
@@ -218,6 +308,28 @@ func (e Extension) check() error {
 	for _, c := range e.Task.Components[e.Task.ComponentCount:] {
 		if c != 0 {
 			return fmt.Errorf("%w: component %d beyond the %d of the task", ErrExtensionContents, c, e.Task.ComponentCount)
+		}
+	}
+	return e.checkMembers()
+}
+
+// checkMembers refuses ids of members where there can be none.
+func (e Extension) checkMembers() error {
+	for _, id := range e.Task.Members[e.Task.ComponentCount:] {
+		if id != 0 {
+			return fmt.Errorf("%w: member %#x beyond the %d components of the task", ErrExtensionContents, id, e.Task.ComponentCount)
+		}
+	}
+	if e.Intent.Kind == IntentNone && (e.Intent.Leaves != 0 || e.Intent.Moves != 0) {
+		return fmt.Errorf("%w: members of no intent", ErrExtensionContents)
+	}
+	ended := false
+	for _, f := range e.Failed {
+		switch {
+		case f == FailedMember{}:
+			ended = true
+		case ended || f.ID == 0 || f.Generation == 0:
+			return fmt.Errorf("%w: failed member %#x of generation %d", ErrExtensionContents, f.ID, f.Generation)
 		}
 	}
 	return nil

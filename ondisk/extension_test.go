@@ -29,11 +29,14 @@ func reseal(b []byte) []byte {
 func someExtension() ondisk.Extension {
 	return ondisk.Extension{
 		Sequence: 42, VolumeID: 7, ChunkSize: 1 << 20, Clean: true,
-		Intent: ondisk.Intent{Kind: ondisk.IntentShrink, Arg: [8]uint64{1, 2, 3, 4, 5, 6, 7, 1 << 63}},
+		Intent: ondisk.Intent{Kind: ondisk.IntentShrink, Arg: [8]uint64{1, 2, 3, 4, 5, 6, 7, 1 << 63}, Leaves: 15, Moves: 16},
 		Task: ondisk.Task{
 			Kind: ondisk.TaskEvacuate, ComponentCount: 8, Components: [8]uint32{8, 7, 6, 5, 4, 3, 2, 1},
-			Arg: [8]uint64{9, 8, 7, 6, 5, 4, 3, 2},
+			Arg:     [8]uint64{9, 8, 7, 6, 5, 4, 3, 2},
+			Members: [8]uint64{1 << 63, 2, 3, 4, 5, 6, 7, 8}, Target: 10,
 		},
+		HandBack: true,
+		Failed:   [4]ondisk.FailedMember{{ID: 11, Generation: 12}, {ID: 13, Generation: 14}},
 	}
 }
 
@@ -71,13 +74,17 @@ func TestDecodeExtensionNamesEachReason(t *testing.T) {
 		{"short", func(b []byte) []byte { return b[:511] }, ondisk.ErrShort},
 		{"zeros", func(b []byte) []byte { return make([]byte, 512) }, ondisk.ErrExtensionMagic},
 		{"torn", func(b []byte) []byte { clear(b[256:]); return b }, ondisk.ErrExtensionChecksum},
-		{"later version", func(b []byte) []byte { b[16] = 2; return reseal(b) }, ondisk.ErrExtensionVersion},
-		{"unknown flag", func(b []byte) []byte { b[20] |= 2; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"later version", func(b []byte) []byte { b[16] = 3; return reseal(b) }, ondisk.ErrExtensionVersion},
+		{"unknown flag", func(b []byte) []byte { b[20] |= 4; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"version 0", func(b []byte) []byte { b[16] = 0; return reseal(b) }, ondisk.ErrExtensionVersion},
+		{"ids of members at version 1", func(b []byte) []byte { b[16] = 1; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"failed member without a generation", func(b []byte) []byte { clear(b[240:248]); return reseal(b) }, ondisk.ErrExtensionContents},
+		{"failed member behind the last", func(b []byte) []byte { clear(b[216:232]); return reseal(b) }, ondisk.ErrExtensionContents},
 		{"unknown intent", func(b []byte) []byte { b[40] = 200; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"unknown task", func(b []byte) []byte { b[112] = 200; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"nine components", func(b []byte) []byte { b[116] = 9; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"component beyond the count", func(b []byte) []byte { b[116] = 7; return reseal(b) }, ondisk.ErrExtensionContents},
-		{"unused byte", func(b []byte) []byte { b[400] = 1; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"unused byte", func(b []byte) []byte { b[440] = 1; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"byte behind the magic", func(b []byte) []byte { b[15] = 1; return reseal(b) }, ondisk.ErrExtensionContents},
 	}
 	for _, tt := range tests {
@@ -99,6 +106,8 @@ func TestEncodeExtensionRefusesWhatCannotBeReadBack(t *testing.T) {
 		{"unknown task", func(e *ondisk.Extension) { e.Task.Kind = 99 }, 512, ondisk.ErrExtensionContents},
 		{"nine components", func(e *ondisk.Extension) { e.Task.ComponentCount = 9 }, 512, ondisk.ErrExtensionContents},
 		{"component beyond the count", func(e *ondisk.Extension) { e.Task.ComponentCount = 7 }, 512, ondisk.ErrExtensionContents},
+		{"member beyond the count", func(e *ondisk.Extension) { e.Task.ComponentCount, e.Task.Components[7] = 7, 0 }, 512, ondisk.ErrExtensionContents},
+		{"members of no intent", func(e *ondisk.Extension) { e.Intent.Kind = ondisk.IntentNone }, 512, ondisk.ErrExtensionContents},
 	}
 	for _, tt := range tests {
 		e := someExtension()
@@ -176,7 +185,7 @@ func TestPickExtensionTakesTheHighestSequenceOfThisVolume(t *testing.T) {
 
 func TestNewerExtensionTellsOfIntactRecordsOnly(t *testing.T) {
 	later := record(t, someExtension())
-	later[16] = 2
+	later[16] = 3
 	damaged := bytes.Clone(later)
 	reseal(later)
 	if err := ondisk.NewerExtension([2][]byte{record(t, someExtension()), later}); !errors.Is(err, ondisk.ErrExtensionVersion) {
@@ -200,5 +209,52 @@ func TestEveryKindHasAName(t *testing.T) {
 	}
 	if got := ondisk.IntentKind(77).String() + ", " + ondisk.TaskKind(78).String(); got != "intent 77, task 78" {
 		t.Errorf("unknown kinds are called %q", got)
+	}
+}
+
+// A record as the first release wrote it: what version 2 added is zero.
+func TestARecordOfVersion1IsReadAndWrittenAgainAsVersion2(t *testing.T) {
+	e := ondisk.Extension{Sequence: 3, VolumeID: 7, ChunkSize: 1 << 20, Clean: true}
+	b := record(t, e)
+	b[16] = 1
+	got, err := ondisk.DecodeExtension(reseal(b))
+	if err != nil || got != e {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if again := record(t, got); again[16] != 2 {
+		t.Errorf("version %d", again[16])
+	}
+}
+
+func TestTheBytesOfARecordAreWhereTheManualPutsThem(t *testing.T) {
+	b := record(t, someExtension())
+	le := binary.LittleEndian
+	for _, f := range []struct {
+		what string
+		off  int
+		want uint64
+	}{
+		{"failed member", 216, 11}, {"its generation", 224, 12}, {"second failed member", 232, 13},
+		{"who leaves", 280, 15}, {"who moves", 288, 16},
+		{"first member of the task", 296, 1 << 63}, {"last member of the task", 352, 8}, {"target of the task", 360, 10},
+	} {
+		if got := le.Uint64(b[f.off:]); got != f.want {
+			t.Errorf("%s, byte %d: %d, want %d", f.what, f.off, got, f.want)
+		}
+	}
+	if got := le.Uint32(b[20:]); got != 3 {
+		t.Errorf("flags %#x", got)
+	}
+}
+
+func TestAFailedMemberIsFoundByItsID(t *testing.T) {
+	e := someExtension()
+	if g, ok := e.FailedSince(13); !ok || g != 14 {
+		t.Errorf("%d, %v", g, ok)
+	}
+	for _, id := range []uint64{0, 12} {
+		if _, ok := e.FailedSince(id); ok {
+			t.Errorf("member %d is failed", id)
+		}
 	}
 }

@@ -81,12 +81,20 @@ type Metadata struct {
 	ChunkNext     uint32 // next chunk to allocate
 	ChunkReserved uint16 // chunks at the start of component 0 kept for the map
 	Flags         uint16 // FlagAllocated, FlagCurrent
+
+	// Member is zero but at VersionFenced, and where there is no block.
+	Member MemberBlock
 }
 
 // DecodeMetadata reads the metadata at the start of b, a component's last
 // sector. It accepts every version and every value (see Validate); a name that
 // fills its 16 bytes without a NUL is legal. It fails with ErrShort when b has
 // fewer than MetadataSize bytes and with ErrMagic when they are something else.
+//
+// At VersionFenced the result has the MemberBlock, if b has the MemberBlockEnd bytes
+// that it takes; at any other version those bytes mean nothing. When it is damaged, or any byte before it that its checksum covers, the error is
+// ErrMemberBlock and the result is what the bytes say all the same: to be shown,
+// not to be believed.
 func DecodeMetadata(b []byte) (Metadata, error) {
 	if len(b) < MetadataSize {
 		return Metadata{}, fmt.Errorf("metadata: %w: %d of %d", ErrShort, len(b), MetadataSize)
@@ -95,7 +103,7 @@ func DecodeMetadata(b []byte) (Metadata, error) {
 		return Metadata{}, fmt.Errorf("metadata: %w", ErrMagic)
 	}
 	le := binary.LittleEndian
-	return Metadata{
+	m := Metadata{
 		Version:       le.Uint32(b[offVersion:]),
 		Name:          text(b[offName:]),
 		VirtualSize:   le.Uint64(b[offVirtualSize:]),
@@ -109,14 +117,24 @@ func DecodeMetadata(b []byte) (Metadata, error) {
 		ChunkNext:     le.Uint32(b[offChunkNext:]),
 		ChunkReserved: le.Uint16(b[offChunkReserved:]),
 		Flags:         le.Uint16(b[offFlags:]),
-	}, nil
+	}
+	if m.Version != VersionFenced {
+		return m, nil
+	}
+	var err error
+	if m.Member, err = decodeMemberBlock(b); err != nil {
+		return m, fmt.Errorf("metadata: %w", err)
+	}
+	return m, nil
 }
 
 // Encode writes m to sector, which is the whole last sector of a component:
 // what the metadata does not use becomes zero. It fails, and leaves sector
 // alone, with ErrShort when sector is smaller than MetadataSize and with ErrName
-// or ErrProviderName when a text cannot be read back as it is. Texts of 16 bytes
-// are written, since FreeBSD writes them; Plan makes none.
+// or ErrProviderName when a text cannot be read back as it is, and ErrMemberBlock
+// when m has a block at another version than VersionFenced, or one that
+// DecodeMetadata would not take. Texts of 16 bytes are written, since FreeBSD writes
+// them; Plan makes none.
 func (m Metadata) Encode(sector []byte) error {
 	if len(sector) < MetadataSize {
 		return fmt.Errorf("metadata: %w: %d of %d", ErrShort, len(sector), MetadataSize)
@@ -126,6 +144,9 @@ func (m Metadata) Encode(sector []byte) error {
 	}
 	if !fitsField(m.Provider) {
 		return fmt.Errorf("%w: %q is longer than %d bytes or has a NUL", ErrProviderName, m.Provider, nameField)
+	}
+	if err := m.checkMember(len(sector)); err != nil {
+		return err
 	}
 	clear(sector)
 	le := binary.LittleEndian
@@ -143,7 +164,24 @@ func (m Metadata) Encode(sector []byte) error {
 	le.PutUint32(sector[offChunkNext:], m.ChunkNext)
 	le.PutUint16(sector[offChunkReserved:], m.ChunkReserved)
 	le.PutUint16(sector[offFlags:], m.Flags)
+	if m.Member.Exists() {
+		m.Member.encode(sector)
+	}
 	return nil
+}
+
+// checkMember refuses a block that could not be read back from a sector of size
+// bytes.
+func (m Metadata) checkMember(size int) error {
+	switch {
+	case !m.Member.Exists():
+		return nil
+	case m.Version != VersionFenced:
+		return fmt.Errorf("%w: there is none at version %d", ErrMemberBlock, m.Version)
+	case size < MemberBlockEnd:
+		return fmt.Errorf("member block: %w: %d of %d", ErrShort, size, MemberBlockEnd)
+	}
+	return m.Member.check()
 }
 
 // Entries is the number of virtual chunks, which is that of map entries. It is

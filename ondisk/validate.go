@@ -29,6 +29,9 @@ func (m Metadata) Validate(mediaSize int64, sectorSize int) error {
 	if err := m.checkProviderSize(mediaSize, sectorSize); err != nil {
 		return err
 	}
+	if err := m.checkMember(sectorSize); err != nil {
+		return err
+	}
 	if m.No >= m.Count {
 		return fmt.Errorf("%w: component %d of %d", ErrIndex, m.No, m.Count)
 	}
