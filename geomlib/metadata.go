@@ -8,7 +8,8 @@ import (
 )
 
 // ReadMetadata reads the VIRSTOR metadata in p's last sector. ErrNoMetadata
-// means that there is none.
+// means that there is none; with ondisk.ErrMemberBlock comes what the damaged sector
+// says, to be shown and not to be believed.
 func ReadMetadata(p Provider) (ondisk.Metadata, error) {
 	b := make([]byte, p.SectorSize())
 	if _, err := p.ReadAt(b, p.MediaSize()-int64(len(b))); err != nil {
@@ -33,10 +34,10 @@ func StoreMetadata(p Provider, m ondisk.Metadata) error {
 	return storeLastSector(p, b)
 }
 
-// ClearMetadata zeroes p's last sector, which must hold VIRSTOR metadata or a
-// spare's label (ErrNoMetadata).
+// ClearMetadata zeroes p's last sector, which must hold VIRSTOR metadata, be it
+// damaged, or a spare's label (ErrNoMetadata).
 func ClearMetadata(p Provider) error {
-	if _, err := ReadMetadata(p); err != nil {
+	if _, err := ReadMetadata(p); err != nil && !errors.Is(err, ondisk.ErrMemberBlock) {
 		if _, spare := ReadSpare(p); spare != nil {
 			return err
 		}
