@@ -19,14 +19,19 @@ var defaultConfig = "/usr/local/etc/ggated-virstor.conf"
 // notKeys are the options that a file cannot set.
 var notKeys = []string{"config", "check-config", "version", "help"}
 
+// configFile is the path of the configuration, which need not be there when none was
+// named.
+func (o *options) configFile() string {
+	if o.config == "" {
+		return defaultConfig
+	}
+	return o.config
+}
+
 // configure sets what the configuration file says and the command line, which
 // flags have been parsed from, does not.
 func (o *options) configure(flags *pflag.FlagSet) error {
-	name := o.config
-	if name == "" {
-		name = defaultConfig
-	}
-	file, err := config.Load(name)
+	file, err := config.Load(o.configFile())
 	if errors.Is(err, fs.ErrNotExist) && o.config == "" {
 		file, err = &config.File{}, nil
 	}
@@ -38,7 +43,8 @@ func (o *options) configure(flags *pflag.FlagSet) error {
 	check := func() error {
 		_, policies := o.policies()
 		_, addresses := o.addresses()
-		return errors.Join(policies, addresses)
+		_, grants := o.grants()
+		return errors.Join(policies, addresses, grants)
 	}
 	if err := file.Apply("", keySet(flags), typed, check); err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/config"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 )
 
 // write makes a configuration file.
@@ -75,6 +77,7 @@ func TestAWrongFileIsNamedWithItsLine(t *testing.T) {
 		"config = x":                         ":1: config: no such key",
 		"[volume a]\nnbd = unix:/a":          ":2: nbd: no such key for a volume",
 		"debug = true\nnbd = /tmp/socket":    ":2: --nbd /tmp/socket: NBD address \"/tmp/socket\": want unix:PATH or tcp:HOST:PORT",
+		"debug = true\nnbd-allow = a:rw":     ":2: --nbd-allow \"a:rw\": EXPORT=ro:WHO or EXPORT=rw:WHO is needed: there is neither =ro: nor =rw:",
 		"\n[volume a]\nfull-timeout = -5s":   ":3: --full-timeout -5s: must not be negative",
 		"[volume a]\nalloc = x\nzero = auto": ":2: --alloc x: one of fill, spread is needed",
 	} {
@@ -99,6 +102,11 @@ func TestNBDOptionsThatContradictThemselvesAreRefused(t *testing.T) {
 		"--tls-cert needs --tls-key":                        {"--tls-cert", "c"},
 		"--tls-key needs --tls-cert":                        {"--tls-key", "k"},
 		"--tls-client-ca needs --tls-cert and --tls-key":    {"--tls-client-ca", "ca"},
+		"--nbd-max-clients 0: must be at least 1":           {"--nbd-max-clients", "0"},
+		"--nbd-max-peer-clients 300: from 0 to":             {"--nbd-max-peer-clients", "300"},
+		"--nbd-idle -1s: must not be negative":              {"--nbd-idle", "-1s"},
+		"--nbd-allow \"x\": EXPORT=ro:WHO or EXPORT=rw:WHO": {"--nbd-allow", "x"},
+		"--nbd-allow a=rw:tls:b: needs --tls-client-ca":     {"--nbd-allow", "a=rw:tls:b"},
 		"--nbd x: NBD address \"x\": want unix:PATH or tcp": {"--nbd", "unix:/a", "--nbd", "x"},
 	} {
 		var said bytes.Buffer
@@ -116,7 +124,12 @@ type recorded struct {
 	levels    alert.Config
 	space     daemon.SpaceOptions
 	commands  []alert.Runner
+	grants    []nbd.Grant
+	certs     *tls.Config
 }
+
+func (r *recorded) SetGrants(gs []nbd.Grant)       { r.grants = gs }
+func (r *recorded) SetTLS(certs *tls.Config) error { r.certs = certs; return nil }
 
 func (r *recorded) SetPolicies(all virstor.Config, each map[string]virstor.Config) {
 	r.all, r.each = all, each
@@ -139,8 +152,9 @@ func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	args := []string{"--config", conf}
 	var got recorded
 	var log bytes.Buffer
-	r := &reloader{args: args, now: parse(t, args...), daemon: &got, space: spaceOf, log: slog.New(slog.NewTextHandler(&log, nil))}
-	text := "provider = da0\nprovider = da1\nwhen-full = error\nheld-memory = 1m\nreserve = 7\nalert-percent = 50\non-alert = true\nspare = a=da2\nspare-at = 70\ndebug = true\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
+	r := &reloader{args: args, now: parse(t, args...), daemon: &got, space: spaceOf, clients: &got,
+		readTLS: func() (*tls.Config, error) { return nil, nil }, log: slog.New(slog.NewTextHandler(&log, nil))}
+	text := "provider = da0\nprovider = da1\nwhen-full = error\nheld-memory = 1m\nreserve = 7\nalert-percent = 50\non-alert = true\nspare = a=da2\nspare-at = 70\ndebug = true\nnbd-allow = a=ro:any\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -151,6 +165,9 @@ func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	if got.all.HeldLimit != 1<<20 || got.all.Reserve != 7 || !slices.Equal(got.levels.Percent, []int{50}) ||
 		got.space.Percent != 70 || got.space.Spares["da2"] != "a" || !slices.Equal(got.commands, []alert.Runner{alert.Shell{Command: "true"}}) {
 		t.Errorf("applied %+v", got)
+	}
+	if len(got.grants) != 1 || got.grants[0].String() != "a=ro:any" {
+		t.Errorf("grants %v", got.grants)
 	}
 	if r.now.level.Level() != slog.LevelDebug {
 		t.Errorf("log level %v", r.now.level.Level())

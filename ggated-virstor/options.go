@@ -32,23 +32,27 @@ type options struct {
 	perVolume   map[string]virstor.Config // of the volumes that have their own policies
 	level       *slog.LevelVar
 
-	nbd         []string
-	nbdInsecure bool
-	tlsCert     string
-	tlsKey      string
-	tlsClientCA string
-	control     string
-	runDir      string
-	backupDir   string
-	backups     int
-	gate        bool
-	gateName    string
-	unit        int
-	receivers   int
-	supervise   bool
-	user        string
-	syslog      bool
-	debug       bool
+	nbd           []string
+	nbdInsecure   bool
+	nbdAllow      []string
+	nbdMaxClients int
+	nbdMaxPeer    int
+	nbdIdle       time.Duration
+	tlsCert       string
+	tlsKey        string
+	tlsClientCA   string
+	control       string
+	runDir        string
+	backupDir     string
+	backups       int
+	gate          bool
+	gateName      string
+	unit          int
+	receivers     int
+	supervise     bool
+	user          string
+	syslog        bool
+	debug         bool
 
 	readOnly   bool
 	whenFull   string
@@ -89,6 +93,10 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	f.StringArrayVar(&o.configured, "provider", nil, "open `PROVIDER`, as those behind the options (repeatable)")
 	f.StringArrayVar(&o.nbd, "nbd", nil, "serve NBD on unix:`PATH` or tcp:HOST:PORT (repeatable)")
 	f.BoolVar(&o.nbdInsecure, "nbd-insecure", false, "allow TCP without TLS on addresses that other machines reach")
+	f.StringArrayVar(&o.nbdAllow, "nbd-allow", nil, "who may use an export: `EXPORT=ro:WHO` or EXPORT=rw:WHO; WHO is any, unix, uid:N or tls:NAME (repeatable; none: all may write all)")
+	f.IntVar(&o.nbdMaxClients, "nbd-max-clients", 256, "serve at most `N` NBD connections at once")
+	f.IntVar(&o.nbdMaxPeer, "nbd-max-peer-clients", 0, "of these, `N` of one address, or of one user of unix sockets (0: three quarters)")
+	f.DurationVar(&o.nbdIdle, "nbd-idle", 0, "disconnect NBD clients that ask for nothing for `TIME` (0: only those that never asked for anything)")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
@@ -149,6 +157,10 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		o.level.Set(slog.LevelDebug)
 	}
 	if o.checkConfig {
+		if err := o.checkWorld(stderr); err != nil {
+			fmt.Fprintln(stderr, "ggated-virstor:", err)
+			return o, errUsage
+		}
 		fmt.Fprintln(stdout, "ggated-virstor: the configuration is right")
 		return o, errHelp
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"log/slog"
 	"maps"
 	"os"
@@ -14,11 +15,12 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 )
 
 // liveKeys are the ones that change while volumes are served.
 var liveKeys = []string{
-	"debug", "provider", "when-full", "full-timeout", "held-memory", "reserve",
+	"debug", "provider", "nbd-allow", "when-full", "full-timeout", "held-memory", "reserve",
 	"alert-chunks", "alert-components", "alert-percent", "alert-time", "alert-window", "on-alert", "on-alert-timeout",
 	"spare", "spare-at", "grow", "grow-max",
 }
@@ -41,7 +43,16 @@ type reloader struct {
 	now    options  // in force
 	daemon configurable
 	space  func(*options) (daemon.AlertOptions, daemon.SpaceOptions, error)
-	log    *slog.Logger
+	// clients and readTLS are of the NBD server.
+	clients clientRules
+	readTLS func() (*tls.Config, error)
+	log     *slog.Logger
+}
+
+// clientRules is what a reload changes for clients that connect later: an nbd.Server.
+type clientRules interface {
+	SetGrants(grants []nbd.Grant)
+	SetTLS(certs *tls.Config) error
 }
 
 // watchReload reloads at every SIGHUP until the returned function is called.
@@ -87,6 +98,11 @@ func (r *reloader) reload() {
 		r.log.Error("configuration not applied", "error", err)
 		return
 	}
+	grants, err := next.grants()
+	if err != nil {
+		r.log.Error("configuration not applied", "error", err)
+		return
+	}
 	applied, later := changes(r.now.settings, next.settings)
 	r.now.level.Set(next.level.Level())
 	r.daemon.SetPolicies(all, next.perVolume)
@@ -95,6 +111,8 @@ func (r *reloader) reload() {
 		r.daemon.SetAlertCommand(alerts.Command, alerts.Timeout)
 	}
 	r.daemon.SetSpace(space)
+	r.clients.SetGrants(grants)
+	r.reloadTLS()
 	n := r.daemon.ServeAll(slices.Concat(next.providers, next.space.spareProviders()))
 	r.log.Info("configuration read again", "applied", strings.Join(applied, " "), "volumes", n)
 	if len(later) > 0 {
@@ -103,6 +121,24 @@ func (r *reloader) reload() {
 	for _, key := range applied {
 		r.now.settings[key] = next.settings[key]
 	}
+}
+
+// reloadTLS reads the certificates again, from the files named at the start. When
+// they are not right, those before stay in force.
+func (r *reloader) reloadTLS() {
+	certs, err := r.readTLS()
+	if err == nil && certs == nil {
+		return // there is no TLS
+	}
+	if err == nil {
+		err = r.clients.SetTLS(certs)
+	}
+	if err != nil {
+		r.log.Error("TLS certificates not read again: those before stay in force", "error", err)
+		return
+	}
+	leaf := certs.Certificates[0].Leaf
+	r.log.Info("TLS certificates read again", "subject", leaf.Subject.String(), "expires", leaf.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // changes are the keys whose values differ, in order.

@@ -48,6 +48,9 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	// What ends a supervisor at the system's shutdown ends this, too.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGUSR1)
 	defer stop()
+	if err := o.checkDescriptors(log); err != nil {
+		return err
+	}
 	g, err := o.space.grower(o.gate)
 	if err != nil {
 		return err
@@ -70,7 +73,7 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	svc := service{
 		http:    http,
-		control: ctl, nbd: listeners, certs: certs, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
+		control: ctl, nbd: listeners, certs: certs, readTLS: o.loadTLS, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
 		opener: daemon.Direct{LockDir: o.runDir}, runner: (*spaceOptions).runner,
 		grower: func(g *grow.Grower) daemon.Grower { return g },
 		stop:   ctx.Done(), end: (*daemon.Daemon).Close,
@@ -106,7 +109,8 @@ type service struct {
 	control   net.Listener
 	http      net.Listener // or nil
 	nbd       []net.Listener
-	certs     *tls.Config // or nil
+	certs     *tls.Config                 // or nil
+	readTLS   func() (*tls.Config, error) // again
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
 	providers []string
@@ -149,7 +153,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 	if err != nil {
 		return errors.Join(err, svc.close())
 	}
-	server, uris, err := newNBD(o, svc.certs, log)
+	server, uris, err := newNBD(o, svc.certs, svc.nbd, log)
 	if err != nil {
 		return errors.Join(err, svc.close())
 	}
@@ -169,17 +173,21 @@ func serve(o options, log *slog.Logger, svc service) error {
 		st, err := d.Status(context.Background())
 		return errors.Join(err, nothingServed(st.Problems), d.Close(), svc.close())
 	}
-	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, space: svc.space, log: log})()
+	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, space: svc.space, clients: server, readTLS: svc.readTLS, log: log})()
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
 	failed := make(chan error, 2+len(svc.nbd))
-	ms := metrics.NewServer(metrics.NewCollector(d, server.Stats, version), d, log)
+	ms := metrics.NewServer(metrics.NewCollector(d, server.Stats, version), d, o.httpNames(), log)
 	if svc.http != nil {
 		wg.Go(func() { failed <- ms.Serve(svc.http) })
 		log.Info("metrics and health", "http", svc.http.Addr().String())
+		if !metrics.IsLoopback(svc.http.Addr()) {
+			log.Warn("metrics and health can be read from other machines, and travel as they are", "http", svc.http.Addr().String())
+		}
 	}
 	wg.Go(func() { failed <- cs.Serve(svc.control) })
 	for _, l := range svc.nbd {
+		log.Info("NBD clients are served", "address", l.Addr().Network()+":"+l.Addr().String())
 		wg.Go(func() { failed <- server.Serve(context.Background(), l) })
 	}
 	if svc.ready != nil {

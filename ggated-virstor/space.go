@@ -27,7 +27,8 @@ type spaceOptions struct {
 	grow    []string // NAME=DIR:SIZE
 	growMax string
 
-	http string
+	http      string
+	httpHosts []string
 }
 
 func (o *spaceOptions) declare(f *pflag.FlagSet) {
@@ -46,6 +47,7 @@ func (o *spaceOptions) declare(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.grow, "grow", nil, "`NAME=DIR:SIZE`: without a spare, add a new file of that size (repeatable; with --gate through mdconfig)")
 	f.StringVar(&o.growMax, "grow-max", "", "the files of --grow may have `SIZE` for each volume, all together")
 	f.StringVar(&o.http, "http", "", "serve metrics and health on `HOST:PORT` (default host: loopback)")
+	f.StringArrayVar(&o.httpHosts, "http-host", nil, "`NAME` by which --http is asked as well (repeatable)")
 }
 
 func (o *spaceOptions) check() error {

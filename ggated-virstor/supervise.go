@@ -32,6 +32,9 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	if _, err := o.loadTLS(); err != nil {
 		return err // as every worker would find
 	}
+	if err := o.checkDescriptors(log); err != nil {
+		return err
+	}
 	signal.Ignore(syscall.SIGHUP)
 	requests := make(chan supervisor.Request, 1)
 	stop := relay(requests)
@@ -80,6 +83,12 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	if g != nil {
 		opt.Grower = g
 		opt.Providers = append(opt.Providers, grown(ctx, g, log)...)
+	}
+	if o.tls() {
+		opt.Certificates = func() (supervisor.Certificates, error) {
+			c, err := o.readCertificates()
+			return supervisor.Certificates(c), err
+		}
 	}
 	opt.Alert, opt.Archive = o.space.runner(), o.archive()
 	opt.Reload = func() (alert.Runner, supervisor.Grower, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
@@ -71,10 +73,17 @@ func work(o options, log *slog.Logger) error {
 			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
 		}
 	}
-	// Root may be needed for the port and for the key, but not later.
-	if svc.certs, err = o.loadTLS(); err != nil {
+	svc.readTLS = func() (*tls.Config, error) {
+		pem, err := c.Certificates(ctx)
+		if err != nil || len(pem.Chain) == 0 {
+			return nil, err
+		}
+		return nbd.Certificates(pem).Config()
+	}
+	if svc.certs, err = svc.readTLS(); err != nil {
 		return err
 	}
+	// Root may be needed for the port, but not later.
 	if svc.http, err = listenHTTP(o); err != nil {
 		return err
 	}

@@ -33,8 +33,9 @@ const (
 // Server answers /metrics, /healthz and /readyz.
 type Server struct{ http http.Server }
 
-// NewServer makes a Server.
-func NewServer(c *Collector, h Health, log *slog.Logger) *Server {
+// NewServer makes a Server that is asked by the names, beside the addresses it
+// listens on and localhost.
+func NewServer(c *Collector, h Health, names []string, log *slog.Logger) *Server {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
@@ -50,14 +51,14 @@ func NewServer(c *Collector, h Health, log *slog.Logger) *Server {
 		fmt.Fprintln(w, "ready")
 	})
 	return &Server{http.Server{
-		Handler: mux, ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
+		Handler: guard(names, mux), ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: errorLog,
 	}}
 }
 
-// Listen opens the address of --http: HOST:PORT, where an empty host is the
-// loopback address.
-func Listen(address string) (net.Listener, error) {
+// Resolve reads the address of --http: HOST:PORT, where an empty host is the
+// loopback address, 0.0.0.0 every address of IPv4, and [::] every one of IPv6.
+func Resolve(address string) (*net.TCPAddr, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil && !strings.Contains(address, ":") {
 		host, port, err = "", address, nil
@@ -68,7 +69,24 @@ func Listen(address string) (net.Listener, error) {
 	if host == "" {
 		host = "127.0.0.1"
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	tcp, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, fmt.Errorf("--http %s: %w", address, err)
+	}
+	return tcp, nil
+}
+
+// Listen opens the address that Resolve reads, and no other.
+func Listen(address string) (net.Listener, error) {
+	tcp, err := Resolve(address)
+	if err != nil {
+		return nil, err
+	}
+	network := "tcp6"
+	if tcp.IP.To4() != nil {
+		network = "tcp4" // or 0.0.0.0 would be [::] as well
+	}
+	l, err := net.Listen(network, tcp.String())
 	if err != nil {
 		return nil, fmt.Errorf("--http %s: %w", address, err)
 	}

@@ -24,8 +24,8 @@ type Address struct {
 func (a Address) String() string { return a.Network + ":" + a.Addr }
 
 // ParseListen reads "unix:PATH", "tcp:HOST:PORT" or "tcp:HOST", whose port is
-// 10809. An empty HOST is every address of the machine; an IPv6 HOST stands in
-// brackets.
+// 10809. An empty HOST is every address of the machine, 0.0.0.0 every one of IPv4
+// and [::] every one of IPv6; an IPv6 HOST stands in brackets.
 func ParseListen(s string) (Address, error) {
 	network, addr, ok := strings.Cut(s, ":")
 	switch {
@@ -74,7 +74,16 @@ func Listen(ctx context.Context, a Address, opt ListenOptions) (net.Listener, er
 	return ln, nil
 }
 
-func listenTCP(ctx context.Context, addr string, opt ListenOptions) (net.Listener, error) {
+// CheckListen refuses an address that Listen would refuse before it listens.
+func CheckListen(a Address, opt ListenOptions) error {
+	if a.Network != "tcp" {
+		return nil
+	}
+	_, err := checkTCP(a.Addr, opt)
+	return err
+}
+
+func checkTCP(addr string, opt ListenOptions) (*net.TCPAddr, error) {
 	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -83,7 +92,21 @@ func listenTCP(ctx context.Context, addr string, opt ListenOptions) (net.Listene
 		return nil, errors.New("other machines can reach this address: give a certificate, " +
 			"or say that everybody may read and write (--nbd-insecure)")
 	}
-	return new(net.ListenConfig).Listen(ctx, "tcp", tcp.String())
+	return tcp, nil
+}
+
+func listenTCP(ctx context.Context, addr string, opt ListenOptions) (net.Listener, error) {
+	tcp, err := checkTCP(addr, opt)
+	if err != nil {
+		return nil, err
+	}
+	network := "tcp" // of both kinds, for all addresses
+	if tcp.IP.To4() != nil {
+		network = "tcp4" // or 0.0.0.0 would be [::] as well
+	} else if tcp.IP != nil {
+		network = "tcp6"
+	}
+	return new(net.ListenConfig).Listen(ctx, network, tcp.String())
 }
 
 func listenUnix(ctx context.Context, path string, opt ListenOptions) (net.Listener, error) {

@@ -35,6 +35,8 @@ type Options struct {
 	Alert alert.Runner
 	// Grower makes providers for volumes that run out of space, or is nil.
 	Grower Grower
+	// Certificates reads those of the NBD server; nil: there are none.
+	Certificates func() (Certificates, error)
 	// Archive is where backups are kept; nil: nowhere.
 	Archive *backup.Dir
 	// Reload, when not nil, gives the present Alert and Grower after SIGHUP.
@@ -375,6 +377,8 @@ func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body 
 		}
 		f, err := s.store.lock(ctx, a.ID)
 		return oneFile(nil, f, err)
+	case methodCertificates:
+		return s.certificates()
 	case methodAlert, methodGrow, methodUngrow:
 		return s.answerSpace(ctx, method, body)
 	case methodScratch, methodKeep:

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+
+	"golang.org/x/sys/unix"
+)
+
+// ownDescriptors is what the program itself has open, and what its verbs, jobs and
+// backups have for a while.
+const ownDescriptors = 40
+
+// descriptors are how many this process needs before any client connects.
+func (o *options) descriptors() uint64 {
+	each := 1
+	if o.gate {
+		each = 2 // while a device is taken over
+	}
+	return ownDescriptors + uint64(each*(len(o.providers)+len(o.space.spares))+len(o.nbd))
+}
+
+// checkDescriptors refuses to begin what the limit on descriptors would end in the
+// middle, and tells when it leaves none for clients.
+func (o *options) checkDescriptors(log *slog.Logger) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit on descriptors: %w", err)
+	}
+	may, need := uint64(limit.Cur), o.descriptors()
+	all := need + uint64(o.nbdMaxClients)
+	if may < need {
+		return fmt.Errorf("too few descriptors for %d providers: `ulimit -n` must be at least %d, and %d with all NBD clients; it is %d",
+			len(o.providers), need, all, may)
+	}
+	if may < all {
+		log.Warn("too few descriptors for all NBD clients", "ulimit -n", may, "needed", all, "--nbd-max-clients", o.nbdMaxClients)
+	}
+	return nil
+}
