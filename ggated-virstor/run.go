@@ -73,7 +73,7 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	svc := service{
 		http:    http,
-		control: ctl, nbd: listeners, certs: certs, readTLS: o.loadTLS, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
+		control: control.OwnersOnly(ctl, log), nbd: listeners, certs: certs, readTLS: o.loadTLS, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
 		opener: daemon.Direct{LockDir: o.runDir}, runner: (*spaceOptions).runner,
 		grower: func(g *grow.Grower) daemon.Grower { return g },
 		stop:   ctx.Done(), end: (*daemon.Daemon).Close,

@@ -16,7 +16,6 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/apart"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
@@ -54,7 +53,8 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	} else {
 		log.Info("upgraded", "version", version)
 	}
-	opt := supervisor.Options{Providers: slices.Concat(o.providers, o.space.spareProviders()), RunDir: o.runDir, Program: program, Args: os.Args[1:],
+	opt := supervisor.Options{Providers: slices.Concat(o.providers, o.space.spareProviders()), RunDir: o.runDir, ReadOnly: o.readOnly,
+		GateName: o.gateName, GateUnit: o.unit, Program: program, Args: os.Args[1:],
 		Protect: func(int) error { return nil }, Log: log}
 	if res.Gate != nil {
 		// The descriptor is passed on as well, so the Gate gets one of its own.
@@ -82,7 +82,7 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	if g != nil {
 		opt.Grower = g
-		opt.Providers = append(opt.Providers, grown(ctx, g, log)...)
+		opt.Grown = grown(ctx, g, log)
 	}
 	if o.tls() {
 		opt.Certificates = func() (supervisor.Certificates, error) {
@@ -91,22 +91,29 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 		}
 	}
 	opt.Alert, opt.Archive = o.space.runner(), o.archive()
-	opt.Reload = func() (alert.Runner, supervisor.Grower, error) {
-		next, err := parseOptions(os.Args[1:], io.Discard, io.Discard)
-		if err != nil {
-			return nil, nil, err
-		}
-		g, err := next.space.grower(o.gate)
-		if err != nil || g == nil {
-			return next.space.runner(), nil, err
-		}
-		return next.space.runner(), g, nil
-	}
+	opt.Reload = func() (supervisor.Reloaded, error) { return reloaded(o.gate) }
 	s, err := supervisor.New(opt, *res, held)
 	if err != nil {
 		return err
 	}
 	return s.Run(ctx, requests)
+}
+
+// reloaded is what the configuration says now, to a supervisor.
+func reloaded(gate bool) (r supervisor.Reloaded, err error) {
+	next, err := parseOptions(os.Args[1:], io.Discard, io.Discard)
+	if err != nil {
+		return r, err
+	}
+	g, err := next.space.grower(gate)
+	if err != nil {
+		return r, err
+	}
+	r.Providers, r.Alert = slices.Concat(next.providers, next.space.spareProviders()), next.space.runner()
+	if g != nil { // a nil *grow.Grower is no nil Grower
+		r.Grower = g
+	}
+	return r, nil
 }
 
 // relay turns signals into requests, until the returned function is called.

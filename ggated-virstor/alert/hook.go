@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,4 +225,12 @@ func Environment(a Alert) []string {
 		env = append(env, "GVIRSTOR_"+v.name+"="+strings.ReplaceAll(v.value, "\x00", ""))
 	}
 	return env
+}
+
+// IsVariable reports whether Environment gives a variable of that name.
+func IsVariable(name string) bool {
+	return slices.ContainsFunc(Environment(Alert{}), func(v string) bool {
+		known, _, _ := strings.Cut(v, "=")
+		return known == name
+	})
 }

@@ -277,6 +277,19 @@ func (k *Keeper) Release(id uint32, unit int, force bool) error {
 	return k.records.remove(id)
 }
 
+// Recorded reports whether a unit is recorded as the volume's.
+func (k *Keeper) Recorded(id uint32, unit int) (bool, error) {
+	rec, ok, err := k.records.read(id)
+	if err != nil || !ok {
+		return false, err
+	}
+	number, there, err := k.exists(rec)
+	if err != nil || !there {
+		number = rec.Unit // gone: what is left of it is its record
+	}
+	return number == unit, err
+}
+
 // Left are the volumes whose units are recorded and exist, with their
 // providers. It does not wait for GEOM.
 func (k *Keeper) Left() (map[uint32][]string, error) {

@@ -58,6 +58,9 @@ func (s *Supervisor) answerArchive(w *worker, method string) (reply, error) {
 	}
 	defer f.Close()
 	b, err := readBackup(f)
+	if err == nil {
+		err = s.mayServe(b.ID()) // each volume's oldest make room for its newest
+	}
 	if err != nil {
 		return reply{}, fmt.Errorf("keep a backup: %w", err)
 	}

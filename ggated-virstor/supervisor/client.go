@@ -21,6 +21,7 @@ type Client struct {
 	done chan struct{}
 	// guard is held until the process ends.
 	guard *Guard
+	door  net.Listener // of administrators' connections; nil in tests
 
 	stopOnce sync.Once
 	stop     chan Ending // capacity 1
@@ -29,6 +30,7 @@ type Client struct {
 const (
 	workerEnv = "GGATED_VIRSTOR_WORKER"
 	workerFD  = 3
+	doorFD    = 4
 )
 
 // IsWorker reports whether this process was started by a supervisor.
@@ -40,7 +42,13 @@ func Connect() (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newClient(c), nil
+	d, err := connectDoor(doorFD)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	client := newClient(c)
+	client.door = d
+	return client, nil
 }
 
 func newClient(conn *net.UnixConn) *Client {
@@ -78,7 +86,8 @@ func (c *Client) answer(_ context.Context, method string, body json.RawMessage) 
 	return reply{}, nil
 }
 
-// Listeners are what the supervisor listens on for the worker.
+// Listeners are what the supervisor listens on for the worker. Control is for
+// connections that the supervisor has accepted and made sure of.
 type Listeners struct {
 	Control net.Listener
 	NBD     []net.Listener
@@ -88,12 +97,12 @@ type Listeners struct {
 // Hello asks for the beginning.
 func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
 	var s Start
-	var ls Listeners
+	ls := Listeners{Control: c.door}
 	files, err := c.peer.call(ctx, methodHello, struct{}{}, &s)
 	if err != nil {
 		return s, ls, err
 	}
-	want := s.Control + s.NBD + 1
+	want := s.NBD + 1
 	if s.Gate {
 		want++
 	}
@@ -101,20 +110,16 @@ func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
 		closeFiles(files)
 		return s, ls, fmt.Errorf("%d descriptors for %+v", len(files), s)
 	}
-	for i, f := range files[:s.Control+s.NBD] {
+	for i, f := range files[:s.NBD] {
 		l, err := net.FileListener(f)
 		f.Close()
 		if err != nil {
 			closeFiles(files[i+1:])
 			return s, ls, fmt.Errorf("take over a listener: %w", err)
 		}
-		if i < s.Control {
-			ls.Control = l
-		} else {
-			ls.NBD = append(ls.NBD, l)
-		}
+		ls.NBD = append(ls.NBD, l)
 	}
-	files = files[s.Control+s.NBD:]
+	files = files[s.NBD:]
 	c.guard = &Guard{files[0]}
 	if s.Gate {
 		ls.Gate = files[1]

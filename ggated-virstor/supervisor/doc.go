@@ -13,6 +13,19 @@
 // open at once: some of the supervisor's answers have to wait for GEOM,
 // which may wait for the worker.
 //
+// # Authority
+//
+// A worker talks to clients who may mean harm, and must not become root by what
+// it asks for. So the supervisor takes the connections to the control socket
+// itself (front), looks at who asks, reads which providers the request names
+// (control.AccessOf), and hands the request on to the worker. It opens for the
+// worker what the configuration names, what a request names while that lasts,
+// what it made itself to let a volume grow, and what it noted itself of a device
+// that a former daemon left (names). What a worker says names nothing: it has to
+// fit. Units, backups and alerts are looked at in the same way (units.go, archive.go,
+// space.go). Through the control device of geom_gate, which it needs to serve
+// devices, a worker reaches all units of the machine.
+//
 // # Privileges
 //
 // The supervisor stays root: it opens devices, makes units, and unmounts at

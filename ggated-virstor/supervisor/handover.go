@@ -27,6 +27,7 @@ type handover struct {
 	Guards    [2]int           `json:"guards"` // the supervisor's, the worker's
 	Providers []handedProvider `json:"providers"`
 	Locks     map[uint32]int   `json:"locks"`
+	Kept      []string         `json:"kept,omitempty"` // spares that requests named
 }
 
 type handedProvider struct {
@@ -107,11 +108,14 @@ func Inherit(lockDir string) (*Resources, *Held, error) {
 	for id, fd := range h.Locks {
 		s.locks[id] = &heldLock{l: geomlib.VolumeLockFromFile(fileOf(fd, "lock"))}
 	}
-	return &r, &Held{s}, nil
+	return &r, &Held{s, h.Kept}, nil
 }
 
 // Held is what was open in the program before.
-type Held struct{ store *store }
+type Held struct {
+	store *store
+	kept  []string
+}
 
 func fileOf(fd int, name string) *os.File {
 	unix.CloseOnExec(fd)
@@ -134,7 +138,7 @@ func listenerOf(fd int) (net.Listener, error) {
 // replace replaces the program in this process. It returns only when it cannot.
 func (s *Supervisor) replace(path string) error {
 	h := handover{Gate: -1, Guards: [2]int{int(s.res.Guard.f.Fd()), int(s.res.WorkerGuard.f.Fd())},
-		Control: int(s.files[0].Fd()), Locks: make(map[uint32]int)}
+		Control: int(s.files[0].Fd()), Locks: make(map[uint32]int), Kept: s.names.keptNames()}
 	keep := append(h.Guards[:], h.Control)
 	for _, f := range s.files[1:] {
 		h.NBD = append(h.NBD, int(f.Fd()))

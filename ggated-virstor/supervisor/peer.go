@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +22,17 @@ var ErrPeerGone = errors.New("the other process is gone")
 const (
 	maxMessage = 16 << 20
 	maxFiles   = 64 // beside one message
+
+	// sendPatience is how long the other process may leave a message where it is.
+	sendPatience = 30 * time.Second
+
+	// What the other process can have this one do at the same time.
+	maxQuestions     = 256
+	maxQuestionBytes = 4 * maxMessage
 )
+
+// errManyQuestions is what the other process is told beyond that.
+var errManyQuestions = errors.New("too many questions at once")
 
 // message is a question (with a Method) or the answer to one.
 type message struct {
@@ -54,6 +66,8 @@ type peer struct {
 	next    uint64
 	waiting map[uint64]chan message
 	gone    bool
+	asked   int // questions that are being answered
+	bytes   int // of them
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -109,7 +123,7 @@ func (p *peer) run() error {
 			break
 		}
 		if m.Method != "" {
-			p.wg.Go(func() { p.answer(m) })
+			p.take(m)
 			continue
 		}
 		p.mu.Lock()
@@ -138,14 +152,37 @@ func (p *peer) run() error {
 	return err
 }
 
+// take has a question answered, or refuses it when there are too many.
+func (p *peer) take(m message) {
+	closeFiles(m.files) // questions carry none
+	p.mu.Lock()
+	ok := p.asked < maxQuestions && p.bytes+len(m.Body) <= maxQuestionBytes
+	if ok {
+		p.asked++
+		p.bytes += len(m.Body)
+	}
+	p.mu.Unlock()
+	if !ok {
+		p.reply(m.ID, reply{}, errManyQuestions)
+		return
+	}
+	p.wg.Go(func() {
+		r, err := p.handle(p.ctx, m.Method, m.Body)
+		p.mu.Lock()
+		p.asked--
+		p.bytes -= len(m.Body)
+		p.mu.Unlock()
+		p.reply(m.ID, r, err)
+	})
+}
+
 // close ends the connection, upon which run returns.
 func (p *peer) close() { p.conn.Close() }
 
-func (p *peer) answer(m message) {
-	closeFiles(m.files) // questions carry none
-	r, err := p.handle(p.ctx, m.Method, m.Body)
+// reply answers the question with that id.
+func (p *peer) reply(id uint64, r reply, err error) {
 	defer closeFiles(r.once)
-	a := message{ID: m.ID, Error: toWire(err), files: append(r.files[:len(r.files):len(r.files)], r.once...)}
+	a := message{ID: id, Error: toWire(err), files: append(r.files[:len(r.files):len(r.files)], r.once...)}
 	if err == nil && r.body != nil {
 		if a.Body, err = json.Marshal(r.body); err != nil {
 			a.Error = toWire(err)
@@ -173,6 +210,7 @@ func (p *peer) call(ctx context.Context, method string, body, answer any) ([]*os
 	p.waiting[id] = ch
 	p.mu.Unlock()
 	if err := p.send(message{ID: id, Method: method, Body: b}); err != nil {
+		p.conn.Close() // part of a message may be on its way
 		return nil, p.giveUp(id, ch, fmt.Errorf("%s: %w: %w", method, ErrPeerGone, err))
 	}
 	select {
@@ -234,6 +272,9 @@ func (p *peer) send(m message) error {
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	head := binary.BigEndian.AppendUint32(nil, uint32(len(b)))
+	if err := p.conn.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
+		return err
+	}
 	n, _, err := p.conn.WriteMsgUnix(head, rights, nil)
 	if err == nil && n < len(head) {
 		_, err = p.conn.Write(head[n:])
@@ -269,8 +310,8 @@ func (p *peer) receive() (m message, err error) {
 	if size > maxMessage {
 		return m, fmt.Errorf("message of %d bytes: at most %d", size, maxMessage)
 	}
-	b := make([]byte, size)
-	if _, err := io.ReadFull(p.conn, b); err != nil {
+	b, err := readN(p.conn, int(size))
+	if err != nil {
 		return m, err
 	}
 	files := m.files
@@ -282,6 +323,17 @@ func (p *peer) receive() (m message, err error) {
 		return m, fmt.Errorf("message with %d descriptors, of which %d came: too many open files?", m.Files, len(files))
 	}
 	return m, nil
+}
+
+// readN reads n bytes, for which memory is taken as they come and not as they are
+// announced.
+func readN(r io.Reader, n int) ([]byte, error) {
+	var b bytes.Buffer
+	got, err := io.CopyN(&b, r, int64(n))
+	if err == io.EOF && got < int64(n) {
+		err = io.ErrUnexpectedEOF
+	}
+	return b.Bytes(), err
 }
 
 func filesOf(oob []byte) ([]*os.File, error) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 )
 
 // answerSpace does what concerns volumes that run out of space.
@@ -27,28 +29,57 @@ func (s *Supervisor) answerSpace(ctx context.Context, method string, body json.R
 		return reply{}, fmt.Errorf("%s %s: --grow was not given", method, a.Volume)
 	}
 	if method == methodUngrow {
-		return reply{}, grower.Undo(ctx, a.Volume, a.Provider)
+		if err := grower.Undo(ctx, a.Volume, a.Provider); err != nil {
+			return reply{}, err
+		}
+		s.names.ungrew(a.Provider)
+		return reply{}, nil
 	}
-	a.Provider, err = grower.Grow(ctx, a.Volume)
-	return reply{body: a}, err
+	if a.Provider, err = grower.Grow(ctx, a.Volume); err != nil {
+		return reply{}, err
+	}
+	s.names.grew(a.Provider)
+	return reply{body: a}, nil
 }
 
 // alertLimit is the longest that a worker can have the command run.
 const alertLimit = time.Hour
 
-// alertPrefix is of the only variables that a worker may set for the command,
-// which runs with more privilege than it has.
-const alertPrefix = "GVIRSTOR_"
+const (
+	// maxAlerts is how many commands a worker can have run at once: more than
+	// there are volumes that alert at the same time on any sane machine.
+	maxAlerts = 64
+	// maxAlertValue bounds one variable, in bytes.
+	maxAlertValue = 4 << 10
+)
+
+// checkAlert refuses variables that are no facts of an alert: the command runs
+// with more privilege than the worker has, and so does what it starts, such as
+// gvirstor(8), which would ask another daemon for GVIRSTOR_CONTROL.
+func checkAlert(env []string) error {
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		if !alert.IsVariable(name) {
+			return fmt.Errorf("run the alert command: %.40q is no variable of an alert", v)
+		}
+		if len(value) > maxAlertValue {
+			return fmt.Errorf("run the alert command: %s has %d bytes, at most %d", name, len(value), maxAlertValue)
+		}
+	}
+	return nil
+}
 
 func (s *Supervisor) runAlert(ctx context.Context, a alertArgs) (reply, error) {
 	run, _ := s.helpers()
 	if run == nil {
 		return reply{}, errors.New("run the alert command: --on-alert was not given")
 	}
-	for _, v := range a.Env {
-		if !strings.HasPrefix(v, alertPrefix) {
-			return reply{}, fmt.Errorf("run the alert command: %.40q is no variable of an alert", v)
-		}
+	if err := checkAlert(a.Env); err != nil {
+		return reply{}, err
+	}
+	defer s.alerts.Add(-1)
+	if s.alerts.Add(1) > maxAlerts {
+		return reply{}, fmt.Errorf("run the alert command: %d of them run already", maxAlerts)
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(a.Limit, alertLimit))
 	defer cancel()

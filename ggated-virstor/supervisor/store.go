@@ -58,16 +58,20 @@ func (s *store) findLocked(name string) *heldProvider {
 	return nil
 }
 
-// open returns the descriptor that is held, or opens the provider. That may wait
-// for GEOM.
-func (s *store) open(a openArgs) (openAnswer, *os.File, error) {
+// reopen returns the descriptor that is held, nil if there is none that will do.
+func (s *store) reopen(a openArgs) (openAnswer, *os.File) {
 	s.mu.Lock()
-	if h := s.findLocked(a.Name); h != nil && (a.ReadOnly || !h.opts.ReadOnly) {
-		h.users++
-		s.mu.Unlock()
-		return openAnswer{h.p.Name()}, h.f, nil
+	defer s.mu.Unlock()
+	h := s.findLocked(a.Name)
+	if h == nil || h.opts.ReadOnly && !a.ReadOnly {
+		return openAnswer{}, nil
 	}
-	s.mu.Unlock()
+	h.users++
+	return openAnswer{h.p.Name()}, h.f
+}
+
+// open opens the provider. That may wait for GEOM.
+func (s *store) open(a openArgs) (openAnswer, *os.File, error) {
 	o := geomlib.OpenOptions{ReadOnly: a.ReadOnly, KeepWritersOff: a.ReadOnly, SectorSize: a.SectorSize}
 	p, err := geomlib.Open(a.Name, o)
 	if err != nil {
@@ -89,24 +93,37 @@ func (s *store) open(a openArgs) (openAnswer, *os.File, error) {
 	return openAnswer{p.Name()}, f, nil
 }
 
-// peek returns a descriptor for reading without waiting for GEOM. It is the
-// caller's unless held is true.
-func (s *store) peek(a openArgs) (answer openAnswer, f *os.File, held bool, err error) {
+// held returns the descriptor that is held, nil if there is none, and counts no
+// user.
+func (s *store) held(name string) (openAnswer, *os.File) {
 	s.mu.Lock()
-	h := s.findLocked(a.Name)
-	s.mu.Unlock()
-	if h != nil {
-		return openAnswer{h.p.Name()}, h.f, true, nil
+	defer s.mu.Unlock()
+	h := s.findLocked(name)
+	if h == nil {
+		return openAnswer{}, nil
 	}
+	return openAnswer{h.p.Name()}, h.f
+}
+
+// peek returns a descriptor for reading, which is the caller's, without waiting
+// for GEOM.
+func (s *store) peek(a openArgs) (openAnswer, *os.File, error) {
 	p, err := geomlib.Open(a.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true, SectorSize: a.SectorSize})
 	if err != nil {
-		return openAnswer{}, nil, false, err
+		return openAnswer{}, nil, err
 	}
 	f, ok := geomlib.FileOf(p)
 	if !ok {
-		return openAnswer{}, nil, false, errors.Join(fmt.Errorf("%s: no descriptor to pass on", a.Name), p.Close())
+		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: no descriptor to pass on", a.Name), p.Close())
 	}
-	return openAnswer{p.Name()}, f, false, nil
+	return openAnswer{p.Name()}, f, nil
+}
+
+// hasLock reports whether the lock of a volume is held.
+func (s *store) hasLock(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.locks[id] != nil
 }
 
 // close gives one open of a provider back.

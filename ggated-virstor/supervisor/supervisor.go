@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
@@ -22,10 +21,17 @@ import (
 
 // Options of a Supervisor.
 type Options struct {
-	Providers []string // to serve first
+	Providers []string // that the configuration names, to serve first
+	Grown     []string // that volumes have grown by, to serve, too
 	RunDir    string   // of locks and records
+	// ReadOnly: nothing is opened for writing, whatever the worker asks for.
+	ReadOnly bool
 	// Units is nil when there is no geom_gate.
 	Units *gateunit.Keeper
+	// GateName and GateUnit are of the devices to be made, as in daemon.Gate: the
+	// worker gets no others.
+	GateName string
+	GateUnit int
 	// Program is the path of the program that is the worker, and that an
 	// upgrade executes.
 	Program string
@@ -39,11 +45,18 @@ type Options struct {
 	Certificates func() (Certificates, error)
 	// Archive is where backups are kept; nil: nowhere.
 	Archive *backup.Dir
-	// Reload, when not nil, gives the present Alert and Grower after SIGHUP.
-	Reload func() (alert.Runner, Grower, error)
+	// Reload, when not nil, reads the configuration again after SIGHUP.
+	Reload func() (Reloaded, error)
 	// Protect protects a process from the kernel's memory shortage.
 	Protect func(pid int) error
 	Log     *slog.Logger
+}
+
+// Reloaded is what a configuration that was read again says to a supervisor.
+type Reloaded struct {
+	Providers []string
+	Alert     alert.Runner
+	Grower    Grower
 }
 
 // Grower makes providers (see daemon.Grower). What it makes of the worker's
@@ -60,7 +73,11 @@ type Supervisor struct {
 	res   Resources
 	files []*os.File // of the listeners, the control's first
 	store *store
+	names names
+	front *front
 	log   *slog.Logger
+
+	alerts atomic.Int32 // commands that run
 
 	mu     sync.Mutex // also of opt.Alert and opt.Grower
 	served bool       // a worker was ready once
@@ -70,6 +87,7 @@ type Supervisor struct {
 type worker struct {
 	cmd   *exec.Cmd
 	peer  *peer
+	door  *door
 	begun time.Time
 	// keep: what the worker gives back is kept for the next one.
 	keep    atomic.Bool
@@ -101,9 +119,16 @@ func New(opt Options, res Resources, held *Held) (*Supervisor, error) {
 	} else {
 		s.store = newStore(opt.RunDir, lockPatience)
 	}
+	s.names.configure(opt.Providers)
+	s.names.grew(opt.Grown...)
+	if held != nil {
+		s.names.keep(held.kept)
+	}
 	if opt.Units != nil {
 		s.store.explain = s.holder
+		s.names.remembered = s.remembered
 	}
+	s.front = newFront(opt.Log, s.names.grant)
 	for _, l := range append([]net.Listener{res.Control}, res.NBD...) {
 		f, ok := l.(interface{ File() (*os.File, error) })
 		if !ok {
@@ -155,6 +180,10 @@ func (s *Supervisor) Run(ctx context.Context, requests <-chan Request) error {
 }
 
 func (s *Supervisor) run(ctx context.Context, requests <-chan Request) error {
+	if err := s.front.open(s.files[0]); err != nil {
+		return err
+	}
+	defer s.front.close()
 	pause := firstPause
 	for {
 		w, err := s.start()
@@ -162,7 +191,7 @@ func (s *Supervisor) run(ctx context.Context, requests <-chan Request) error {
 			return err
 		}
 		next, err := s.attend(ctx, w, requests)
-		if next == end {
+		if next == end || err != nil {
 			return err
 		}
 		if next == again {
@@ -223,8 +252,9 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 				if err := s.end(w, Leave); err != nil {
 					s.log.Error("the worker did not end in order; what it had is taken over", "error", err)
 				}
+				s.front.close()
 				s.log.Error("no upgrade of the supervisor; a new worker is started", "error", s.replace(s.opt.Program))
-				return again, nil
+				return again, s.front.open(s.files[0])
 			}
 		}
 	}
@@ -236,13 +266,14 @@ func (s *Supervisor) reload() {
 	if s.opt.Reload == nil {
 		return
 	}
-	run, grower, err := s.opt.Reload()
+	r, err := s.opt.Reload()
 	if err != nil {
 		return
 	}
+	s.names.configure(r.Providers)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.opt.Alert, s.opt.Grower = run, grower
+	s.opt.Alert, s.opt.Grower = r.Alert, r.Grower
 }
 
 // helpers are who acts for the worker on the administrator's behalf.
@@ -269,27 +300,37 @@ func (s *Supervisor) start() (*worker, error) {
 		return nil, err
 	}
 	defer theirs.Close()
+	hand, handed, err := socketPair()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	defer handed.Close()
 	s.store.newWorker()
-	w := &worker{begun: time.Now(), gone: make(chan struct{})}
+	w := &worker{begun: time.Now(), gone: make(chan struct{}), door: &door{conn: hand}}
 	w.cmd = exec.Command(s.opt.Program, s.opt.Args...)
 	w.cmd.Stdin, w.cmd.Stdout, w.cmd.Stderr = nil, os.Stdout, os.Stderr
-	w.cmd.ExtraFiles = []*os.File{theirs} // becomes workerFD
+	w.cmd.ExtraFiles = []*os.File{theirs, handed} // become workerFD and doorFD
 	w.cmd.Env = append(os.Environ(), workerEnv+"=1")
 	w.peer = newPeer(conn, func(ctx context.Context, method string, body json.RawMessage) (reply, error) {
 		return s.answer(ctx, w, method, body)
 	})
 	if err := w.cmd.Start(); err != nil {
 		conn.Close()
+		hand.Close()
 		return nil, fmt.Errorf("start the worker: %w", err)
 	}
 	if err := s.opt.Protect(w.cmd.Process.Pid); err != nil {
 		s.log.Warn("the worker is not protected", "error", err)
 	}
+	s.front.use(w.door)
 	received := make(chan error, 1)
 	go func() { received <- w.peer.run() }()
 	go func() {
 		defer close(w.gone)
 		w.err = w.cmd.Wait() // its raw I/O has ended, too
+		s.front.use(nil)
+		hand.Close()
 		w.peer.close()
 		defer w.scratch.replace(nil)
 		if err := <-received; err != nil {
@@ -342,19 +383,13 @@ func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body 
 		if err != nil {
 			return reply{}, err
 		}
-		o, f, err := s.store.open(a)
-		return oneFile(o, f, err)
+		return s.openNamed(a)
 	case methodPeek:
 		a, err := decode[openArgs](body)
 		if err != nil {
 			return reply{}, err
 		}
-		o, f, held, err := s.store.peek(a)
-		r, err := oneFile(o, f, err)
-		if err == nil && !held {
-			r.files, r.once = nil, r.files
-		}
-		return r, err
+		return s.peekNamed(a)
 	case methodClose:
 		a, err := decode[openAnswer](body)
 		if err != nil {
@@ -407,51 +442,13 @@ func (s *Supervisor) hello() (reply, error) {
 	s.mu.Lock()
 	again := s.served
 	s.mu.Unlock()
-	st := Start{Providers: s.opt.Providers, Again: again, Control: 1, NBD: len(s.files) - 1, Gate: s.res.Gate != nil}
+	st := Start{Providers: append(s.opt.Providers[:len(s.opt.Providers):len(s.opt.Providers)], s.opt.Grown...), Again: again, NBD: len(s.files) - 1, Gate: s.res.Gate != nil}
 	if again {
 		st.Providers = s.store.names()
 	}
-	files := append(s.files[:len(s.files):len(s.files)], s.res.WorkerGuard.f)
+	files := append(s.files[1:len(s.files):len(s.files)], s.res.WorkerGuard.f)
 	if st.Gate {
 		files = append(files, s.res.Gate)
 	}
 	return reply{body: st, files: files}, nil
-}
-
-// answerUnits answers what concerns units.
-func (s *Supervisor) answerUnits(ctx context.Context, method string, body json.RawMessage) (reply, error) {
-	k := s.opt.Units
-	if method == methodAcquire {
-		spec, err := decode[gateunit.Spec](body)
-		if err != nil {
-			return reply{}, err
-		}
-		u, err := k.Acquire(ctx, spec)
-		return reply{body: u}, err
-	}
-	a, err := decode[unitArgs](body)
-	if err != nil {
-		return reply{}, err
-	}
-	switch method {
-	case methodConfirm:
-		return reply{}, k.Confirm(ctx, a.ID, a.Unit)
-	case methodMode:
-		var m geomlib.Mode
-		m, err = k.Mode(ctx, a.Unit.Number)
-		return reply{body: m}, err
-	case methodResize:
-		return reply{}, k.Resize(a.Unit.Number, a.Size)
-	case methodNote:
-		return reply{}, k.Note(a.ID, a.Providers)
-	case methodRelease:
-		return reply{}, k.Release(a.ID, a.Unit.Number, a.Force)
-	case methodLeft:
-		var left map[uint32][]string
-		left, err = k.Left()
-		return reply{body: left}, err
-	case methodCheck:
-		return reply{}, k.CheckComponents(ctx, a.Providers)
-	}
-	return reply{}, fmt.Errorf("the supervisor does not know %q: supervisor and worker must be of one version", method)
 }

@@ -47,10 +47,20 @@ func newPair(t *testing.T) *pair {
 	dir := t.TempDir()
 	waits := gateunit.Waits{Trust: time.Second, Guess: time.Second, Confirm: time.Second}
 	p.s = &Supervisor{log: log, store: newStore(dir, 0),
-		opt: Options{RunDir: dir, Log: log, Units: gateunit.New(p.g, geomlib.NewTreeReader(p.k.Confxml), dir, waits, log)}}
-	p.s.store.explain = p.s.holder
+		opt: Options{RunDir: dir, Log: log, GateUnit: gate.UnitAuto, Units: gateunit.New(p.g, geomlib.NewTreeReader(p.k.Confxml), dir, waits, log)}}
+	p.s.store.explain, p.s.names.remembered = p.s.holder, p.s.remembered
 	p.connect(t)
 	return p
+}
+
+// configure has the configuration name these.
+func (p *pair) configure(all ...string) { p.s.names.configure(all) }
+
+// lock has the worker serve a volume.
+func (p *pair) lock(t *testing.T, id uint32) {
+	t.Helper()
+	_, err := p.c.LockVolume(id)
+	must(t, err)
 }
 
 // connect begins a worker.
@@ -89,6 +99,7 @@ func file(t *testing.T, name string) string {
 func TestAProviderPassedOnIsTheSameOpenFile(t *testing.T) {
 	p := newPair(t)
 	path := file(t, "a")
+	p.configure(path)
 	prov, err := p.c.Open(path, false, 0)
 	must(t, err)
 	_, err = prov.WriteAt(make([]byte, 512), 512)
@@ -121,6 +132,7 @@ func TestAProviderPassedOnIsTheSameOpenFile(t *testing.T) {
 func TestWhatTheNextWorkerDoesNotOpenIsClosed(t *testing.T) {
 	p := newPair(t)
 	a, b := file(t, "a"), file(t, "b")
+	p.configure(a, b)
 	for _, path := range []string{a, b} {
 		_, err := p.c.Open(path, false, 0)
 		must(t, err)
@@ -142,6 +154,7 @@ func TestWhatTheNextWorkerDoesNotOpenIsClosed(t *testing.T) {
 func TestPeekingTakesNoLock(t *testing.T) {
 	p := newPair(t)
 	path := file(t, "a")
+	p.configure(path)
 	peeked, err := p.c.Peek(path, 0)
 	must(t, err)
 	other, err := geomlib.Open(path, geomlib.OpenOptions{})
@@ -159,6 +172,7 @@ func TestPeekingTakesNoLock(t *testing.T) {
 func TestErrorsKeepTheirMeaning(t *testing.T) {
 	p := newPair(t)
 	path := file(t, "a")
+	p.configure(path, "x", "y")
 	held, err := geomlib.Open(path, geomlib.OpenOptions{})
 	must(t, err)
 	defer held.Close()
@@ -166,6 +180,7 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
+	p.lock(t, 1)
 	u, err := p.c.Acquire(ctx, gateunit.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 	must(t, err)
 	must(t, p.c.Confirm(ctx, 1, u))
@@ -364,6 +379,7 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 	m := &fakeMounts{k: p.k, devs: make(map[string]*gatetest.Dev), calls: make(map[string]int),
 		busy: map[string]bool{"ggate1": true}, dead: map[string]bool{"ggate2": true}, stuck: map[string]chan struct{}{"ggate3": stuck}}
 	for id := range uint32(5) {
+		p.lock(t, id+1)
 		u, err := p.c.Acquire(context.Background(), gateunit.Spec{ID: id + 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 		must(t, err)
 		if id < 4 {

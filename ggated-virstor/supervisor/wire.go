@@ -23,6 +23,7 @@ var sentinels = map[string]error{
 	"tree-busy": geomlib.ErrTreeBusy,
 	"no-geom":   geomlib.ErrNotSupported,
 	"no-file":   fs.ErrNotExist,
+	"denied":    fs.ErrPermission,
 	"busy":      gate.ErrBusy,
 	"exists":    gate.ErrExists,
 	"gone":      gate.ErrGone,
@@ -58,7 +59,7 @@ func (e *wireError) Is(target error) bool {
 
 // The methods that the worker calls, and their arguments and answers.
 const (
-	methodHello   = "hello"   // → Start; control and NBD listeners, /dev/ggctl
+	methodHello   = "hello"   // → Start; NBD listeners, the guard, /dev/ggctl
 	methodReady   = "ready"   // volumes are served
 	methodOpen    = "open"    // openArgs → openAnswer; the provider
 	methodPeek    = "peek"    // openArgs → openAnswer; the provider
@@ -98,7 +99,6 @@ const (
 type Start struct {
 	Providers []string `json:"providers"` // to serve
 	Again     bool     `json:"again"`     // there was a worker before
-	Control   int      `json:"control"`   // 0 or 1 listeners
 	NBD       int      `json:"nbd"`       // listeners
 	Gate      bool     `json:"gate"`      // whether there is /dev/ggctl
 }

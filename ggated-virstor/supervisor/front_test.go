@@ -1,0 +1,173 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// handDoor is both ends of a door.
+func handDoor(t *testing.T) (*door, net.Listener) {
+	t.Helper()
+	ours, theirs, err := socketPair()
+	must(t, err)
+	conn, err := connOf(theirs)
+	must(t, err)
+	t.Cleanup(func() {
+		ours.Close()
+		conn.Close()
+	})
+	return &door{conn: ours}, &doorListener{conn}
+}
+
+// frontSite is a front with a control socket.
+type frontSite struct {
+	f      *front
+	path   string
+	file   *os.File
+	client *control.Client
+	grants chan control.Access
+}
+
+func newFrontSite(t *testing.T) *frontSite {
+	t.Helper()
+	s := &frontSite{path: filepath.Join(t.TempDir(), "s"), grants: make(chan control.Access, 100)}
+	l, err := control.Listen(s.path)
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	s.file, err = l.File()
+	must(t, err)
+	t.Cleanup(func() { s.file.Close() })
+	s.f = newFront(slog.New(slog.DiscardHandler), func(a control.Access) func() {
+		s.grants <- a
+		return func() { s.grants <- control.Access{} }
+	})
+	must(t, s.f.open(s.file))
+	t.Cleanup(s.f.close)
+	s.client, err = control.Dial(s.path)
+	must(t, err)
+	t.Cleanup(s.client.Close)
+	return s
+}
+
+// serveDoor answers with h until the test ends.
+func serveDoor(t *testing.T, l net.Listener, h http.Handler) {
+	server := &http.Server{Handler: h}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestARequestReachesTheWorkerWithWhatItNamesAllowed(t *testing.T) {
+	s := newFrontSite(t)
+	d, l := handDoor(t)
+	s.f.use(d)
+	allowed := make(chan control.Access, 1)
+	serveDoor(t, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil || r.URL.EscapedPath() != "/v1/volumes/virstor%2Fvol/add" || !strings.Contains(string(b), "da1") {
+			t.Errorf("%s %s, %v", r.URL, b, err)
+		}
+		allowed <- <-s.grants
+		io.WriteString(w, "{}")
+	}))
+	must(t, s.client.Add(t.Context(), "virstor/vol", control.AddRequest{Providers: []string{"da1"}}))
+	if a := <-allowed; len(a.Open) != 1 || a.Open[0] != "da1" {
+		t.Errorf("%+v", a)
+	}
+	<-s.grants // and was given back
+}
+
+func TestARequestWaitsForAWorker(t *testing.T) {
+	s := newFrontSite(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.client.Status(t.Context())
+		done <- err
+	}()
+	<-s.grants // it has come in
+	d, l := handDoor(t)
+	serveDoor(t, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
+	s.f.use(d)
+	must(t, <-done)
+}
+
+func TestAWorkerThatDiesHasItsAskersTold(t *testing.T) {
+	s := newFrontSite(t)
+	d, l := handDoor(t)
+	s.f.use(d)
+	serveDoor(t, l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	_, err := s.client.Stop(t.Context(), "vol", control.StopRequest{})
+	if control.KindOf(err) != control.Internal || !strings.Contains(err.Error(), "gvirstor status") {
+		t.Error(err)
+	}
+}
+
+func TestAskersWhoComeBetweenTwoFrontsWait(t *testing.T) {
+	s := newFrontSite(t)
+	d, l := handDoor(t)
+	s.f.use(d)
+	serveDoor(t, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
+	s.f.close()
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.client.Status(t.Context())
+		done <- err
+	}()
+	must(t, s.f.open(s.file))
+	must(t, <-done)
+}
+
+func TestEventsPassThroughAsTheyHappen(t *testing.T) {
+	s := newFrontSite(t)
+	d, l := handDoor(t)
+	s.f.use(d)
+	next := make(chan string)
+	serveDoor(t, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for {
+			select {
+			case line := <-next:
+				io.WriteString(w, line+"\n")
+				w.(http.Flusher).Flush()
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { next <- "" }()
+	es, err := s.client.Events(ctx)
+	must(t, err)
+	defer es.Close()
+	for _, kind := range []string{"one", "two"} {
+		next <- `{"kind":"` + kind + `"}`
+		e, err := es.Next()
+		must(t, err)
+		if e.Kind != kind {
+			t.Fatal(e)
+		}
+	}
+}
+
+func TestARequestThatIsTooLongGetsNowhere(t *testing.T) {
+	s := newFrontSite(t)
+	err := s.client.Add(t.Context(), strings.Repeat("v", 10), control.AddRequest{Providers: []string{strings.Repeat("x", frontBody)}})
+	if control.KindOf(err) != control.Invalid {
+		t.Error(err)
+	}
+}

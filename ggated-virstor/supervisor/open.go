@@ -1,0 +1,71 @@
+package supervisor
+
+import (
+	"os"
+	"slices"
+)
+
+// openNamed answers methodOpen: with what is held, or with what may be opened.
+func (s *Supervisor) openNamed(a openArgs) (reply, error) {
+	a.ReadOnly = a.ReadOnly || s.opt.ReadOnly
+	if o, f := s.store.reopen(a); f != nil {
+		return oneFile(o, f, nil)
+	}
+	name, err := s.names.find(a.Name)
+	if err != nil {
+		return reply{}, err
+	}
+	a.Name = name
+	o, f, err := s.store.open(a)
+	if err == nil {
+		s.names.opened(name, o.Name)
+	}
+	return oneFile(o, f, err)
+}
+
+// peekNamed is openNamed for methodPeek.
+func (s *Supervisor) peekNamed(a openArgs) (reply, error) {
+	if o, f := s.store.held(a.Name); f != nil {
+		return oneFile(o, f, nil)
+	}
+	name, err := s.names.find(a.Name)
+	if err != nil {
+		return reply{}, err
+	}
+	a.Name = name
+	o, f, err := s.store.peek(a)
+	if err != nil {
+		return reply{}, err
+	}
+	s.names.opened(name, o.Name)
+	return reply{body: o, once: []*os.File{f}}, nil
+}
+
+// mayName reports that a worker may have the supervisor note these names: it has
+// them open, or may open them.
+func (s *Supervisor) mayName(all []string) error {
+	for _, name := range all {
+		if _, f := s.store.held(name); f != nil {
+			continue
+		}
+		if _, err := s.names.find(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remembered are the providers in the records of devices that a former daemon, or
+// a former worker, left. mayName kept others out of them.
+func (s *Supervisor) remembered() ([]string, error) {
+	left, err := s.opt.Units.Left()
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, providers := range left {
+		all = append(all, providers...)
+	}
+	slices.Sort(all)
+	return all, nil
+}
