@@ -21,15 +21,19 @@ import (
 type crashCounts struct {
 	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, joined, faults atomic.Int64
 
+	concurrent, beside, orphaned atomic.Int64 // states of runs of clients, verbs beside them, clients that died
+
 	// saw, if it is there, is told of each recovery, and what the disks were asked.
 	saw func(how string, log []disktest.Op)
 }
 
 func (c *crashCounts) String() string {
 	return fmt.Sprintf("%d runs of %d operations: %d crash states (%d of a recovery from another crash), %d reopenings, %d gone on with; "+
-		"the kernel class took %d and saw %d half; %d faults injected",
+		"the kernel class took %d and saw %d half; %d faults injected; "+
+		"%d states of concurrent runs, beside %d verbs, %d clients died",
 		c.runs.Load(), c.ops.Load(), c.states.Load(), c.nested.Load(), c.reopened.Load(), c.again.Load(),
-		c.kernelRan.Load(), c.kernelHalf.Load(), c.faults.Load())
+		c.kernelRan.Load(), c.kernelHalf.Load(), c.faults.Load(),
+		c.concurrent.Load(), c.beside.Load(), c.orphaned.Load())
 }
 
 // world is one recorded run: disks, the volume on them, and the model of what it
@@ -48,6 +52,8 @@ type world struct {
 	sector int
 	chunk  int64
 	jobs   bool // moving chunks is among the operations
+
+	clients bool // the run is one of clients with goroutines
 
 	insists bool // what failed is tried once more,
 	again   bool // and this is that
@@ -78,7 +84,9 @@ func newWorld(seed uint64, cfg Config, counts *crashCounts) (*world, error) {
 	if w.rng.IntN(3) == 0 {
 		w.cfg.Alloc = Spread
 	}
-	w.cfg.WhenFull = Fail
+	if cfg.serial { // nobody would end what is held
+		w.cfg.WhenFull = Fail
+	}
 	w.cfg.Workers = 4
 	n := 1 + w.rng.IntN(3)
 	for i := range n + 2 {
@@ -362,23 +370,29 @@ type marker struct {
 	first, n int64 // units
 	begun    int   // position
 	flush    bool
+	dead     bool // who asked for it is gone, and is told nothing
 	done     chan error
 }
 
 // Complete is called by one of the volume's goroutines. w.mu is held by nobody who
 // waits for the volume.
 func (m *marker) Complete(r *Request) {
-	if r.Err == nil {
-		m.w.mu.Lock()
-		at := m.w.rec.Mark("acknowledged")
-		for _, s := range m.steps {
+	m.w.mu.Lock()
+	what := "acknowledged"
+	if r.Err != nil || m.dead {
+		what = "ended"
+	}
+	at := m.w.rec.Mark(what)
+	for _, s := range m.steps {
+		s.ended = at
+		if r.Err == nil && !m.dead {
 			s.acked = at
 		}
-		if m.flush {
-			m.w.model.flushes = append(m.w.model.flushes, flushed{m.begun, at})
-		}
-		m.w.mu.Unlock()
 	}
+	if m.flush && r.Err == nil {
+		m.w.model.flushes = append(m.w.model.flushes, flushed{m.begun, at})
+	}
+	m.w.mu.Unlock()
 	m.done <- r.Err
 }
 
@@ -650,6 +664,11 @@ func (w *world) recovered(disks []*disktest.Disk, now, cached *view, how string,
 		chunk: w.chunk, jobs: w.jobs, verb: w.verb, how: how, old: w.old, harmful: w.harmful, model: w.model.goOn(cached)}
 	c.rng = rand.New(rand.NewPCG(w.seed, hashOf(how)))
 	c.cfg.breakRule &= breakIntentTwice
+	if w.clients {
+		w.counts.concurrent.Add(1)
+	}
+	// A recovery is the seed's alone, whatever the run was.
+	c.cfg.serial, c.cfg.WhenFull, c.clients = true, Fail, w.clients
 	c.rec = disktest.Record(disks...)
 	end, err := c.recover(now, b)
 	if w.counts.saw != nil {

@@ -12,10 +12,15 @@ type crashWay struct {
 	workers int  // 0: a crowd, which the seed decides; above 1 the scheduler decides as well
 	jobs    bool // chunks move
 	faulty  bool // of a crowd: disks fail now and then
+	clients int  // so many with goroutines of their own, and verbs beside them
 }
 
 func (w *world) runWay(way crashWay) error {
 	w.jobs = way.jobs
+	if way.clients > 0 {
+		w.clients = true
+		return w.runClients(way.clients, way.ops)
+	}
 	if way.workers == 0 {
 		return w.runCrowd(way.ops, way.faulty)
 	}
@@ -24,7 +29,10 @@ func (w *world) runWay(way crashWay) error {
 
 // crashRun is one run: a seed, operations, and every crash state of it.
 func crashRun(seed uint64, way crashWay, b breadth, cfg Config, counts *crashCounts) error {
-	cfg.serial = way.workers <= 1
+	cfg.serial = way.workers <= 1 && way.clients == 0
+	if way.clients == 0 {
+		cfg.WhenFull = Fail
+	}
 	counts.runs.Add(1)
 	w, err := newWorld(seed, cfg, counts)
 	if err != nil {
@@ -40,6 +48,19 @@ func crashRun(seed uint64, way crashWay, b breadth, cfg Config, counts *crashCou
 		return fmt.Errorf("seed %d: %w", seed, err)
 	}
 	return nil
+}
+
+// clientsWay is how clients with goroutines of their own are run.
+func clientsWay(seed uint64) crashWay { return crashWay{ops: 60, clients: 2 + int(seed%3)} }
+
+func clientsConfig(seed uint64) Config {
+	cfg := Config{ZeroAhead: 3 * int(seed%2)}
+	if seed%3 > 0 {
+		cfg.WhenFull = Wait
+	} else {
+		cfg.WhenFull = Fail
+	}
+	return cfg
 }
 
 // usual is the breadth of the tests that are no soak.
@@ -104,6 +125,19 @@ func TestPowerLossAmongRequestsThatMeetIsSurvived(t *testing.T) {
 	t.Log(&counts)
 	if counts.joined.Load() == 0 {
 		t.Error("no request came in the midst of another")
+	}
+}
+
+func TestPowerLossUnderClientsBesideVerbsIsSurvived(t *testing.T) {
+	var counts crashCounts
+	for seed := range crashSeeds() {
+		if err := crashRun(seed, clientsWay(seed), usually(), clientsConfig(seed), &counts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Log(&counts)
+	if counts.beside.Load() == 0 || counts.orphaned.Load() == 0 {
+		t.Error("no verb was done beside clients, or none of them died")
 	}
 }
 

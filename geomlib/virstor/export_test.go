@@ -86,18 +86,21 @@ func (s Soak) Run() string {
 }
 
 func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) error {
-	pick := verbs[seed/5%uint64(len(verbs))]
-	switch seed % 5 {
+	nth := seed / 6
+	pick := verbs[nth%uint64(len(verbs))]
+	switch seed % 6 {
 	case 0:
 		return crashRun(seed, crashWay{ops: 50, workers: 1}, thorough, Config{}, counts)
 	case 1:
-		return crashRun(seed, crashWay{ops: 100, faulty: seed/5%2 == 1}, thorough, Config{}, counts)
+		return crashRun(seed, crashWay{ops: 100, faulty: nth%2 == 1}, thorough, Config{}, counts)
 	case 2:
-		return crashRun(seed, crashWay{ops: 40, workers: 1 - int(seed/5%2), jobs: true}, thorough, Config{}, counts)
+		return crashRun(seed, crashWay{ops: 40, workers: 1 - int(nth%2), jobs: true}, thorough, Config{}, counts)
 	case 3:
 		return verbRun(pick, seed, thorough, Config{}, counts)
+	case 4:
+		return crashRun(seed, clientsWay(nth), thorough, clientsConfig(nth), counts)
 	default:
 		list := offline()
-		return verbRun(list[seed/5%uint64(len(list))].verb(), seed, thorough, Config{}, counts)
+		return verbRun(list[nth%uint64(len(list))].verb(), seed, thorough, Config{}, counts)
 	}
 }

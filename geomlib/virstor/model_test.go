@@ -24,13 +24,14 @@ type step struct {
 	id    uint64
 	begun int
 	acked int // position; 0 while it is not, or when it failed
+	ended int // position; 0 while it may still be done
 	zero  bool
 	fua   bool // durable once it is acknowledged
 	any   bool // afterwards a unit may hold anything: a discard that covers no whole chunk
 }
 
 // model knows which operations touched each unit, in their order. Operations on one
-// unit never overlap in time.
+// unit may overlap in time.
 type model struct {
 	per     int64               // units of a chunk
 	steps   map[int64][][]*step // by chunk and unit in it
@@ -174,24 +175,48 @@ func (m *model) atChunk(w *view, vc int64, cached []allowed, k, durable int) {
 	w.chunks[vc] = units
 }
 
-// after is what a unit that held from may hold after a history.
+// after is what a unit that held from may hold after a history. Of two operations
+// that were under way at once, either may have been the last.
 func after(from allowed, steps []*step, k, durable int) allowed {
-	a := allowed{slices.Clone(from.ids), from.any}
+	kept := make([]*step, 0, len(steps))
 	for _, s := range steps {
 		if s.begun >= k {
 			break
 		}
+		if s.acked != 0 && (s.acked <= durable || s.fua && s.acked <= k) {
+			from = allowed{}
+			kept = slices.DeleteFunc(kept, func(t *step) bool { return t.endedBefore(s.begun) })
+		}
+		kept = append(kept, s)
+	}
+	a := allowed{slices.Clone(from.ids), from.any}
+	for _, s := range kept {
 		value := s.id
 		if s.zero {
 			value = zeroOp
-		}
-		if s.acked != 0 && (s.acked <= durable || s.fua && s.acked <= k) {
-			a = allowed{}
 		}
 		a.ids = append(a.ids, value)
 		a.any = a.any || s.any
 	}
 	return a
+}
+
+// endedBefore reports whether s was over at a position.
+func (s *step) endedBefore(k int) bool {
+	return s.ended != 0 && s.ended < k || s.acked != 0 && s.acked < k
+}
+
+// during is what a read from the position begun to ended may find in unit u.
+func (m *model) during(u int64, begun, ended int) allowed {
+	vc, i := u/m.per, u%m.per
+	from := zerosOnly
+	if base := m.base[vc]; base != nil && base[i] != zeroOp {
+		from = allowed{[]uint64{base[i]}, base[i] == odd}
+	}
+	if m.steps[vc] == nil {
+		return from
+	}
+	return after(from, m.steps[vc][i], ended, begun)
 }
 
 // check says whether unit u may read as b.
