@@ -32,20 +32,29 @@ func (v *Volume) Stop() error {
 		if v.cfg.ReadOnly || !v.writable.Load() {
 			return nil
 		}
-		reasons := v.obstacles()
-		if err := v.settledLocked(); err != nil {
-			reasons = append(reasons, err.Error())
-		}
-		if t := v.ext.rec.Task.Kind; v.ext.room && t != ondisk.TaskNone {
-			reasons = append(reasons, fmt.Sprintf("an unfinished %s goes on at the next start (`gvirstor cancel %s` before the stop gives it up)", t, v.name))
-		}
-		if reasons != nil {
-			kept = &NotHandedBackError{v.name, reasons}
-			return v.markCleanLocked()
-		}
-		return v.unfenceLocked()
+		var err error
+		kept, err = v.handBackLocked()
+		return err
 	})
 	return errors.Join(err, kept)
+}
+
+// handBackLocked lifts the fence if nothing is in the way, and otherwise notes that
+// the volume was closed in order: kept is then a *NotHandedBackError. Every way out of
+// this project to the kernel class leads through here, so that a volume in service and
+// one that nobody serves are judged alike. v.metaMu is held.
+func (v *Volume) handBackLocked() (kept, err error) {
+	reasons := v.obstacles()
+	if err := v.settledLocked(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	if t := v.ext.rec.Task.Kind; v.ext.room && t != ondisk.TaskNone {
+		reasons = append(reasons, fmt.Sprintf("an unfinished %s goes on at the next start (`gvirstor cancel %s` gives it up while the volume is in service)", t, v.name))
+	}
+	if reasons == nil {
+		return nil, v.unfenceLocked()
+	}
+	return &NotHandedBackError{v.name, reasons}, v.markCleanLocked()
 }
 
 // close drains and flushes the volume, runs last, and lets everything go.
@@ -122,8 +131,8 @@ func (v *Volume) markCleanLocked() error {
 	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Clean = true })
 }
 
-// obstacles are the reasons why the kernel class must not have the volume.
-// It recounts chunk_next from the map, so used chunks must be the lowest; it
+// obstacles are what of the data's layout is a reason why the kernel class must not
+// have the volume; handBackLocked knows the others. That class recounts chunk_next from the map, so used chunks must be the lowest; it
 // steps to the next component without looking whether that one is full
 // (sys/geom/virstor/g_virstor.c); and it writes into whatever chunk_count says.
 func (v *Volume) obstacles() []string {

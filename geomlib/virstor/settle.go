@@ -37,11 +37,9 @@ func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
 	if !handBack {
 		return v.markCleanLocked()
 	}
-	if reasons := v.obstacles(); reasons != nil {
-		if err := v.markCleanLocked(); err != nil {
-			return err
-		}
-		return &NotHandedBackError{v.name, reasons}
+	kept, err := v.handBackLocked()
+	if err != nil {
+		return err
 	}
-	return v.unfenceLocked()
+	return kept
 }
