@@ -64,6 +64,8 @@ type medium interface {
 	flush(fd int) error
 	remove(fd int, off, length int64) error
 	zero(fd int, off, length int64) error
+	// drop makes the system's cache forget what is on the medium.
+	drop(fd int) error
 	// buffered reports whether a write goes to a cache of the system.
 	buffered() bool
 }
@@ -79,6 +81,9 @@ type file struct {
 	readOnly bool
 	medium   medium
 	closed   func(name string) error // or nil
+
+	flushHasFailed bool
+	flushFails     func(name string) // or nil
 }
 
 // sparseFile is a regular file on a file system whose holes are trusted.
@@ -137,8 +142,23 @@ func (p *file) transfer(what string, do func(int, []byte, int64) (int, error), p
 
 func (p *file) Flush() error {
 	err := ignoringEINTR(func() error { return p.medium.flush(p.fd) })
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, ErrNotSupported) && p.flushFails != nil {
+		p.flushFails(p.name)
+	}
+	return fmt.Errorf("%s: flush: %w", p.name, err)
+}
+
+// FlushFailed is FlushHistory's.
+func (p *file) FlushFailed() bool { return p.flushHasFailed }
+
+// DropCache is CacheDropper's.
+func (p *file) DropCache() error {
+	err := ignoringEINTR(func() error { return p.medium.drop(p.fd) })
 	if err != nil {
-		return fmt.Errorf("%s: flush: %w", p.name, err)
+		return fmt.Errorf("%s: drop the cache: %w", p.name, err)
 	}
 	return nil
 }

@@ -33,6 +33,12 @@ type OpenOptions struct {
 	// Closed, if not nil, is called once with the provider's name when it is
 	// closed, after its descriptor. Its error is Close's.
 	Closed func(name string) error
+	// FlushHasFailed is what FlushFailed says of a descriptor that another process
+	// had before.
+	FlushHasFailed bool
+	// FlushFails, if not nil, is called with the provider's name whenever a flush
+	// has failed, before whoever asked for it is told.
+	FlushFails func(name string)
 }
 
 const (
@@ -69,7 +75,8 @@ func Open(name string, o OpenOptions) (Provider, error) {
 func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
 	path := filepath.Clean(name)
 	// From here on f is never in the runtime's poller: Fd made it blocking.
-	p := &file{f: f, fd: int(f.Fd()), name: path, readOnly: o.ReadOnly, closed: o.Closed}
+	p := &file{f: f, fd: int(f.Fd()), name: path, readOnly: o.ReadOnly, closed: o.Closed,
+		flushHasFailed: o.FlushHasFailed, flushFails: o.FlushFails}
 	if err := checkMode(p); err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ func (regular) flush(fd int) error {
 	return err
 }
 
+func (regular) drop(int) error                 { return ErrNotSupported }
 func (regular) remove(int, int64, int64) error { return ErrNotSupported }
 func (regular) zero(int, int64, int64) error   { return ErrNotSupported }
 

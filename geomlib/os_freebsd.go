@@ -82,6 +82,24 @@ func (regular) flush(fd int) error {
 	return nil
 }
 
+// drop: UFS and what else has FreeBSD's buffer cache lets go of clean pages
+// (vop_stdadvise in sys/kern/vfs_default.c), and keeps dirty what it failed to
+// write. ZFS has a cache of its own that takes no advice.
+func (regular) drop(fd int) error {
+	if fileSystem(fd) == "zfs" {
+		return ErrNotSupported
+	}
+	// The call returns its error instead of setting errno.
+	r, _, errno := unix.Syscall6(unix.SYS_POSIX_FADVISE, uintptr(fd), 0, 0, unix.FADV_DONTNEED, 0, 0)
+	if errno == 0 {
+		errno = unix.Errno(r)
+	}
+	if errno == 0 {
+		return nil
+	}
+	return notSupported(errno)
+}
+
 func (r regular) remove(fd int, off, length int64) error {
 	if !r.punches {
 		return ErrNotSupported
@@ -121,6 +139,9 @@ func deallocate(fd int, off, length int64) error {
 type disk struct{}
 
 func (disk) buffered() bool { return false }
+
+// drop: there is no cache between a device of GEOM and whoever reads it.
+func (disk) drop(int) error { return nil }
 
 func (disk) flush(fd int) error {
 	return notSupported(ioctl(fd, unix.DIOCGFLUSH, nil))

@@ -72,6 +72,15 @@ func (r regular) zero(fd int, off, length int64) error {
 	return r.remove(fd, off, length)
 }
 
+// drop: DONTNEED takes the pages that are clean out of the page cache, and calls
+// those clean that a failed fsync(2) gave up (posix_fadvise(2)). Memory is all that
+// a tmpfs has, and it keeps it.
+func (regular) drop(fd int) error { return dropPages(fd) }
+
+func dropPages(fd int) error {
+	return notSupported(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED))
+}
+
 // disk is a block device. Its writes go through the page cache.
 type disk struct{}
 
@@ -84,6 +93,16 @@ func (disk) remove(fd int, off, length int64) error {
 
 func (disk) zero(fd int, off, length int64) error {
 	return rangeIoctl(fd, unix.BLKZEROOUT, off, length)
+}
+
+// drop: BLKFLSBUF (linux/fs.h) drops what the buffer cache holds of the device.
+// It is for administrators; others let go of the pages, which is the same cache.
+func (disk) drop(fd int) error {
+	err := notSupported(ioctl(fd, unix.BLKFLSBUF, nil))
+	if err == unix.EACCES || err == unix.EPERM || err == ErrNotSupported {
+		return dropPages(fd)
+	}
+	return err
 }
 
 // rangeIoctl gives a request of linux/fs.h its uint64_t range[2].

@@ -60,6 +60,39 @@ type Zeroer interface {
 	WriteZeroes(off, length int64) error
 }
 
+// CacheDropper is implemented by providers that the system reads through a cache of
+// its own. After a flush that failed such a cache may call clean what the medium
+// never got: Linux does so with the pages of a failed fsync(2).
+type CacheDropper interface {
+	// DropCache makes the cache forget what it holds of the medium, but for
+	// writes that are not flushed yet: what is read next comes from the medium.
+	// Providers with no such cache return nil; ErrNotSupported means that there is
+	// a cache, and no way to make it forget.
+	DropCache() error
+}
+
+// PassCache makes what is read of p next come from its medium: it flushes p and
+// drops what the system's cache holds of it. An error of the flush is returned
+// whole. ErrNotSupported means that p is flushed, and its cache cannot be dropped.
+func PassCache(p Provider) error {
+	if err := p.Flush(); err != nil && !errors.Is(err, ErrNotSupported) {
+		return err
+	}
+	if d, ok := p.(CacheDropper); ok {
+		return d.DropCache()
+	}
+	return nil
+}
+
+// FlushHistory is implemented by providers that were open before this process had
+// them.
+type FlushHistory interface {
+	// FlushFailed reports whether a flush failed under a process that had the
+	// descriptor before. The system tells of a lost write once: a flush that
+	// succeeds afterwards does not bring it back.
+	FlushFailed() bool
+}
+
 var (
 	// ErrNotSupported is what a device answers that has no such operation.
 	ErrNotSupported = errors.New("operation not supported by device")

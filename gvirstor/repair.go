@@ -81,6 +81,9 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if o.undo != "" {
 		return c.undo(ctx, o, providers)
 	}
+	if err := c.passCaches(providers); err != nil {
+		return err
+	}
 	r, err := c.inspect(ctx, providers, false)
 	if err != nil {
 		return err
@@ -175,6 +178,24 @@ func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Pr
 		word = "would be restored"
 	}
 	fmt.Fprintf(c.stdout, "%s: %d bytes %s on %s\n", res.Volume, res.Bytes, word, strings.Join(res.Providers, " "))
+	return nil
+}
+
+// passCaches makes what is read of the providers come from their media. What a
+// cache believes after a failed flush would be mended, or taken for sound, in vain.
+func (c *call) passCaches(providers []geomlib.Provider) error {
+	var keep []string
+	for _, p := range providers {
+		switch err := geomlib.PassCache(p); {
+		case errors.Is(err, geomlib.ErrNotSupported):
+			keep = append(keep, p.Name())
+		case err != nil:
+			return failf("Can't flush the component %s: %w", p.Name(), err)
+		}
+	}
+	if keep != nil {
+		c.warn(fmt.Sprintf("warning: the system's cache of %s cannot be dropped: if a flush failed before, what is read may not be on the medium", strings.Join(keep, ", ")))
+	}
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // Disk is a disk in memory. It is a geomlib.Provider, HoleFinder,
-// CachedReader, BufferedWriter and Zeroer; Plain hides all but the first. Its
+// CachedReader, BufferedWriter, Zeroer and CacheDropper; Plain hides all but the first. Its
 // methods may be called by many goroutines at once. Close does not end it.
 type Disk struct {
 	name   string
@@ -26,6 +26,7 @@ type Disk struct {
 	zeroes   atomic.Bool
 	noCache  atomic.Bool
 	forgets  atomic.Bool  // a failed flush drops what it should have covered
+	keeps    atomic.Bool  // the cache cannot be dropped
 	lies     atomic.Bool  // a flush says that it is done and does nothing
 	delay    atomic.Int64 // of a flush, in nanoseconds
 
@@ -44,6 +45,7 @@ var (
 	_ geomlib.CachedReader   = (*Disk)(nil)
 	_ geomlib.BufferedWriter = (*Disk)(nil)
 	_ geomlib.Zeroer         = (*Disk)(nil)
+	_ geomlib.CacheDropper   = (*Disk)(nil)
 )
 
 // New makes a disk of size bytes, of which none was ever written. It takes
@@ -94,6 +96,10 @@ func (d *Disk) SetNoVolatileCache(on bool) *Disk { d.noCache.Store(on); return d
 // covered: reads still see it, and no later flush makes it durable. fsync(2) of
 // Linux does so. In a new disk it stays in the cache.
 func (d *Disk) SetForgetful(on bool) *Disk { d.forgets.Store(on); return d }
+
+// SetKeepsCache makes DropCache answer ErrNotSupported, as on a file system with a
+// cache of its own. In a new disk it works.
+func (d *Disk) SetKeepsCache(on bool) *Disk { d.keeps.Store(on); return d }
 
 // SetLying makes flushes succeed without doing anything, as disks do whose cache
 // is said to be protected and is not. Nothing can be promised on such a disk.
@@ -212,6 +218,26 @@ func (d *Disk) Flush() error {
 	return err
 }
 
+// DropCache makes reads see what the medium holds and what is not flushed yet: what
+// a forgetful disk dropped is seen no more.
+func (d *Disk) DropCache() error {
+	d.counts[DropCache].Add(1)
+	if d.faults.gone.Load() {
+		return d.goneError()
+	}
+	if d.keeps.Load() {
+		return geomlib.ErrNotSupported
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	certain := d.durable.frozen()
+	d.durable, d.now = certain.fork(), certain.fork()
+	for _, op := range d.pending {
+		d.now.apply(op, 0, op.Len)
+	}
+	return nil
+}
+
 // settleLocked makes durable what is pending below Seq covers. d.mu is held.
 func (d *Disk) settleLocked(covers int) {
 	d.takeLocked(covers, func(op Op) { d.durable.apply(op, 0, op.Len) })
@@ -275,6 +301,7 @@ func (d *Disk) like(c contents) *Disk {
 	n.zeroes.Store(d.zeroes.Load())
 	n.noCache.Store(d.noCache.Load())
 	n.forgets.Store(d.forgets.Load())
+	n.keeps.Store(d.keeps.Load())
 	n.lies.Store(d.lies.Load())
 	return n
 }

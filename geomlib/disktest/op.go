@@ -14,13 +14,15 @@ const (
 	Delete
 	Zero
 	Close
+	// DropCache cannot be held. It fails when the disk is gone.
+	DropCache
 	// Mark is a remark in a Recorder's log, no request.
 	Mark
 	kinds
 )
 
 func (k Kind) String() string {
-	return [...]string{"read", "cached read", "write", "flush", "delete", "zero", "close", "mark"}[k]
+	return [...]string{"read", "cached read", "write", "flush", "delete", "zero", "close", "drop of the cache", "mark"}[k]
 }
 
 // Op is one request to a disk, or one entry of a Recorder's log.

@@ -78,7 +78,13 @@ func (c *component) use(p geomlib.Provider) {
 	if b, ok := p.(geomlib.BufferedWriter); ok {
 		c.buffered = b.WritesAreBuffered()
 	}
+	if h, ok := p.(geomlib.FlushHistory); ok && h.FlushFailed() {
+		c.fail(errFailedBefore)
+	}
 }
+
+// errFailedBefore: the process that served the volume before had a flush fail.
+var errFailedBefore = errors.New("a flush failed before this process had the component")
 
 func (c *component) p() geomlib.Provider { return *c.provider.Load() }
 

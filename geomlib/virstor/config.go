@@ -109,7 +109,7 @@ func (c *Config) setDefaults() {
 }
 
 // rule names one rule of the commit order that a test breaks on purpose.
-type rule uint32
+type rule uint64
 
 const (
 	breakDataFlush     rule = 1 << iota // map written before the data is flushed
@@ -128,6 +128,8 @@ const (
 	breakRenaming                       // remove writes a wrong index to the component that is renamed
 	breakCloseFlush                     // the fence is lifted before the data is flushed
 	breakUnfenceOrder                   // the fence is lifted from component 0 first
+	breakBelieveMap                     // the map of a volume not closed in order is not written again
+	breakBelieveCache                   // nor are caches dropped
 )
 
 func (c *Config) breaks(r rule) bool { return c.breakRule&r != 0 }

@@ -20,6 +20,7 @@ type crowd struct {
 	inHook   bool
 	quiet    bool // nothing is submitted and nothing fails: the volume opens or closes
 	faulty   bool // requests to disks fail now and then
+	forgot   bool // a flush failed since the volume was opened
 	err      error
 	joined   int // requests submitted in the midst of another
 	together int // most that were under way at once
@@ -29,6 +30,7 @@ type crowd struct {
 func (w *world) runCrowd(n int, faulty bool) error {
 	c := &crowd{w: w, left: n, faulty: faulty}
 	for _, d := range w.disks {
+		d.SetForgetful(true)
 		defer d.Inject(func(o disktest.Op) error {
 			c.midst(o)
 			return c.fault(o)
@@ -145,6 +147,7 @@ func (c *crowd) fault(o disktest.Op) error {
 		return nil
 	}
 	c.w.counts.faults.Add(1)
+	c.forgot = c.forgot || o.Kind == disktest.Flush
 	err := []error{syscall.EIO, syscall.ENOSPC, syscall.ENXIO}[rng.IntN(3)]
 	if o.Kind != disktest.Flush && o.Len > 0 && rng.IntN(3) == 0 {
 		return disktest.Partial{Done: rng.Int64N(o.Len), Err: err}
@@ -168,6 +171,10 @@ func (c *crowd) restart() {
 	c.quiet = true
 	defer func() { c.quiet = false }()
 	err := c.w.vol.Close()
+	if c.forgot {
+		c.w.model.forget(c.w.rec.Mark("opened again after a flush failed"))
+		c.forgot = false
+	}
 	if err == nil || c.expected(err) {
 		c.w.vol, err = openDisks(c.w.cfg, c.w.disks)
 	}

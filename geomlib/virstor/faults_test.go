@@ -156,8 +156,8 @@ func faultRun(t *testing.T, on int, kind disktest.Kind, nth int64, fault error, 
 		sector = 4096
 	}
 	disks := []*disktest.Disk{
-		disktest.New("a", 12*crashChunk, sector).FillJunk(1).SetCached(false),
-		disktest.New("b", 12*crashChunk, sector).FillJunk(2).SetCached(false),
+		disktest.New("a", 12*crashChunk, sector).FillJunk(1).SetCached(false).SetForgetful(true),
+		disktest.New("b", 12*crashChunk, sector).FillJunk(2).SetCached(false).SetForgetful(true),
 	}
 	labelled(t, 64, disks...)
 	v, err := openDisks(Config{WhenFull: Fail, Workers: 2, Alloc: Spread}, disks)
@@ -179,12 +179,14 @@ func faultRun(t *testing.T, on int, kind disktest.Kind, nth int64, fault error, 
 		return nil
 	})
 	truth := make(map[int64][]uint64) // what a unit may hold
+	older := make(map[int64][]uint64) // and what else after a restart, if a flush failed
 	write := func(u int64, id uint64) {
 		b := make([]byte, unit)
 		fill(b, id)
 		if truth[u] == nil {
 			truth[u] = []uint64{zeroOp}
 		}
+		older[u] = append(older[u], truth[u]...)
 		if _, err := v.WriteAt(b, u*unit); err != nil {
 			truth[u] = append(truth[u], id)
 		} else {
@@ -202,7 +204,9 @@ func faultRun(t *testing.T, on int, kind disktest.Kind, nth int64, fault error, 
 			id++
 		}
 		if chunk == 3 {
-			_ = v.Flush()
+			if v.Flush() == nil {
+				clear(older)
+			}
 			_ = v.Discard(1*crashChunk, crashChunk)
 			for u := range truth {
 				if u >= crashChunk/unit && u < 2*crashChunk/unit {
@@ -214,7 +218,11 @@ func faultRun(t *testing.T, on int, kind disktest.Kind, nth int64, fault error, 
 	remove()
 	readBack(t, v, truth, "in service")
 	_ = v.Flush()
-	_ = v.Close()
+	if v.Close() != nil { // the disks forget what they failed to flush
+		for u, ids := range older {
+			truth[u] = append(ids, truth[u]...)
+		}
+	}
 	again, err := openDisks(Config{}, disks)
 	if err != nil {
 		t.Fatalf("%s %d, %v: reopen: %v", kind, nth, fault, err)

@@ -111,10 +111,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		next[0].zero.Store(true)
 		v.setComponents(next)
 	}
-	if err := v.flushInherited(); err != nil {
-		return err
-	}
-	if err := v.fence(); err != nil {
+	if err := v.takeOver(); err != nil {
 		return err
 	}
 	v.cutForShrink()

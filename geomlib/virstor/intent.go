@@ -132,7 +132,7 @@ func (v *Volume) rewriteMap(change func(ondisk.Entry) ondisk.Entry) error {
 			}
 		}
 	}
-	return zero.flush()
+	return zero.flushNow()
 }
 
 // rewriteEntries applies change in one sector and reports whether it did.

@@ -43,6 +43,24 @@ type model struct {
 	base    contents
 	cached  *view
 	settled int
+
+	forgotten []forgotten
+}
+
+// forgotten is what disks that forget may have lost to flushes that failed: what was
+// acknowledged between from and to, and was not durable, is there or not from
+// then on.
+type forgotten struct{ from, to int }
+
+// forget tells that the volume was opened again, at position now, after a flush of a
+// disk that forgets had failed.
+func (m *model) forget(now int) {
+	m.forgotten = append(m.forgotten, forgotten{m.durableBefore(now), now})
+}
+
+// certain reports whether what was acknowledged at a position was not forgotten.
+func (m *model) certain(acked int) bool {
+	return !slices.ContainsFunc(m.forgotten, func(f forgotten) bool { return f.from < acked && acked <= f.to })
 }
 
 // contents is what each unit is known to hold, by chunk; zeros where there is no
@@ -170,20 +188,20 @@ func (m *model) atChunk(w *view, vc int64, cached []allowed, k, durable int) {
 			units[i] = units[i-1]
 			continue
 		}
-		units[i] = after(from, steps[i], k, durable)
+		units[i] = m.after(from, steps[i], k, durable)
 	}
 	w.chunks[vc] = units
 }
 
 // after is what a unit that held from may hold after a history. Of two operations
 // that were under way at once, either may have been the last.
-func after(from allowed, steps []*step, k, durable int) allowed {
+func (m *model) after(from allowed, steps []*step, k, durable int) allowed {
 	kept := make([]*step, 0, len(steps))
 	for _, s := range steps {
 		if s.begun >= k {
 			break
 		}
-		if s.acked != 0 && (s.acked <= durable || s.fua && s.acked <= k) {
+		if s.acked != 0 && (s.acked <= durable && m.certain(s.acked) || s.fua && s.acked <= k) {
 			from = allowed{}
 			kept = slices.DeleteFunc(kept, func(t *step) bool { return t.endedBefore(s.begun) })
 		}
@@ -216,7 +234,7 @@ func (m *model) during(u int64, begun, ended int) allowed {
 	if m.steps[vc] == nil {
 		return from
 	}
-	return after(from, m.steps[vc][i], ended, begun)
+	return m.after(from, m.steps[vc][i], ended, begun)
 }
 
 // check says whether unit u may read as b.

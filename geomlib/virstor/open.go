@@ -10,8 +10,11 @@ import (
 )
 
 // Open opens an assembled volume. It reads and checks the whole map. Unless
-// cfg says otherwise it then finishes what was interrupted and fences the
-// components from the kernel class. On success the volume owns the providers.
+// cfg says otherwise it finishes what was interrupted and fences the
+// components from the kernel class. Of a volume that was not closed in order
+// nothing is believed that may be in a cache alone: the map is read past the caches
+// of the system, and is on the medium before Open returns. On success the volume
+// owns the providers.
 func Open(a *Assembly, cfg Config) (*Volume, error) {
 	if a.Err != nil {
 		return nil, a.Err
@@ -24,19 +27,12 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 	if err := v.recoverable(); err != nil {
 		return nil, err
 	}
-	if !cfg.ReadOnly && !cfg.DeferWrites {
-		if err := v.flushInherited(); err != nil {
+	if cfg.ReadOnly || cfg.DeferWrites {
+		if err := v.readOnly(); err != nil {
 			return nil, err
 		}
-		if err := v.finishIntent(a); err != nil {
-			return nil, err
-		}
-	}
-	if err := v.loadMap(); err != nil {
-		return nil, err
-	}
-	if !cfg.ReadOnly && !cfg.DeferWrites {
-		if err := v.fence(); err != nil {
+	} else {
+		if err := v.prepare(a); err != nil {
 			return nil, err
 		}
 		v.clearLeftovers(a)
@@ -113,9 +109,10 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 // builds on.
 func (v *Volume) flushInherited() error {
 	for _, c := range v.components() {
-		c.markDirty()
-		if err := c.flush(); err != nil {
-			return fmt.Errorf("open %s: %w", v.name, err)
+		// That one failed before is no error of this: clients were told, and are told
+		// again at each flush of theirs.
+		if err := c.flushNow(); err != nil {
+			return fmt.Errorf("open %s: %w: %s: %w", v.name, ErrFlushFailed, c.name(), err)
 		}
 	}
 	return nil

@@ -18,16 +18,7 @@ func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := v.flushInherited(); err != nil {
-		return err
-	}
-	if err := v.finishIntent(a); err != nil {
-		return err
-	}
-	if err := v.loadMap(); err != nil {
-		return err
-	}
-	if err := v.fence(); err != nil {
+	if err := v.prepare(a); err != nil {
 		return err
 	}
 	v.clearLeftovers(a)

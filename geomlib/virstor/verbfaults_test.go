@@ -46,6 +46,7 @@ func verbFaultRun(v *verb, seed uint64, f verbFault, counts *crashCounts) (met b
 	var seen atomic.Int64
 	var failing *disktest.Disk
 	for _, d := range w.disks {
+		d.SetForgetful(true)
 		defer d.Inject(func(o disktest.Op) error {
 			if o.Kind != f.kind || failing != nil && !(f.sticky && failing == d) {
 				return nil
@@ -69,6 +70,9 @@ func verbFaultRun(v *verb, seed uint64, f verbFault, counts *crashCounts) (met b
 	k := w.rec.Len()
 	disks := w.rec.ProcessDeath(k)
 	b := breadth{goOn: 1, fill: 1}
+	if f.kind == disktest.Flush {
+		w.model.forget(k)
+	}
 	if err := w.recovered(disks, w.model.at(k, true), w.model.at(k, false), "afterwards; ", b, b); err != nil {
 		return true, fmt.Errorf("%s, seed %d, %s: %w", v.name, seed, f, err)
 	}

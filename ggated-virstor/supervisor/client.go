@@ -148,10 +148,15 @@ func (c *Client) one(method string, args, answer any) (*os.File, error) {
 
 // Open implements daemon.Opener.
 func (c *Client) Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error) {
-	return c.open(methodOpen, name, geomlib.OpenOptions{ReadOnly: readOnly, SectorSize: sectorSize, Closed: func(name string) error {
-		_, err := c.peer.call(c.peer.ctx, methodClose, openAnswer{Name: name}, nil)
-		return ignoreGone(err)
-	}})
+	return c.open(methodOpen, name, geomlib.OpenOptions{ReadOnly: readOnly, SectorSize: sectorSize,
+		Closed: func(name string) error {
+			_, err := c.peer.call(c.peer.ctx, methodClose, openAnswer{Name: name}, nil)
+			return ignoreGone(err)
+		},
+		FlushFails: func(name string) {
+			// With the supervisor gone nobody is given the descriptor any more.
+			_, _ = c.peer.call(c.peer.ctx, methodFailed, openAnswer{Name: name}, nil)
+		}})
 }
 
 // Peek implements daemon.Opener.
@@ -165,6 +170,7 @@ func (c *Client) open(method, name string, o geomlib.OpenOptions) (geomlib.Provi
 	if err != nil {
 		return nil, err
 	}
+	o.FlushHasFailed = a.FlushFailed
 	p, err := geomlib.FromFile(f, a.Name, o)
 	if err != nil {
 		f.Close()

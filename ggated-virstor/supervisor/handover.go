@@ -36,6 +36,8 @@ type handedProvider struct {
 	Aliases    []string `json:"aliases"`
 	ReadOnly   bool     `json:"read_only"`
 	SectorSize int      `json:"sector_size"`
+	// FlushFailed goes along with the descriptor until the provider is closed.
+	FlushFailed bool `json:"flush_failed,omitempty"`
 }
 
 // Resources are what a supervisor opens before it starts a worker.
@@ -103,7 +105,7 @@ func Inherit(lockDir string) (*Resources, *Held, error) {
 		if err != nil {
 			return nil, nil, errors.Join(err, f.Close())
 		}
-		s.providers[prov.Name()] = &heldProvider{p: prov, f: f, aliases: p.Aliases, opts: o}
+		s.providers[prov.Name()] = &heldProvider{p: prov, f: f, aliases: p.Aliases, opts: o, flushFailed: p.FlushFailed}
 	}
 	for id, fd := range h.Locks {
 		s.locks[id] = &heldLock{l: geomlib.VolumeLockFromFile(fileOf(fd, "lock"))}
@@ -153,7 +155,7 @@ func (s *Supervisor) replace(path string) error {
 	for name, p := range s.store.providers {
 		fd := int(p.f.Fd())
 		h.Providers = append(h.Providers, handedProvider{FD: fd, Name: name, Aliases: p.aliases,
-			ReadOnly: p.opts.ReadOnly, SectorSize: p.p.SectorSize()})
+			ReadOnly: p.opts.ReadOnly, SectorSize: p.p.SectorSize(), FlushFailed: p.flushFailed})
 		keep = append(keep, fd)
 	}
 	for id, l := range s.store.locks {

@@ -36,6 +36,9 @@ type heldProvider struct {
 	aliases []string // under which it was asked for
 	opts    geomlib.OpenOptions
 	users   int // opens of the present worker
+	// flushFailed: what was written through f may be lost, though the system will
+	// not say so again. It holds for every worker until the provider is closed.
+	flushFailed bool
 }
 
 type heldLock struct {
@@ -67,7 +70,7 @@ func (s *store) reopen(a openArgs) (openAnswer, *os.File) {
 		return openAnswer{}, nil
 	}
 	h.users++
-	return openAnswer{h.p.Name()}, h.f
+	return openAnswer{Name: h.p.Name(), FlushFailed: h.flushFailed}, h.f
 }
 
 // open opens the provider. That may wait for GEOM.
@@ -90,7 +93,7 @@ func (s *store) open(a openArgs) (openAnswer, *os.File, error) {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: %w: it is open under another name", a.Name, geomlib.ErrLocked), p.Close())
 	}
 	s.providers[p.Name()] = &heldProvider{p: p, f: f, aliases: []string{a.Name}, opts: o, users: 1}
-	return openAnswer{p.Name()}, f, nil
+	return openAnswer{Name: p.Name()}, f, nil
 }
 
 // held returns the descriptor that is held, nil if there is none, and counts no
@@ -102,7 +105,7 @@ func (s *store) held(name string) (openAnswer, *os.File) {
 	if h == nil {
 		return openAnswer{}, nil
 	}
-	return openAnswer{h.p.Name()}, h.f
+	return openAnswer{Name: h.p.Name(), FlushFailed: h.flushFailed}, h.f
 }
 
 // peek returns a descriptor for reading, which is the caller's, without waiting
@@ -116,7 +119,7 @@ func (s *store) peek(a openArgs) (openAnswer, *os.File, error) {
 	if !ok {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: no descriptor to pass on", a.Name), p.Close())
 	}
-	return openAnswer{p.Name()}, f, nil
+	return openAnswer{Name: p.Name()}, f, nil
 }
 
 // hasLock reports whether the lock of a volume is held.
@@ -124,6 +127,15 @@ func (s *store) hasLock(id uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.locks[id] != nil
+}
+
+// failed notes that a flush of a provider failed.
+func (s *store) failed(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.providers[name]; h != nil {
+		h.flushFailed = true
+	}
 }
 
 // close gives one open of a provider back.

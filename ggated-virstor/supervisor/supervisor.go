@@ -399,6 +399,13 @@ func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body 
 			return reply{}, nil
 		}
 		return reply{}, s.store.close(a.Name)
+	case methodFailed:
+		a, err := decode[openAnswer](body)
+		if err != nil {
+			return reply{}, err
+		}
+		s.store.failed(a.Name)
+		return reply{}, nil
 	case methodLock, methodUnlock:
 		a, err := decode[lockArgs](body)
 		if err != nil {

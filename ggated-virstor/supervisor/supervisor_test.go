@@ -435,3 +435,34 @@ func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 	closeFiles(s.files)
 	must(t, l.Close())
 }
+
+func TestAFlushThatFailedIsKnownToTheNextWorkerUntilTheProviderIsClosed(t *testing.T) {
+	failed := func(p geomlib.Provider) bool { return p.(geomlib.FlushHistory).FlushFailed() }
+	p := newPair(t)
+	path := file(t, "a")
+	p.configure(path)
+	prov, err := p.c.Open(path, false, 0)
+	must(t, err)
+	must(t, prov.Flush())
+	f, _ := geomlib.FileOf(prov)
+	must(t, f.Close()) // its flushes fail from now on
+	if prov.Flush() == nil {
+		t.Fatal("a closed file was flushed")
+	}
+	p.connect(t)
+	again, err := p.c.Open(path, false, 0)
+	must(t, err)
+	peeked, err := p.c.Peek(path, 0)
+	must(t, err)
+	if !failed(again) || !failed(peeked) {
+		t.Error("the next worker does not know")
+	}
+	must(t, peeked.Close())
+	must(t, again.Close())
+	fresh, err := p.c.Open(path, false, 0)
+	must(t, err)
+	if failed(fresh) {
+		t.Error("known after the provider was closed")
+	}
+	must(t, fresh.Close())
+}

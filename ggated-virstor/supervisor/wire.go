@@ -64,6 +64,7 @@ const (
 	methodOpen    = "open"    // openArgs → openAnswer; the provider
 	methodPeek    = "peek"    // openArgs → openAnswer; the provider
 	methodClose   = "close"   // openAnswer
+	methodFailed  = "failed"  // openAnswer; a flush of the provider failed
 	methodLock    = "lock"    // lockArgs; the lock
 	methodUnlock  = "unlock"  // lockArgs
 	methodAcquire = "acquire" // gateunit.Spec → gateunit.Unit
@@ -111,6 +112,8 @@ type openArgs struct {
 
 type openAnswer struct {
 	Name string `json:"name"`
+	// FlushFailed: a flush failed while a worker had the provider.
+	FlushFailed bool `json:"flush_failed,omitempty"`
 }
 
 type lockArgs struct {

@@ -153,7 +153,8 @@ func (j *Journal) Close() error {
 }
 
 // Guard returns p with the journal before its writes: what a write replaces is
-// saved first. Writes that change nothing are not made. Delete is refused.
+// saved first. What a write does not change needs no saving, but is written: after a
+// failed flush a cache may hold what the medium does not. Delete is refused.
 func (j *Journal) Guard(p geomlib.Provider) geomlib.Provider {
 	g := &guarded{Provider: p, journal: j}
 	if h, ok := p.(geomlib.HoleFinder); ok {
@@ -178,17 +179,24 @@ func (g *guarded) WriteAt(b []byte, off int64) (int, error) {
 		if _, err := g.Provider.ReadAt(old, at); err != nil {
 			return n, fmt.Errorf("read what is to be replaced: %w", err)
 		}
-		if bytes.Equal(old, part) {
-			continue
-		}
-		if err := g.journal.save(g.Name(), at, old, part); err != nil {
-			return n, err
+		if !bytes.Equal(old, part) {
+			if err := g.journal.save(g.Name(), at, old, part); err != nil {
+				return n, err
+			}
 		}
 		if m, err := g.Provider.WriteAt(part, at); err != nil {
 			return n + m, err
 		}
 	}
 	return len(b), nil
+}
+
+// DropCache passes on what its Provider can do: the journal keeps no cache.
+func (g *guarded) DropCache() error {
+	if d, ok := g.Provider.(geomlib.CacheDropper); ok {
+		return d.DropCache()
+	}
+	return nil
 }
 
 func (g *guarded) Delete(int64, int64) error { return geomlib.ErrNotSupported }

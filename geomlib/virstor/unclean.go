@@ -1,0 +1,177 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// closedInOrder reports whether whoever had the volume before flushed all of it
+// and said so: by the clean mark, or by handing it back. Without room for the mark
+// a fenced volume never was.
+func (v *Volume) closedInOrder() bool {
+	fenced := false
+	for _, c := range v.components() {
+		fenced = fenced || c.meta().Version == ondisk.VersionFenced
+	}
+	if !fenced {
+		return true
+	}
+	return v.ext.valid && v.ext.rec.Clean
+}
+
+// prepare makes the disks what memory says before anything is served from them: it
+// finishes what was interrupted, reads the map, and fences. v is new.
+//
+// What a medium holds is known only from a flush that succeeded after the write.
+// After one that failed, Linux takes pages for clean that the disk never got, and
+// whoever reads through the cache believes them. So a volume that was not closed in
+// order is read past the cache, and all that was read and decided on is written
+// again: records first, since finishing an intent must not begin while the intent
+// is in a cache alone, and the map when it has proved to be sound.
+func (v *Volume) prepare(a *Assembly) error {
+	orderly := v.closedInOrder()
+	if err := v.flushInherited(); err != nil {
+		return err
+	}
+	if !orderly {
+		if err := v.dropCaches(); err != nil {
+			return err
+		}
+		if err := v.rewriteRecords(); err != nil {
+			return err
+		}
+	}
+	if err := v.finishIntent(a); err != nil {
+		return err
+	}
+	if err := v.loadMap(); err != nil {
+		return err
+	}
+	if err := v.fence(); err != nil {
+		return err
+	}
+	if !orderly && !v.cfg.breaks(breakBelieveMap) {
+		return v.rewriteLoadedMap()
+	}
+	return nil
+}
+
+// readOnly is what prepare is for a volume that is only read, now or for good. What
+// it reads is to be the same after Activate.
+func (v *Volume) readOnly() error {
+	if !v.closedInOrder() {
+		if err := v.dropCaches(); err != nil {
+			return err
+		}
+	}
+	return v.loadMap()
+}
+
+// takeOver is what prepare is for Activate. The map is in memory and has been read
+// from.
+func (v *Volume) takeOver() error {
+	orderly := v.closedInOrder()
+	if err := v.flushInherited(); err != nil {
+		return err
+	}
+	if !orderly {
+		if err := v.dropCaches(); err != nil {
+			return err
+		}
+		if err := v.rewriteRecords(); err != nil {
+			return err
+		}
+	}
+	if err := v.fence(); err != nil {
+		return err
+	}
+	if !orderly {
+		return v.rewriteLoadedMap()
+	}
+	return nil
+}
+
+// dropCaches makes the system forget what its caches hold of the components. What
+// cannot forget is said once.
+func (v *Volume) dropCaches() error {
+	if v.cfg.breaks(breakBelieveCache) {
+		return nil
+	}
+	var keep []string
+	for _, c := range v.components() {
+		p := c.p()
+		d, ok := p.(geomlib.CacheDropper)
+		if !ok {
+			continue // nothing is between the engine and the medium
+		}
+		switch err := d.DropCache(); {
+		case errors.Is(err, geomlib.ErrNotSupported):
+			keep = append(keep, c.name())
+		case err != nil:
+			return fmt.Errorf("open %s: %w", v.name, err)
+		}
+	}
+	if keep != nil {
+		v.log.Warn("the system's cache cannot be dropped: if a flush failed before, data that is read may not be on the medium",
+			"volume", v.name, "components", strings.Join(keep, ", "))
+	}
+	return nil
+}
+
+// rewriteRecords writes again, and flushes, the metadata and the extension record
+// that the assembly was made from. Component 0 comes first: what an interrupted
+// operation does to the others counts only once it holds what commits it.
+func (v *Volume) rewriteRecords() error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	for i, c := range v.components() {
+		if err := geomlib.StoreMetadata(c.accounted(), c.meta()); err != nil {
+			return fmt.Errorf("open %s: %w", v.name, err)
+		}
+		if i > 0 || !v.ext.valid {
+			continue
+		}
+		if err := v.writeExtensionLocked(func(*ondisk.Extension) {}); err != nil {
+			return fmt.Errorf("open %s: %w", v.name, err)
+		}
+	}
+	return nil
+}
+
+// rewriteLoadedMap writes the map from memory, sector by sector and whether it
+// reads the same or not, and flushes it. Only holes are left out: a sector that
+// holds zeros may be one whose zeros are in a cache alone, and an entry that was
+// given up long ago would come back with the next loss of power.
+func (v *Volume) rewriteLoadedMap() error {
+	zero := v.component(0)
+	total := zero.meta().MapBytes()
+	buf := make([]byte, min(1<<20, total))
+	var written int64
+	for off, end := int64(0), int64(0); ; {
+		if off == end {
+			if off, end = mapscan.NextData(zero.p(), off, total); off >= end {
+				break
+			}
+		}
+		b := buf[:min(int64(len(buf)), end-off)]
+		for at := 0; at < len(b); at += ondisk.EntrySize {
+			v.encodeEntry(b[at:], v.chunks.load(uint64(off)/ondisk.EntrySize+uint64(at/ondisk.EntrySize)))
+		}
+		if err := zero.writeRaw(b, off); err != nil {
+			return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)
+		}
+		off += int64(len(b))
+		written += int64(len(b))
+	}
+	if err := zero.flushNow(); err != nil {
+		return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)
+	}
+	v.litter = false // what unallocated entries held is gone
+	v.log.Info("not closed in order: the allocation map was read from the medium and written again", "volume", v.name, "bytes", written)
+	return nil
+}

@@ -1,0 +1,269 @@
+package virstor
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// afterPowerLoss is what unit 0 holds, on a forgetful disk, when a flush of the map
+// failed, the volume was opened again, and what was then written and flushed is all
+// that a loss of power left.
+func afterPowerLoss(t *testing.T, cfg Config, keeps bool) uint64 {
+	t.Helper()
+	a := disktest.New("a", 16*crashChunk, 512).SetForgetful(true).SetKeepsCache(keeps)
+	labelled(t, 64, a)
+	disks := []*disktest.Disk{a}
+	v, err := openDisks(Config{}, disks)
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	a.FailFrom(disktest.Flush, 1, syscall.EIO)
+	if err := v.Flush(); !errors.Is(err, ErrFlushFailed) {
+		t.Fatalf("flush: %v", err)
+	}
+	if v.Close() == nil {
+		t.Fatal("closed in order")
+	}
+	a.Heal()
+	v, err = openDisks(cfg, disks)
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 2).done)
+	mustDo(t, v.Flush())
+	return unitAt(t, []*disktest.Disk{a.Crash(rand.New(rand.NewPCG(1, 1)))}, 0)
+}
+
+func TestAMapThatAFailedFlushLeftInACacheIsNotBelieved(t *testing.T) {
+	for _, keeps := range []bool{false, true} {
+		if got := afterPowerLoss(t, Config{}, keeps); got != 2 {
+			t.Errorf("cache kept %v: operation %d, want 2, which was flushed", keeps, got)
+		}
+	}
+	if got := afterPowerLoss(t, Config{breakRule: breakBelieveMap}, true); got == 2 {
+		t.Error("a map that is not written again is not noticed")
+	}
+}
+
+// dataAfterRestart is what unit 0 reads as when its last write was lost to a flush
+// that failed, and the volume opened again.
+func dataAfterRestart(t *testing.T, cfg Config) uint64 {
+	t.Helper()
+	a := disktest.New("a", 16*crashChunk, 512).SetForgetful(true)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	mustDo(t, v.Flush())
+	mustDo(t, <-startWrite(v, 0, 2).done)
+	a.FailNth(disktest.Flush, 1, syscall.EIO)
+	_ = v.Flush()
+	_ = v.Close()
+	v, err = openDisks(cfg, []*disktest.Disk{a})
+	mustDo(t, err)
+	b := make([]byte, unit)
+	_, err = v.ReadAt(b, 0)
+	mustDo(t, err)
+	mustDo(t, v.Flush()) // covers what is read
+	mustDo(t, v.Close())
+	return idOf(b)
+}
+
+func TestDataThatAFailedFlushLeftInACacheIsNotBelieved(t *testing.T) {
+	if got := dataAfterRestart(t, Config{}); got != 1 {
+		t.Errorf("reads as operation %d, which the medium does not hold", got)
+	}
+	if got := dataAfterRestart(t, Config{breakRule: breakBelieveCache}); got == 1 {
+		t.Error("a cache that is not dropped is not noticed")
+	}
+}
+
+// An entry that was given up, and whose zeros only the cache got, names a chunk that
+// another virtual chunk has by then.
+func TestAnEntryThatWasGivenUpInACacheAloneDoesNotComeBack(t *testing.T) {
+	for _, keeps := range []bool{false, true} {
+		a := disktest.New("a", 16*crashChunk, 512).SetForgetful(true).SetKeepsCache(keeps)
+		labelled(t, 64, a)
+		disks := []*disktest.Disk{a}
+		v, err := openDisks(Config{}, disks)
+		mustDo(t, err)
+		mustDo(t, <-startWrite(v, 0, 1).done)
+		mustDo(t, v.Flush())
+		mustDo(t, v.Discard(0, crashChunk))
+		a.FailNth(disktest.Flush, 1, syscall.EIO)
+		_ = v.Flush()
+		_ = v.Close()
+		v, err = openDisks(Config{}, disks)
+		mustDo(t, err)
+		mustDo(t, v.Discard(0, crashChunk)) // done, if it is not
+		mustDo(t, v.Flush())
+		mustDo(t, <-startWrite(v, 40*crashChunk, 2).done)
+		mustDo(t, v.Flush())
+		after := []*disktest.Disk{a.Crash(rand.New(rand.NewPCG(1, 1)))}
+		if got := unitAt(t, after, 0); got != 0 {
+			t.Errorf("cache kept %v: what was given up reads as operation %d", keeps, got)
+		}
+		if got := unitAt(t, after, 40*crashChunk); got != 2 {
+			t.Errorf("cache kept %v: operation %d, want 2", keeps, got)
+		}
+		_ = v.Close()
+	}
+}
+
+func TestAVolumeThatCannotBeFlushedIsNotOpened(t *testing.T) {
+	a, b := disktest.New("a", 16*crashChunk, 512), disktest.New("b", 16*crashChunk, 512)
+	labelled(t, 64, a, b)
+	disks := []*disktest.Disk{a, b}
+	v, err := openDisks(Config{}, disks)
+	mustDo(t, err)
+	remove := b.FailFrom(disktest.Flush, 1, syscall.EIO)
+	if _, err := openDisks(Config{}, disks); !errors.Is(err, ErrFlushFailed) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("open: %v", err)
+	}
+	remove()
+	_ = v.Close()
+}
+
+func TestAVolumeThatWasClosedInOrderIsOpenedWithoutMoreAdo(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512)
+	labelled(t, 64, a)
+	for _, end := range []func(*Volume) error{(*Volume).Close, (*Volume).Stop} {
+		v, err := openDisks(Config{}, []*disktest.Disk{a})
+		mustDo(t, err)
+		mustDo(t, <-startWrite(v, 0, 1).done)
+		mustDo(t, end(v))
+		a.ResetCounts()
+		mapWrites := 0
+		remove := a.Inject(func(o disktest.Op) error {
+			if o.Kind == disktest.Write && o.Off < 512 {
+				mapWrites++
+			}
+			return nil
+		})
+		v, err = openDisks(Config{}, []*disktest.Disk{a})
+		mustDo(t, err)
+		remove()
+		if n := a.Count(disktest.DropCache); n != 0 || mapWrites != 0 {
+			t.Errorf("the cache is dropped %d times and the map written %d times", n, mapWrites)
+		}
+		mustDo(t, v.Close())
+	}
+}
+
+// A map of 2 GiB of which a sector is in use is a matter of a moment.
+func TestAHugeMapThatIsAHoleIsNotWritten(t *testing.T) {
+	a := disktest.New("a", 8<<30, 512)
+	req := ondisk.LabelRequest{Name: "vol", VirtualSize: 1 << 50, ChunkSize: 4 << 20, ID: 9,
+		Providers: []ondisk.LabelProvider{{Name: "a", Size: a.MediaSize(), SectorSize: 512}}}
+	l, err := ondisk.Plan(req)
+	mustDo(t, err)
+	mustDo(t, Label(t.Context(), []geomlib.Provider{a}, l, LabelOptions{}))
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 1<<49, 1).done)
+	mustDo(t, v.Flush())
+	var bytes int64
+	disk := a.Survivor()
+	disk.Inject(func(o disktest.Op) error {
+		if o.Kind == disktest.Write {
+			bytes += o.Len
+		}
+		return nil
+	})
+	again, err := openDisks(Config{}, []*disktest.Disk{disk})
+	mustDo(t, err)
+	if bytes > 1<<20 {
+		t.Errorf("%d bytes are written", bytes)
+	}
+	mustDo(t, again.Close())
+	mustDo(t, v.Close())
+}
+
+// handed is a disk whose descriptor another process had before.
+type handed struct {
+	*disktest.Disk
+	failed bool
+}
+
+func (h handed) FlushFailed() bool { return h.failed }
+
+// A takeover is no opening: who was not told that a flush failed is told by the next
+// process, until the volume was closed.
+func TestAFlushThatFailedBeforeATakeoverFailsAfterIt(t *testing.T) {
+	a, b := disktest.New("a", 16*crashChunk, 512), disktest.New("b", 16*crashChunk, 512)
+	labelled(t, 64, a, b)
+	open := func(failed bool, cfg Config) (*Volume, []geomlib.Provider) {
+		var ms []Member
+		var ps []geomlib.Provider
+		for _, d := range []*disktest.Disk{a, b} {
+			m, err := geomlib.ReadMetadata(d)
+			mustDo(t, err)
+			p := handed{d, failed && d == b}
+			ms, ps = append(ms, Member{p, m}), append(ps, p)
+		}
+		v, err := Open(Assemble(ms)[0], cfg)
+		mustDo(t, err)
+		return v, ps
+	}
+	for _, deferred := range []bool{false, true} {
+		v, ps := open(true, Config{DeferWrites: deferred})
+		if deferred {
+			mustDo(t, v.Activate(ps))
+		}
+		mustDo(t, <-startWrite(v, 0, 1).done)
+		if err := v.Flush(); !errors.Is(err, ErrFlushFailed) {
+			t.Errorf("deferred %v: flush after a takeover: %v", deferred, err)
+		}
+		if !v.Status().Components[1].FlushFailed {
+			t.Errorf("deferred %v: the status does not tell", deferred)
+		}
+		if v.Close() == nil {
+			t.Errorf("deferred %v: closed in order", deferred)
+		}
+	}
+	v, _ := open(false, Config{})
+	mustDo(t, v.Flush())
+	mustDo(t, v.Close())
+}
+
+// What was read before Activate is written by it: another process may have died
+// between its last write and the flush.
+func TestATakeoverWritesTheMapAgain(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512).SetForgetful(true).SetKeepsCache(true)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	a.FailNth(disktest.Flush, 1, syscall.EIO)
+	_ = v.Flush()
+	_ = v.Close()
+	v, err = openDisks(Config{DeferWrites: true}, []*disktest.Disk{a})
+	mustDo(t, err)
+	mustDo(t, v.Activate([]geomlib.Provider{a}))
+	mustDo(t, v.Flush())
+	if got := unitAt(t, []*disktest.Disk{a.Crash(rand.New(rand.NewPCG(1, 1)))}, 0); got != 1 {
+		t.Errorf("operation %d, want 1, which a flush covers", got)
+	}
+	mustDo(t, v.Close())
+}
+
+func TestACacheThatCannotBeDroppedIsToldOnce(t *testing.T) {
+	a, b := disktest.New("a", 16*crashChunk, 512).SetKeepsCache(true), disktest.New("b", 16*crashChunk, 512).SetKeepsCache(true)
+	labelled(t, 64, a, b)
+	v, err := openDisks(Config{}, []*disktest.Disk{a, b})
+	mustDo(t, err)
+	var log bytes.Buffer
+	again, err := openDisks(Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, []*disktest.Disk{a.Survivor(), b.Survivor()})
+	mustDo(t, err)
+	mustDo(t, again.Close())
+	mustDo(t, v.Close())
+	if n := strings.Count(log.String(), "cannot be dropped"); n != 1 || !strings.Contains(log.String(), "a, b") {
+		t.Errorf("told %d times:\n%s", n, &log)
+	}
+}
