@@ -62,7 +62,7 @@ func commands() []*command {
 		helpCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
-		spareCommand(), reserveCommand(), alertCommand(),
+		spareCommand(), reserveCommand(), alertCommand(), clientsCommand(),
 		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}
 }

@@ -57,6 +57,7 @@ func TestScripts(t *testing.T) {
 			"lock":       lockCommand,
 			"poke":       pokeCommand,
 			"alertsfail": alertsFailCommand,
+			"connected":  connectedCommand,
 		},
 	})
 }
@@ -184,6 +185,16 @@ func alertsFailCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: alertsfail")
 	}
 	fakeOf(ts).FailAlerts()
+}
+
+// connected CLIENTS.json: has those clients connected to the daemon.
+func connectedCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: connected CLIENTS.json")
+	}
+	var all control.Clients
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &all))
+	fakeOf(ts).SetClients(all.Clients)
 }
 
 // lock FILE: has FILE in use until the script ends.

@@ -19,6 +19,9 @@ type Backend interface {
 	Spare(ctx context.Context, name string, r SpareRequest) error
 	// TestAlert sends an alert that means nothing through every channel.
 	TestAlert(ctx context.Context, name string) (AlertTest, error)
+	Clients(ctx context.Context) (Clients, error)
+	// Disconnect ends a client's connection; NotFound: there is no such client.
+	Disconnect(ctx context.Context, r DisconnectRequest) error
 
 	// Subscribe returns events from now on until ctx ends (see Hub).
 	Subscribe(ctx context.Context) (<-chan Event, error)

@@ -83,6 +83,16 @@ func (c *Client) TestAlert(ctx context.Context, name string) (a AlertTest, err e
 	return a, c.verb(ctx, name, "test-alert", struct{}{}, &a)
 }
 
+// Clients are who is connected.
+func (c *Client) Clients(ctx context.Context) (a Clients, err error) {
+	return a, c.call(ctx, http.MethodGet, "clients", nil, &a)
+}
+
+// Disconnect ends a client's connection.
+func (c *Client) Disconnect(ctx context.Context, r DisconnectRequest) error {
+	return c.call(ctx, http.MethodPost, "disconnect", r, nil)
+}
+
 // Serve has the daemon look at providers.
 func (c *Client) Serve(ctx context.Context, r ServeRequest) (a ServeResult, err error) {
 	return a, c.call(ctx, http.MethodPost, "serve", r, &a)

@@ -100,6 +100,12 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("DELETE /v1/jobs/{name}", func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, func(ctx context.Context, id string, _ struct{}) (JobStatus, error) { return b.CancelJob(ctx, id) })
 	})
+	mux.HandleFunc("GET /v1/clients", func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, func(ctx context.Context, _ string, _ struct{}) (Clients, error) { return b.Clients(ctx) })
+	})
+	mux.HandleFunc("POST /v1/disconnect", func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, unanswered(func(ctx context.Context, _ string, q DisconnectRequest) error { return b.Disconnect(ctx, q) }))
+	})
 	mux.HandleFunc("POST /v1/serve", func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, func(ctx context.Context, _ string, q ServeRequest) (ServeResult, error) { return b.Serve(ctx, q) })
 	})

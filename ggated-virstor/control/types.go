@@ -243,6 +243,40 @@ type AlertChannel struct {
 	Failed bool   `json:"failed,omitempty"`
 }
 
+// Clients are who is connected to exports, in the order in which they came.
+type Clients struct {
+	Clients []ClientStatus `json:"clients"`
+}
+
+// ClientStatus is a client's connection at one moment.
+type ClientStatus struct {
+	ID      uint64 `json:"id"`                // as DisconnectRequest takes it; until the daemon, or its worker, ends
+	Address string `json:"address,omitempty"` // HOST:PORT; absent for a unix socket
+	// PID and UID are of the process on a unix socket, absent where the system does
+	// not tell.
+	PID    int     `json:"pid,omitempty"`
+	UID    *uint32 `json:"uid,omitempty"`
+	TLS    string  `json:"tls,omitempty"`      // version, such as "TLS 1.3"
+	Name   string  `json:"tls_name,omitempty"` // of the client's certificate, as its authority signed it
+	Volume string  `json:"volume,omitempty"`   // absent while the client chooses
+	// ReadOnly: the client cannot write.
+	ReadOnly     bool      `json:"read_only"`
+	Since        time.Time `json:"since"`
+	IdleSeconds  int64     `json:"idle_seconds"` // it has asked for nothing, to a few seconds
+	InFlight     int64     `json:"in_flight"`    // requests that are not answered
+	Held         int64     `json:"held"`         // of these, writes that wait for space
+	Requests     uint64    `json:"requests"`
+	BytesRead    uint64    `json:"bytes_read"`
+	BytesWritten uint64    `json:"bytes_written"`
+}
+
+// DisconnectRequest ends a client's connection.
+type DisconnectRequest struct {
+	ID uint64 `json:"id"`
+	// Volume, when it is given, is the one that the client must be connected to.
+	Volume string `json:"volume,omitempty"`
+}
+
 // StopRequest ends the service of a volume.
 type StopRequest struct {
 	Force bool `json:"force,omitempty"` // even while it is open or clients are connected

@@ -24,6 +24,27 @@ func (n *NBD) Publish(v *virstor.Volume) (Published, error) {
 	return &nbdExport{n, v}, nil
 }
 
+// Clients implements clientLister.
+func (n *NBD) Clients() []control.ClientStatus {
+	var all []control.ClientStatus
+	for _, c := range n.Server.Clients() {
+		s := control.ClientStatus{
+			ID: c.Number, Address: c.Address, PID: c.PID, TLS: c.TLS, Name: c.Name, Volume: c.Export, ReadOnly: c.Reads,
+			Since: c.Since, IdleSeconds: int64(c.Idle / time.Second), InFlight: c.InFlight, Held: c.Held,
+			Requests: c.Requests, BytesRead: c.BytesRead, BytesWritten: c.BytesWritten,
+		}
+		if c.UID >= 0 {
+			uid := uint32(c.UID)
+			s.UID = &uid
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// Disconnect implements clientLister.
+func (n *NBD) Disconnect(id uint64) error { return n.Server.Disconnect(id) }
+
 type nbdExport struct {
 	nbd *NBD
 	vol *virstor.Volume

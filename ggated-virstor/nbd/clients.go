@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/peercred"
 )
 
 // ErrNoClient means that no client of that number is connected.
@@ -107,8 +108,6 @@ func (id *identity) String() string {
 		return id.addr
 	case !id.known:
 		return "unix"
-	case id.pid == 0:
-		return "unix, uid " + strconv.FormatUint(uint64(id.uid), 10)
 	}
-	return fmt.Sprintf("unix, pid %d, uid %d", id.pid, id.uid)
+	return "unix, " + peercred.Peer{UID: id.uid, PID: id.pid}.String()
 }

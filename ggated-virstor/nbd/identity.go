@@ -5,7 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"syscall"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/peercred"
 )
 
 // identity is who a client is, as far as that can be known. But for cert, it is
@@ -32,17 +33,9 @@ func identify(nc net.Conn) identity {
 		return identity{addr: addr, peer: peerOf(addr)}
 	}
 	id := identity{unix: true, peer: "unix"}
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return id
-	}
-	rc, err := sc.SyscallConn()
-	if err != nil {
-		return id
-	}
-	rc.Control(func(fd uintptr) { id.pid, id.uid, id.known = credentials(fd) })
-	if id.known {
-		id.peer = "uid " + strconv.FormatUint(uint64(id.uid), 10)
+	if p, err := peercred.Of(nc); err == nil {
+		id.known, id.pid, id.uid = true, p.PID, p.UID
+		id.peer = "uid " + strconv.FormatUint(uint64(p.UID), 10)
 	}
 	return id
 }

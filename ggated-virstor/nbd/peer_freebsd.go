@@ -30,15 +30,3 @@ func poll(fd uintptr, events int16, d time.Duration) int16 {
 	}
 	return fds[0].Revents
 }
-
-// credentials are those of the process at the other end of a Unix socket, when it
-// connected: LOCAL_PEERCRED of unix(4). cr_pid, since FreeBSD 13, lies where
-// struct xucred had a pointer (sys/sys/ucred.h).
-func credentials(fd uintptr) (pid int, uid uint32, ok bool) {
-	c, err := unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
-	if err != nil {
-		return 0, 0, false
-	}
-	last := unsafe.Add(unsafe.Pointer(c), unsafe.Sizeof(*c)-unsafe.Sizeof(uintptr(0)))
-	return int(*(*int32)(last)), c.Uid, true
-}

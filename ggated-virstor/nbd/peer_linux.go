@@ -27,13 +27,3 @@ func poll(fd uintptr, events int16, d time.Duration) int16 {
 	}
 	return fds[0].Revents
 }
-
-// credentials are those of the process at the other end of a Unix socket, when it
-// connected: SO_PEERCRED of unix(7).
-func credentials(fd uintptr) (pid int, uid uint32, ok bool) {
-	c, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return 0, 0, false
-	}
-	return int(c.Pid), c.Uid, true
-}

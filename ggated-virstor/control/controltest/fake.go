@@ -24,6 +24,7 @@ type Fake struct {
 	stops  map[string]control.StopResult
 
 	alertFails bool
+	clients    []control.ClientStatus
 }
 
 // New makes a Fake that serves s.
@@ -188,6 +189,35 @@ func (f *Fake) FailAlerts() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.alertFails = true
+}
+
+// SetClients are who is connected.
+func (f *Fake) SetClients(cs []control.ClientStatus) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.clients = cs
+}
+
+// Clients implements control.Backend.
+func (f *Fake) Clients(context.Context) (control.Clients, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return control.Clients{Clients: slices.Clone(f.clients)}, f.fail["clients"]
+}
+
+// Disconnect implements control.Backend.
+func (f *Fake) Disconnect(_ context.Context, r control.DisconnectRequest) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf("disconnect %+v", r))
+	i := slices.IndexFunc(f.clients, func(c control.ClientStatus) bool {
+		return c.ID == r.ID && (r.Volume == "" || c.Volume == r.Volume)
+	})
+	if i < 0 {
+		return control.Errorf(control.NotFound, "no client %d", r.ID)
+	}
+	f.clients = slices.Delete(slices.Clone(f.clients), i, i+1)
+	return nil
 }
 
 // Serve implements control.Backend: it serves no new volume.
