@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
 // VolumeLock keeps other processes from serving a volume. A lock on a component
@@ -26,16 +28,15 @@ func DefaultRunDir() string {
 }
 
 // LockVolume locks the volume of that id in dir, which is made if need be.
-// ErrLocked, with the holder's process id, when another process has it.
+// ErrLocked, with the holder's process id, when another process has it;
+// ownfile.ErrUnsafe when others can put something else in the place of dir or of
+// the lock.
 func LockVolume(dir string, id uint32) (*VolumeLock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
-	}
-	if err := checkRunDir(dir); err != nil {
+	if err := ownfile.MakeDir(dir); err != nil {
 		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
 	}
 	path := VolumeLockPath(dir, id)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := ownfile.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock volume %08x: %w", id, err)
 	}
@@ -69,20 +70,6 @@ func VolumeLockFromFile(f *os.File) *VolumeLock { return &VolumeLock{f} }
 // File is the lock's open file: whoever has its descriptor holds the lock. It
 // stays the lock's: do not close it.
 func (l *VolumeLock) File() *os.File { return l.f }
-
-// checkRunDir refuses a folder that another user put in the place of ours, as
-// anybody can in /tmp: he could lead us to write elsewhere.
-func checkRunDir(dir string) error {
-	st, err := os.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if euid := os.Geteuid(); ok && euid != 0 && int(sys.Uid) != euid && sys.Uid != 0 {
-		return fmt.Errorf("%s belongs to another user (uid %d): name another folder", dir, sys.Uid)
-	}
-	return nil
-}
 
 func writePID(f *os.File) error {
 	_, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)

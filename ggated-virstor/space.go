@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
@@ -61,6 +62,9 @@ func (o *spaceOptions) check() error {
 		return fmt.Errorf("--reserve %d: must not be negative", o.reserve)
 	case o.spareAt < 0 || o.spareAt > 100:
 		return fmt.Errorf("--spare-at %d: from 0 to 100", o.spareAt)
+	}
+	if err := ownfile.CheckCommand(o.command); err != nil {
+		return fmt.Errorf("--on-alert: %w", err)
 	}
 	for i, s := range o.spares {
 		name, prov, ok := strings.Cut(s, "=")

@@ -47,7 +47,7 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 		return err
 	}
 	if res == nil {
-		if res, err = openResources(ctx, o); err != nil {
+		if res, err = openResources(ctx, o, log); err != nil {
 			return err
 		}
 	} else {
@@ -150,13 +150,13 @@ func relay(requests chan<- supervisor.Request) func() {
 
 // openResources opens what the supervisor passes on, in the order in which it
 // can fail without having disturbed anybody.
-func openResources(ctx context.Context, o options) (*supervisor.Resources, error) {
-	guard, err := supervisor.LockGuard(o.control+".supervisor", killTime)
+func openResources(ctx context.Context, o options, log *slog.Logger) (*supervisor.Resources, error) {
+	guard, err := supervisor.LockGuard(ctx, o.control+".supervisor", killTime, log)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", control.ErrRunning, err)
 	}
 	// The worker of a supervisor that was killed may still be about to leave.
-	workerGuard, err := supervisor.LockGuard(o.control+".worker", leaveTime)
+	workerGuard, err := supervisor.LockGuard(ctx, o.control+".worker", leaveTime, log)
 	if err != nil {
 		return nil, errors.Join(err, guard.Close())
 	}

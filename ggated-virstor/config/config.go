@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -41,9 +41,10 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Load reads the file at path.
+// Load reads the file at path. One that others can write to is refused
+// (ownfile.ErrUnsafe): the daemon does what it says.
 func Load(path string) (*File, error) {
-	f, err := os.Open(path)
+	f, err := ownfile.OpenTrusted(path, ownfile.Public)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
 // ErrRunning: another daemon answers on the socket.
@@ -19,12 +21,12 @@ var ErrRunning = errors.New("another ggated-virstor answers there")
 // left alone and is an error. Closing the listener removes the socket.
 func Listen(path string) (*net.UnixListener, error) {
 	// Two daemons that start at once must not remove each other's socket.
-	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := ownfile.Open(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+	if err := lockSoon(lock); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
 	if err := removeStale(path); err != nil {
@@ -43,24 +45,40 @@ func Listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
+// lockTime is how long another daemon may take to look at the socket.
+const lockTime = 1500 * time.Millisecond
+
+// lockSoon takes the lock on f, or says that it is held: ErrRunning.
+func lockSoon(f *os.File) error {
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return err
+		}
+		if time.Since(begun) >= lockTime {
+			return fmt.Errorf("another process holds it (`fuser %s` tells which): %w", f.Name(), ErrRunning)
+		}
+	}
+}
+
 // removeStale removes a socket that nobody listens on.
 func removeStale(path string) error {
-	fi, err := os.Lstat(path)
+	err := ownfile.CheckSocket(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", path, err)
+		return fmt.Errorf("listen: %w", err)
 	}
-	if fi.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("listen on %s: it exists and is no socket; remove it or name another path", path)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), lockTime)
 	defer cancel()
 	c, err := dial(ctx, path)
 	if err == nil {
 		c.Close()
 		return fmt.Errorf("listen on %s: %w", path, ErrRunning)
+	}
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("listen on %s: %w (it takes no connection)", path, ErrRunning)
 	}
 	if !errors.Is(err, ErrNotRunning) {
 		return fmt.Errorf("listen on %s: see whether it is in use: %w", path, err)

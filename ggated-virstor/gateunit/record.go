@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
 // record is what a file ID.unit in the run folder says.
@@ -22,6 +25,9 @@ type record struct {
 
 const recordSuffix = ".unit"
 
+// maxRecord bounds a record in bytes: 65535 names of providers are shorter.
+const maxRecord = 64 << 20
+
 // records is the run folder.
 type records struct{ dir string }
 
@@ -33,7 +39,7 @@ func (r records) path(id uint32) string {
 // that cannot be read as such is an error: what it said may be a unit that a
 // file system hangs on.
 func (r records) read(id uint32) (rec record, ok bool, err error) {
-	b, err := os.ReadFile(r.path(id))
+	b, err := r.load(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return rec, false, nil
 	}
@@ -50,6 +56,16 @@ func (r records) read(id uint32) (rec record, ok bool, err error) {
 	return rec, true, nil
 }
 
+// load is what is in the file of a record, of at most maxRecord bytes.
+func (r records) load(id uint32) ([]byte, error) {
+	f, err := ownfile.Open(r.path(id), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxRecord))
+}
+
 // write replaces the record; after a crash there is the old one or the new one.
 func (r records) write(id uint32, rec record) error {
 	b, err := json.Marshal(rec)
@@ -57,11 +73,11 @@ func (r records) write(id uint32, rec record) error {
 		return err
 	}
 	path := r.path(id)
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+	if err := ownfile.MakeDir(r.dir); err != nil {
 		return fmt.Errorf("record the unit: %w", err)
 	}
 	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := ownfile.Open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("record the unit: %w", err)
 	}
@@ -86,14 +102,11 @@ func (r records) remove(id uint32) error {
 }
 
 func (r records) sync() error {
-	d, err := os.Open(r.dir)
+	err := ownfile.SyncDir(r.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return err
 }
 
 // ids are the volumes that have a record.

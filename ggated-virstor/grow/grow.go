@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
 // Plan is where and in which steps a volume grows.
@@ -85,6 +86,9 @@ func numberOf(volume, name string) (int, bool) {
 // files are the numbers of the files that were made for a volume, ascending,
 // and their size in all.
 func (p Plan) files(volume string) (numbers []int, bytes int64, err error) {
+	if err := ownfile.CheckDir(p.Dir); err != nil {
+		return nil, 0, fmt.Errorf("look for what %s has grown by: %w", volume, err)
+	}
 	entries, err := os.ReadDir(p.Dir)
 	if err != nil {
 		return nil, 0, fmt.Errorf("look for what %s has grown by: %w", volume, err)
@@ -117,7 +121,11 @@ func (g *Grower) Grown(ctx context.Context) ([]string, error) {
 		errs = errors.Join(errs, err)
 		for _, n := range numbers {
 			path := filepath.Join(p.Dir, fileName(volume, n))
-			if !isComponent(path) {
+			is, err := isComponent(path)
+			if err != nil {
+				errs = errors.Join(errs, fmt.Errorf("open what %s has grown by: %w", volume, err))
+			}
+			if !is {
 				continue
 			}
 			name, err := g.attach(ctx, path)
@@ -132,14 +140,24 @@ func (g *Grower) Grown(ctx context.Context) ([]string, error) {
 	return all, errs
 }
 
-func isComponent(path string) bool {
-	p, err := geomlib.Open(path, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+// isComponent reports whether the file holds metadata. It fails with
+// ownfile.ErrUnsafe when it is none that was made here: then it may hold anything.
+func isComponent(path string) (bool, error) {
+	f, err := ownfile.Open(path, os.O_RDONLY, 0)
+	if errors.Is(err, ownfile.ErrUnsafe) {
+		return false, err
+	}
 	if err != nil {
-		return false
+		return false, nil
+	}
+	p, err := geomlib.FromFile(f, path, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+	if err != nil {
+		f.Close()
+		return false, nil
 	}
 	defer p.Close()
 	_, err = geomlib.ReadMetadata(p)
-	return err == nil
+	return err == nil, nil
 }
 
 func (g *Grower) attach(ctx context.Context, path string) (string, error) {
@@ -208,7 +226,11 @@ func (g *Grower) Undo(ctx context.Context, volume, provider string) error {
 		return errors.Join(err, fmt.Errorf("remove %s: it was not made for %s", provider, volume))
 	}
 	path := filepath.Join(p.Dir, fileName(volume, numbers[len(numbers)-1]))
-	if isComponent(path) {
+	is, err := isComponent(path)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	if is {
 		return fmt.Errorf("remove %s: it is a component", path)
 	}
 	name, err := g.attach(ctx, path)
@@ -228,29 +250,18 @@ func (g *Grower) Undo(ctx context.Context, volume, provider string) error {
 
 // create makes a sparse file that is there after a loss of power.
 func create(path string, size int64) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := ownfile.Create(path)
 	if err != nil {
 		return err
 	}
 	err = errors.Join(f.Truncate(size), f.Sync(), f.Close())
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = ownfile.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err = d.Sync(); errors.Is(err, syscall.EINVAL) {
-		err = nil // some file systems sync no folders
-	}
-	return errors.Join(err, d.Close())
 }
 
 // freeIn is what users may still write to the file system of dir, in bytes.

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
@@ -135,17 +136,14 @@ func listenUnix(ctx context.Context, path string, opt ListenOptions) (net.Listen
 
 // removeStale removes a socket on which no server answers.
 func removeStale(ctx context.Context, path string) error {
-	fi, err := os.Lstat(path)
+	err := ownfile.CheckSocket(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if fi.Mode().Type() != fs.ModeSocket {
-		return errors.New("the path exists and is not a socket")
-	}
-	nc, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
+	nc, err := (&net.Dialer{Timeout: 1500 * time.Millisecond}).DialContext(ctx, "unix", path)
 	switch {
 	case err == nil:
 		nc.Close()

@@ -5,7 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
 // Certificates are what a server of TLS needs, PEM.
@@ -17,10 +18,14 @@ type Certificates struct {
 	ClientCA []byte
 }
 
-// ReadCertificates reads the files. clientCA may be empty.
+// maxPEM bounds a file of certificates or a key, in bytes.
+const maxPEM = 4 << 20
+
+// ReadCertificates reads the files. clientCA may be empty. Files that others can
+// write to, and a key that they can read, are refused (ownfile.ErrUnsafe).
 func ReadCertificates(certFile, keyFile, clientCA string) (c Certificates, err error) {
-	if c.Chain, err = os.ReadFile(certFile); err == nil {
-		c.Key, err = os.ReadFile(keyFile)
+	if c.Chain, err = ownfile.ReadTrusted(certFile, ownfile.Public, maxPEM); err == nil {
+		c.Key, err = ownfile.ReadTrusted(keyFile, ownfile.Private, maxPEM)
 	}
 	if err != nil {
 		return c, fmt.Errorf("load TLS certificate %s and key %s: %w", certFile, keyFile, err)
@@ -28,7 +33,7 @@ func ReadCertificates(certFile, keyFile, clientCA string) (c Certificates, err e
 	if clientCA == "" {
 		return c, nil
 	}
-	if c.ClientCA, err = os.ReadFile(clientCA); err != nil {
+	if c.ClientCA, err = ownfile.ReadTrusted(clientCA, ownfile.Public, maxPEM); err != nil {
 		return c, fmt.Errorf("load certificates that sign clients: %w", err)
 	}
 	if len(c.ClientCA) == 0 { // without any, clients would need no certificate

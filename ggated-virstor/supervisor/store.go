@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
 // store is what the supervisor holds open for its workers.
@@ -194,7 +195,7 @@ func (s *store) tryLock(id uint32) (*os.File, error) {
 
 // ownerEnding reports whether the process that has a volume's lock is ending.
 func (s *store) ownerEnding(id uint32) bool {
-	f, err := os.Open(geomlib.VolumeLockPath(s.lockDir, id))
+	f, err := ownfile.Open(geomlib.VolumeLockPath(s.lockDir, id), os.O_RDONLY, 0)
 	if err != nil {
 		return false
 	}

@@ -300,19 +300,19 @@ func FuzzReceive(f *testing.F) {
 
 func TestAGuardIsTakenFromAnOwnerThatWillNotRunAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "guard")
-	first, err := LockGuard(path, 0)
+	first, err := LockGuard(t.Context(), path, 0, slog.New(slog.DiscardHandler))
 	must(t, err)
-	if _, err := LockGuard(path, 0); !errors.Is(err, geomlib.ErrLocked) {
+	if _, err := LockGuard(t.Context(), path, 0, slog.New(slog.DiscardHandler)); !errors.Is(err, geomlib.ErrLocked) {
 		t.Fatal(err)
 	}
-	second, err := lockGuard(path, 0, func(pid int) bool { return pid == os.Getpid() })
+	second, err := lockGuard(t.Context(), path, 0, slog.New(slog.DiscardHandler), func(pid int) bool { return pid == os.Getpid() })
 	must(t, err)
-	if _, err := LockGuard(path, 0); !errors.Is(err, geomlib.ErrLocked) {
+	if _, err := LockGuard(t.Context(), path, 0, slog.New(slog.DiscardHandler)); !errors.Is(err, geomlib.ErrLocked) {
 		t.Fatal("the lock that was taken protects nothing")
 	}
 	must(t, first.Close())
 	must(t, second.Close())
-	third, err := LockGuard(path, 0)
+	third, err := LockGuard(t.Context(), path, 0, slog.New(slog.DiscardHandler))
 	must(t, err)
 	must(t, third.Close())
 }
@@ -410,7 +410,7 @@ func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 	must(t, err)
 	guards := make([]*Guard, 2)
 	for i := range guards {
-		guards[i], err = LockGuard(filepath.Join(dir, fmt.Sprint("guard", i)), 0)
+		guards[i], err = LockGuard(context.Background(), filepath.Join(dir, fmt.Sprint("guard", i)), 0, slog.New(slog.DiscardHandler))
 		must(t, err)
 	}
 	s, err := New(Options{RunDir: dir, Log: slog.New(slog.DiscardHandler)},

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
 // DefaultDir is where a daemon of root's keeps backups.
@@ -27,7 +29,7 @@ func (d Dir) Keep(b *Backup) (string, error) { return Keep(d.Path, b, d.Count) }
 // Scratch opens a file that has no name, in d's file system: for a process to write
 // a backup into that may not write to d.
 func (d Dir) Scratch() (*os.File, error) {
-	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+	if err := ownfile.MakeDir(d.Path); err != nil {
 		return nil, fmt.Errorf("make room for a backup: %w", err)
 	}
 	f, err := os.CreateTemp(d.Path, ".gvirstor-backup-*")
@@ -61,19 +63,10 @@ func (b *Backup) Save(path string) error {
 	if err != nil {
 		return fmt.Errorf("save backup of %s: %w", b.Name(), errors.Join(err, os.Remove(f.Name())))
 	}
-	if err := syncDir(dir); err != nil {
+	if err := ownfile.SyncDir(dir); err != nil {
 		return fmt.Errorf("save backup of %s: %w", b.Name(), err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // Load reads the backup at path.
@@ -94,7 +87,7 @@ func Load(path string) (*Backup, error) {
 // the same volume beyond the last n (at least 1). When nothing has changed
 // since the last one it saves none. It returns the path of the last one.
 func Keep(dir string, b *Backup, n int) (string, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := ownfile.MakeDir(dir); err != nil {
 		return "", fmt.Errorf("keep backup of %s: %w", b.Name(), err)
 	}
 	kept, err := List(dir, b.ID())

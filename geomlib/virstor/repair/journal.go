@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
 // A journal is a header, then records. All numbers are little-endian.
@@ -61,30 +62,18 @@ type journalFile interface {
 // CreateJournal makes a new journal for plan at path, which must not exist. It
 // and its folder are on stable storage when it returns.
 func CreateJournal(path string, plan *Plan, now time.Time) (*Journal, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := ownfile.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("create the backup of what repair replaces: %w", err)
 	}
 	j, err := newJournal(f, plan, now)
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = ownfile.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(path))
 	}
 	return j, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("flush folder: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("flush folder: %w", err)
-	}
-	return nil
 }
 
 func newJournal(f journalFile, plan *Plan, now time.Time) (*Journal, error) {
