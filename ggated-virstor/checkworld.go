@@ -4,43 +4,39 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"slices"
 
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
 )
 
 // checkWorld tells, for --check-config, of what would be wrong at the start with
 // what the options name, and on w of what is merely unwise.
 func (o *options) checkWorld(w io.Writer) error {
-	err := errors.Join(o.checkAddresses(), o.checkHTTP(w), checkFile(o.configFile(), othersWrite), checkFile(o.tlsCert, othersWrite),
-		checkFile(o.tlsClientCA, othersWrite), checkFile(o.tlsKey, othersUse))
+	err := errors.Join(o.checkAddresses(), o.checkHTTP(w), o.checkFolders(), checkFile(o.tlsCert, ownfile.Public),
+		checkFile(o.tlsClientCA, ownfile.Public), checkFile(o.tlsKey, ownfile.Private))
 	if _, e := o.loadTLS(); e != nil {
 		err = errors.Join(err, e)
 	}
 	return err
 }
 
-// What others may not do with a file.
-const (
-	othersWrite fs.FileMode = 0o022
-	othersUse   fs.FileMode = 0o077
-)
-
 // checkFile refuses a file with which others may do what they must not; path may be
-// empty, and what cannot be looked at is told by who reads it.
-func checkFile(path string, not fs.FileMode) error {
-	fi, err := os.Stat(path)
-	if path == "" || err != nil || fi.Mode().Perm()&not == 0 {
+// empty, and what cannot be opened is told by who reads it.
+func checkFile(path string, secret ownfile.Secret) error {
+	if path == "" {
 		return nil
 	}
-	what, remedy := "written to", "go-w"
-	if not == othersUse {
-		what, remedy = "read or written to", "go="
+	f, err := ownfile.OpenTrusted(path, secret)
+	if err == nil {
+		return f.Close()
 	}
-	return fmt.Errorf("%s: can be %s by others (%s): `chmod %s %s`", path, what, fi.Mode().Perm(), remedy, path)
+	if errors.Is(err, ownfile.ErrUnsafe) {
+		return err
+	}
+	return nil
 }
 
 // checkHTTP looks at the address of --http without listening on it.

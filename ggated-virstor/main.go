@@ -22,12 +22,13 @@ func main() {
 		answerApart(question)
 		return
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	opt, err := parseOptions(os.Args[1:], os.Stdout, os.Stderr)
 	if err != nil {
 		os.Exit(exitCode(err))
 	}
+	// Until here a signal just ends this.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
 	if err := run(ctx, opt); err != nil {
 		fmt.Fprintln(os.Stderr, "ggated-virstor:", err)
 		os.Exit(1)

@@ -71,8 +71,8 @@ func TestCheckConfigLooksAtTheWorld(t *testing.T) {
 		"--nbd tcp:0.0.0.0:10809: other machines can reach this address": {"--nbd", "tcp:0.0.0.0"},
 		"--nbd tcp:[::]:1: other machines can reach this address":        {"--nbd", "tcp:[::]:1"},
 		"load TLS certificate " + none:                                   {"--tls-cert", none, "--tls-key", none},
-		"can be written to by others (-rw-rw-rw-): `chmod go-w":          {"--config", file("open", 0o666)},
-		"can be read or written to by others (-rw-r--r--): `chmod go=":   {"--tls-cert", none, "--tls-key", file("key", 0o644)},
+		"refused: others can write to it; mend it with `chmod go-w":      {"--config", file("open", 0o666)},
+		"refused: others can read it; mend it with `chmod o-r":           {"--tls-cert", none, "--tls-key", file("key", 0o644)},
 		"--http a:b:c: HOST:PORT is needed":                              {"--http", "a:b:c"},
 	} {
 		var said bytes.Buffer

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
@@ -42,7 +44,11 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	switch {
 	case supervisor.IsWorker():
 		return work(o, log)
-	case o.supervise:
+	}
+	if err := o.checkFolders(); err != nil {
+		return err
+	}
+	if o.supervise {
 		return supervise(ctx, o, log)
 	}
 	// What ends a supervisor at the system's shutdown ends this, too.
@@ -168,7 +174,10 @@ func serve(o options, log *slog.Logger, svc service) error {
 	}
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
 		Alerts: alerts, Space: space, Archive: svc.archive}, svc.opener, publish, log)
-	n := d.ServeAll(svc.providers)
+	n, err := serveAll(d, svc.providers, svc.stop)
+	if err != nil {
+		return errors.Join(err, svc.close()) // d hangs; it is left
+	}
 	if n == 0 && len(svc.providers) > 0 && svc.mustServe {
 		st, err := d.Status(context.Background())
 		return errors.Join(err, nothingServed(st.Problems), d.Close(), svc.close())
@@ -210,6 +219,51 @@ func serve(o options, log *slog.Logger, svc service) error {
 	err = errors.Join(err, svc.end(d))
 	wg.Wait()
 	return err
+}
+
+// startGrace is how long what is being opened may go on after the stop.
+const startGrace = 2 * time.Second
+
+// serveAll serves what is on the providers. It gives up some time after stop is
+// closed: where opening a disk hangs, nobody has been answered yet.
+func serveAll(d *daemon.Daemon, providers []string, stop <-chan struct{}) (int, error) {
+	served := make(chan int, 1)
+	go func() { served <- d.ServeAll(providers) }()
+	select {
+	case n := <-served:
+		return n, nil
+	case <-stop:
+	}
+	select {
+	case n := <-served:
+		return n, nil
+	case <-time.After(startGrace):
+		return 0, errors.New("stopped at the start, while opening providers took long")
+	}
+}
+
+// checkFolders refuses folders in which others could put what they like in the
+// place of this program's files. Those that are not there will be made.
+func (o *options) checkFolders() error {
+	folders := map[string]string{"--run-dir": o.runDir}
+	if dir := o.archive(); dir != nil {
+		folders["--backup-dir"] = dir.Path
+	}
+	g, err := o.space.grower(false)
+	if err != nil {
+		return err
+	}
+	if g != nil {
+		for volume, plan := range g.Plans {
+			folders["--grow of "+volume] = plan.Dir
+		}
+	}
+	for option, dir := range folders {
+		if err := ownfile.CheckDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: %w", option, err)
+		}
+	}
+	return nil
 }
 
 // nothingServed says why there is no volume.
