@@ -55,4 +55,8 @@ bench-gate: build
 soak:
 	DURATION="$(DURATION)" SEED="$(SEED)" sh tests/soak.sh
 
-.PHONY: bench bench-gate soak
+# Every fuzz target in turn: make fuzz DURATION=1h
+fuzz:
+	DURATION="$(DURATION)" sh tests/fuzz.sh
+
+.PHONY: bench bench-gate soak fuzz

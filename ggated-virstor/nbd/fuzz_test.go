@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"net/url"
 	"runtime"
 	"testing"
 	"time"
@@ -49,6 +50,42 @@ func FuzzParseMeta(f *testing.F) {
 		}
 		if !bytes.Equal(again, b) {
 			t.Errorf("% x is taken for % x", b, again)
+		}
+	})
+}
+
+// FuzzParseListen: what is taken for an address is printed as one that is taken for
+// the same.
+func FuzzParseListen(f *testing.F) {
+	for _, s := range []string{"unix:/a:b", "tcp:localhost", "tcp::0", "tcp:[::1]:7", "tcp:[fe80::1%x]", "udp:x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := ParseListen(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseListen(a.String()); err != nil || again != a {
+			t.Errorf("%q is %v, which is %v, %v", s, a, again, err)
+		}
+	})
+}
+
+// FuzzURI: whatever an export is called, its URI is one, and names it.
+func FuzzURI(f *testing.F) {
+	f.Add("/tmp/s", "vol", false)
+	f.Add("h:1", "a/b c?d#e%", true)
+	f.Fuzz(func(t *testing.T, addr, export string, tcp bool) {
+		a := Address{"unix", addr}
+		if tcp {
+			a = Address{"tcp", "localhost:1"}
+		}
+		u, err := url.Parse(URI(a, export, false))
+		if err != nil {
+			t.Fatalf("%q: %v", export, err)
+		}
+		if u.Path != "/"+export || !tcp && u.Query().Get("socket") != addr {
+			t.Errorf("%q on %q became %v", export, addr, u)
 		}
 	})
 }

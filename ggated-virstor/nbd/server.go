@@ -154,6 +154,7 @@ func (s *Server) isClosing() bool {
 
 // start serves a client, if there is room.
 func (s *Server) start(nc net.Conn) {
+	keepAlive(nc)
 	c := newConn(s, nc)
 	victim, ok := s.admit(c)
 	if !ok {

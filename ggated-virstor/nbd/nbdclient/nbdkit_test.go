@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
 // nbdkit starts a reference server and returns its socket. The test skips where
@@ -188,6 +191,39 @@ func FuzzClient(f *testing.F) {
 			t.Fatal(err)
 		}
 		c.ReadAt(make([]byte, 10), 0)
+		c.Abort()
+		<-c.Done()
+	})
+}
+
+// FuzzNegotiation feeds a client what a server may send before transmission: it
+// comes to an end, and believes nothing that it did not ask for.
+func FuzzNegotiation(f *testing.F) {
+	reply := func(opt, kind uint32, data string) string {
+		return string(proto.AppendOptReply(nil, opt, kind, len(data))) + data
+	}
+	const greeting = "NBDMAGICIHAVEOPT\x00\x03"
+	size := "\x00\x00" + "\x00\x00\x00\x00\x00\x10\x00\x00" + "\x00\x01"
+	structured := reply(proto.OptStructuredReply, proto.RepAck, "")
+	context := reply(proto.OptSetMetaContext, proto.RepMetaContext, "\x00\x00\x00\x01base:allocation") + reply(proto.OptSetMetaContext, proto.RepAck, "")
+	f.Add([]byte(greeting + structured + context + reply(proto.OptGo, proto.RepInfo, size) + reply(proto.OptGo, proto.RepAck, "")))
+	f.Add([]byte(greeting + reply(proto.OptStructuredReply, proto.RepErrUnsup, "no") + reply(proto.OptGo, proto.RepErrUnknown, "none")))
+	f.Add([]byte(greeting + structured + reply(proto.OptSetMetaContext, proto.RepErrInvalid, "") + reply(proto.OptGo, proto.RepInfo, "\x00\x03"+"\x00\x00\x00\x01\x00\x00\x10\x00\x02\x00\x00\x00")))
+	f.Add([]byte("NBDMAGIC\x00\x00\x42\x02\x81\x86\x12\x53"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		server, client := net.Pipe()
+		go io.Copy(io.Discard, server)
+		go func() {
+			server.Write(b) // fails when the client has had enough
+			server.Close()
+		}()
+		c, err := New(t.Context(), client, Options{Export: "disk"})
+		if err != nil {
+			return
+		}
+		if c.Info().Size < 0 {
+			t.Errorf("%+v", c.Info())
+		}
 		c.Abort()
 		<-c.Done()
 	})
