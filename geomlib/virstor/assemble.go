@@ -96,7 +96,9 @@ func (a *Assembly) assemble(members []Member) {
 	if zero.Metadata.Version == ondisk.VersionFenced {
 		if a.ext, err = readExtension(zero.Provider, zero.Metadata); err != nil {
 			a.Err = err
-			return
+			if !errors.Is(err, ErrRecord) {
+				return
+			}
 		}
 	}
 	a.settleIntent(byIndex, replaced)

@@ -8,6 +8,10 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
+// ErrRecord: the extension record, though intact, contradicts the volume. It comes
+// with ErrDamaged; the members of such an assembly are those without the record.
+var ErrRecord = errors.New("extension record that cannot be one")
+
 // extension is the extension block of component 0, DESIGN's "one intent".
 type extension struct {
 	offset int64 // bytes from the start of component 0
@@ -16,7 +20,7 @@ type extension struct {
 	rec    ondisk.Extension
 }
 
-// readExtension reads the record in force. An extension without one is no
+// readExtension reads the record in force, which must fit the volume (ErrDamaged). An extension without one is no
 // error: the volume was never fenced, or has no room.
 func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 	e := extension{rec: ondisk.Extension{VolumeID: m.ID, ChunkSize: m.ChunkSize}}
@@ -35,6 +39,9 @@ func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 		return e, fmt.Errorf("extension block of %s: %w; use the version that wrote it", p.Name(), err)
 	}
 	if rec, _, ok := ondisk.PickExtension(slots, m); ok {
+		if err := rec.Validate(m, p.SectorSize()); err != nil {
+			return e, fmt.Errorf("%w: %w of %s: %w; see `gvirstor check`", ErrDamaged, ErrRecord, p.Name(), err)
+		}
 		e.rec, e.valid = rec, true
 	}
 	return e, nil

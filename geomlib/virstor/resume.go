@@ -21,7 +21,11 @@ func (v *Volume) resumeTask() {
 	case ondisk.TaskReclaim:
 		err = v.Reclaim(opt)
 	case ondisk.TaskResize:
-		if err = v.startResize(int64(t.Arg[1]), t.Arg[2] != 0, opt); err != nil {
+		size, force := int64(t.Arg[1]), t.Arg[2] != 0
+		if err = v.resizable(size, force); err == nil {
+			err = v.startResize(size, force, opt)
+		}
+		if err != nil {
 			v.size.Store(v.labelledSize())
 		}
 	}

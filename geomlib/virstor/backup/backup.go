@@ -141,7 +141,7 @@ func readExtension(zero virstor.Member) *ondisk.Extension {
 	if err != nil || !room {
 		return nil
 	}
-	if e, _, ok := ondisk.PickExtension(slots, zero.Metadata); ok {
+	if e, _, ok := ondisk.PickExtension(slots, zero.Metadata); ok && e.Validate(zero.Metadata, zero.Provider.SectorSize()) == nil {
 		return &e
 	}
 	return nil

@@ -47,7 +47,16 @@ func (v *volumeCheck) readExtension() {
 		return
 	}
 	v.ext, _, v.extOK = ondisk.PickExtension(slots, v.zero.want)
+	if v.extOK {
+		err = v.ext.Validate(v.zero.want, v.zero.p.SectorSize())
+	}
 	switch {
+	case err != nil:
+		v.ext, v.extOK, v.extAbsurd = ondisk.Extension{}, false, true
+		v.find(Finding{Severity: Error, Code: ExtensionAbsurd, Provider: v.zero.name(), Mend: MendRepair, Prevents: true,
+			Text:   fmt.Sprintf("the extension block's record, though intact, cannot be one of this volume: %v", err),
+			Remedy: "`gvirstor repair` writes a new one, which says that no operation and no job is under way."})
+		return
 	case !v.extOK:
 		v.find(Finding{Severity: Warning, Code: ExtensionDamaged, Provider: v.zero.name(), Mend: MendRepair,
 			Text:   "neither slot of the extension block holds a record: whether an operation was interrupted cannot be told",

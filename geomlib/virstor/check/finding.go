@@ -92,6 +92,7 @@ const (
 	// Extension block, fence, volume.
 	ExtensionNone    Code = "extension-none" // the label left no room
 	ExtensionDamaged Code = "extension-damaged"
+	ExtensionAbsurd  Code = "extension-absurd"
 	ExtensionNewer   Code = "extension-newer"
 	IntentPending    Code = "intent-pending"
 	TaskPending      Code = "task-pending"

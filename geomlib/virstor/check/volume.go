@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -15,10 +16,12 @@ type volumeCheck struct {
 	in   *inspector
 	zero *member // component 0; nil when it is missing or in doubt
 
-	ext    ondisk.Extension
-	extOK  bool
-	listed map[Code]int
-	maps   []*bitmap // by component; nil where it is missing
+	ext   ondisk.Extension
+	extOK bool
+	// extAbsurd: the record in force contradicts the geometry.
+	extAbsurd bool
+	listed    map[Code]int
+	maps      []*bitmap // by component; nil where it is missing
 
 	scanned int64 // bytes of the map that scans were begun for
 }
@@ -166,7 +169,7 @@ func (v *volumeCheck) assemble() {
 		missing = true
 		v.findMissing(0)
 	}
-	if a.Err != nil && !missing && v.listed[ComponentDoubled] == 0 {
+	if a.Err != nil && !errors.Is(a.Err, virstor.ErrRecord) && !missing && v.listed[ComponentDoubled] == 0 {
 		v.find(Finding{Severity: Error, Code: CannotAssemble, Text: a.Err.Error(), Mend: MendByHand, Prevents: true})
 	}
 }

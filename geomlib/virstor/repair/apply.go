@@ -34,7 +34,7 @@ func Apply(ctx context.Context, p *Plan, j *Journal, log *slog.Logger) (*Result,
 	a := &applier{ctx: ctx, plan: p, volume: p.volume, journal: j, wrapped: make(map[geomlib.Provider]geomlib.Provider)}
 	res := new(Result)
 	if p.Needed() {
-		for _, step := range []func() error{a.storeMetadata, a.mendMap, a.clearLeftovers} {
+		for _, step := range []func() error{a.forgetRecord, a.storeMetadata, a.mendMap, a.clearLeftovers} {
 			if err := step(); err != nil {
 				return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
 			}
@@ -73,6 +73,16 @@ func (a *applier) provider(p geomlib.Provider) geomlib.Provider {
 		a.wrapped[p] = a.journal.Guard(p)
 	}
 	return a.wrapped[p]
+}
+
+// forgetRecord empties the extension block whose record cannot be true. The engine
+// then writes a first one.
+func (a *applier) forgetRecord() error {
+	if !a.plan.forget {
+		return nil
+	}
+	zero := a.volume.Members()[0]
+	return extblock.Clear(a.provider(zero.Provider), *zero.Wanted)
 }
 
 // storeMetadata fences the volume and writes what its metadata should be, when

@@ -315,9 +315,13 @@ var matrix = []damage{
 	}, want: nothing, only: 2},
 	{name: "a record of a later version", do: extension(func(b []byte) {
 		b[16]++
-		binary.LittleEndian.PutUint64(b[ondisk.ExtensionRecordSize-8:], crc64.Checksum(b[:ondisk.ExtensionRecordSize-8], crc64.MakeTable(crc64.ECMA)))
+		sumRecord(b)
 	}), codes: []check.Code{check.ExtensionNewer}, want: refused, only: 2},
 	{name: "both slots of the extension block", do: extension(func(b []byte) { clear(b) }), codes: []check.Code{check.ExtensionDamaged}, only: 2},
+	{name: "a removal of component 0", do: extension(func(b []byte) {
+		b[40] = byte(ondisk.IntentRemove)
+		sumRecord(b)
+	}), codes: []check.Code{check.ExtensionAbsurd}, only: 2},
 	{name: "an intent of no known kind", do: extension(func(b []byte) { b[40]++ }), codes: []check.Code{check.ExtensionDamaged}, only: 2},
 }
 
@@ -430,6 +434,12 @@ func exchange(i, k int) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
 		voltest.SetMetadata(t, d[k], func(m *ondisk.Metadata) { m.No = uint16(i) })
 		return d
 	}
+}
+
+// sumRecord makes the checksum of an extension record right.
+func sumRecord(b []byte) {
+	end := ondisk.ExtensionRecordSize - 8
+	binary.LittleEndian.PutUint64(b[end:], crc64.Checksum(b[:end], crc64.MakeTable(crc64.ECMA)))
 }
 
 // extension damages both slots.

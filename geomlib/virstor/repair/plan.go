@@ -54,6 +54,7 @@ type Plan struct {
 
 	volume *check.Volume
 	edits  map[uint64]ondisk.Entry // by virtual chunk; the zero Entry clears
+	forget bool                    // the extension block's record cannot be true
 }
 
 // NumericID is the volume's id, by which it is locked.
@@ -238,6 +239,9 @@ func (p *Plan) planActions(findings []check.Finding) {
 			p.act(f.Provider, "finish what was interrupted: "+f.Text)
 		case check.FenceMixed:
 			p.act("", "finish the fence")
+		case check.ExtensionAbsurd:
+			p.forget = true
+			p.act(f.Provider, "forget the extension block's record, and write a new one")
 		case check.ExtensionDamaged:
 			if f.Mend == check.MendRepair {
 				p.act(f.Provider, "write a new extension record")
