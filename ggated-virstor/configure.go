@@ -31,7 +31,7 @@ func (o *options) configFile() string {
 // configure sets what the configuration file says and the command line, which
 // flags have been parsed from, does not.
 func (o *options) configure(flags *pflag.FlagSet) error {
-	file, err := config.Load(o.configFile())
+	file, err := o.world.load(o.configFile())
 	if errors.Is(err, fs.ErrNotExist) && o.config == "" {
 		file, err = &config.File{}, nil
 	}

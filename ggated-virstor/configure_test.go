@@ -34,7 +34,7 @@ func write(t *testing.T, text string) string {
 func parse(t *testing.T, args ...string) options {
 	t.Helper()
 	var said bytes.Buffer
-	o, err := parseOptions(args, &said, &said)
+	o, err := parseOptions(newHereWorld(), args, &said, &said)
 	if err != nil {
 		t.Fatalf("%q: %v: %s", args, err, said.String())
 	}
@@ -83,16 +83,16 @@ func TestAWrongFileIsNamedWithItsLine(t *testing.T) {
 	} {
 		conf := write(t, text)
 		var said bytes.Buffer
-		_, err := parseOptions([]string{"--check-config", "--config", conf}, &said, &said)
+		_, err := parseOptions(newHereWorld(), []string{"--check-config", "--config", conf}, &said, &said)
 		if err == nil || exitCode(err) != 1 || !strings.Contains(said.String(), conf+want) {
 			t.Errorf("%q: %v, said %q, want %q", text, err, said.String(), want)
 		}
 	}
 	var said bytes.Buffer
-	if _, err := parseOptions([]string{"--config", "/nonexistent"}, &said, &said); err == nil {
+	if _, err := parseOptions(newHereWorld(), []string{"--config", "/nonexistent"}, &said, &said); err == nil {
 		t.Error("a file that was named and is not there is no error")
 	}
-	if _, err := parseOptions([]string{"--check-config", "--config", write(t, "debug = true")}, &said, &said); exitCode(err) != 0 {
+	if _, err := parseOptions(newHereWorld(), []string{"--check-config", "--config", write(t, "debug = true")}, &said, &said); exitCode(err) != 0 {
 		t.Errorf("a right file: %v: %s", err, said.String())
 	}
 }
@@ -110,7 +110,7 @@ func TestNBDOptionsThatContradictThemselvesAreRefused(t *testing.T) {
 		"--nbd x: NBD address \"x\": want unix:PATH or tcp": {"--nbd", "unix:/a", "--nbd", "x"},
 	} {
 		var said bytes.Buffer
-		if _, err := parseOptions(args, &said, &said); err == nil || !strings.Contains(said.String(), want) {
+		if _, err := parseOptions(newHereWorld(), args, &said, &said); err == nil || !strings.Contains(said.String(), want) {
 			t.Errorf("%q: %v, said %q, want %q", args, err, said.String(), want)
 		}
 	}
@@ -152,7 +152,7 @@ func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	args := []string{"--config", conf}
 	var got recorded
 	var log bytes.Buffer
-	r := &reloader{args: args, now: parse(t, args...), daemon: &got, space: spaceOf, clients: &got,
+	r := &reloader{args: args, look: lookHere, now: parse(t, args...), daemon: &got, space: spaceOf, clients: &got,
 		readTLS: func() (*tls.Config, error) { return nil, nil }, log: slog.New(slog.NewTextHandler(&log, nil))}
 	text := "provider = da0\nprovider = da1\nwhen-full = error\nheld-memory = 1m\nreserve = 7\nalert-percent = 50\non-alert = true\nspare = a=da2\nspare-at = 70\ndebug = true\nnbd-allow = a=ro:any\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {

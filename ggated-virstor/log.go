@@ -7,6 +7,8 @@ import (
 	"log/syslog"
 	"os"
 	"sync"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
 // newLogger logs to the standard error output or to syslog(3).
@@ -14,8 +16,30 @@ func newLogger(o options) *slog.Logger {
 	if !o.syslog {
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level}))
 	}
-	return slog.New(&syslogHandler{level: o.level, to: &syslogger{dial: dialSyslog, otherwise: os.Stderr}})
+	return slog.New(&syslogHandler{level: o.level, to: newSyslogger()})
 }
+
+func newSyslogger() *syslogger { return &syslogger{dial: dialSyslog, otherwise: os.Stderr} }
+
+// newWorkerLogger is newLogger for a worker, whose supervisor reaches syslogd(8)
+// when it is started again, and the worker does not.
+func newWorkerLogger(o options, c *supervisor.Client) *slog.Logger {
+	if !o.syslog {
+		return newLogger(o)
+	}
+	dial := func() (prioritized, error) { return relayed{c.Log}, nil }
+	return slog.New(&syslogHandler{level: o.level, to: &syslogger{dial: dial, otherwise: os.Stderr}})
+}
+
+// relayed is a prioritized that another process stands behind.
+type relayed struct {
+	log func(level slog.Level, line string) error
+}
+
+func (r relayed) Err(line string) error     { return r.log(slog.LevelError, line) }
+func (r relayed) Warning(line string) error { return r.log(slog.LevelWarn, line) }
+func (r relayed) Info(line string) error    { return r.log(slog.LevelInfo, line) }
+func (r relayed) Debug(line string) error   { return r.log(slog.LevelDebug, line) }
 
 func dialSyslog() (prioritized, error) {
 	return syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ggated-virstor")

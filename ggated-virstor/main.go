@@ -22,7 +22,7 @@ func main() {
 		answerApart(question)
 		return
 	}
-	opt, err := parseOptions(os.Args[1:], os.Stdout, os.Stderr)
+	opt, err := parseOptions(newHereWorld(), os.Args[1:], os.Stdout, os.Stderr)
 	if err != nil {
 		os.Exit(exitCode(err))
 	}

@@ -76,13 +76,13 @@ func TestCheckConfigLooksAtTheWorld(t *testing.T) {
 		"--http a:b:c: HOST:PORT is needed":                              {"--http", "a:b:c"},
 	} {
 		var said bytes.Buffer
-		if _, err := parseOptions(append([]string{"--check-config"}, args...), &said, &said); !errors.Is(err, errUsage) || !strings.Contains(said.String(), want) {
+		if _, err := parseOptions(newHereWorld(), append([]string{"--check-config"}, args...), &said, &said); !errors.Is(err, errUsage) || !strings.Contains(said.String(), want) {
 			t.Errorf("%q: %v, said %q, want %q", args, err, said.String(), want)
 		}
 	}
 	var said bytes.Buffer
 	args := []string{"--check-config", "--config", file("good", 0o644), "--nbd", "tcp:127.0.0.1:0", "--http", "0.0.0.0:9751"}
-	_, err := parseOptions(args, &said, &said)
+	_, err := parseOptions(newHereWorld(), args, &said, &said)
 	if !errors.Is(err, errHelp) || !strings.Contains(said.String(), "the configuration is right") || !strings.Contains(said.String(), "warning: --http 0.0.0.0:9751: other machines") {
 		t.Errorf("%v: %s", err, said.String())
 	}
@@ -93,7 +93,7 @@ func TestAReloadKeepsCertificatesThatCannotBeReplaced(t *testing.T) {
 	args := []string{"--config", conf}
 	var got recorded
 	var log bytes.Buffer
-	r := &reloader{args: args, now: parse(t, args...), daemon: &got, space: spaceOf, clients: &got,
+	r := &reloader{args: args, look: lookHere, now: parse(t, args...), daemon: &got, space: spaceOf, clients: &got,
 		readTLS: func() (*tls.Config, error) { return nil, errors.New("key.pem: no such file") }, log: slog.New(slog.NewTextHandler(&log, nil))}
 	r.reload()
 	if got.certs != nil || !strings.Contains(log.String(), "those before stay in force") || !strings.Contains(log.String(), "key.pem") {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -31,6 +30,7 @@ type options struct {
 	settings    map[string]string         // every key and its value
 	perVolume   map[string]virstor.Config // of the volumes that have their own policies
 	level       *slog.LevelVar
+	world       world
 
 	nbd           []string
 	nbdInsecure   bool
@@ -49,7 +49,8 @@ type options struct {
 	gateName      string
 	unit          int
 	receivers     int
-	supervise     bool
+	supervised    string // auto, yes or no
+	supervise     bool   // what that comes to
 	user          string
 	syslog        bool
 	debug         bool
@@ -80,8 +81,9 @@ func exitCode(err error) int {
 	return 1
 }
 
-func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
-	o := options{level: new(slog.LevelVar)}
+// parseOptions reads options, and the files that they name, in w.
+func parseOptions(w world, args []string, stdout, stderr io.Writer) (options, error) {
+	o := options{level: new(slog.LevelVar), world: w}
 	var showVersion, help bool
 	f := pflag.NewFlagSet("ggated-virstor", pflag.ContinueOnError)
 	o.flags = f
@@ -108,8 +110,9 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	f.StringVar(&o.gateName, "gate-name", "", "`NAME` of the device below /dev; after a slash at its end comes the volume's (default ggateN)")
 	f.IntVar(&o.unit, "unit", gate.UnitAuto, "`N` of ggateN (default the lowest that is free)")
 	f.IntVar(&o.receivers, "receivers", 2, "goroutines, 1 to 4, that take the requests of each device")
-	f.BoolVar(&o.supervise, "supervise", false, "serve from a worker process that is restarted when it dies; --gate implies it")
-	f.StringVar(&o.user, "user", "nobody", "`USER` that the worker becomes when it is started as root; empty for root")
+	f.StringVar(&o.supervised, "supervise", "auto", "serve from a worker process that may do little, and is restarted when it dies: `auto|yes|no` (auto: as root; devices always are)")
+	f.Lookup("supervise").NoOptDefVal = "yes"
+	f.StringVar(&o.user, "user", defaultUser, "`USER` that the worker becomes when it is started as root; empty for root")
 	f.BoolVar(&o.syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.BoolVar(&o.readOnly, "read-only", false, "write nothing to any component")
@@ -144,15 +147,18 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		fmt.Fprintln(stderr, "ggated-virstor:", err)
 		return o, errUsage
 	}
-	if err := o.space.check(); err != nil {
+	if err := o.space.check(w); err != nil {
 		fmt.Fprintln(stderr, "ggated-virstor:", err)
 		return o, errUsage
 	}
-	if o.providers, err = absolute(append(f.Args(), o.configured...)); err != nil {
+	if o.providers, err = absoluteAll(w, append(f.Args(), o.configured...)); err != nil {
 		fmt.Fprintln(stderr, "ggated-virstor:", err)
 		return o, errUsage
 	}
-	o.supervise = o.supervise || o.gate
+	if err := o.decideProcesses(); err != nil {
+		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		return o, errUsage
+	}
 	if o.debug {
 		o.level.Set(slog.LevelDebug)
 	}
@@ -167,21 +173,22 @@ func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
-// absolute names files that are found from here so that each has one name,
-// wherever it is named from later. Others are below /dev.
-func absolute(names []string) ([]string, error) {
-	var all []string
-	for _, name := range names {
-		if _, err := os.Stat(name); err == nil {
-			path, err := filepath.Abs(name)
-			if err != nil {
-				return nil, fmt.Errorf("where is %s: %w", name, err)
-			}
-			name = path
-		}
-		all = append(all, name)
+// superviseModes are what --supervise says.
+var superviseModes = []string{"auto", "yes", "no", "true", "false"}
+
+// decideProcesses makes one process or two of what --supervise says.
+func (o *options) decideProcesses() error {
+	switch o.supervised {
+	case "yes", "true":
+		o.supervise = true
+	case "no", "false":
+		o.supervise = o.gate
+	case "auto":
+		o.supervise = o.gate || os.Geteuid() == 0
+	default:
+		return badValue("supervise", o.supervised, superviseModes...)
 	}
-	return all, nil
+	return nil
 }
 
 // policyFlags declares the options that every volume can have its own of.

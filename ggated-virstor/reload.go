@@ -40,7 +40,8 @@ type configurable interface {
 // reloader applies the configuration file anew.
 type reloader struct {
 	args   []string // of the command line
-	now    options  // in force
+	look   func() (world, error)
+	now    options // in force
 	daemon configurable
 	space  func(*options) (daemon.AlertOptions, daemon.SpaceOptions, error)
 	// clients and readTLS are of the NBD server.
@@ -54,6 +55,9 @@ type clientRules interface {
 	SetGrants(grants []nbd.Grant)
 	SetTLS(certs *tls.Config) error
 }
+
+// lookHere is reloader.look of a process that may open files.
+func lookHere() (world, error) { return newHereWorld(), nil }
 
 // watchReload reloads at every SIGHUP until the returned function is called.
 func watchReload(r *reloader) (stop func()) {
@@ -82,7 +86,12 @@ func watchReload(r *reloader) (stop func()) {
 // changed: one may have come back.
 func (r *reloader) reload() {
 	var said bytes.Buffer
-	next, err := parseOptions(r.args, &said, &said)
+	w, err := r.look()
+	if err != nil {
+		r.log.Error("configuration not applied", "error", err)
+		return
+	}
+	next, err := parseOptions(w, r.args, &said, &said)
 	if err != nil {
 		first, _, _ := strings.Cut(said.String(), "\n")
 		r.log.Error("configuration not applied", "error", strings.TrimPrefix(first, "ggated-virstor: "))

@@ -41,9 +41,8 @@ func run(ctx context.Context, o options) error {
 }
 
 func runAs(ctx context.Context, o options, log *slog.Logger) error {
-	switch {
-	case supervisor.IsWorker():
-		return work(o, log)
+	if supervisor.IsWorker() {
+		return work(o)
 	}
 	if err := o.checkFolders(); err != nil {
 		return err
@@ -79,7 +78,7 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	svc := service{
 		http:    http,
-		control: control.OwnersOnly(ctl, log), nbd: listeners, certs: certs, readTLS: o.loadTLS, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
+		control: control.OwnersOnly(ctl, log), nbd: listeners, certs: certs, readTLS: o.loadTLS, look: lookHere, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
 		opener: daemon.Direct{LockDir: o.runDir}, runner: (*spaceOptions).runner,
 		grower: func(g *grow.Grower) daemon.Grower { return g },
 		stop:   ctx.Done(), end: (*daemon.Daemon).Close,
@@ -117,6 +116,7 @@ type service struct {
 	nbd       []net.Listener
 	certs     *tls.Config                 // or nil
 	readTLS   func() (*tls.Config, error) // again
+	look      func() (world, error)       // at the configuration, again
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
 	providers []string
@@ -182,7 +182,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 		st, err := d.Status(context.Background())
 		return errors.Join(err, nothingServed(st.Problems), d.Close(), svc.close())
 	}
-	defer watchReload(&reloader{args: os.Args[1:], now: o, daemon: d, space: svc.space, clients: server, readTLS: svc.readTLS, log: log})()
+	defer watchReload(&reloader{args: os.Args[1:], look: svc.look, now: o, daemon: d, space: svc.space, clients: server, readTLS: svc.readTLS, log: log})()
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
 	failed := make(chan error, 2+len(svc.nbd))

@@ -51,7 +51,7 @@ func (o *spaceOptions) declare(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.httpHosts, "http-host", nil, "`NAME` by which --http is asked as well (repeatable)")
 }
 
-func (o *spaceOptions) check() error {
+func (o *spaceOptions) check(w world) error {
 	if err := o.levels.Check(); err != nil {
 		return err
 	}
@@ -71,11 +71,11 @@ func (o *spaceOptions) check() error {
 		if !ok || name == "" || prov == "" {
 			return fmt.Errorf("--spare %s: NAME=PROV is needed", s)
 		}
-		path, err := absolute([]string{prov})
+		path, err := w.absolute(prov)
 		if err != nil {
 			return fmt.Errorf("--spare %s: %w", s, err)
 		}
-		o.spares[i] = name + "=" + path[0]
+		o.spares[i] = name + "=" + path
 	}
 	_, err := o.grower(false)
 	return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,6 +34,9 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 		return err // as every worker would find
 	}
 	if err := o.checkDescriptors(log); err != nil {
+		return err
+	}
+	if err := o.checkUser(log); err != nil {
 		return err
 	}
 	signal.Ignore(syscall.SIGHUP)
@@ -90,6 +95,9 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 			return supervisor.Certificates(c), err
 		}
 	}
+	if o.syslog {
+		opt.Line = newSyslogger().write
+	}
 	opt.Alert, opt.Archive = o.space.runner(), o.archive()
 	opt.Reload = func() (supervisor.Reloaded, error) { return reloaded(o.gate) }
 	s, err := supervisor.New(opt, *res, held)
@@ -101,10 +109,14 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 
 // reloaded is what the configuration says now, to a supervisor.
 func reloaded(gate bool) (r supervisor.Reloaded, err error) {
-	next, err := parseOptions(os.Args[1:], io.Discard, io.Discard)
+	w := newHereWorld()
+	var said bytes.Buffer
+	next, err := parseOptions(w, os.Args[1:], io.Discard, &said)
 	if err != nil {
-		return r, err
+		first, _, _ := strings.Cut(said.String(), "\n")
+		return r, errors.New(strings.TrimPrefix(first, "ggated-virstor: "))
 	}
+	r.Configuration = w.copyOf()
 	g, err := next.space.grower(gate)
 	if err != nil {
 		return r, err

@@ -8,15 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"os/user"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
+	"github.com/gvirstor/gvirstor/ggated-virstor/confine"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
@@ -27,16 +26,16 @@ import (
 
 // work serves with what the supervisor passes on, until it says otherwise or
 // dies.
-func work(o options, log *slog.Logger) error {
+func work(o options) error {
 	// The supervisor decides when to end, also when a terminal or rc(8) signals
 	// both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	log = log.With("worker", os.Getpid())
 	c, err := supervisor.Connect()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	log := newWorkerLogger(o, c).With("worker", os.Getpid())
 	ctx := context.Background()
 	begin, ls, err := c.Hello(ctx)
 	if err != nil {
@@ -80,6 +79,10 @@ func work(o options, log *slog.Logger) error {
 		}
 		return nbd.Certificates(pem).Config()
 	}
+	svc.look = func() (world, error) {
+		conf, err := c.Configuration(ctx)
+		return toldWorld{conf}, err
+	}
 	if svc.certs, err = svc.readTLS(); err != nil {
 		return err
 	}
@@ -87,7 +90,11 @@ func work(o options, log *slog.Logger) error {
 	if svc.http, err = listenHTTP(o); err != nil {
 		return err
 	}
-	if err := dropPrivileges(o.user); err != nil {
+	id, err := o.workerIdentity()
+	if err != nil {
+		return err
+	}
+	if err := confineWorker(id, log); err != nil {
 		return err
 	}
 	var how atomic.Value
@@ -120,28 +127,34 @@ func moreProcs(base, receivers int) func(devices int) {
 	}
 }
 
-// dropPrivileges becomes another user for good, if this one is root. All that
-// root is needed for is open, or the supervisor does it.
-func dropPrivileges(name string) error {
-	if os.Geteuid() != 0 || name == "" || name == "root" {
+// confineWorker gives up what root, this user and this process may do but for what
+// the worker does. A system that cannot keep it from more is told of, and served on.
+func confineWorker(id *identity, log *slog.Logger) error {
+	if err := confine.OS().Capabilities(); err != nil {
+		log.Warn("the worker may do more than it needs", "error", err)
+	}
+	if err := become(id); err != nil {
+		return err
+	}
+	if err := confine.OS().Calls(); err != nil && !errors.Is(err, confine.ErrUnsupported) {
+		log.Warn("the worker may do more than it needs", "error", err)
+	}
+	return nil
+}
+
+// become makes this process another user's for good. All that root is needed for is
+// open, or the supervisor does it.
+func become(id *identity) error {
+	if id == nil {
 		return nil
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		return fmt.Errorf("--user: %w", err)
-	}
-	uid, err := strconv.Atoi(u.Uid)
-	gid, err2 := strconv.Atoi(u.Gid)
-	if err = errors.Join(err, err2); err != nil {
-		return fmt.Errorf("--user %s: %w", name, err)
-	}
 	for _, drop := range []func() error{
-		func() error { return syscall.Setgroups([]int{gid}) },
-		func() error { return syscall.Setgid(gid) },
-		func() error { return syscall.Setuid(uid) },
+		func() error { return syscall.Setgroups([]int{id.gid}) },
+		func() error { return syscall.Setgid(id.gid) },
+		func() error { return syscall.Setuid(id.uid) },
 	} {
 		if err := drop(); err != nil {
-			return fmt.Errorf("become %s: %w", name, err)
+			return fmt.Errorf("become %s: %w", id.name, err)
 		}
 	}
 	return nil

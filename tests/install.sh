@@ -87,6 +87,9 @@ if [ "$os" = FreeBSD ]; then
 		put 555 ggated-virstor/examples/450.status-gvirstor etc/periodic/daily
 	fi
 fi
+if [ "$os" != FreeBSD ]; then
+	put 644 ggated-virstor/gvirstor.sysusers lib/sysusers.d gvirstor.conf
+fi
 for f in ggated-virstor/examples/*; do
 	put 644 "$f" "$examples"
 done
@@ -96,3 +99,12 @@ done
 for f in tests/freebsd/*; do
 	put "$([ "${f##*/}" = Kyuafile ] && echo 644 || echo 755)" "$f" "$suite/freebsd"
 done
+
+# On the machine itself the worker's user is made now; where this is unpacked or
+# staged, the rc script or systemd-sysusers(8) makes it.
+if [ "$verb" = install ] && [ -z "$dest" ] && [ "$(id -u)" = 0 ] && ! id gvirstor >/dev/null 2>&1; then
+	case $os in
+	FreeBSD) pw useradd gvirstor -c "Worker of ggated-virstor" -d /nonexistent -s /usr/sbin/nologin ;;
+	*) useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin --comment "Worker of ggated-virstor" gvirstor ;;
+	esac || echo "make a user gvirstor: without it the worker runs as nobody" >&2
+fi

@@ -28,6 +28,7 @@ type Setting struct {
 // File is a configuration, its settings in their order.
 type File struct {
 	Name     string
+	Text     []byte
 	Settings []Setting
 }
 
@@ -61,7 +62,7 @@ func Parse(name string, r io.Reader) (*File, error) {
 	if len(text) > maxSize {
 		return nil, fmt.Errorf("read the configuration %s: more than %d bytes", name, maxSize)
 	}
-	file := &File{Name: name}
+	file := &File{Name: name, Text: text}
 	volume := ""
 	for i, line := range strings.Split(string(text), "\n") {
 		line = strings.TrimSpace(line)

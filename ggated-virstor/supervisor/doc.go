@@ -29,10 +29,10 @@
 // # Privileges
 //
 // The supervisor stays root: it opens devices, makes units, and unmounts at
-// shutdown. The worker becomes another user once it has its descriptors, its
-// certificates and its logger, and opens nothing by name after that. It does not
-// enter capability mode: log/syslog connects again by path when syslogd(8) is
-// restarted, and would be mute from then on.
+// shutdown. The worker becomes another user once it has its descriptors, and opens
+// nothing by name after that: certificates and the configuration, when they are read
+// again, are told by the supervisor, which also logs to syslogd(8) for it. So it can
+// be confined (package confine).
 //
 // # Ends
 //

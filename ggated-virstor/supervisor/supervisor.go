@@ -50,6 +50,8 @@ type Options struct {
 	// Protect protects a process from the kernel's memory shortage.
 	Protect func(pid int) error
 	Log     *slog.Logger
+	// Line logs a line of the worker's, which it says itself when Line is nil.
+	Line func(level slog.Level, line string) error
 }
 
 // Reloaded is what a configuration that was read again says to a supervisor.
@@ -57,6 +59,8 @@ type Reloaded struct {
 	Providers []string
 	Alert     alert.Runner
 	Grower    Grower
+	// Configuration is what the worker is told.
+	Configuration Configuration
 }
 
 // Grower makes providers (see daemon.Grower). What it makes of the worker's
@@ -81,6 +85,9 @@ type Supervisor struct {
 
 	mu     sync.Mutex // also of opt.Alert and opt.Grower
 	served bool       // a worker was ready once
+	// config is what was read last, reloadErr why it was not.
+	config    *Configuration
+	reloadErr error
 }
 
 // worker is one process.
@@ -260,20 +267,21 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 	}
 }
 
-// reload takes on what the configuration says now. The worker reads it, too,
-// and tells of errors.
+// reload takes on what the configuration says now. The worker is told, also of
+// errors, which it logs.
 func (s *Supervisor) reload() {
 	if s.opt.Reload == nil {
 		return
 	}
 	r, err := s.opt.Reload()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reloadErr = err
 	if err != nil {
 		return
 	}
 	s.names.configure(r.Providers)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.opt.Alert, s.opt.Grower = r.Alert, r.Grower
+	s.opt.Alert, s.opt.Grower, s.config = r.Alert, r.Grower, &r.Configuration
 }
 
 // helpers are who acts for the worker on the administrator's behalf.
@@ -419,6 +427,10 @@ func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body 
 		}
 		f, err := s.store.lock(ctx, a.ID)
 		return oneFile(nil, f, err)
+	case methodLog:
+		return s.logLine(body)
+	case methodConfiguration:
+		return s.configuration()
 	case methodCertificates:
 		return s.certificates()
 	case methodAlert, methodGrow, methodUngrow:

@@ -98,7 +98,7 @@ func (b *bench) movePair(rate int64) (l latencies, err error) {
 		return l, fmt.Errorf("label: %w: %s", err, said)
 	}
 	cmd := exec.Command(filepath.Join(b.bin, "ggated-virstor"), append([]string{"--nbd", "unix:" + filepath.Join(dir, "s"),
-		"--control", socket, "--run-dir", dir, "--alloc", "spread"}, files...)...)
+		"--control", socket, "--run-dir", dir, "--supervise=no", "--alloc", "spread"}, files...)...)
 	if err := cmd.Start(); err != nil {
 		return l, err
 	}

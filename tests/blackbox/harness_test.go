@@ -3,12 +3,14 @@ package blackbox
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +38,7 @@ func run(m *testing.M) int {
 	programs = dir
 	build := exec.Command("go", "build", "-o", dir, "../../ggated-virstor", "../../gvirstor")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as in packages
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the programs:", err)
 		return 1
@@ -103,6 +106,8 @@ type site struct {
 	flags   []string
 	files   []string
 	name    string // of the volume
+
+	user *syscall.Credential // of the daemon, or nil for this one's
 
 	cmd  *exec.Cmd
 	log  *logBuffer
@@ -184,8 +189,16 @@ func (s *site) start(flags ...string) {
 func (s *site) launch(flags ...string) {
 	s.t.Helper()
 	s.flags = flags
+	if !slices.ContainsFunc(flags, func(f string) bool { return strings.HasPrefix(f, "--supervise") }) {
+		// One process, also where root runs the tests; GVIRSTOR_SUPERVISE=yes has all
+		// of them served by a worker under its filter.
+		flags = append([]string{"--supervise=" + cmp.Or(os.Getenv("GVIRSTOR_SUPERVISE"), "no")}, flags...)
+	}
 	args := append([]string{"--nbd", "unix:" + s.socket, "--control", s.control, "--run-dir", s.dir, "--backup-dir", filepath.Join(s.dir, "backups")}, flags...)
 	s.cmd = exec.Command(filepath.Join(programs, "ggated-virstor"), append(args, s.files...)...)
+	if s.user != nil {
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
+	}
 	s.log = new(logBuffer)
 	s.cmd.Stderr = s.log
 	s.done = make(chan struct{})

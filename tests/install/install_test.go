@@ -70,6 +70,15 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestLinuxIsToldOfTheWorkersUser(t *testing.T) {
+	dest := t.TempDir()
+	script(t, "Linux", "install", dest, "/usr/local")
+	text, err := os.ReadFile(dest + "/usr/local/lib/sysusers.d/gvirstor.conf")
+	if err != nil || !strings.Contains(string(text), "\nu gvirstor ") {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 func TestAConfigurationOfItsOwnSurvives(t *testing.T) {
 	dest := t.TempDir()
 	conf := dest + "/usr/local/etc/ggated-virstor.conf"

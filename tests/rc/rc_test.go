@@ -64,7 +64,7 @@ func newSite(t *testing.T) *site {
 	s.script = s.put("script", strings.NewReplacer("/etc/rc.subr", s.dir+"/rc.subr", "prefix=/usr/local", "prefix="+s.dir,
 		`"/var/run/`, `"`+s.dir+"/", "/usr/sbin/daemon", s.dir+"/bin/daemon", "/sbin/geom ", s.dir+"/bin/geom ").Replace(string(text)))
 	for _, name := range []string{"daemon", "mount", "umount", "swapctl", "swapoff", "zpool", "glabel", "geom", "fsck", "logger",
-		"ggatel", "timeout", "sleep", "kldstat"} {
+		"ggatel", "timeout", "sleep", "kldstat", "pw"} {
 		s.fake(name, "")
 	}
 	s.fake("timeout", `shift; "$@"`)
@@ -189,6 +189,24 @@ func TestStartWaitsForDevicesThenChecksThenMounts(t *testing.T) {
 	want(t, log, "ggated-virstor --check-config --debug", "daemon -c -p "+s.dir+"/ggated-virstor.pid "+s.dir+"/sbin/ggated-virstor --syslog",
 		"--debug ada4 ada6", "gvirstor status\n", "sleep 1", "gvirstor status\n", "gvirstor status -s mydata", "fsck -p /dev/null", "mount -a -L")
 	wantNot(t, log, "daemon --debug", "fsck -p /dev/zero", " -r")
+}
+
+func TestStartMakesTheUserOfTheWorkerOnce(t *testing.T) {
+	s := newSite(t)
+	log, _, _ := s.run("start")
+	want(t, log, "pw usershow gvirstor")
+	wantNot(t, log, "useradd")
+	s = newSite(t)
+	s.fake("pw", `[ "$1" != usershow ]`)
+	log, out, ok := s.run("start")
+	want(t, log, "pw useradd gvirstor", "daemon -c")
+	s = newSite(t)
+	s.fake("pw", "exit 1")
+	log, warned, ok2 := s.run("start")
+	want(t, log, "daemon -c") // as nobody, and it says so
+	if !ok || !ok2 || strings.Contains(out, "warn") || !strings.Contains(warned, "the worker runs as nobody") {
+		t.Errorf("%v %v\n%s\n%s", ok, ok2, out, warned)
+	}
 }
 
 func TestStartDoesNotTakeTheKernelsVolumeForOurs(t *testing.T) {

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package confine
+
+type system struct{}
+
+// Capabilities: a process that became another user has none.
+func (system) Capabilities() error { return nil }
+
+func (system) Calls() error { return ErrUnsupported }

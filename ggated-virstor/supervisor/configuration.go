@@ -1,0 +1,37 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+)
+
+// Configuration is what a worker, which opens no files, is told of the one that the
+// supervisor has read.
+type Configuration struct {
+	Found bool              `json:"found"` // there is a file
+	Text  []byte            `json:"text"`  // of it
+	Names map[string]string `json:"names"` // of providers, as written, and in full
+}
+
+// methodConfiguration → Configuration, as it was read last; the worker names no
+// file.
+const methodConfiguration = "configuration"
+
+// configuration answers methodConfiguration.
+func (s *Supervisor) configuration() (reply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reloadErr != nil {
+		return reply{}, s.reloadErr
+	}
+	if s.config == nil {
+		return reply{}, errors.New("the supervisor has read no configuration")
+	}
+	return reply{body: s.config}, nil
+}
+
+// Configuration is what the supervisor has read of it last.
+func (c *Client) Configuration(ctx context.Context) (conf Configuration, err error) {
+	_, err = c.peer.call(ctx, methodConfiguration, struct{}{}, &conf)
+	return conf, err
+}

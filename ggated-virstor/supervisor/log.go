@@ -1,0 +1,48 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// methodLog has the supervisor log a line of its worker's, which cannot reach
+// syslogd(8). logArgs
+const methodLog = "log"
+
+type logArgs struct {
+	Level slog.Level `json:"level"`
+	Line  string     `json:"line"`
+}
+
+// maxLine bounds a line of a worker, in bytes.
+const maxLine = 16 << 10
+
+// logPatience is how long a worker waits for its line to be logged.
+const logPatience = 5 * time.Second
+
+// logLine answers methodLog. A line is one line, whatever the worker makes of it.
+func (s *Supervisor) logLine(body json.RawMessage) (reply, error) {
+	a, err := decode[logArgs](body)
+	if err != nil || s.opt.Line == nil {
+		return reply{}, err
+	}
+	line := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(a.Line[:min(len(a.Line), maxLine)], "?"))
+	return reply{}, s.opt.Line(a.Level, line)
+}
+
+// Log has the supervisor log a line.
+func (c *Client) Log(level slog.Level, line string) error {
+	ctx, cancel := context.WithTimeout(c.peer.ctx, logPatience)
+	defer cancel()
+	_, err := c.peer.call(ctx, methodLog, logArgs{level, line}, nil)
+	return err
+}
