@@ -13,9 +13,6 @@ import (
 	"testing"
 )
 
-// stranger is a user that nothing belongs to.
-const stranger = 65533
-
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -96,20 +93,16 @@ func TestADaemonStartedAsAUserServesFromOneProcess(t *testing.T) {
 	needRoot(t)
 	s := newSite(t, 96*mib)
 	s.label("-s", "1g", "-m", "1m")
-	for _, path := range append(s.files, s.dir) {
-		if err := os.Chown(path, stranger, stranger); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.user = &syscall.Credential{Uid: stranger, Gid: stranger}
+	s.own(plainUser)
+	s.user = &syscall.Credential{Uid: plainUser, Gid: plainUser}
 	s.start("--supervise=auto")
 	if s.worker() != s.cmd.Process.Pid {
 		t.Error("there are two processes")
 	}
-	if out, err := s.as(stranger, "status"); err != nil {
+	if out, err := s.as(plainUser, "status"); err != nil {
 		t.Errorf("its owner may not ask: %v\n%s", err, out)
 	}
-	s.strangersAreRefused(stranger - 1)
+	s.strangersAreRefused(stranger)
 	s.term()
 }
 

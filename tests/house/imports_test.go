@@ -37,6 +37,7 @@ var rules = []rule{
 	{dir: "geomlib", own: []string{"ondisk", "geomlib"}, elsewhere: []string{"golang.org/x/sys"},
 		forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor/nbd", own: []string{"geomlib/ownfile", "geomlib/virstor", "ggated-virstor/nbd", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor/confine", elsewhere: []string{"golang.org/x/sys", "github.com/elastic/go-seccomp-bpf"}},
 	{dir: "ggated-virstor", own: []string{"ondisk", "geomlib", "ggated-virstor"},
 		elsewhere: []string{"golang.org/x/sys", "github.com/spf13/pflag", "github.com/prometheus/client_golang"}},
 	{dir: "gvirstor", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "gvirstor"},
