@@ -3,6 +3,7 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -50,8 +51,8 @@ func refuse(kind error, format string, args ...any) error {
 // taken from them as soon as it returns, and writes held for space go on. On
 // success the volume owns the providers.
 //
-// Their metadata is written first; the sector of component 0 with the new
-// count commits; the other components follow.
+// Their metadata is written first; the sector of component 0 with the new list of
+// members commits; the other components follow, and then all note that it is settled.
 func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
@@ -70,27 +71,13 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	if err != nil {
 		return err
 	}
-	next := comps[:len(comps):len(comps)]
+	next, joins := slices.Clone(comps), []*component(nil)
 	for i, p := range providers {
-		if err := geomlib.StoreMetadata(p, metas[i]); err != nil {
-			v.undoAdd(providers[:i+1])
-			return fmt.Errorf("add to %s: %w", v.name, err)
-		}
-		next = append(next, newComponent(p, metas[i], v.log, v))
+		joins = append(joins, newComponent(p, metas[i], v.log, v))
 	}
-	if err := v.storeCount(comps[0], count); err != nil {
-		// The commit point was not passed for sure: take it back, and
-		// only then the new components.
-		if back := v.storeCount(comps[0], len(comps)); back == nil {
-			v.undoAdd(providers)
-		}
+	next = append(next, joins...)
+	if err := v.join(comps, next, joins); err != nil {
 		return fmt.Errorf("add to %s: %w", v.name, err)
-	}
-	for _, c := range comps[1:] {
-		if err := v.storeCount(c, count); err != nil {
-			// Component 0 decides; the next open mends this one.
-			v.log.Warn("component keeps an old count until the next start", "component", c.name(), "error", err)
-		}
 	}
 	v.setComponents(next)
 	for _, c := range next[len(comps):] {
@@ -101,23 +88,41 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	return nil
 }
 
-func (v *Volume) storeCount(c *component, count int) error {
-	m := c.meta()
-	m.Count = uint16(count)
-	if err := geomlib.StoreMetadata(c.accounted(), m); err != nil {
-		return err
+// join makes next, which is comps and who joins, the list of members on the disks. What
+// was begun when it fails is taken back: if it cannot be, nothing changes the members
+// any more until the volume is reopened. v.metaMu is held.
+func (v *Volume) join(comps, next, joins []*component) error {
+	r := rise{comps: next, joins: joins}
+	if v.cfg.breaks(breakAddUnfenced) {
+		r.edit = func(c *component, m *ondisk.Metadata) {
+			if slices.Contains(joins, c) {
+				m.Version, m.Member = ondisk.Version, ondisk.MemberBlock{}
+			}
+		}
 	}
-	c.setMeta(m)
-	return nil
+	err := v.riseLocked(r)
+	if err == nil {
+		return nil
+	}
+	var not *notCommittedError
+	if !errors.As(err, &not) {
+		// Component 0 may count the new ones.
+		if back := v.riseLocked(rise{comps: comps}); back != nil {
+			v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
+			return v.inDoubt
+		}
+	}
+	for _, c := range joins {
+		v.undoAdd(c.p())
+	}
+	return err
 }
 
-// undoAdd clears what was written to providers that did not become components.
-// Failing at it is harmless: component 0 does not count them.
-func (v *Volume) undoAdd(providers []geomlib.Provider) {
-	for _, p := range providers {
-		if err := geomlib.ClearMetadata(p); err != nil {
-			v.log.Warn("metadata of an unfinished add stays", "provider", p.Name(), "error", err)
-		}
+// undoAdd clears what was written to a provider that did not become a component.
+// Failing at it is harmless: component 0 does not know it.
+func (v *Volume) undoAdd(p geomlib.Provider) {
+	if err := geomlib.ClearMetadata(p); err != nil && !errors.Is(err, geomlib.ErrNoMetadata) {
+		v.log.Warn("metadata of an unfinished add stays", "provider", p.Name(), "error", err)
 	}
 }
 
@@ -148,9 +153,6 @@ func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) 
 			Version: ondisk.VersionFenced, Name: zero.Name, VirtualSize: zero.VirtualSize,
 			ChunkSize: zero.ChunkSize, ID: zero.ID, Count: uint16(count),
 			No: uint16(len(v.components()) + i), ProviderSize: uint64(p.MediaSize()), ChunkCount: chunks,
-		}
-		if v.cfg.breaks(breakAddUnfenced) {
-			m.Version = ondisk.Version
 		}
 		if o.Hardcode {
 			m.Provider = p.Name()

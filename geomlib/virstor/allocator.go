@@ -144,6 +144,13 @@ func (a *allocator) addPool(p *chunkPool) {
 	a.free += int64(p.free)
 }
 
+// poolCount is the number of components that have a pool.
+func (a *allocator) poolCount() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.pools)
+}
+
 // renumber gives the pool of component last to index removed, whose pool is
 // empty of data and closed. Both indexes name the pool until truncate, but
 // chunks are taken under the new one.

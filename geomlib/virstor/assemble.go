@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/member"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -32,11 +35,24 @@ type Assembly struct {
 	Ignored []Ignored
 	Err     error // why the volume cannot be opened
 
-	ext extension // component 0's, at version 2
+	// Settled is the highest generation that is known to have been on all members,
+	// 0 when they have none: volumes at version 1, and those that the first release
+	// served last. Whoever serves the volume remembers it (see
+	// Config.MinGeneration).
+	Settled uint64
+	// Began is when the generation of component 0 began, as the clock of the host
+	// said that wrote it; the zero time when there is none.
+	Began time.Time
+	// Failed are the indexes of members that take no writes, as far as is known.
+	Failed []int
+
+	ext     extension // component 0's, at version 2
+	nonce   uint64    // of generation Settled
+	highest uint64    // generation of any member
 }
 
-// ErrInterruptedAdd is why a component is ignored that component 0 does
-// not count. It holds no data; the next writable open clears its metadata.
+// ErrInterruptedAdd is why a component without a member block is ignored that component
+// 0 does not count.
 var ErrInterruptedAdd = errors.New("left by an interrupted add or remove: component 0 does not count it")
 
 // Assemble sorts members into volumes by their id. What component 0 says decides.
@@ -57,7 +73,7 @@ func Assemble(members []Member) []*Assembly {
 		groups[id] = append(groups[id], m)
 	}
 	for id, a := range byID {
-		a.assemble(groups[id])
+		a.judge(groups[id])
 	}
 	return slices.SortedFunc(maps.Values(byID), func(x, y *Assembly) int {
 		return cmp.Or(strings.Compare(x.Name, y.Name), cmp.Compare(x.ID, y.ID))
@@ -78,6 +94,127 @@ func belongs(m Member) error {
 	return nil
 }
 
+// judge finds the volume's members by their member blocks, or by index and count where
+// there are none.
+func (a *Assembly) judge(members []Member) {
+	// The order in which they were found is nobody's.
+	slices.SortFunc(members, func(x, y Member) int { return strings.Compare(x.Provider.Name(), y.Provider.Name()) })
+	claims, exts := make([]member.Claim, len(members)), make([]extension, len(members))
+	for i, m := range members {
+		claims[i].Metadata = m.Metadata
+		if m.Metadata.No != 0 || !m.Metadata.Member.Exists() {
+			continue
+		}
+		if err := a.sound(m); err != nil {
+			a.Err = err // unless another claims to be component 0, and is
+			claims[i].Damaged = true
+			continue
+		}
+		e, err := readExtension(m.Provider, m.Metadata)
+		if err != nil {
+			a.Err = err
+			return
+		}
+		if exts[i] = e; e.valid {
+			claims[i].Record = &exts[i].rec
+		}
+	}
+	v := member.Judge(claims)
+	a.setAside(members, v)
+	switch {
+	case !v.Blocks:
+		var plain []Member
+		for i, m := range members {
+			if v.Outside[i] == 0 {
+				plain = append(plain, m)
+			}
+		}
+		a.assemble(plain)
+	case v.Err != nil:
+		a.refuse(members, v)
+	default:
+		a.take(members, exts, v)
+	}
+}
+
+// sound refuses a component 0 whose metadata makes no sense.
+func (a *Assembly) sound(m Member) error {
+	err := m.Metadata.Validate(m.Provider.MediaSize(), m.Provider.SectorSize())
+	if err == nil || errors.Is(err, ondisk.ErrLastSector) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: metadata of %s: %w", shown(a.Name), ErrDamaged, shown(m.Provider.Name()), err)
+}
+
+// setAside notes who is no member.
+func (a *Assembly) setAside(members []Member, v member.Verdict) {
+	if v.Zero >= 0 {
+		a.Name = members[v.Zero].Metadata.Name
+	}
+	for i, m := range members {
+		if k := v.Outside[i]; k != 0 {
+			a.Ignored = append(a.Ignored, Ignored{m, outsider(a.Name, m, outsiderKinds[k], v.Settled)})
+		}
+	}
+}
+
+// take makes the members that v found the volume's.
+func (a *Assembly) take(members []Member, exts []extension, v member.Verdict) {
+	a.Err = nil
+	a.ext = exts[v.Zero]
+	a.Settled, a.nonce, a.highest = v.Settled, v.Nonce, v.Highest
+	a.Began = time.Unix(members[v.Zero].Metadata.Member.Began, 0)
+	for i, n := range v.Members {
+		a.Members = append(a.Members, members[n])
+		if v.Failed[i] {
+			a.Failed = append(a.Failed, i)
+		}
+	}
+}
+
+// refuse says why what v found is no volume, and names what there is.
+func (a *Assembly) refuse(members []Member, v member.Verdict) {
+	name := func(i int) string { return shown(members[i].Provider.Name()) }
+	switch {
+	case errors.Is(v.Err, member.ErrTwins):
+		a.Err = fmt.Errorf("%w: %s and %s are both the same component of %s, of one age", ErrDuplicate,
+			name(v.Rivals[0]), name(v.Rivals[1]), shown(a.Name))
+	case errors.Is(v.Err, member.ErrHistories):
+		a.Err = fmt.Errorf("%w: %s and %s of %s were written in different ways since they parted; take away the one that is not wanted (`gvirstor dump` shows their ages)",
+			ErrHistories, name(v.Rivals[0]), name(v.Rivals[1]), shown(a.Name))
+	case a.Err == nil:
+		a.Err = a.missing(v)
+		for _, n := range v.Members {
+			var m Member // nobody
+			if n >= 0 {
+				m = members[n]
+			}
+			a.Members = append(a.Members, m)
+		}
+	}
+}
+
+// missing names the indexes that are missing, and what is there instead.
+func (a *Assembly) missing(v member.Verdict) error {
+	var indexes []string
+	for _, i := range v.Missing {
+		indexes = append(indexes, strconv.Itoa(i))
+	}
+	var instead []string
+	for _, ig := range a.Ignored {
+		instead = append(instead, ig.Reason.Error())
+	}
+	if instead != nil {
+		instead = []string{": " + strings.Join(instead, "; ")}
+	}
+	if slices.Contains(v.Missing, 0) {
+		return fmt.Errorf("%w: component 0 of %s, which holds the allocation map, is missing%s", ErrIncomplete, shown(a.Name), strings.Join(instead, ""))
+	}
+	return fmt.Errorf("%w: component %s of %d of %s is missing%s", ErrIncomplete,
+		strings.Join(indexes, ", "), len(v.Members), shown(a.Name), strings.Join(instead, ""))
+}
+
+// assemble finds the members of a volume without member blocks.
 func (a *Assembly) assemble(members []Member) {
 	byIndex := make(map[uint16][]Member)
 	for _, m := range members {
@@ -89,8 +226,8 @@ func (a *Assembly) assemble(members []Member) {
 		return
 	}
 	a.Name = zero.Metadata.Name
-	if err := zero.Metadata.Validate(zero.Provider.MediaSize(), zero.Provider.SectorSize()); err != nil && !errors.Is(err, ondisk.ErrLastSector) {
-		a.Err = fmt.Errorf("%s: %w: metadata of %s: %w", a.Name, ErrDamaged, zero.Provider.Name(), err)
+	if err := a.sound(zero); err != nil {
+		a.Err = err
 		return
 	}
 	if zero.Metadata.Version == ondisk.VersionFenced {

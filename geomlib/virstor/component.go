@@ -23,6 +23,10 @@ type component struct {
 	buffered bool                 // writes are copies into a cache
 
 	metadata atomic.Pointer[ondisk.Metadata] // as on disk; changed under Volume.metaMu
+	member   uint64                          // ondisk.MemberBlock.ID, 0 before it has one; guarded by Volume.metaMu
+
+	// refused: it took no write of its metadata, and gets none of data.
+	refused atomic.Bool
 
 	// dirty: something was written since the last flush began. It is set
 	// before the write is acknowledged.
@@ -61,6 +65,7 @@ func newComponent(p geomlib.Provider, m ondisk.Metadata, log *slog.Logger, obser
 		chunkSize: int64(m.ChunkSize),
 		log:       log,
 		observer:  observer,
+		member:    m.Member.ID,
 	}
 	c.setMeta(m)
 	c.setNo(m.No)
@@ -146,6 +151,9 @@ func (c *component) writeAt(b []byte, off int64) error {
 	if off+int64(len(b)) > c.guard {
 		return fmt.Errorf("write %s at %d: %w", c.name(), off, ErrLastSector)
 	}
+	if c.refused.Load() {
+		return fmt.Errorf("write %s at %d: %w", c.name(), off, ErrTakesNoWrites)
+	}
 	return c.writeRaw(b, off)
 }
 
@@ -171,6 +179,9 @@ func (c *component) markDirty() {
 func (c *component) clear(off, n int64, zeros []byte) error {
 	if off+n > c.guard {
 		return fmt.Errorf("zero %s at %d: %w", c.name(), off, ErrLastSector)
+	}
+	if c.refused.Load() {
+		return fmt.Errorf("zero %s at %d: %w", c.name(), off, ErrTakesNoWrites)
 	}
 	p := c.p()
 	end := off + n

@@ -55,6 +55,12 @@ type Config struct {
 	// holds everything but reads until Activate.
 	DeferWrites bool
 
+	// MinGeneration is the highest settled generation of the volume that this host
+	// knows of (Volume.Generation). A set that is older is refused with ErrOldSet:
+	// all members may be old copies, which their disks alone cannot tell. 0 opens
+	// any.
+	MinGeneration uint64
+
 	WhenFull    FullPolicy
 	FullTimeout time.Duration // how long Wait waits; 0: for ever
 	HeldLimit   int64         // bytes of held write data; 0: 64 MiB
@@ -130,6 +136,10 @@ const (
 	breakUnfenceOrder                   // the fence is lifted from component 0 first
 	breakBelieveMap                     // the map of a volume not closed in order is not written again
 	breakBelieveCache                   // nor are caches dropped
+	breakSettledEarly                   // a generation is settled before all members have it
+	breakListEarly                      // the new list of members is used before its generation is settled
+	breakHandBackNote                   // the fence is lifted without a note that it is
+	breakCommitFirst                    // add writes component 0 before the components that join
 )
 
 func (c *Config) breaks(r rule) bool { return c.breakRule&r != 0 }

@@ -49,12 +49,12 @@ func (v *Volume) Evacuate(names []string, target string, opt JobOptions) error {
 		return fmt.Errorf("evacuate %d components of %s at once: at most %d: %w", len(leaving), v.name, len(task.Components), ErrRequest)
 	}
 	for i, c := range leaving {
-		task.Components[i] = uint32(c.no())
+		task.Components[i], task.Members[i] = uint32(c.no()), c.member
 	}
 	task.ComponentCount = uint8(len(leaving))
 	if to != nil {
 		task.Kind = ondisk.TaskReplace
-		task.Arg[1] = uint64(to.no())
+		task.Arg[1], task.Target = uint64(to.no()), to.member
 	}
 	task.Arg[0] = uint64(opt.Rate)
 	return v.startEvacuation(leaving, to, task, opt)
@@ -107,7 +107,7 @@ func (v *Volume) find(names []string, target string) (leaving []*component, to *
 func (v *Volume) roomFor(leaving []*component, to *component) error {
 	var have int64
 	for i, c := range v.components() {
-		if slices.Contains(leaving, c) || to != nil && c != to || c.failedFlush() != nil {
+		if slices.Contains(leaving, c) || to != nil && c != to || c.failedFlush() != nil || c.refused.Load() {
 			continue
 		}
 		_, free := v.alloc.counts(i)
@@ -225,14 +225,17 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 	}
 	if err := v.handOver(j, leaving, to); err != nil {
 		for _, c := range leaving {
-			v.alloc.setClosed(c.no(), false)
+			v.alloc.setClosed(c.no(), c.refused.Load())
 		}
 		return err
 	}
 	for i, c := range leaving {
+		if !slices.Contains(v.components(), c) {
+			continue // it was component 0, and left when it handed that on
+		}
 		if err := v.removeEmpty(c.name()); err != nil {
 			for _, c := range leaving[i+1:] {
-				v.alloc.setClosed(c.no(), false)
+				v.alloc.setClosed(c.no(), c.refused.Load())
 			}
 			return err
 		}

@@ -59,7 +59,11 @@ func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
 	next := v.ext.rec
 	change(&next)
 	next.Sequence++
-	if err := storeExtension(v.component(0).accounted(), v.ext.offset, next); err != nil {
+	zero := v.component(0)
+	if v.heir != nil {
+		zero = v.heir
+	}
+	if err := storeExtension(zero.accounted(), v.ext.offset, next); err != nil {
 		// Either record may be in force now; the next one must beat both.
 		v.ext.rec.Sequence++
 		return err
@@ -70,11 +74,23 @@ func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
 
 // storeExtension writes one record into its slot and flushes it.
 func storeExtension(p geomlib.Provider, off int64, e ondisk.Extension) error {
+	if err := putExtension(p, off, e); err != nil {
+		return err
+	}
+	return flushRaw(p)
+}
+
+// putExtension writes one record into its slot, for the caller to flush.
+func putExtension(p geomlib.Provider, off int64, e ondisk.Extension) error {
 	b := make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
 	if err := e.Encode(b); err != nil {
 		return fmt.Errorf("extension record for %s: %w", p.Name(), err)
 	}
-	return storeRaw(p, b, off+int64(e.Slot())*ondisk.ExtensionSlotSize)
+	at := off + int64(e.Slot())*ondisk.ExtensionSlotSize
+	if _, err := p.WriteAt(b, at); err != nil {
+		return fmt.Errorf("write %s at %d: %w", p.Name(), at, err)
+	}
+	return nil
 }
 
 // storeRaw writes b and flushes it.
@@ -82,6 +98,10 @@ func storeRaw(p geomlib.Provider, b []byte, off int64) error {
 	if _, err := p.WriteAt(b, off); err != nil {
 		return fmt.Errorf("write %s at %d: %w", p.Name(), off, err)
 	}
+	return flushRaw(p)
+}
+
+func flushRaw(p geomlib.Provider) error {
 	if err := p.Flush(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
 		return fmt.Errorf("flush %s: %w", p.Name(), err)
 	}

@@ -1,48 +1,60 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// fence keeps the kernel class away: version 2 on every component, flushed,
-// before the first write of data. It finishes a fence that was
-// interrupted and mends what an interrupted add left stale.
+// fence keeps the kernel class away: version 2 on every component, to component 0 first,
+// flushed, before the first write of data, with a new generation. It finishes what was
+// interrupted and mends what an interrupted add or resize left stale.
 func (v *Volume) fence() error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
+	if err := v.fenceLocked(); err != nil {
+		return fmt.Errorf("fence %s: %w", v.name, err)
+	}
+	return nil
+}
+
+func (v *Volume) fenceLocked() error {
 	comps := v.components()
 	zero := comps[0]
-	if zero.meta().Version != ondisk.VersionFenced || !v.ext.valid {
+	switch {
+	case zero.meta().Version != ondisk.VersionFenced || !v.ext.valid:
 		// Whatever lies in the block at version 1 means nothing.
 		e, err := blankExtension(zero)
 		if err != nil {
 			return err
 		}
 		if err := resetExtension(zero.accounted(), &e); err != nil {
-			return fmt.Errorf("fence %s: %w", v.name, err)
+			return err
 		}
 		v.ext = e
-	} else if v.ext.rec.Clean {
-		if err := v.writeExtensionLocked(func(e *ondisk.Extension) { e.Clean = false }); err != nil {
-			return fmt.Errorf("fence %s: %w", v.name, err)
+	case !zero.meta().Member.Exists():
+		// Earlier releases, which know no members, refuse what a record of this
+		// version is on.
+		if err := v.writeExtensionLocked(func(*ondisk.Extension) {}); err != nil {
+			return err
 		}
 	}
-	for i, c := range comps {
-		want := agreed(comps, i)
-		want.Version = ondisk.VersionFenced
-		want.ChunkCount = v.safeChunkCount(c)
-		if want == c.meta() {
-			continue
-		}
-		if err := geomlib.StoreMetadata(c.accounted(), want); err != nil {
-			return fmt.Errorf("fence %s: %w", v.name, err)
-		}
-		c.setMeta(want)
+	if !v.ext.room {
+		v.log.Warn("the label left no room for the extension block: earlier releases do not refuse the volume, and no component can leave that takes no writes",
+			"volume", v.name)
 	}
-	return nil
+	err := v.riseLocked(rise{
+		comps:   comps,
+		edit:    func(c *component, m *ondisk.Metadata) { m.ChunkCount = v.safeChunkCount(c) },
+		record:  func(e *ondisk.Extension) { e.Clean = false },
+		recover: true,
+	})
+	if err != nil {
+		return err
+	}
+	return v.endIntentLocked()
 }
 
 // agreed is the metadata of component i with what all have in common, which an
@@ -107,6 +119,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		for i, c := range comps {
 			next[i] = newComponent(providers[i], c.meta(), v.log, v)
 			next[i].setNo(uint16(i))
+			next[i].refused.Store(c.refused.Load())
 		}
 		next[0].zero.Store(true)
 		v.setComponents(next)
@@ -123,7 +136,63 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 	for _, r := range reqs {
 		v.workers.put(r)
 	}
+	v.startDaily()
 	v.resumeTask()
 	v.catchUp()
 	return nil
+}
+
+// ErrChanged: the components hold something else than when the volume was opened.
+var ErrChanged = errors.New("components have changed since they were read")
+
+// unchanged compares what was read before the components were opened for writing with
+// what they hold now: somebody else may have had them in between.
+func (v *Volume) unchanged() error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	for _, c := range v.components() {
+		m, err := geomlib.ReadMetadata(c.p())
+		if err != nil {
+			return err
+		}
+		if m != c.meta() {
+			return fmt.Errorf("%w: the metadata of %s", ErrChanged, c.name())
+		}
+	}
+	zero := v.component(0)
+	if zero.meta().Version == ondisk.VersionFenced {
+		e, err := readExtension(zero.p(), zero.meta())
+		if err != nil {
+			return err
+		}
+		if e != v.ext {
+			return fmt.Errorf("%w: the extension block of %s", ErrChanged, zero.name())
+		}
+	}
+	return v.mapUnchanged()
+}
+
+// mapUnchanged compares the map on component 0 with that in memory.
+func (v *Volume) mapUnchanged() error {
+	var allocated int64
+	err := v.readMap(func(p *mapPiece) error {
+		for i := 0; i < len(p.b); i += ondisk.EntrySize {
+			e, vc := ondisk.DecodeEntry(p.b[i:], v.order), uint64((p.off+int64(i))/ondisk.EntrySize)
+			if v.renamed.from > 0 && int(e.Component) == v.renamed.from {
+				e.Component = uint16(v.renamed.to)
+			}
+			word := v.chunks.load(vc)
+			if e.Allocated() != (word&wordAlloc != 0) || e.Allocated() && physOf(word) != (phys{e.Component, e.Chunk}) {
+				return fmt.Errorf("%w: the map entry of virtual chunk %d", ErrChanged, vc)
+			}
+			if e.Allocated() {
+				allocated++
+			}
+		}
+		return nil
+	})
+	if err == nil && allocated != v.stats.allocated.Load() {
+		err = fmt.Errorf("%w: %d chunks are allocated, %d were", ErrChanged, allocated, v.stats.allocated.Load())
+	}
+	return err
 }

@@ -62,6 +62,7 @@ func (v *Volume) close(last func() error) error {
 	if v.closing.Swap(true) {
 		return fmt.Errorf("close %s: %w", v.name, ErrClosed)
 	}
+	v.stopDaily()
 	v.job.interrupt()
 	if v.inFlight.Add(closingBias) == closingBias {
 		v.drained()
@@ -122,13 +123,13 @@ func (v *Volume) failParked() {
 	}
 }
 
-// markCleanLocked notes in the extension block that the volume was closed in
-// order; v.metaMu is held.
+// markCleanLocked notes, with a new generation, in the extension block that the volume
+// was closed in order; v.metaMu is held.
 func (v *Volume) markCleanLocked() error {
-	if v.cfg.ReadOnly || !v.writable.Load() || !v.ext.room || v.isDegraded.Load() {
+	if v.cfg.ReadOnly || !v.writable.Load() || v.isDegraded.Load() || v.inDoubt != nil {
 		return nil
 	}
-	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Clean = true })
+	return v.riseLocked(rise{comps: v.components(), record: func(e *ondisk.Extension) { e.Clean = true }})
 }
 
 // obstacles are what of the data's layout is a reason why the kernel class must not
@@ -148,6 +149,9 @@ func (v *Volume) obstacles() []string {
 		if v.lastSectorInUse(c) {
 			why = append(why, fmt.Sprintf("a chunk on the metadata sector of %s is in use (see `gvirstor check`)", c.name()))
 			continue
+		}
+		if c.refused.Load() {
+			why = append(why, fmt.Sprintf("%s takes no writes (`gvirstor remove -e %s %s` takes it out)", c.name(), v.name, c.name()))
 		}
 		next, dense := v.alloc.dense(i, c.first())
 		if !dense {
@@ -191,10 +195,26 @@ func (v *Volume) unfenceLocked() error {
 		exact[i] = m
 		if v.cfg.breaks(breakEarlyUnfence) {
 			m = c.meta()
-			m.Version = ondisk.Version
+			m.Version, m.Member = ondisk.Version, ondisk.MemberBlock{}
 		}
 		if err := v.storeMetaLocked(c, m); err != nil {
 			return err
+		}
+	}
+	if v.ext.room && !v.cfg.breaks(breakHandBackNote) {
+		// From here on a component of version 1 is no stale one.
+		if err := v.writeExtensionLocked(func(e *ondisk.Extension) { e.HandBack, e.Clean = true, true }); err != nil {
+			return err
+		}
+	}
+	if v.cfg.breaks(breakCloseFlush) {
+		for i, c := range comps {
+			m := exact[i]
+			m.Version, m.Member = ondisk.Version, ondisk.MemberBlock{}
+			b := make([]byte, v.sector)
+			if err := errors.Join(m.Encode(b), c.writeRaw(b, c.guard)); err != nil {
+				return err
+			}
 		}
 	}
 	for i := range comps {
@@ -202,7 +222,7 @@ func (v *Volume) unfenceLocked() error {
 			i = len(comps) - 1 - i
 		}
 		m := exact[i]
-		m.Version = ondisk.Version
+		m.Version, m.Member = ondisk.Version, ondisk.MemberBlock{}
 		if err := v.storeMetaLocked(comps[i], m); err != nil {
 			return err
 		}

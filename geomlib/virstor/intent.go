@@ -3,44 +3,63 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-var errBeingRemoved = errors.New("being removed: an interrupted remove is finished at the next writable open")
+// errBeingRemoved is ErrLeaving of a component without a member block.
+var errBeingRemoved = fmt.Errorf("%w: an interrupted remove is finished at the next writable open", ErrLeaving)
 
 // removeArgs are the removed index and the last index, whose component takes it.
 func removeArgs(i ondisk.Intent) (removed, last uint16) {
 	return uint16(i.Arg[0]), uint16(i.Arg[1])
 }
 
-// recoverable refuses what cannot be served without finishing an intent first.
+// recoverable refuses what cannot be served without finishing first what the first
+// release began. All else is applied in memory by who does not write.
 func (v *Volume) recoverable() error {
-	if k := v.ext.rec.Intent.Kind; k != ondisk.IntentNone && (v.cfg.ReadOnly || v.cfg.DeferWrites) {
-		return fmt.Errorf("%s: %w: the operation %q was interrupted; a writable open finishes it", v.name, ErrDamaged, k)
+	i := v.ext.rec.Intent
+	if i.Kind != ondisk.IntentNone && i.Leaves == 0 && v.cfg.DeferWrites {
+		return fmt.Errorf("%s: %w: the operation %q was interrupted; a writable open finishes it", v.name, ErrDamaged, i.Kind)
 	}
 	return nil
 }
 
-// finishIntent finishes the operation that a crash interrupted. Everything in
-// it may have been done already.
-func (v *Volume) finishIntent(a *Assembly) error {
+// finishIntent finishes the operation that a crash interrupted, as far as it is to be
+// done before the map is used and the fence is written. Everything in it may have been
+// done already.
+func (v *Volume) finishIntent() error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	var err error
-	switch v.ext.rec.Intent.Kind {
-	case ondisk.IntentNone:
-		return nil
-	case ondisk.IntentRemove:
-		err = v.finishRemoveLocked(a)
-	case ondisk.IntentReplaceZero:
-		err = v.finishReplaceZeroLocked()
-	default:
-		err = fmt.Errorf("%w: unknown intent %d", ErrDamaged, v.ext.rec.Intent.Kind)
-	}
-	if err != nil {
+	if err := v.redoIntentLocked(); err != nil {
 		return fmt.Errorf("%s: finish an interrupted operation: %w", v.name, err)
+	}
+	return nil
+}
+
+func (v *Volume) redoIntentLocked() error {
+	i := v.ext.rec.Intent
+	switch {
+	case i.Kind == ondisk.IntentNone:
+		return nil
+	case i.Kind == ondisk.IntentRemove && i.Leaves != 0:
+		// The members follow with the fence, and then the intent goes.
+		removed, last := removeArgs(i)
+		return v.renameInMap(removed, last)
+	case i.Kind == ondisk.IntentReplaceZero && i.Leaves != 0:
+		return nil
+	case i.Kind == ondisk.IntentRemove:
+		if err := v.finishRemoveLocked(); err != nil {
+			return err
+		}
+	case i.Kind == ondisk.IntentReplaceZero:
+		if err := v.finishReplaceZeroLocked(); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("%w: unknown intent %d", ErrDamaged, i.Kind)
 	}
 	return v.writeExtensionLocked(func(e *ondisk.Extension) {
 		if e.Intent.Kind == ondisk.IntentRemove {
@@ -50,11 +69,27 @@ func (v *Volume) finishIntent(a *Assembly) error {
 	})
 }
 
-// finishRemoveLocked does again what removeMiddleLocked does after its intent;
-// v.metaMu is held, and nothing is mapped yet.
-func (v *Volume) finishRemoveLocked(a *Assembly) error {
+// renameInMap lets the entries on component 0 that name component last name removed.
+func (v *Volume) renameInMap(removed, last uint16) error {
+	if removed == last {
+		return nil
+	}
+	return v.rewriteMap(func(e ondisk.Entry) ondisk.Entry {
+		switch {
+		case e.Component == last:
+			e.Component = removed
+		case v.cfg.breaks(breakIntentTwice) && e.Component == removed:
+			e.Component = last
+		}
+		return e
+	})
+}
+
+// finishRemoveLocked finishes a removal that the first release began, which had no
+// member ids. v.metaMu is held, and nothing is mapped yet.
+func (v *Volume) finishRemoveLocked() error {
 	removed, last := removeArgs(v.ext.rec.Intent)
-	for _, ig := range a.Ignored {
+	for _, ig := range v.leavers {
 		m := ig.Metadata
 		switch {
 		case errors.Is(ig.Reason, errBeingRemoved):
@@ -76,35 +111,77 @@ func (v *Volume) finishRemoveLocked(a *Assembly) error {
 	if err := v.storeMetaLocked(moved, m); err != nil {
 		return err
 	}
-	err := v.rewriteMap(func(e ondisk.Entry) ondisk.Entry {
-		switch {
-		case e.Component == last:
-			e.Component = removed
-		case v.cfg.breaks(breakIntentTwice) && e.Component == removed:
-			e.Component = last
-		}
-		return e
-	})
-	if err != nil {
+	if err := v.renameInMap(removed, last); err != nil {
 		return err
 	}
-	return v.storeCount(comps[0], len(comps))
+	m = comps[0].meta()
+	m.Count = uint16(len(comps))
+	return v.storeMetaLocked(comps[0], m)
 }
 
-// clearLeftovers clears the metadata of what an interrupted add or remove left, so
-// that another component can be given its index. The map has been read, and the
-// fence has been written: none of them holds data. Failing at it is harmless.
-func (v *Volume) clearLeftovers(a *Assembly) {
-	for _, ig := range a.Ignored {
-		if !errors.Is(ig.Reason, ErrInterruptedAdd) && !errors.Is(ig.Reason, errBeingRemoved) {
-			continue
+// endIntentLocked takes what was under way out of component 0's record, when all of it
+// is done and the new list of members is in force: who left is cleared first. v.metaMu is
+// held.
+func (v *Volume) endIntentLocked() error {
+	in := v.ext.rec.Intent
+	cleared := v.clearLeaversLocked()
+	if !v.ext.room {
+		return nil
+	}
+	next := v.ext.rec
+	v.tidyRecord(&next)
+	if in.Kind == ondisk.IntentReplaceZero && in.Leaves != 0 && !cleared[in.Leaves] {
+		// It says still that it is component 0, and may be a whole volume by itself.
+		keepFailed(&next, func(id uint64) bool { return id != in.Leaves })
+		addFailed(&next, ondisk.FailedMember{ID: in.Leaves, Generation: v.gen.settled})
+	}
+	if next == v.ext.rec {
+		return nil
+	}
+	return v.writeExtensionLocked(func(e *ondisk.Extension) { *e = next })
+}
+
+// tidyRecord makes a record say what is so when nothing is under way.
+func (v *Volume) tidyRecord(e *ondisk.Extension) {
+	e.Intent, e.HandBack = ondisk.Intent{}, false
+	byID := make(map[uint64]*component)
+	for _, c := range v.components() {
+		byID[c.member] = c
+	}
+	keepFailed(e, func(id uint64) bool { c := byID[id]; return c == nil || c.refused.Load() })
+	e.Task = retask(e.Task, byID)
+}
+
+// clearLeaversLocked clears who was removed, by an operation that the volume's own record
+// proves to be under way, and says whom it cleared. That it cannot be done is harmless:
+// the provider is no member. v.metaMu is held.
+func (v *Volume) clearLeaversLocked() map[uint64]bool {
+	cleared := make(map[uint64]bool)
+	for _, ig := range v.leavers {
+		id := ig.Metadata.Member.ID
+		if id == 0 || id != v.ext.rec.Intent.Leaves {
+			continue // without a member id nothing proves whose it is
 		}
-		if err := geomlib.ClearMetadata(ig.Provider); err != nil {
-			v.log.Warn("metadata of an unfinished add or remove stays", "volume", v.name, "provider", ig.Provider.Name(), "error", err)
-		} else {
-			v.log.Info("metadata of an unfinished add or remove cleared", "volume", v.name, "provider", ig.Provider.Name())
+		if v.forgetMember(ig.Provider) {
+			cleared[id] = true
+			v.outside = slices.DeleteFunc(v.outside, func(o OutsiderError) bool { return o.Provider == ig.Provider.Name() })
 		}
 	}
+	v.leavers = nil
+	return cleared
+}
+
+// forgetMember clears the metadata of a provider that was removed, and reports whether it
+// could.
+func (v *Volume) forgetMember(p geomlib.Provider) bool {
+	b := make([]byte, p.SectorSize())
+	if err := storeRaw(p, b, p.MediaSize()-int64(len(b))); err != nil {
+		v.log.Warn("the label of a removed component stays: it is no member any more, and is not taken for one",
+			"volume", v.name, "provider", p.Name(), "error", err)
+		return false
+	}
+	v.log.Info("the label of a removed component is cleared", "volume", v.name, "provider", p.Name())
+	return true
 }
 
 // rewriteMap applies change to every allocated entry of the map on disk and

@@ -112,6 +112,9 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds, inOrder bool) (in
 	if e.Flags != ondisk.FlagAllocated {
 		return 0, mapError(vc, "has unknown flags %#x", e.Flags)
 	}
+	if v.renamed.from > 0 && int(e.Component) == v.renamed.from {
+		e.Component = uint16(v.renamed.to)
+	}
 	if int(e.Component) >= len(comps) {
 		return 0, mapError(vc, "names component %d of %d", e.Component, len(comps))
 	}

@@ -20,6 +20,10 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		return nil, a.Err
 	}
 	cfg.setDefaults()
+	if a.Settled < cfg.MinGeneration {
+		return nil, fmt.Errorf("%s: %w: generation %d of %s, this host has served %d; take the newer components, or force it if these are right",
+			shown(a.Name), ErrOldSet, a.Settled, began(a), cfg.MinGeneration)
+	}
 	v, err := newVolume(a, cfg)
 	if err != nil {
 		return nil, err
@@ -32,18 +36,26 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 			return nil, err
 		}
 	} else {
-		if err := v.prepare(a); err != nil {
+		if err := v.prepare(); err != nil {
 			return nil, err
 		}
-		v.clearLeftovers(a)
 		v.cutForShrink()
 		v.writable.Store(true)
 	}
 	v.start()
+	v.startDaily()
 	if v.writable.Load() {
 		v.resumeTask()
 	}
 	return v, nil
+}
+
+// began is when the generation of a began, in words.
+func began(a *Assembly) string {
+	if a.Began.IsZero() {
+		return "no known time"
+	}
+	return a.Began.UTC().Format("2006-01-02 15:04:05 MST")
 }
 
 func newVolume(a *Assembly, cfg Config) (*Volume, error) {
@@ -81,8 +93,12 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		c.setNo(uint16(i))
 		comps = append(comps, c)
 	}
+	for _, i := range a.Failed {
+		comps[i].refused.Store(true)
+	}
 	comps[0].zero.Store(true)
 	v.setComponents(comps)
+	v.adopt(a)
 	v.size.Store(int64(m.VirtualSize))
 	v.chunks = newChunkMap(m.Entries())
 	v.alloc.order, v.alloc.reserve = cfg.Alloc, cfg.Reserve
@@ -101,6 +117,25 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		v.ahead = newZeroAhead(v)
 	}
 	return v, nil
+}
+
+// adopt takes over what the assembly found out about generations and outsiders.
+func (v *Volume) adopt(a *Assembly) {
+	v.gen = generations{highest: a.highest, settled: a.Settled, nonce: a.nonce}
+	for _, ig := range a.Ignored {
+		var o *OutsiderError
+		if errors.As(ig.Reason, &o) {
+			v.outside = append(v.outside, *o)
+		}
+		if errors.Is(ig.Reason, ErrLeaving) || errors.Is(ig.Reason, errBeingRemoved) || errors.Is(ig.Reason, ErrInterruptedAdd) {
+			v.leavers = append(v.leavers, ig)
+		}
+	}
+	if i := v.ext.rec.Intent; i.Kind == ondisk.IntentRemove {
+		if removed, last := removeArgs(i); removed < last && int(last) >= len(a.Members) {
+			v.renamed.from, v.renamed.to = int(last), int(removed)
+		}
+	}
 }
 
 // flushInherited flushes what an earlier process may have left in the components'

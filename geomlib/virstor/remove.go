@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -46,9 +45,9 @@ func (v *Volume) Remove(name string) error {
 
 // removeEmpty is Remove, for the job that runs too.
 //
-// Under an intent: the removed component's metadata is marked, the last
-// one's index and its map entries are rewritten, and component 0's new count ends
-// it; then the mark is cleared. Whoever opens the volume after a crash finishes that (finishIntent).
+// Under an intent: the map entries of the last component are rewritten, and the new list
+// of members comes into force; then the label of who left is cleared. Whoever opens the
+// volume after a crash finishes that (finishIntent, fence).
 func (v *Volume) removeEmpty(name string) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
@@ -82,17 +81,10 @@ func (v *Volume) removeEmpty(name string) error {
 	}
 	v.alloc.setClosed(gone.no(), true)
 	if n := v.chunksOn(gone); n > 0 {
-		v.alloc.setClosed(gone.no(), false)
+		v.alloc.setClosed(gone.no(), gone.refused.Load())
 		return &AllocatedError{name, n}
 	}
-	last := uint16(len(comps) - 1)
-	var err error
-	if gone.no() == last {
-		err = v.removeLastLocked(gone)
-	} else {
-		err = v.removeMiddleLocked(gone, last)
-	}
-	if err != nil {
+	if err := v.takeOutLocked(gone); err != nil {
 		if !slices.Contains(v.components(), gone) {
 			v.left = append(v.left, gone.p())
 		}
@@ -115,64 +107,80 @@ func (v *Volume) chunksOn(c *component) uint32 {
 	return n
 }
 
-// removeLastLocked needs no intent: a component that component 0 does not
-// count is none. v.metaMu is held.
-func (v *Volume) removeLastLocked(gone *component) error {
+// takeOutLocked takes gone, which is empty and not component 0, out of the list of
+// members; the last component takes its index. gone itself is not written to before that
+// is in force and settled, and if it takes no writes then all is done but for its label,
+// which nobody believes. v.metaMu is held.
+func (v *Volume) takeOutLocked(gone *component) error {
 	comps := v.components()
-	n := len(comps) - 1
-	if err := v.storeCount(comps[0], n); err != nil {
+	removed, last := gone.no(), uint16(len(comps)-1)
+	if err := v.intendRemoval(gone, comps[last]); err != nil {
 		return err
 	}
-	for _, c := range comps[1:n] {
-		if err := v.storeCount(c, n); err != nil {
-			v.log.Warn("component keeps an old count until the next start", "component", c.name(), "error", err)
-		}
-	}
-	if err := v.forgetIndex(comps[:n:n]); err != nil {
-		return err
-	}
-	if v.ext.rec.Task.Kind != ondisk.TaskNone {
-		err := v.writeExtensionLocked(func(e *ondisk.Extension) { e.Task = renumberTask(e.Task, uint16(n), uint16(n)) })
-		if err != nil {
+	next := slices.Clone(comps[:last])
+	if removed < last {
+		next[removed] = comps[last]
+		if err := v.renameLast(removed, last); err != nil {
 			return err
 		}
 	}
-	return geomlib.ClearMetadata(gone.accounted())
+	if err := v.riseLocked(rise{comps: next}); err != nil {
+		v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
+		return err
+	}
+	if removed < last {
+		next[removed].setNo(removed)
+	}
+	if err := v.forgetIndex(next); err != nil {
+		return err
+	}
+	v.discharge(gone)
+	if !v.ext.room {
+		return nil
+	}
+	return v.writeExtensionLocked(v.tidyRecord)
 }
 
-// removeMiddleLocked lets the last component take the index of gone; v.metaMu
-// is held.
-func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
-	comps := v.components()
-	removed, moved := gone.no(), comps[last]
-	err := v.writeExtensionLocked(func(e *ondisk.Extension) {
-		e.Intent = ondisk.Intent{Kind: ondisk.IntentRemove, Arg: [8]uint64{uint64(removed), uint64(last)}}
-	})
-	if err != nil {
-		// The intent may be in force all the same. What is to be finished must stay
-		// empty, unless a later record says that there is nothing to finish.
-		if back := v.writeExtensionLocked(func(*ondisk.Extension) {}); back != nil {
-			v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
-			return err
-		}
-		v.alloc.setClosed(removed, false)
-		return err
+// discharge clears the label of a component that is no member any more.
+func (v *Volume) discharge(gone *component) (cleared bool) {
+	if v.forgetMember(gone.p()) {
+		return true
 	}
-	if err := geomlib.StoreMetadata(gone.accounted(), leaving(gone.meta(), last)); err != nil {
-		return err
+	v.outside = append(v.outside, *outsider(v.name, Member{gone.p(), gone.meta()}, ErrStranger, v.gen.settled))
+	return false
+}
+
+// intendRemoval notes that gone leaves and that moved takes its index. Where the label
+// left no room for that only the last component can leave, which needs no more than the
+// list of members. v.metaMu is held.
+func (v *Volume) intendRemoval(gone, moved *component) error {
+	removed, last := uint64(gone.no()), uint64(moved.no())
+	if !v.ext.room && gone == moved {
+		return nil
 	}
-	m := moved.meta()
-	m.No = removed
+	in := ondisk.Intent{Kind: ondisk.IntentRemove, Arg: [8]uint64{removed, last}, Leaves: gone.member, Moves: moved.member}
 	if v.cfg.breaks(breakRenaming) {
-		m.No = last
+		in.Arg[0] = last
 	}
-	if err := geomlib.StoreMetadata(moved.accounted(), m); err != nil {
+	err := v.writeExtensionLocked(func(e *ondisk.Extension) { e.Intent = in })
+	if err == nil {
+		return nil
+	}
+	// The intent may be in force all the same. What is to be finished must stay empty,
+	// unless a later record says that there is nothing to finish.
+	if back := v.writeExtensionLocked(func(*ondisk.Extension) {}); back != nil && v.ext.room {
+		v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
 		return err
 	}
-	moved.setMeta(m)
-	// From here on both indexes name the moved component.
-	both := slices.Clone(comps)
-	both[removed] = moved
+	v.alloc.setClosed(gone.no(), gone.refused.Load())
+	return err
+}
+
+// renameLast lets the map name the last component by the index removed, in memory and on
+// component 0. From its first entry on both indexes name it. v.metaMu is held.
+func (v *Volume) renameLast(removed, last uint16) error {
+	both := slices.Clone(v.components())
+	both[removed] = both[last]
 	v.committer.pause()
 	v.setComponents(both)
 	v.alloc.renumber(removed, last)
@@ -180,30 +188,7 @@ func (v *Volume) removeMiddleLocked(gone *component, last uint16) error {
 	if err := v.renumberChunks(last, removed); err != nil {
 		return err
 	}
-	if err := v.component(0).flush(); err != nil {
-		return err
-	}
-	moved.setNo(removed)
-	n := int(last)
-	if err := v.storeCount(comps[0], n); err != nil {
-		return err
-	}
-	for _, c := range both[1:n] {
-		if err := v.storeCount(c, n); err != nil {
-			v.log.Warn("component keeps an old count until the next start", "component", c.name(), "error", err)
-		}
-	}
-	if err := v.forgetIndex(both[:n:n]); err != nil {
-		return err
-	}
-	err = v.writeExtensionLocked(func(e *ondisk.Extension) {
-		e.Intent = ondisk.Intent{}
-		e.Task = renumberTask(e.Task, removed, last)
-	})
-	if err != nil {
-		return err
-	}
-	return geomlib.ClearMetadata(gone.accounted())
+	return v.component(0).flush()
 }
 
 // forgetIndex makes comps the list, when nothing names the index after them.
@@ -218,7 +203,31 @@ func (v *Volume) forgetIndex(comps []*component) error {
 	return nil
 }
 
-// renumberTask makes a task that is under way name the components as they are
+// retask makes a task that is under way name the components by the indexes that they
+// have now. Those that have left are left out, and a task without any is over.
+func retask(t ondisk.Task, byID map[uint64]*component) ondisk.Task {
+	known := slices.ContainsFunc(t.Members[:], func(id uint64) bool { return id != 0 })
+	if !known {
+		return t // it names none, or was noted by the first release
+	}
+	n := t
+	n.Components, n.Members, n.ComponentCount = [ondisk.MaxTaskComponents]uint32{}, [ondisk.MaxTaskComponents]uint64{}, 0
+	for _, id := range t.Members[:t.ComponentCount] {
+		if c := byID[id]; c != nil {
+			n.Components[n.ComponentCount], n.Members[n.ComponentCount] = uint32(c.no()), id
+			n.ComponentCount++
+		}
+	}
+	if n.ComponentCount == 0 {
+		return ondisk.Task{}
+	}
+	if to := byID[t.Target]; to != nil {
+		n.Arg[1] = uint64(to.no())
+	}
+	return n
+}
+
+// renumberTask makes a task that the first release noted name the components as they are
 // called after a removal.
 func renumberTask(t ondisk.Task, removed, last uint16) ondisk.Task {
 	if t.Kind == ondisk.TaskReplace && t.Arg[1] == uint64(last) {

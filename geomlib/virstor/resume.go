@@ -42,16 +42,25 @@ func (v *Volume) resumeTask() {
 func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
 	comps := v.components()
 	var leaving []*component
-	for _, i := range t.Components[:t.ComponentCount] {
-		if int(i) < len(comps) {
+	byID := make(map[uint64]*component)
+	for _, c := range comps {
+		byID[c.member] = c
+	}
+	for n, i := range t.Components[:t.ComponentCount] {
+		switch id := t.Members[n]; {
+		case id != 0:
+			if c := byID[id]; c != nil {
+				leaving = append(leaving, c)
+			}
+		case int(i) < len(comps): // as the first release noted it
 			leaving = append(leaving, comps[i])
 		}
 	}
 	if len(leaving) == 0 {
 		return v.setTask(ondisk.Task{})
 	}
-	var to *component
-	if t.Kind == ondisk.TaskReplace && t.Arg[1] < uint64(len(comps)) {
+	to := byID[t.Target]
+	if to == nil && t.Target == 0 && t.Kind == ondisk.TaskReplace && t.Arg[1] < uint64(len(comps)) {
 		to = comps[t.Arg[1]]
 	}
 	v.job.starting.Lock()

@@ -18,10 +18,9 @@ func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := v.prepare(a); err != nil {
+	if err := v.prepare(); err != nil {
 		return err
 	}
-	v.clearLeftovers(a)
 	v.writable.Store(true)
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()

@@ -33,7 +33,7 @@ func (v *Volume) closedInOrder() bool {
 // order is read past the cache, and all that was read and decided on is written
 // again: records first, since finishing an intent must not begin while the intent
 // is in a cache alone, and the map when it has proved to be sound.
-func (v *Volume) prepare(a *Assembly) error {
+func (v *Volume) prepare() error {
 	orderly := v.closedInOrder()
 	if err := v.flushInherited(); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (v *Volume) prepare(a *Assembly) error {
 			return err
 		}
 	}
-	if err := v.finishIntent(a); err != nil {
+	if err := v.finishIntent(); err != nil {
 		return err
 	}
 	if err := v.loadMap(); err != nil {
@@ -83,9 +83,17 @@ func (v *Volume) takeOver() error {
 		if err := v.dropCaches(); err != nil {
 			return err
 		}
+	}
+	if err := v.unchanged(); err != nil {
+		return fmt.Errorf("take %s over: %w", v.name, err)
+	}
+	if !orderly {
 		if err := v.rewriteRecords(); err != nil {
 			return err
 		}
+	}
+	if err := v.finishIntent(); err != nil {
+		return err
 	}
 	if err := v.fence(); err != nil {
 		return err
@@ -130,9 +138,10 @@ func (v *Volume) rewriteRecords() error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	for i, c := range v.components() {
-		if err := geomlib.StoreMetadata(c.accounted(), c.meta()); err != nil {
+		err := geomlib.StoreMetadata(c.accounted(), c.meta())
+		if err != nil && (i == 0 || !c.meta().Member.Exists()) {
 			return fmt.Errorf("open %s: %w", v.name, err)
-		}
+		} // any other member gets its next generation, or is left behind
 		if i > 0 || !v.ext.valid {
 			continue
 		}

@@ -65,11 +65,26 @@ type Volume struct {
 
 	// metaMu serialises what changes metadata: add, remove, stop.
 	metaMu  sync.Mutex
-	ext     extension          // guarded by metaMu
-	inDoubt error              // why metadata may not be written until the volume is reopened; guarded by metaMu
+	ext     extension       // guarded by metaMu
+	inDoubt error           // why metadata may not be written until the volume is reopened; guarded by metaMu
+	gen     generations     // guarded by metaMu
+	outside []OutsiderError // guarded by metaMu
+	// heir is who becomes component 0, from the moment that its record is the one
+	// in force; guarded by metaMu.
+	heir    *component
+	leavers []Ignored          // what an unfinished removal leaves to be cleared; guarded by metaMu
 	left    []geomlib.Provider // of components whose removal failed half way, for Close; guarded by metaMu
 	job     jobRunner
 	moving  gate // requests that change the map are in it
+
+	// renamed is the index that map entries name as another one until an unfinished
+	// removal is finished. Nothing changes it once the map is loaded.
+	renamed struct{ from, to int }
+
+	daily struct { // raises the generation
+		sync.Mutex
+		timer *time.Timer
+	}
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 

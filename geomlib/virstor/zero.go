@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -8,13 +9,14 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// handZeroOn makes component t number 0, so that the one that is leaves like any
-// other: the two change places. Its chunks are gone already. What of t's has to
-// make way goes to component to, or to any when to is nil.
+// handZeroOn makes component t number 0 and takes the one that is out of the volume, in
+// one change of the list of members; the last component takes t's index. The chunks of
+// the one that leaves are gone already. What of t's has to make way goes to component
+// to, or to any when to is nil.
 //
-// t frees its first chunks for the map and gets a copy of it and an
-// extension record that is later than the old one's. Its metadata
-// sector commits; the intent in that record says what is left to do.
+// t frees its first chunks for the map and gets a copy of it, with the indexes as they
+// will be, and an extension record that is later than the old one's. Its metadata
+// sector commits; the intent in that record says who is component 0 no more.
 func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	reserved := uint32(v.component(0).meta().ChunkReserved)
 	if err := v.vacate(j, t, reserved, to); err != nil {
@@ -32,29 +34,35 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	if err := v.settledLocked(); err != nil {
 		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 	}
-	old := v.component(0)
-	om, err := v.storeSuccessor(t)
+	gone := v.component(0)
+	next, err := v.storeSuccessor(t)
 	if err != nil {
 		if v.committer.frozen == nil {
 			v.alloc.releaseKept(t.no())
 		}
 		return err
 	}
-	v.swapZero(t, reserved)
-	old.setMeta(om)
-	if err := geomlib.StoreMetadata(old.accounted(), om); err != nil {
-		// The intent stays: without it the next start would take the former
-		// component 0 for a copy, and miss a component.
-		return fmt.Errorf("%s is no more component 0 of %s, which the next start notes on it: %w", old.name(), v.name, err)
+	v.swapZero(t, next, reserved)
+	left := v.discharge(gone)
+	v.emit(Event{Kind: EventComponents})
+	err = v.writeExtensionLocked(func(e *ondisk.Extension) {
+		v.tidyRecord(e)
+		if !left {
+			// It says still that it is component 0, and may be a whole volume by itself.
+			addFailed(e, ondisk.FailedMember{ID: gone.member, Generation: max(gone.meta().Member.Generation, 1)})
+		}
+	})
+	if e := gone.p().Close(); e != nil {
+		err = errors.Join(err, fmt.Errorf("close %s after its removal from %s: %w", gone.name(), v.name, e))
 	}
-	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Intent = ondisk.Intent{} })
+	return err
 }
 
 // successor picks the component that will hold the map.
 func (v *Volume) successor(leaving []*component, to *component) (*component, error) {
 	reserved := v.component(0).first()
 	for _, c := range v.components() {
-		if slices.Contains(leaving, c) || to != nil && c != to {
+		if slices.Contains(leaving, c) || to != nil && c != to || c.refused.Load() {
 			continue
 		}
 		if c.usable() > reserved {
@@ -101,48 +109,65 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 	}
 }
 
-// storeSuccessor writes the map, the extension record and at last the metadata
-// that make t component 0, and returns what the old one's metadata is to be.
-// v.metaMu is held and the committer is paused.
-func (v *Volume) storeSuccessor(t *component) (former ondisk.Metadata, err error) {
-	om := v.component(0).meta()
+// heirs is the list of members when t is component 0 and the one that is has left.
+func (v *Volume) heirs(t *component) []*component {
+	comps := v.components()
+	last := len(comps) - 1
+	next := slices.Clone(comps[:last])
+	if i := int(t.no()); i < last {
+		next[i] = comps[last]
+	}
+	next[0] = t
+	return next
+}
+
+// storeSuccessor writes the map, the extension record and at last the metadata that make
+// t component 0, and returns the new list of members, which is settled. v.metaMu is held
+// and the committer is paused.
+func (v *Volume) storeSuccessor(t *component) (next []*component, err error) {
+	gone, om := v.component(0), v.component(0).meta()
+	next = v.heirs(t)
 	if err := v.settleFreed(); err != nil {
-		return om, err
+		return nil, err
 	}
 	if v.isDegraded.Load() {
-		return om, fmt.Errorf("replace component 0 of %s: %w", v.name, ErrDegraded)
+		return nil, fmt.Errorf("replace component 0 of %s: %w", v.name, ErrDegraded)
 	}
-	if err := v.copyMap(t); err != nil {
-		return om, err
+	if err := v.copyMap(t, uint16(len(next))); err != nil {
+		return nil, err
 	}
 	m := t.meta()
-	index := m.No
-	m.No, m.ChunkReserved, m.ChunkNext, m.Flags = 0, om.ChunkReserved, max(m.ChunkNext, uint32(om.ChunkReserved)), m.Flags|ondisk.FlagAllocated
-	e := extension{rec: v.ext.rec}
+	m.No, m.ChunkReserved, m.VirtualSize = 0, om.ChunkReserved, om.VirtualSize
+	e := extension{rec: v.ext.rec, valid: true}
 	e.offset, e.room = ondisk.ExtensionOffset(m)
 	if !e.room {
-		return om, fmt.Errorf("%s as component 0 of %s: %w", t.name(), v.name, ErrNoExtension)
+		return nil, fmt.Errorf("%s as component 0 of %s: %w", t.name(), v.name, ErrNoExtension)
 	}
 	e.rec.Sequence++
-	e.rec.Intent = ondisk.Intent{Kind: ondisk.IntentReplaceZero, Arg: [8]uint64{uint64(index)}}
-	e.rec.Task = swapTask(e.rec.Task, uint32(index))
+	e.rec.Intent = ondisk.Intent{Kind: ondisk.IntentReplaceZero, Arg: [8]uint64{uint64(t.no())}, Leaves: gone.member, Moves: t.member}
 	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
 	other := e.offset + int64(1-e.rec.Slot())*ondisk.ExtensionSlotSize
 	if err := storeRaw(t.accounted(), blank, other); err != nil {
-		return om, err
+		return nil, err
 	}
 	if err := storeExtension(t.accounted(), e.offset, e.rec); err != nil {
-		return om, err
+		return nil, err
 	}
-	if err := geomlib.StoreMetadata(t.accounted(), m); err != nil {
+	was := v.ext
+	v.ext, v.heir = e, t
+	defer func() { v.heir = nil }()
+	err = v.riseLocked(rise{comps: next, edit: func(c *component, m *ondisk.Metadata) {
+		if c == t && m.ChunkReserved == 0 {
+			m.ChunkReserved, m.ChunkNext, m.Flags = om.ChunkReserved, max(m.ChunkNext, uint32(om.ChunkReserved)), m.Flags|ondisk.FlagAllocated
+		}
+	}})
+	if err != nil {
 		// Whether it is component 0 now is not known: nothing may be
 		// written to either map.
-		return om, v.doubtLocked(fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err))
+		v.ext = was
+		return nil, v.doubtLocked(fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err))
 	}
-	e.valid = true
-	v.ext = e
-	t.setMeta(m)
-	return asEmpty(om, index), nil
+	return next, nil
 }
 
 // asEmpty is the metadata of a former component 0 as component index.
@@ -151,24 +176,24 @@ func asEmpty(m ondisk.Metadata, index uint16) ondisk.Metadata {
 	return m
 }
 
-// swapTask exchanges component 0 and component index in a task.
-func swapTask(t ondisk.Task, index uint32) ondisk.Task {
-	for i, c := range t.Components[:t.ComponentCount] {
-		switch c {
-		case 0:
-			t.Components[i] = index
-		case index:
-			t.Components[i] = 0
-		}
+// heirWord is a word of the map as it is when component index is component 0 and the last
+// one has taken its index.
+func heirWord(w uint64, index, last uint16) uint64 {
+	p := physOf(w)
+	switch {
+	case w&wordAlloc == 0:
+		return w
+	case p.comp == index:
+		return wordOf(phys{0, p.chunk})
+	case p.comp == last:
+		return wordOf(phys{index, p.chunk})
 	}
-	if t.Kind == ondisk.TaskReplace && t.Arg[1] == uint64(index) {
-		t.Arg[1] = 0
-	}
-	return t
+	return w
 }
 
-// copyMap writes the map to t as it will be when t is component 0.
-func (v *Volume) copyMap(t *component) error {
+// copyMap writes the map to t as it will be when t is component 0 and component last has
+// its index.
+func (v *Volume) copyMap(t *component, last uint16) error {
 	index := t.no()
 	total := v.component(0).meta().MapBytes()
 	if err := t.clear(0, total, v.zeros); err != nil {
@@ -180,11 +205,7 @@ func (v *Volume) copyMap(t *component) error {
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc, n) {
 		first := vc / per * per
 		for i := range per {
-			w := v.chunks.load(first + i)
-			if p := physOf(w); w&wordAlloc != 0 && p.comp == index {
-				w = wordOf(phys{0, p.chunk})
-			}
-			v.encodeEntry(buf[i*ondisk.EntrySize:], w)
+			v.encodeEntry(buf[i*ondisk.EntrySize:], heirWord(v.chunks.load(first+i), index, last))
 		}
 		if err := t.writeRaw(buf, int64(first)*ondisk.EntrySize); err != nil {
 			return err
@@ -194,29 +215,39 @@ func (v *Volume) copyMap(t *component) error {
 	return t.flush()
 }
 
-// swapZero makes memory agree with what storeSuccessor wrote. v.metaMu is held
-// and the committer is paused.
-func (v *Volume) swapZero(t *component, reserved uint32) {
-	index := t.no()
-	comps := v.components()
-	old := comps[0]
-	both := slices.Clone(comps)
+// swapZero makes memory agree with what storeSuccessor wrote: next is the list of
+// members. v.metaMu is held and the committer is paused.
+func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
+	index, last := t.no(), uint16(len(next))
+	gone := v.component(0)
+	both := slices.Clone(v.components())
 	both[0] = t
 	t.zero.Store(true)
 	v.setComponents(both)
-	for _, pl := range v.chunksWhere(func(p phys) bool { return p.comp == index }) {
+	v.renameWords(index, 0)
+	both = slices.Clone(both)
+	both[index] = both[last]
+	v.setComponents(both)
+	if index < last {
+		v.renameWords(last, index)
+	}
+	gone.zero.Store(false)
+	for i, c := range next {
+		c.setNo(uint16(i))
+	}
+	v.alloc.swapZero(index, reserved)
+	v.setComponents(next)
+	v.mapDurable.Store(v.mapWritten.Load())
+}
+
+// renameWords lets the map in memory name component from by the index to; both indexes
+// are its until all is done.
+func (v *Volume) renameWords(from, to uint16) {
+	for _, pl := range v.chunksWhere(func(p phys) bool { return p.comp == from }) {
 		if ph, ok := v.chunks.lock(pl.vc); ok {
-			v.chunks.unlock(pl.vc, wordOf(phys{0, ph.chunk}), v.resume)
+			v.chunks.unlock(pl.vc, wordOf(phys{to, ph.chunk}), v.resume)
 		}
 	}
-	old.zero.Store(false)
-	after := slices.Clone(both)
-	after[index] = old
-	t.setNo(0)
-	old.setNo(index)
-	v.alloc.swapZero(index, reserved, newChunkPool(0, old.usable()))
-	v.setComponents(after)
-	v.mapDurable.Store(v.mapWritten.Load())
 }
 
 // finishReplaceZeroLocked gives the former component 0 the metadata of an empty
@@ -269,18 +300,20 @@ func (a *allocator) releaseKept(comp uint16) {
 	p.kept = nil
 }
 
-// swapZero gives index 0 the pool of comp without the chunks that are reserved
-// now, and comp the pool of the former component 0.
-func (a *allocator) swapZero(comp uint16, reserved uint32, former *chunkPool) {
+// swapZero gives index 0 the pool of comp without the chunks that are reserved now, comp
+// that of the last component, and forgets that of the former component 0.
+func (a *allocator) swapZero(comp uint16, reserved uint32) {
 	a.lockSettled()
 	defer a.mu.Unlock()
-	p := a.pools[comp]
+	p, last := a.pools[comp], len(a.pools)-1
 	p.total -= reserved
 	p.first = reserved
 	p.kept = nil
-	former.closed = a.pools[0].closed
 	if !a.pools[0].closed {
-		a.free += int64(former.free) - int64(a.pools[0].free)
+		a.free -= int64(a.pools[0].free)
 	}
-	a.pools[0], a.pools[comp] = p, former
+	a.pools[comp] = a.pools[last]
+	a.pools[0] = p
+	a.pools = a.pools[:last]
+	a.takers = last
 }

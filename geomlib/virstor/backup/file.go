@@ -41,7 +41,7 @@ type headerComponent struct {
 	Name       string `json:"name"`
 	SectorSize int    `json:"sector_size"`
 	MediaSize  uint64 `json:"media_size"`
-	Metadata   []byte `json:"metadata"` // MetadataSize bytes as on the disk
+	Metadata   []byte `json:"metadata"` // MetadataSize bytes as on the disk, or MemberBlockEnd with a member block
 }
 
 // Write writes b. The bytes depend on b alone.
@@ -50,6 +50,9 @@ func (b *Backup) Write(w io.Writer) error {
 		Allocated: b.Allocated(), Runs: len(b.Runs)}
 	for _, c := range b.Components {
 		md := make([]byte, ondisk.MetadataSize)
+		if c.Metadata.Member.Exists() {
+			md = make([]byte, ondisk.MemberBlockEnd)
+		}
 		if err := c.Metadata.Encode(md); err != nil {
 			return fmt.Errorf("write backup: %w", err)
 		}

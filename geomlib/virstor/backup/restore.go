@@ -305,7 +305,7 @@ func (b *Backup) fitTogether(on []geomlib.Provider) error {
 func (b *Backup) fenced(i int, p geomlib.Provider) ondisk.Metadata {
 	m := b.Components[i].Metadata
 	zero := b.Components[0].Metadata
-	m.Version = ondisk.VersionFenced
+	m.Version, m.Member = ondisk.VersionFenced, ondisk.MemberBlock{} // the members begin anew
 	m.No, m.Count, m.VirtualSize, m.Name = uint16(i), uint16(len(b.Components)), zero.VirtualSize, zero.Name
 	if m.Provider != "" && m.Provider != p.Name() {
 		if m.Provider = p.Name(); len(m.Provider) > ondisk.MaxNameLen {

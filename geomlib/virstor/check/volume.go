@@ -38,6 +38,7 @@ func newVolumeCheck(in *inspector, members []*member) *volumeCheck {
 func (v *volumeCheck) run() error {
 	v.checkMoved()
 	v.checkVersions()
+	v.checkMembers()
 	v.checkSectorSizes()
 	v.checkProviderSizes()
 	v.checkProviderNames()
@@ -102,6 +103,7 @@ func (v *volumeCheck) changed() bool {
 // forget drops what was learned, which was never true at one moment.
 func (v *volumeCheck) forget() {
 	v.suspects, v.doubled, v.cleared, v.MapChecked = nil, nil, false, false
+	v.assembly = nil
 	v.listed = make(map[Code]int)
 	for _, m := range v.members {
 		m.want = m.found
@@ -136,6 +138,48 @@ func (v *volumeCheck) at(i int) *member {
 	return nil
 }
 
+// assembled is what the engine makes of members, nil when there are none.
+func (v *volumeCheck) assembled(members []virstor.Member) *virstor.Assembly {
+	for _, a := range virstor.Assemble(members) {
+		if a.ID == v.id {
+			return a
+		}
+	}
+	return nil
+}
+
+// checkMembers looks at the member blocks, if there are any: they decide who belongs to
+// the volume and with which index, whatever else the metadata says. Who does not belong
+// is left as it is.
+func (v *volumeCheck) checkMembers() {
+	var found []virstor.Member
+	blocks := false
+	for _, m := range v.members {
+		if m.moved == 0 && !m.broken {
+			blocks = blocks || m.found.Member.Exists()
+			found = append(found, virstor.Member{Provider: m.p, Metadata: m.found})
+		}
+	}
+	if !blocks {
+		return
+	}
+	a := v.assembled(found)
+	if a == nil || a.Settled == 0 {
+		return // whatever is wrong with it is found by index and count
+	}
+	v.assembly = a
+	for _, ig := range a.Ignored {
+		for _, m := range v.members {
+			m.leave = m.leave || m.p == ig.Provider
+		}
+	}
+	for i := range a.Members {
+		if m := v.at(i); m != nil {
+			m.want.No, m.want.Count = uint16(i), uint16(len(a.Members))
+		}
+	}
+}
+
 // assemble puts the volume together as the engine would, from mended metadata.
 func (v *volumeCheck) assemble() {
 	for _, m := range v.active() {
@@ -143,11 +187,8 @@ func (v *volumeCheck) assemble() {
 			return // what it says cannot be gone by
 		}
 	}
-	members := v.wanted()
-	for _, a := range virstor.Assemble(members) {
-		if a.ID == v.id {
-			v.assembly = a
-		}
+	if v.assembly == nil {
+		v.assembly = v.assembled(v.wanted())
 	}
 	a := v.assembly
 	if a == nil {

@@ -14,6 +14,7 @@ import (
 // anything. Whatever repair then says it has mended opens.
 func FuzzDamageNeverCrashes(f *testing.F) {
 	whole, _ := voltest.New(f, false)
+	voltest.Unmarked(f, whole)
 	seed := func(d *disktest.Disk, off int64, n int) []byte {
 		b := make([]byte, n)
 		if !d.ReadCached(b, off) {

@@ -500,6 +500,7 @@ func TestTheMatrixHasEveryKindOfFinding(t *testing.T) {
 func TestDamageIsNamedAndMendedOrRefused(t *testing.T) {
 	for _, version := range []uint32{1, 2} {
 		whole, data := voltest.New(t, version == 1)
+		voltest.Unmarked(t, whole)
 		for _, d := range matrix {
 			if d.only != 0 && d.only != version {
 				continue

@@ -57,6 +57,7 @@ func damageMetadata(t *rapid.T, m ondisk.Metadata) ondisk.Metadata {
 // What is done about a damaged field never changes what the volume holds.
 func TestMendingMetadataKeepsTheData(t *testing.T) {
 	fenced, data := voltest.New(t, false)
+	voltest.Unmarked(t, fenced)
 	handed, _ := voltest.New(t, true)
 	rapid.Check(t, func(rt *rapid.T) {
 		whole := fenced
@@ -97,6 +98,7 @@ func TestMendingMetadataKeepsTheData(t *testing.T) {
 // that opens, and one with them writes nothing.
 func TestAnyDamageIsMendedOrRefused(t *testing.T) {
 	fenced, _ := voltest.New(t, false)
+	voltest.Unmarked(t, fenced)
 	handed, _ := voltest.New(t, true)
 	rapid.Check(t, func(rt *rapid.T) {
 		whole := fenced

@@ -128,9 +128,11 @@ func listOf(names string) uint64 {
 func settled(names string, g uint64) world {
 	w := world{}
 	for i := range len(names) {
-		d := disk{m: ondisk.Metadata{Version: ondisk.VersionFenced, No: uint16(i), Count: uint16(len(names)), Member: ondisk.MemberBlock{
-			ID: idOf(names[i]), Generation: g, Settled: g, List: listOf(names), Nonce: 1000 + g, SettledNonce: 1000 + g,
-		}}}
+		d := disk{m: ondisk.Metadata{Version: ondisk.VersionFenced, No: uint16(i), Count: uint16(len(names)),
+			// Room for the record.
+			ChunkSize: 1 << 20, VirtualSize: 1 << 30, ChunkReserved: 2, ProviderSize: 1 << 30, Member: ondisk.MemberBlock{
+				ID: idOf(names[i]), Generation: g, Settled: g, List: listOf(names), Nonce: 1000 + g, SettledNonce: 1000 + g,
+			}}}
 		if i == 0 {
 			d.rec.Sequence = 1
 		}
@@ -188,7 +190,9 @@ func unmarkedSet(names string, version uint32) world {
 func handBack(names string) []phase {
 	ps := []phase{record(names[:1], func(e *ondisk.Extension) { e.HandBack = true })}
 	for i := len(names) - 1; i >= 0; i-- {
-		ps = append(ps, phase{{names[i : i+1], func(d *disk) { d.m.Version, d.m.Member, d.rec = ondisk.Version, ondisk.MemberBlock{}, ondisk.Extension{} }}})
+		ps = append(ps, phase{{names[i : i+1], func(d *disk) {
+			d.m.Version, d.m.Member, d.rec = ondisk.Version, ondisk.MemberBlock{}, ondisk.Extension{}
+		}}})
 	}
 	return ps
 }

@@ -131,7 +131,8 @@ func (t *trial) unmarkedCounts(m ondisk.Metadata) bool {
 		return false
 	}
 	if m.Version == ondisk.Version {
-		return t.v.Settled == 0 || t.record.HandBack
+		_, room := ondisk.ExtensionOffset(t.zero)
+		return t.v.Settled == 0 || t.record.HandBack || !room // without room nothing could be noted
 	}
 	return t.v.Settled == 0 // the first release's
 }

@@ -107,6 +107,16 @@ func New(t testing.TB, handedBack bool) (disks []*disktest.Disk, data []byte) {
 	return disks, data
 }
 
+// Unmarked takes the member blocks off, as of a volume that the first release served, and
+// returns disks.
+func Unmarked(t testing.TB, disks []*disktest.Disk) []*disktest.Disk {
+	t.Helper()
+	for _, d := range disks {
+		SetMetadata(t, d, func(m *ondisk.Metadata) { m.Member = ondisk.MemberBlock{} })
+	}
+	return disks
+}
+
 // part is how much of each chunk is compared: all that New writes to, and more.
 const part = 8192
 

@@ -1,0 +1,362 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// generations is how far the volume's generations are (ondisk.MemberBlock).
+type generations struct {
+	highest        uint64 // that any member has, or may have
+	settled, nonce uint64 // the last that is known to be on all members
+	drawn          uint64 // by a serial volume
+}
+
+// rise is a rise of the generation.
+type rise struct {
+	// comps is the list of members as it is from now on, by index.
+	comps []*component
+	// joins are those of comps that are new: they are written before component 0.
+	joins []*component
+	// edit, if not nil, changes what a component's metadata says otherwise.
+	edit func(c *component, m *ondisk.Metadata)
+	// record, if not nil, is a change of component 0's record that is written with
+	// the first step.
+	record func(*ondisk.Extension)
+	// recover: members that took no writes before are tried again.
+	recover bool
+
+	index map[*component]int // of comps
+}
+
+// notCommittedError is why a rise did not begin: no member was written to.
+type notCommittedError struct{ err error }
+
+func (e *notCommittedError) Error() string { return e.err.Error() }
+func (e *notCommittedError) Unwrap() error { return e.err }
+
+// riseLocked raises the generation by one, from the highest that any member may have, in
+// two steps, each flushed: first the generation, its nonce and the list on all members,
+// on those that join first, then on component 0, which commits, then on the rest; then
+// that it is settled. Only when it has returned is the new list used.
+//
+// A member that takes no writes is noted as failed in component 0's record before the
+// second step, and stays behind. That component 0 takes none is an error, after which it
+// is not known which list is in force, unless it is a *notCommittedError. v.metaMu is
+// held.
+func (v *Volume) riseLocked(r rise) error {
+	list := v.listOf(r.comps)
+	r.index = make(map[*component]int, len(r.comps))
+	for i, c := range r.comps {
+		r.index[c] = i
+	}
+	v.gen.highest++
+	block := ondisk.MemberBlock{
+		Generation: v.gen.highest, Settled: v.gen.settled, SettledNonce: v.gen.nonce,
+		List: list, Began: v.now(), Nonce: v.draw(),
+	}
+	write := func(c *component) error { return v.storeMember(c, block, r) }
+	zero := r.comps[0]
+	if v.cfg.breaks(breakCommitFirst) {
+		if err := write(zero); err != nil {
+			return err
+		}
+	}
+	if err := v.eachOf(r.joins, func(c *component) error {
+		if c == zero {
+			return nil
+		}
+		return write(c)
+	}); err != nil {
+		return &notCommittedError{err}
+	}
+	if err := v.commitRise(zero, write, r); err != nil {
+		return err
+	}
+	rest := slices.DeleteFunc(slices.Clone(r.comps), func(c *component) bool { return c == zero || slices.Contains(r.joins, c) })
+	if v.cfg.breaks(breakSettledEarly) {
+		rest = nil
+	}
+	if err := v.writeRest(rest, write, r.recover); err != nil {
+		return err
+	}
+	v.gen.settled, v.gen.nonce = block.Generation, block.Nonce
+	block.Settled, block.SettledNonce = block.Generation, block.Nonce
+	if v.cfg.breaks(breakListEarly) {
+		return nil
+	}
+	return v.settleRise(r, block)
+}
+
+// listOf gives comps the member ids that they miss and returns what makes their list.
+func (v *Volume) listOf(comps []*component) uint64 {
+	ids := make([]uint64, len(comps))
+	for i, c := range comps {
+		if c.member == 0 {
+			c.member = v.draw()
+		}
+		ids[i] = c.member
+	}
+	return ondisk.MemberList(ids)
+}
+
+// draw is a random number that is not 0. In a serial volume it depends on nothing but
+// what the volume did. v.metaMu is held.
+func (v *Volume) draw() uint64 {
+	if v.cfg.serial {
+		v.gen.drawn++
+		return rand.NewPCG(v.gen.nonce^uint64(v.id)<<32, v.gen.highest<<16|v.gen.drawn).Uint64() | 1
+	}
+	for {
+		if n := rand.Uint64(); n != 0 {
+			return n
+		}
+	}
+}
+
+// now is the time in seconds since 1970; in a serial volume one that depends on nothing
+// but what the volume did.
+func (v *Volume) now() int64 {
+	if v.cfg.serial {
+		return int64(v.gen.highest)
+	}
+	return time.Now().Unix()
+}
+
+// storeMember writes component c with block, and flushes it.
+func (v *Volume) storeMember(c *component, block ondisk.MemberBlock, r rise) error {
+	m, zero := c.meta(), v.component(0).meta()
+	m.Version, m.No, m.Count = ondisk.VersionFenced, uint16(r.index[c]), uint16(len(r.comps))
+	m.VirtualSize, m.Name = zero.VirtualSize, zero.Name
+	block.ID, block.LastName = c.member, ondisk.MemberName(c.name())
+	m.Member = block
+	if r.edit != nil {
+		r.edit(c, &m)
+	}
+	if err := geomlib.StoreMetadata(c.accounted(), m); err != nil {
+		return err
+	}
+	c.setMeta(m)
+	return nil
+}
+
+// commitRise writes component 0, with its record.
+func (v *Volume) commitRise(zero *component, write func(*component) error, r rise) error {
+	if r.record == nil || !v.ext.room {
+		return write(zero)
+	}
+	next := v.ext.rec
+	r.record(&next)
+	next.Sequence++
+	// One flush makes both durable: neither needs the other.
+	if err := putExtension(zero.accounted(), v.ext.offset, next); err != nil {
+		v.ext.rec.Sequence++
+		return err
+	}
+	if err := write(zero); err != nil {
+		v.ext.rec.Sequence++
+		return err
+	}
+	v.ext.rec, v.ext.valid = next, true
+	return nil
+}
+
+// writeRest writes the members that are neither new nor component 0. Those that cannot
+// be written are noted as failed. v.metaMu is held.
+func (v *Volume) writeRest(rest []*component, write func(*component) error, again bool) error {
+	var failed []*component
+	var mu sync.Mutex
+	err := v.eachOf(rest, func(c *component) error {
+		if c.refused.Load() && !again {
+			return nil
+		}
+		err := write(c)
+		if err == nil || !c.meta().Member.Exists() {
+			return err // without a block nobody could tell what it is
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		failed = append(failed, c)
+		v.log.Error("component takes no writes: it is read, and gets no new chunk; evacuate or replace it",
+			"volume", v.name, "component", c.name(), "error", err)
+		return nil
+	})
+	if failed == nil || err != nil {
+		return err
+	}
+	return v.noteFailedLocked(failed)
+}
+
+// noteFailedLocked names members as failed in component 0's record, with the generation
+// that each has at least, so that one may be settled without them. v.metaMu is held.
+func (v *Volume) noteFailedLocked(failed []*component) error {
+	err := v.writeExtensionLocked(func(e *ondisk.Extension) {
+		keepFailed(e, func(id uint64) bool { return id == e.Intent.Leaves || v.isMember(id) })
+		for _, c := range failed {
+			if _, known := e.FailedSince(c.member); !known {
+				addFailed(e, ondisk.FailedMember{ID: c.member, Generation: max(c.meta().Member.Generation, 1)})
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("%s takes no writes, which cannot be noted: %w", failed[0].name(), err)
+	}
+	for _, c := range failed {
+		if _, noted := v.ext.rec.FailedSince(c.member); !noted {
+			return fmt.Errorf("%s: more than %d components take no writes: %w", c.name(), ondisk.MaxFailedMembers, ErrTakesNoWrites)
+		}
+		v.setRefused(c, true)
+	}
+	return nil
+}
+
+func (v *Volume) isMember(id uint64) bool {
+	return slices.ContainsFunc(v.components(), func(c *component) bool { return c.member == id })
+}
+
+func addFailed(e *ondisk.Extension, f ondisk.FailedMember) {
+	for i := range e.Failed {
+		if e.Failed[i] == (ondisk.FailedMember{}) {
+			e.Failed[i] = f
+			return
+		}
+	}
+}
+
+// keepFailed forgets the failed members that keep does not want.
+func keepFailed(e *ondisk.Extension, keep func(id uint64) bool) {
+	kept := e.Failed
+	e.Failed = [ondisk.MaxFailedMembers]ondisk.FailedMember{}
+	for _, f := range kept {
+		if f.ID != 0 && keep(f.ID) {
+			addFailed(e, f)
+		}
+	}
+}
+
+// setRefused notes that c takes no writes, or takes them again: nothing more is written
+// to it, since what reached it and what did not could not be told apart by its
+// generation.
+func (v *Volume) setRefused(c *component, refused bool) {
+	c.refused.Store(refused)
+	if int(c.no()) < v.alloc.poolCount() {
+		v.alloc.setClosed(c.no(), refused)
+	}
+}
+
+// settleRise notes on all members that the generation is on all of them. It is the
+// volume's when component 0 says so.
+func (v *Volume) settleRise(r rise, block ondisk.MemberBlock) error {
+	for _, c := range r.comps {
+		if c.refused.Load() && r.recover && c.meta().Member.Generation == block.Generation {
+			v.setRefused(c, false)
+		}
+	}
+	zero := r.comps[0]
+	return v.eachOf(r.comps, func(c *component) error {
+		if c.refused.Load() {
+			return nil
+		}
+		err := v.storeMember(c, block, r)
+		if err != nil && c != zero {
+			// It has the generation. If it takes no writes the next rise says so.
+			v.log.Warn("component does not note that its generation is settled", "volume", v.name, "component", c.name(), "error", err)
+			return nil
+		}
+		return err
+	})
+}
+
+// eachOf runs do for each of comps, side by side but in a serial volume, and joins the
+// errors.
+func (v *Volume) eachOf(comps []*component, do func(*component) error) error {
+	errs := make([]error, len(comps))
+	if v.cfg.serial || len(comps) == 1 {
+		for i, c := range comps {
+			errs[i] = do(c)
+		}
+		return errors.Join(errs...)
+	}
+	const atOnce = 32
+	slots := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i, c := range comps {
+		slots <- struct{}{}
+		wg.Go(func() {
+			errs[i] = do(c)
+			<-slots
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// aDay is how often the generation of a volume in service rises, so that copies of
+// components that were made in between can be told to be old.
+const aDay = 24 * time.Hour
+
+// RaiseGeneration raises the generation of a volume in service, which the volume does
+// once a day. Copies of components that were made before it are stale after it.
+func (v *Volume) RaiseGeneration() error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	if v.cfg.ReadOnly || !v.writable.Load() {
+		return fmt.Errorf("raise the generation of %s: %w", v.name, ErrReadOnly)
+	}
+	if v.closing.Load() {
+		return fmt.Errorf("raise the generation of %s: %w", v.name, ErrClosed)
+	}
+	if err := v.settledLocked(); err != nil {
+		return fmt.Errorf("raise the generation of %s: %w", v.name, err)
+	}
+	if err := v.riseLocked(rise{comps: v.components()}); err != nil {
+		return fmt.Errorf("raise the generation of %s: %w", v.name, err)
+	}
+	return nil
+}
+
+// Generation is the volume's generation and since when it is that; whoever serves the
+// volume remembers the highest it has seen (Config.MinGeneration). 0: the volume has none,
+// since it was never opened for writing.
+func (v *Volume) Generation() (settled uint64, began time.Time) {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	b := v.component(0).meta().Member
+	if !b.Exists() {
+		return 0, time.Time{}
+	}
+	return v.gen.settled, time.Unix(b.Began, 0)
+}
+
+// daily is RaiseGeneration once a day, until it is stopped.
+func (v *Volume) startDaily() {
+	if v.cfg.serial || v.cfg.ReadOnly {
+		return
+	}
+	v.daily.Lock()
+	defer v.daily.Unlock()
+	if v.closing.Load() {
+		return
+	}
+	v.daily.timer = time.AfterFunc(aDay, func() {
+		if err := v.RaiseGeneration(); err != nil && !errors.Is(err, ErrClosed) {
+			v.log.Warn("the generation of the volume did not rise", "volume", v.name, "error", err)
+		}
+		v.startDaily()
+	})
+}
+
+func (v *Volume) stopDaily() {
+	v.daily.Lock()
+	defer v.daily.Unlock()
+	if v.daily.timer != nil {
+		v.daily.timer.Stop()
+	}
+}

@@ -1,0 +1,109 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/member"
+)
+
+// What a provider is that names the volume and is no member of it. None of them is
+// read from, written to or cleared by an open volume, but for one that ErrLeaving is
+// said of.
+var (
+	// ErrStale: the provider missed what the members have. It is, or was, one.
+	ErrStale = errors.New("stale")
+	// ErrStranger: the members do not know the provider: it was removed, its add
+	// was not finished, or it comes from another volume of that id.
+	ErrStranger = errors.New("no member")
+	// ErrLeaving: the provider is being removed; the next opening for writing
+	// finishes that, which clears it.
+	ErrLeaving = errors.New("being removed")
+	// ErrDamagedMember: the member block of the provider is damaged, so that
+	// nobody knows what it is.
+	ErrDamagedMember = errors.New("damaged member block")
+	// ErrHistories: the members went two ways since they parted, as those of a
+	// cloned set do when both are used.
+	ErrHistories = errors.New("two histories of one volume")
+	// ErrOldSet: the members are older than what this host has served.
+	ErrOldSet = errors.New("older than what was served here")
+	// ErrTakesNoWrites: the component takes no writes and is only read.
+	ErrTakesNoWrites = errors.New("component takes no writes")
+)
+
+// OutsiderError says why a provider that names a volume takes no part in it. It wraps
+// one of ErrStale, ErrStranger, ErrLeaving and ErrDamagedMember.
+type OutsiderError struct {
+	Volume   string
+	Provider string
+	Kind     error
+	// Generation is the provider's, and Settled that of the volume; 0 where there
+	// is none. Began is when the provider's generation began, as the clock of the
+	// host said that wrote it.
+	Generation, Settled uint64
+	Began               time.Time
+	LastName            string // what the provider was called when it last was a member
+}
+
+func (e *OutsiderError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s is ", shown(e.Provider))
+	switch e.Kind {
+	case ErrStale:
+		fmt.Fprintf(&b, "a stale component of %s", shown(e.Volume))
+	case ErrStranger:
+		fmt.Fprintf(&b, "no member of %s, which it is labelled for", shown(e.Volume))
+	default:
+		fmt.Fprintf(&b, "labelled for %s: %v", shown(e.Volume), e.Kind)
+	}
+	switch {
+	case e.Generation > 0:
+		fmt.Fprintf(&b, ": of generation %d, begun %s", e.Generation, e.Began.UTC().Format("2006-01-02 15:04:05 MST"))
+		if e.Settled > 0 {
+			fmt.Fprintf(&b, ", the volume is at %d", e.Settled)
+		}
+	case e.Kind == ErrStale:
+		b.WriteString(": from before the volume had generations")
+	}
+	if e.LastName != "" && e.LastName != e.Provider {
+		fmt.Fprintf(&b, "; it was called %s", shown(e.LastName))
+	}
+	return b.String()
+}
+
+// Unwrap makes errors.Is tell the kind.
+func (e *OutsiderError) Unwrap() error { return e.Kind }
+
+// shown is a name from a disk as a terminal may show it: quoted when it holds anything
+// but printable characters.
+func shown(name string) string {
+	if q := strconv.Quote(name); q[1:len(q)-1] != name {
+		return q
+	}
+	return name
+}
+
+var outsiderKinds = map[member.Kind]error{
+	member.Stale: ErrStale, member.Stranger: ErrStranger, member.Leaving: ErrLeaving, member.Damaged: ErrDamagedMember,
+}
+
+// outsider is why m takes no part in a volume.
+func outsider(volume string, m Member, kind error, settled uint64) *OutsiderError {
+	b := m.Metadata.Member
+	e := &OutsiderError{Volume: volume, Provider: m.Provider.Name(), Kind: kind, Generation: b.Generation, Settled: settled, LastName: b.LastName}
+	if b.Exists() {
+		e.Began = time.Unix(b.Began, 0)
+	}
+	return e
+}
+
+// Outsiders are the providers that named the volume when it was opened and take no part
+// in it, and members that could not be cleared when they were removed since.
+func (v *Volume) Outsiders() []OutsiderError {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	return append([]OutsiderError(nil), v.outside...)
+}
