@@ -746,7 +746,8 @@ func (w *world) fenceHolds(k int, disks []*disktest.Disk) error {
 			zero = d
 		}
 	}
-	if zero != nil && other != nil {
+	// What was removed, or was to be added, keeps its label and version.
+	if zero != nil && other != nil && !complete(disks) {
 		return fmt.Errorf("component 0, %s, is at version 1 before %s", zero.Name(), other.Name())
 	}
 	return nil

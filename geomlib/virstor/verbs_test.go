@@ -312,14 +312,30 @@ func (w *world) gone(names ...string) error {
 			return fmt.Errorf("%s still is a component", n)
 		}
 		m, err := geomlib.ReadMetadata(d)
-		if err == nil {
-			err = fmt.Errorf("%+v", m)
+		if errors.Is(err, geomlib.ErrNoMetadata) {
+			continue
 		}
-		if !errors.Is(err, geomlib.ErrNoMetadata) {
-			return fmt.Errorf("%s has metadata: %w", n, err)
+		if err != nil {
+			return err
+		}
+		// Its label may have come back with a loss of power: nobody believes it.
+		if !m.Member.Exists() || slices.ContainsFunc(w.vol.components(), func(c *component) bool { return c.member == m.Member.ID }) {
+			return fmt.Errorf("%s is labelled as a component: %+v", n, m)
 		}
 	}
 	return nil
+}
+
+// complete reports whether what is on disks makes a volume.
+func complete(disks []*disktest.Disk) bool {
+	var members []Member
+	for _, d := range disks {
+		if m, err := geomlib.ReadMetadata(d); err == nil {
+			members = append(members, Member{d, m})
+		}
+	}
+	as := Assemble(members)
+	return len(as) == 1 && as[0].Err == nil
 }
 
 // nth calls f before the nth write to any disk from now on, once.
