@@ -137,6 +137,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	defer d.verbs.Unlock()
 	var problems []control.Problem
 	var lost []lostSpare
+	var short shortage
 	left, err := d.left()
 	if err != nil {
 		problems = append(problems, control.Problem{Reason: err.Error()})
@@ -159,12 +160,16 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 			lost = append(lost, lostSpare{volume, name, err})
 			continue
 		}
+		if short.count(name, err) {
+			continue
+		}
 		if err != nil {
 			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
 			continue
 		}
 		d.loose[m.Provider.Name()] = m
 	}
+	problems = append(problems, short.problems()...)
 	fresh, more := d.assemble(left)
 	problems = append(problems, more...)
 	d.handOutSpares()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"syscall"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -24,6 +25,7 @@ var sentinels = map[string]error{
 	"no-geom":   geomlib.ErrNotSupported,
 	"no-file":   fs.ErrNotExist,
 	"denied":    fs.ErrPermission,
+	"too-many":  syscall.EMFILE,
 	"busy":      gate.ErrBusy,
 	"exists":    gate.ErrExists,
 	"gone":      gate.ErrGone,
