@@ -114,9 +114,10 @@ type service struct {
 	control   net.Listener
 	http      net.Listener // or nil
 	nbd       []net.Listener
-	certs     *tls.Config                 // or nil
-	readTLS   func() (*tls.Config, error) // again
-	look      func() (world, error)       // at the configuration, again
+	certs     *tls.Config                      // or nil
+	readTLS   func() (*tls.Config, error)      // again
+	look      func() (world, error)            // at the configuration, again
+	process   func() ([]metrics.Figure, error) // of /metrics, or nil
 	opener    daemon.Opener
 	gate      *daemon.Gate // or nil
 	providers []string
@@ -186,7 +187,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
 	failed := make(chan error, 2+len(svc.nbd))
-	ms := metrics.NewServer(metrics.NewCollector(d, server.Stats, version), d, o.httpNames(), log)
+	ms := metrics.NewServer(metrics.NewCollector(d, server.Stats, version), d, o.httpNames(), svc.process, log)
 	if svc.http != nil {
 		wg.Go(func() { failed <- ms.Serve(svc.http) })
 		log.Info("metrics and health", "http", svc.http.Addr().String())

@@ -79,6 +79,7 @@ func work(o options) error {
 		}
 		return nbd.Certificates(pem).Config()
 	}
+	svc.process = c.Process
 	svc.look = func() (world, error) {
 		conf, err := c.Configuration(ctx)
 		return toldWorld{conf}, err

@@ -34,10 +34,16 @@ const (
 type Server struct{ http http.Server }
 
 // NewServer makes a Server that is asked by the names, beside the addresses it
-// listens on and localhost.
-func NewServer(c *Collector, h Health, names []string, log *slog.Logger) *Server {
+// listens on and localhost. process gives the figures of this process where it cannot
+// read them itself, or is nil.
+func NewServer(c *Collector, h Health, names []string, process func() ([]Figure, error), log *slog.Logger) *Server {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(c, collectors.NewGoCollector())
+	if process == nil {
+		registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	} else {
+		registry.MustRegister(told(process))
+	}
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxConcurrent,

@@ -427,6 +427,8 @@ func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body 
 		}
 		f, err := s.store.lock(ctx, a.ID)
 		return oneFile(nil, f, err)
+	case methodProcess:
+		return s.process(w)
 	case methodLog:
 		return s.logLine(body)
 	case methodConfiguration:

@@ -58,7 +58,7 @@ func TestADaemonStartedAsRootServesFromAWorkerThatMayDoLittle(t *testing.T) {
 	}
 	s := newSite(t, 96*mib)
 	s.label("-s", "1g", "-m", "1m")
-	s.start("--supervise=auto")
+	s.start("--supervise=auto", "--http", "127.0.0.1:0")
 	worker := s.worker()
 	if worker == s.cmd.Process.Pid {
 		t.Fatal("there is no worker")
@@ -86,6 +86,10 @@ func TestADaemonStartedAsRootServesFromAWorkerThatMayDoLittle(t *testing.T) {
 		}
 	}
 	s.everyVerb()
+	// The supervisor reads what the system says of its worker.
+	if n := figure(t, s.scrape(), "process_resident_memory_bytes"); n < mib {
+		t.Errorf("the worker has %v bytes of memory", n)
+	}
 	s.term()
 }
 
