@@ -13,6 +13,7 @@ var errUnwanted = errors.New("no request needs the chunk any more")
 // batch is one group commit. Its slices are kept from batch to batch.
 type batch struct {
 	reqs    []*Request
+	held    int // of these, the first ones: they were held, and are tried again
 	ops     []*opGroup
 	chunks  []newChunk
 	index   map[uint64]int // virtual chunk → chunks
@@ -66,6 +67,7 @@ func (b *batch) reset() {
 	clear(b.reqs)
 	clear(b.ops)
 	clear(b.index)
+	b.held = 0
 	b.reqs, b.ops, b.chunks = b.reqs[:0], b.ops[:0], b.chunks[:0]
 }
 

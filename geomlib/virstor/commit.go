@@ -48,65 +48,97 @@ func (k *committer) assign() {
 	v, b := k.v, &k.batch
 	waiting := !v.held.empty()
 	kept := b.reqs[:0]
-	for _, r := range b.reqs {
-		off, end := r.Offset+r.req.progress, r.Offset+r.Length
-		if end > v.Size() {
-			v.finish(r, fmt.Errorf("%s at %d of %s, which has shrunk: %w", r.Op, r.Offset, v.name, ErrRange))
-			continue
+	for i, r := range b.reqs {
+		goesOn := false
+		if goesOn, waiting = k.place(r, i < b.held, waiting); goesOn {
+			kept = append(kept, r)
 		}
-		b.missing = b.missing[:0]
-		for vc := uint64(off / v.chunk); vc <= uint64((end-1)/v.chunk); vc++ {
-			if _, ours := b.index[vc]; !ours && v.chunks.load(vc)&wordAlloc == 0 {
-				b.missing = append(b.missing, vc)
-			}
-		}
-		if len(b.missing) > 0 {
-			if k.degrade.is() {
-				v.finish(r, fmt.Errorf("write to %s: %w", v.name, ErrDegraded))
-				continue
-			}
-			var ok bool
-			if !waiting {
-				b.taken, ok = v.alloc.take(b.taken[:0], len(b.missing), false)
-			}
-			if !ok {
-				waiting = k.noSpace(r) || waiting
-				continue
-			}
-			for i, vc := range b.missing {
-				b.add(vc, b.taken[i])
-			}
-		}
-		k.cover(r, off, end)
-		kept = append(kept, r)
 	}
 	clear(b.reqs[len(kept):])
 	b.reqs = kept
 }
 
+// place gives r the chunks that it needs. If it does not go on with the batch,
+// it was answered or is held. waiting, before and after: a write that came
+// earlier waits for space. again: r was held.
+func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) {
+	v, b := k.v, &k.batch
+	if r.Offset+r.Length > v.Size() {
+		v.finish(r, fmt.Errorf("%s at %d of %s, which has shrunk: %w", r.Op, r.Offset, v.name, ErrRange))
+		return false, waiting
+	}
+	if again {
+		v.held.learn(r)
+	}
+	k.findMissing(r)
+	if len(b.missing) > 0 && k.degrade.is() {
+		v.finish(r, fmt.Errorf("write to %s: %w", v.name, ErrDegraded))
+		return false, waiting
+	}
+	room := len(b.missing) == 0 || !waiting && (!again || int64(len(b.missing)) <= v.alloc.available())
+	if room && again {
+		if !mayResume(r) {
+			return false, k.hold(r) && len(b.missing) > 0 || waiting
+		}
+		v.held.learn(r) // for the last time
+		k.findMissing(r)
+	}
+	if room && len(b.missing) > 0 {
+		b.taken, room = v.alloc.take(b.taken[:0], len(b.missing), false)
+	}
+	if !room {
+		return false, k.noSpace(r) || waiting
+	}
+	for i, vc := range b.missing {
+		b.add(vc, b.taken[i])
+	}
+	k.cover(r)
+	return true, waiting
+}
+
+// findMissing fills missing with the chunks that r needs and nobody has.
+func (k *committer) findMissing(r *Request) {
+	v, b := k.v, &k.batch
+	b.missing = b.missing[:0]
+	next := uint64(0) // a chunk may have two ranges of r
+	for from, to := r.ahead(r.Offset + r.req.progress); from < to; from, to = r.ahead(to) {
+		for next = max(next, uint64(from/v.chunk)); next <= uint64((to-1)/v.chunk); next++ {
+			if _, ours := b.index[next]; !ours && v.chunks.load(next)&wordAlloc == 0 {
+				b.missing = append(b.missing, next)
+			}
+		}
+	}
+}
+
 // cover notes which new chunks r uses. Its data is written with the batch as far
 // as it goes through new chunks without a break; from there on, the
 // request goes on when they are allocated.
-func (k *committer) cover(r *Request, off, end int64) {
+func (k *committer) cover(r *Request) {
 	v, b := k.v, &k.batch
-	with := v.aligned(off, end-off)
+	start := r.Offset + r.req.progress
+	with := v.aligned(start, r.Offset+r.Length-start)
 	r.req.commit, r.req.failed = r.req.progress, nil
-	for off < end {
-		pc := v.pieceAt(off, end)
+	for off, to := r.ahead(start); off < to; {
+		pc := v.pieceAt(off, to)
 		i, ours := b.index[pc.vc]
-		if !ours {
-			with = false
-		} else {
+		with = with && ours && v.aligned(off, pc.n)
+		if ours {
 			p := newPiece{req: r, in: pc.in, n: pc.n, data: with}
 			if with && r.Op == OpWrite {
 				p.buf = r.Data[off-r.Offset:][:pc.n]
 			}
 			b.chunks[i].pieces = append(b.chunks[i].pieces, p)
-			if with {
-				r.req.commit += pc.n
-			}
 		}
 		off += pc.n
+		if with {
+			r.req.commit = off - r.Offset
+		}
+		if off == to {
+			off, to = r.ahead(off)
+		}
+	}
+	if with {
+		r.req.commit = r.Length
 	}
 }
 
@@ -125,9 +157,14 @@ func (k *committer) noSpace(r *Request) bool {
 		v.finish(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, ErrNoSpace))
 		return false
 	}
-	if !v.held.admit(r) {
-		v.finish(r, fmt.Errorf("write %d bytes to %s at %d, which already holds as much as it may: %w",
-			r.Length, v.name, r.Offset, ErrNoSpace))
+	return k.hold(r)
+}
+
+// hold holds a write, or fails it if that may not be, and reports whether it holds.
+func (k *committer) hold(r *Request) bool {
+	v := k.v
+	if err := v.held.admit(r); err != nil {
+		v.finish(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, err))
 		return false
 	}
 	if v.closing.Load() {

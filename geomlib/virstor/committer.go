@@ -219,7 +219,7 @@ func (k *committer) next() (more, ok bool) {
 	if retry {
 		b.reqs = k.v.held.takeAll(b.reqs)
 	}
-	held := len(b.reqs)
+	b.held = len(b.reqs)
 	n, bytes := 0, 0
 	for n < len(k.queue) && n < batchRequests && bytes < batchBytes {
 		bytes += len(k.queue[n].Data)
@@ -231,7 +231,6 @@ func (k *committer) next() (more, ok bool) {
 	clear(k.ops)
 	k.ops = k.ops[:0]
 	k.mu.Unlock()
-	tellResumed(b.reqs[:held])
 	if lost {
 		k.doubtUnflushed()
 	}

@@ -6,6 +6,8 @@ import "errors"
 var (
 	// ErrNoSpace: a write needs a chunk and none is free.
 	ErrNoSpace = errors.New("no free chunk left in the volume")
+	// ErrAbandoned ends a held write that nobody waits for any more.
+	ErrAbandoned = errors.New("nobody waits for the request any more")
 	// ErrReadOnly: a write to a volume opened read-only.
 	ErrReadOnly = errors.New("volume is read-only")
 	// ErrClosed: the volume is closed or closing.

@@ -2,29 +2,36 @@ package virstor
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // HeldNotifier is implemented by Completers that want to know that a write is
-// held for space. Held is called at most once a request, never after or beside
-// Complete. It must not block or call the volume. It may give r.Data another
-// memory with the same bytes.
+// held for space. Held is called before the write can be found among those that
+// are held, at most once for each time it is held, never after or beside
+// Complete. If it returns false, nobody waits for the write any more: it ends
+// with ErrAbandoned instead. Held must not block; of the volume it may call
+// RetryHeld. It may give r.Data another memory with the same bytes.
 type HeldNotifier interface {
-	Held(r *Request)
+	Held(r *Request) bool
 }
 
-// ResumeNotifier is implemented by HeldNotifiers that also want to know that
-// the volume tries a held write again, before it does anything of it. If there
-// is no space even now, Held follows once more.
+// ResumeNotifier is implemented by HeldNotifiers that also want to know that a
+// held write goes on. Resumed is called when there is space for it, before
+// anything of it is done. If it returns false, the write stays held until
+// RetryHeld or until space appears again. If the space is gone after all, Held
+// follows once more.
 type ResumeNotifier interface {
-	Resumed(r *Request)
+	Resumed(r *Request) bool
 }
 
 type heldState struct {
 	since time.Time
-	told  bool
+	told  bool     // Held was called, and no Resumed since
+	ended bool     // nobody waits for it any more; guarded by heldWrites.mu
+	later []extent // as reqState.later; guarded by heldWrites.mu
 }
 
 // heldWrites are the writes that wait for a free chunk, in order. They are
@@ -54,26 +61,37 @@ func (v *Volume) HeldFull() <-chan struct{} {
 	return h.room
 }
 
-// admit holds r, or reports that it may not be held. Before r can be found
-// on the list, and completed by whoever empties it, its Completer is told.
-func (h *heldWrites) admit(r *Request) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := int64(len(r.Data))
-	if r.Flags&NoHold != 0 && h.bytes+n > h.limit {
-		return false
+// admit holds r, or says why it may not be held. Before r can be found on the
+// list, and completed by whoever empties it, its Completer is told. Only the
+// committer admits.
+func (h *heldWrites) admit(r *Request) error {
+	if r.Flags&NoHold != 0 && !h.fits(int64(len(r.Data))) {
+		return fmt.Errorf("the volume already holds as much as it may: %w", ErrNoSpace)
 	}
 	if r.req.held.since.IsZero() {
 		r.req.held.since = time.Now()
 	}
 	if c, ok := r.Done.(HeldNotifier); ok && !r.req.held.told {
 		r.req.held.told = true
-		c.Held(r)
+		if !c.Held(r) {
+			return ErrAbandoned
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.req.held.ended {
+		return ErrAbandoned
 	}
 	h.list = append(h.list, r)
-	h.bytes += n
+	h.bytes += int64(len(r.Data))
 	h.updateLocked()
-	return true
+	return nil
+}
+
+func (h *heldWrites) fits(n int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.bytes+n <= h.limit
 }
 
 // takeAll empties the list into dst, keeping the order.
@@ -88,14 +106,14 @@ func (h *heldWrites) takeAll(dst []*Request) []*Request {
 	return dst
 }
 
-// tellResumed tells that reqs, which were held, are tried again.
-func tellResumed(reqs []*Request) {
-	for _, r := range reqs {
-		if c, ok := r.Done.(ResumeNotifier); ok {
-			r.req.held.told = false
-			c.Resumed(r)
-		}
+// mayResume asks whether r, which was held, may go on.
+func mayResume(r *Request) bool {
+	c, ok := r.Done.(ResumeNotifier)
+	if !ok || !r.req.held.told {
+		return true
 	}
+	r.req.held.told = !c.Resumed(r)
+	return !r.req.held.told
 }
 
 // takeExpired takes those that were held since before t.
@@ -171,4 +189,84 @@ func (v *Volume) FailHeld() int {
 		v.finish(r, fmt.Errorf("write to %s given up while held: %w", v.name, ErrNoSpace))
 	}
 	return len(gone)
+}
+
+// EndHeld ends r, a write that its Completer was told is held: nobody waits for
+// it any more. It completes with ErrAbandoned, at once or, if the volume is just
+// trying it again, soon; if it goes on already, it is done.
+func (v *Volume) EndHeld(r *Request) {
+	h := &v.held
+	h.mu.Lock()
+	i := slices.Index(h.list, r)
+	if i < 0 {
+		r.req.held.ended = true
+		h.mu.Unlock()
+		return
+	}
+	h.list = slices.Delete(h.list, i, i+1)
+	h.bytes -= int64(len(r.Data))
+	h.updateLocked()
+	h.mu.Unlock()
+	v.finish(r, fmt.Errorf("write to %s given up while held: %w", v.name, ErrAbandoned))
+	v.committer.kick() // others may have waited behind it
+}
+
+// RetryHeld tries the writes that are held again.
+func (v *Volume) RetryHeld() { v.committer.kick() }
+
+// Supersede tells that n bytes from off on were written, zeroed or discarded by
+// a request that counts as later than r, a write that is held. When r goes on,
+// it leaves them as they are. The caller makes sure that r is held until
+// Supersede returns: by what Resumed answers, and by not letting Complete return.
+func (v *Volume) Supersede(r *Request, off, n int64) {
+	h := &v.held
+	h.mu.Lock()
+	r.req.held.later = withExtent(r.req.held.later, extent{off, off + n})
+	h.mu.Unlock()
+	v.committer.kick() // it may need fewer chunks now
+}
+
+// Superseded reports whether later requests did all of [off, off+n) of r, as
+// Supersede has told; r is held.
+func (v *Volume) Superseded(r *Request, off, n int64) bool {
+	v.held.mu.Lock()
+	defer v.held.mu.Unlock()
+	return slices.ContainsFunc(r.req.held.later, func(e extent) bool { return e.from <= off && off+n <= e.to })
+}
+
+// learn brings what r leaves to later requests up to date.
+func (h *heldWrites) learn(r *Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.req.later = r.req.held.later
+}
+
+// withExtent is list, which is in order and without overlaps, with e. It
+// leaves list as it is.
+func withExtent(list []extent, e extent) []extent {
+	with := make([]extent, 0, len(list)+1)
+	for i, old := range list {
+		if old.from > e.to {
+			return append(append(with, e), list[i:]...)
+		}
+		if old.to < e.from {
+			with = append(with, old)
+			continue
+		}
+		e = extent{min(e.from, old.from), max(e.to, old.to)}
+	}
+	return append(with, e)
+}
+
+// ahead returns the first range from off on that r is to write itself. It is
+// empty when there is none.
+func (r *Request) ahead(off int64) (from, to int64) {
+	end := r.Offset + r.Length
+	for _, e := range r.req.later {
+		if off < e.from {
+			return min(off, end), min(e.from, end)
+		}
+		off = max(off, e.to)
+	}
+	return min(off, end), end
 }

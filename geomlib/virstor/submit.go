@@ -12,6 +12,7 @@ type reqState struct {
 	commit   int64 // progress after the commit the request takes part in
 	failed   error // first failure in that commit
 	held     heldState
+	later    []extent // of a write that was held: what later requests wrote, which it leaves alone
 	tally    tally
 }
 

@@ -4,7 +4,7 @@ package virstor
 // anything is not.
 func (v *Volume) write(r *Request, block bool) {
 	off, end := r.Offset+r.req.progress, r.Offset+r.Length
-	if v.unallocatedIn(off, end) {
+	if v.lacksChunk(r) {
 		v.committer.put(r)
 		return
 	}
@@ -13,7 +13,13 @@ func (v *Volume) write(r *Request, block bool) {
 		return
 	}
 	for off < end {
-		pc := v.pieceAt(off, end)
+		stop := end
+		if r.req.later != nil {
+			if off, stop = r.ahead(off); off == stop {
+				break
+			}
+		}
+		pc := v.pieceAt(off, stop)
 		var data []byte
 		if r.Op == OpWrite {
 			data = r.Data[off-r.Offset:][:pc.n]
@@ -47,6 +53,20 @@ func (v *Volume) write(r *Request, block bool) {
 		return
 	}
 	v.finish(r, nil)
+}
+
+// lacksChunk reports whether any chunk that is left for r to write has no mapping.
+func (v *Volume) lacksChunk(r *Request) bool {
+	off := r.Offset + r.req.progress
+	if r.req.later == nil {
+		return v.unallocatedIn(off, r.Offset+r.Length)
+	}
+	for from, to := r.ahead(off); from < to; from, to = r.ahead(to) {
+		if v.unallocatedIn(from, to) {
+			return true
+		}
+	}
+	return false
 }
 
 // unallocatedIn reports whether any chunk of [off, end) has no mapping.

@@ -90,7 +90,7 @@ func (s *slot) Complete(r *virstor.Request) {
 }
 
 // Held is told that the write waits for space. Nothing waits for it then.
-func (s *slot) Held(*virstor.Request) {
+func (s *slot) Held(*virstor.Request) bool {
 	free := s.moveOut()
 	p := s.p
 	p.mu.Lock()
@@ -105,13 +105,15 @@ func (s *slot) Held(*virstor.Request) {
 		p.putSlotLocked(&slot{p: p, buf: free})
 	}
 	p.checkDoneLocked()
+	return true
 }
 
 // Resumed is told that the held write goes on.
-func (s *slot) Resumed(*virstor.Request) {
+func (s *slot) Resumed(*virstor.Request) bool {
 	p := s.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unholdLocked(s)
 	p.order.rejoin(s)
+	return true
 }
