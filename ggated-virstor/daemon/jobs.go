@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -12,7 +13,7 @@ import (
 
 // StartJob implements control.Backend. A volume does one job at a time, so the
 // volume's name is the job's.
-func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) (control.JobStatus, error) {
+func (d *Daemon) StartJob(ctx context.Context, name string, r control.JobRequest) (control.JobStatus, error) {
 	var a control.JobArgs
 	if len(r.Args) > 0 {
 		dec := json.NewDecoder(bytes.NewReader(r.Args))
@@ -25,6 +26,11 @@ func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) 
 	if err != nil {
 		return control.JobStatus{}, err
 	}
+	if r.Kind == "resize" {
+		if err := s.settle(ctx); err != nil {
+			return control.JobStatus{}, control.Errorf(control.Busy, "requests of clients that are gone are still at work: %v", err)
+		}
+	}
 	if r.Kind == "replace" {
 		err = d.replace(s, a)
 	} else {
@@ -35,6 +41,30 @@ func (d *Daemon) StartJob(_ context.Context, name string, r control.JobRequest) 
 		return control.JobStatus{}, classify(err)
 	}
 	return d.Job(context.Background(), s.vol.Name())
+}
+
+// settler is a publication whose clients may leave requests at work behind.
+type settler interface {
+	// Settle returns when nothing of a client that is gone is at work.
+	Settle(ctx context.Context) error
+}
+
+// settleTime is how long a verb waits for requests of clients that are gone.
+const settleTime = 30 * time.Second
+
+// settle waits for requests of clients that are gone: what they have at work was
+// meant for the volume as it is.
+func (s *served) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for _, p := range s.pubs {
+		if q, ok := p.(settler); ok {
+			if err := q.Settle(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // replace moves everything from one component to another, which is added first

@@ -89,6 +89,11 @@ func (e *nbdExport) Disconnect() {
 	e.nbd.Server.Kick(ctx, e.vol.Name())
 }
 
+// Settle implements settler.
+func (e *nbdExport) Settle(ctx context.Context) error {
+	return e.nbd.Server.AwaitOrphans(ctx, e.vol.Name())
+}
+
 func (e *nbdExport) Withdraw(context.Context) error {
 	return e.nbd.Server.RemoveExport(e.vol.Name(), true)
 }

@@ -138,6 +138,11 @@ func (p *purse) init(reserve, limit int64, shared *budget) {
 	p.limit, p.shared = limit, shared
 }
 
+// used is what the connection has taken, bytes.
+func (p *purse) used() int64 {
+	return connReserve - p.reserve.Load() + p.limit - p.left.Load()
+}
+
 // short says whether the connection has to wait for its own requests before it
 // takes n bytes of shared. A fair purse that has some already leaves as much
 // as it has: so one whose peer does not read what it asked for gets half at

@@ -33,6 +33,7 @@ func (c *conn) dispatch(h proto.Request) error {
 	r.cmd, r.cookie = h.Type, h.Cookie
 	r.op.Op, r.op.Flags, r.op.Err = 0, 0, nil
 	r.op.Offset, r.op.Length, r.op.Data = int64(h.Offset), int64(h.Length), nil
+	r.lo, r.hi = r.op.Offset, r.op.Offset+r.op.Length
 	c.outstanding.Add(1)
 
 	if h.Flags&^c.allowedFlags(h.Type) != 0 {
@@ -83,7 +84,18 @@ func (c *conn) submit(r *request, op virstor.Op, flags virstor.Flags) error {
 		c.unwritten.Add(1)
 	}
 	c.lone.note(c.outstanding.Load() == 1 && c.in.buffered() == 0)
-	if op == virstor.OpFlush || op == virstor.OpWrite && flags&virstor.FUA != 0 {
+	if op == virstor.OpFlush {
+		c.submitSync(r)
+		return nil
+	}
+	switch c.exp.order.arrive(r) {
+	case waits:
+		return nil
+	case tooLate:
+		c.forgo(r)
+		return errStopped
+	}
+	if op == virstor.OpWrite && flags&virstor.FUA != 0 {
 		c.submitSync(r)
 	} else {
 		c.disk.Submit(&r.op)
@@ -122,7 +134,7 @@ func (c *conn) read(r *request) error {
 	// Whatever was acknowledged before this request is seen here, and what is
 	// being written meanwhile may be read as it was. Asking takes 10 ns; 1 MiB
 	// reads of a hole became eleven times as fast.
-	if c.structured && c.extents.hole(c.disk, r.op.Offset, r.op.Length) {
+	if c.structured && c.exp.order.orphans.Load() == 0 && c.extents.hole(c.disk, r.op.Offset, r.op.Length) {
 		c.succeedHole(r)
 		return nil
 	}
@@ -216,12 +228,34 @@ func (c *conn) blockStatus(r *request, flags uint16) error {
 	if flags&proto.CmdFlagReqOne != 0 {
 		most = 1
 	}
-	offset, length := r.op.Offset, r.op.Length
+	r.most = most
 	r.op.Length = int64(most * descriptorSize)
 	if err := c.charge(r, &c.reads); err != nil {
 		return err
 	}
-	r.body = c.extents.describe(c.disk, offset, length, most, r.op.Data[:0])
-	c.succeedStatus(r)
+	switch c.exp.order.arrive(r) {
+	case begins:
+		c.describe(r, &c.extents)
+	case tooLate:
+		c.forgo(r)
+		return errStopped
+	}
 	return nil
+}
+
+func (c *conn) describe(r *request, w *extentWalk) {
+	r.body = w.describe(c.disk, r.lo, r.hi-r.lo, r.most, r.op.Data[:0])
+	c.succeedStatus(r)
+}
+
+// begin does what had to wait in the order. It belongs to no goroutine of the
+// connection.
+func (c *conn) begin(r *request) {
+	if r.cmd != proto.CmdBlockStatus {
+		c.disk.Submit(&r.op)
+		return
+	}
+	w := new(extentWalk)
+	w.init()
+	c.describe(r, w)
 }

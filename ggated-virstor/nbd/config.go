@@ -46,6 +46,9 @@ type Config struct {
 	// it is sent, or of a write that it has announced (30 s). The server
 	// disconnects it after three quarters of this at the earliest.
 	StallTimeout time.Duration
+	// SilenceTimeout is how long a client on another machine may not be heard of,
+	// by the system's probes, before its connection is ended (60 s).
+	SilenceTimeout time.Duration
 	// DrainTimeout is how long the requests of a client that has said goodbye
 	// may take before its connection is closed regardless (10 s). They are
 	// carried out all the same.
@@ -66,6 +69,9 @@ type Config struct {
 	// connection leaves to others as much as it uses: one that does not take
 	// what it asked for has half of it at most.
 	ReadMemory, WriteMemory int64
+	// OrphanMemory is how much the requests of clients that are gone may use, at
+	// one export, before no new connection to it is read, bytes (64 MiB).
+	OrphanMemory int64
 }
 
 // connReserve is the memory each connection has to itself, reads and writes
@@ -85,11 +91,13 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.FirstRequest, 5*time.Minute)
 	setDefault(&c.HandshakeTimeout, 30*time.Second)
 	setDefault(&c.StallTimeout, 30*time.Second)
+	setDefault(&c.SilenceTimeout, time.Minute)
 	setDefault(&c.DrainTimeout, 10*time.Second)
 	setDefault(&c.MaxInFlight, 4096)
 	setDefault(&c.ConnMemory, 128<<20)
 	setDefault(&c.ReadMemory, 256<<20)
 	setDefault(&c.WriteMemory, 256<<20)
+	setDefault(&c.OrphanMemory, 64<<20)
 	for _, v := range []struct {
 		name string
 		n    int64
@@ -101,11 +109,13 @@ func (c Config) withDefaults() (Config, error) {
 		{"Idle", int64(c.Idle), 0},
 		{"HandshakeTimeout", int64(c.HandshakeTimeout), 1},
 		{"StallTimeout", int64(c.StallTimeout), 1},
+		{"SilenceTimeout", int64(c.SilenceTimeout), 1},
 		{"DrainTimeout", int64(c.DrainTimeout), 1},
 		{"MaxInFlight", int64(c.MaxInFlight), 1},
 		{"ConnMemory", c.ConnMemory, maxPayload},
 		{"ReadMemory", c.ReadMemory, maxPayload},
 		{"WriteMemory", c.WriteMemory, maxPayload},
+		{"OrphanMemory", c.OrphanMemory, 1},
 	} {
 		if v.n < v.min {
 			return c, fmt.Errorf("nbd: %s is %d, must be at least %d", v.name, v.n, v.min)

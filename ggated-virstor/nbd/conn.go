@@ -74,6 +74,10 @@ type conn struct {
 	buffers       net.Buffers
 	stage         stage
 
+	// Guarded by the order of the export.
+	spans int  // changes that wait or are at work
+	gone  bool // the client has said goodbye, or the connection is closed
+
 	outstanding atomic.Int64 // requests taken and not answered
 	unwritten   atomic.Int64 // of these, writes that the disk has not completed
 	heldWrites  atomic.Int64 // of these, those that it holds for space
@@ -114,6 +118,9 @@ func (c *conn) serve() {
 	err := c.negotiate()
 	if err == nil && c.exp != nil {
 		err = c.transmission()
+		c.close(err)
+		c.exp.order.freed(c)
+		c.exp.order.awaitSubmitted()
 	}
 	c.close(err)
 }
@@ -121,9 +128,6 @@ func (c *conn) serve() {
 // transmission serves requests until there are no more.
 func (c *conn) transmission() error {
 	c.disk = c.exp.disk
-	c.reads.init(connReserve, c.srv.cfg.ConnMemory, c.srv.reads)
-	c.reads.fair = true
-	c.writes.init(connReserve, c.srv.cfg.ConnMemory, c.exp.writes)
 	c.extents.init()
 	c.socket = newSocket(c.raw, &c.srv.seats)
 	c.wakeup = time.NewTimer(awaitTick)
@@ -140,8 +144,15 @@ func (c *conn) transmission() error {
 	writer.Go(c.writeLoop)
 	defer writer.Wait()
 
-	err := c.takeRequests()
-	if errors.Is(err, errGoodbye) || errors.Is(err, io.EOF) || errors.Is(err, errFinish) {
+	err := c.awaitWhile(c.exp.order.full)
+	if err == nil {
+		err = c.takeRequests()
+	}
+	switch {
+	case errors.Is(err, errGoodbye) || errors.Is(err, io.EOF):
+		c.exp.order.end(c, true)
+		c.drain(err)
+	case errors.Is(err, errFinish):
 		c.drain(err)
 	}
 	c.close(err)
@@ -211,13 +222,16 @@ func (c *conn) finishing() bool {
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
-// close ends the connection now. Requests that the disk has keep their memory
-// until it completes them.
+// close ends the connection now. Requests that the disk has at work keep their
+// memory until it completes them; the others end.
 func (c *conn) close(why error) {
 	c.once.Do(func() {
-		c.srv.forget(c)
+		exp := c.srv.forget(c)
 		c.discardReplies()
 		close(c.stop)
+		if exp != nil {
+			exp.order.end(c, false)
+		}
 		if graceful(why) && c.isTLS { // only the connection itself ends gracefully
 			c.nc.Close() // says goodbye, within 5 s
 		}

@@ -24,6 +24,11 @@ type Disk interface {
 	// HeldFull returns nil, or, while the volume is full and holds its limit
 	// of write data, a channel that is closed when it holds less again.
 	HeldFull() <-chan struct{}
+	// EndHeld, RetryHeld, Supersede and Superseded are what virstor.Volume says.
+	EndHeld(r *virstor.Request)
+	RetryHeld()
+	Supersede(r *virstor.Request, off, n int64)
+	Superseded(r *virstor.Request, off, n int64) bool
 }
 
 var _ Disk = (*virstor.Volume)(nil)

@@ -20,6 +20,8 @@ func errno(op virstor.Op, err error) (uint32, string) {
 		return proto.EPERM, "the volume is read-only"
 	case errors.Is(err, virstor.ErrClosed):
 		return proto.ESHUTDOWN, "the volume is being stopped"
+	case errors.Is(err, virstor.ErrAbandoned):
+		return proto.ESHUTDOWN, "the connection ends, and the write waited for space"
 	case errors.Is(err, virstor.ErrRange):
 		return rangeErrno(op), "beyond the end of the volume"
 	}

@@ -25,6 +25,7 @@ type export struct {
 	name   string
 	disk   Disk
 	writes *budget // memory for the payload of writes
+	order  *order
 
 	conns map[*conn]struct{} // guarded by Server.mu
 	past  counters           // of connections that are gone; guarded by Server.mu
@@ -47,6 +48,7 @@ func (s *Server) AddExport(name string, d Disk) error {
 		name:   name,
 		disk:   d,
 		writes: newBudget(s.cfg.WriteMemory),
+		order:  newOrder(d, s.cfg.OrphanMemory, &s.goroutines),
 		conns:  make(map[*conn]struct{}),
 	}
 	return nil

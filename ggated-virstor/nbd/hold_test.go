@@ -3,6 +3,8 @@ package nbd
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"net"
 	"syscall"
 	"testing"
 
@@ -99,36 +101,42 @@ func TestConnectionWithHeldWritesIsNotReadAtTheLimit(t *testing.T) {
 	r.expectMemoryBack()
 }
 
-// TestDeathWithHeldWrites: the client dies behind unread input, while its
-// writes are held.
-func TestDeathWithHeldWrites(t *testing.T) {
+// TestHeldWritesEndWithTheirClient: however it ends, behind unread input or not.
+// What it was never told of is not done later, and its memory is free at once.
+func TestHeldWritesEndWithTheirClient(t *testing.T) {
 	for _, tt := range []struct {
 		what string
+		read bool // the server must read it
 		end  func(r *rig, p peer)
 	}{
-		{"client dies", func(_ *rig, p peer) { p.Close() }},
-		{"client is kicked", func(r *rig, _ peer) { r.Kick(t.Context(), "disk") }},
+		{"client dies", false, func(_ *rig, p peer) { p.Close() }},
+		{"client is kicked", false, func(r *rig, _ peer) { r.Kick(t.Context(), "disk") }},
+		{"client says goodbye", true, func(_ *rig, p peer) { p.request(proto.CmdDisc, 9, 0, 0, nil) }},
+		{"client sends no more", false, func(_ *rig, p peer) { p.Conn.(*net.UnixConn).CloseWrite() }},
+		{"client breaks the protocol", true, func(_ *rig, p peer) { p.send(make([]byte, proto.RequestSize)) }},
+		{"administrator disconnects it", false, func(r *rig, _ peer) { r.only().close(errKicked) }},
 	} {
-		t.Run(tt.what, func(t *testing.T) {
-			d, r := fullDisk(t, heldChunk)
-			p := r.connect()
-			p.enter("disk")
-			payload := bytes.Repeat([]byte{5}, heldChunk)
-			p.request(proto.CmdWrite, 1, heldChunk, len(payload), payload)
-			p.request(proto.CmdRead, 2, 0, 4, nil)
-			until(t, "the reader waits", r.only().readerWaits)
-			tt.end(r, p)
-			until(t, "the client is gone", func() bool { return r.Conns("disk") == 0 })
-			if n := d.Held(); n != 1 {
-				t.Errorf("%d writes are held, want 1", n)
+		for _, limit := range []int64{heldChunk, 64 * heldChunk} { // its reader waits for space, or for input
+			if tt.read && limit == heldChunk {
+				continue
 			}
-			d.AddCapacity(1)
-			r.expectMemoryBack()
-			b := make([]byte, heldChunk)
-			if _, err := r.dial("disk", nbdclient.Options{}).ReadAt(b, heldChunk); err != nil || !bytes.Equal(b, payload) {
-				t.Errorf("a held write was lost with its client: %v", err)
-			}
-		})
+			t.Run(fmt.Sprint(tt.what, " ", limit), func(t *testing.T) {
+				d, r := fullDisk(t, limit)
+				p := r.connect()
+				p.enter("disk")
+				payload := bytes.Repeat([]byte{5}, heldChunk)
+				p.request(proto.CmdWrite, 1, heldChunk, len(payload), payload)
+				until(t, "the write is held", func() bool { return d.Held() == 1 })
+				tt.end(r, p)
+				until(t, "nothing is held", func() bool { return d.Held() == 0 })
+				r.expectMemoryBack()
+				d.AddCapacity(1)
+				b := make([]byte, heldChunk)
+				if _, err := r.dial("disk", nbdclient.Options{}).ReadAt(b, heldChunk); err != nil || !bytes.Equal(b, make([]byte, heldChunk)) {
+					t.Errorf("a held write of a client that is gone was done: %v", err)
+				}
+			})
+		}
 	}
 }
 

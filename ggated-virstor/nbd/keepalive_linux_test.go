@@ -34,7 +34,7 @@ func TestASilentPeerIsProbed(t *testing.T) {
 		t.Error("no keepalive")
 	}
 	total := get(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE) + get(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)*get(unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
-	if want := int(silence / time.Second); total != want {
+	if want := int(r.cfg.SilenceTimeout / time.Second); total != want {
 		t.Errorf("a silent peer is given up after %d s, want %d", total, want)
 	}
 }

@@ -71,6 +71,15 @@ func notify(ch chan struct{}) {
 func (c *conn) drop(r *request) {
 	r.release()
 	c.outstanding.Add(-1)
+	c.exp.order.freed(c)
+}
+
+// forgo forgets a request that was not submitted.
+func (c *conn) forgo(r *request) {
+	if r.isWrite() {
+		c.unwritten.Add(-1)
+	}
+	c.drop(r)
 }
 
 // writeLoop is the writer goroutine.

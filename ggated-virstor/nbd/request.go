@@ -21,7 +21,9 @@ type request struct {
 	size    int64   // bytes charged for buf
 	reserve bool    // they came from the connection's reserve
 
-	held bool // the disk holds it for space; the disk's until Complete
+	turn         // in the order of the export
+	counted bool // in conn.heldWrites; the disk's until Complete
+	most    int  // descriptors, of a block status
 
 	head    [32]byte // encoded reply: head[:headLen], then body
 	headLen int
@@ -32,6 +34,7 @@ type request struct {
 // virstor.Completer and never blocks on the client.
 func (r *request) Complete(*virstor.Request) {
 	c := r.conn
+	c.exp.order.finish(r, r.op.Err == nil)
 	r.unhold()
 	if r.isWrite() {
 		r.release() // before the reply: the client's next write may wait for it
@@ -46,22 +49,32 @@ func (r *request) Complete(*virstor.Request) {
 }
 
 // Held implements virstor.HeldNotifier.
-func (r *request) Held(*virstor.Request) {
-	r.held = true
+func (r *request) Held(*virstor.Request) bool {
+	if !r.conn.exp.order.hold(r) {
+		return false
+	}
+	r.counted = true
 	r.conn.heldWrites.Add(1)
 	r.conn.sender.mu.Lock()
 	defer r.conn.sender.mu.Unlock()
 	if r.conn.sender.waiting {
 		notify(r.conn.wake)
 	}
+	return true
 }
 
 // Resumed implements virstor.ResumeNotifier.
-func (r *request) Resumed(*virstor.Request) { r.unhold() }
+func (r *request) Resumed(*virstor.Request) bool {
+	if !r.conn.exp.order.resume(r) {
+		return false
+	}
+	r.unhold()
+	return true
+}
 
 func (r *request) unhold() {
-	if r.held {
-		r.held = false
+	if r.counted {
+		r.counted = false
 		r.conn.heldWrites.Add(-1)
 	}
 }

@@ -154,7 +154,9 @@ func (s *Server) isClosing() bool {
 
 // start serves a client, if there is room.
 func (s *Server) start(nc net.Conn) {
-	keepAlive(nc)
+	if err := endSilent(nc, s.cfg.SilenceTimeout); err != nil {
+		s.cfg.Log.Debug("the system does not watch for silent NBD clients", "err", err)
+	}
 	c := newConn(s, nc)
 	victim, ok := s.admit(c)
 	if !ok {
@@ -238,6 +240,9 @@ func (s *Server) attach(c *conn, name string) (*export, error) {
 	}
 	c.readOnly = accessOf(s.grants, &c.id, e.name) == mayRead
 	c.exp, c.lull = e, lull{since: time.Now()}
+	c.reads.init(connReserve, s.cfg.ConnMemory, s.reads)
+	c.reads.fair = true
+	c.writes.init(connReserve, s.cfg.ConnMemory, e.writes)
 	e.conns[c] = struct{}{}
 	return e, nil
 }
@@ -298,11 +303,12 @@ func (s *Server) leave(c *conn) {
 	}
 }
 
-// forget takes c off the books.
-func (s *Server) forget(c *conn) {
+// forget takes c off the books, and returns the export that it was bound to.
+func (s *Server) forget(c *conn) *export {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgetLocked(c)
+	return c.exp
 }
 
 func (s *Server) forgetLocked(c *conn) {

@@ -11,11 +11,10 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// newVolumeRig serves a volume on two files, of which the first 64 MiB are
-// written, as disk.
-func newVolumeRig(t *testing.T, cfg virstor.Config) *rig {
+// newVolume opens a volume on two files.
+func newVolume(t *testing.T, virtual, chunk, file int64, cfg virstor.Config) *virstor.Volume {
 	t.Helper()
-	req := ondisk.LabelRequest{Name: "disk", VirtualSize: 1 << 30, ChunkSize: 1 << 20, ID: 1, ChunkMultiple: ondisk.MinChunkMultiple}
+	req := ondisk.LabelRequest{Name: "disk", VirtualSize: virtual, ChunkSize: chunk, ID: 1, ChunkMultiple: ondisk.MinChunkMultiple}
 	var members []virstor.Member
 	var providers []geomlib.Provider
 	for _, name := range []string{"a", "b"} {
@@ -23,7 +22,7 @@ func newVolumeRig(t *testing.T, cfg virstor.Config) *rig {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Truncate(path, 64<<20); err != nil {
+		if err := os.Truncate(path, file); err != nil {
 			t.Fatal(err)
 		}
 		p, err := geomlib.Open(path, geomlib.OpenOptions{})
@@ -56,6 +55,14 @@ func newVolumeRig(t *testing.T, cfg virstor.Config) *rig {
 			t.Error(err)
 		}
 	})
+	return v
+}
+
+// newVolumeRig serves a volume on two files, of which the first 64 MiB are
+// written, as disk.
+func newVolumeRig(t *testing.T, cfg virstor.Config) *rig {
+	t.Helper()
+	v := newVolume(t, 1<<30, 1<<20, 64<<20, cfg)
 	if _, err := v.WriteAt(make([]byte, 64<<20), 0); err != nil {
 		t.Fatal(err)
 	}

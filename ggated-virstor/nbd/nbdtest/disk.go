@@ -5,6 +5,7 @@ package nbdtest
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -45,6 +46,8 @@ type Disk struct {
 	held      []*virstor.Request
 	heldBytes int64
 	heldFull  chan struct{} // closed when less is held; nil when it is not full
+	abandoned map[*virstor.Request]bool
+	later     map[*virstor.Request][][2]int64 // what a held write is to leave alone
 
 	queue struct {
 		sync.Mutex
@@ -69,6 +72,7 @@ func New(cfg Config) *Disk {
 		cfg.SectorSize = 512
 	}
 	d := &Disk{cfg: cfg, chunks: make([]atomic.Pointer[chunk], (cfg.Size+cfg.ChunkSize-1)/cfg.ChunkSize)}
+	d.abandoned, d.later = make(map[*virstor.Request]bool), make(map[*virstor.Request][][2]int64)
 	d.size.Store(cfg.Size)
 	d.queue.L = &d.queue.Mutex
 	for range cfg.Workers {
@@ -111,13 +115,84 @@ func (d *Disk) Held() int {
 func (d *Disk) AddCapacity(n int) {
 	d.mu.Lock()
 	d.cfg.Capacity += n
-	held := d.takeHeldLocked()
 	d.mu.Unlock()
-	for _, r := range held {
-		if n, ok := r.Done.(virstor.ResumeNotifier); ok {
-			n.Resumed(r)
+	d.RetryHeld()
+}
+
+// RetryHeld carries out what it can of the writes held.
+func (d *Disk) RetryHeld() {
+	d.mu.Lock()
+	tried := d.takeHeldLocked()
+	d.mu.Unlock()
+	for _, r := range tried {
+		n, ok := r.Done.(virstor.ResumeNotifier)
+		if d.hasRoom(r) && (!ok || n.Resumed(r)) {
+			d.finish(r)
+			continue
 		}
-		d.finish(r)
+		if !d.keep(r) {
+			d.give(r, virstor.ErrAbandoned)
+		}
+	}
+}
+
+// EndHeld ends a write that is held, now or when it is tried again.
+func (d *Disk) EndHeld(r *virstor.Request) {
+	d.mu.Lock()
+	i := slices.Index(d.held, r)
+	if i < 0 {
+		d.abandoned[r] = true
+		d.mu.Unlock()
+		return
+	}
+	d.held = slices.Delete(d.held, i, i+1)
+	d.countHeldLocked(-r.Length)
+	d.mu.Unlock()
+	d.give(r, virstor.ErrAbandoned)
+}
+
+// Supersede has r, when it goes on, leave the range alone.
+func (d *Disk) Supersede(r *virstor.Request, off, n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.later[r] = append(d.later[r], [2]int64{off, off + n})
+}
+
+// Superseded reports whether one call of Supersede covered the range.
+func (d *Disk) Superseded(r *virstor.Request, off, n int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.later[r], func(e [2]int64) bool { return e[0] <= off && off+n <= e[1] })
+}
+
+// give completes r.
+func (d *Disk) give(r *virstor.Request, err error) {
+	r.Err = err
+	r.Done.Complete(r)
+}
+
+// keep puts r among the writes held, unless nobody waits for it any more.
+func (d *Disk) keep(r *virstor.Request) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.abandoned[r] {
+		delete(d.abandoned, r)
+		return false
+	}
+	d.held = append(d.held, r)
+	d.countHeldLocked(r.Length)
+	return true
+}
+
+// countHeldLocked keeps heldFull in step with the bytes held.
+func (d *Disk) countHeldLocked(n int64) {
+	d.heldBytes += n
+	switch full := len(d.held) > 0 && d.heldBytes >= d.cfg.HeldLimit; {
+	case full && d.heldFull == nil:
+		d.heldFull = make(chan struct{})
+	case !full && d.heldFull != nil:
+		close(d.heldFull)
+		d.heldFull = nil
 	}
 }
 
@@ -236,18 +311,53 @@ func (d *Disk) carryOut(r *virstor.Request) (held bool) {
 	}
 	if r.Op == virstor.OpWrite || r.Op == virstor.OpWriteZeroes && r.Flags&virstor.NoHole != 0 {
 		if !d.allocate(r) {
+			if r.Err == nil && !d.hold(r) {
+				r.Err = virstor.ErrAbandoned
+			}
 			return r.Err == nil
 		}
 	}
 	size := d.cfg.ChunkSize
-	for done := int64(0); done < r.Length; {
-		off := r.Offset + done
-		within := off % size
-		n := min(r.Length-done, size-within)
-		d.piece(r, &d.chunks[off/size], within, done, n)
-		done += n
+	var one [1][2]int64
+	for _, e := range d.ranges(r, one[:0]) {
+		for off := e[0]; off < e[1]; {
+			within := off % size
+			n := min(e[1]-off, size-within)
+			d.piece(r, &d.chunks[off/size], within, off-r.Offset, n)
+			off += n
+		}
 	}
+	d.mu.Lock()
+	delete(d.later, r)
+	d.mu.Unlock()
 	return false
+}
+
+// hold keeps r for later, unless nobody waits for it.
+func (d *Disk) hold(r *virstor.Request) bool {
+	if n, ok := r.Done.(virstor.HeldNotifier); ok && !n.Held(r) {
+		return false
+	}
+	return d.keep(r)
+}
+
+// ranges are what r is to do, in order, appended to left.
+func (d *Disk) ranges(r *virstor.Request, left [][2]int64) [][2]int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	left = append(left, [2]int64{r.Offset, r.Offset + r.Length})
+	for _, e := range d.later[r] {
+		var next [][2]int64
+		for _, l := range left {
+			for _, part := range [][2]int64{{l[0], min(l[1], e[0])}, {max(l[0], e[1]), l[1]}} {
+				if part[0] < part[1] {
+					next = append(next, part)
+				}
+			}
+		}
+		left = next
+	}
+	return left
 }
 
 // piece carries out the part of r that lies in one chunk: n bytes from within.
@@ -288,47 +398,42 @@ func (d *Disk) free(at *atomic.Pointer[chunk]) {
 	}
 }
 
-// allocate allocates what r touches, all or nothing. If there is no room it
-// holds r, or sets r.Err.
-func (d *Disk) allocate(r *virstor.Request) bool {
-	first, last := r.Offset/d.cfg.ChunkSize, (r.Offset+r.Length-1)/d.cfg.ChunkSize
-	missing := 0
-	for i := first; i <= last; i++ {
-		if d.chunks[i].Load() == nil {
-			missing++
+// missing are the chunks that r needs and that are not there.
+func (d *Disk) missing(r *virstor.Request) (chunks []int64) {
+	var one [1][2]int64
+	for _, e := range d.ranges(r, one[:0]) {
+		for i := e[0] / d.cfg.ChunkSize; i <= (e[1]-1)/d.cfg.ChunkSize; i++ {
+			if d.chunks[i].Load() == nil && !slices.Contains(chunks, i) {
+				chunks = append(chunks, i)
+			}
 		}
 	}
-	if missing == 0 {
-		return true
-	}
+	return chunks
+}
+
+func (d *Disk) hasRoom(r *virstor.Request) bool {
+	missing := d.missing(r)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	missing = 0
-	for i := first; i <= last; i++ {
-		if d.chunks[i].Load() == nil {
-			missing++
-		}
-	}
-	if d.cfg.Capacity > 0 && d.allocated+missing > d.cfg.Capacity {
+	return d.cfg.Capacity == 0 || d.allocated+len(missing) <= d.cfg.Capacity
+}
+
+// allocate allocates what r touches, all or nothing. If there is no room it
+// reports false, and sets r.Err unless r is to be held.
+func (d *Disk) allocate(r *virstor.Request) bool {
+	missing := d.missing(r)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	missing = slices.DeleteFunc(missing, func(i int64) bool { return d.chunks[i].Load() != nil })
+	if d.cfg.Capacity > 0 && d.allocated+len(missing) > d.cfg.Capacity {
 		if !d.cfg.Hold {
 			r.Err = virstor.ErrNoSpace
-			return false
-		}
-		if n, ok := r.Done.(virstor.HeldNotifier); ok {
-			n.Held(r)
-		}
-		d.held = append(d.held, r)
-		d.heldBytes += r.Length
-		if d.heldFull == nil && d.heldBytes >= d.cfg.HeldLimit {
-			d.heldFull = make(chan struct{})
 		}
 		return false
 	}
-	for i := first; i <= last; i++ {
-		if d.chunks[i].Load() == nil {
-			d.chunks[i].Store(&chunk{data: make([]byte, d.cfg.ChunkSize)})
-			d.allocated++
-		}
+	for _, i := range missing {
+		d.chunks[i].Store(&chunk{data: make([]byte, d.cfg.ChunkSize)})
+		d.allocated++
 	}
 	return true
 }
