@@ -3,6 +3,7 @@ package confine
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +24,9 @@ import (
 // confinedEnv has a copy of the test program confine itself and play a worker that
 // was taken over, in the folder that it names.
 const confinedEnv = "CONFINE_TEST_DIR"
+
+// withoutEnv has it leave out a call that is needed.
+const withoutEnv = "CONFINE_TEST_WITHOUT"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(confinedEnv); dir != "" {
@@ -48,6 +53,7 @@ func playWorker(dir string) error {
 	if err != nil {
 		return err
 	}
+	allowed = slices.DeleteFunc(allowed, func(name string) bool { return name == os.Getenv(withoutEnv) })
 	if err := errors.Join(OS().Capabilities(), becomeNobody(), OS().Calls()); err != nil {
 		return err
 	}
@@ -169,16 +175,35 @@ func errno(e syscall.Errno) error {
 	return e
 }
 
-func TestAConfinedProcessWorksAndReachesNothingElse(t *testing.T) {
+// confined is what a copy of the test program says that confines itself, with all
+// calls or without one.
+func confined(t *testing.T, without string) ([]byte, error) {
+	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"component", "secret"} {
 		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 1<<20), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), confinedEnv+"="+dir)
-	out, err := cmd.CombinedOutput()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), confinedEnv+"="+dir, withoutEnv+"="+without)
+	return cmd.CombinedOutput()
+}
+
+func TestAFilterWithoutACallThatIsNeededIsNoticed(t *testing.T) {
+	for _, name := range []string{"pread64", "pwrite64", "fsync", "fdatasync", "fallocate", "fadvise64", "fstat", "flock", "accept4", "read", "write", "close"} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := confined(t, name); err == nil {
+				t.Error("nothing fails")
+			}
+		})
+	}
+}
+
+func TestAConfinedProcessWorksAndReachesNothingElse(t *testing.T) {
+	out, err := confined(t, "")
 	if err != nil {
 		t.Errorf("%v:", err)
 		for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
@@ -208,6 +209,21 @@ func TestBackupsOfVolumesThatAreNotServedAreNotKept(t *testing.T) {
 	p.lock(t, b.ID())
 	_, err = a.Keep(b)
 	must(t, err)
+}
+
+func TestAWorkerThatReadsNothingKeepsItsSupervisorFromNothing(t *testing.T) {
+	ours, theirs, err := socketPair()
+	must(t, err)
+	defer theirs.Close()
+	s := newPeer(ours, nil)
+	s.patience = 50 * time.Millisecond
+	done := make(chan error, 1)
+	go func() { done <- s.run() }()
+	_, err = s.call(t.Context(), methodStop, strings.Repeat("x", maxMessage/2), nil)
+	if !errors.Is(err, ErrPeerGone) {
+		t.Error(err)
+	}
+	must(t, <-done) // the connection is given up
 }
 
 func TestQuestionsBeyondWhatIsBearableAreRefused(t *testing.T) {

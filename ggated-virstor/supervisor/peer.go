@@ -60,7 +60,8 @@ type peer struct {
 	conn   *net.UnixConn
 	handle handler
 
-	sending sync.Mutex // of one message
+	sending  sync.Mutex    // of one message
+	patience time.Duration // sendPatience
 
 	mu      sync.Mutex
 	next    uint64
@@ -108,7 +109,7 @@ func connOf(f *os.File) (*net.UnixConn, error) {
 }
 
 func newPeer(c *net.UnixConn, h handler) *peer {
-	p := &peer{conn: c, handle: h, waiting: make(map[uint64]chan message)}
+	p := &peer{conn: c, handle: h, patience: sendPatience, waiting: make(map[uint64]chan message)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -272,7 +273,7 @@ func (p *peer) send(m message) error {
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	head := binary.BigEndian.AppendUint32(nil, uint32(len(b)))
-	if err := p.conn.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
+	if err := p.conn.SetWriteDeadline(time.Now().Add(p.patience)); err != nil {
 		return err
 	}
 	n, _, err := p.conn.WriteMsgUnix(head, rights, nil)
