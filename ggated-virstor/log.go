@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // newLogger logs to the standard error output or to syslog(3).
@@ -112,7 +113,7 @@ func (h *syslogHandler) Handle(_ context.Context, r slog.Record) error {
 		line += " " + h.group + a.String()
 		return true
 	})
-	return h.to.write(r.Level, line)
+	return h.to.write(r.Level, ondisk.Printable(line))
 }
 
 func (h *syslogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -12,6 +12,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/apart"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // version is set by the build.
@@ -30,7 +31,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, opt); err != nil {
-		fmt.Fprintln(os.Stderr, "ggated-virstor:", err)
+		fmt.Fprintln(os.Stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 		os.Exit(1)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // options is the command line.
@@ -124,7 +125,7 @@ func parseOptions(w world, args []string, stdout, stderr io.Writer) (options, er
 		fmt.Fprintf(w, "usage: ggated-virstor [options] [provider ...]\n%s", f.FlagUsages())
 	}
 	if err := f.Parse(args); err != nil {
-		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 		usage(stderr)
 		return o, errUsage
 	}
@@ -144,19 +145,19 @@ func parseOptions(w world, args []string, stdout, stderr io.Writer) (options, er
 		err = o.checkNBD()
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 		return o, errUsage
 	}
 	if err := o.space.check(w); err != nil {
-		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 		return o, errUsage
 	}
 	if o.providers, err = absoluteAll(w, append(f.Args(), o.configured...)); err != nil {
-		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 		return o, errUsage
 	}
 	if err := o.decideProcesses(); err != nil {
-		fmt.Fprintln(stderr, "ggated-virstor:", err)
+		fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 		return o, errUsage
 	}
 	if o.debug {
@@ -164,7 +165,7 @@ func parseOptions(w world, args []string, stdout, stderr io.Writer) (options, er
 	}
 	if o.checkConfig {
 		if err := o.checkWorld(stderr); err != nil {
-			fmt.Fprintln(stderr, "ggated-virstor:", err)
+			fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 			return o, errUsage
 		}
 		fmt.Fprintln(stdout, "ggated-virstor: the configuration is right")

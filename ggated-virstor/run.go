@@ -23,6 +23,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
 	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // shutdownGrace is how long clients may take to get the answers to what they
@@ -271,7 +272,7 @@ func (o *options) checkFolders() error {
 func nothingServed(problems []control.Problem) error {
 	var why []string
 	for _, p := range problems {
-		what := strings.TrimSpace(p.Volume + " " + strings.Join(p.Providers, " "))
+		what := strings.TrimSpace(p.Volume + " " + ondisk.Printable(strings.Join(p.Providers, " ")))
 		if what == "" || strings.HasPrefix(p.Reason, what) {
 			why = append(why, p.Reason)
 		} else {

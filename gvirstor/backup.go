@@ -15,6 +15,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 func backupCommand() *command {
@@ -113,7 +114,7 @@ func assembleOne(providers []geomlib.Provider) (*virstor.Assembly, error) {
 			return nil, fmt.Errorf("read metadata from %s: %s", p.Name(), metadataText(err))
 		}
 		if n := len(members); n > 0 && members[n-1].Metadata.ID != m.ID {
-			return nil, fmt.Errorf("%s and %s are of different volumes, %s and %s", members[n-1].Provider.Name(), p.Name(), members[n-1].Metadata.Name, m.Name)
+			return nil, fmt.Errorf("%s and %s are of different volumes, %s and %s", members[n-1].Provider.Name(), p.Name(), ondisk.Printable(members[n-1].Metadata.Name), ondisk.Printable(m.Name))
 		}
 		if m.Count == 0 {
 			return nil, fmt.Errorf("metadata of %s says 0 components; see `gvirstor check`", p.Name())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 func clearCommand() *command {
@@ -30,13 +31,13 @@ func (c *call) clear(ctx context.Context) error {
 		err := c.clearProvider(ctx, name)
 		switch {
 		case errors.Is(err, geomlib.ErrSwap):
-			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (%v: swapoff it first)\n", name, errorText(err), geomlib.ErrSwap)
+			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (%v: swapoff it first)\n", ondisk.Printable(name), errorText(err), geomlib.ErrSwap)
 			failed = true
 		case errors.Is(err, geomlib.ErrLocked):
-			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (stop the volume first)\n", name, providerText(name, err))
+			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (stop the volume first)\n", ondisk.Printable(name), providerText(name, err))
 			failed = true
 		case err != nil:
-			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (do I own it?)\n", name, providerText(name, err))
+			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (do I own it?)\n", ondisk.Printable(name), providerText(name, err))
 			failed = true
 		case c.verbose:
 			fmt.Fprintf(c.stdout, "Metadata cleared on %s.\n", name)

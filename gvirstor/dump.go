@@ -33,7 +33,7 @@ func (c *call) dump(json bool) error {
 	for _, name := range c.operands {
 		m, err := readMetadata(name)
 		if err != nil {
-			fmt.Fprintf(c.stderr, "Can't read metadata from %s: %s.\n", name, providerText(name, err))
+			fmt.Fprintf(c.stderr, "Can't read metadata from %s: %s.\n", ondisk.Printable(name), providerText(name, err))
 			failed = true
 			continue
 		}
@@ -66,18 +66,18 @@ func readMetadata(name string) (ondisk.Metadata, error) {
 
 // printMetadata prints m as FreeBSD's tool does.
 func printMetadata(w io.Writer, name string, m ondisk.Metadata) {
-	provider := m.Provider
+	provider := ondisk.Printable(m.Provider)
 	if provider == "" {
 		provider = "(not hardcoded)"
 	}
-	fmt.Fprintf(w, "Metadata on %s:\n", name)
+	fmt.Fprintf(w, "Metadata on %s:\n", ondisk.Printable(name))
 	for _, item := range []struct {
 		label string
 		value any
 	}{
 		{"Magic string", ondisk.Magic},
 		{"Metadata version", m.Version},
-		{"Device name", m.Name},
+		{"Device name", ondisk.Printable(m.Name)},
 		{"Device ID", m.ID},
 		{"Provider index", m.No},
 		{"Active providers", m.Count},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 func expandCommand() *command {
@@ -44,8 +45,8 @@ func (c *call) expandOne(ctx context.Context, volume, name string) error {
 	if err != nil {
 		return failf("Can't expand %s: %w", name, err)
 	}
-	if found.Name != volume {
-		return failf("Can't expand %s: it is a component of %s", name, found.Name)
+	if ondisk.Printable(found.Name) != volume {
+		return failf("Can't expand %s: it is a component of %s", name, ondisk.Printable(found.Name))
 	}
 	m, err := virstor.Expand(ctx, p, nil)
 	if err != nil {

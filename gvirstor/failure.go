@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
 
 // failure is what the program says as it ends: a sentence in geom(8)'s words,
 // unlike the errors that pass through it.
@@ -17,5 +21,13 @@ func (c *call) wrongNumber() error {
 	return failf("Invalid number of arguments; see `gvirstor help %s`", c.verb)
 }
 
-// failf makes a failure as fmt.Errorf makes an error.
-func failf(format string, args ...any) error { return &failure{fmt.Errorf(format, args...)} }
+// failf makes a failure as fmt.Errorf makes an error. Strings are names of things,
+// which somebody else may have chosen.
+func failf(format string, args ...any) error {
+	for i, a := range args {
+		if name, ok := a.(string); ok {
+			args[i] = ondisk.Printable(name)
+		}
+	}
+	return &failure{fmt.Errorf(format, args...)}
+}

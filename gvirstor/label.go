@@ -131,7 +131,7 @@ func (c *call) openForLabel(ctx context.Context, names []string, sectorSize int)
 		case errors.Is(err, geomlib.ErrLocked):
 			return providers, failf("Can't label %s: it is in use, or named twice: %w", name, err)
 		case err != nil:
-			fmt.Fprintf(c.stderr, "%s for %s\n", providerText(name, err), name)
+			fmt.Fprintf(c.stderr, "%s for %s\n", providerText(name, err), ondisk.Printable(name))
 			missing = true
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // listOptions are those of list.
@@ -111,7 +112,7 @@ func printConsumers(w io.Writer, v *control.VolumeStatus) {
 	}
 	fmt.Fprintln(w, "Consumers:")
 	for i, c := range v.Components {
-		fmt.Fprintf(w, "%d. Name: %s\n", i+1, c.Name)
+		fmt.Fprintf(w, "%d. Name: %s\n", i+1, ondisk.Printable(c.Name))
 		printMedia(w, c.MediaSize, c.SectorSize, c.Mode)
 		fmt.Fprintf(w, "   StorageFree: %d%%\n", c.StorageFreePercent)
 		fmt.Fprintf(w, "   ChunksReserved: %d\n", c.ChunksReserved)
@@ -140,7 +141,7 @@ func printUnserved(w io.Writer, p control.Problem) {
 		fmt.Fprintf(w, "Consumers:\n")
 	}
 	for i, name := range p.Providers {
-		fmt.Fprintf(w, "%d. Name: %s\n", i+1, name)
+		fmt.Fprintf(w, "%d. Name: %s\n", i+1, ondisk.Printable(name))
 	}
 	fmt.Fprintln(w)
 }
@@ -149,7 +150,7 @@ func printUnserved(w io.Writer, p control.Problem) {
 func printExactList(w io.Writer, volumes []control.VolumeStatus) {
 	for _, v := range volumes {
 		for _, c := range v.Components {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", v.Name, c.Index, c.Name, c.MediaSize, c.SectorSize,
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", v.Name, c.Index, ondisk.Printable(c.Name), c.MediaSize, c.SectorSize,
 				c.ChunkCount, c.ChunksReserved, c.ChunksUsed, c.ChunksFree, c.StorageFreePercent)
 		}
 	}

@@ -88,8 +88,8 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 		if err != nil {
 			return nil, failf("Can't read metadata from %s: %s", name, metadataText(err))
 		}
-		if m.Name != volume {
-			return nil, failf("%s is a component of %s, not of %s", name, m.Name, volume)
+		if ondisk.Printable(m.Name) != volume {
+			return nil, failf("%s is a component of %s, not of %s", name, ondisk.Printable(m.Name), volume)
 		}
 		p.fenced = p.fenced || m.Version != ondisk.Version
 		members = append(members, virstor.Member{Provider: prov, Metadata: m})

@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 	"sync"
+
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // output remembers whether what was printed went out: on a full disk a list that
@@ -24,6 +26,16 @@ func (o *output) Write(p []byte) (int, error) {
 		o.mu.Unlock()
 	}
 	return n, err
+}
+
+// shown escapes what a terminal would obey. Each text is written whole.
+type shown struct{ w io.Writer }
+
+func (s shown) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(s.w, ondisk.PrintableText(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 func (o *output) failed() error {

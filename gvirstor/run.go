@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // program is how the tool calls itself in messages and usage.
@@ -17,6 +18,7 @@ const program = "gvirstor"
 type env struct {
 	args           []string // without the program's name
 	stdout, stderr io.Writer
+	screen         io.Writer // stdout for control sequences; run sets it
 	getenv         func(string) string
 	dial           func(socket string) (*control.Client, error)
 	kernel         kernel
@@ -71,7 +73,7 @@ func commands() []*command {
 func run(ctx context.Context, e *env) int {
 	out := &output{w: e.stdout}
 	world := *e
-	world.stdout = out
+	world.screen, world.stdout, world.stderr = out, shown{out}, shown{e.stderr}
 	status := runVerb(ctx, &world)
 	if err := out.failed(); err != nil && status == 0 {
 		fmt.Fprintf(e.stderr, "%s: Can't write to the standard output: %s\n", program, errorText(err))
@@ -120,7 +122,7 @@ func (c *call) dispatch(ctx context.Context, args []string) error {
 	}
 	cmd := findCommand(args[0])
 	if cmd == nil {
-		return &usageError{unknownCommand(args[0])}
+		return &usageError{unknownCommand(ondisk.Printable(args[0]))}
 	}
 	c.verb = cmd.name
 	c.operands, err = c.parse(cmd, args[1:])

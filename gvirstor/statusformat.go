@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // notServed is the state of a volume that cannot be served.
@@ -74,7 +75,7 @@ func statusRows(st control.Status, o *statusOptions) []statusRow {
 	if o.all && o.geoms {
 		for _, p := range st.Problems {
 			if p.Volume != "" {
-				rows = append(rows, statusRow{p.Volume, notServed, p.Providers})
+				rows = append(rows, statusRow{p.Volume, notServed, printable(p.Providers)})
 			}
 		}
 	}
@@ -89,9 +90,9 @@ func statusRows(st control.Status, o *statusOptions) []statusRow {
 // componentText is a component's name with its state, if that is worth a word.
 func componentText(c control.ComponentStatus) string {
 	if len(c.State) == 0 {
-		return c.Name
+		return ondisk.Printable(c.Name)
 	}
-	return c.Name + " (" + conditionsText(c.State, ", ") + ")"
+	return ondisk.Printable(c.Name) + " (" + conditionsText(c.State, ", ") + ")"
 }
 
 func conditionsText(conditions []control.Condition, separator string) string {
@@ -114,4 +115,13 @@ func printExactStatus(w io.Writer, volumes []control.VolumeStatus) {
 			v.VirtualSize, v.PhysicalChunks*v.ChunkSize, v.AllocatedChunks*v.ChunkSize, v.FreeChunks*v.ChunkSize,
 			v.Held.Bytes, v.FreePercent(), conditions)
 	}
+}
+
+// printable are names as people may be shown them.
+func printable(names []string) []string {
+	var out []string
+	for _, name := range names {
+		out = append(out, ondisk.Printable(name))
+	}
+	return out
 }

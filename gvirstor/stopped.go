@@ -9,6 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // where says how a volume is found that no daemon serves.
@@ -121,7 +122,7 @@ func findComponents(tree *geomlib.Tree, name string) []string {
 				}
 				m, err := geomlib.ReadMetadata(o)
 				_ = o.Close() // only read from
-				if err != nil || m.Name != name || m.ProviderSize != uint64(p.MediaSize) {
+				if err != nil || ondisk.Printable(m.Name) != name || m.ProviderSize != uint64(p.MediaSize) {
 					continue
 				}
 				k := key{m.ID, m.No}

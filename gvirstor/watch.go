@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // watchStatus shows the status again and again until ctx ends, which is success.
@@ -90,7 +91,7 @@ func (c *call) showStatus(ctx context.Context, client *control.Client, o *status
 		fmt.Fprintf(&picture, "%s: %v\n", program, err)
 	}
 	if width, height, ok := c.terminal(); ok {
-		_, err = c.stdout.Write(inPlace(picture.Bytes(), width, height, first))
+		_, err = c.screen.Write(inPlace([]byte(ondisk.PrintableText(picture.String())), width, height, first))
 	} else {
 		if !first {
 			fmt.Fprintln(c.stdout)

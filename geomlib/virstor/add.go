@@ -26,7 +26,7 @@ func Unlabelled(p geomlib.Provider, id uint32) error {
 	}
 	if m.ID != id {
 		return fmt.Errorf("%s %w: component %d of %s; `gvirstor clear %s` first if that is of no use any more",
-			p.Name(), ErrLabelled, m.No, m.Name, p.Name())
+			p.Name(), ErrLabelled, m.No, ondisk.Printable(m.Name), p.Name())
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func Assemble(members []Member) []*Assembly {
 	for _, m := range members {
 		id := m.Metadata.ID
 		if byID[id] == nil {
-			byID[id] = &Assembly{ID: id, Name: m.Metadata.Name}
+			byID[id] = &Assembly{ID: id, Name: ondisk.Printable(m.Metadata.Name)}
 		}
 		a := byID[id]
 		if err := belongs(m); err != nil {
@@ -84,12 +84,12 @@ func Assemble(members []Member) []*Assembly {
 func belongs(m Member) error {
 	if size := m.Provider.MediaSize(); m.Metadata.ProviderSize != uint64(size) {
 		return fmt.Errorf("%s has %d bytes, its metadata says %d: %w",
-			m.Provider.Name(), size, m.Metadata.ProviderSize, ondisk.ErrProviderSize)
+			ondisk.Printable(m.Provider.Name()), size, m.Metadata.ProviderSize, ondisk.ErrProviderSize)
 	}
 	name := m.Provider.Name()
 	if hard := m.Metadata.Provider; hard != "" && !strings.Contains(name, "/") && hard != name &&
 		!(len(hard) == ondisk.MaxNameLen && strings.HasPrefix(name, hard)) {
-		return fmt.Errorf("%s is labelled to be %s: %w", name, hard, ondisk.ErrProviderName)
+		return fmt.Errorf("%s is labelled to be %s: %w", ondisk.Printable(name), ondisk.Printable(hard), ondisk.ErrProviderName)
 	}
 	return nil
 }
@@ -225,7 +225,7 @@ func (a *Assembly) assemble(members []Member) {
 		a.Err = err
 		return
 	}
-	a.Name = zero.Metadata.Name
+	a.Name = ondisk.Printable(zero.Metadata.Name)
 	if err := a.sound(zero); err != nil {
 		a.Err = err
 		return

@@ -62,7 +62,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	zero := a.Members[0]
 	m := zero.Metadata
 	v := &Volume{
-		id: m.ID, name: m.Name, cfg: cfg, log: cfg.Log,
+		id: m.ID, name: ondisk.Printable(m.Name), cfg: cfg, log: cfg.Log,
 		chunk:       int64(m.ChunkSize),
 		chunkShift:  shiftOf(m.ChunkSize),
 		sector:      int64(zero.Provider.SectorSize()),

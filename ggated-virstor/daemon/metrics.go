@@ -9,6 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // all are the volumes in service, by name.
@@ -76,7 +77,7 @@ func (d *Daemon) Ready(context.Context) error {
 	var err error
 	d.mu.Lock()
 	for _, p := range d.problems {
-		err = errors.Join(err, fmt.Errorf("not served: %s %v: %s", p.Volume, p.Providers, p.Reason))
+		err = errors.Join(err, fmt.Errorf("not served: %s %v: %s", p.Volume, printable(p.Providers), p.Reason))
 	}
 	d.mu.Unlock()
 	for _, s := range d.all() {
@@ -85,4 +86,13 @@ func (d *Daemon) Ready(context.Context) error {
 		}
 	}
 	return err
+}
+
+// printable are names as people may be shown them.
+func printable(names []string) []string {
+	var out []string
+	for _, name := range names {
+		out = append(out, ondisk.Printable(name))
+	}
+	return out
 }

@@ -46,7 +46,7 @@ func (o SpaceOptions) explain(name string, err error) error {
 		return fmt.Errorf("%s is no spare of %s: `gvirstor spare %s %s` makes it one", name, volume, volume, name)
 	}
 	if spare := (*spareError)(nil); expected && errors.As(err, &spare) && spare.label.Name != volume {
-		return fmt.Errorf("%s is a spare of %s, not of %s", name, spare.label.Name, volume)
+		return fmt.Errorf("%s is a spare of %s, not of %s", name, ondisk.Printable(spare.label.Name), volume)
 	}
 	return err
 }
@@ -345,7 +345,7 @@ func (r *relief) check(p geomlib.Provider) (int64, error) {
 		return 0, err
 	}
 	if v := r.s.vol; l.VolumeID != v.ID() {
-		return 0, fmt.Errorf("%s is a spare of %s (id %08x)", p.Name(), l.Name, l.VolumeID)
+		return 0, fmt.Errorf("%s is a spare of %s (id %08x)", p.Name(), ondisk.Printable(l.Name), l.VolumeID)
 	}
 	return p.MediaSize(), nil
 }
@@ -479,7 +479,7 @@ func (r *relief) label(ctx context.Context, name string, sectorSize int) error {
 func (r *relief) suits(ctx context.Context, p geomlib.Provider) error {
 	v := r.s.vol
 	if l, err := geomlib.ReadSpare(p); err == nil && l.VolumeID != v.ID() {
-		return control.Errorf(control.Invalid, "%s is a spare of %s; `gvirstor clear %s` first if it is not needed there", p.Name(), l.Name, p.Name())
+		return control.Errorf(control.Invalid, "%s is a spare of %s; `gvirstor clear %s` first if it is not needed there", p.Name(), ondisk.Printable(l.Name), p.Name())
 	}
 	if p.SectorSize() != v.SectorSize() {
 		return control.Errorf(control.Invalid, "Sector size doesn't fit for %s (%d, needs to be %d)", p.Name(), p.SectorSize(), v.SectorSize())
@@ -513,7 +513,7 @@ func (r *relief) remove(name string) error {
 // spareError: the provider is no component but a spare.
 type spareError struct{ label ondisk.Spare }
 
-func (e *spareError) Error() string { return "a spare of " + e.label.Name }
+func (e *spareError) Error() string { return "a spare of " + ondisk.Printable(e.label.Name) }
 
 // lostSpare is a provider that is expected to be a spare and is not.
 type lostSpare struct {

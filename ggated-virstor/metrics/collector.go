@@ -4,12 +4,12 @@ package metrics
 
 import (
 	"runtime"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Volume is one volume at the moment of a scrape.
@@ -156,7 +156,7 @@ func (s sink) add(m metric, value float64, labels ...string) {
 
 func valid(labels []string) []string {
 	for i, l := range labels {
-		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
+		labels[i] = ondisk.Printable(l)
 	}
 	return labels
 }

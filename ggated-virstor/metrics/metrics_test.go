@@ -17,6 +17,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // source is volumes as given.
@@ -229,7 +230,7 @@ func TestSeriesGrowByVolumesAndComponentsAlone(t *testing.T) {
 
 func TestNamesThatAreNoUTF8DoNotSpoilTheScrape(t *testing.T) {
 	fs := scrape(t, start(t, source{someVolume("\xff\xfe\"\n", 1)}, health{}))
-	find(t, fs, "gvirstor_volume_free_bytes", map[string]string{"volume": "\uFFFD\"\n"})
+	find(t, fs, "gvirstor_volume_free_bytes", map[string]string{"volume": ondisk.Printable("\xff\xfe\"\n")})
 }
 
 func TestHealthAndReadinessAreTold(t *testing.T) {

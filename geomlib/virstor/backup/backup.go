@@ -42,8 +42,8 @@ type Run struct {
 	Component uint16
 }
 
-// Name is the volume's name.
-func (b *Backup) Name() string { return b.Components[0].Metadata.Name }
+// Name is the volume's name as people are shown it.
+func (b *Backup) Name() string { return ondisk.Printable(b.Components[0].Metadata.Name) }
 
 // ID is the volume's id.
 func (b *Backup) ID() uint32 { return b.Components[0].Metadata.ID }

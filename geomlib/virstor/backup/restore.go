@@ -138,7 +138,7 @@ func (b *Backup) match(providers []geomlib.Provider, inOrder bool) ([]geomlib.Pr
 			return nil, err
 		}
 		if ok && m.ID != b.ID() {
-			return nil, fmt.Errorf("%w: %s is a component of %s (id %08x), the backup is of the id %08x", ErrProviders, p.Name(), m.Name, m.ID, b.ID())
+			return nil, fmt.Errorf("%w: %s is a component of %s (id %08x), the backup is of the id %08x", ErrProviders, p.Name(), ondisk.Printable(m.Name), m.ID, b.ID())
 		}
 	}
 	if inOrder {

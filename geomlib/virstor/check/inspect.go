@@ -172,7 +172,7 @@ func (in *inspector) findSwapped(groups [][]*member) {
 				a.want, b.want = b.found, a.found
 				a.why = append(a.why, "it belongs on "+b.name())
 				b.why = append(b.why, "it belongs on "+a.name())
-				in.add(Finding{Severity: Error, Code: ProviderSwapped, Volume: a.found.Name, VolumeID: hex(a.found.ID),
+				in.add(Finding{Severity: Error, Code: ProviderSwapped, Volume: ondisk.Printable(a.found.Name), VolumeID: hex(a.found.ID),
 					Provider: a.name(), Mend: MendRepair, Prevents: true,
 					Text:   fmt.Sprintf("has the metadata of %s, and that has its own: each was written for a provider of the other's size", b.name()),
 					Remedy: "`gvirstor repair` puts each in its place."})

@@ -102,7 +102,7 @@ func (v *volumeCheck) checkProviderSizes() {
 		if size > m.want.ProviderSize {
 			what = "has grown"
 		}
-		v.stuck(m, ProviderResized, fmt.Sprintf("%s: %d bytes now, %d when component %d of %s was written", what, size, m.want.ProviderSize, m.want.No, m.want.Name),
+		v.stuck(m, ProviderResized, fmt.Sprintf("%s: %d bytes now, %d when component %d of %s was written", what, size, m.want.ProviderSize, m.want.No, ondisk.Printable(m.want.Name)),
 			"Give the provider its old size again, or attach the right one.")
 	}
 }
@@ -360,7 +360,7 @@ func (v *volumeCheck) checkName() {
 				func(w *ondisk.Metadata) { w.Name = name })
 		}
 	}
-	v.Name = v.zero.want.Name
+	v.Name = ondisk.Printable(v.zero.want.Name)
 }
 
 func nameIsGood(name string) bool {

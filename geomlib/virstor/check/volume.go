@@ -29,7 +29,7 @@ type volumeCheck struct {
 func newVolumeCheck(in *inspector, members []*member) *volumeCheck {
 	m := members[0].found
 	v := &volumeCheck{in: in, listed: make(map[Code]int)}
-	v.Volume = &Volume{Name: m.Name, ID: hex(m.ID), id: m.ID, members: members, Components: []Component{}}
+	v.Volume = &Volume{Name: ondisk.Printable(m.Name), ID: hex(m.ID), id: m.ID, members: members, Components: []Component{}}
 	return v
 }
 
@@ -255,7 +255,7 @@ func (v *volumeCheck) describe() {
 	v.Fence = fenceOf(v.members)
 	if v.zero != nil {
 		m := v.zero.want
-		v.Name, v.VirtualSize, v.ChunkSize, v.VirtualChunks = m.Name, m.VirtualSize, m.ChunkSize, m.Entries()
+		v.Name, v.VirtualSize, v.ChunkSize, v.VirtualChunks = ondisk.Printable(m.Name), m.VirtualSize, m.ChunkSize, m.Entries()
 	}
 	if v.assembly == nil {
 		return

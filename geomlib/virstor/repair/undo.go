@@ -15,6 +15,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Errors of Undo.
@@ -83,7 +84,7 @@ func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt Un
 			return nil, err
 		}
 	}
-	res := &UndoResult{Volume: h.Volume, ID: h.ID}
+	res := &UndoResult{Volume: ondisk.Printable(h.Volume), ID: h.ID}
 	for i, rec := range slices.Backward(records) {
 		res.Writes++
 		res.Bytes += int64(len(rec.old))
@@ -220,14 +221,14 @@ func match(h *journalHeader, records []record, providers []geomlib.Provider) ([]
 		}
 		switch p := on[i]; {
 		case p == nil && used[uint32(i)]:
-			missing = append(missing, want.Name)
+			missing = append(missing, ondisk.Printable(want.Name))
 		case p != nil && (p.MediaSize() != want.MediaSize || p.SectorSize() != want.SectorSize):
 			return nil, fmt.Errorf("undo: %s is %w: %d bytes in sectors of %d now, %d in sectors of %d then",
-				want.Name, ErrMismatch, p.MediaSize(), p.SectorSize(), want.MediaSize, want.SectorSize)
+				ondisk.Printable(want.Name), ErrMismatch, p.MediaSize(), p.SectorSize(), want.MediaSize, want.SectorSize)
 		}
 	}
 	if missing != nil {
-		return nil, fmt.Errorf("undo the repair of %s: %w: name also %s", h.Volume, ErrMismatch, strings.Join(missing, ", "))
+		return nil, fmt.Errorf("undo the repair of %s: %w: name also %s", ondisk.Printable(h.Volume), ErrMismatch, strings.Join(missing, ", "))
 	}
 	for _, r := range records {
 		p := on[r.provider]
