@@ -210,14 +210,17 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 	if len(c.operands) < 2 {
 		return c.tooFew()
 	}
-	b, err := backup.Load(c.operands[0])
-	if err != nil {
+	if err := backup.Recognize(c.operands[0]); err != nil {
 		return failf("Can't %w", err)
 	}
 	providers, err := c.openToChange(ctx, c.operands[1:])
 	defer closeProviders(providers)
 	if err != nil {
 		return err
+	}
+	b, err := backup.LoadFor(c.operands[0], providers, o.inOrder)
+	if err != nil {
+		return failf("Can't %w", err)
 	}
 	var res *backup.Restored
 	err = c.work("restore", b.Name(), false, func(progress func(done, total int64)) (err error) {

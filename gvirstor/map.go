@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -13,9 +14,10 @@ func mapCommand() *command {
 	var o mapOptions
 	return &command{
 		name:     "map",
-		operands: "[--ascii] [--json] [--svg file] name | prov ...",
+		operands: "[-f] [--ascii] [--json] [--svg file] name | prov ...",
 		options: func(f *options) {
 			f.flag(&o.ascii, "", "ascii")
+			f.flag(&o.force, "f", "force")
 			f.flag(&o.json, "", "json")
 			f.text(&o.svg, "svg")
 		},
@@ -26,15 +28,16 @@ of the disk, the first at its start; the darker, the fuller.
 
 --ascii     without characters beyond ASCII
 --json      numbers, in 1000 cells
---svg file  a drawing in that file`,
+--svg file  a drawing in that file, which must not be there
+-f          replace it if it is`,
 		example: "gvirstor map mydata",
 	}
 }
 
 // mapOptions are those of map.
 type mapOptions struct {
-	ascii, json bool
-	svg         string
+	ascii, json, force bool
+	svg                string
 }
 
 const (
@@ -46,6 +49,14 @@ const (
 func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	if len(c.operands) == 0 {
 		return c.tooFew()
+	}
+	if o.svg == "" && o.force {
+		return failf("-f is for --svg")
+	}
+	if o.svg != "" && !o.force { // told before the work
+		if _, err := os.Lstat(o.svg); !errors.Is(err, fs.ErrNotExist) {
+			return failf("Can't draw to %s: it is there already (-f replaces it)", o.svg)
+		}
 	}
 	if o.json && o.svg != "" {
 		return failf("--json and --svg exclude each other")
@@ -83,13 +94,19 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	case o.json:
 		return p.WriteJSON(c.stdout)
 	case o.svg != "":
-		return saveSVG(p, o.svg)
+		return saveSVG(p, o.svg, o.force)
 	}
 	return p.WriteText(c.stdout, picture.TextOptions{Width: width, ASCII: o.ascii || !c.speaksUTF8()})
 }
 
-func saveSVG(p *picture.Picture, path string) error {
-	f, err := os.Create(path)
+// saveSVG writes over nothing that is there, unless force is set and it is a regular
+// file.
+func saveSVG(p *picture.Picture, path string, force bool) error {
+	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	if fi, err := os.Lstat(path); force && err == nil && fi.Mode().IsRegular() {
+		flags = os.O_WRONLY | os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, flags, 0o666)
 	if err != nil {
 		return failf("Can't draw: %w", err)
 	}

@@ -91,11 +91,11 @@ func (f *follower) bar(j control.JobStatus) {
 	text := progressText(j)
 	cells := max(0, min(50, width-len(text)-len(j.Kind)-4))
 	full := cells * min(100, control.Percent(j.Done, j.Total)) / 100
-	fmt.Fprintf(f.screen, "\r%s [%s%s]%s%s", j.Kind, strings.Repeat("#", full), strings.Repeat(".", cells-full), text, clearLine)
+	fmt.Fprintf(f.screen(), "\r%s [%s%s]%s%s", j.Kind, strings.Repeat("#", full), strings.Repeat(".", cells-full), text, clearLine)
 }
 
 func (f *follower) endBar() {
 	if _, _, ok := f.terminal(); ok {
-		fmt.Fprint(f.screen, "\r"+clearLine)
+		fmt.Fprint(f.screen(), "\r"+clearLine)
 	}
 }

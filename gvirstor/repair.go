@@ -5,33 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/repair"
 )
 
 // repairOptions are the options of repair.
 type repairOptions struct {
-	yes    bool
-	save   string
-	undo   string
-	force  bool
-	keep   string
-	drop   string
-	dryRun bool
-	json   bool
-	runDir string
+	yes     bool
+	save    string
+	undo    string
+	force   bool
+	keep    string
+	drop    string
+	dryRun  bool
+	partial bool
+	json    bool
+	runDir  string
 }
 
 func repairCommand() *command {
 	o := repairOptions{runDir: geomlib.DefaultRunDir()}
 	return &command{
 		name:     "repair",
-		operands: "[-fnvy] [--json] [--save file] [--undo file] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
+		operands: "[-fnvy] [--json] [--save file] [--undo file] [--partial] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.yes, "y", "yes")
@@ -40,6 +41,7 @@ func repairCommand() *command {
 			f.flag(&o.json, "", "json")
 			f.text(&o.save, "save")
 			f.text(&o.undo, "undo")
+			f.flag(&o.partial, "", "partial")
 			f.text(&o.keep, "keep")
 			f.text(&o.drop, "drop")
 			f.text(&o.runDir, "run-dir")
@@ -53,7 +55,8 @@ only you can put right is told, too.
 -n          only tell (the default)
 --json      tell it as a list of plans
 --save f    that file (gvirstor-NAME-TIME.repair in the working folder)
---undo f    bring back what a repair replaced
+--undo f    bring back what a repair replaced, with -y
+--partial   with --undo: also from a file whose end is missing
 -f          with --undo: even where something was changed since
 --keep v    of several virtual chunks on one chunk, v keeps it
 --drop v    the virtual chunk v is given up and reads as zeros
@@ -143,7 +146,7 @@ func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) e
 	}
 	res, err := repair.Apply(ctx, p, j, c.warnings())
 	if err = errors.Join(err, j.Close()); err != nil {
-		return failf("Can't repair %s: %w (gvirstor repair --undo %s takes back what was done)", p.Volume, err, path)
+		return failf("Can't repair %s: %w (gvirstor repair --undo %s takes back what was done, with -y)", p.Volume, err, path)
 	}
 	fmt.Fprintf(c.stdout, "%s is repaired; what was replaced is in %s\n", p.Volume, path)
 	if len(res.StaysFenced) > 0 {
@@ -164,20 +167,27 @@ func (c *call) warnings() *slog.Logger {
 }
 
 func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Provider) error {
-	f, err := os.Open(o.undo)
+	f, err := ownfile.OpenRegular(o.undo)
 	if err != nil {
 		return failf("Can't undo: %w", err)
 	}
 	defer f.Close()
-	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, DryRun: o.dryRun, RunDir: o.runDir})
+	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, Partial: o.partial, DryRun: !o.yes, RunDir: o.runDir})
+	if errors.Is(err, repair.ErrCut) {
+		return failf("Can't undo: %s: %w; --partial takes back what it tells, which leaves the rest as it is if the file was cut", o.undo, err)
+	}
 	if err != nil {
 		return failf("Can't undo: %w", err)
 	}
-	word := "restored"
-	if o.dryRun {
-		word = "would be restored"
+	word, hint := "restored", ""
+	if !o.yes {
+		word, hint = "would be restored", " (-y does it)"
 	}
-	fmt.Fprintf(c.stdout, "%s: %d bytes %s on %s\n", res.Volume, res.Bytes, word, strings.Join(res.Providers, " "))
+	if res.Bytes == 0 {
+		fmt.Fprintf(c.stdout, "%s: nothing to restore\n", res.Volume)
+		return nil
+	}
+	fmt.Fprintf(c.stdout, "%s: %d bytes %s on %s%s\n", res.Volume, res.Bytes, word, strings.Join(res.Providers, " "), hint)
 	return nil
 }
 
@@ -222,6 +232,8 @@ func (o *repairOptions) agree() error {
 		return &usageError{"-y and -n exclude each other"}
 	case o.json && (o.yes || o.undo != ""):
 		return &usageError{"--json only tells what would be done"}
+	case o.undo == "" && o.partial:
+		return &usageError{"--partial is for --undo"}
 	case o.undo == "" && o.force:
 		return &usageError{"-f is for --undo"}
 	case o.undo != "" && o.keep+o.drop+o.save != "":

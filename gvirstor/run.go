@@ -18,12 +18,20 @@ const program = "gvirstor"
 type env struct {
 	args           []string // without the program's name
 	stdout, stderr io.Writer
-	screen         io.Writer // stdout for control sequences; run sets it
+	raw            io.Writer // stdout as run finds it, for control sequences; nil: stdout
 	getenv         func(string) string
 	dial           func(socket string) (*control.Client, error)
 	kernel         kernel
 	// terminal tells stdout's size; ok is false when it is no terminal.
 	terminal func() (width, height int, ok bool)
+}
+
+// screen is where control sequences go.
+func (e *env) screen() io.Writer {
+	if e.raw != nil {
+		return e.raw
+	}
+	return e.stdout
 }
 
 // command is a verb.
@@ -73,7 +81,7 @@ func commands() []*command {
 func run(ctx context.Context, e *env) int {
 	out := &output{w: e.stdout}
 	world := *e
-	world.screen, world.stdout, world.stderr = out, shown{out}, shown{e.stderr}
+	world.raw, world.stdout, world.stderr = out, shown{out}, shown{e.stderr}
 	status := runVerb(ctx, &world)
 	if err := out.failed(); err != nil && status == 0 {
 		fmt.Fprintf(e.stderr, "%s: Can't write to the standard output: %s\n", program, errorText(err))

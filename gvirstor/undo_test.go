@@ -38,7 +38,7 @@ func TestUndoLocksTheVolume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	undo := append([]string{"repair", "--run-dir", runDir, "--undo", saved}, s.files...)
+	undo := append([]string{"repair", "-y", "--run-dir", runDir, "--undo", saved}, s.files...)
 	if status, _, errs := s.run(undo...); status != 1 || !strings.Contains(errs, "Can't undo: undo: volume ") || !strings.Contains(errs, "process ") {
 		t.Errorf("undo of a locked volume: %d, %s", status, errs)
 	}

@@ -91,7 +91,7 @@ func (c *call) showStatus(ctx context.Context, client *control.Client, o *status
 		fmt.Fprintf(&picture, "%s: %v\n", program, err)
 	}
 	if width, height, ok := c.terminal(); ok {
-		_, err = c.screen.Write(inPlace([]byte(ondisk.PrintableText(picture.String())), width, height, first))
+		_, err = c.screen().Write(inPlace([]byte(ondisk.PrintableText(picture.String())), width, height, first))
 	} else {
 		if !first {
 			fmt.Fprintln(c.stdout)

@@ -47,6 +47,24 @@ func Create(path string) (*os.File, error) {
 	return Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
+// OpenRegular opens for reading what somebody named: a regular file, whoever's it
+// is. It waits for nobody.
+func OpenRegular(path string) (*os.File, error) {
+	fd, err := open(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("%s: it is %s, not a file: %w", path, kind(fi.Mode()), syscall.EINVAL)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // open never waits: O_NONBLOCK means nothing to regular files, and a FIFO is
 // opened without its other end.
 func open(path string, flag int, mode fs.FileMode) (fd int, err error) {

@@ -172,12 +172,16 @@ func (b *Backup) check() error {
 
 // checkShared refuses a chunk that two virtual chunks are on.
 func (b *Backup) checkShared() error {
-	byChunk := slices.Clone(b.Runs)
-	slices.SortFunc(byChunk, func(x, y Run) int {
+	byChunk := make([]uint32, len(b.Runs)) // indexes: a copy of the runs is six times as large
+	for i := range byChunk {
+		byChunk[i] = uint32(i)
+	}
+	slices.SortFunc(byChunk, func(i, j uint32) int {
+		x, y := &b.Runs[i], &b.Runs[j]
 		return cmp.Or(cmp.Compare(x.Component, y.Component), cmp.Compare(x.Chunk, y.Chunk))
 	})
 	for i := range byChunk[min(1, len(byChunk)):] {
-		x, y := byChunk[i], byChunk[i+1]
+		x, y := b.Runs[byChunk[i]], b.Runs[byChunk[i+1]]
 		if x.Component == y.Component && uint64(y.Chunk) < uint64(x.Chunk)+x.Length {
 			return fmt.Errorf("virtual chunks %d and %d are both on chunk %d of component %d",
 				x.Virtual+uint64(y.Chunk-x.Chunk), y.Virtual, y.Chunk, x.Component)

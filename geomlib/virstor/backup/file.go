@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"time"
 
@@ -94,51 +95,137 @@ func (b *Backup) Write(w io.Writer) error {
 	return nil
 }
 
-// Read reads what Write wrote, to the end of r. It fails with ErrFormat.
-func Read(r io.Reader) (*Backup, error) {
-	all, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+// Read reads what Write wrote, to the end of r, which it may read ahead. It fails
+// with ErrFormat, and looks at the beginning before anything else: of a file that is
+// no backup it reads no more than that. What it needs memory for are the runs, no
+// more than the components that the file names have chunks.
+func Read(r io.Reader) (*Backup, error) { return read(r, nil) }
+
+// read asks accept, if not nil, when all but the runs is known.
+func read(r io.Reader, accept func(*Backup) error) (*Backup, error) {
+	d := &decoder{in: bufio.NewReader(io.LimitReader(r, maxFile+1)), sum: sha256.New()}
+	b, runs, err := d.header()
 	if err != nil {
-		return nil, fmt.Errorf("read backup: %w", err)
+		return nil, fmt.Errorf("read backup: %w: %w", ErrFormat, err)
 	}
-	b, err := decode(all)
-	if err != nil {
+	if accept != nil {
+		if err := accept(b); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.rest(b, runs); err != nil {
 		return nil, fmt.Errorf("read backup: %w: %w", ErrFormat, err)
 	}
 	return b, nil
 }
 
-func decode(all []byte) (*Backup, error) {
-	if len(all) > maxFile {
-		return nil, fmt.Errorf("more than %d bytes", maxFile)
+// decoder reads a backup from its beginning to its end.
+type decoder struct {
+	in  *bufio.Reader
+	sum hash.Hash // of what was read
+}
+
+// full reads exactly into b.
+func (d *decoder) full(b []byte) error {
+	if _, err := io.ReadFull(d.in, b); err != nil {
+		return fmt.Errorf("it is cut off: %w", err)
 	}
-	if len(all) < fixedLength+sha256.Size || string(all[:len(magic)]) != magic {
-		return nil, errors.New("it does not begin like one")
+	d.sum.Write(b)
+	return nil
+}
+
+// header reads all that comes before the runs, and how many there are.
+func (d *decoder) header() (b *Backup, runs int, err error) {
+	begin := make([]byte, fixedLength)
+	if err := d.full(begin); err != nil || string(begin[:len(magic)]) != magic {
+		return nil, 0, errors.New("it does not begin like one")
 	}
 	le := binary.LittleEndian
-	if v := le.Uint32(all[len(magic):]); v != version {
-		return nil, fmt.Errorf("version %d, known is %d", v, version)
+	if v := le.Uint32(begin[len(magic):]); v != version {
+		return nil, 0, fmt.Errorf("version %d, known is %d", v, version)
 	}
-	body, sum := all[:len(all)-sha256.Size], all[len(all)-sha256.Size:]
-	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) {
-		return nil, errors.New("wrong checksum: it is cut off or damaged")
+	n := le.Uint32(begin[len(magic)+4:])
+	if n > maxHeader {
+		return nil, 0, fmt.Errorf("header of %d bytes", n)
 	}
-	n := le.Uint32(all[len(magic)+4:])
-	body = body[fixedLength:]
-	if n > maxHeader || int(n) > len(body) {
-		return nil, fmt.Errorf("header of %d bytes", n)
+	var text bytes.Buffer // grows with what is there, whatever n says
+	if _, err := io.CopyN(io.MultiWriter(&text, d.sum), d.in, int64(n)); err != nil {
+		return nil, 0, fmt.Errorf("it is cut off: %w", err)
 	}
 	var h header
-	if err := json.Unmarshal(body[:n], &h); err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+	if err := json.Unmarshal(text.Bytes(), &h); err != nil {
+		return nil, 0, fmt.Errorf("header: %w", err)
 	}
-	b, err := h.backup()
-	if err != nil {
-		return nil, err
+	if b, err = h.backup(); err != nil {
+		return nil, 0, err
 	}
-	if err := b.decodeRuns(body[n:], h.Runs); err != nil {
-		return nil, err
+	if h.Runs < 0 || uint64(h.Runs) > b.chunks() {
+		return nil, 0, fmt.Errorf("%d runs on %d chunks", h.Runs, b.chunks())
 	}
-	return b, b.check()
+	return b, h.Runs, nil
+}
+
+// chunks is how many chunks the components have for data, all together.
+func (b *Backup) chunks() uint64 {
+	var n uint64
+	for _, c := range b.Components {
+		n += uint64(c.Metadata.ChunkCount) - min(uint64(c.Metadata.ChunkCount), uint64(c.Metadata.ChunkReserved))
+	}
+	return n
+}
+
+// rest reads the runs and the checksum, and makes sure that all is as it should be.
+func (d *decoder) rest(b *Backup, runs int) error {
+	var next uint64
+	for i := range runs {
+		r, err := d.run(i, next)
+		if err != nil {
+			return err
+		}
+		next = r.Virtual + r.Length
+		b.Runs = append(b.Runs, r)
+	}
+	want := d.sum.Sum(nil)
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(d.in, got); err != nil {
+		return fmt.Errorf("it is cut off: %w", err)
+	}
+	if !bytes.Equal(got, want) {
+		return errors.New("wrong checksum: it is cut off or damaged")
+	}
+	if _, err := d.in.ReadByte(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more behind its end")
+	}
+	return b.check()
+}
+
+// run reads the i-th run, which begins at next at the earliest.
+func (d *decoder) run(i int, next uint64) (Run, error) {
+	ahead, err := d.in.Peek(4 * binary.MaxVarintLen64)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Run{}, err
+	}
+	var v [4]uint64
+	n := 0
+	for k := range v {
+		x, length := binary.Uvarint(ahead[n:])
+		if length <= 0 {
+			return Run{}, fmt.Errorf("run %d is no number, or it is cut off", i)
+		}
+		v[k], n = x, n+length
+	}
+	d.sum.Write(ahead[:n])
+	if _, err := d.in.Discard(n); err != nil {
+		return Run{}, err
+	}
+	if v[2] > 1<<16-1 || v[3] > 1<<32-1 {
+		return Run{}, fmt.Errorf("run %d names component %d, chunk %d", i, v[2], v[3])
+	}
+	r := Run{Virtual: next + v[0], Length: v[1], Component: uint16(v[2]), Chunk: uint32(v[3])}
+	if r.Virtual < next || r.Virtual+r.Length < r.Virtual {
+		return Run{}, fmt.Errorf("run %d is too long", i)
+	}
+	return r, nil
 }
 
 // backup is what the header says.
@@ -171,35 +258,4 @@ func (h *header) backup() (*Backup, error) {
 		return nil, err
 	}
 	return b, nil
-}
-
-func (b *Backup) decodeRuns(data []byte, n int) error {
-	if n < 0 || n > len(data)/4 {
-		return fmt.Errorf("%d runs in %d bytes", n, len(data))
-	}
-	b.Runs = make([]Run, 0, n)
-	var next uint64
-	for range n {
-		var v [4]uint64
-		for i := range v {
-			k := 0
-			if v[i], k = binary.Uvarint(data); k <= 0 {
-				return fmt.Errorf("run %d is no number", len(b.Runs))
-			}
-			data = data[k:]
-		}
-		if v[2] > 1<<16-1 || v[3] > 1<<32-1 {
-			return fmt.Errorf("run %d names component %d, chunk %d", len(b.Runs), v[2], v[3])
-		}
-		r := Run{Virtual: next + v[0], Length: v[1], Component: uint16(v[2]), Chunk: uint32(v[3])}
-		if r.Virtual < next || r.Virtual+r.Length < r.Virtual {
-			return fmt.Errorf("run %d is too long", len(b.Runs))
-		}
-		next = r.Virtual + r.Length
-		b.Runs = append(b.Runs, r)
-	}
-	if len(data) > 0 {
-		return fmt.Errorf("%d bytes too many", len(data))
-	}
-	return nil
 }

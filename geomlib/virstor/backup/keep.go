@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
@@ -69,14 +70,43 @@ func (b *Backup) Save(path string) error {
 	return nil
 }
 
-// Load reads the backup at path.
-func Load(path string) (*Backup, error) {
-	f, err := os.Open(path)
+// Load reads the backup at path, a regular file.
+func Load(path string) (*Backup, error) { return load(path, nil) }
+
+// Recognize tells from its beginning whether the file at path is a backup
+// (ErrFormat), before anything is opened for its sake.
+func Recognize(path string) error {
+	_, err := load(path, func(*Backup) error { return errRecognized })
+	if errors.Is(err, errRecognized) {
+		return nil
+	}
+	return err
+}
+
+var errRecognized = errors.New("it begins like a backup")
+
+// LoadFor is Load of what is to be restored to providers. One that Restore would
+// refuse to write to them (ErrProviders) is refused before its map is read: then no
+// more memory is needed than what the providers can have chunks.
+func LoadFor(path string, providers []geomlib.Provider, inOrder bool) (*Backup, error) {
+	return load(path, func(b *Backup) error {
+		if _, err := b.match(providers, inOrder); err != nil {
+			return fmt.Errorf("restore %s: %w", b.Name(), err)
+		}
+		return nil
+	})
+}
+
+func load(path string, accept func(*Backup) error) (*Backup, error) {
+	f, err := ownfile.OpenRegular(path)
 	if err != nil {
 		return nil, fmt.Errorf("load backup: %w", err)
 	}
 	defer f.Close()
-	b, err := Read(f)
+	b, err := read(f, accept)
+	if errors.Is(err, ErrProviders) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load backup: %s: %w", path, err)
 	}

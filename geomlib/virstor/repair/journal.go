@@ -21,12 +21,15 @@ import (
 //
 //	header  magic[16] · length of text u32 · text (JSON) · SHA-256 of all that
 //	record  "WRIT" · provider u32 · offset u64 · length u32 · old · new · SHA-256 of all that
+//	end     "DONE" · number of records u64 · SHA-256 of all that
 //
 // A record is on stable storage before what it is about is written, so that a
-// torn one at the end is of a write that was never made.
+// torn one at the end is of a write that was never made. Where there is no end, the
+// repair was interrupted, or somebody cut the file.
 const (
 	journalMagic  = "GVIRSTOR::UNDO1\n"
 	recordMagic   = "WRIT"
+	endMagic      = "DONE"
 	recordHead    = 4 + 4 + 8 + 4
 	maxRecord     = 1 << 20 // bytes of data in one record
 	maxHeaderText = 64 << 20
@@ -50,6 +53,7 @@ type Journal struct {
 	mu    sync.Mutex
 	f     journalFile
 	index map[string]uint32 // by provider name
+	count uint64            // of records
 	buf   bytes.Buffer
 }
 
@@ -130,12 +134,17 @@ func (j *Journal) save(provider string, off int64, old, now []byte) error {
 	j.buf.Write(head)
 	j.buf.Write(old)
 	j.buf.Write(now)
+	j.count++
 	return j.seal()
 }
 
-// Close ends the journal.
+// Close writes the journal's end: nothing more will be replaced.
 func (j *Journal) Close() error {
-	if err := j.f.Close(); err != nil {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.buf.WriteString(endMagic)
+	j.buf.Write(binary.LittleEndian.AppendUint64(nil, j.count))
+	if err := errors.Join(j.seal(), j.f.Close()); err != nil {
 		return fmt.Errorf("close the backup of what repair replaced: %w", err)
 	}
 	return nil

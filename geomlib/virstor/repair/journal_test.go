@@ -55,21 +55,32 @@ func journal(t testing.TB) ([]byte, []*disktest.Disk) {
 
 func TestJournalMayEndInATornRecordButNotBeDamagedBefore(t *testing.T) {
 	b, disks := journal(t)
+	opt := repair.UndoOptions{Force: true, DryRun: true}
 	undo := func(b []byte) (*repair.UndoResult, error) {
-		return repair.Undo(ctx, bytes.NewReader(b), voltest.Providers(disks), repair.UndoOptions{Force: true, DryRun: true})
+		return repair.Undo(ctx, bytes.NewReader(b), voltest.Providers(disks), opt)
 	}
 	whole, err := undo(b)
 	if err != nil || whole.Writes < 2 {
 		t.Fatalf("%+v, %v", whole, err)
 	}
-	for _, torn := range [][]byte{b[:len(b)-1], b[:len(b)-600], append(bytes.Clone(b[:len(b)-40]), make([]byte, 40)...)} {
-		res, err := undo(torn)
-		if err != nil || res.Writes != whole.Writes-1 {
-			t.Errorf("torn: %+v, %v", res, err)
-		}
-	}
 	if res, err := undo(append(bytes.Clone(b), make([]byte, 5000)...)); err != nil || res.Writes != whole.Writes {
 		t.Errorf("zeros at the end: %+v, %v", res, err)
+	}
+	_, err = undo(append(bytes.Clone(b), "more"...))
+	mustBe(t, err, repair.ErrJournal)
+	const end = 4 + 8 + 32
+	for cut := 1; cut < len(b)-200; cut += 37 { // wherever it is cut, that is told
+		_, err := undo(b[:len(b)-cut])
+		if !errors.Is(err, repair.ErrCut) && !errors.Is(err, repair.ErrJournal) {
+			t.Fatalf("without its last %d bytes: %v", cut, err)
+		}
+	}
+	opt.Partial = true
+	for lost, torn := range [][]byte{b[:len(b)-end], b[:len(b)-end-1], append(bytes.Clone(b[:len(b)-end-40]), make([]byte, 40)...)} {
+		res, err := undo(torn)
+		if err != nil || res.Writes != whole.Writes-min(lost, 1) {
+			t.Errorf("torn: %+v, %v", res, err)
+		}
 	}
 	damaged := bytes.Clone(b)
 	damaged[bytes.Index(b, []byte("WRIT"))+100]++
@@ -87,7 +98,7 @@ func FuzzUndoRefusesWhatIsNoJournal(f *testing.F) {
 	f.Add(b[:200])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, err := repair.Undo(ctx, bytes.NewReader(b), voltest.Providers(voltest.Clone(disks)), repair.UndoOptions{})
-		if err != nil && !errors.Is(err, repair.ErrJournal) && !errors.Is(err, repair.ErrMismatch) && !errors.Is(err, repair.ErrChanged) {
+		if err != nil && !errors.Is(err, repair.ErrJournal) && !errors.Is(err, repair.ErrCut) && !errors.Is(err, repair.ErrMismatch) && !errors.Is(err, repair.ErrChanged) {
 			t.Error(err)
 		}
 	})

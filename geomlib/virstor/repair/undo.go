@@ -24,6 +24,8 @@ var (
 	ErrJournal = errors.New("not a backup that repair made, or a damaged one")
 	// ErrMismatch: the providers are not those that were repaired.
 	ErrMismatch = errors.New("not what was repaired")
+	// ErrCut: the journal has no end. It was cut off, or the repair was interrupted.
+	ErrCut = errors.New("the end is missing")
 	// ErrChanged: something else was written since.
 	ErrChanged = errors.New("changed since the repair")
 )
@@ -32,6 +34,9 @@ var (
 type UndoOptions struct {
 	// Force restores also what was changed since the repair.
 	Force bool
+	// Partial takes back as much as a journal without an end tells (ErrCut), which
+	// is all that an interrupted repair has done, and less of one that was cut off.
+	Partial bool
 	// DryRun checks, and writes nothing.
 	DryRun bool
 	// RunDir is where volumes are locked while they are served
@@ -61,6 +66,9 @@ type record struct {
 // an interruption, does no harm.
 func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt UndoOptions) (*UndoResult, error) {
 	h, records, err := readJournal(r)
+	if errors.Is(err, ErrCut) && opt.Partial {
+		err = nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +119,8 @@ func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt Un
 	return res, nil
 }
 
-// readJournal reads the header and all whole records.
+// readJournal reads the header and all whole records, which it returns also with
+// ErrCut.
 func readJournal(r io.Reader) (*journalHeader, []record, error) {
 	head := make([]byte, len(journalMagic)+4)
 	if _, err := io.ReadFull(r, head); err != nil || string(head[:len(journalMagic)]) != journalMagic {
@@ -132,8 +141,11 @@ func readJournal(r io.Reader) (*journalHeader, []record, error) {
 	var records []record
 	for {
 		rec, err := readRecord(r)
+		if errors.Is(err, errEnd) {
+			return h, records, readEnd(r, uint64(len(records)))
+		}
 		if err != nil && torn(r, err) {
-			return h, records, nil
+			return h, records, fmt.Errorf("undo: %w behind %d whole records of what was replaced", ErrCut, len(records))
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("undo: %w: record %d: %w", ErrJournal, len(records), err)
@@ -164,6 +176,28 @@ func torn(r io.Reader, err error) bool {
 	}
 }
 
+// errEnd: what follows is no record but the end.
+var errEnd = errors.New("end of the journal")
+
+// readEnd reads the end behind its magic, of a journal of so many records. Zeros may
+// follow.
+func readEnd(r io.Reader, records uint64) error {
+	body, err := readSealed(r, []byte(endMagic), 8)
+	if err != nil && torn(r, err) {
+		return fmt.Errorf("undo: %w behind %d whole records of what was replaced", ErrCut, records)
+	}
+	if err != nil {
+		return fmt.Errorf("undo: %w: end: %w", ErrJournal, err)
+	}
+	if n := binary.LittleEndian.Uint64(body); n != records {
+		return fmt.Errorf("undo: %w: %d records of %d", ErrJournal, records, n)
+	}
+	if !torn(r, errEnd) {
+		return fmt.Errorf("undo: %w: there is more behind its end", ErrJournal)
+	}
+	return nil
+}
+
 var errChecksum = errors.New("wrong checksum")
 
 // readSealed reads n bytes and the checksum of head and of them.
@@ -187,7 +221,13 @@ func readSealed(r io.Reader, head []byte, n int64) ([]byte, error) {
 
 func readRecord(r io.Reader) (record, error) {
 	head := make([]byte, recordHead)
-	if _, err := io.ReadFull(r, head); err != nil {
+	if _, err := io.ReadFull(r, head[:4]); err != nil {
+		return record{}, err
+	}
+	if string(head[:4]) == endMagic {
+		return record{}, errEnd
+	}
+	if _, err := io.ReadFull(r, head[4:]); err != nil {
 		return record{}, err
 	}
 	if string(head[:4]) != recordMagic {
