@@ -149,7 +149,7 @@ func (a *Assembly) sound(m Member) error {
 // setAside notes who is no member.
 func (a *Assembly) setAside(members []Member, v member.Verdict) {
 	if v.Zero >= 0 {
-		a.Name = members[v.Zero].Metadata.Name
+		a.Name = ondisk.Printable(members[v.Zero].Metadata.Name)
 	}
 	for i, m := range members {
 		if k := v.Outside[i]; k != 0 {
