@@ -284,6 +284,13 @@ func (d *Disk) Clone() *Disk {
 	return d.like(c)
 }
 
+// Renamed is Clone under another name.
+func (d *Disk) Renamed(name string) *Disk {
+	n := d.Clone()
+	n.name = name
+	return n
+}
+
 // Survivor returns a disk of its own that holds what d holds, and of that in its
 // cache what d has in its cache: what the next process finds.
 func (d *Disk) Survivor() *Disk {

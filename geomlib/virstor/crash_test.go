@@ -23,6 +23,8 @@ type crashCounts struct {
 
 	concurrent, beside, orphaned atomic.Int64 // states of runs of clients, verbs beside them, clients that died
 
+	missing, late, old, untold atomic.Int64 // starts with a disk that was; untold: older copies that nothing on disk tells
+
 	// saw, if it is there, is told of each recovery, and what the disks were asked.
 	saw func(how string, log []disktest.Op)
 }
@@ -30,10 +32,12 @@ type crashCounts struct {
 func (c *crashCounts) String() string {
 	return fmt.Sprintf("%d runs of %d operations: %d crash states (%d of a recovery from another crash), %d reopenings, %d gone on with; "+
 		"the kernel class took %d and saw %d half; %d faults injected; "+
-		"%d states of concurrent runs, beside %d verbs, %d clients died",
+		"%d states of concurrent runs, beside %d verbs, %d clients died; "+
+		"%d starts with a disk missing, %d with one late, %d with an older copy (%d more copies of one generation)",
 		c.runs.Load(), c.ops.Load(), c.states.Load(), c.nested.Load(), c.reopened.Load(), c.again.Load(),
 		c.kernelRan.Load(), c.kernelHalf.Load(), c.faults.Load(),
-		c.concurrent.Load(), c.beside.Load(), c.orphaned.Load())
+		c.concurrent.Load(), c.beside.Load(), c.orphaned.Load(),
+		c.missing.Load(), c.late.Load(), c.old.Load(), c.untold.Load())
 }
 
 // world is one recorded run: disks, the volume on them, and the model of what it
@@ -161,6 +165,9 @@ func (w *world) isFenced(k int) bool {
 	return false
 }
 
+// errNoVolume: there is not one volume on the disks.
+var errNoVolume = errors.New("volumes on the disks")
+
 // openDisks opens the one volume on whichever of the disks belong to it.
 func openDisks(cfg Config, disks []*disktest.Disk) (*Volume, error) {
 	var ms []Member
@@ -176,7 +183,7 @@ func openDisks(cfg Config, disks []*disktest.Disk) (*Volume, error) {
 	}
 	as := Assemble(ms)
 	if len(as) != 1 {
-		return nil, fmt.Errorf("%d volumes on the disks", len(as))
+		return nil, fmt.Errorf("%d %w", len(as), errNoVolume)
 	}
 	return Open(as[0], cfg)
 }
@@ -537,6 +544,7 @@ type breadth struct {
 	nest   int // one state in so many crashes again while it recovers,
 	nested int // at so many positions,
 	depth  int // and again, so many times
+	absent int // one state in so many is started with a disk that is not what it was
 }
 
 // inner is the breadth of the crashes of a recovery.
@@ -577,6 +585,9 @@ func (w *world) crashesAt(k int, b breadth) error {
 			b.fill = 0
 		}
 		err := w.fenceHolds(k, disks)
+		if err == nil && b.absent > 0 && turn%b.absent == 0 {
+			err = w.absences(k, disks, now, how)
+		}
 		if err == nil {
 			err = w.recovered(disks, now, cached, how, b, whole.inner())
 		} else {

@@ -64,10 +64,10 @@ func clientsConfig(seed uint64) Config {
 }
 
 // usual is the breadth of the tests that are no soak.
-var usual = breadth{stride: 1, exact: 6, random: 2, goOn: 4, fill: 4, nest: 12, nested: 1, depth: 2}
+var usual = breadth{stride: 1, exact: 6, random: 2, goOn: 4, fill: 4, nest: 12, nested: 1, depth: 2, absent: 8}
 
 // quick is that of tests under -race, where everything takes ten times as long.
-var quick = breadth{stride: 5, exact: 3, random: 1, goOn: 4, fill: 4, nest: 8, nested: 1, depth: 2}
+var quick = breadth{stride: 5, exact: 3, random: 1, goOn: 4, fill: 4, nest: 8, nested: 1, depth: 2, absent: 8}
 
 func usually() breadth {
 	if testing.Short() {

@@ -57,6 +57,9 @@ func (w *world) runCrowd(n int, faulty bool) error {
 	if c.err == nil && len(c.under) > 0 {
 		c.err = fmt.Errorf("%d requests never ended", len(c.under))
 	}
+	if c.forgot {
+		w.model.forget(w.rec.Mark("ends after a flush failed"))
+	}
 	w.counts.joined.Add(int64(c.joined))
 	return c.err
 }

@@ -46,7 +46,7 @@ func CrashOffline(o OfflineVerb, seed uint64, short bool) (string, error) {
 }
 
 // thorough is the breadth of the soak.
-var thorough = breadth{stride: 1, exact: 16, random: 8, goOn: 8, fill: 8, nest: 32, nested: 1, depth: 2}
+var thorough = breadth{stride: 1, exact: 16, random: 8, goOn: 8, fill: 24, nest: 32, nested: 1, depth: 2, absent: 16}
 
 // Soak runs the crash harness on seed after seed, on all processors. What a run
 // does its seed decides.
