@@ -23,11 +23,15 @@ func (e Extension) Validate(m Metadata, sectorSize int) error {
 }
 
 // components is how many components an intent or a task can name: while one is
-// removed from the middle the last one has two indexes.
+// removed from the middle the last one has two indexes, and one that has become
+// component 0, in whose place another left, is named by the index that it had.
 func (e Extension) components(m Metadata) uint64 {
 	n := uint64(m.Count)
-	if e.Intent.Kind == IntentRemove {
+	switch {
+	case e.Intent.Kind == IntentRemove:
 		n = max(n, e.Intent.Arg[1]+1)
+	case e.Intent.Kind == IntentReplaceZero && e.Intent.Leaves != 0:
+		n++
 	}
 	return n
 }
@@ -37,14 +41,16 @@ func (e Extension) validateIntent(m Metadata) error {
 	case IntentNone:
 		return nil
 	case IntentRemove:
-		// The count is that before the removal or that after it.
+		// The count is that before the removal or that after it. Since members have
+		// ids the last component leaves under an intent as well.
 		removed, last, count := a[0], a[1], uint64(m.Count)
-		if removed == 0 || removed >= last || last != count && last+1 != count {
+		itself := removed == last && e.Intent.Leaves != 0 && e.Intent.Leaves == e.Intent.Moves
+		if removed == 0 || removed >= last && !itself || last != count && last+1 != count {
 			return fmt.Errorf("%w: component %d is replaced by component %d of %d", ErrExtensionContents, removed, last, count)
 		}
 		return nil
 	case IntentReplaceZero:
-		if a[0] == 0 || a[0] >= uint64(m.Count) {
+		if a[0] == 0 || a[0] >= e.components(m) {
 			return fmt.Errorf("%w: component 0 changes places with component %d of %d", ErrExtensionContents, a[0], m.Count)
 		}
 		return nil

@@ -21,17 +21,23 @@ func TestARecordIsMeasuredAgainstTheVolume(t *testing.T) {
 	resize := func(size, force uint64) Extension {
 		return Extension{Task: Task{Kind: TaskResize, Arg: [8]uint64{0, size, force}}}
 	}
+	lastMember := intent(IntentRemove, 2, 2)
+	lastMember.Intent.Leaves, lastMember.Intent.Moves = 7, 7
+	heir := leave(TaskReplace, 3, 0)
+	heir.Intent = Intent{Kind: IntentReplaceZero, Arg: [8]uint64{3}, Leaves: 7, Moves: 8}
 	both := leave(TaskEvacuate, 0, 3)
 	both.Intent = intent(IntentRemove, 1, 3).Intent
 	for name, c := range map[string]struct {
 		e    Extension
 		good bool
 	}{
-		"nothing":                         {Extension{}, true},
-		"a removal":                       {intent(IntentRemove, 1, 2), true},
-		"a removal that is committed":     {intent(IntentRemove, 1, 3), true},
-		"a removal of component 0":        {intent(IntentRemove, 0, 2), false},
-		"a removal of the last":           {intent(IntentRemove, 2, 2), false},
+		"nothing":                      {Extension{}, true},
+		"a removal":                    {intent(IntentRemove, 1, 2), true},
+		"a removal that is committed":  {intent(IntentRemove, 1, 3), true},
+		"a removal of component 0":     {intent(IntentRemove, 0, 2), false},
+		"a removal of the last":        {intent(IntentRemove, 2, 2), false},
+		"a removal of the last member": {lastMember, true},
+		"a member that was the last and is component 0 now": {heir, true},
 		"a removal of zeros":              {intent(IntentRemove, 0, 0), false},
 		"a removal beyond":                {intent(IntentRemove, 1, 4), false},
 		"a removal beyond 16 bits":        {intent(IntentRemove, 1, 1<<16|2), false},
