@@ -127,7 +127,13 @@ func (t *trial) kind(c Claim) Kind {
 // unmarkedCounts tells whether a component without a block may be a member: while the
 // first fence is under way, or the handing back.
 func (t *trial) unmarkedCounts(m ondisk.Metadata) bool {
-	if m.No == 0 || t.known {
+	if m.No == 0 {
+		return false
+	}
+	if m.Version == ondisk.Version && t.record.HandBack {
+		return true // an older copy of it may have told the list
+	}
+	if t.known {
 		return false
 	}
 	if m.Version == ondisk.Version {
@@ -152,9 +158,11 @@ func (t *trial) fill() {
 	if t.v.Outside[t.v.Zero] == 0 {
 		t.v.Members[0] = t.v.Zero
 	}
-	for n := range t.claims {
-		if n != t.v.Zero && t.v.Outside[n] == 0 {
-			t.place(n, index)
+	for _, marked := range []bool{true, false} {
+		for n, c := range t.claims {
+			if n != t.v.Zero && t.v.Outside[n] == 0 && c.Metadata.Member.Exists() == marked {
+				t.place(n, index)
+			}
 		}
 	}
 	for i, n := range t.v.Members {
@@ -173,6 +181,9 @@ func (t *trial) place(n int, index map[uint64]int) {
 	i, known := index[m.Member.ID]
 	if !known && int(m.No) < len(t.want) && t.want[m.No] == 0 {
 		i, known = int(m.No), !m.Member.Exists() || t.agrees(m.Member)
+	}
+	if !known && !m.Member.Exists() && int(m.No) < len(t.want) && t.v.Members[m.No] < 0 {
+		i, known = int(m.No), true // handed back already
 	}
 	switch {
 	case known && i == 0 && t.v.Members[0] < 0:
