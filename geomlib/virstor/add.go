@@ -73,7 +73,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	}
 	next, joins := slices.Clone(comps), []*component(nil)
 	for i, p := range providers {
-		joins = append(joins, newComponent(p, metas[i], v.log, v))
+		joins = append(joins, newComponent(p, metas[i], v.log, v.cfg.breakRule))
 	}
 	next = append(next, joins...)
 	if err := v.join(comps, next, joins); err != nil {
@@ -83,6 +83,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	for _, c := range next[len(comps):] {
 		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
 	}
+	v.alloc.hold(next)
 	v.committer.kick()
 	v.emit(Event{Kind: EventComponents})
 	return nil

@@ -37,6 +37,49 @@ type allocator struct {
 	fill    bool         // for now the order is Fill, whatever it is
 
 	preparing preparation
+
+	// holdings are the components with their pools, for whoever looks from outside:
+	// each once and with its own, also while one changes its index.
+	holdings []holding
+}
+
+// holding is a component with its pool.
+type holding struct {
+	c    *component
+	pool *chunkPool
+}
+
+// figure is what a component has to give, at one moment for all, in chunks.
+type figure struct {
+	c           *component
+	total, free uint32
+}
+
+// figures are those of all components, by index.
+func (a *allocator) figures() []figure {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	fs := make([]figure, len(a.holdings))
+	for i, h := range a.holdings {
+		fs[i] = figure{h.c, h.pool.total, h.pool.free}
+	}
+	return fs
+}
+
+// holdLocked makes comps the holdings. a.mu is held, and the pools are by index.
+func (a *allocator) holdLocked(comps []*component) {
+	next := make([]holding, len(comps))
+	for i, c := range comps {
+		next[i] = holding{c, a.pools[i]}
+	}
+	a.holdings = next
+}
+
+// hold is holdLocked.
+func (a *allocator) hold(comps []*component) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.holdLocked(comps)
 }
 
 // chunkPool is the free chunks of one component.
@@ -46,10 +89,23 @@ type chunkPool struct {
 	total  uint32   // chunks that may ever be allocated, reserved ones excluded
 	free   uint32
 	hint   int             // no free chunk below word hint
-	closed bool            // nothing is taken from it: failed, or being emptied
+	bars   bar             // why nothing is taken from it
 	kept   map[uint32]bool // claimed to become reserved chunks
 	zeroed map[uint32]bool // free chunks that were zeroed ahead
 }
+
+// bar is a reason why nothing is taken from a pool. They come and go on their own: an
+// evacuation that is given up must not open a component whose flush has failed.
+type bar uint8
+
+const (
+	barFailed  bar = 1 << iota // a flush failed; for as long as the volume is open
+	barLeaving                 // the component is being emptied or removed
+	barRefused                 // it takes no writes
+)
+
+// closed reports whether nothing is taken from the pool.
+func (p *chunkPool) closed() bool { return p.bars != 0 }
 
 // grant is a chunk that was taken. zeroed: all of it reads as zeros, and will
 // after the next flush of its component whatever happens.
@@ -151,22 +207,24 @@ func (a *allocator) poolCount() int {
 	return len(a.pools)
 }
 
-// renumber gives the pool of component last to index removed, whose pool is
+// renumber, while comps names one component twice, gives the pool of component last to index removed, whose pool is
 // empty of data and closed. Both indexes name the pool until truncate, but
 // chunks are taken under the new one.
-func (a *allocator) renumber(removed, last uint16) {
+func (a *allocator) renumber(comps []*component, removed, last uint16) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pools[removed] = a.pools[last]
 	a.takers = int(last)
+	a.holdLocked(comps[:last])
 }
 
-// truncate forgets the pools from n on.
-func (a *allocator) truncate(n int) {
+// truncate forgets the pools of all but comps, which are the first ones.
+func (a *allocator) truncate(comps []*component) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.pools = a.pools[:n]
-	a.takers = n
+	a.pools = a.pools[:len(comps):len(comps)]
+	a.takers = len(comps)
+	a.holdLocked(comps)
 }
 
 // used is the number of chunks of a component that are taken.
@@ -204,7 +262,7 @@ func (a *allocator) takeLocked() (grant, bool) {
 	for i := range a.takers {
 		c := (start + i) % a.takers
 		p := a.pools[c]
-		if p.closed {
+		if p.closed() {
 			continue
 		}
 		if chunk, zeroed, ok := p.lowest(); ok {
@@ -221,7 +279,7 @@ func (a *allocator) takeFrom(comp uint16) (phys, bool) {
 	a.lockSettled()
 	defer a.mu.Unlock()
 	p := a.pools[comp]
-	if p.closed {
+	if p.closed() {
 		return phys{}, false
 	}
 	chunk, _, ok := p.lowest()
@@ -237,23 +295,25 @@ func (a *allocator) put(c phys) {
 	defer a.mu.Unlock()
 	p := a.pools[c.comp]
 	p.release(c.chunk)
-	if !p.closed {
+	if !p.closed() {
 		a.free++
 	}
 }
 
-// setClosed stops (or resumes) allocation from a component.
-func (a *allocator) setClosed(comp uint16, closed bool) {
+// setBar stops allocation from a component for the reason b, or takes that reason
+// away.
+func (a *allocator) setBar(comp uint16, b bar, on bool) {
 	a.lockSettled()
 	defer a.mu.Unlock()
 	p := a.pools[comp]
-	if p.closed == closed {
-		return
+	was := p.closed()
+	if p.bars &^= b; on {
+		p.bars |= b
 	}
-	p.closed = closed
-	if closed {
+	switch {
+	case !was && p.closed():
 		a.free -= int64(p.free)
-	} else {
+	case was && !p.closed():
 		a.free += int64(p.free)
 	}
 }

@@ -240,7 +240,7 @@ func (k *committer) flushData() {
 		if err := v.component(c.to.comp).failedFlush(); err != nil && c.err == nil {
 			c.err = err
 			// Nothing written there can be proved to be there: use it no more.
-			v.alloc.setClosed(c.to.comp, true)
+			v.alloc.setBar(c.to.comp, barFailed, true)
 			v.emit(Event{Kind: EventComponentFailed, Component: int(c.to.comp), Err: err})
 		}
 	}

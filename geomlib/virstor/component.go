@@ -35,17 +35,10 @@ type component struct {
 	quiet sync.Once // "no volatile cache" is said once
 	log   *slog.Logger
 
-	observer flushObserver
-	zero     atomic.Bool // component 0: its flushes make the map durable
+	ledger atomic.Pointer[mapLedger] // of component 0: its flushes make the map durable
+	breaks rule
 
 	stats componentStats
-}
-
-// flushObserver is told of each device flush of a component. Calls of one
-// component do not overlap.
-type flushObserver interface {
-	flushBegins()
-	flushEnded(err error)
 }
 
 // flushGroup lets concurrent flushes of one component share device flushes.
@@ -58,13 +51,12 @@ type flushGroup struct {
 	failed  error  // sticky: what the device lost cannot be proved to be there
 }
 
-// newComponent makes the component that m describes. observer is told of its
-// flushes while it is component 0.
-func newComponent(p geomlib.Provider, m ondisk.Metadata, log *slog.Logger, observer flushObserver) *component {
+// newComponent makes the component that m describes.
+func newComponent(p geomlib.Provider, m ondisk.Metadata, log *slog.Logger, breaks rule) *component {
 	c := &component{
 		chunkSize: int64(m.ChunkSize),
 		log:       log,
-		observer:  observer,
+		breaks:    breaks,
 		member:    m.Member.ID,
 	}
 	c.setMeta(m)
@@ -233,7 +225,7 @@ func (c *component) flush() error {
 	// The round that covers the caller is the next one to begin, or, when
 	// nothing is dirty, the one that took the dirt and may still run.
 	target := g.started
-	if c.dirty.Load() {
+	if c.dirty.Load() && !(g.running && c.breaks&breakFlushJoins != 0) {
 		target++
 	}
 	for g.done < target && g.failed == nil {
@@ -268,18 +260,26 @@ func (c *component) roundLocked() error {
 	g.started++
 	round := g.started
 	// What a failed flush lost is not made durable by one that succeeds later.
-	observed := c.zero.Load() && g.failed == nil
-	g.mu.Unlock()
-	if observed {
-		c.observer.flushBegins()
+	ledger := c.ledger.Load()
+	if g.failed != nil {
+		ledger = nil
 	}
-	c.dirty.Store(false)
+	g.mu.Unlock()
+	if ledger != nil {
+		ledger.flushBegins()
+	}
+	if c.breaks&breakLateClean == 0 {
+		c.dirty.Store(false)
+	}
 	err := c.flushDevice()
+	if c.breaks&breakLateClean != 0 {
+		c.dirty.Store(false)
+	}
 	if err != nil {
 		c.fail(err)
 	}
-	if observed {
-		c.observer.flushEnded(err)
+	if ledger != nil {
+		ledger.flushEnded(err)
 	}
 	g.mu.Lock()
 	g.running, g.done = false, round

@@ -135,6 +135,11 @@ const (
 	breakCloseFlush                     // the fence is lifted before the data is flushed
 	breakUnfenceOrder                   // the fence is lifted from component 0 first
 	breakBelieveMap                     // the map of a volume not closed in order is not written again
+	breakFreedCovered                   // a chunk freed while a flush runs counts as covered by it
+	breakFlushJoins                     // a flush joins the running one although writes came since
+	breakLateClean                      // the dirty mark is cleared after the device flush
+	breakAheadWhole                     // a zeroing ahead that was interrupted counts as whole
+	breakTaskNumbers                    // a task goes by old indexes when a component has left
 	breakBelieveCache                   // nor are caches dropped
 	breakSettledEarly                   // a generation is settled before all members have it
 	breakListEarly                      // the new list of members is used before its generation is settled

@@ -40,6 +40,12 @@ func (e *ShortError) Unwrap() error { return ErrNoSpace }
 func (v *Volume) Evacuate(names []string, target string, opt JobOptions) error {
 	v.job.starting.Lock()
 	defer v.job.starting.Unlock()
+	return v.evacuateLocked(names, target, opt)
+}
+
+// evacuateLocked is Evacuate; v.job.starting is held, so that nobody removes a
+// component meanwhile.
+func (v *Volume) evacuateLocked(names []string, target string, opt JobOptions) error {
 	leaving, to, err := v.evacuation(names, target)
 	if err != nil {
 		return err
@@ -106,12 +112,11 @@ func (v *Volume) find(names []string, target string) (leaving []*component, to *
 // the map if component 0 leaves.
 func (v *Volume) roomFor(leaving []*component, to *component) error {
 	var have int64
-	for i, c := range v.components() {
-		if slices.Contains(leaving, c) || to != nil && c != to || c.failedFlush() != nil || c.refused.Load() {
+	for _, f := range v.alloc.figures() {
+		if slices.Contains(leaving, f.c) || to != nil && f.c != to || f.c.failedFlush() != nil || f.c.refused.Load() {
 			continue
 		}
-		_, free := v.alloc.counts(i)
-		have += int64(free)
+		have += int64(f.free)
 	}
 	if need := v.need(leaving); need > have {
 		return v.short(jobEvacuate, need-have, need-have)
@@ -126,11 +131,12 @@ func (v *Volume) roomFor(leaving []*component, to *component) error {
 // need is how many chunks leaving take elsewhere, the map's included.
 func (v *Volume) need(leaving []*component) int64 {
 	var n int64
-	for i, c := range v.components() {
+	for _, f := range v.alloc.figures() {
+		c := f.c
 		if !slices.Contains(leaving, c) {
 			continue
 		}
-		n += int64(v.alloc.used(uint16(i)))
+		n += int64(f.total - f.free)
 		if v.lastSectorInUse(c) {
 			n++
 		}
@@ -175,6 +181,9 @@ func (v *Volume) Replace(name string, p geomlib.Provider, opt JobOptions) error 
 	if opt.DryRun {
 		return errors.Join(v.DryReplace(name, p.MediaSize()), p.Close())
 	}
+	// Nobody is to remove what is added here before the job has it.
+	v.job.starting.Lock()
+	defer v.job.starting.Unlock()
 	_, err := v.MayReplace(name, p.MediaSize())
 	if j, ok := v.Job(); err == nil && ok && j.State == JobRunning {
 		err = fmt.Errorf("replace on %s: %w (%s)", v.name, ErrJobRunning, j.Kind)
@@ -185,9 +194,9 @@ func (v *Volume) Replace(name string, p geomlib.Provider, opt JobOptions) error 
 	if err != nil {
 		return errors.Join(err, p.Close())
 	}
-	if err := v.Evacuate([]string{name}, p.Name(), opt); err != nil {
+	if err := v.evacuateLocked([]string{name}, p.Name(), opt); err != nil {
 		// What was added for this alone has no business to stay.
-		return errors.Join(err, v.Remove(p.Name()))
+		return errors.Join(err, v.removeEmpty(p.Name()))
 	}
 	return nil
 }
@@ -221,11 +230,11 @@ func (v *Volume) startEvacuation(leaving []*component, to *component, task ondis
 // evacuate moves everything off leaving and removes it.
 func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) error {
 	for _, c := range leaving {
-		v.alloc.setClosed(c.no(), true)
+		v.alloc.setBar(c.no(), barLeaving, true)
 	}
 	if err := v.handOver(j, leaving, to); err != nil {
 		for _, c := range leaving {
-			v.alloc.setClosed(c.no(), c.refused.Load())
+			v.alloc.setBar(c.no(), barLeaving, false)
 		}
 		return err
 	}
@@ -235,7 +244,7 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 		}
 		if err := v.removeEmpty(c.name()); err != nil {
 			for _, c := range leaving[i+1:] {
-				v.alloc.setClosed(c.no(), c.refused.Load())
+				v.alloc.setBar(c.no(), barLeaving, false)
 			}
 			return err
 		}

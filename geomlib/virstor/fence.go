@@ -101,8 +101,13 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 // by index, replace those it was opened with; nil keeps them. The
 // caller has made sure that no write is under way elsewhere.
 func (v *Volume) Activate(providers []geomlib.Provider) error {
+	v.activating.Lock()
+	defer v.activating.Unlock()
 	if v.writable.Load() {
 		return nil
+	}
+	if v.closing.Load() {
+		return fmt.Errorf("activate %s: %w", v.name, ErrClosed)
 	}
 	if providers != nil {
 		comps := v.components()
@@ -117,12 +122,13 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		}
 		next := make([]*component, len(comps))
 		for i, c := range comps {
-			next[i] = newComponent(providers[i], c.meta(), v.log, v)
+			next[i] = newComponent(providers[i], c.meta(), v.log, v.cfg.breakRule)
 			next[i].setNo(uint16(i))
 			next[i].refused.Store(c.refused.Load())
 		}
-		next[0].zero.Store(true)
+		next[0].ledger.Store(&mapLedger{v: v})
 		v.setComponents(next)
+		v.alloc.hold(next)
 	}
 	if err := v.takeOver(); err != nil {
 		return err

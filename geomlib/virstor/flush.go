@@ -95,7 +95,7 @@ func (v *Volume) finishFUA(r *Request) {
 		}
 		off += pc.n
 	}
-	if v.mapDurable.Load() == v.mapWritten.Load() {
+	if v.ledger().isDurable() {
 		v.finish(r, nil)
 		return
 	}
@@ -142,65 +142,42 @@ func (g *flushJobs) wait() error {
 	return err
 }
 
-// flushBegins and flushEnded bracket each device flush of component 0, which
-// makes the map durable.
-func (v *Volume) flushBegins() {
-	v.freed.mu.Lock()
-	defer v.freed.mu.Unlock()
-	v.freed.flushing = append(v.freed.flushing, v.freed.waiting...)
-	v.freed.waiting = v.freed.waiting[:0]
-	v.freed.mapAt = v.mapWritten.Load()
-}
-
-func (v *Volume) flushEnded(err error) {
-	v.freed.mu.Lock()
-	if err != nil {
-		v.freed.waiting = append(v.freed.waiting, v.freed.flushing...)
-		v.freed.flushing = v.freed.flushing[:0]
-		v.freed.mu.Unlock()
-		v.committer.mapLost()
-		return
-	}
-	v.mapDurable.Store(v.freed.mapAt)
-	v.freed.ready = append(v.freed.ready, v.freed.flushing...)
-	v.freed.flushing = v.freed.flushing[:0]
-	run := len(v.freed.ready) > 0 && !v.freed.running
-	v.freed.running = v.freed.running || run
-	v.freed.mu.Unlock()
-	switch {
-	case run && v.cfg.serial:
-		v.freed.perform()
-	case run:
-		v.passDowns.put(&v.freed)
-	}
-}
-
-// freedChunks are physical chunks whose unmapping is written but not known to be
-// durable (waiting, flushing), and then to be passed down to the device
-// (ready), before they are free to be used again.
+// freedChunks are physical chunks whose unmapping is durable (until then they are in
+// the map's ledger), and which are passed down to the device before they are free to
+// be used again.
 type freedChunks struct {
 	v *Volume
 
-	mu       sync.Mutex
-	waiting  []phys
-	flushing []phys
-	ready    []phys
-	running  bool      // a worker empties ready
-	stopped  sync.Cond // running ended
-	mapAt    uint64    // map writes that the running flush covers
+	mu      sync.Mutex
+	ready   []phys
+	running bool      // a worker empties ready
+	stopped sync.Cond // running ended
 }
 
-func (f *freedChunks) add(p phys) {
+// take takes chunks over, and reports whether begin is to be called.
+func (f *freedChunks) take(chunks []phys) (begin bool) {
 	f.mu.Lock()
-	f.waiting = append(f.waiting, p)
-	f.mu.Unlock()
+	defer f.mu.Unlock()
+	f.ready = append(f.ready, chunks...)
+	begin = len(f.ready) > 0 && !f.running
+	f.running = f.running || begin
+	return begin
+}
+
+func (f *freedChunks) begin() {
+	if f.v.cfg.serial {
+		f.perform()
+	} else {
+		f.v.passDowns.put(f)
+	}
 }
 
 // pending is the number of chunks that are not yet free.
 func (f *freedChunks) pending() int {
+	n := f.v.ledger().pending() // first: a chunk that is passed on meanwhile counts twice, not never
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := len(f.waiting) + len(f.flushing) + len(f.ready)
+	n += len(f.ready)
 	if f.running && n == 0 {
 		n = 1
 	}

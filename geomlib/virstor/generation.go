@@ -247,7 +247,7 @@ func keepFailed(e *ondisk.Extension, keep func(id uint64) bool) {
 func (v *Volume) setRefused(c *component, refused bool) {
 	c.refused.Store(refused)
 	if int(c.no()) < v.alloc.poolCount() {
-		v.alloc.setClosed(c.no(), refused)
+		v.alloc.setBar(c.no(), barRefused, refused)
 	}
 }
 

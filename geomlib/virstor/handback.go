@@ -62,6 +62,8 @@ func (v *Volume) close(last func() error) error {
 	if v.closing.Swap(true) {
 		return fmt.Errorf("close %s: %w", v.name, ErrClosed)
 	}
+	v.activating.Lock() // what waits for it is there now, or never
+	v.activating.Unlock()
 	v.stopDaily()
 	v.job.interrupt()
 	if v.inFlight.Add(closingBias) == closingBias {

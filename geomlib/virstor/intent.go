@@ -149,7 +149,9 @@ func (v *Volume) tidyRecord(e *ondisk.Extension) {
 		byID[c.member] = c
 	}
 	keepFailed(e, func(id uint64) bool { c := byID[id]; return c == nil || c.refused.Load() })
-	e.Task = retask(e.Task, byID)
+	if !v.cfg.breaks(breakTaskNumbers) {
+		e.Task = retask(e.Task, byID)
+	}
 }
 
 // clearLeaversLocked clears who was removed, by an operation that the volume's own record

@@ -103,7 +103,7 @@ const zeroStep = 16 << 20
 // writeEmptyMap zeroes the map and the extension block, which must not be
 // taken for those of an earlier volume.
 func writeEmptyMap(ctx context.Context, p geomlib.Provider, layout *ondisk.Layout, cleared func(done, total int64)) error {
-	c := newComponent(p, layout.Metadata[0], slog.New(slog.DiscardHandler), nil)
+	c := newComponent(p, layout.Metadata[0], slog.New(slog.DiscardHandler), 0)
 	for off := int64(0); off < layout.MapBytes; off += zeroStep {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -18,6 +18,7 @@ func (v *Volume) loadMap() error {
 	for _, c := range v.components() {
 		v.alloc.addPool(newChunkPool(c.first(), v.endOfPool(c)))
 	}
+	v.alloc.hold(v.components())
 	comps := v.bounds()
 	err := v.readMap(func(p *mapPiece) error { return v.loadPiece(p, comps) })
 	if err != nil {
@@ -177,7 +178,7 @@ func (a *allocator) recount() {
 	defer a.mu.Unlock()
 	a.free = 0
 	for _, p := range a.pools {
-		if !p.closed {
+		if !p.closed() {
 			a.free += int64(p.free)
 		}
 	}

@@ -99,7 +99,7 @@ func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) err
 	if err := v.component(0).writeRaw(buf, int64(first)*v.sector); err != nil {
 		return fmt.Errorf("write the allocation map: %w", err)
 	}
-	if written := v.mapWritten.Add(1); v.mapDurable.Load() == written-1 {
+	if v.ledger().wrote() {
 		clear(k.unflushed)
 	}
 	for s := first; s <= last; s++ {
@@ -185,7 +185,7 @@ func (k *committer) release(p phys) {
 		k.v.alloc.put(p)
 		return
 	}
-	k.v.freed.add(p)
+	k.v.ledger().free(p)
 	// A flush that began after the map was written but before add does not
 	// know of p: let there be another.
 	k.v.component(0).markDirty()

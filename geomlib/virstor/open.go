@@ -89,14 +89,14 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("%s: %w: metadata of %s: %w", v.name, ErrDamaged, mem.Provider.Name(), err)
 		}
 		md.No, md.Count, md.VirtualSize, md.Name = mem.Metadata.No, mem.Metadata.Count, mem.Metadata.VirtualSize, mem.Metadata.Name
-		c := newComponent(mem.Provider, md, v.log, v)
+		c := newComponent(mem.Provider, md, v.log, v.cfg.breakRule)
 		c.setNo(uint16(i))
 		comps = append(comps, c)
 	}
 	for _, i := range a.Failed {
 		comps[i].refused.Store(true)
 	}
-	comps[0].zero.Store(true)
+	comps[0].ledger.Store(&mapLedger{v: v})
 	v.setComponents(comps)
 	v.adopt(a)
 	v.size.Store(int64(m.VirtualSize))

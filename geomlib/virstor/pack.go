@@ -161,7 +161,7 @@ func (a *allocator) takeFirst() (phys, bool) {
 	a.lockSettled()
 	defer a.mu.Unlock()
 	for i, p := range a.pools[:a.takers] {
-		if p.closed {
+		if p.closed() {
 			continue
 		}
 		if chunk, _, ok := p.lowest(); ok {
@@ -182,23 +182,21 @@ func (v *Volume) Rebalance(opt JobOptions) error {
 // shares are whole chunks, and what rounding them down leaves over stays where
 // most is: the surplusses sum up to nothing.
 func (v *Volume) surplus() []int64 {
-	comps := v.components()
-	s := make([]int64, len(comps))
+	figures := v.alloc.figures()
+	s := make([]int64, len(figures))
 	var used, room int64
-	for i := range comps {
-		total, free := v.alloc.counts(i)
-		s[i] = int64(total - free)
+	for i, f := range figures {
+		s[i] = int64(f.total - f.free)
 		used += s[i]
-		room += int64(total)
+		room += int64(f.total)
 	}
 	if room == 0 {
 		return s
 	}
 	over := used
-	order := make([]int, len(comps))
-	for i := range comps {
-		total, _ := v.alloc.counts(i)
-		share := used * int64(total) / room
+	order := make([]int, len(figures))
+	for i, f := range figures {
+		share := used * int64(f.total) / room
 		s[i] -= share
 		over -= share
 		order[i] = i

@@ -79,9 +79,9 @@ func (v *Volume) removeEmpty(name string) error {
 	if err := v.settleFreed(); err != nil {
 		return fmt.Errorf("remove %s from %s: %w", name, v.name, err)
 	}
-	v.alloc.setClosed(gone.no(), true)
+	v.alloc.setBar(gone.no(), barLeaving, true)
 	if n := v.chunksOn(gone); n > 0 {
-		v.alloc.setClosed(gone.no(), gone.refused.Load())
+		v.alloc.setBar(gone.no(), barLeaving, false)
 		return &AllocatedError{name, n}
 	}
 	if err := v.takeOutLocked(gone); err != nil {
@@ -172,7 +172,7 @@ func (v *Volume) intendRemoval(gone, moved *component) error {
 		v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
 		return err
 	}
-	v.alloc.setClosed(gone.no(), gone.refused.Load())
+	v.alloc.setBar(gone.no(), barLeaving, false)
 	return err
 }
 
@@ -183,7 +183,7 @@ func (v *Volume) renameLast(removed, last uint16) error {
 	both[removed] = both[last]
 	v.committer.pause()
 	v.setComponents(both)
-	v.alloc.renumber(removed, last)
+	v.alloc.renumber(both, removed, last)
 	v.committer.unpause()
 	if err := v.renumberChunks(last, removed); err != nil {
 		return err
@@ -199,7 +199,7 @@ func (v *Volume) forgetIndex(comps []*component) error {
 		return err
 	}
 	v.setComponents(comps)
-	v.alloc.truncate(len(comps))
+	v.alloc.truncate(comps)
 	return nil
 }
 

@@ -48,7 +48,7 @@ func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
 	}
 	for n, i := range t.Components[:t.ComponentCount] {
 		switch id := t.Members[n]; {
-		case id != 0:
+		case id != 0 && !v.cfg.breaks(breakTaskNumbers):
 			if c := byID[id]; c != nil {
 				leaving = append(leaving, c)
 			}

@@ -51,8 +51,8 @@ type Stats struct {
 	Errors, Flushes, Commits, CommittedChunks, MapWrites uint64
 }
 
-// Status tells the state of the volume. The figures are read one after the
-// other and need not be of one instant.
+// Status tells the state of the volume. What it says of the components is of one
+// instant; the other figures are read one after the other.
 func (v *Volume) Status() Status {
 	s := Status{
 		Name: v.name, ID: v.id, Size: v.Size(), ChunkSize: v.chunk, SectorSize: int(v.sector),
@@ -73,26 +73,27 @@ func (v *Volume) Status() Status {
 	}
 	v.alloc.mu.Lock()
 	s.Reserved = v.alloc.reserve
-	pools := v.alloc.pools[:v.alloc.takers:v.alloc.takers]
 	v.alloc.mu.Unlock()
-	for i, c := range v.components() {
-		if i >= len(pools) {
-			break // added or removed meanwhile
-		}
-		total, free := v.alloc.counts(i)
-		s.PhysicalChunks += int64(total)
-		s.Free += int64(free)
-		s.Components = append(s.Components, ComponentStatus{
-			Name: c.name(), Index: i, MediaSize: c.p().MediaSize(), SectorSize: int(c.sector),
-			ChunkCount: c.meta().ChunkCount, Usable: total, Reserved: c.first(), Used: total - free, Free: free,
-			FlushFailed: c.failedFlush() != nil,
-			Stats: ComponentStats{
-				ReadErrors: c.stats.readErrors.Load(), WriteErrors: c.stats.writeErrors.Load(),
-				Flushes: c.stats.flushes.Load(), ZeroedBytes: c.stats.zeroed.Load(),
-			},
-		})
+	for i, f := range v.alloc.figures() {
+		s.PhysicalChunks += int64(f.total)
+		s.Free += int64(f.free)
+		s.Components = append(s.Components, f.status(i))
 	}
 	return s
+}
+
+// status is the figure in a Status.
+func (f figure) status(index int) ComponentStatus {
+	c := f.c
+	return ComponentStatus{
+		Name: c.name(), Index: index, MediaSize: c.p().MediaSize(), SectorSize: int(c.sector),
+		ChunkCount: c.meta().ChunkCount, Usable: f.total, Reserved: c.first(), Used: f.total - f.free, Free: f.free,
+		FlushFailed: c.failedFlush() != nil,
+		Stats: ComponentStats{
+			ReadErrors: c.stats.readErrors.Load(), WriteErrors: c.stats.writeErrors.Load(),
+			Flushes: c.stats.flushes.Load(), ZeroedBytes: c.stats.zeroed.Load(),
+		},
+	}
 }
 
 // Metadata returns the metadata of each component as it is on disk now.

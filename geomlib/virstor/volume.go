@@ -46,10 +46,6 @@ type Volume struct {
 	waiters   sync.Pool
 	flushPool sync.Pool
 
-	// mapWritten counts writes of map sectors; mapDurable is its value that the
-	// last flush of component 0 covers.
-	mapWritten, mapDurable atomic.Uint64
-
 	isDegraded atomic.Bool
 	closing    atomic.Bool
 	givenUp    atomic.Bool // no write is done any more: the volume closes, and the place of a chunk is not known
@@ -57,8 +53,9 @@ type Volume struct {
 	idle       chan struct{} // closed when closing and nothing is in flight
 	idleOnce   sync.Once
 
-	writable atomic.Bool
-	parked   struct { // until Activate
+	writable   atomic.Bool
+	activating sync.Mutex // held by Activate, and by Close once it has begun
+	parked     struct {   // until Activate
 		mu   sync.Mutex
 		reqs []*Request
 	}
@@ -220,8 +217,8 @@ func (f *flushSoon) perform() {
 // Providers returns the components' providers by index.
 func (v *Volume) Providers() []geomlib.Provider {
 	var ps []geomlib.Provider
-	for _, c := range v.components() {
-		ps = append(ps, c.p())
+	for _, f := range v.alloc.figures() {
+		ps = append(ps, f.c.p())
 	}
 	return ps
 }

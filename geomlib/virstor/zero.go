@@ -17,10 +17,18 @@ import (
 // t frees its first chunks for the map and gets a copy of it, with the indexes as they
 // will be, and an extension record that is later than the old one's. Its metadata
 // sector commits; the intent in that record says who is component 0 no more.
-func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
+//
+// The chunks that t kept free for it are given back on every failure but one: when
+// it is not known whether t is component 0 now.
+func (v *Volume) handZeroOn(j *jobHandle, t, to *component) (err error) {
 	reserved := uint32(v.component(0).meta().ChunkReserved)
+	keep := false
+	defer func() {
+		if err != nil && !keep {
+			v.alloc.releaseKept(t.no())
+		}
+	}()
 	if err := v.vacate(j, t, reserved, to); err != nil {
-		v.alloc.releaseKept(t.no())
 		return err
 	}
 	v.metaMu.Lock()
@@ -36,10 +44,9 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) error {
 	}
 	gone := v.component(0)
 	next, err := v.storeSuccessor(t)
+	keep = true
 	if err != nil {
-		if v.committer.frozen == nil {
-			v.alloc.releaseKept(t.no())
-		}
+		keep = v.committer.frozen != nil
 		return err
 	}
 	v.swapZero(t, next, reserved)
@@ -222,7 +229,7 @@ func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 	gone := v.component(0)
 	both := slices.Clone(v.components())
 	both[0] = t
-	t.zero.Store(true)
+	t.ledger.Store(&mapLedger{v: v}) // its copy of the map is durable
 	v.setComponents(both)
 	v.renameWords(index, 0)
 	both = slices.Clone(both)
@@ -231,13 +238,13 @@ func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 	if index < last {
 		v.renameWords(last, index)
 	}
-	gone.zero.Store(false)
+	gone.ledger.Store(nil)
 	for i, c := range next {
 		c.setNo(uint16(i))
 	}
-	v.alloc.swapZero(index, reserved)
+	v.alloc.swapZero(next, index, reserved)
 	v.setComponents(next)
-	v.mapDurable.Store(v.mapWritten.Load())
+	clear(v.committer.unflushed)
 }
 
 // renameWords lets the map in memory name component from by the index to; both indexes
@@ -276,7 +283,7 @@ func (a *allocator) claimBelow(comp uint16, n uint32) (used int) {
 		}
 		if p.claim(c) {
 			p.kept[c] = true
-			if !p.closed {
+			if !p.closed() {
 				a.free--
 			}
 			continue
@@ -293,7 +300,7 @@ func (a *allocator) releaseKept(comp uint16) {
 	p := a.pools[comp]
 	for c := range p.kept {
 		p.release(c)
-		if !p.closed {
+		if !p.closed() {
 			a.free++
 		}
 	}
@@ -302,18 +309,19 @@ func (a *allocator) releaseKept(comp uint16) {
 
 // swapZero gives index 0 the pool of comp without the chunks that are reserved now, comp
 // that of the last component, and forgets that of the former component 0.
-func (a *allocator) swapZero(comp uint16, reserved uint32) {
+func (a *allocator) swapZero(comps []*component, comp uint16, reserved uint32) {
 	a.lockSettled()
 	defer a.mu.Unlock()
 	p, last := a.pools[comp], len(a.pools)-1
 	p.total -= reserved
 	p.first = reserved
 	p.kept = nil
-	if !a.pools[0].closed {
+	if !a.pools[0].closed() {
 		a.free -= int64(a.pools[0].free)
 	}
 	a.pools[comp] = a.pools[last]
 	a.pools[0] = p
 	a.pools = a.pools[:last]
 	a.takers = last
+	a.holdLocked(comps)
 }

@@ -35,7 +35,7 @@ func (a *allocator) prepare(stock int) (p *chunkPool, at phys, ok bool) {
 		each = (stock + a.takers - 1) / max(1, a.takers)
 	}
 	for c, p := range a.pools[:a.takers] {
-		if p.closed {
+		if p.closed() {
 			continue
 		}
 		n := 0
@@ -203,7 +203,7 @@ func (z *zeroAhead) one() bool {
 		return false
 	}
 	whole, err := z.clear(v.component(at.comp), at.chunk)
-	v.alloc.prepared(p, at.chunk, whole)
+	v.alloc.prepared(p, at.chunk, whole || v.cfg.breaks(breakAheadWhole))
 	if err != nil {
 		// The write that needs the chunk will fail and be heard.
 		v.log.Warn("chunk not zeroed ahead", "volume", v.name, "component", v.component(at.comp).name(), "chunk", at.chunk, "error", err)
