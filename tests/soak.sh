@@ -1,8 +1,8 @@
 #!/bin/sh
 # Soak for DURATION (default 10m; a number with s, m or h) from SEED (default the
 # time): failing I/O (every request of every verb from 10m on, a sample below), then
-# crash states of the engine for three quarters of the time, then the real daemon
-# killed, stopped and let down. Prints what was
+# crash states of the engine for three quarters of the time, then clients of a slow
+# and full volume that die, then the real daemon killed, stopped and let down. Prints what was
 # done; ends with 1, and the commands that replay it, if anything was lost.
 set -eu
 cd "$(dirname "$0")/.."
@@ -45,12 +45,14 @@ every=false
 [ "$total" -lt 600 ] || every=true
 part faults ./geomlib/virstor -run '^TestEvery(FailingRequestLosesNothingAcknowledged|VerbBearsEveryFailingRequest)$' -soak.faults="$every"
 part engine ./geomlib/virstor -run '^TestSoak$' -soak.duration="${engine}s" -soak.seed="$seed"
-part daemon ./tests/blackbox -run '^TestDeathSoak$' -death.duration="$((total - engine))s" -death.seed="$seed"
+clients=$((total / 12))
+part clients ./ggated-virstor/nbd -run '^TestClientsSoak$' -clients.duration="${clients}s" -clients.seed="$seed"
+part daemon ./tests/blackbox -run '^TestDeathSoak$' -death.duration="$((total - engine - clients))s" -death.seed="$seed"
 
 echo "soak: $duration from seed $seed"
 sed -n 's/.*: \([0-9]* faults injected\( in verbs\)*\)$/soak: failing I\/O: \1/p' "$out/faults"
-grep -h '^soak:' "$out/engine" "$out/daemon" || failed=1
-grep -h 'replay: ' "$out/engine" "$out/daemon" || true
+grep -h '^soak:' "$out/engine" "$out/clients" "$out/daemon" || failed=1
+grep -h 'replay: ' "$out/engine" "$out/clients" "$out/daemon" || true
 if [ "$failed" -ne 0 ]; then
 	echo "soak: FAILED"
 	exit 1
