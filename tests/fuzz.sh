@@ -55,7 +55,7 @@ while read -r dir target; do
 	n=${n:-0}
 	sum=$((sum + n))
 	printf 'fuzz: %12d %s %s%s\n' "$n" "$dir" "$target" "$crashed"
-	if [ "$n" -eq 0 ] && [ -z "$crashed" ]; then # it did not run
+	if [ -z "$crashed" ] && ! grep -q '^fuzz: elapsed: ' "$out/log"; then # it did not run
 		cat "$out/log"
 		failed=$((failed + 1))
 	fi
