@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
@@ -82,7 +83,18 @@ func (s Soak) Run() string {
 		})
 	}
 	wg.Wait()
-	return fmt.Sprintf("soak: engine: %d seeds from %d; %s; %d violations", counts.runs.Load(), s.First, &counts, violations.Load())
+	each := float64(cpuTime()) / float64(max(1, counts.states.Load())) / float64(time.Millisecond)
+	return fmt.Sprintf("soak: engine: %d seeds from %d; %s; %.2f ms of processor time a state; %d violations",
+		counts.runs.Load(), s.First, &counts, each, violations.Load())
+}
+
+// cpuTime is what the process has taken of processors.
+func cpuTime() time.Duration {
+	var r syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) error {

@@ -329,21 +329,26 @@ func TestRecordsThatLieHurtNobody(t *testing.T) {
 		seeds = 100
 	}
 	for seed := range seeds {
-		data := make([]byte, 96)
-		r := rand.New(rand.NewPCG(seed, 7))
-		for i := range data {
-			data[i] = byte(r.Uint32())
+		if wrong := hostileSeed(dir, seed); wrong != "" {
+			t.Fatalf("seed %d: %s", seed, wrong)
 		}
-		wrong := make(chan string, 1)
-		go func() { wrong <- hostileRun(dir, data) }()
-		select {
-		case w := <-wrong:
-			if w != "" {
-				t.Fatalf("seed %d: %s", seed, w)
-			}
-		case <-time.After(time.Minute):
-			t.Fatalf("seed %d: no end", seed)
-		}
+	}
+}
+
+// hostileSeed is the set of records that a seed makes.
+func hostileSeed(dir string, seed uint64) (wrong string) {
+	data := make([]byte, 96)
+	r := rand.New(rand.NewPCG(seed, 7))
+	for i := range data {
+		data[i] = byte(r.Uint32())
+	}
+	ended := make(chan string, 1)
+	go func() { ended <- hostileRun(dir, data) }()
+	select {
+	case wrong = <-ended:
+		return wrong
+	case <-time.After(time.Minute):
+		return "no end"
 	}
 }
 
