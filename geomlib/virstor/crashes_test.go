@@ -203,6 +203,9 @@ var broken = []struct {
 	{"the component that is renamed keeps its index", breakRenaming, "remove from the middle", 0},
 	{"the fence is lifted before the data is flushed", breakCloseFlush, "stop just after a hole was filled", 0},
 	{"the fence is lifted from component 0 first", breakUnfenceOrder, "stop", 0},
+	{"a generation is settled before all members have it", breakSettledEarly, "open", 0},
+	{"the fence is lifted without a note that it is", breakHandBackNote, "stop", 0},
+	{"add writes component 0 before the components that join", breakCommitFirst, "add", 0},
 }
 
 func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {

@@ -150,7 +150,7 @@ func (v *Volume) tidyRecord(e *ondisk.Extension) {
 	}
 	keepFailed(e, func(id uint64) bool { c := byID[id]; return c == nil || c.refused.Load() })
 	if !v.cfg.breaks(breakTaskNumbers) {
-		e.Task = retask(e.Task, byID)
+		e.Task = retask(e.Task, v.components())
 	}
 }
 

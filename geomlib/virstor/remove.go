@@ -203,26 +203,30 @@ func (v *Volume) forgetIndex(comps []*component) error {
 	return nil
 }
 
-// retask makes a task that is under way name the components by the indexes that they
-// have now. Those that have left are left out, and a task without any is over.
-func retask(t ondisk.Task, byID map[uint64]*component) ondisk.Task {
+// retask makes a task that is under way name the components by their indexes in
+// comps. Those that have left are left out, and a task without any is over.
+func retask(t ondisk.Task, comps []*component) ondisk.Task {
 	known := slices.ContainsFunc(t.Members[:], func(id uint64) bool { return id != 0 })
 	if !known {
 		return t // it names none, or was noted by the first release
 	}
+	index := make(map[uint64]int, len(comps))
+	for i, c := range comps {
+		index[c.member] = i
+	}
 	n := t
 	n.Components, n.Members, n.ComponentCount = [ondisk.MaxTaskComponents]uint32{}, [ondisk.MaxTaskComponents]uint64{}, 0
 	for _, id := range t.Members[:t.ComponentCount] {
-		if c := byID[id]; c != nil {
-			n.Components[n.ComponentCount], n.Members[n.ComponentCount] = uint32(c.no()), id
+		if i, ok := index[id]; ok {
+			n.Components[n.ComponentCount], n.Members[n.ComponentCount] = uint32(i), id
 			n.ComponentCount++
 		}
 	}
 	if n.ComponentCount == 0 {
 		return ondisk.Task{}
 	}
-	if to := byID[t.Target]; to != nil {
-		n.Arg[1] = uint64(to.no())
+	if to, ok := index[t.Target]; ok {
+		n.Arg[1] = uint64(to)
 	}
 	return n
 }

@@ -38,7 +38,9 @@ type ComponentStatus struct {
 	Used        uint32
 	Free        uint32
 	FlushFailed bool
-	Stats       ComponentStats
+	// TakesNoWrites: its metadata could not be written; it is read, and gets no new chunk.
+	TakesNoWrites bool
+	Stats         ComponentStats
 }
 
 // ComponentStats count since the volume was opened.
@@ -88,7 +90,7 @@ func (f figure) status(index int) ComponentStatus {
 	return ComponentStatus{
 		Name: c.name(), Index: index, MediaSize: c.p().MediaSize(), SectorSize: int(c.sector),
 		ChunkCount: c.meta().ChunkCount, Usable: f.total, Reserved: c.first(), Used: f.total - f.free, Free: f.free,
-		FlushFailed: c.failedFlush() != nil,
+		FlushFailed: c.failedFlush() != nil, TakesNoWrites: c.refused.Load(),
 		Stats: ComponentStats{
 			ReadErrors: c.stats.readErrors.Load(), WriteErrors: c.stats.writeErrors.Load(),
 			Flushes: c.stats.flushes.Load(), ZeroedBytes: c.stats.zeroed.Load(),

@@ -152,6 +152,7 @@ func (v *Volume) storeSuccessor(t *component) (next []*component, err error) {
 	}
 	e.rec.Sequence++
 	e.rec.Intent = ondisk.Intent{Kind: ondisk.IntentReplaceZero, Arg: [8]uint64{uint64(t.no())}, Leaves: gone.member, Moves: t.member}
+	e.rec.Task = retask(e.rec.Task, next)
 	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
 	other := e.offset + int64(1-e.rec.Slot())*ondisk.ExtensionSlotSize
 	if err := storeRaw(t.accounted(), blank, other); err != nil {
