@@ -45,6 +45,26 @@ func KindOf(p Provider) Kind {
 // by geom_gate(4) must refuse those.
 func IsRegular(p Provider) bool { return KindOf(p) == KindRegular }
 
+// KeepsBlocks reports whether p is a regular file that had all of its blocks when it
+// was opened, as fallocate(1) and dd(1) make them. Whoever made such a file has set
+// the space aside, so Delete is ErrNotSupported, and WriteZeroes gives no block back.
+func KeepsBlocks(p Provider) bool {
+	f, ok := p.(opened)
+	return ok && f.self().medium.keepsBlocks()
+}
+
+// preallocated reports whether a regular file has blocks for all of its bytes. One
+// that was made by truncate(1) and written to since seldom does: volumes never write
+// to what is left between the last chunk and the last sector.
+func preallocated(fd int) bool {
+	var st unix.Stat_t
+	if err := ignoringEINTR(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		return false
+	}
+	const block = 512 // of st_blocks, whatever the file system's (stat(2))
+	return st.Size > 0 && int64(st.Blocks)*block >= st.Size
+}
+
 // FileOf returns the open file of a provider that Open or FromFile made, so
 // that its descriptor can be passed to another process. The file stays the
 // provider's: do not close it.
@@ -68,6 +88,8 @@ type medium interface {
 	drop(fd int) error
 	// buffered reports whether a write goes to a cache of the system.
 	buffered() bool
+	// keepsBlocks reports whether nothing is given back to the file system.
+	keepsBlocks() bool
 }
 
 // file is the provider behind a descriptor.

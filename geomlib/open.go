@@ -215,11 +215,11 @@ func (p *file) asRegular(size int64, sector int) error {
 	}
 	p.sector = int64(sector)
 	if size == 0 {
-		return fmt.Errorf("%s: file is empty: give it a size with `truncate -s SIZE %s`", p.name, p.name)
+		return fmt.Errorf("%s: file is empty: no component is (`truncate -s SIZE` gives one that is to be labelled its size)", p.name)
 	}
-	if rest := size % p.sector; rest != 0 {
-		return fmt.Errorf("%s: size %d is not a multiple of the sector size %d: enlarge the file with `truncate -s %d %s`",
-			p.name, size, sector, size-rest+p.sector, p.name)
+	if size%p.sector != 0 {
+		return fmt.Errorf("%s: size %d is not a multiple of the sector size %d: no component is like that (is it the right file?)",
+			p.name, size, sector)
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ func TestOpenRefusesWhatCannotBeAProvider(t *testing.T) {
 		{"", OpenOptions{}, "without a name"},
 		{"no-such-provider", OpenOptions{}, "no such provider in /dev"},
 		{"/nonexistent/file", OpenOptions{}, "/nonexistent/file: no such file"},
-		{odd, OpenOptions{}, "truncate -s 1024 " + odd},
+		{odd, OpenOptions{}, "is it the right file?"},
 		{newFile(t, mib+512), OpenOptions{SectorSize: 4096}, "not a multiple of the sector size 4096"},
 		{newFile(t, 0), OpenOptions{}, "is empty"},
 		{newFile(t, mib), OpenOptions{SectorSize: 513}, "power of two"},

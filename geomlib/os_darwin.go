@@ -25,7 +25,8 @@ const writePiece = maxTransfer
 // regular is a regular file.
 type regular struct{}
 
-func (regular) buffered() bool { return true }
+func (regular) buffered() bool    { return true }
+func (regular) keepsBlocks() bool { return false }
 
 // flush: fsync(2) of macOS leaves the data in the drive's cache.
 func (regular) flush(fd int) error {

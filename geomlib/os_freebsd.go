@@ -61,7 +61,8 @@ func fileSystem(fd int) string {
 func regularMedium(fd int) medium {
 	present, _, errno := unix.Syscall(unix.SYS_FPATHCONF, uintptr(fd), pcDeallocPresent, 0)
 	known := errno == 0 && fileSystem(fd) != "tmpfs"
-	return regular{punches: known && present == 1, zeroes: known && holesAreTrusted(fd)}
+	keep := preallocated(fd)
+	return regular{punches: known && present == 1 && !keep, zeroes: known && holesAreTrusted(fd) && !keep, keep: keep}
 }
 
 // writePiece is how much one system call writes, bytes.
@@ -71,9 +72,11 @@ const writePiece = maxTransfer
 type regular struct {
 	punches bool // the file system gives space back, and does not write zeros
 	zeroes  bool // what is punched may be relied on to be zeros
+	keep    bool // preallocated: its blocks stay
 }
 
-func (regular) buffered() bool { return true }
+func (regular) buffered() bool      { return true }
+func (r regular) keepsBlocks() bool { return r.keep }
 
 func (regular) flush(fd int) error {
 	if _, _, errno := unix.Syscall(unix.SYS_FDATASYNC, uintptr(fd), 0, 0); errno != 0 {
@@ -138,7 +141,8 @@ func deallocate(fd int, off, length int64) error {
 // disk is a provider of GEOM. Raw I/O is not cached.
 type disk struct{}
 
-func (disk) buffered() bool { return false }
+func (disk) buffered() bool    { return false }
+func (disk) keepsBlocks() bool { return false }
 
 // drop: there is no cache between a device of GEOM and whoever reads it.
 func (disk) drop(int) error { return nil }

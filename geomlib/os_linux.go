@@ -43,7 +43,9 @@ func holesAreTrusted(fd int) bool {
 	return false
 }
 
-func regularMedium(fd int) medium { return regular{zeroes: holesAreTrusted(fd)} }
+func regularMedium(fd int) medium {
+	return regular{zeroes: holesAreTrusted(fd), keep: preallocated(fd)}
+}
 
 // writePiece is how much one system call writes, bytes. The page cache keeps
 // what it is given in one call in folios as large as that, and ext4 goes through
@@ -55,12 +57,17 @@ const writePiece = 256 << 10
 // regular is a regular file.
 type regular struct {
 	zeroes bool // what is punched may be relied on to be zeros
+	keep   bool // preallocated: its blocks stay
 }
 
-func (regular) buffered() bool     { return true }
-func (regular) flush(fd int) error { return unix.Fdatasync(fd) }
+func (regular) buffered() bool      { return true }
+func (r regular) keepsBlocks() bool { return r.keep }
+func (regular) flush(fd int) error  { return unix.Fdatasync(fd) }
 
-func (regular) remove(fd int, off, length int64) error {
+func (r regular) remove(fd int, off, length int64) error {
+	if r.keep {
+		return ErrNotSupported
+	}
 	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	return notSupported(unix.Fallocate(fd, punch, off, length))
 }
@@ -68,6 +75,10 @@ func (regular) remove(fd int, off, length int64) error {
 func (r regular) zero(fd int, off, length int64) error {
 	if !r.zeroes {
 		return ErrNotSupported
+	}
+	if r.keep {
+		const zeroRange = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+		return notSupported(unix.Fallocate(fd, zeroRange, off, length))
 	}
 	return r.remove(fd, off, length)
 }
@@ -85,6 +96,7 @@ func dropPages(fd int) error {
 type disk struct{}
 
 func (disk) buffered() bool     { return true }
+func (disk) keepsBlocks() bool  { return false }
 func (disk) flush(fd int) error { return unix.Fdatasync(fd) }
 
 func (disk) remove(fd int, off, length int64) error {

@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"truncate":   truncateCommand,
 			"grow":       growCommand,
+			"overlay":    overlayCommand,
 			"endless":    endlessCommand,
 			"daemon":     daemonCommand,
 			"calls":      callsCommand,
@@ -85,6 +86,17 @@ func growCommand(ts *testscript.TestScript, neg bool, args []string) {
 	size, err := control.ExpandNumber(args[0])
 	ts.Check(err)
 	ts.Check(os.Truncate(ts.MkAbs(args[1]), size))
+}
+
+// overlay SMALL BIG: SMALL's contents take the place of the beginning of BIG's.
+func overlayCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: overlay SMALL BIG")
+	}
+	f, err := os.OpenFile(ts.MkAbs(args[1]), os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteAt([]byte(ts.ReadFile(args[0])), 0)
+	ts.Check(errors.Join(err, f.Close()))
 }
 
 // endless KIND: jobs of that kind end only when they are cancelled.

@@ -3,6 +3,8 @@ package ondisk
 import (
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 const devPrefix = "/dev/"
@@ -35,8 +37,23 @@ func checkNewName(name string) error {
 	if i := strings.IndexAny(name, "/ \"'\\"); i >= 0 {
 		return fmt.Errorf("%w: %q has the character %q", ErrName, name, name[i])
 	}
+	// What is not printable acts on the terminal that shows it, and what is no text
+	// cannot be the name of an NBD export (doc/proto.md of NetworkBlockDevice/nbd).
+	for i, r := range name {
+		if _, width := utf8.DecodeRuneInString(name[i:]); r == utf8.RuneError && width == 1 {
+			return fmt.Errorf("%w: %q is not UTF-8", ErrName, name)
+		}
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("%w: %q has the character %q, which cannot be printed", ErrName, name, r)
+		}
+	}
 	return checkName(name)
 }
+
+// CheckNewName tells whether a volume may be given that name: 1 to MaxNameLen bytes
+// of printable UTF-8, no slash, blank, quote or backslash, not "." or "..". Otherwise
+// the error is ErrName, with the reason.
+func CheckNewName(name string) error { return checkNewName(name) }
 
 // hardcodedName is the name of a provider as the metadata has it.
 func hardcodedName(provider string) (string, error) {

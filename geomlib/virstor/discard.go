@@ -76,6 +76,9 @@ func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
 	return false, 0, nil
 }
 
+// PassesDiscards reports whether discards of the volume reach its components.
+func (v *Volume) PassesDiscards() bool { return !v.cfg.ReadOnly && v.cfg.Discard != DiscardOff }
+
 // finishDiscard completes a discard all of which is done. With FUA that takes a
 // flush even where nothing was allocated: what freed it may not be durable.
 //

@@ -274,7 +274,7 @@ func grown(name string) func(w *world) error {
 
 func expandAll(w *world) error {
 	for _, d := range w.disks {
-		if _, err := Expand(context.Background(), d, nil); err != nil && !errors.Is(err, ErrNotGrown) {
+		if _, _, err := Expand(context.Background(), d, Expansion{Volume: "vol"}); err != nil && !errors.Is(err, ErrNotGrown) {
 			return err
 		}
 	}

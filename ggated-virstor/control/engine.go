@@ -64,6 +64,9 @@ func StartEngineJob(v *virstor.Volume, kind string, a JobArgs) error {
 	case "evacuate":
 		return v.Evacuate(a.Providers, "", o)
 	case "replace":
+		if err := mayReceive(v, a.Target); err != nil {
+			return err
+		}
 		return v.Evacuate(a.Providers, a.Target, o)
 	case "pack":
 		return v.Pack(o)
@@ -75,6 +78,19 @@ func StartEngineJob(v *virstor.Volume, kind string, a JobArgs) error {
 		return v.Resize(a.Size, a.Force, o)
 	}
 	return fmt.Errorf("%w %q", ErrJobKind, kind)
+}
+
+// mayReceive refuses a component as the target of a replace that holds data of its
+// own: whoever names one means another disk, and the volume would have less room
+// afterwards than before.
+func mayReceive(v *virstor.Volume, target string) error {
+	for _, c := range v.Status().Components {
+		if c.Name == target && c.Used > 0 {
+			return fmt.Errorf("replace on %s: %w: %s is in the volume already, and holds data; `gvirstor evacuate` moves a component's data to all others",
+				v.Name(), virstor.ErrInUse, target)
+		}
+	}
+	return nil
 }
 
 // JobFromEngine is a job of the named volume as the engine tells of it.

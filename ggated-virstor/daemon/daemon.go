@@ -212,7 +212,7 @@ func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Mem
 		if l, e := geomlib.ReadSpare(p); e == nil {
 			err = &spareError{l}
 		} else if errors.Is(err, geomlib.ErrNoMetadata) {
-			err = fmt.Errorf("%w; one that has grown since it was labelled is a component again after `gvirstor expand`", err)
+			err = fmt.Errorf("%w: it is no component, or has another size than when it was labelled; if it has grown, `gvirstor expand` makes it one again", err)
 		}
 		return virstor.Member{}, errors.Join(err, p.Close())
 	}
@@ -308,9 +308,19 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	d.mu.Lock()
 	d.volumes[a.Name] = s
 	d.mu.Unlock()
+	s.tellKeptBlocks(vol.Providers(), d.log)
 	d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s created.", a.Name), "id", fmt.Sprintf("%08x", a.ID),
 		"size", vol.Size(), "components", len(a.Members))
 	return s, nil
+}
+
+// tellKeptBlocks names the component files that discards give no space back to.
+func (s *served) tellKeptBlocks(ps []geomlib.Provider, log *slog.Logger) {
+	for _, p := range ps {
+		if geomlib.KeepsBlocks(p) && s.vol.PassesDiscards() {
+			log.Info("component file was preallocated: discards leave its blocks to it", "volume", s.vol.Name(), "component", p.Name())
+		}
+	}
 }
 
 // giveUp ends a volume that could not be published in all ways.

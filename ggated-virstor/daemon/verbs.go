@@ -130,6 +130,7 @@ func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) err
 		}
 		return classify(err)
 	}
+	s.tellKeptBlocks(ps, d.log)
 	return nil
 }
 
