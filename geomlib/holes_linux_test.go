@@ -258,10 +258,18 @@ func TestCachedReadsAreAnsweredFromTheCacheAlone(t *testing.T) {
 	if err := p.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
-		t.Fatal(err)
+	// The kernel drops what nobody has a hold on, which on a busy machine is not
+	// all of it at once (posix_fadvise(2)).
+	dropped := false
+	for range 1000 {
+		if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+			t.Fatal(err)
+		}
+		if dropped = !p.(CachedReader).ReadCached(got, 0); dropped {
+			break
+		}
 	}
-	if p.(CachedReader).ReadCached(got, 0) {
+	if !dropped {
 		t.Fatal("what the cache dropped was answered")
 	}
 	if _, err := p.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
