@@ -68,7 +68,7 @@ func TestTheManualHasEveryVerbAndOptionAndNoOther(t *testing.T) {
 }
 
 // verb is a place in a format where the manual has a word of its own, or dots.
-var verb = regexp.MustCompile(`%[a-z]`)
+var verb = regexp.MustCompile(`%[0-9]*[a-z]`)
 
 func TestTheManualExplainsEveryMessage(t *testing.T) {
 	page, err := manual.Read("../man/gvirstor.8")

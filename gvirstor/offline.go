@@ -96,7 +96,7 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 	}
 	as := virstor.Assemble(members)
 	if len(as) != 1 {
-		return nil, failf("There are %d volumes called %s on these components", len(as), volume)
+		return nil, failf("There are %d volumes called %s on these components, with the ids %08x and %08x; name those of one by --offline", len(as), volume, as[0].ID, as[1].ID)
 	}
 	p.Assembly = as[0]
 	if p.lock, err = geomlib.LockVolume(runDir, p.ID); err != nil {

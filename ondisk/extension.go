@@ -72,10 +72,11 @@ const (
 	IntentGrow                   // the virtual size and the reserved area grow
 	IntentShrink                 // the virtual size shrinks
 	IntentExpand                 // a component's provider has grown
+	IntentNewID                  // the volume gets another id; argument 0 is the one before
 	intentKinds
 )
 
-var intentNames = [intentKinds]string{"none", "remove", "replace component 0", "grow", "shrink", "expand"}
+var intentNames = [intentKinds]string{"none", "remove", "replace component 0", "grow", "shrink", "expand", "new id"}
 
 // String is what the intent does, in words.
 func (k IntentKind) String() string {

@@ -198,13 +198,13 @@ func TestNewerExtensionTellsOfIntactRecordsOnly(t *testing.T) {
 
 func TestEveryKindHasAName(t *testing.T) {
 	seen := make(map[string]bool)
-	for k := ondisk.IntentNone; k <= ondisk.IntentExpand; k++ {
+	for k := ondisk.IntentNone; k <= ondisk.IntentNewID; k++ {
 		seen[k.String()] = true
 	}
 	for k := ondisk.TaskNone + 1; k <= ondisk.TaskReclaim; k++ {
 		seen["task "+k.String()] = true
 	}
-	if len(seen) != 12 || seen[""] {
+	if len(seen) != 13 || seen[""] {
 		t.Errorf("names %v", seen)
 	}
 	if got := ondisk.IntentKind(77).String() + ", " + ondisk.TaskKind(78).String(); got != "intent 77, task 78" {

@@ -54,6 +54,11 @@ func (e Extension) validateIntent(m Metadata) error {
 			return fmt.Errorf("%w: component 0 changes places with component %d of %d", ErrExtensionContents, a[0], m.Count)
 		}
 		return nil
+	case IntentNewID:
+		if a[0] > math.MaxUint32 || uint32(a[0]) == m.ID {
+			return fmt.Errorf("%w: the id before %08x was %#x", ErrExtensionContents, m.ID, a[0])
+		}
+		return nil
 	}
 	return fmt.Errorf("%w: no version of this program begins the operation %q", ErrExtensionContents, e.Intent.Kind)
 }

@@ -155,7 +155,7 @@ func TestExtensionSurvivesEncoding(t *testing.T) {
 			Sequence: rapid.Uint64().Draw(t, "sequence"), VolumeID: rapid.Uint32().Draw(t, "id"),
 			ChunkSize: rapid.Uint32().Draw(t, "chunk"), Clean: rapid.Bool().Draw(t, "clean"),
 		}
-		e.Intent.Kind = ondisk.IntentKind(rapid.Uint32Range(0, uint32(ondisk.IntentExpand)).Draw(t, "intent"))
+		e.Intent.Kind = ondisk.IntentKind(rapid.Uint32Range(0, uint32(ondisk.IntentNewID)).Draw(t, "intent"))
 		e.Task.Kind = ondisk.TaskKind(rapid.Uint32Range(0, uint32(ondisk.TaskReclaim)).Draw(t, "task"))
 		e.Task.ComponentCount = rapid.Uint8Range(0, ondisk.MaxTaskComponents).Draw(t, "components")
 		for i := range e.Task.ComponentCount {

@@ -72,8 +72,18 @@ func Assemble(members []Member) []*Assembly {
 		}
 		groups[id] = append(groups[id], m)
 	}
+	judged := make(map[uint32]bool)
+	for id, former := range formerIDs(groups) {
+		groups[former], judged[id] = byID[id].adoptFormer(groups[id], groups[former])
+	}
 	for id, a := range byID {
-		a.judge(groups[id])
+		switch {
+		case judged[id]:
+		case len(groups[id]) == 0 && len(a.Ignored) == 0: // all of them have another id now
+			delete(byID, id)
+		default:
+			a.judge(groups[id])
+		}
 	}
 	return slices.SortedFunc(maps.Values(byID), func(x, y *Assembly) int {
 		return cmp.Or(strings.Compare(x.Name, y.Name), cmp.Compare(x.ID, y.ID))

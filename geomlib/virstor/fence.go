@@ -62,7 +62,7 @@ func (v *Volume) fenceLocked() error {
 func agreed(comps []*component, i int) ondisk.Metadata {
 	m, zero := comps[i].meta(), comps[0].meta()
 	m.No, m.Count = uint16(i), uint16(len(comps))
-	m.VirtualSize, m.Name = zero.VirtualSize, zero.Name
+	m.VirtualSize, m.Name, m.ID = zero.VirtualSize, zero.Name, zero.ID
 	return m
 }
 

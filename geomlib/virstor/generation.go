@@ -134,7 +134,7 @@ func (v *Volume) now() int64 {
 func (v *Volume) storeMember(c *component, block ondisk.MemberBlock, r rise) error {
 	m, zero := c.meta(), v.component(0).meta()
 	m.Version, m.No, m.Count = ondisk.VersionFenced, uint16(r.index[c]), uint16(len(r.comps))
-	m.VirtualSize, m.Name = zero.VirtualSize, zero.Name
+	m.VirtualSize, m.Name, m.ID = zero.VirtualSize, zero.Name, zero.ID
 	block.ID, block.LastName = c.member, ondisk.MemberName(c.name())
 	m.Member = block
 	if r.edit != nil {

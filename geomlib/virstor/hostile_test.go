@@ -238,7 +238,7 @@ func everyVerb(dir string, disks []*disktest.Disk) {
 	}
 	ds, _ = clones()
 	for _, d := range ds {
-		_, _ = virstor.Expand(ctx, d, nil)
+		_, _, _ = virstor.Expand(ctx, d, virstor.Expansion{Volume: "vol"})
 	}
 }
 

@@ -21,7 +21,7 @@ func removeArgs(i ondisk.Intent) (removed, last uint16) {
 // release began. All else is applied in memory by who does not write.
 func (v *Volume) recoverable() error {
 	i := v.ext.rec.Intent
-	if i.Kind != ondisk.IntentNone && i.Leaves == 0 && v.cfg.DeferWrites {
+	if i.Kind != ondisk.IntentNone && i.Kind != ondisk.IntentNewID && i.Leaves == 0 && v.cfg.DeferWrites {
 		return fmt.Errorf("%s: %w: the operation %q was interrupted; a writable open finishes it", v.name, ErrDamaged, i.Kind)
 	}
 	return nil
@@ -50,6 +50,8 @@ func (v *Volume) redoIntentLocked() error {
 		return v.renameInMap(removed, last)
 	case i.Kind == ondisk.IntentReplaceZero && i.Leaves != 0:
 		return nil
+	case i.Kind == ondisk.IntentNewID:
+		return nil // the members follow with the fence, and then the intent goes
 	case i.Kind == ondisk.IntentRemove:
 		if err := v.finishRemoveLocked(); err != nil {
 			return err

@@ -9,6 +9,11 @@ import "log/slog"
 // could not, the error is a *NotHandedBackError and all else is done. A job that
 // was interrupted is not resumed. The providers stay the caller's.
 func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
+	return settle(a, handBack, log, func(*Volume) error { return nil })
+}
+
+// settle is Settle with a change of the open volume, whose metaMu is held.
+func settle(a *Assembly, handBack bool, log *slog.Logger, change func(*Volume) error) error {
 	if a.Err != nil {
 		return a.Err
 	}
@@ -24,6 +29,9 @@ func Settle(a *Assembly, handBack bool, log *slog.Logger) error {
 	v.writable.Store(true)
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
+	if err := change(v); err != nil {
+		return err
+	}
 	if !handBack {
 		return v.markCleanLocked()
 	}

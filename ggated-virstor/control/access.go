@@ -51,6 +51,10 @@ func volumeAccess(verb string, in func(any) bool) Access {
 		if q := (AddRequest{}); in(&q) {
 			return Access{Open: q.Providers}
 		}
+	case "identify":
+		if q := (IdentifyRequest{}); in(&q) {
+			return Access{Open: q.Providers}
+		}
 	case "remove":
 		if q := (RemoveRequest{}); in(&q) {
 			return Access{Drop: q.Providers}

@@ -12,6 +12,9 @@ type Backend interface {
 	Add(ctx context.Context, name string, r AddRequest) error
 	Remove(ctx context.Context, name string, r RemoveRequest) error
 	Stop(ctx context.Context, name string, r StopRequest) (StopResult, error)
+	// Identify ends the service of a volume, gives it another name or id, and serves
+	// it again.
+	Identify(ctx context.Context, name string, r IdentifyRequest) (VolumeStatus, error)
 	Serve(ctx context.Context, r ServeRequest) (ServeResult, error)
 	// Release lets go of providers that are held but not served.
 	Release(ctx context.Context, r ReleaseRequest) error

@@ -68,6 +68,11 @@ func (c *Client) Stop(ctx context.Context, name string, r StopRequest) (a StopRe
 	return a, c.verb(ctx, name, "stop", r, &a)
 }
 
+// Identify gives a volume another name or id.
+func (c *Client) Identify(ctx context.Context, name string, r IdentifyRequest) (v VolumeStatus, err error) {
+	return v, c.verb(ctx, name, "identify", r, &v)
+}
+
 // Reserve changes how many chunks ordinary writes leave free.
 func (c *Client) Reserve(ctx context.Context, name string, r ReserveRequest) error {
 	return c.verb(ctx, name, "reserve", r, nil)

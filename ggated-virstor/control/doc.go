@@ -6,6 +6,7 @@
 //	POST   /v1/volumes/NAME/add           AddRequest
 //	POST   /v1/volumes/NAME/remove        RemoveRequest
 //	POST   /v1/volumes/NAME/stop          StopRequest -> StopResult
+//	POST   /v1/volumes/NAME/identify      IdentifyRequest -> VolumeStatus
 //	POST   /v1/volumes/NAME/jobs          JobRequest -> JobStatus
 //	GET    /v1/jobs/ID                    JobStatus
 //	DELETE /v1/jobs/ID                    cancels, JobStatus

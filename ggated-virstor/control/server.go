@@ -88,6 +88,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/volumes/{name}/add", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Add)) })
 	mux.HandleFunc("POST /v1/volumes/{name}/remove", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Remove)) })
 	mux.HandleFunc("POST /v1/volumes/{name}/stop", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, b.Stop) })
+	mux.HandleFunc("POST /v1/volumes/{name}/identify", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, b.Identify) })
 	mux.HandleFunc("POST /v1/volumes/{name}/reserve", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Reserve)) })
 	mux.HandleFunc("POST /v1/volumes/{name}/spare", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Spare)) })
 	mux.HandleFunc("POST /v1/volumes/{name}/test-alert", func(w http.ResponseWriter, r *http.Request) {

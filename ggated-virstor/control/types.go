@@ -288,6 +288,16 @@ type StopResult struct {
 	Reasons    []string `json:"reasons,omitempty"` // why not
 }
 
+// IdentifyRequest gives a volume another name, or a new id, or both.
+type IdentifyRequest struct {
+	Name  string `json:"name,omitempty"`
+	NewID bool   `json:"new_id,omitempty"`
+	Force bool   `json:"force,omitempty"` // even while it is open or clients are connected
+	// Providers are the volume's components, by index: they are closed meanwhile,
+	// and opened again.
+	Providers []string `json:"providers"`
+}
+
 // ServeRequest asks the daemon to look at providers and to serve the volumes
 // that are complete with them.
 type ServeRequest struct {

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,7 @@ type Daemon struct {
 	// verbs serialises what changes the set of volumes.
 	verbs sync.Mutex
 	loose map[string]virstor.Member // opened providers of volumes not served; guarded by verbs
+	named []string                  // bare names of providers in the order in which they were first named; guarded by verbs
 
 	mu       sync.Mutex
 	volumes  map[string]*served
@@ -145,6 +147,9 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	seen := make(map[string]bool) // a spare may be named as such and as a provider
 	for _, name := range withLeft(names, left) {
 		bare := strings.TrimPrefix(name, "/dev/")
+		if !slices.Contains(d.named, bare) {
+			d.named = append(d.named, bare)
+		}
 		if seen[bare] || d.knows(name) {
 			continue
 		}
@@ -227,7 +232,7 @@ func (d *Daemon) assemble(left map[uint32][]string) (fresh []*served, problems [
 		fresh, problems = d.takeOver(left)
 		problems = append(problems, d.reopen()...)
 	}
-	for _, a := range virstor.Assemble(slices.Collect(maps.Values(d.loose))) {
+	for _, a := range d.inOrder(virstor.Assemble(slices.Collect(maps.Values(d.loose)))) {
 		s, err := d.serveOne(a, false)
 		if err != nil {
 			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()})
@@ -237,6 +242,34 @@ func (d *Daemon) assemble(left map[uint32][]string) (fresh []*served, problems [
 		problems = append(problems, d.tidy(a)...)
 	}
 	return fresh, problems
+}
+
+// inOrder sorts volumes by which of them has the first of its components named first,
+// so that of two of one name that one is served; those that nobody named come last, by
+// name and id. d.verbs is held.
+func (d *Daemon) inOrder(as []*virstor.Assembly) []*virstor.Assembly {
+	place := func(a *virstor.Assembly) int {
+		first := len(d.named)
+		for _, name := range providersOf(a) {
+			if i := slices.Index(d.named, strings.TrimPrefix(name, "/dev/")); i >= 0 {
+				first = min(first, i)
+			}
+		}
+		return first
+	}
+	slices.SortStableFunc(as, func(a, b *virstor.Assembly) int { return cmp.Compare(place(a), place(b)) })
+	return as
+}
+
+// providersOf are the names of a's components that are there.
+func providersOf(a *virstor.Assembly) []string {
+	var names []string
+	for _, m := range a.Members {
+		if m.Provider != nil {
+			names = append(names, m.Provider.Name())
+		}
+	}
+	return names
 }
 
 // tidy lets go of the loose providers that belong to a, which is served.
@@ -268,7 +301,8 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	other := d.volumes[a.Name]
 	d.mu.Unlock()
 	if other != nil {
-		return nil, fmt.Errorf("another volume named %s (id %08x) is served already", a.Name, other.vol.ID())
+		return nil, fmt.Errorf("id %08x: another volume named %s, with the id %08x, is served already; `gvirstor rename --offline %s %s NEW` gives this one another name",
+			a.ID, a.Name, other.vol.ID(), strings.Join(providersOf(a), ","), a.Name)
 	}
 	lock, err := d.opener.LockVolume(a.ID)
 	if err != nil {

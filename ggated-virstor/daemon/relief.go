@@ -117,6 +117,13 @@ func (r *relief) stop(ctx context.Context) {
 	r.spares = nil
 }
 
+// ready is how many spares there are, those that failed included.
+func (r *relief) ready() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.spares)
+}
+
 // closeLocked closes a spare that is not used; r.mu is held.
 func (r *relief) closeLocked(sp *spare) {
 	if sp.p == nil {

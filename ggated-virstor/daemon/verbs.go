@@ -213,29 +213,12 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	if n, what := s.users(); n > 0 && !r.Force {
-		return control.StopResult{}, control.Errorf(control.Busy, "%s: Device busy (%s; -f disconnects)", s.vol.Name(), what)
-	}
-	if r.Force {
-		// What waits for space fails with ENOSPC, and nothing begins to wait.
-		s.vol.SetFull(virstor.Fail, 0)
-		s.vol.FailHeld()
-		for _, p := range s.pubs {
-			p.Disconnect()
-		}
-	}
 	// What has begun is finished even if the client goes away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
-	err = s.withdraw(ctx)
-	if errors.Is(err, ErrInUse) { // opened since
-		c := d.opt.policies(s.vol.Name())
-		s.vol.SetFull(c.WhenFull, c.FullTimeout)
-		return control.StopResult{}, control.Errorf(control.Busy, "%s: %v", s.vol.Name(), err)
+	if err = d.takeDown(ctx, s, r.Force); control.KindOf(err) == control.Busy {
+		return control.StopResult{}, err
 	}
-	d.mu.Lock()
-	delete(d.volumes, s.vol.Name())
-	d.mu.Unlock()
 	s.backup.keep()
 	err = errors.Join(err, s.close(ctx, true))
 	var kept *virstor.NotHandedBackError
@@ -248,6 +231,33 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 	}
 	d.log.Info(fmt.Sprintf("GEOM_VIRSTOR: Device %s destroyed.", s.vol.Name()))
 	return control.StopResult{HandedBack: true}, nil
+}
+
+// takeDown withdraws a volume from service, for the caller to close it. An Error of
+// kind Busy leaves it in service; after any other error it is withdrawn. d.verbs is
+// held.
+func (d *Daemon) takeDown(ctx context.Context, s *served, force bool) error {
+	if n, what := s.users(); n > 0 && !force {
+		return control.Errorf(control.Busy, "%s: Device busy (%s; -f disconnects)", s.vol.Name(), what)
+	}
+	if force {
+		// What waits for space fails with ENOSPC, and nothing begins to wait.
+		s.vol.SetFull(virstor.Fail, 0)
+		s.vol.FailHeld()
+		for _, p := range s.pubs {
+			p.Disconnect()
+		}
+	}
+	err := s.withdraw(ctx)
+	if errors.Is(err, ErrInUse) { // opened since
+		c := d.opt.policies(s.vol.Name())
+		s.vol.SetFull(c.WhenFull, c.FullTimeout)
+		return control.Errorf(control.Busy, "%s: %v", s.vol.Name(), err)
+	}
+	d.mu.Lock()
+	delete(d.volumes, s.vol.Name())
+	d.mu.Unlock()
+	return err
 }
 
 // Subscribe implements control.Backend.

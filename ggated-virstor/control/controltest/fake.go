@@ -144,6 +144,24 @@ func (f *Fake) Stop(_ context.Context, name string, r control.StopRequest) (cont
 	return control.StopResult{HandedBack: true}, nil
 }
 
+// Identify implements control.Backend. The new id is one more.
+func (f *Fake) Identify(_ context.Context, name string, r control.IdentifyRequest) (control.VolumeStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, err := f.changeLocked("identify", name, r)
+	if err != nil {
+		return control.VolumeStatus{}, err
+	}
+	v := &f.status.Volumes[i]
+	if r.Name != "" {
+		v.Name = r.Name
+	}
+	if r.NewID {
+		v.ID++
+	}
+	return *v, nil
+}
+
 // Reserve implements control.Backend.
 func (f *Fake) Reserve(_ context.Context, name string, r control.ReserveRequest) error {
 	f.mu.Lock()

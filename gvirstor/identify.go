@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+func renameCommand() *command {
+	var force bool
+	var w where
+	return &command{
+		name:     "rename",
+		operands: "[-fv] " + whereUsage + " name new",
+		verbose:  true,
+		options: func(f *options) {
+			f.flag(&force, "f", "force")
+			w.declare(f)
+		},
+		run: func(ctx context.Context, c *call) error {
+			if len(c.operands) != 2 {
+				return c.wrongNumber()
+			}
+			if err := ondisk.CheckNewName(c.operands[1]); err != nil {
+				return failf("Can't rename %s: %w", c.operands[0], err)
+			}
+			return c.identify(ctx, &w, control.IdentifyRequest{Name: c.operands[1], Force: force})
+		},
+		about: `Gives a volume another name, at once on all its components or not at all. One
+in service is out of service for a moment: it must not be open. What the
+configuration says of it by its name is to be changed, too. With --offline the
+components say which volume is meant, of two that have one name.
+
+-f          even while the volume is open or clients are connected` + whereHelp,
+		example: "gvirstor rename mydata olddata",
+	}
+}
+
+func newidCommand() *command {
+	var force bool
+	var w where
+	return &command{
+		name:     "newid",
+		operands: "[-fv] " + whereUsage + " name",
+		verbose:  true,
+		options: func(f *options) {
+			f.flag(&force, "f", "force")
+			w.declare(f)
+		},
+		run: func(ctx context.Context, c *call) error {
+			if len(c.operands) != 1 {
+				return c.wrongNumber()
+			}
+			return c.identify(ctx, &w, control.IdentifyRequest{NewID: true, Force: force})
+		},
+		about: `Gives a volume a new id, at once on all its components or not at all: for a
+set of components that was copied from another, sector by sector, to be served
+beside that. Name the components of the copy, and no others, by --offline. It
+needs another name, too.
+
+-f          even while the volume is open or clients are connected` + whereHelp,
+		example: "gvirstor newid --offline da5,da6 mydata",
+	}
+}
+
+// identify gives a volume another name or id.
+func (c *call) identify(ctx context.Context, w *where, r control.IdentifyRequest) error {
+	name := c.operands[0]
+	client, v, components, err := c.find(ctx, name, w)
+	if err != nil {
+		return err
+	}
+	if client == nil {
+		return c.identifyStopped(ctx, name, components, w.runDir, r)
+	}
+	defer client.Close()
+	for _, p := range v.Components {
+		r.Providers = append(r.Providers, p.Name)
+	}
+	v, err = client.Identify(ctx, name, r)
+	if err != nil {
+		return failf("Can't %s %s: %w", c.verb, name, err)
+	}
+	c.tellIdentity(v.Name, v.ID)
+	return nil
+}
+
+func (c *call) tellIdentity(name string, id uint32) {
+	if c.verbose {
+		fmt.Fprintf(c.stdout, "%s has the id %08x.\n", name, id)
+	}
+}
+
+// identifyStopped is identify of a volume that nobody serves.
+func (c *call) identifyStopped(ctx context.Context, name string, components []string, runDir string, r control.IdentifyRequest) error {
+	if err := c.refuseTaken(ctx, r.Name); err != nil {
+		return failf("Can't %s %s: %w", c.verb, name, err)
+	}
+	p, err := c.findStopped(ctx, name, components, false, runDir)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	id := p.ID
+	if r.NewID {
+		for id == p.ID || id == 0 {
+			id = rand.Uint32()
+		}
+		err = virstor.NewID(p.Assembly, id, !p.fenced, c.warnings())
+	} else {
+		err = virstor.Rename(p.Assembly, r.Name, !p.fenced, c.warnings())
+		name = r.Name
+	}
+	var kept *virstor.NotHandedBackError
+	switch {
+	case errors.As(err, &kept):
+		c.warnFenced(name, "stays fenced", kept.Reasons)
+	case err != nil:
+		return failf("Can't %s %s: %w", c.verb, c.operands[0], err)
+	}
+	c.tellIdentity(name, id)
+	return nil
+}
+
+// refuseTaken refuses the name of a volume that is there already, as far as can be
+// told: one in service, or one that GEOM knows of.
+func (c *call) refuseTaken(ctx context.Context, name string) error {
+	if name == "" {
+		return nil
+	}
+	if client, err := c.dial(c.socket); err == nil {
+		defer client.Close()
+		if v, err := client.Volume(ctx, name); err == nil {
+			return failf("there is a volume named %s (id %08x) already", v.Name, v.ID)
+		}
+	}
+	others, err := c.components(ctx, name)
+	switch {
+	case errors.Is(err, geomlib.ErrNotSupported):
+		return nil
+	case err != nil:
+		return err
+	case len(others) > 0:
+		return failf("there is a volume named %s already, on %s", name, others[0])
+	}
+	return nil
+}
