@@ -11,8 +11,8 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// assembled are the volumes on disks.
-func assembled(t *testing.T, disks ...*disktest.Disk) []*Assembly {
+// volumesOn are the volumes on disks.
+func volumesOn(t *testing.T, disks ...*disktest.Disk) []*Assembly {
 	t.Helper()
 	var ms []Member
 	for _, d := range disks {
@@ -64,7 +64,7 @@ var identities = []struct {
 func TestAVolumeGetsAnotherNameOrIDAndKeepsItsData(t *testing.T) {
 	for _, c := range identities {
 		disks := threeDisks(t)
-		mustDo(t, c.do(assembled(t, disks...)[0]))
+		mustDo(t, c.do(volumesOn(t, disks...)[0]))
 		for _, d := range disks {
 			if m, err := geomlib.ReadMetadata(d); err != nil || !c.done(m.Name, m.ID) {
 				t.Errorf("%s: %s says %s, %08x, %v", c.what, d.Name(), m.Name, m.ID, err)
@@ -82,12 +82,12 @@ func TestALossOfPowerLeavesTheOldOrTheNewNameAndIDOnAllMembers(t *testing.T) {
 	for _, c := range identities {
 		disks := threeDisks(t)
 		r := disktest.Record(disks...)
-		mustDo(t, c.do(assembled(t, disks...)[0]))
+		mustDo(t, c.do(volumesOn(t, disks...)[0]))
 		rng := rand.New(rand.NewPCG(1, 2))
 		for k := range r.Len() + 1 {
 			for range 4 {
 				left := r.State(k, disktest.Random(rng))
-				as := assembled(t, left...)
+				as := volumesOn(t, left...)
 				if len(as) != 1 || as[0].Err != nil {
 					t.Fatalf("%s, after %d operations: %d volumes, %v", c.what, k, len(as), as[0].Err)
 				}
@@ -118,14 +118,14 @@ func TestAnInterruptedNewIDDoesNotTakeWhatItWasClonedFrom(t *testing.T) {
 	original := threeDisks(t)
 	copies := clones(original)
 	r := disktest.Record(copies...)
-	mustDo(t, NewID(assembled(t, copies...)[0], 77, false, nil))
+	mustDo(t, NewID(volumesOn(t, copies...)[0], 77, false, nil))
 	for k := range r.Len() + 1 {
 		left := r.State(k, disktest.All)
 		if m, err := geomlib.ReadMetadata(left[0]); err != nil || m.ID != 77 {
 			continue // not committed: the sets cannot be told apart yet
 		}
 		found := map[uint32]bool{}
-		for _, a := range assembled(t, append(clones(original), left...)...) {
+		for _, a := range volumesOn(t, append(clones(original), left...)...) {
 			if a.Err != nil {
 				t.Fatalf("after %d operations: %v", k, a.Err)
 			}
@@ -143,8 +143,8 @@ func TestAnInterruptedNewIDDoesNotTakeWhatItWasClonedFrom(t *testing.T) {
 func TestAVolumeThatWasHandedBackIsSoUnderItsNewName(t *testing.T) {
 	disks := threeDisks(t)
 	mustDo(t, settleDisks(t, disks...))
-	mustDo(t, Rename(assembled(t, disks...)[0], "other", true, nil))
-	mustDo(t, NewID(assembled(t, disks...)[0], 77, true, nil))
+	mustDo(t, Rename(volumesOn(t, disks...)[0], "other", true, nil))
+	mustDo(t, NewID(volumesOn(t, disks...)[0], 77, true, nil))
 	for _, d := range disks {
 		if m, err := geomlib.ReadMetadata(d); err != nil || m.Version != ondisk.Version || m.Name != "other" || m.ID != 77 {
 			t.Errorf("%+v, %v", m, err)
@@ -154,7 +154,7 @@ func TestAVolumeThatWasHandedBackIsSoUnderItsNewName(t *testing.T) {
 
 func TestANameOrIDThatNoVolumeCanHaveIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 	disks := threeDisks(t)
-	a := assembled(t, disks...)[0]
+	a := volumesOn(t, disks...)[0]
 	for _, d := range disks {
 		d.ResetCounts()
 	}
