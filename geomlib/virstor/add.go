@@ -73,7 +73,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	}
 	next, joins := slices.Clone(comps), []*component(nil)
 	for i, p := range providers {
-		joins = append(joins, newComponent(p, metas[i], v.log, v.cfg.breakRule))
+		joins = append(joins, v.newComponent(p, metas[i]))
 	}
 	next = append(next, joins...)
 	if err := v.join(comps, next, joins); err != nil {

@@ -38,7 +38,9 @@ type component struct {
 	ledger atomic.Pointer[mapLedger] // of component 0: its flushes make the map durable
 	breaks rule
 
-	stats componentStats
+	stats    componentStats
+	troubled troubled
+	emit     func(Event) // or nil; it does not block
 }
 
 // flushGroup lets concurrent flushes of one component share device flushes.
@@ -127,7 +129,7 @@ func (c *component) readAt(b []byte, off int64) error {
 	}
 	_, err := c.p().ReadAt(b, off)
 	if err != nil {
-		c.stats.readErrors.Add(1)
+		c.readFailed(err)
 		return fmt.Errorf("read %d bytes of %s at %d: %w", len(b), c.name(), off, err)
 	}
 	return nil
@@ -154,7 +156,7 @@ func (c *component) writeRaw(b []byte, off int64) error {
 	_, err := c.p().WriteAt(b, off)
 	c.markDirty()
 	if err != nil {
-		c.stats.writeErrors.Add(1)
+		c.writeFailed(err)
 		return fmt.Errorf("write %d bytes of %s at %d: %w", len(b), c.name(), off, err)
 	}
 	return nil
@@ -210,6 +212,7 @@ func (c *component) zeroRange(p geomlib.Provider, off, n int64, zeros []byte) er
 			return nil
 		}
 		if !errors.Is(err, geomlib.ErrNotSupported) {
+			c.writeFailed(err)
 			return fmt.Errorf("zero %d bytes of %s at %d: %w", n, c.name(), off, err)
 		}
 	}

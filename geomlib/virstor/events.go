@@ -19,6 +19,8 @@ const (
 	EventRecovered
 	// EventComponentFailed: a component's flush failed.
 	EventComponentFailed
+	// EventTrouble: a component begins to fail requests (ComponentStatus.Trouble).
+	EventTrouble
 	// EventComponents: the component list changed.
 	EventComponents
 	// EventResized: the virtual size changed.

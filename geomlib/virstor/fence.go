@@ -122,7 +122,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		}
 		next := make([]*component, len(comps))
 		for i, c := range comps {
-			next[i] = newComponent(providers[i], c.meta(), v.log, v.cfg.breakRule)
+			next[i] = v.newComponent(providers[i], c.meta())
 			next[i].setNo(uint16(i))
 			next[i].refused.Store(c.refused.Load())
 		}

@@ -89,7 +89,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("%s: %w: metadata of %s: %w", v.name, ErrDamaged, mem.Provider.Name(), err)
 		}
 		md.No, md.Count, md.VirtualSize, md.Name = mem.Metadata.No, mem.Metadata.Count, mem.Metadata.VirtualSize, mem.Metadata.Name
-		c := newComponent(mem.Provider, md, v.log, v.cfg.breakRule)
+		c := v.newComponent(mem.Provider, md)
 		c.setNo(uint16(i))
 		comps = append(comps, c)
 	}

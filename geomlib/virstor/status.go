@@ -40,6 +40,7 @@ type ComponentStatus struct {
 	FlushFailed bool
 	// TakesNoWrites: its metadata could not be written; it is read, and gets no new chunk.
 	TakesNoWrites bool
+	Trouble       []Trouble // that lasts; a kind is over some minutes after its last failure
 	Stats         ComponentStats
 }
 
@@ -90,7 +91,7 @@ func (f figure) status(index int) ComponentStatus {
 	return ComponentStatus{
 		Name: c.name(), Index: index, MediaSize: c.p().MediaSize(), SectorSize: int(c.sector),
 		ChunkCount: c.meta().ChunkCount, Usable: f.total, Reserved: c.first(), Used: f.total - f.free, Free: f.free,
-		FlushFailed: c.failedFlush() != nil, TakesNoWrites: c.refused.Load(),
+		FlushFailed: c.failedFlush() != nil, TakesNoWrites: c.refused.Load(), Trouble: c.troubled.list(),
 		Stats: ComponentStats{
 			ReadErrors: c.stats.readErrors.Load(), WriteErrors: c.stats.writeErrors.Load(),
 			Flushes: c.stats.flushes.Load(), ZeroedBytes: c.stats.zeroed.Load(),

@@ -17,6 +17,8 @@ const (
 	Full            Level = "full"             // a write found no chunk
 	Degraded        Level = "degraded"         // a map sector could not be written
 	ComponentFailed Level = "component-failed" // a component's flush failed
+	Errors          Level = "component-errors" // a component fails reads or writes
+	StorageFull     Level = "storage-full"     // there is no room for a component to be written
 	SpareAdded      Level = "spare-added"      // by the daemon; no state
 	SpareFailed     Level = "spare-failed"     // named in Component; no state
 	SparesOut       Level = "spares-out"       // space is short and none is left; no state

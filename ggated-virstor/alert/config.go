@@ -79,7 +79,7 @@ func (c Config) Levels() []Level {
 	if c.TimeToFull > 0 {
 		ls = append(ls, TimeToFull)
 	}
-	return append(ls, Full, Degraded, ComponentFailed)
+	return append(ls, Full, Degraded, ComponentFailed, Errors, StorageFull)
 }
 
 func (c Config) clone() Config {

@@ -19,6 +19,8 @@ type Monitor struct {
 	chunks  map[string]bool // components whose chunks were told of
 	lastLow Alert           // the last word on chunks
 	failed  map[string]bool // components whose failure was told of
+	errors  map[string]bool // those whose errors were
+	noRoom  map[string]bool // those that could not be written
 	filling string          // component that was being filled
 	at      int             // its index
 	first   bool            // there was no Check yet
@@ -73,6 +75,8 @@ func (m *Monitor) Check(now time.Time, s Snapshot, full bool) []Alert {
 	m.checkFull(full)
 	m.checkDegraded()
 	m.checkFailed()
+	m.checkErrors()
+	m.checkRoom()
 	m.s, m.first = nil, false
 	return m.out
 }
@@ -320,4 +324,45 @@ func (m *Monitor) checkFailed() {
 		m.tell(Alert{Level: ComponentFailed, Recovered: true,
 			Text: fmt.Sprintf("GEOM_VIRSTOR[0]: No component of %s is failed any more", m.s.Volume)})
 	}
+}
+
+// checkErrors tells of components that fail reads or writes. The engine says so until
+// some minutes after the last one.
+func (m *Monitor) checkErrors() {
+	m.errors = m.checkEach(Errors, m.errors, func(c Component) string {
+		if c.Errors == "" {
+			return ""
+		}
+		return fmt.Sprintf("GEOM_VIRSTOR[0]: Component %s of %s has %s", c.Name, m.s.Volume, c.Errors)
+	}, "GEOM_VIRSTOR[0]: No component of %s has had errors lately")
+}
+
+// checkRoom tells of components that cannot be written though chunks are free.
+func (m *Monitor) checkRoom() {
+	m.noRoom = m.checkEach(StorageFull, m.noRoom, func(c Component) string {
+		if !c.NoRoom {
+			return ""
+		}
+		return fmt.Sprintf("GEOM_VIRSTOR[0]: The file system or device under component %s of %s is full: make room there", c.Name, m.s.Volume)
+	}, "GEOM_VIRSTOR[0]: No component of %s has lacked room lately")
+}
+
+// checkEach tells of each component once of which text says something, and once that
+// it does of none any more. told are those that it said something of before.
+func (m *Monitor) checkEach(level Level, told map[string]bool, text func(Component) string, over string) map[string]bool {
+	now := make(map[string]bool)
+	for _, c := range m.s.Components {
+		said := text(c)
+		if said == "" {
+			continue
+		}
+		now[c.Name] = true
+		if !told[c.Name] {
+			m.tell(Alert{Level: level, Severity: slog.LevelError, Component: c.Name, Text: said})
+		}
+	}
+	if len(now) == 0 && m.isRaised(level) {
+		m.tell(Alert{Level: level, Recovered: true, Text: fmt.Sprintf(over, m.s.Volume)})
+	}
+	return now
 }

@@ -18,7 +18,9 @@ type Snapshot struct {
 // Component is one component of a Snapshot.
 type Component struct {
 	Name   string
-	Usable int64 // chunks that data may use
+	Errors string // what of it fails, lately: empty, or "read errors", say
+	NoRoom bool   // nothing new can be written to it, lately
+	Usable int64  // chunks that data may use
 	Free   int64
 	Failed bool // a flush of it failed
 }

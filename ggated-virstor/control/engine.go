@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -37,6 +38,11 @@ func FromEngine(s virstor.Status) VolumeStatus {
 			v.Conditions = append(v.Conditions, c.name)
 		}
 	}
+	for _, c := range []Condition{ReadErrors, WriteErrors, StorageFull} {
+		if slices.ContainsFunc(v.Components, func(s ComponentStatus) bool { return slices.Contains(s.State, c) }) {
+			v.Conditions = append(v.Conditions, c)
+		}
+	}
 	v.State = v.StateText()
 	return v
 }
@@ -50,7 +56,15 @@ func componentFromEngine(c virstor.ComponentStatus) ComponentStatus {
 	if c.FlushFailed {
 		s.State = append(s.State, FlushFailed)
 	}
+	for _, t := range c.Trouble {
+		s.State = append(s.State, troubleConditions[t])
+	}
 	return s
+}
+
+// troubleConditions are the engine's kinds of trouble as conditions.
+var troubleConditions = map[virstor.Trouble]Condition{
+	virstor.ReadTrouble: ReadErrors, virstor.WriteTrouble: WriteErrors, virstor.StorageFull: StorageFull,
 }
 
 // ErrJobKind: there is no job of that name.

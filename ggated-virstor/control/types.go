@@ -69,6 +69,9 @@ const (
 	ReadOnly    Condition = "read-only"    // opened so
 	Stopping    Condition = "stopping"     // on its way out
 	FlushFailed Condition = "flush failed" // a component lost data it had accepted
+	ReadErrors  Condition = "read errors"  // a component fails reads
+	WriteErrors Condition = "write errors" // a component fails writes
+	StorageFull Condition = "storage full" // no room below a component; make room there
 	KernelClass Condition = "kernel class" // FreeBSD's geom_virstor runs it, not the daemon
 	Incomplete  Condition = "incomplete"   // of the kernel class: components are missing
 )

@@ -81,6 +81,11 @@ func (d *Daemon) Ready(context.Context) error {
 	}
 	d.mu.Unlock()
 	for _, s := range d.all() {
+		for _, c := range s.vol.Status().Components {
+			for _, t := range c.Trouble {
+				err = errors.Join(err, fmt.Errorf("%s: component %s: %s", s.vol.Name(), ondisk.Printable(c.Name), t))
+			}
+		}
 		if s.vol.Deferred() {
 			err = errors.Join(err, fmt.Errorf("%s is being taken over: reads alone are answered", s.vol.Name()))
 		}

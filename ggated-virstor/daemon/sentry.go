@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -229,7 +230,17 @@ func snapshot(st virstor.Status) alert.Snapshot {
 	s := alert.Snapshot{Volume: st.Name, ID: st.ID, ChunkSize: st.ChunkSize, Physical: st.PhysicalChunks, Free: st.Free,
 		Reserved: st.Reserved, Held: st.Held.Count, Degraded: st.Degraded, Spread: st.Alloc == virstor.Spread}
 	for _, c := range st.Components {
-		s.Components = append(s.Components, alert.Component{Name: c.Name, Usable: int64(c.Usable), Free: int64(c.Free), Failed: c.FlushFailed})
+		comp := alert.Component{Name: c.Name, Usable: int64(c.Usable), Free: int64(c.Free), Failed: c.FlushFailed}
+		var errs []string
+		for _, t := range c.Trouble {
+			if t == virstor.StorageFull {
+				comp.NoRoom = true
+				continue
+			}
+			errs = append(errs, t.String())
+		}
+		comp.Errors = strings.Join(errs, " and ")
+		s.Components = append(s.Components, comp)
 	}
 	return s
 }

@@ -4,6 +4,7 @@ package metrics
 
 import (
 	"runtime"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -76,6 +77,7 @@ var (
 	componentFree      = gauge("component_free_bytes", "Space on the component that is free.", "volume", "component")
 	componentReserved  = gauge("component_reserved_bytes", "Space on the component that is reserved for the allocation map.", "volume", "component")
 	componentFailed    = gauge("component_failed", "1 when a flush of the component failed.", "volume", "component")
+	componentTrouble   = gauge("component_trouble", "1 when the component has had errors of the kind in the last minutes.", "volume", "component", "kind")
 	componentFlushes   = counter("component_flushes_total", "Flushes of the component.", "volume", "component")
 	componentZeroed    = counter("component_zeroed_bytes_total", "Zeros written to new chunks.", "volume", "component")
 	componentErrors    = counter("component_errors_total", "Failed reads and writes of the component.", "volume", "component", "op")
@@ -236,6 +238,9 @@ func (s sink) component(volume string, chunk int64, c *virstor.ComponentStatus) 
 	s.add(componentFree, bytes(c.Free), volume, c.Name)
 	s.add(componentReserved, bytes(c.Reserved), volume, c.Name)
 	s.add(componentFailed, truth(c.FlushFailed), volume, c.Name)
+	for _, kind := range virstor.Troubles() {
+		s.add(componentTrouble, truth(slices.Contains(c.Trouble, kind)), volume, c.Name, kind.String())
+	}
 	s.add(componentFlushes, float64(c.Stats.Flushes), volume, c.Name)
 	s.add(componentZeroed, float64(c.Stats.ZeroedBytes), volume, c.Name)
 	s.add(componentErrors, float64(c.Stats.ReadErrors), volume, c.Name, "read")

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
 
@@ -130,6 +131,30 @@ func TestAFullFileSystemUnderSparseComponentsLosesNothing(t *testing.T) {
 	})
 }
 
+// mustTellOfFullStorage makes sure that a component without room below it is told of
+// everywhere, and not once for each write.
+func (s *site) mustTellOfFullStorage() {
+	t := s.t
+	t.Helper()
+	v := s.status()
+	if !slices.Contains(v.Conditions, control.StorageFull) || !strings.Contains(v.State, "storage full") || slices.Contains(v.Conditions, control.Full) {
+		t.Errorf("conditions %q, state %q", v.Conditions, v.State)
+	}
+	if !slices.ContainsFunc(v.Components, func(c control.ComponentStatus) bool { return slices.Contains(c.State, control.StorageFull) }) {
+		t.Errorf("no component says so: %+v", v.Components)
+	}
+	for _, args := range [][]string{{"status"}, {"list"}, {"status", "--json"}} {
+		if out := s.gvirstor(args...); !strings.Contains(out, "storage full") {
+			t.Errorf("gvirstor %s does not say so:\n%s", args, out)
+		}
+	}
+	s.until("an alert tells of it", func() bool { return slices.Contains(levels(s.alerts(), false), "storage-full") })
+	s.said("make room there")
+	if n := strings.Count(s.log.String(), "component fails"); n == 0 || n > 4 {
+		t.Errorf("%d lines tell of failures:\n%s", n, s.log)
+	}
+}
+
 func fullFileSystem(t *testing.T, policy string) {
 	s := newSite(t)
 	dir := smallFS(t, s, "size=40m")
@@ -170,6 +195,7 @@ func fullFileSystem(t *testing.T, policy string) {
 	if v := s.status(); v.FreeChunks == 0 {
 		t.Fatalf("the volume is full, not the file system: %+v", v)
 	}
+	s.mustTellOfFullStorage()
 	c := s.dial()
 	if err := c.Flush(); err != nil {
 		t.Fatalf("flush after writes failed for space: %v", err)
