@@ -85,7 +85,7 @@ func checkOwn(f *os.File) error {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	switch path := f.Name(); {
 	case !fi.Mode().IsRegular():
-		return refuse(path, "it is "+kind(fi.Mode())+", not a file", "rm "+path)
+		return notAFile(path, fi.Mode())
 	case !ok:
 		return nil
 	case !ours(st.Uid):
@@ -173,6 +173,15 @@ func kind(m fs.FileMode) string {
 		return "a link"
 	}
 	return "a regular file"
+}
+
+// notAFile refuses what is no regular file. A device is nobody's to remove: /dev/null, say,
+// which some name where they want no file at all.
+func notAFile(path string, m fs.FileMode) error {
+	if m&fs.ModeDevice != 0 || m.IsDir() {
+		return fmt.Errorf("%s: %w: it is %s, not a file; name a file in its place", path, ErrUnsafe, kind(m))
+	}
+	return refuse(path, "it is "+kind(m)+", not a file", "rm "+path)
 }
 
 func refuse(path, why, mend string) error {

@@ -223,3 +223,10 @@ func TestACommandThatOthersCanChangeIsRefused(t *testing.T) {
 		must(t, ownfile.CheckCommand(command))
 	}
 }
+
+func TestNobodyIsToldToRemoveADevice(t *testing.T) {
+	_, err := ownfile.Open(os.DevNull, os.O_RDWR, 0)
+	if !errors.Is(err, ownfile.ErrUnsafe) || strings.Contains(err.Error(), "rm ") {
+		t.Errorf("%v", err)
+	}
+}

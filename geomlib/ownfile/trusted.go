@@ -61,7 +61,7 @@ func checkTrusted(f *os.File, secret Secret) error {
 	}
 	path := f.Name()
 	if !fi.Mode().IsRegular() {
-		return refuse(path, "it is "+kind(fi.Mode())+", not a file", "rm "+path)
+		return notAFile(path, fi.Mode())
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	switch {
