@@ -110,6 +110,7 @@ func (a *Assembly) judge(members []Member) {
 	// The order in which they were found is nobody's.
 	slices.SortFunc(members, func(x, y Member) int { return strings.Compare(x.Provider.Name(), y.Provider.Name()) })
 	claims, exts := make([]member.Claim, len(members)), make([]extension, len(members))
+	unread := make(map[int]error) // claims whose record cannot be read
 	for i, m := range members {
 		claims[i].Metadata = m.Metadata
 		if m.Metadata.No != 0 || !m.Metadata.Member.Exists() {
@@ -122,14 +123,23 @@ func (a *Assembly) judge(members []Member) {
 		}
 		e, err := readExtension(m.Provider, m.Metadata)
 		if err != nil {
-			a.Err = err
-			return
+			unread[i] = err
+			continue
 		}
 		if exts[i] = e; e.valid {
 			claims[i].Record = &exts[i].rec
 		}
 	}
 	v := member.Judge(claims)
+	for _, i := range slices.Sorted(maps.Keys(unread)) {
+		// Only one that is older than the whole set, and no part of it, has nothing to
+		// say that could matter.
+		old := v.Blocks && v.Err == nil && v.Outside[i] != 0 && claims[i].Metadata.Member.Generation <= v.Settled
+		if !old {
+			a.Err = unread[i]
+			return
+		}
+	}
 	a.setAside(members, v)
 	switch {
 	case !v.Blocks:

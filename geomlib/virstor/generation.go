@@ -337,7 +337,7 @@ func (v *Volume) Generation() (settled uint64, began time.Time) {
 
 // daily is RaiseGeneration once a day, until it is stopped.
 func (v *Volume) startDaily() {
-	if v.cfg.serial || v.cfg.ReadOnly {
+	if v.cfg.serial || v.cfg.ReadOnly || !v.writable.Load() {
 		return
 	}
 	v.daily.Lock()

@@ -128,7 +128,12 @@ func (v *Volume) failParked() {
 // markCleanLocked notes, with a new generation, in the extension block that the volume
 // was closed in order; v.metaMu is held.
 func (v *Volume) markCleanLocked() error {
-	if v.cfg.ReadOnly || !v.writable.Load() || v.isDegraded.Load() || v.inDoubt != nil {
+	if v.cfg.ReadOnly || !v.writable.Load() || v.isDegraded.Load() {
+		return nil
+	}
+	if v.settledLocked() != nil {
+		// Half way through a removal one component has two indexes, which is no list
+		// of members. The next opening finishes it.
 		return nil
 	}
 	return v.riseLocked(rise{comps: v.components(), record: func(e *ondisk.Extension) { e.Clean = true }})
