@@ -87,6 +87,8 @@ type Config struct {
 	// for it, so that a test's log of what the disks were asked is the same each
 	// time.
 	serial bool
+	// seed is what a serial volume draws its random numbers from.
+	seed uint64
 	// mapPiece is how much of the map one goroutine reads at a time, in bytes; whole
 	// sectors. 0: 1 MiB, which a processor's own cache holds until it is taken in.
 	mapPiece int64

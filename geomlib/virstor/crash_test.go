@@ -3,6 +3,7 @@ package virstor
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -170,6 +171,7 @@ var errNoVolume = errors.New("volumes on the disks")
 
 // openDisks opens the one volume on whichever of the disks belong to it.
 func openDisks(cfg Config, disks []*disktest.Disk) (*Volume, error) {
+	cfg.seed = seedOf(disks)
 	var ms []Member
 	for _, d := range disks {
 		m, err := geomlib.ReadMetadata(d)
@@ -186,6 +188,20 @@ func openDisks(cfg Config, disks []*disktest.Disk) (*Volume, error) {
 		return nil, fmt.Errorf("%d %w", len(as), errNoVolume)
 	}
 	return Open(as[0], cfg)
+}
+
+// seedOf is a number that two openings have in common only when nothing was written in
+// between: what a serial volume draws must not come again after it was handed back.
+func seedOf(disks []*disktest.Disk) uint64 {
+	h := fnv.New64a()
+	sector := make([]byte, disks[0].SectorSize())
+	for _, d := range disks {
+		if _, err := d.ReadAt(sector, d.MediaSize()-int64(len(sector))); err == nil {
+			h.Write(sector)
+		}
+		h.Write(binary.LittleEndian.AppendUint64(nil, uint64(d.Count(disktest.Write))))
+	}
+	return h.Sum64()
 }
 
 // run does n operations, one after the other, or by several workers at once.

@@ -159,7 +159,7 @@ func (c *crowd) fault(o disktest.Op) error {
 }
 
 // failures are what a caller is told when a disk fails.
-var failures = []error{syscall.EIO, syscall.ENOSPC, syscall.ENXIO, ErrDegraded, ErrFlushFailed, ErrUnfinished}
+var failures = []error{syscall.EIO, syscall.ENOSPC, syscall.ENXIO, ErrDegraded, ErrFlushFailed, ErrUnfinished, ErrTakesNoWrites}
 
 // isFailure reports whether err comes from a failing disk.
 func isFailure(err error) bool {

@@ -28,11 +28,16 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.ReadOnly || cfg.DeferWrites {
+		if v, err = v.pastCaches(a); err != nil {
+			return nil, err
+		}
+	}
 	if err := v.recoverable(); err != nil {
 		return nil, err
 	}
 	if cfg.ReadOnly || cfg.DeferWrites {
-		if err := v.readOnly(); err != nil {
+		if err := v.loadMap(); err != nil {
 			return nil, err
 		}
 	} else {

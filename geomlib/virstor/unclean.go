@@ -3,6 +3,7 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -61,15 +62,52 @@ func (v *Volume) prepare() error {
 	return nil
 }
 
-// readOnly is what prepare is for a volume that is only read, now or for good. What
-// it reads is to be the same after Activate.
-func (v *Volume) readOnly() error {
-	if !v.closedInOrder() {
-		if err := v.dropCaches(); err != nil {
-			return err
+// pastCaches is v, new and only read, now or for good, as the medium has it: what a was
+// made of may have been in a cache alone, and is to be the same after Activate.
+func (v *Volume) pastCaches(a *Assembly) (*Volume, error) {
+	if v.closedInOrder() {
+		return v, nil
+	}
+	if err := v.dropCaches(); err != nil {
+		return nil, err
+	}
+	again, err := a.readAgain()
+	if err != nil {
+		return nil, err
+	}
+	return newVolume(again, v.cfg)
+}
+
+// readAgain assembles the same providers from what they hold now. They must be the
+// same members.
+func (a *Assembly) readAgain() (*Assembly, error) {
+	var ms []Member
+	for _, m := range a.Members {
+		md, err := geomlib.ReadMetadata(m.Provider)
+		if err != nil {
+			return nil, err
+		}
+		ms = append(ms, Member{m.Provider, md})
+	}
+	for _, i := range a.Ignored {
+		m := i.Member
+		if md, err := geomlib.ReadMetadata(m.Provider); err == nil {
+			m.Metadata = md
+		}
+		ms = append(ms, m)
+	}
+	for _, b := range Assemble(ms) {
+		if b.ID != a.ID {
+			continue
+		}
+		if b.Err != nil {
+			return nil, b.Err
+		}
+		if slices.EqualFunc(a.Members, b.Members, func(x, y Member) bool { return x.Provider == y.Provider }) {
+			return b, nil
 		}
 	}
-	return v.loadMap()
+	return nil, fmt.Errorf("open %s: %w; try again", shown(a.Name), ErrChanged)
 }
 
 // takeOver is what prepare is for Activate. The map is in memory and has been read
