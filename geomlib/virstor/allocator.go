@@ -340,14 +340,6 @@ func (a *allocator) available() int64 {
 	return max(0, a.free-a.reserve)
 }
 
-// counts returns the chunks of one component that may be allocated and those
-// that are free.
-func (a *allocator) counts(comp int) (total, free uint32) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.pools[comp].total, a.pools[comp].free
-}
-
 // dense reports whether the used chunks of comp are the lowest ones, and the
 // first free chunk (first when nothing is used).
 func (a *allocator) dense(comp int, first uint32) (next uint32, ok bool) {

@@ -63,8 +63,8 @@ func (v *Volume) close(last func() error) error {
 		return fmt.Errorf("close %s: %w", v.name, ErrClosed)
 	}
 	v.activating.Lock() // what waits for it is there now, or never
-	v.activating.Unlock()
 	v.stopDaily()
+	v.activating.Unlock()
 	v.job.interrupt()
 	if v.inFlight.Add(closingBias) == closingBias {
 		v.drained()
