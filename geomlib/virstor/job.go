@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,7 +153,7 @@ func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, d
 		err := do(&jobHandle{v: v, ctx: ctx, opt: opt, next: time.Now()})
 		later := keep && v.goesOnLater(err) // the task is for the next start
 		if keep && !later {
-			if failed := v.setTask(ondisk.Task{}); !errors.Is(err, failed) {
+			if failed := v.setTask(remainsOf(task, err)); !errors.Is(err, failed) {
 				err = errors.Join(err, failed)
 			}
 		}
@@ -166,6 +167,27 @@ func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, d
 	}
 	go run()
 	return nil
+}
+
+// remainsOf is what stays noted of a task that ended with err: the component that a
+// replacement was filling, so that the same can be asked for again.
+func remainsOf(t ondisk.Task, err error) ondisk.Task {
+	if err != nil && t.Kind == ondisk.TaskReplace {
+		return ondisk.Task{Target: t.Target}
+	}
+	return ondisk.Task{}
+}
+
+// WasReplacing reports whether the last job was a replacement that was cancelled or
+// failed while it moved data to the component of that name.
+func (v *Volume) WasReplacing(name string) bool {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	t := v.ext.rec.Task
+	if t.Kind != ondisk.TaskNone || t.Target == 0 {
+		return false
+	}
+	return slices.ContainsFunc(v.components(), func(c *component) bool { return c.member == t.Target && c.name() == name })
 }
 
 // mayStartJob refuses a job that could not change the map, and tells whether

@@ -96,10 +96,10 @@ func StartEngineJob(v *virstor.Volume, kind string, a JobArgs) error {
 
 // mayReceive refuses a component as the target of a replace that holds data of its
 // own: whoever names one means another disk, and the volume would have less room
-// afterwards than before.
+// afterwards than before. One that a replacement had begun to fill may go on.
 func mayReceive(v *virstor.Volume, target string) error {
 	for _, c := range v.Status().Components {
-		if c.Name == target && c.Used > 0 {
+		if c.Name == target && c.Used > 0 && !v.WasReplacing(target) {
 			return fmt.Errorf("replace on %s: %w: %s is in the volume already, and holds data; `gvirstor evacuate` moves a component's data to all others",
 				v.Name(), virstor.ErrInUse, target)
 		}
