@@ -71,11 +71,9 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		v.held.learn(r)
 	}
 	k.findMissing(r)
-	if len(b.missing) > 0 {
-		if err := v.cond.refusal(deedAllocate); err != nil {
-			v.finish(r, fmt.Errorf("write to %s: %w", v.name, err))
-			return false, waiting
-		}
+	if len(b.missing) > 0 && k.degrade.is() {
+		v.finish(r, fmt.Errorf("write to %s: %w", v.name, ErrDegraded))
+		return false, waiting
 	}
 	room := len(b.missing) == 0 || !waiting && (!again || int64(len(b.missing)) <= v.alloc.available())
 	if room && again {
@@ -169,7 +167,7 @@ func (k *committer) hold(r *Request) bool {
 		v.finish(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, err))
 		return false
 	}
-	if !v.cond.allows(deedHold) {
+	if v.closing.Load() {
 		v.FailHeld() // Close may have been here before r was
 	}
 	return true

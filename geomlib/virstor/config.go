@@ -60,6 +60,11 @@ type Config struct {
 	// all members may be old copies, which their disks alone cannot tell. 0 opens
 	// any.
 	MinGeneration uint64
+	// MinBegan is when that one began; the zero time: unknown. It is for people.
+	MinBegan time.Time
+	// ForceOld opens a set below MinGeneration all the same. Its next generation is
+	// above that one, so that components of the later state are stale beside it.
+	ForceOld bool
 
 	WhenFull    FullPolicy
 	FullTimeout time.Duration // how long Wait waits; 0: for ever

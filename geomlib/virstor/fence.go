@@ -106,7 +106,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 	if v.writable.Load() {
 		return nil
 	}
-	if v.cond.is(stateClosing) {
+	if v.closing.Load() {
 		return fmt.Errorf("activate %s: %w", v.name, ErrClosed)
 	}
 	if providers != nil {

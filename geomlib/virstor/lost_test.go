@@ -156,24 +156,24 @@ func TestNothingIsLeftWaitingByClose(t *testing.T) {
 		}
 	}
 	_ = v.FailHeld()
-	v.cond.close() // as Close does, which has looked already
+	v.closing.Store(true) // as Close does, which has looked already
 	within(t, 20*time.Second, "a write that finds no space", func() {
 		if err := <-startWrite(v, 30*crashChunk, 1).done; !errors.Is(err, ErrNoSpace) {
 			t.Errorf("write: %v", err)
 		}
 	})
-	v.cond.word.Store(0)
+	v.closing.Store(false)
 	mustDo(t, v.Close())
 
 	v, err = openDisks(Config{DeferWrites: true}, []*disktest.Disk{a})
 	mustDo(t, err)
-	v.cond.close()
+	v.closing.Store(true)
 	within(t, 20*time.Second, "a write to a volume that was never activated", func() {
 		if err := <-startWrite(v, 0, 1).done; !errors.Is(err, ErrClosed) {
 			t.Errorf("write: %v", err)
 		}
 	})
-	v.cond.word.Store(0)
+	v.closing.Store(false)
 	mustDo(t, v.Close())
 }
 

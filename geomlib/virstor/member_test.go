@@ -235,8 +235,11 @@ func TestASetOfOldCopiesIsRefusedByWhoServedItSince(t *testing.T) {
 	v, err = openDisks(Config{MinGeneration: settled}, disks)
 	mustDo(t, err)
 	mustDo(t, v.Close())
-	v, err = openDisks(Config{}, old) // when it is forced
+	v, err = openDisks(Config{MinGeneration: settled + 5, ForceOld: true}, old)
 	mustDo(t, err)
+	if now, _ := v.Generation(); now <= settled+5 {
+		t.Errorf("forced, the old copies are of generation %d, which is not above %d", now, settled+5)
+	}
 	mustDo(t, v.Close())
 }
 

@@ -20,9 +20,9 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		return nil, a.Err
 	}
 	cfg.setDefaults()
-	if a.Settled < cfg.MinGeneration {
-		return nil, fmt.Errorf("%s: %w: generation %d of %s, this host has served %d; take the newer components, or force it if these are right",
-			shown(a.Name), ErrOldSet, a.Settled, began(a), cfg.MinGeneration)
+	if a.Settled < cfg.MinGeneration && !cfg.ForceOld {
+		return nil, fmt.Errorf("%s: %w: generation %d of %s, this host has served %d of %s; take the newer components, or force it if these are right, which gives up all that was written since",
+			shown(a.Name), ErrOldSet, a.Settled, began(a.Began), cfg.MinGeneration, began(cfg.MinBegan))
 	}
 	v, err := newVolume(a, cfg)
 	if err != nil {
@@ -55,12 +55,12 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 	return v, nil
 }
 
-// began is when the generation of a began, in words.
-func began(a *Assembly) string {
-	if a.Began.IsZero() {
+// began is when a generation began, in words.
+func began(t time.Time) string {
+	if t.IsZero() {
 		return "no known time"
 	}
-	return a.Began.UTC().Format("2006-01-02 15:04:05 MST")
+	return t.UTC().Format("2006-01-02 15:04:05 MST")
 }
 
 func newVolume(a *Assembly, cfg Config) (*Volume, error) {
@@ -126,7 +126,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 
 // adopt takes over what the assembly found out about generations and outsiders.
 func (v *Volume) adopt(a *Assembly) {
-	v.gen = generations{highest: a.highest, settled: a.Settled, nonce: a.nonce}
+	v.gen = generations{highest: max(a.highest, v.cfg.MinGeneration), settled: a.Settled, nonce: a.nonce}
 	for _, ig := range a.Ignored {
 		var o *OutsiderError
 		if errors.As(ig.Reason, &o) {
