@@ -17,7 +17,7 @@ import (
 var defaultConfig = "/usr/local/etc/ggated-virstor.conf"
 
 // notKeys are the options that a file cannot set.
-var notKeys = []string{"config", "check-config", "version", "help"}
+var notKeys = []string{"config", "check-config", "force-old", "version", "help"}
 
 // configFile is the path of the configuration, which need not be there when none was
 // named.

@@ -207,7 +207,7 @@ func TestTheSampleHasEveryKeyWithItsDefault(t *testing.T) {
 			}
 		}
 	}
-	machine := []string{"run-dir", "backup-dir", "gate", "grow-max"} // depend on the user and the system, or on the example of grow
+	machine := []string{"run-dir", "backup-dir", "state-dir", "gate", "grow-max"} // depend on the user and the system, or on the example of grow
 	keySet(flagsOf(t)).VisitAll(func(f *pflag.Flag) {
 		value, ok := shown[f.Name]
 		delete(shown, f.Name)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -46,6 +47,8 @@ type options struct {
 	runDir        string
 	backupDir     string
 	backups       int
+	stateDir      string
+	forceOld      []string
 	gate          bool
 	gateName      string
 	unit          int
@@ -107,6 +110,8 @@ func parseOptions(w world, args []string, stdout, stderr io.Writer) (options, er
 	f.StringVar(&o.runDir, "run-dir", geomlib.DefaultRunDir(), "`DIR` of the locks by volume id")
 	f.StringVar(&o.backupDir, "backup-dir", defaultBackupDir(), "`DIR` of backups of metadata and maps; empty: none are made")
 	f.IntVar(&o.backups, "backups", 10, "keep the last `N` backups of each volume (0: none)")
+	f.StringVar(&o.stateDir, "state-dir", state.DefaultFor(os.Geteuid()), "`DIR` of notes of what this host served, by which older copies are known; empty: none are made")
+	f.StringArrayVarP(&o.forceOld, "force-old", "f", nil, "serve the volume `NAME` even if its components are older than what this host served: what was written since is lost (repeatable)")
 	f.BoolVar(&o.gate, "gate", runtime.GOOS == "freebsd", "publish volumes as devices of geom_gate(4)")
 	f.StringVar(&o.gateName, "gate-name", "", "`NAME` of the device below /dev; after a slash at its end comes the volume's (default ggateN)")
 	f.IntVar(&o.unit, "unit", gate.UnitAuto, "`N` of ggateN (default the lowest that is free)")
@@ -281,6 +286,14 @@ func (o *options) archive() *backup.Dir {
 		return nil
 	}
 	return &backup.Dir{Path: o.backupDir, Count: o.backups}
+}
+
+// memory is where it is noted what this host serves, nil for nowhere.
+func (o *options) memory() *state.Dir {
+	if o.stateDir == "" {
+		return nil
+	}
+	return &state.Dir{Path: o.stateDir}
 }
 
 func badValue(option, value string, want ...string) error {

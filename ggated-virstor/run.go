@@ -87,6 +87,9 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	if dir := o.archive(); dir != nil {
 		svc.archive = dir
 	}
+	if dir := o.memory(); dir != nil {
+		svc.memory = dir
+	}
 	if g != nil {
 		svc.providers = append(svc.providers, grown(ctx, g, log)...)
 	}
@@ -126,6 +129,7 @@ type service struct {
 	runner    func(*spaceOptions) alert.Runner // of --on-alert; it returns nil without
 	grower    func(*grow.Grower) daemon.Grower // who makes the files of --grow
 	archive   daemon.Archive                   // of backups, or nil
+	memory    daemon.Memory                    // of what was served, or nil
 	ready     func() error
 	stop      <-chan struct{}
 	end       func(*daemon.Daemon) error
@@ -175,7 +179,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 		return errors.Join(err, svc.close())
 	}
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
-		Alerts: alerts, Space: space, Archive: svc.archive}, svc.opener, publish, log)
+		Alerts: alerts, Space: space, Archive: svc.archive, Memory: svc.memory, ForceOld: o.forceOld}, svc.opener, publish, log)
 	n, err := serveAll(d, svc.providers, svc.stop)
 	if err != nil {
 		return errors.Join(err, svc.close()) // d hangs; it is left
@@ -250,6 +254,9 @@ func (o *options) checkFolders() error {
 	folders := map[string]string{"--run-dir": o.runDir}
 	if dir := o.archive(); dir != nil {
 		folders["--backup-dir"] = dir.Path
+	}
+	if o.stateDir != "" {
+		folders["--state-dir"] = o.stateDir
 	}
 	g, err := o.space.grower(false)
 	if err != nil {

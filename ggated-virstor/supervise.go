@@ -98,7 +98,7 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	if o.syslog {
 		opt.Line = newSyslogger().write
 	}
-	opt.Alert, opt.Archive = o.space.runner(), o.archive()
+	opt.Alert, opt.Archive, opt.Memory = o.space.runner(), o.archive(), o.memory()
 	opt.Reload = func() (supervisor.Reloaded, error) { return reloaded(o.gate) }
 	s, err := supervisor.New(opt, *res, held)
 	if err != nil {

@@ -57,6 +57,9 @@ func work(o options) error {
 	if o.archive() != nil {
 		svc.archive = &supervisor.Archive{Client: c}
 	}
+	if o.memory() != nil {
+		svc.memory = supervisor.Memory{Client: c}
+	}
 	if begin.Gate {
 		g, err := gate.FromFile(ls.Gate)
 		if err != nil {

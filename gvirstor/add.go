@@ -47,7 +47,7 @@ func (c *call) add(ctx context.Context, r control.AddRequest, w *where) (err err
 		err = client.Add(ctx, name, r)
 	} else {
 		var s *stopped
-		if s, err = c.openStopped(ctx, name, components, false, w.runDir); err != nil {
+		if s, err = c.openStopped(ctx, name, components, false, w); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.letGo(s)) }()

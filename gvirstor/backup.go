@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -175,16 +176,17 @@ func (c *call) stoppedNames(ctx context.Context, name, why string) ([]string, er
 }
 
 func restoreCommand() *command {
-	o := restoreOptions{runDir: geomlib.DefaultRunDir()}
+	o := restoreOptions{runDir: geomlib.DefaultRunDir(), stateDir: state.DefaultFor(os.Geteuid())}
 	return &command{
 		name:     "restore",
-		operands: "[-fnv] [--in-order] [--run-dir dir] file prov ...",
+		operands: "[-fnv] [--in-order] [--run-dir dir] [--state-dir dir] file prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.force, "f", "force")
 			f.flag(&o.dryRun, "n", "dry-run")
 			f.flag(&o.inOrder, "", "in-order")
 			f.text(&o.runDir, "run-dir")
+			f.text(&o.stateDir, "state-dir")
 		},
 		run: func(ctx context.Context, c *call) error { return c.restore(ctx, o) },
 		about: `Writes what backup saved to all components of a stopped volume, which are found
@@ -195,7 +197,8 @@ it does not have would be lost.
 -f            even if the volume has changed since
 -n            only tell what would be done
 --in-order    the providers are the components in their order
---run-dir     folder of the daemon's locks`,
+--run-dir     folder of the daemon's locks
+--state-dir   folder of its notes of what this host served`,
 		example: "gvirstor restore -n mydata.backup ada4 ada6",
 	}
 }
@@ -203,7 +206,7 @@ it does not have would be lost.
 // restoreOptions are those of restore.
 type restoreOptions struct {
 	force, dryRun, inOrder bool
-	runDir                 string
+	runDir, stateDir       string
 }
 
 func (c *call) restore(ctx context.Context, o restoreOptions) error {
@@ -234,6 +237,9 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 	}
 	if err != nil {
 		return failf("Can't %w", err)
+	}
+	if !o.dryRun {
+		c.beginAnew(b.ID(), b.Name(), o.stateDir) // it is an older state, and is meant
 	}
 	if o.dryRun || c.verbose {
 		c.printRestored(b, res, o.dryRun)

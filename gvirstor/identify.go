@@ -77,7 +77,7 @@ func (c *call) identify(ctx context.Context, w *where, r control.IdentifyRequest
 		return err
 	}
 	if client == nil {
-		return c.identifyStopped(ctx, name, components, w.runDir, r)
+		return c.identifyStopped(ctx, name, components, w, r)
 	}
 	defer client.Close()
 	for _, p := range v.Components {
@@ -98,15 +98,18 @@ func (c *call) tellIdentity(name string, id uint32) {
 }
 
 // identifyStopped is identify of a volume that nobody serves.
-func (c *call) identifyStopped(ctx context.Context, name string, components []string, runDir string, r control.IdentifyRequest) error {
+func (c *call) identifyStopped(ctx context.Context, name string, components []string, w *where, r control.IdentifyRequest) error {
 	if err := c.refuseTaken(ctx, r.Name); err != nil {
 		return failf("Can't %s %s: %w", c.verb, name, err)
 	}
-	p, err := c.findStopped(ctx, name, components, false, runDir)
+	p, err := c.findStopped(ctx, name, components, false, w.runDir)
 	if err != nil {
 		return err
 	}
 	defer p.close()
+	if err := c.refuseOlder(p, w); err != nil {
+		return failf("Can't change %s: %w", name, err)
+	}
 	id := p.ID
 	if r.NewID {
 		for id == p.ID || id == 0 {

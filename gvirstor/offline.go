@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -20,6 +22,8 @@ type stopped struct {
 	vol    *virstor.Volume
 	lock   io.Closer
 	fenced bool // found so: it is not this program's to hand back
+	// stateDir is where it is noted what this host served; empty: nowhere.
+	stateDir string
 }
 
 // offlineJob does a job on a stopped volume.
@@ -27,7 +31,7 @@ func (c *call) offlineJob(ctx context.Context, volume, kind string, components [
 	if o.background {
 		return &usageError{"-b and --offline exclude each other"}
 	}
-	s, err := c.openStopped(ctx, volume, components, o.dryRun, o.runDir)
+	s, err := c.openStopped(ctx, volume, components, o.dryRun, &o.where)
 	if err != nil {
 		return err
 	}
@@ -47,6 +51,8 @@ func (c *call) letGo(s *stopped) error {
 	}
 	if kept != nil {
 		c.warnFenced(s.vol.Name(), "stays fenced", kept)
+	} else if !s.fenced {
+		c.beginAnew(s.vol.ID(), s.vol.Name(), s.stateDir)
 	}
 	return nil
 }
@@ -108,12 +114,12 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 
 // openStopped opens a volume of all the named components, for reading when
 // nothing is to be done.
-func (c *call) openStopped(ctx context.Context, volume string, components []string, readOnly bool, runDir string) (*stopped, error) {
-	p, err := c.findStopped(ctx, volume, components, readOnly, runDir)
+func (c *call) openStopped(ctx context.Context, volume string, components []string, readOnly bool, w *where) (*stopped, error) {
+	p, err := c.findStopped(ctx, volume, components, readOnly, w.runDir)
 	if err != nil {
 		return nil, err
 	}
-	v, err := virstor.Open(p.Assembly, virstor.Config{ReadOnly: readOnly, Log: c.warnings()})
+	v, err := c.openNoOlder(p.Assembly, virstor.Config{ReadOnly: readOnly, Log: c.warnings()}, w)
 	if err != nil {
 		p.close()
 		return nil, failf("Can't open %s: %w", volume, err)
@@ -121,16 +127,19 @@ func (c *call) openStopped(ctx context.Context, volume string, components []stri
 	for _, ig := range p.Ignored {
 		ig.Provider.Close()
 	}
-	return &stopped{v, p.lock, p.fenced}, nil
+	return &stopped{v, p.lock, p.fenced, w.stateDir}, nil
 }
 
 // handBack lifts the fence of a stopped volume, as stop does of one in service.
-func (c *call) handBack(ctx context.Context, volume string, components []string, runDir string) error {
-	p, err := c.findStopped(ctx, volume, components, false, runDir)
+func (c *call) handBack(ctx context.Context, volume string, components []string, w *where) error {
+	p, err := c.findStopped(ctx, volume, components, false, w.runDir)
 	if err != nil {
 		return err
 	}
 	defer p.close()
+	if err := c.refuseOlder(p, w); err != nil {
+		return failf("Can't stop %s: %w", volume, err)
+	}
 	err = virstor.Settle(p.Assembly, true, c.warnings())
 	var not *virstor.NotHandedBackError
 	switch {
@@ -138,10 +147,60 @@ func (c *call) handBack(ctx context.Context, volume string, components []string,
 		c.warnFenced(volume, "stays fenced", not.Reasons)
 	case err != nil:
 		return failf("Can't stop %s: %w", volume, err)
-	case c.verbose:
+	}
+	if not != nil {
+		return nil
+	}
+	c.beginAnew(p.ID, volume, w.stateDir)
+	if c.verbose {
 		fmt.Fprintf(c.stdout, handedBack, volume)
 	}
 	return nil
+}
+
+// openNoOlder opens a volume unless this host has served a later state of it.
+func (c *call) openNoOlder(a *virstor.Assembly, cfg virstor.Config, w *where) (*virstor.Volume, error) {
+	known := c.recall(a.ID, w.stateDir)
+	cfg.MinGeneration, cfg.MinBegan, cfg.ForceOld = known.Generation, known.Began, w.forceOld
+	v, err := virstor.Open(a, cfg)
+	if errors.Is(err, virstor.ErrOldSet) {
+		err = fmt.Errorf("%w (--force-old)", err)
+	}
+	return v, err
+}
+
+// refuseOlder refuses what openNoOlder does not open.
+func (c *call) refuseOlder(p *parts, w *where) error {
+	known := c.recall(p.ID, w.stateDir)
+	if w.forceOld || p.Err != nil || p.Settled >= known.Generation {
+		return nil
+	}
+	return fmt.Errorf("%w: generation %d of %s, this host has served %d of %s; what was written since would be given up (--force-old)", virstor.ErrOldSet,
+		p.Settled, p.Began.UTC().Format(time.DateTime), known.Generation, known.Began.Format(time.DateTime))
+}
+
+// recall is what this host served of the volume of that id: generation 0 of none. What
+// cannot be read is told.
+func (c *call) recall(id uint32, stateDir string) state.Volume {
+	if stateDir == "" {
+		return state.Volume{}
+	}
+	v, _, err := state.Dir{Path: stateDir}.Recall(id)
+	if err != nil {
+		c.warn(fmt.Sprintf("warning: older copies would not be noticed: %v", err))
+	}
+	return v
+}
+
+// beginAnew notes that the generations of a volume begin anew, which was handed back or
+// restored.
+func (c *call) beginAnew(id uint32, volume, stateDir string) {
+	if stateDir == "" {
+		return
+	}
+	if err := (state.Dir{Path: stateDir}).BeginAnew(id); err != nil {
+		c.warn(fmt.Sprintf("warning: the next start needs --force-old %s: %v", volume, err))
+	}
 }
 
 // run does the job, after one that was interrupted if there is such.

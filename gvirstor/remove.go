@@ -53,7 +53,7 @@ func (c *call) remove(ctx context.Context, w *where) (err error) {
 		err = removeServed(ctx, client, &v, name, c.operands[1:])
 	} else {
 		var s *stopped
-		if s, err = c.openStopped(ctx, name, components, false, w.runDir); err != nil {
+		if s, err = c.openStopped(ctx, name, components, false, w); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.letGo(s)) }()

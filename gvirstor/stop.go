@@ -10,11 +10,11 @@ import (
 )
 
 func destroyCommand() *command {
-	return stopVerb("destroy", "[-fv] [--offline prov,...] [--run-dir dir] name ...")
+	return stopVerb("destroy", "[-fv] [--offline prov,...] [--force-old] [--run-dir dir] [--state-dir dir] name ...")
 }
 
 func stopCommand() *command {
-	return stopVerb("stop", `[-fv] [--offline prov,...] [--run-dir dir] name ... (alias for "destroy")`)
+	return stopVerb("stop", `[-fv] [--offline prov,...] [--force-old] [--run-dir dir] [--state-dir dir] name ... (alias for "destroy")`)
 }
 
 func stopVerb(name, operands string) *command {
@@ -38,7 +38,7 @@ func stopVerb(name, operands string) *command {
 			if err := c.refuseKernels(ctx, c.operands[0]); err != nil {
 				return err
 			}
-			return c.handBack(ctx, c.operands[0], w.components(), w.runDir)
+			return c.handBack(ctx, c.operands[0], w.components(), &w)
 		},
 		about: `Ends the service of volumes. Their data stays on the components. Where that is
 safe a volume is handed back: FreeBSD's kernel class may run it. Else it stays
@@ -49,7 +49,10 @@ fenced (metadata version 2), which is told.
 --offline p,...
             hand a volume back that is in service no more, of these
             components, which must be all
---run-dir   folder of the daemon's locks`,
+--force-old the components of a stopped volume may be older than what this host
+            served; what was written since is lost
+--run-dir   folder of the daemon's locks
+--state-dir folder of its notes of what this host served`,
 		example: "gvirstor " + name + " -v mydata",
 	}
 }

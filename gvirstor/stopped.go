@@ -4,24 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // where says how a volume is found that no daemon serves.
 type where struct {
-	offline string // its components, separated by commas
-	runDir  string
+	offline  string // its components, separated by commas
+	runDir   string
+	stateDir string // of notes of what this host served; empty: none
+	forceOld bool   // even if it is older than what this host served
 }
 
 func (w *where) declare(o *options) {
 	w.runDir = geomlib.DefaultRunDir()
 	o.text(&w.offline, "offline")
 	o.text(&w.runDir, "run-dir")
+	w.stateDir = state.DefaultFor(os.Geteuid())
+	o.text(&w.stateDir, "state-dir")
+	o.flag(&w.forceOld, "", "force-old")
 }
 
 // components are those that --offline names, nil without it.
@@ -34,12 +41,15 @@ func (w *where) components() []string {
 
 // whereUsage and whereHelp describe the options.
 const (
-	whereUsage = "[--offline prov,...] [--run-dir dir]"
+	whereUsage = "[--offline prov,...] [--force-old] [--run-dir dir] [--state-dir dir]"
 	whereHelp  = `
 --offline p,...
             work here, without the daemon, on a stopped volume of these
             components, which must be all; on FreeBSD they are found without
---run-dir   folder of the daemon's locks`
+--force-old the components of a stopped volume may be older than what this host
+            served; what was written since is lost
+--run-dir   folder of the daemon's locks
+--state-dir folder of its notes of what this host served`
 )
 
 // find reaches the daemon that serves a volume, or tells of what components it is

@@ -66,6 +66,10 @@ type Options struct {
 	Alerts   AlertOptions
 	Space    SpaceOptions
 	Archive  Archive // of backups; nil: none are made
+	Memory   Memory  // of what was served here; nil: none
+	// ForceOld are the names of volumes of which an older state than was served here
+	// is served.
+	ForceOld []string
 	// PerVolume are those of volumes, by their names, that have their own.
 	PerVolume map[string]virstor.Config
 }
@@ -105,6 +109,7 @@ type served struct {
 	sentry *sentry
 	relief *relief
 	backup *archivist
+	notes  *notes
 	// peeked are what the volume was opened with before a takeover ended.
 	peeked []geomlib.Provider
 	// writable replaced them; the takeover's alone.
@@ -246,7 +251,7 @@ func (d *Daemon) assemble(left map[uint32][]string) (fresh []*served, problems [
 
 // inOrder sorts volumes by which of them has the first of its components named first,
 // so that of two of one name that one is served; those that nobody named come last, by
-// name and id. d.verbs is held.
+// name, whether this host served them before, and id. d.verbs is held.
 func (d *Daemon) inOrder(as []*virstor.Assembly) []*virstor.Assembly {
 	place := func(a *virstor.Assembly) int {
 		first := len(d.named)
@@ -257,7 +262,12 @@ func (d *Daemon) inOrder(as []*virstor.Assembly) []*virstor.Assembly {
 		}
 		return first
 	}
-	slices.SortStableFunc(as, func(a, b *virstor.Assembly) int { return cmp.Compare(place(a), place(b)) })
+	slices.SortStableFunc(as, func(a, b *virstor.Assembly) int {
+		if c := cmp.Compare(place(a), place(b)); c != 0 {
+			return c
+		}
+		return d.byService(a, b)
+	})
 	return as
 }
 
@@ -318,12 +328,18 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 		s.events.post(e)
 		s.sentry.post(e)
 	}
+	d.recall(a, &cfg)
 	vol, err := virstor.Open(a, cfg)
 	if err != nil {
+		if errors.Is(err, virstor.ErrOldSet) {
+			err = fmt.Errorf("%w (--force-old %s)", err, a.Name)
+		}
 		return nil, errors.Join(err, lock.Close())
 	}
 	s.vol = vol
 	s.backup = newArchivist(d.opt.Archive, vol, d.log)
+	s.notes = &notes{memory: d.opt.Memory, vol: vol, log: d.log}
+	s.notes.take()
 	for _, p := range d.publish {
 		pub, err := p.Publish(vol)
 		if err != nil {
@@ -403,12 +419,16 @@ func (s *served) close(ctx context.Context, handBack bool) error {
 	s.relief.stop(ctx)
 	s.backup.stop(ctx)
 	var err error
+	components := componentNames(s.vol)
 	if handBack {
+		// First: what the kernel class is given is never refused later.
+		s.notes.beginAnew()
 		err = s.vol.Stop()
 	} else {
 		err = s.vol.Close()
 	}
 	s.events.stop(ctx)
+	s.notes.note(components)
 	s.sentry.stop(ctx)
 	for _, p := range s.peeked {
 		err = errors.Join(err, p.Close())

@@ -132,6 +132,7 @@ func (d *Daemon) activate(ctx context.Context, s *served) {
 			a.activated()
 		}
 	}
+	s.notes.take()
 	d.takeovers.Add(1)
 	s.sentry.look()
 	d.log.Info("taken over", "volume", s.vol.Name())

@@ -95,6 +95,9 @@ func (d *Daemon) follow(s *served, e virstor.Event) {
 		d.hub.Publish(control.Event{Time: time.Now(), Volume: s.vol.Name(), Kind: t.kind, Text: t.text(s.vol)})
 	}
 	s.backup.note(e)
+	if e.Kind == virstor.EventComponents {
+		s.notes.take()
+	}
 	for _, p := range s.pubs {
 		f, ok := p.(follower)
 		if !ok {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
@@ -45,6 +46,8 @@ type Options struct {
 	Certificates func() (Certificates, error)
 	// Archive is where backups are kept; nil: nowhere.
 	Archive *backup.Dir
+	// Memory is where it is noted what this host serves; nil: nowhere.
+	Memory *state.Dir
 	// Reload, when not nil, reads the configuration again after SIGHUP.
 	Reload func() (Reloaded, error)
 	// Protect protects a process from the kernel's memory shortage.
@@ -82,6 +85,8 @@ type Supervisor struct {
 	log   *slog.Logger
 
 	alerts atomic.Int32 // commands that run
+
+	remembering sync.Mutex // of one note of what is served
 
 	mu     sync.Mutex // also of opt.Alert and opt.Grower
 	served bool       // a worker was ready once
@@ -439,6 +444,8 @@ func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body 
 		return s.answerSpace(ctx, method, body)
 	case methodScratch, methodKeep:
 		return s.answerArchive(w, method)
+	case methodRecall, methodServes, methodAnew:
+		return s.answerMemory(method, body)
 	}
 	if s.opt.Units == nil {
 		return reply{}, fmt.Errorf("%s: there is no geom_gate here", method)

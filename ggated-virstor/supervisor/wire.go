@@ -9,6 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
 )
 
@@ -30,6 +31,7 @@ var sentinels = map[string]error{
 	"exists":    gate.ErrExists,
 	"gone":      gate.ErrGone,
 	"not-ours":  gateunit.ErrNotOurs,
+	"older":     state.ErrOlder,
 	"canceled":  context.Canceled,
 	"deadline":  context.DeadlineExceeded,
 }
@@ -82,6 +84,9 @@ const (
 	methodUngrow  = "ungrow"  // growArgs
 	methodScratch = "scratch" // a file to write a backup into
 	methodKeep    = "keep"    // → keptAnswer; the backup in it is kept
+	methodRecall  = "recall"  // lockArgs → recallAnswer; what this host has served
+	methodServes  = "serves"  // state.Volume; what this host serves
+	methodAnew    = "anew"    // lockArgs; its generations begin anew
 
 	// methodStop is the one that the supervisor calls: Ending.
 	methodStop = "stop"
@@ -149,6 +154,12 @@ type growArgs struct {
 
 type stopArgs struct {
 	Ending Ending `json:"ending"`
+}
+
+// recallAnswer is what is known of a volume that this host has served.
+type recallAnswer struct {
+	Known  bool         `json:"known"`
+	Volume state.Volume `json:"volume"`
 }
 
 // keptAnswer is where a backup is.

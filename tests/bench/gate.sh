@@ -117,7 +117,7 @@ start() {
 	base=0
 	case $1 in
 	ours)
-		"$bin/ggated-virstor" --config /dev/null --control "$work/control" --run-dir "$work/run" --backup-dir "" "$disk" \
+		"$bin/ggated-virstor" --config /dev/null --control "$work/control" --run-dir "$work/run" --backup-dir "" --state-dir "" "$disk" \
 			> "$work/log" 2>&1 &
 		daemon=$!
 		running=ours

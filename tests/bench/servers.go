@@ -105,7 +105,7 @@ func (b *bench) server(name, dir string) (*exec.Cmd, string, error) {
 			return nil, "", fmt.Errorf("label: %w: %s", err, out)
 		}
 		return exec.Command(filepath.Join(b.bin, "ggated-virstor"), "--nbd", "unix:"+sock,
-			"--control", filepath.Join(dir, "c"), "--run-dir", dir, "--backup-dir", "", "--supervise=no", file+"0", file+"1"), "nbd+unix:///vol?socket=" + sock, nil
+			"--control", filepath.Join(dir, "c"), "--run-dir", dir, "--backup-dir", "", "--state-dir", "", "--supervise=no", file+"0", file+"1"), "nbd+unix:///vol?socket=" + sock, nil
 	case "nbdkit":
 		return exec.Command("nbdkit", "-f", "-U", sock, "file", file), plain, sparse(file, diskSize)
 	case "qemu-nbd":

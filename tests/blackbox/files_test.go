@@ -46,7 +46,7 @@ func (s *site) own(uid int) {
 
 // daemonAs is the daemon as that user, not started yet.
 func (s *site) daemonAs(uid int, args ...string) (*exec.Cmd, *logBuffer) {
-	all := append([]string{"--control", s.control, "--run-dir", s.dir, "--backup-dir", "", "--nbd", "unix:" + s.socket}, args...)
+	all := append([]string{"--control", s.control, "--run-dir", s.dir, "--backup-dir", "", "--state-dir", "", "--nbd", "unix:" + s.socket}, args...)
 	c := exec.Command(filepath.Join(programs, "ggated-virstor"), append(all, s.files...)...)
 	log := new(logBuffer)
 	c.Stdout, c.Stderr = log, log

@@ -110,7 +110,7 @@ func TestNoNameFromADiskReachesATerminalAsItIs(t *testing.T) {
 			mustBeShown(t, "the log", s.log.String())
 			// The last words of a daemon that has nothing else.
 			rename(t, s.files[0], "other")
-			args := []string{"--control", s.control, "--run-dir", s.dir, "--backup-dir", "", s.files[1]}
+			args := []string{"--control", s.control, "--run-dir", s.dir, "--backup-dir", "", "--state-dir", "", s.files[1]}
 			var out bytes.Buffer
 			c := exec.CommandContext(t.Context(), filepath.Join(programs, "ggated-virstor"), args...)
 			c.Stderr = &out

@@ -342,7 +342,7 @@ func TestRudeClientsDoNotFillTheLog(t *testing.T) {
 func TestTooManyComponentsForTheDescriptorsIsOneLine(t *testing.T) {
 	s := newSite(t, 64*mib)
 	args := []string{"-c", `ulimit -n 64; exec "$0" "$@"`, filepath.Join(programs, "ggated-virstor"), "--control", s.control, "--run-dir", s.dir,
-		"--backup-dir", "", "--nbd", "unix:" + s.socket}
+		"--backup-dir", "", "--state-dir", "", "--nbd", "unix:" + s.socket}
 	for i := range 400 {
 		args = append(args, filepath.Join(s.dir, fmt.Sprintf("c%d", i)))
 	}

@@ -112,7 +112,7 @@ func (d *demo) label() error {
 
 func (d *demo) start() error {
 	say("A daemon serves it over NBD.")
-	args := []string{"--nbd", "unix:nbd.sock", "--control", "control", "--run-dir", ".", "--backup-dir", "backups", "--supervise=no", "disk0", "disk1"}
+	args := []string{"--nbd", "unix:nbd.sock", "--control", "control", "--run-dir", ".", "--backup-dir", "backups", "--state-dir", "state", "--supervise=no", "disk0", "disk1"}
 	if _, err := os.Stat(filepath.Join(d.dir, "disk2")); err == nil {
 		args = append(args, "disk2")
 	}
