@@ -59,8 +59,8 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	if v.cfg.ReadOnly || !v.writable.Load() {
 		return fmt.Errorf("add to %s: %w", v.name, ErrReadOnly)
 	}
-	if v.closing.Load() {
-		return fmt.Errorf("add to %s: %w", v.name, ErrClosed)
+	if err := v.cond.refusal(deedChangeMembers); err != nil {
+		return fmt.Errorf("add to %s: %w", v.name, err)
 	}
 	if err := v.settledLocked(); err != nil {
 		return fmt.Errorf("add to %s: %w", v.name, err)
@@ -109,8 +109,7 @@ func (v *Volume) join(comps, next, joins []*component) error {
 	if !errors.As(err, &not) {
 		// Component 0 may count the new ones.
 		if back := v.riseLocked(rise{comps: comps}); back != nil {
-			v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
-			return v.inDoubt
+			return v.cond.doubt(err)
 		}
 	}
 	for _, c := range joins {

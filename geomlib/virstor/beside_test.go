@@ -93,7 +93,7 @@ func TestAMapThatIsNotHandedOnGivesItsRoomBack(t *testing.T) {
 	mustDo(t, err)
 	before := v.Status().Free
 	v.metaMu.Lock()
-	v.inDoubt = ErrUnfinished
+	_ = v.cond.doubt(errors.New("on purpose"))
 	v.metaMu.Unlock()
 	if err := v.handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1), nil); !errors.Is(err, ErrUnfinished) {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestAMapThatIsNotHandedOnGivesItsRoomBack(t *testing.T) {
 	if got := v.Status().Free; got != before || len(v.alloc.pools[1].kept) > 0 {
 		t.Errorf("%d chunks are free, want %d; kept are %v", got, before, v.alloc.pools[1].kept)
 	}
-	v.inDoubt = nil
+	v.cond.word.Store(0)
 	mustDo(t, v.Close())
 }
 

@@ -71,9 +71,11 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		v.held.learn(r)
 	}
 	k.findMissing(r)
-	if len(b.missing) > 0 && k.degrade.is() {
-		v.finish(r, fmt.Errorf("write to %s: %w", v.name, ErrDegraded))
-		return false, waiting
+	if len(b.missing) > 0 {
+		if err := v.cond.refusal(deedAllocate); err != nil {
+			v.finish(r, fmt.Errorf("write to %s: %w", v.name, err))
+			return false, waiting
+		}
 	}
 	room := len(b.missing) == 0 || !waiting && (!again || int64(len(b.missing)) <= v.alloc.available())
 	if room && again {
@@ -167,7 +169,7 @@ func (k *committer) hold(r *Request) bool {
 		v.finish(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, err))
 		return false
 	}
-	if v.closing.Load() {
+	if !v.cond.allows(deedHold) {
 		v.FailHeld() // Close may have been here before r was
 	}
 	return true

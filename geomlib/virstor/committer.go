@@ -34,10 +34,6 @@ type committer struct {
 	full      bool               // EventFull was the last word
 	lastComp  int
 	freedAt   time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
-
-	// frozen: component 0 may not be written until the volume is reopened. It
-	// is set with running and Volume.metaMu held, and read with either.
-	frozen error
 }
 
 // mapOp changes the mapping of one chunk, which is locked by whoever asks.

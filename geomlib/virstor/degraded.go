@@ -48,7 +48,7 @@ func (k *committer) repair() {
 		v.alloc.put(p)
 	}
 	*d = degraded{}
-	v.isDegraded.Store(false)
+	v.cond.rewritten()
 	v.log.Info("allocation map written again: allocation goes on", "volume", v.name)
 	v.emit(Event{Kind: EventRecovered})
 	k.kick()
@@ -56,6 +56,9 @@ func (k *committer) repair() {
 
 // rewriteDoubtful writes the sectors in doubt and flushes them.
 func (k *committer) rewriteDoubtful() error {
+	if err := k.v.cond.refusal(deedWriteMap); err != nil {
+		return err
+	}
 	for _, s := range slices.Sorted(maps.Keys(k.degrade.sectors)) {
 		if err := k.writeMapSectors(uint64(s), uint64(s), nil); err != nil {
 			return err
@@ -71,22 +74,22 @@ func (k *committer) rewriteDoubtful() error {
 func (k *committer) giveUp() {
 	k.running.Lock()
 	defer k.running.Unlock()
-	for _, o := range k.degrade.locked {
-		k.letGo(o)
-	}
-	k.degrade.locked = nil
+	k.degrade.locked = slices.DeleteFunc(k.degrade.locked, k.letGo)
 }
 
-// letGo unlocks the chunk of a move whose outcome is not known, in a closing
-// volume. k.running is held.
-func (k *committer) letGo(o mapOp) {
-	k.v.givenUp.Store(true)
+// letGo unlocks the chunk of a move whose outcome is not known, and reports whether it
+// did: only in a closing volume. k.running is held.
+func (k *committer) letGo(o mapOp) bool {
+	if !k.v.cond.giveUp() {
+		return false
+	}
 	k.v.chunks.unlock(o.vc, wordOf(o.old), k.v.resume)
+	return true
 }
 
 // gaveUp is the error of a write that comes too late.
 func (v *Volume) gaveUp() error {
-	if !v.givenUp.Load() {
+	if v.cond.allows(deedAcknowledgeWrite) {
 		return nil
 	}
 	return fmt.Errorf("write to %s, which closes: %w", v.name, ErrDegraded)
@@ -100,7 +103,7 @@ func (k *committer) doubtUnflushed() {
 		k.degrade.add(s)
 	}
 	if k.degrade.is() && !was {
-		k.v.isDegraded.Store(true)
+		k.v.cond.degrade()
 		k.v.emit(Event{Kind: EventDegraded, Err: k.v.component(0).failedFlush()})
 	}
 }

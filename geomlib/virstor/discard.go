@@ -86,7 +86,7 @@ func (v *Volume) PassesDiscards() bool { return !v.cfg.ReadOnly && v.cfg.Discard
 // memory says is not allocated. Zeros cannot be promised there.
 func (v *Volume) finishDiscard(r *Request, block bool) {
 	switch {
-	case v.isDegraded.Load() && r.Op != OpDelete && v.unallocatedIn(r.Offset, r.Offset+r.Length):
+	case !v.cond.allows(deedAllocate) && r.Op != OpDelete && v.unallocatedIn(r.Offset, r.Offset+r.Length):
 		v.finish(r, fmt.Errorf("%s of %d bytes at %d of %s: %w", r.Op, r.Length, r.Offset, v.name, ErrDegraded))
 	case r.Flags&FUA == 0:
 		v.finish(r, nil)

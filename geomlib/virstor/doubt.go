@@ -15,17 +15,14 @@ var ErrUnfinished = errors.New("an operation failed in the middle; restart the v
 // reopened no map sector, no extension record and no metadata is written any more.
 // v.metaMu is held and the committer is paused.
 func (v *Volume) doubtLocked(err error) error {
-	v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
-	v.committer.frozen = v.inDoubt
-	v.isDegraded.Store(true)
-	return v.inDoubt
+	return v.cond.freeze(err)
 }
 
 // settledLocked refuses what changes metadata while it is not known what that is, or
 // while an operation is half done. v.metaMu is held.
 func (v *Volume) settledLocked() error {
-	if v.inDoubt != nil {
-		return v.inDoubt
+	if err := v.cond.refusal(deedWriteMetadata); err != nil {
+		return err
 	}
 	if k := v.ext.rec.Intent.Kind; v.ext.room && k != ondisk.IntentNone {
 		return fmt.Errorf("%w: %q", ErrUnfinished, k)

@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -108,7 +109,7 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 	case 2:
 		return crashRun(seed, crashWay{ops: 40, workers: 1 - int(nth%2), jobs: true}, thorough, Config{}, counts)
 	case 3:
-		return verbRun(pick, seed, thorough, Config{}, counts)
+		return errors.Join(verbRun(pick, seed, thorough, Config{}, counts), writelessRun(pick, nth, counts))
 	case 4:
 		return crashRun(seed, clientsWay(nth), thorough, clientsConfig(nth), counts)
 	default:

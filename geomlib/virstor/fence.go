@@ -106,7 +106,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 	if v.writable.Load() {
 		return nil
 	}
-	if v.closing.Load() {
+	if v.cond.is(stateClosing) {
 		return fmt.Errorf("activate %s: %w", v.name, ErrClosed)
 	}
 	if providers != nil {

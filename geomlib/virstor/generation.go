@@ -313,8 +313,8 @@ func (v *Volume) RaiseGeneration() error {
 	if v.cfg.ReadOnly || !v.writable.Load() {
 		return fmt.Errorf("raise the generation of %s: %w", v.name, ErrReadOnly)
 	}
-	if v.closing.Load() {
-		return fmt.Errorf("raise the generation of %s: %w", v.name, ErrClosed)
+	if err := v.cond.refusal(deedChangeMembers); err != nil {
+		return fmt.Errorf("raise the generation of %s: %w", v.name, err)
 	}
 	if err := v.settledLocked(); err != nil {
 		return fmt.Errorf("raise the generation of %s: %w", v.name, err)
@@ -345,7 +345,7 @@ func (v *Volume) startDaily() {
 	}
 	v.daily.Lock()
 	defer v.daily.Unlock()
-	if v.closing.Load() {
+	if v.cond.is(stateClosing) {
 		return
 	}
 	v.daily.timer = time.AfterFunc(aDay, func() {

@@ -76,7 +76,7 @@ func TestARemovalThatStopsInTheMapIsFinishedAtTheNextStart(t *testing.T) {
 			break
 		}
 	}
-	if v.isDegraded.Load() {
+	if v.cond.is(stateDegraded) {
 		t.Fatal("still degraded")
 	}
 	list := v.component(0).meta().Member.List

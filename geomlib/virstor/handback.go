@@ -59,7 +59,7 @@ func (v *Volume) handBackLocked() (kept, err error) {
 
 // close drains and flushes the volume, runs last, and lets everything go.
 func (v *Volume) close(last func() error) error {
-	if v.closing.Swap(true) {
+	if !v.cond.close() {
 		return fmt.Errorf("close %s: %w", v.name, ErrClosed)
 	}
 	v.activating.Lock() // what waits for it is there now, or never
@@ -128,7 +128,7 @@ func (v *Volume) failParked() {
 // markCleanLocked notes, with a new generation, in the extension block that the volume
 // was closed in order; v.metaMu is held.
 func (v *Volume) markCleanLocked() error {
-	if v.cfg.ReadOnly || !v.writable.Load() || v.isDegraded.Load() {
+	if v.cfg.ReadOnly || !v.writable.Load() || !v.cond.allows(deedMarkClean) {
 		return nil
 	}
 	if v.settledLocked() != nil {
@@ -145,7 +145,7 @@ func (v *Volume) markCleanLocked() error {
 // (sys/geom/virstor/g_virstor.c); and it writes into whatever chunk_count says.
 func (v *Volume) obstacles() []string {
 	var why []string
-	if v.isDegraded.Load() {
+	if v.cond.is(stateDegraded) {
 		why = append(why, "a map sector could not be written")
 	}
 	if v.litter {
@@ -179,6 +179,9 @@ func (v *Volume) obstacles() []string {
 // unfenceLocked hands the volume back: exact metadata at version 2 on every
 // component first, then version 1, on component 0 last. v.metaMu is held.
 func (v *Volume) unfenceLocked() error {
+	if err := v.cond.refusal(deedHandBack); err != nil {
+		return fmt.Errorf("hand %s back: %w", v.name, err)
+	}
 	comps := v.components()
 	exact := make([]ondisk.Metadata, len(comps))
 	current := len(comps) - 1

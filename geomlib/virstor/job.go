@@ -132,7 +132,7 @@ func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, d
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w (%s)", kind, v.name, ErrJobRunning, r.current.Kind)
 	}
-	if v.closing.Load() || !opt.DryRun && (v.cfg.ReadOnly || !v.writable.Load()) {
+	if v.cond.is(stateClosing) || !opt.DryRun && (v.cfg.ReadOnly || !v.writable.Load()) {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, ErrReadOnly)
 	}
@@ -198,8 +198,8 @@ func (v *Volume) mayStartJob(opt JobOptions) (room bool, err error) {
 	if opt.DryRun {
 		return v.ext.room, nil
 	}
-	if v.isDegraded.Load() {
-		return false, ErrDegraded
+	if err := v.cond.refusal(deedStartJob); err != nil {
+		return false, err
 	}
 	return v.ext.room, v.settledLocked()
 }
@@ -210,7 +210,7 @@ func (v *Volume) goesOnLater(err error) bool {
 	r := &v.job
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return v.closing.Load() && !r.givenUp && (errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed))
+	return v.cond.is(stateClosing) && !r.givenUp && (errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed))
 }
 
 func (v *Volume) setTask(t ondisk.Task) error {

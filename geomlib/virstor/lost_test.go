@@ -156,24 +156,24 @@ func TestNothingIsLeftWaitingByClose(t *testing.T) {
 		}
 	}
 	_ = v.FailHeld()
-	v.closing.Store(true) // as Close does, which has looked already
+	v.cond.close() // as Close does, which has looked already
 	within(t, 20*time.Second, "a write that finds no space", func() {
 		if err := <-startWrite(v, 30*crashChunk, 1).done; !errors.Is(err, ErrNoSpace) {
 			t.Errorf("write: %v", err)
 		}
 	})
-	v.closing.Store(false)
+	v.cond.word.Store(0)
 	mustDo(t, v.Close())
 
 	v, err = openDisks(Config{DeferWrites: true}, []*disktest.Disk{a})
 	mustDo(t, err)
-	v.closing.Store(true)
+	v.cond.close()
 	within(t, 20*time.Second, "a write to a volume that was never activated", func() {
 		if err := <-startWrite(v, 0, 1).done; !errors.Is(err, ErrClosed) {
 			t.Errorf("write: %v", err)
 		}
 	})
-	v.closing.Store(false)
+	v.cond.word.Store(0)
 	mustDo(t, v.Close())
 }
 

@@ -17,12 +17,12 @@ func (k *committer) writeMap() {
 			b.changes = append(b.changes, mapChange{vc: c.vc, word: wordOf(c.to), err: &c.err})
 		}
 	}
-	degraded := k.degrade.is()
+	refused := k.v.cond.refusal(deedAllocate)
 	for _, g := range b.ops {
 		for i := range g.ops {
 			o := &g.ops[i]
-			if degraded {
-				o.err = fmt.Errorf("change the map of %s: %w", k.v.name, ErrDegraded)
+			if refused != nil {
+				o.err = fmt.Errorf("change the map of %s: %w", k.v.name, refused)
 				continue
 			}
 			o.begun = true
@@ -67,7 +67,7 @@ func (k *committer) writeMapRun(first, last uint64, changes []mapChange) {
 	for s := first; s <= last; s++ {
 		k.degrade.add(int64(s))
 	}
-	k.v.isDegraded.Store(true)
+	k.v.cond.degrade()
 	k.v.log.Error("allocation map not written: no chunk is allocated until it can be",
 		"volume", k.v.name, "sectors", fmt.Sprintf("%d-%d", first, last), "error", err)
 	k.v.emit(Event{Kind: EventDegraded, Err: err})
@@ -77,8 +77,8 @@ func (k *committer) writeMapRun(first, last uint64, changes []mapChange) {
 // What is assigned but not flushed is in neither.
 func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) error {
 	v := k.v
-	if k.frozen != nil {
-		return k.frozen
+	if err := v.cond.refusal(deedWriteMap); err != nil {
+		return err
 	}
 	per := uint64(v.sector / ondisk.EntrySize)
 	buf := k.mapBuf[:int64(last-first+1)*v.sector]
@@ -122,6 +122,7 @@ func (k *committer) publish() {
 			v.stats.allocated.Add(1)
 		case k.degrade.has(int64(c.vc / per)):
 			// The sector may or may not hold it: keep off the chunk.
+			v.cond.keep()
 			k.degrade.keep(c.to)
 		default:
 			v.alloc.put(c.to)
@@ -166,15 +167,15 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 	case o.set:
 		// Writes acknowledged on either copy could come back as the other:
 		// the chunk stays locked until its sector is known.
-		if v.closing.Load() {
-			k.letGo(*o)
-			break
+		if !k.letGo(*o) {
+			v.cond.keep()
+			k.degrade.locked = append(k.degrade.locked, *o)
 		}
-		k.degrade.locked = append(k.degrade.locked, *o)
 	default:
 		v.partial.forget(o.vc)
 		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
+		v.cond.keep()
 		k.degrade.keep(o.old)
 	}
 }

@@ -11,9 +11,9 @@ import (
 //
 // Copy, flush, one map sector; the old place is free when that is durable.
 func (v *Volume) moveChunk(vc uint64, from, to phys, buf []byte) (bool, error) {
-	if v.isDegraded.Load() { // the chunk may be one in doubt, which nobody gets
+	if err := v.cond.refusal(deedAllocate); err != nil { // the chunk may be one in doubt, which nobody gets
 		v.alloc.put(to)
-		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, ErrDegraded)
+		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, err)
 	}
 	ph, ok := v.chunks.lock(vc)
 	if !ok {

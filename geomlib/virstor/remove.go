@@ -54,11 +54,8 @@ func (v *Volume) removeEmpty(name string) error {
 	if v.cfg.ReadOnly || !v.writable.Load() {
 		return fmt.Errorf("remove from %s: %w", v.name, ErrReadOnly)
 	}
-	if v.closing.Load() {
-		return fmt.Errorf("remove from %s: %w", v.name, ErrClosed)
-	}
-	if v.isDegraded.Load() { // chunks in doubt are remembered by their component's index
-		return fmt.Errorf("remove from %s: %w", v.name, ErrDegraded)
+	if err := v.cond.refusal(deedRenumber); err != nil {
+		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	if err := v.settledLocked(); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
@@ -125,7 +122,7 @@ func (v *Volume) takeOutLocked(gone *component) error {
 		}
 	}
 	if err := v.riseLocked(rise{comps: next}); err != nil {
-		v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
+		_ = v.cond.doubt(err)
 		return err
 	}
 	if removed < last {
@@ -169,7 +166,7 @@ func (v *Volume) intendRemoval(gone, moved *component) error {
 	// The intent may be in force all the same. What is to be finished must stay empty,
 	// unless a later record says that there is nothing to finish.
 	if back := v.writeExtensionLocked(func(*ondisk.Extension) {}); back != nil && v.ext.room {
-		v.inDoubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
+		_ = v.cond.doubt(err)
 		return err
 	}
 	v.alloc.setBar(gone.no(), barLeaving, false)

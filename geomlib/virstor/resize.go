@@ -269,7 +269,7 @@ func (v *Volume) shrink(j *jobHandle, size int64, force bool) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	if err := v.storeShrunkLocked(size); err != nil {
-		if v.committer.frozen == nil {
+		if !v.cond.is(stateFrozen) {
 			v.size.Store(was)
 		}
 		return err

@@ -64,8 +64,8 @@ func (v *Volume) Status() Status {
 		Pending:       v.freed.pending(),
 		ReadOnly:      v.cfg.ReadOnly,
 		Fenced:        v.writable.Load(),
-		Degraded:      v.isDegraded.Load(),
-		Closing:       v.closing.Load(),
+		Degraded:      v.cond.is(stateDegraded),
+		Closing:       v.cond.is(stateClosing),
 		WhenFull:      v.full.Load().policy, Alloc: v.cfg.Alloc,
 		Held: v.held.status(),
 		Stats: Stats{

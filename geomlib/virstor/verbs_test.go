@@ -162,16 +162,16 @@ func (w *world) wholeLife() (err error) {
 	}
 	w.fenced()
 	err = w.live()
-	open := w.vol != nil && !w.vol.closing.Load() // else the verb failed at that
+	open := w.vol != nil && !w.vol.cond.is(stateClosing) // else the verb failed at that
 	if w.insists && open && isFailure(err) {
 		w.vol.committer.expire() // a second passes
 		// While it stays degraded a chunk may be locked for good.
-		if !w.vol.isDegraded.Load() {
+		if !w.vol.cond.is(stateDegraded) {
 			w.again = true
 			if err = w.resumed(); err == nil || isFailure(err) { // of what failed, it may go on by itself
 				err = w.live()
 			}
-			open = w.vol != nil && !w.vol.closing.Load()
+			open = w.vol != nil && !w.vol.cond.is(stateClosing)
 		}
 	}
 	if err != nil {

@@ -46,12 +46,10 @@ type Volume struct {
 	waiters   sync.Pool
 	flushPool sync.Pool
 
-	isDegraded atomic.Bool
-	closing    atomic.Bool
-	givenUp    atomic.Bool // no write is done any more: the volume closes, and the place of a chunk is not known
-	inFlight   atomic.Int64
-	idle       chan struct{} // closed when closing and nothing is in flight
-	idleOnce   sync.Once
+	cond     condition
+	inFlight atomic.Int64
+	idle     chan struct{} // closed when closing and nothing is in flight
+	idleOnce sync.Once
 
 	writable   atomic.Bool
 	activating sync.Mutex // held by Activate, and by Close once it has begun
@@ -63,7 +61,6 @@ type Volume struct {
 	// metaMu serialises what changes metadata: add, remove, stop.
 	metaMu  sync.Mutex
 	ext     extension       // guarded by metaMu
-	inDoubt error           // why metadata may not be written until the volume is reopened; guarded by metaMu
 	gen     generations     // guarded by metaMu
 	outside []OutsiderError // guarded by metaMu
 	// heir is who becomes component 0, from the moment that its record is the one
@@ -190,7 +187,7 @@ func (v *Volume) deferred(r *Request) bool {
 	}
 	v.parked.reqs = append(v.parked.reqs, r)
 	v.parked.mu.Unlock()
-	if v.closing.Load() {
+	if !v.cond.allows(deedHold) {
 		v.failParked() // Close may have been here before r was
 	}
 	return true

@@ -46,7 +46,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) (err error) {
 	next, err := v.storeSuccessor(t)
 	keep = true
 	if err != nil {
-		keep = v.committer.frozen != nil
+		keep = v.cond.is(stateFrozen)
 		return err
 	}
 	v.swapZero(t, next, reserved)
@@ -137,8 +137,8 @@ func (v *Volume) storeSuccessor(t *component) (next []*component, err error) {
 	if err := v.settleFreed(); err != nil {
 		return nil, err
 	}
-	if v.isDegraded.Load() {
-		return nil, fmt.Errorf("replace component 0 of %s: %w", v.name, ErrDegraded)
+	if err := v.cond.refusal(deedAllocate); err != nil {
+		return nil, fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 	}
 	if err := v.copyMap(t, uint16(len(next))); err != nil {
 		return nil, err

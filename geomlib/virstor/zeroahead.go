@@ -195,7 +195,7 @@ func (z *zeroAhead) one() bool {
 		return true
 	}
 	defer v.metaMu.Unlock()
-	if v.stats.committed.Load() == 0 || v.isDegraded.Load() {
+	if v.stats.committed.Load() == 0 || !v.cond.allows(deedAllocate) {
 		return false
 	}
 	p, at, ok := v.alloc.prepare(z.stock)

@@ -1,0 +1,146 @@
+package virstor
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+)
+
+// condition is what has gone wrong with an open volume, and how far it has ended. An
+// opened volume is in no state; several may meet, in one word that is read without a
+// lock. A state never brings about another later than in the same step.
+//
+//	state      meaning                              brings    ends with            forbids
+//	degraded   a map sector may hold what memory    -         rewritten, unless    allocate, renumber,
+//	           does not                                       frozen               start job, mark clean, hand back
+//	keeping    chunks are locked or unusable: such  degraded  rewritten, unless    what degraded does;
+//	           a sector may name them                         frozen               nobody gets those chunks
+//	in doubt   nobody knows which record or list    -         reopening            write metadata, change members, renumber,
+//	           of members is in force                                              start job, mark clean, hand back
+//	frozen     in doubt, and what is written to     in doubt, reopening            write map, and what in doubt
+//	           the map now could be lost            degraded                       and degraded do
+//	closing    Close or Stop has begun              -         never                change members, renumber, hold
+//	given up   chunks were let go whose place is    -         never                acknowledge write
+//	           not known; only while closing
+//
+// Reads are forbidden by none, nor are writes to chunks that are allocated, but by given
+// up.
+type condition struct {
+	word   atomic.Uint32
+	reason atomic.Pointer[error] // why it is in doubt; set before the state, and never changed
+}
+
+// state is one state of a condition, or several.
+type state uint32
+
+const (
+	stateDegraded state = 1 << iota
+	stateKeeping
+	stateInDoubt
+	stateFrozen
+	stateClosing
+	stateGivenUp
+)
+
+var stateNames = [...]string{"degraded", "keeping", "in doubt", "frozen", "closing", "given up"}
+
+// String names the states.
+func (s state) String() string {
+	var names []string
+	for i, name := range stateNames {
+		if s&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	if names == nil {
+		return "well"
+	}
+	return strings.Join(names, ", ")
+}
+
+// deed is something that states forbid: it is the states that do.
+type deed state
+
+const (
+	deedAllocate         = deed(stateDegraded)                               // give a chunk a place, or another one
+	deedWriteMap         = deed(stateFrozen)                                 // a map sector
+	deedWriteMetadata    = deed(stateInDoubt)                                // the extension record too
+	deedChangeMembers    = deed(stateInDoubt | stateClosing)                 // or raise their generation
+	deedRenumber         = deed(stateDegraded | stateInDoubt | stateClosing) // chunks that are kept are known by their component's index
+	deedStartJob         = deed(stateDegraded | stateInDoubt)                // that changes something; closing is told apart
+	deedMarkClean        = deed(stateDegraded | stateInDoubt)                // as closed in order
+	deedHandBack         = deed(stateDegraded | stateInDoubt)                // to the kernel class
+	deedHold             = deed(stateClosing)                                // a write that finds no space, or waits for Activate
+	deedAcknowledgeWrite = deed(stateGivenUp)                                // the next start may find the chunk elsewhere
+)
+
+// is reports whether the condition is in all of s.
+func (c *condition) is(s state) bool { return state(c.word.Load())&s == s }
+
+// allows reports whether no state forbids d.
+func (c *condition) allows(d deed) bool { return c.word.Load()&uint32(d) == 0 }
+
+// refusal is nil when no state forbids d, and otherwise why: ErrClosed, what doubt or
+// freeze was told (an ErrUnfinished, which only reopening ends), or ErrDegraded.
+func (c *condition) refusal(d deed) error {
+	s := state(c.word.Load())
+	switch by := s & state(d); {
+	case by == 0:
+		return nil
+	case by&stateClosing != 0:
+		return ErrClosed
+	case by&stateInDoubt != 0, s&stateFrozen != 0 && by&stateGivenUp == 0:
+		return *c.reason.Load()
+	}
+	return ErrDegraded
+}
+
+// degrade: a map sector may hold something else than memory.
+func (c *condition) degrade() { c.word.Or(uint32(stateDegraded)) }
+
+// keep: chunks are kept from all until the sector that may name them is known.
+func (c *condition) keep() { c.word.Or(uint32(stateKeeping | stateDegraded)) }
+
+// rewritten: every map sector holds what memory does, durably, and what was kept is
+// of use again. What is frozen stays as it is.
+func (c *condition) rewritten() {
+	for {
+		old := c.word.Load()
+		if state(old)&stateFrozen != 0 || c.word.CompareAndSwap(old, old&^uint32(stateDegraded|stateKeeping)) {
+			return
+		}
+	}
+}
+
+// doubt: an operation failed half way because of err, and nobody knows what is in
+// force. It returns what refuses the deeds from now on, unless there was doubt before,
+// whose reason stays.
+func (c *condition) doubt(err error) error { return c.unsure(err, stateInDoubt) }
+
+// freeze is doubt of a kind that one outcome would lose what is written to component 0
+// from now on.
+func (c *condition) freeze(err error) error {
+	return c.unsure(err, stateFrozen|stateInDoubt|stateDegraded)
+}
+
+func (c *condition) unsure(err error, s state) error {
+	err = fmt.Errorf("%w: %w", ErrUnfinished, err)
+	c.reason.CompareAndSwap(nil, &err)
+	c.word.Or(uint32(s))
+	return err
+}
+
+// close begins the end, and reports whether it had not begun.
+func (c *condition) close() bool {
+	return state(c.word.Or(uint32(stateClosing)))&stateClosing == 0
+}
+
+// giveUp: from now on chunks are let go whose place is not known. It reports false, and
+// changes nothing, when the volume does not close: such a chunk stays locked then.
+func (c *condition) giveUp() bool {
+	if !c.is(stateClosing) { // which never ends
+		return false
+	}
+	c.word.Or(uint32(stateGivenUp))
+	return true
+}
