@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // statusOptions are those of status.
@@ -80,8 +82,22 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 	printStatus(c.stdout, st, o)
 	if !o.script && !o.exact {
 		c.warnProblems(st.Problems)
+		c.warnTroubles(st.Volumes)
 	}
 	return nil
+}
+
+// warnTroubles tells what to do about components that fail.
+func (c *call) warnTroubles(volumes []control.VolumeStatus) {
+	for i := range volumes {
+		for _, comp := range volumes[i].Components {
+			for _, s := range comp.State {
+				if r := s.Remedy(); r != "" {
+					c.warn(fmt.Sprintf("%s: component %s: %s; %s", volumes[i].Name, ondisk.Printable(comp.Name), s, r))
+				}
+			}
+		}
+	}
 }
 
 // readStatus asks for what status shows.

@@ -69,6 +69,8 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	}
 	if again {
 		v.held.learn(r)
+	} else if r.req.noRoom != nil {
+		return false, k.storageFull(r) || waiting
 	}
 	k.findMissing(r)
 	if len(b.missing) > 0 {
@@ -77,10 +79,13 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 			return false, waiting
 		}
 	}
+	if again && len(b.missing) > 0 && k.probing() {
+		return false, k.storageFull(r) || waiting
+	}
 	room := len(b.missing) == 0 || !waiting && (!again || int64(len(b.missing)) <= v.alloc.available())
 	if room && again {
 		if !mayResume(r) {
-			return false, k.hold(r) && len(b.missing) > 0 || waiting
+			return false, k.hold(r, r.req.held.why) && len(b.missing) > 0 || waiting
 		}
 		v.held.learn(r) // for the last time
 		k.findMissing(r)
@@ -119,7 +124,7 @@ func (k *committer) cover(r *Request) {
 	v, b := k.v, &k.batch
 	start := r.Offset + r.req.progress
 	with := v.aligned(start, r.Offset+r.Length-start)
-	r.req.commit, r.req.failed = r.req.progress, nil
+	r.req.commit, r.req.failed, r.req.noRoom = r.req.progress, nil, nil
 	for off, to := r.ahead(start); off < to; {
 		pc := v.pieceAt(off, to)
 		i, ours := b.index[pc.vc]
@@ -147,6 +152,9 @@ func (k *committer) cover(r *Request) {
 // noSpace holds or fails a write that finds no chunk, and reports whether it holds.
 func (k *committer) noSpace(r *Request) bool {
 	v := k.v
+	if k.noRoom != nil && v.holdsFor(k.noRoom) && int64(len(k.batch.missing)) <= v.alloc.available() {
+		return k.storageFull(r) // behind those that wait for room, not for chunks
+	}
 	soon := v.freed.pending() > 0 && v.component(0).failedFlush() == nil
 	if soon {
 		// Freed chunks become usable when component 0 is flushed.
@@ -159,12 +167,13 @@ func (k *committer) noSpace(r *Request) bool {
 		v.finish(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, ErrNoSpace))
 		return false
 	}
-	return k.hold(r)
+	return k.hold(r, ErrNoSpace)
 }
 
-// hold holds a write, or fails it if that may not be, and reports whether it holds.
-func (k *committer) hold(r *Request) bool {
+// hold holds a write for the reason why, or fails it if that may not be, and reports whether it holds.
+func (k *committer) hold(r *Request, why error) bool {
 	v := k.v
+	r.req.held.why = why
 	if err := v.held.admit(r); err != nil {
 		v.finish(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, err))
 		return false
@@ -195,6 +204,11 @@ func (k *committer) writeData() {
 		b.wg.Wait()
 	}
 	k.settle()
+	for _, r := range b.reqs {
+		if isStorageFull(r.req.failed) { // and not the map's sector, which is another matter
+			r.req.noRoom = r.req.failed
+		}
+	}
 }
 
 // settle fails the requests of failed chunks, and drops the chunks that no
@@ -249,12 +263,17 @@ func (k *committer) flushData() {
 	k.settle()
 }
 
-// acknowledge completes the requests that are done and sends on the others.
+// acknowledge completes the requests that are done and sends on or holds the others.
 func (k *committer) acknowledge() {
 	v, b := k.v, &k.batch
+	k.seeRoom()
 	for i, r := range b.reqs {
 		b.reqs[i] = nil
-		if err := r.req.failed; err != nil {
+		if r.req.noRoom != nil && !v.cfg.breaks(breakHeldUnwritten) {
+			k.storageFull(r)
+			continue
+		}
+		if err := r.req.failed; err != nil && r.req.noRoom == nil {
 			v.finish(r, err)
 			continue
 		}

@@ -33,6 +33,9 @@ type committer struct {
 	unflushed map[int64]struct{} // map sectors that may not be durable
 	full      bool               // EventFull was the last word
 	lastComp  int
+	noRoom    error     // the last write that found the storage of a component full, until one finds room
+	tryAt     time.Time // when what is held for noRoom is tried again
+	probed    bool      // one of them that needs chunks is in the batch
 	freedAt   time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
 }
 
@@ -177,6 +180,9 @@ func (k *committer) arm(timer *time.Timer) {
 	if !k.freedAt.IsZero() {
 		wait = min(wait, max(0, time.Until(k.freedAt.Add(freedWait))))
 	}
+	if k.waitsForRoom() {
+		wait = min(wait, max(0, time.Until(k.tryAt)))
+	}
 	timer.Reset(wait)
 }
 
@@ -190,7 +196,7 @@ func (k *committer) expire() {
 	}
 	if t := k.v.full.Load().timeout; t > 0 {
 		for _, r := range k.v.held.takeExpired(nil, time.Now().Add(-t)) {
-			k.v.finish(r, fmt.Errorf("write to %s held for %s: %w", k.v.name, t, ErrNoSpace))
+			k.v.finish(r, fmt.Errorf("write to %s held for %s: %w", k.v.name, t, r.req.held.why))
 		}
 	}
 	if k.degrade.is() {
@@ -205,8 +211,10 @@ func (k *committer) expire() {
 func (k *committer) next() (more, ok bool) {
 	b := &k.batch
 	b.reset()
+	k.probed = false
+	due := k.roomIsDue()
 	k.mu.Lock()
-	retry, lost := k.retry, k.lost
+	retry, lost := k.retry || due, k.lost
 	k.retry, k.lost = false, false
 	if k.stopping && len(k.queue) == 0 && len(k.ops) == 0 {
 		k.mu.Unlock()

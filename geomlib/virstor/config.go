@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// FullPolicy says what happens to a write that needs a chunk when none is free.
+// FullPolicy says what happens to a write that needs a chunk when none is free, or
+// for which there is no room below a component (StorageFull).
 type FullPolicy uint8
 
 // The policies of a full volume.
 const (
 	// Wait holds the write until space appears, up to Config.FullTimeout.
 	Wait FullPolicy = iota
-	// Fail answers ErrNoSpace at once.
+	// Fail answers ErrNoSpace at once, or the component's error.
 	Fail
 )
 
@@ -151,6 +152,8 @@ const (
 	breakSettledEarly                   // a generation is settled before all members have it
 	breakListEarly                      // the new list of members is used before its generation is settled
 	breakHandBackNote                   // the fence is lifted without a note that it is
+	breakHeldUnwritten                  // a write that found the storage full is acknowledged
+	breakFailedLeaks                    // a chunk whose data was not written is not free again
 	breakCommitFirst                    // add writes component 0 before the components that join
 )
 

@@ -29,12 +29,14 @@ type ResumeNotifier interface {
 
 type heldState struct {
 	since time.Time
+	why   error    // ErrNoSpace, or the write that found the storage of a component full
 	told  bool     // Held was called, and no Resumed since
 	ended bool     // nobody waits for it any more; guarded by heldWrites.mu
 	later []extent // as reqState.later; guarded by heldWrites.mu
 }
 
-// heldWrites are the writes that wait for a free chunk, in order. They are
+// heldWrites are the writes that wait for a free chunk, or for room below a
+// component, by the time that they were first held. They are
 // the committer's; mu is for those who look on.
 type heldWrites struct {
 	over atomic.Bool // bytes ≥ limit
@@ -82,7 +84,11 @@ func (h *heldWrites) admit(r *Request) error {
 	if r.req.held.ended {
 		return ErrAbandoned
 	}
-	h.list = append(h.list, r)
+	i := len(h.list) // one that was tried again gets its old place
+	for i > 0 && h.list[i-1].req.held.since.After(r.req.held.since) {
+		i--
+	}
+	h.list = slices.Insert(h.list, i, r)
 	h.bytes += int64(len(r.Data))
 	h.updateLocked()
 	return nil
@@ -164,7 +170,7 @@ func (h *heldWrites) empty() bool {
 	return len(h.list) == 0
 }
 
-// HeldStatus tells of the writes held for space.
+// HeldStatus tells of the writes held for space, be it chunks or room below a component.
 type HeldStatus struct {
 	Count  int
 	Bytes  int64

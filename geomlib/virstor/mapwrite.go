@@ -124,7 +124,7 @@ func (k *committer) publish() {
 			// The sector may or may not hold it: keep off the chunk.
 			v.cond.keep()
 			k.degrade.keep(c.to)
-		default:
+		case !v.cfg.breaks(breakFailedLeaks):
 			v.alloc.put(c.to)
 		}
 	}

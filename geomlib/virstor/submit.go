@@ -11,6 +11,7 @@ type reqState struct {
 	progress int64
 	commit   int64 // progress after the commit the request takes part in
 	failed   error // first failure in that commit
+	noRoom   error // the write of data that found the storage of a component full, or nil
 	held     heldState
 	later    []extent // of a write that was held: what later requests wrote, which it leaves alone
 	tally    tally

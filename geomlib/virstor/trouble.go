@@ -97,10 +97,16 @@ func (c *component) readFailed(err error) {
 func (c *component) writeFailed(err error) {
 	c.stats.writeErrors.Add(1)
 	kind := WriteTrouble
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isStorageFull(err) {
 		kind = StorageFull
 	}
 	c.noteTrouble(kind, err)
+}
+
+// isStorageFull reports whether a write of a component failed because there is no
+// room below it.
+func isStorageFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 func (c *component) noteTrouble(kind Trouble, err error) {

@@ -32,7 +32,7 @@ func (v *Volume) write(r *Request, block bool) {
 			state, err = v.writeLocked(pc, data)
 		}
 		if err != nil {
-			v.finish(r, err)
+			v.writeFailed(r, err)
 			return
 		}
 		switch state {
@@ -53,6 +53,17 @@ func (v *Volume) write(r *Request, block bool) {
 		return
 	}
 	v.finish(r, nil)
+}
+
+// writeFailed ends r, unless it found the storage of a component full and is to
+// wait for room: who overwrites in a hole needs some.
+func (v *Volume) writeFailed(r *Request, err error) {
+	if !v.holdsFor(err) {
+		v.finish(r, err)
+		return
+	}
+	r.req.noRoom = err
+	v.committer.put(r)
 }
 
 // lacksChunk reports whether any chunk that is left for r to write has no mapping.

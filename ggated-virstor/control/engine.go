@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // FromEngine is what the engine knows of a volume; how it is published, its
@@ -65,6 +66,12 @@ func componentFromEngine(c virstor.ComponentStatus) ComponentStatus {
 // troubleConditions are the engine's kinds of trouble as conditions.
 var troubleConditions = map[virstor.Trouble]Condition{
 	virstor.ReadTrouble: ReadErrors, virstor.WriteTrouble: WriteErrors, virstor.StorageFull: StorageFull,
+}
+
+// TroubleText names a component's trouble with its remedy.
+func TroubleText(component string, t virstor.Trouble) string {
+	c := troubleConditions[t]
+	return fmt.Sprintf("component %s: %s; %s", ondisk.Printable(component), c, c.Remedy())
 }
 
 // ErrJobKind: there is no job of that name.

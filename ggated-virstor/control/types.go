@@ -76,6 +76,17 @@ const (
 	Incomplete  Condition = "incomplete"   // of the kernel class: components are missing
 )
 
+// Remedy is what to do about a condition of a component, or nothing.
+func (c Condition) Remedy() string {
+	switch c {
+	case StorageFull:
+		return "make room on the file system or device that it lies on"
+	case ReadErrors, WriteErrors:
+		return "look at the disk and its cable, and replace it while it can still be read"
+	}
+	return ""
+}
+
 // Alert is a level that a volume has crossed.
 type Alert struct {
 	Level string    `json:"level"` // "chunks", "components", "percent-90", "time-to-full", "full", …

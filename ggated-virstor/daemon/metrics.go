@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -83,7 +84,7 @@ func (d *Daemon) Ready(context.Context) error {
 	for _, s := range d.all() {
 		for _, c := range s.vol.Status().Components {
 			for _, t := range c.Trouble {
-				err = errors.Join(err, fmt.Errorf("%s: component %s: %s", s.vol.Name(), ondisk.Printable(c.Name), t))
+				err = errors.Join(err, fmt.Errorf("%s: %s", s.vol.Name(), control.TroubleText(c.Name, t)))
 			}
 		}
 		if s.vol.Deferred() {

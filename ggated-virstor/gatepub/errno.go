@@ -2,6 +2,7 @@ package gatepub
 
 import (
 	"errors"
+	"syscall"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
@@ -18,8 +19,8 @@ var ErrVolumeGone = errors.New("volume is gone")
 // process that serves it is to find the request unanswered.
 //
 // ENOMEM and EAGAIN, whose meaning geom_gate and GEOM take from the request's
-// consumer, are not among the answers, nor is the errno of a component's device:
-// its ENXIO is not the volume's.
+// consumer, are not among the answers, nor is the errno of a component's device, for
+// its ENXIO is not the volume's, but that there is no room below it.
 func errnoOf(err error) (errno gate.Errno, answer bool) {
 	switch {
 	case err == nil:
@@ -28,7 +29,7 @@ func errnoOf(err error) (errno gate.Errno, answer bool) {
 		return 0, false
 	case errors.Is(err, ErrVolumeGone):
 		return gate.ENXIO, true
-	case errors.Is(err, virstor.ErrNoSpace):
+	case errors.Is(err, virstor.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return gate.ENOSPC, true
 	case errors.Is(err, virstor.ErrReadOnly):
 		return gate.EROFS, true

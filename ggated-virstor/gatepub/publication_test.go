@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -196,6 +197,8 @@ func TestErrorsBecomeWhatGEOMExpects(t *testing.T) {
 	wrap := func(err error) error { return fmt.Errorf("write 512 bytes: %w", err) }
 	for err, want := range map[error]gate.Errno{
 		virstor.ErrNoSpace:                    gate.ENOSPC,
+		syscall.ENOSPC:                        gate.ENOSPC,
+		syscall.EDQUOT:                        gate.ENOSPC,
 		virstor.ErrReadOnly:                   gate.EROFS,
 		virstor.ErrRange:                      gate.EIO,
 		virstor.ErrRequest:                    gate.EINVAL,

@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,11 +125,11 @@ func (l *ledger) put(c *nbdclient.Conn, off, n int64, generation uint64) error {
 }
 
 func TestAFullFileSystemUnderSparseComponentsLosesNothing(t *testing.T) {
-	withMounts(t, func(t *testing.T) {
-		for _, policy := range []string{"wait", "error"} {
-			t.Run(policy, func(t *testing.T) { fullFileSystem(t, policy) })
-		}
-	})
+	withMounts(t, fullFileSystem)
+}
+
+func TestWritesWaitWhileTheFileSystemUnderSparseComponentsIsFull(t *testing.T) {
+	withMounts(t, waitForRoom)
 }
 
 // mustTellOfFullStorage makes sure that a component without room below it is told of
@@ -140,8 +141,18 @@ func (s *site) mustTellOfFullStorage() {
 	if !slices.Contains(v.Conditions, control.StorageFull) || !strings.Contains(v.State, "storage full") || slices.Contains(v.Conditions, control.Full) {
 		t.Errorf("conditions %q, state %q", v.Conditions, v.State)
 	}
-	if !slices.ContainsFunc(v.Components, func(c control.ComponentStatus) bool { return slices.Contains(c.State, control.StorageFull) }) {
-		t.Errorf("no component says so: %+v", v.Components)
+	failing := slices.IndexFunc(v.Components, func(c control.ComponentStatus) bool { return slices.Contains(c.State, control.StorageFull) })
+	if failing < 0 {
+		t.Fatalf("no component says so: %+v", v.Components)
+	}
+	if out := s.gvirstor("status"); !strings.Contains(out, "storage full; make room on") {
+		t.Errorf("gvirstor status does not say what to do:\n%s", out)
+	}
+	if page := s.page("/readyz"); !strings.Contains(page, "storage full; make room on") {
+		t.Errorf("/readyz says %q", page)
+	}
+	if n := figure(t, s.scrape(), "gvirstor_component_trouble", v.Components[failing].Name, "storage full"); n != 1 {
+		t.Errorf("the metric of the trouble is %v", n)
 	}
 	for _, args := range [][]string{{"status"}, {"list"}, {"status", "--json"}} {
 		if out := s.gvirstor(args...); !strings.Contains(out, "storage full") {
@@ -155,22 +166,116 @@ func (s *site) mustTellOfFullStorage() {
 	}
 }
 
-func fullFileSystem(t *testing.T, policy string) {
-	s := newSite(t)
-	dir := smallFS(t, s, "size=40m")
+// thin is a volume of sparse components on a file system of 40 MiB, of which the file
+// extra takes 16.
+func thin(t *testing.T) (s *site, dir, extra string, flags []string) {
+	s = newSite(t)
+	dir = smallFS(t, s, "size=40m")
 	for _, name := range []string{"fs/component0", "fs/component1"} {
 		s.files = append(s.files, s.file(name, 96*mib))
 	}
-	extra := filepath.Join(dir, "extra")
+	extra = filepath.Join(dir, "extra")
 	if err := os.WriteFile(extra, make([]byte, 16*mib), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.label("-s", "64g", "-m", "1m")
-	flags := append(s.hookFlags(), "--when-full", policy, "--backup-dir", filepath.Join(s.dir, "backups"))
+	return s, dir, extra, append(s.hookFlags(), "--backup-dir", filepath.Join(s.dir, "backups"))
+}
+
+// each is what is written of every MiB, bytes.
+const each = 192 << 10
+
+func waitForRoom(t *testing.T) {
+	s, dir, extra, flags := thin(t)
+	s.start(flags...) // the default waits
+	l := newLedger("clients", 0, 160*mib, cells(sectorSize))
+	const clients = 4
+	failed := make(chan error, clients)
+	for i := range int64(clients) {
+		c := s.dial()
+		go func() {
+			for off := i * mib; off < l.size; off += clients * mib {
+				if err := l.put(c, off, each, 1); err != nil {
+					failed <- fmt.Errorf("write at %d: %w", off, err)
+					return
+				}
+			}
+			failed <- nil
+		}()
+	}
+	held := func(n int) {
+		t.Helper()
+		s.until(fmt.Sprintf("%d writes wait", n), func() bool { return s.status().Held.Count == n })
+	}
+	held(clients)
+	s.mustTellOfFullStorage()
+
+	// Reads, flushes and what needs no room go on; a write into a hole waits, too.
+	c := s.dial()
+	if err := l.put(c, 0, each, 2); err != nil {
+		t.Fatalf("write over what is there: %v", err)
+	}
+	if err := c.Flush(); err != nil {
+		t.Fatalf("flush beside writes that wait: %v", err)
+	}
+	s.mustBe(l, "full", false)
+	ballast(t, filepath.Join(dir, "ballast"))
+	filler, filled := s.dial(), make(chan error, 1)
+	go func() { filled <- l.put(filler, 512<<10, 64<<10, 3) }()
+	held(clients + 1)
+
+	// What a client that dies waited for is not done later.
+	dies := s.dial()
+	gone := make(chan error, 1)
+	far := newLedger("far away", 3*gib, mib, cells(sectorSize))
+	go func() { gone <- far.put(dies, far.base, 4096, 4) }()
+	held(clients + 2)
+	dies.Abort()
+	if err := <-gone; err == nil {
+		t.Fatal("the write of a client that died was acknowledged")
+	}
+	held(clients + 1)
+	far.withdraw(far.base, 4096, 4)
+
+	for _, path := range []string{extra, filepath.Join(dir, "ballast")} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range clients {
+		if err := <-failed; err != nil {
+			t.Fatalf("%v\n%s", err, s.log)
+		}
+	}
+	if err := <-filled; err != nil {
+		t.Fatalf("write into a hole: %v", err)
+	}
+	held(0)
+	s.mustBe(l, "with room again", true)
+	s.mustBe(far, "with room again", true)
+
+	// Nobody waits longer than is said.
+	s.kill()
+	ballast(t, filepath.Join(dir, "ballast"))
+	s.start(append(flags, "--full-timeout", "1s")...)
+	s.mustBe(l, "after a death", true)
+	if err := far.put(s.dial(), far.base, 4096, 5); !isNoSpace(err) {
+		t.Errorf("a write that waited for too long: %v, want ENOSPC", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	s.mustBe(far, "after a write that waited for too long", false)
+	s.gvirstor("stop", "-f", "vol")
+	s.gvirstor(append([]string{"check"}, s.files...)...)
+}
+
+func fullFileSystem(t *testing.T) {
+	s, dir, extra, flags := thin(t)
+	flags = append(flags, "--when-full", "error")
 	s.start(flags...)
 
 	// Allocation meets the end of the file system, under several clients.
-	const each = 192 << 10
 	l := newLedger("clients", 0, 160*mib, cells(sectorSize))
 	var wg sync.WaitGroup
 	var refused atomic.Int64

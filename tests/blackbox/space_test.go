@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -94,9 +95,9 @@ func levels(as []alert.Alert, recovered bool) []string {
 
 var httpAddr = regexp.MustCompile(`http=(127\.0\.0\.1:\d+)`)
 
-// scrape reads the metrics of the process that serves by Prometheus' own
-// parser, over a connection of which nothing stays.
-func (s *site) scrape() map[string]*dto.MetricFamily {
+// page is what the process that serves answers for path, over a connection of which
+// nothing stays.
+func (s *site) page(path string) string {
 	s.t.Helper()
 	s.said("http=")
 	all := httpAddr.FindAllStringSubmatch(s.log.String(), -1)
@@ -104,13 +105,24 @@ func (s *site) scrape() map[string]*dto.MetricFamily {
 		s.t.Fatalf("the log does not tell where metrics are:\n%s", s.log)
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
-	resp, err := client.Get("http://" + all[len(all)-1][1] + "/metrics")
+	resp, err := client.Get("http://" + all[len(all)-1][1] + path)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// scrape reads the metrics by Prometheus' own parser.
+func (s *site) scrape() map[string]*dto.MetricFamily {
+	s.t.Helper()
+	text := strings.NewReader(s.page("/metrics"))
 	p := expfmt.NewTextParser(model.UTF8Validation)
-	fs, err := p.TextToMetricFamilies(resp.Body)
+	fs, err := p.TextToMetricFamilies(text)
 	if err != nil {
 		s.t.Fatal(err)
 	}

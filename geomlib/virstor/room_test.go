@@ -1,0 +1,329 @@
+package virstor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+)
+
+const roomPage = 4096 // bytes
+
+// thinStorage is what sparse components of 4 MiB lie on: their data takes a page of it
+// for each that was never written. The map and the metadata have theirs already.
+type thinStorage struct {
+	mu     sync.Mutex
+	left   int64 // pages
+	backed map[string]bool
+	err    error // when none is left
+}
+
+func (s *thinStorage) carry(d *disktest.Disk, first int64) {
+	d.Inject(func(op disktest.Op) error {
+		if op.Kind != disktest.Write || op.Off < first || op.Off+op.Len == d.MediaSize() {
+			return nil
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for at := op.Off &^ (roomPage - 1); at < op.Off+op.Len; at += roomPage {
+			page := fmt.Sprint(d.Name(), at)
+			if s.backed[page] {
+				continue
+			}
+			if s.left == 0 {
+				return disktest.Partial{Done: max(0, at-op.Off), Err: s.err}
+			}
+			s.left--
+			s.backed[page] = true
+		}
+		return nil
+	})
+}
+
+func (s *thinStorage) give(pages int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left += pages
+}
+
+// openThin opens a volume of 64 chunks on two components with room for so many pages of
+// data.
+func openThin(t testing.TB, cfg Config, pages int64) (*Volume, *thinStorage, []*disktest.Disk) {
+	t.Helper()
+	disks := []*disktest.Disk{disktest.New("a", 4<<20, 512), disktest.New("b", 4<<20, 512)}
+	labelled(t, 64, disks...)
+	v, err := openDisks(cfg, disks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &thinStorage{left: pages, backed: make(map[string]bool), err: syscall.ENOSPC}
+	s.carry(disks[0], v.component(0).offset(v.component(0).first()))
+	s.carry(disks[1], 0)
+	return v, s, disks
+}
+
+// submit starts w and returns when it is done or held.
+func (w *heldRequest) submit(v *Volume) {
+	v.Submit(&w.r)
+	select {
+	case <-w.done:
+	case <-w.held:
+	}
+}
+
+func (w *heldRequest) isDone() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitHeld returns when so many writes are held: they are told before they are counted.
+func awaitHeld(v *Volume, n int) {
+	for v.Status().Held.Count != n {
+		runtime.Gosched()
+	}
+}
+
+// roomRun writes where there is room for a part of it, into new chunks and into holes
+// of old ones, makes room, and tells what is not as it must be.
+func roomRun(tb testing.TB, t *rapid.T, rule rule) error {
+	const slot, slots = 16 << 10, 24 * crashChunk / (16 << 10)
+	v, storage, disks := openThin(tb, Config{breakRule: rule, Alloc: AllocOrder(rapid.IntRange(0, 1).Draw(t, "order"))},
+		rapid.Int64Range(0, 40).Draw(t, "pages"))
+	defer func() { v.Close() }()
+	chunks := v.Status().Free + v.Status().Allocated
+	places := rapid.Permutation(numbers(slots)).Draw(t, "places")
+	model := make([]byte, slots*slot)
+	var ws []*heldRequest
+	for i, at := range places[:rapid.IntRange(8, 40).Draw(t, "writes")] {
+		w := newHeldRequest(OpWrite, int64(at)*slot, bytes.Repeat([]byte{byte(i + 1)}, slot))
+		if rapid.Bool().Draw(t, "FUA") {
+			w.r.Flags |= FUA
+		}
+		copy(model[at*slot:], w.r.Data)
+		w.submit(v)
+		ws = append(ws, w)
+	}
+	if err := v.Flush(); err != nil {
+		return fmt.Errorf("flush beside held writes: %w", err)
+	}
+	for _, w := range ws {
+		if w.isDone() {
+			if w.r.Err != nil {
+				return fmt.Errorf("write at %d: %w", w.r.Offset, w.r.Err)
+			}
+			over := newHeldRequest(OpWrite, w.r.Offset, w.r.Data)
+			if over.submit(v); !over.isDone() || over.r.Err != nil {
+				v.FailHeld()
+				return fmt.Errorf("a write over what is there: held or %w", over.r.Err)
+			}
+		}
+	}
+	storage.give(1 << 20)
+	v.RetryHeld()
+	for _, w := range ws {
+		<-w.done
+		if w.r.Err != nil {
+			return fmt.Errorf("write at %d with room again: %w", w.r.Offset, w.r.Err)
+		}
+	}
+	if s := v.Status(); s.Free+s.Allocated != chunks || s.Held.Count != 0 || s.Held.Bytes != 0 {
+		return fmt.Errorf("%d chunks are free and %d allocated of %d, %d writes held", s.Free, s.Allocated, chunks, s.Held.Count)
+	}
+	for _, when := range []string{"with room again", "opened again"} {
+		got := make([]byte, len(model))
+		if _, err := v.ReadAt(got, 0); err != nil {
+			return err
+		}
+		if i := firstDifference(got, model); i >= 0 {
+			return fmt.Errorf("%s, byte %d is %d, want %d", when, i, got[i], model[i])
+		}
+		if err := v.Close(); err != nil {
+			return err
+		}
+		var err error
+		if v, err = openDisks(Config{}, disks); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func numbers(n int) []int {
+	ns := make([]int, n)
+	for i := range ns {
+		ns[i] = i
+	}
+	return ns
+}
+
+func TestWritesWaitForRoomBelowComponentsAndNothingIsLost(t *testing.T) {
+	tb := t
+	rapid.Check(t, func(t *rapid.T) {
+		if err := roomRun(tb, t, 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestTheRulesOfWaitingForRoomAreNeeded breaks each on purpose.
+func TestTheRulesOfWaitingForRoomAreNeeded(t *testing.T) {
+	for name, rule := range map[string]rule{
+		"a held write is acknowledged without being written": breakHeldUnwritten,
+		"the chunks of a held write are not free again":      breakFailedLeaks,
+	} {
+		t.Run(name, func(t *testing.T) {
+			tb, caught := t, 0
+			rapid.Check(t, func(t *rapid.T) {
+				if err := roomRun(tb, t, rule); err != nil {
+					caught++
+				}
+			})
+			if caught == 0 {
+				t.Error("nobody noticed")
+			}
+		})
+	}
+}
+
+func TestNothingIsSaidToBeFullWhenTheStorageIs(t *testing.T) {
+	full := make(chan Event, 100)
+	v, storage, _ := openThin(t, Config{Events: func(e Event) {
+		if e.Kind == EventFull || e.Kind == EventTrouble {
+			full <- e
+		}
+	}}, 0)
+	defer v.Close()
+	var ws []*heldRequest
+	for i := range int64(6) {
+		w := newHeldRequest(OpWrite, i*crashChunk, make([]byte, crashChunk))
+		w.submit(v)
+		ws = append(ws, w)
+	}
+	if e := <-full; e.Kind != EventTrouble || len(full) > 0 {
+		t.Errorf("event %d and %d others", e.Kind, len(full))
+	}
+	awaitHeld(v, len(ws))
+	storage.give(1 << 20) // and nobody says so: they are tried again unasked
+	for _, w := range ws {
+		<-w.done
+		if w.r.Err != nil {
+			t.Error(w.r.Err)
+		}
+	}
+}
+
+// TestAWriteIntoAHoleOfAComponentWaitsForRoom: aligned and not, from Submit and from a
+// worker, data and zeros.
+func TestAWriteIntoAHoleOfAComponentWaitsForRoom(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		off    int64
+		op     Op
+		flags  Flags
+		length int
+	}{
+		{"whole sectors", 64 << 10, OpWrite, 0, roomPage},
+		{"parts of sectors", 64<<10 + 7, OpWrite, 0, 1000},
+		{"on the caller's goroutine", 64 << 10, OpWrite, MayBlock, roomPage},
+		{"durable", 64 << 10, OpWrite, FUA, roomPage},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v, storage, _ := openThin(t, Config{}, 1)
+			defer v.Close()
+			if _, err := v.WriteAt(bytes.Repeat([]byte{1}, roomPage), 0); err != nil {
+				t.Fatal(err)
+			}
+			w := newHeldRequest(tt.op, tt.off, bytes.Repeat([]byte{2}, tt.length))
+			w.r.Flags |= tt.flags
+			w.submit(v)
+			if w.isDone() {
+				t.Fatalf("it is not held: %v", w.r.Err)
+			}
+			if _, err := v.WriteAt(bytes.Repeat([]byte{3}, roomPage), 0); err != nil {
+				t.Errorf("write over what is there: %v", err)
+			}
+			storage.give(10)
+			v.RetryHeld()
+			<-w.done
+			got := make([]byte, tt.length)
+			if _, err := v.ReadAt(got, tt.off); err != nil || w.r.Err != nil || !bytes.Equal(got, bytes.Repeat([]byte{2}, tt.length)) {
+				t.Errorf("ended with %v; read: %v", w.r.Err, err)
+			}
+		})
+	}
+}
+
+func TestWhatWaitsForRoomEndsAsWhatWaitsForChunks(t *testing.T) {
+	v, storage, _ := openThin(t, Config{}, 0)
+	defer v.Close()
+	start := func(at int64) *heldRequest {
+		w := newHeldRequest(OpWrite, at*crashChunk, bytes.Repeat([]byte{1}, crashChunk))
+		w.submit(v)
+		return w
+	}
+	dead, superseded, other := start(0), start(1), start(2)
+	awaitHeld(v, 3)
+	v.EndHeld(&dead.r)
+	<-dead.done
+	if !errors.Is(dead.r.Err, ErrAbandoned) {
+		t.Errorf("the write of a client that is gone: %v", dead.r.Err)
+	}
+	v.Supersede(&superseded.r, crashChunk, crashChunk) // by a discard, say
+	<-superseded.done
+	if superseded.r.Err != nil || v.allocatedIn(crashChunk, 2*crashChunk) != 0 {
+		t.Errorf("a write of which nothing is left to do: %v, %d chunks", superseded.r.Err, v.allocatedIn(0, v.Size()))
+	}
+	v.SetFull(Wait, time.Millisecond)
+	<-other.done
+	if !errors.Is(other.r.Err, syscall.ENOSPC) || !strings.Contains(other.r.Err.Error(), "held for 1ms") {
+		t.Errorf("a write that waited too long: %v", other.r.Err)
+	}
+	v.SetFull(Wait, 0)
+	first, second := start(0), start(1)
+	v.SetFull(Fail, 0)
+	for _, w := range []*heldRequest{first, second, start(3)} {
+		if <-w.done; !errors.Is(w.r.Err, syscall.ENOSPC) {
+			t.Errorf("under the policy error: %v", w.r.Err)
+		}
+	}
+	storage.mu.Lock()
+	storage.err = syscall.EDQUOT
+	storage.mu.Unlock()
+	v.SetFull(Wait, 0)
+	last := start(5)
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	if <-last.done; last.r.Err == nil {
+		t.Error("a write was done though the volume closed without room for it")
+	}
+}
+
+// TestAMapSectorWithoutRoomDegradesAndHoldsNothing: its write may be done in part.
+func TestAMapSectorWithoutRoomDegradesAndHoldsNothing(t *testing.T) {
+	v, _, disks := openThin(t, Config{}, 1<<20)
+	defer v.Close()
+	remove := disks[0].FailRange(disktest.Write, 0, 512, syscall.ENOSPC)
+	w := newHeldRequest(OpWrite, 0, make([]byte, roomPage))
+	w.submit(v)
+	if !w.isDone() || !errors.Is(w.r.Err, syscall.ENOSPC) || !v.Status().Degraded {
+		t.Errorf("done: %v, %v, degraded: %v", w.isDone(), w.r.Err, v.Status().Degraded)
+	}
+	remove()
+	if _, err := v.WriteAt(make([]byte, roomPage), 0); err != nil {
+		t.Error(err)
+	}
+}
