@@ -229,6 +229,7 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 	err = c.work("restore", b.Name(), false, func(progress func(done, total int64)) (err error) {
 		res, err = backup.Restore(ctx, providers, b, backup.RestoreOptions{
 			Force: o.force, DryRun: o.dryRun, InOrder: o.inOrder, RunDir: o.runDir, Log: c.warnings(), Progress: progress,
+			Above: c.recall(b.ID(), o.stateDir).Generation,
 		})
 		return err
 	})

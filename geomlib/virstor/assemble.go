@@ -46,6 +46,10 @@ type Assembly struct {
 	// Failed are the indexes of members that take no writes, as far as is known.
 	Failed []int
 
+	// Above, if not 0, is a generation that the next one is above: of a former state of
+	// the volume, which was put in another's place.
+	Above uint64
+
 	ext     extension // component 0's, at version 2
 	nonce   uint64    // of generation Settled
 	highest uint64    // generation of any member

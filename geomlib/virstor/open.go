@@ -126,7 +126,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 
 // adopt takes over what the assembly found out about generations and outsiders.
 func (v *Volume) adopt(a *Assembly) {
-	v.gen = generations{highest: max(a.highest, v.cfg.MinGeneration), settled: a.Settled, nonce: a.nonce}
+	v.gen = generations{highest: max(a.highest, a.Above, v.cfg.MinGeneration), settled: a.Settled, nonce: a.nonce}
 	for _, ig := range a.Ignored {
 		var o *OutsiderError
 		if errors.As(ig.Reason, &o) {

@@ -348,3 +348,17 @@ func FuzzReadAndRestore(f *testing.F) {
 		}
 	})
 }
+
+func TestARestoredVolumeIsOfAGenerationAboveAllThatWereSeen(t *testing.T) {
+	disks, _ := voltest.New(t, false)
+	b := take(t, disks)
+	for _, above := range []uint64{0, 1000} {
+		was := assembly(t, disks).Settled
+		if _, err := backup.Restore(ctx, voltest.Providers(disks), b, backup.RestoreOptions{Log: silent, Above: above}); err != nil {
+			t.Fatal(err)
+		}
+		if is := assembly(t, disks).Settled; is <= max(was, above) {
+			t.Errorf("generation %d, on the components was %d, and this host served %d", is, was, above)
+		}
+	}
+}

@@ -36,6 +36,9 @@ type RestoreOptions struct {
 	InOrder bool
 	// DryRun checks all, and writes nothing.
 	DryRun bool
+	// Above is the highest generation of the volume that this host served. The next one
+	// is above it, and above those on the providers.
+	Above uint64
 	// RunDir is where volumes are locked while they are served
 	// (geomlib.DefaultRunDir); empty: the caller has the lock.
 	RunDir string
@@ -106,10 +109,22 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 	if err := b.fitTogether(on); err != nil {
 		return nil, err
 	}
+	above := max(opt.Above, highest(on))
 	if err := b.write(ctx, on, tell); err != nil {
 		return nil, err
 	}
-	return res, b.settle(on, res, opt.Log)
+	return res, b.settle(on, res, above, opt.Log)
+}
+
+// highest is the highest generation that a provider has. One whose metadata cannot be
+// read says nothing.
+func highest(on []geomlib.Provider) (g uint64) {
+	for _, p := range on {
+		if m, ok, err := metadataOf(p); err == nil && ok {
+			g = max(g, m.Member.Generation)
+		}
+	}
+	return g
 }
 
 // match finds the provider of each component: by the metadata on it, else by
@@ -346,14 +361,15 @@ func (b *Backup) writeMap(ctx context.Context, p geomlib.Provider, tell func(don
 }
 
 // settle lets the engine verify the volume, and hand it back if the kernel
-// class had it at the time of the backup.
-func (b *Backup) settle(on []geomlib.Provider, res *Restored, log *slog.Logger) error {
+// class had it at the time of the backup. Its generation is then above the given one.
+func (b *Backup) settle(on []geomlib.Provider, res *Restored, above uint64, log *slog.Logger) error {
 	var members []virstor.Member
 	for i, p := range on {
 		members = append(members, virstor.Member{Provider: p, Metadata: b.fenced(i, p)})
 	}
 	handBack := b.Components[0].Metadata.Version == ondisk.Version
 	for _, a := range virstor.Assemble(members) {
+		a.Above = above
 		err := virstor.Settle(a, handBack, log)
 		var kept *virstor.NotHandedBackError
 		if errors.As(err, &kept) {
