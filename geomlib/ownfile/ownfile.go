@@ -115,7 +115,7 @@ func CheckDir(dir string) error {
 		}
 	}
 	if !fi.IsDir() {
-		return fmt.Errorf("%w: %w", refuse(dir, "it is "+kind(fi.Mode())+", not a folder", "rm "+dir), syscall.ENOTDIR)
+		return fmt.Errorf("%s: %w: it is %s, not a folder; name another folder: %w", dir, ErrUnsafe, kind(fi.Mode()), syscall.ENOTDIR)
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	switch {
@@ -216,7 +216,7 @@ func CheckSocket(path string) error {
 		return err
 	}
 	if fi.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s: %w: it exists and is no socket; remove it or name another path", path, ErrUnsafe)
+		return fmt.Errorf("%s: %w: it exists and is no socket; name another path", path, ErrUnsafe)
 	}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && !ours(st.Uid) {
 		return refuse(path, fmt.Sprintf("the socket belongs to another user (uid %d)", st.Uid), "rm "+path)

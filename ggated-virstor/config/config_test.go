@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -117,4 +118,14 @@ func FuzzParse(f *testing.F) {
 		set, _, _ := flags()
 		_ = file.Apply("", set, nil, nothing)
 	})
+}
+
+func TestTheNullDeviceIsAnEmptyConfiguration(t *testing.T) {
+	file, err := Load(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Settings) != 0 {
+		t.Errorf("%+v", file)
+	}
 }
