@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -17,7 +18,9 @@ func dumpCommand() *command {
 		options:  func(f *options) { f.flag(&json, "", "json") },
 		run:      func(_ context.Context, c *call) error { return c.dump(json) },
 		about: `Shows the metadata that providers hold. A volume of metadata version 2 is
-fenced: the kernel class refuses it (see stop).
+fenced: the kernel class refuses it (see stop). Of such a provider the last
+lines say which member it is and of which moment: one whose generation is below
+what others have settled missed something since, and is not served.
 
 --json      as a list of objects, sizes in bytes`,
 		example: "gvirstor dump ada4 ada6",
@@ -71,10 +74,7 @@ func printMetadata(w io.Writer, name string, m ondisk.Metadata) {
 		provider = "(not hardcoded)"
 	}
 	fmt.Fprintf(w, "Metadata on %s:\n", ondisk.Printable(name))
-	for _, item := range []struct {
-		label string
-		value any
-	}{
+	items := []labelled{
 		{"Magic string", ondisk.Magic},
 		{"Metadata version", m.Version},
 		{"Device name", ondisk.Printable(m.Name)},
@@ -87,11 +87,38 @@ func printMetadata(w io.Writer, name string, m ondisk.Metadata) {
 		{"Chunks on provider", m.ChunkCount},
 		{"Chunks free", chunksFree(m)},
 		{"Reserved chunks", m.ChunkReserved},
-	} {
+	}
+	for _, item := range append(items, memberItems(m.Member)...) {
 		fmt.Fprintf(w, "%22s: %v\n", item.label, item.value)
 	}
 	fmt.Fprintln(w)
 }
+
+// labelled is a line of what dump prints.
+type labelled struct {
+	label string
+	value any
+}
+
+// memberItems are what FreeBSD's tool does not know: which member of its volume the
+// provider is, and of which moment.
+func memberItems(b ondisk.MemberBlock) []labelled {
+	if !b.Exists() {
+		return nil
+	}
+	return []labelled{
+		{"Member ID", memberID(b)},
+		{"Generation", b.Generation},
+		{"Settled generation", b.Settled},
+		{"Generation began", began(b)},
+		{"Last known name", ondisk.Printable(b.LastName)},
+	}
+}
+
+func memberID(b ondisk.MemberBlock) string { return fmt.Sprintf("%016x", b.ID) }
+
+// began is when the generation began, by the clock of the host that wrote it.
+func began(b ondisk.MemberBlock) string { return time.Unix(b.Began, 0).UTC().Format(time.RFC3339) }
 
 // chunksFree is what the metadata says, which while the volume is fenced is
 // not the truth but the state of the last hand-back.
@@ -119,13 +146,28 @@ type dumpedMetadata struct {
 	ChunksReserved uint16 `json:"chunks_reserved"`
 	ChunksFree     uint32 `json:"chunks_free"`
 	Flags          uint16 `json:"flags"`
+
+	Member *dumpedMember `json:"member,omitempty"` // nil: there is no block
+}
+
+// dumpedMember is a member block in JSON.
+type dumpedMember struct {
+	ID         string `json:"id"` // 16 hexadecimal digits
+	Generation uint64 `json:"generation"`
+	Settled    uint64 `json:"settled"`
+	Began      string `json:"began"` // RFC 3339
+	LastName   string `json:"last_name"`
 }
 
 func dumped(name string, m ondisk.Metadata) dumpedMetadata {
-	return dumpedMetadata{
+	d := dumpedMetadata{
 		Name: name, Version: m.Version, Volume: m.Name, ID: m.ID, Index: m.No, Count: m.Count,
 		Hardcoded: m.Provider, ProviderSize: m.ProviderSize, VirtualSize: m.VirtualSize, ChunkSize: m.ChunkSize,
 		ChunkCount: m.ChunkCount, ChunkNext: m.ChunkNext, ChunksReserved: m.ChunkReserved,
 		ChunksFree: chunksFree(m), Flags: m.Flags,
 	}
+	if b := m.Member; b.Exists() {
+		d.Member = &dumpedMember{ID: memberID(b), Generation: b.Generation, Settled: b.Settled, Began: began(b), LastName: b.LastName}
+	}
+	return d
 }

@@ -210,6 +210,29 @@ func TestDumpIsThatOfFreeBSD(t *testing.T) {
 	}
 }
 
+func TestDumpSaysWhichMemberAProviderIs(t *testing.T) {
+	m := ondisk.Metadata{Version: ondisk.VersionFenced, Name: "vol", Member: ondisk.MemberBlock{
+		ID: 0xabc, Generation: 8, Settled: 7, Began: 1795910400, LastName: "ada4\x1b[2J",
+	}}
+	var b bytes.Buffer
+	printMetadata(&b, "ada4", m)
+	if want := `             Member ID: 0000000000000abc
+            Generation: 8
+    Settled generation: 7
+      Generation began: 2026-11-29T00:00:00Z
+       Last known name: "ada4\x1b[2J"
+
+`; !strings.HasSuffix(b.String(), want) {
+		t.Errorf("got\n%s\nwant at its end\n%s", &b, want)
+	}
+	if got := dumped("ada4", m).Member; got == nil || got.ID != "0000000000000abc" || got.Settled != 7 || got.Began != "2026-11-29T00:00:00Z" {
+		t.Errorf("JSON: %+v", got)
+	}
+	if dumped("ada4", ondisk.Metadata{Version: ondisk.Version}).Member != nil {
+		t.Error("a provider without a block has one in JSON")
+	}
+}
+
 func TestLabelTextIsThatOfFreeBSD(t *testing.T) {
 	l, err := ondisk.Plan(ondisk.LabelRequest{Name: "written", VirtualSize: 1 << 30, ChunkSize: 1 << 20, Providers: []ondisk.LabelProvider{
 		{Name: "vtbd3", Size: 32 << 20, SectorSize: 512}, {Name: "vtbd4", Size: 32 << 20, SectorSize: 512},

@@ -87,7 +87,8 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 	return nil
 }
 
-// warnTroubles tells what to do about components that fail.
+// warnTroubles tells what to do about components that fail, and which providers take no
+// part in their volume.
 func (c *call) warnTroubles(volumes []control.VolumeStatus) {
 	for i := range volumes {
 		for _, comp := range volumes[i].Components {
@@ -96,6 +97,9 @@ func (c *call) warnTroubles(volumes []control.VolumeStatus) {
 					c.warn(fmt.Sprintf("%s: component %s: %s; %s", volumes[i].Name, ondisk.Printable(comp.Name), s, r))
 				}
 			}
+		}
+		for _, o := range volumes[i].Outsiders {
+			c.warn(fmt.Sprintf("%s: left alone: %s", volumes[i].Name, ondisk.PrintableText(o.Text)))
 		}
 	}
 }

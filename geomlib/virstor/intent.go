@@ -3,7 +3,6 @@ package virstor
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -168,7 +167,7 @@ func (v *Volume) clearLeaversLocked() map[uint64]bool {
 		}
 		if v.forgetMember(ig.Provider) {
 			cleared[id] = true
-			v.outside = slices.DeleteFunc(v.outside, func(o OutsiderError) bool { return o.Provider == ig.Provider.Name() })
+			v.outside.forget(ig.Provider.Name())
 		}
 	}
 	v.leavers = nil

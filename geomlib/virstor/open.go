@@ -130,7 +130,7 @@ func (v *Volume) adopt(a *Assembly) {
 	for _, ig := range a.Ignored {
 		var o *OutsiderError
 		if errors.As(ig.Reason, &o) {
-			v.outside = append(v.outside, *o)
+			v.outside.add(*o)
 		}
 		if errors.Is(ig.Reason, ErrLeaving) || errors.Is(ig.Reason, errBeingRemoved) || errors.Is(ig.Reason, ErrInterruptedAdd) {
 			v.leavers = append(v.leavers, ig)

@@ -3,8 +3,10 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/member"
@@ -102,8 +104,30 @@ func outsider(volume string, m Member, kind error, settled uint64) *OutsiderErro
 
 // Outsiders are the providers that named the volume when it was opened and take no part
 // in it, and members that could not be cleared when they were removed since.
-func (v *Volume) Outsiders() []OutsiderError {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
-	return append([]OutsiderError(nil), v.outside...)
+func (v *Volume) Outsiders() []OutsiderError { return v.outside.all() }
+
+// outsiders are an open volume's. They are asked for while members change, so they
+// have a lock of their own.
+type outsiders struct {
+	mu   sync.Mutex
+	list []OutsiderError
+}
+
+func (o *outsiders) add(e OutsiderError) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = append(o.list, e)
+}
+
+// forget takes the provider of that name off the list.
+func (o *outsiders) forget(provider string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = slices.DeleteFunc(o.list, func(e OutsiderError) bool { return e.Provider == provider })
+}
+
+func (o *outsiders) all() []OutsiderError {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.list)
 }

@@ -23,6 +23,7 @@ type Status struct {
 	Alloc          AllocOrder
 	Held           HeldStatus
 	Components     []ComponentStatus
+	Outsiders      []OutsiderError // providers that name the volume and take no part in it
 	Stats          Stats
 }
 
@@ -67,7 +68,7 @@ func (v *Volume) Status() Status {
 		Degraded:      v.cond.is(stateDegraded),
 		Closing:       v.cond.is(stateClosing),
 		WhenFull:      v.full.Load().policy, Alloc: v.cfg.Alloc,
-		Held: v.held.status(),
+		Held: v.held.status(), Outsiders: v.Outsiders(),
 		Stats: Stats{
 			Errors: v.stats.errors.Load(), Flushes: v.stats.flushes.Load(),
 			Commits: v.stats.commits.Load(), CommittedChunks: v.stats.committed.Load(),

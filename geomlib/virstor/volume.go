@@ -60,9 +60,9 @@ type Volume struct {
 
 	// metaMu serialises what changes metadata: add, remove, stop.
 	metaMu  sync.Mutex
-	ext     extension       // guarded by metaMu
-	gen     generations     // guarded by metaMu
-	outside []OutsiderError // guarded by metaMu
+	ext     extension   // guarded by metaMu
+	gen     generations // guarded by metaMu
+	outside outsiders
 	// heir is who becomes component 0, from the moment that its record is the one
 	// in force; guarded by metaMu.
 	heir    *component

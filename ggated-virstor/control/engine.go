@@ -25,6 +25,9 @@ func FromEngine(s virstor.Status) VolumeStatus {
 		v.PhysicalChunks += int64(c.ChunkCount)
 		v.Components = append(v.Components, componentFromEngine(c))
 	}
+	for _, o := range s.Outsiders {
+		v.Outsiders = append(v.Outsiders, outsiderFromEngine(o))
+	}
 	for _, c := range []struct {
 		holds bool
 		name  Condition
@@ -39,13 +42,24 @@ func FromEngine(s virstor.Status) VolumeStatus {
 			v.Conditions = append(v.Conditions, c.name)
 		}
 	}
-	for _, c := range []Condition{ReadErrors, WriteErrors, StorageFull} {
+	for _, c := range []Condition{ReadErrors, WriteErrors, StorageFull, NoWrites} {
 		if slices.ContainsFunc(v.Components, func(s ComponentStatus) bool { return slices.Contains(s.State, c) }) {
 			v.Conditions = append(v.Conditions, c)
 		}
 	}
 	v.State = v.StateText()
 	return v
+}
+
+func outsiderFromEngine(o virstor.OutsiderError) Outsider {
+	c := Outsider{
+		Name: o.Provider, Kind: o.Kind.Error(), Generation: o.Generation, Settled: o.Settled, LastName: o.LastName, Text: o.Error(),
+	}
+	if !o.Began.IsZero() {
+		began := o.Began.UTC()
+		c.Began = &began
+	}
+	return c
 }
 
 func componentFromEngine(c virstor.ComponentStatus) ComponentStatus {
@@ -56,6 +70,9 @@ func componentFromEngine(c virstor.ComponentStatus) ComponentStatus {
 	}
 	if c.FlushFailed {
 		s.State = append(s.State, FlushFailed)
+	}
+	if c.TakesNoWrites {
+		s.State = append(s.State, NoWrites)
 	}
 	for _, t := range c.Trouble {
 		s.State = append(s.State, troubleConditions[t])

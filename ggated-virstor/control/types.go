@@ -46,6 +46,9 @@ type VolumeStatus struct {
 	Alloc           string            `json:"alloc"`     // "fill" or "spread"
 	Fenced          bool              `json:"fenced"`    // the kernel class refuses the components
 	Components      []ComponentStatus `json:"components"`
+	// Outsiders are providers that name the volume and take no part in it: they
+	// missed something, were removed, or are copies.
+	Outsiders []Outsider `json:"outsiders,omitempty"`
 	// ExpectedComponents is how many there should be where some are missing.
 	ExpectedComponents int        `json:"expected_components,omitempty"`
 	Job                *JobStatus `json:"job,omitempty"`    // the long job under way
@@ -57,23 +60,35 @@ type VolumeStatus struct {
 	SparesAdded   uint64  `json:"spares_added,omitempty"` // by the daemon, grown files included
 }
 
+// Outsider is a provider that names a volume and takes no part in it.
+type Outsider struct {
+	Name       string     `json:"name"`                // of the provider
+	Kind       string     `json:"kind"`                // "stale", "no member", "being removed", "damaged member block"
+	Generation uint64     `json:"generation"`          // 0: it has none
+	Settled    uint64     `json:"settled"`             // the volume's
+	Began      *time.Time `json:"began,omitempty"`     // when its generation began
+	LastName   string     `json:"last_name,omitempty"` // what it was called as a member
+	Text       string     `json:"text"`                // all of it, in words
+}
+
 // Condition is what is out of the ordinary about a volume or a component.
 type Condition string
 
 // The conditions.
 const (
-	Degraded    Condition = "degraded"     // a map sector could not be written; nothing is allocated
-	Full        Condition = "full"         // no chunk is free for ordinary writes
-	LowSpace    Condition = "low on space" // a percentage or the predicted time is crossed
-	HeldWrites  Condition = "held"         // writes wait for space
-	ReadOnly    Condition = "read-only"    // opened so
-	Stopping    Condition = "stopping"     // on its way out
-	FlushFailed Condition = "flush failed" // a component lost data it had accepted
-	ReadErrors  Condition = "read errors"  // a component fails reads
-	WriteErrors Condition = "write errors" // a component fails writes
-	StorageFull Condition = "storage full" // no room below a component; make room there
-	KernelClass Condition = "kernel class" // FreeBSD's geom_virstor runs it, not the daemon
-	Incomplete  Condition = "incomplete"   // of the kernel class: components are missing
+	Degraded    Condition = "degraded"        // a map sector could not be written; nothing is allocated
+	Full        Condition = "full"            // no chunk is free for ordinary writes
+	LowSpace    Condition = "low on space"    // a percentage or the predicted time is crossed
+	HeldWrites  Condition = "held"            // writes wait for space
+	ReadOnly    Condition = "read-only"       // opened so
+	Stopping    Condition = "stopping"        // on its way out
+	FlushFailed Condition = "flush failed"    // a component lost data it had accepted
+	ReadErrors  Condition = "read errors"     // a component fails reads
+	WriteErrors Condition = "write errors"    // a component fails writes
+	StorageFull Condition = "storage full"    // no room below a component; make room there
+	NoWrites    Condition = "takes no writes" // a component is read, and gets no new chunk
+	KernelClass Condition = "kernel class"    // FreeBSD's geom_virstor runs it, not the daemon
+	Incomplete  Condition = "incomplete"      // of the kernel class: components are missing
 )
 
 // Remedy is what to do about a condition of a component, or nothing.
@@ -81,7 +96,7 @@ func (c Condition) Remedy() string {
 	switch c {
 	case StorageFull:
 		return "make room on the file system or device that it lies on"
-	case ReadErrors, WriteErrors:
+	case ReadErrors, WriteErrors, NoWrites:
 		return "look at the disk and its cable, and replace it while it can still be read"
 	}
 	return ""

@@ -88,6 +88,12 @@ func TestARemovedComponentThatComesBackIsNamedAndKeepsItsLabel(t *testing.T) {
 	was := s.gvirstor("dump", back)
 	s.start("--alloc", "spread")
 	s.said("no member of vol")
+	if st := s.gvirstor("status"); !strings.Contains(st, "vol: left alone: "+back+" is no member of vol") || !strings.Contains(st, "it was called ") {
+		t.Errorf("status does not name what is left alone:\n%s", st)
+	}
+	if out := s.status().Outsiders; len(out) != 1 || out[0].Name != back || out[0].Kind != "no member" || out[0].Generation == 0 || out[0].Began == nil {
+		t.Errorf("status in JSON: %+v", out)
+	}
 	b := make([]byte, 4<<20)
 	if _, err := s.dial().ReadAt(b, 0); err != nil || !bytes.Equal(b, bytes.Repeat([]byte{0x11}, len(b))) {
 		t.Errorf("the volume holds something else, %v", err)
