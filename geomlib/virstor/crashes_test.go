@@ -1,9 +1,14 @@
 package virstor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // crashWay is how the operations of a run are done.
@@ -42,12 +47,47 @@ func crashRun(seed uint64, way crashWay, b breadth, cfg Config, counts *crashCou
 		return fmt.Errorf("seed %d: %w", seed, err)
 	}
 	if err := w.explore(b); err != nil {
-		return errors.Join(fmt.Errorf("seed %d: %w", seed, err), w.vol.Close())
+		err = fmt.Errorf("seed %d: %w", seed, err)
+		if way.clients > 0 || way.workers > 1 {
+			err = fmt.Errorf("%w\nthe scheduler had a share in what was asked of the disks:\n%s", err, w.told())
+		}
+		return errors.Join(err, w.vol.Close())
 	}
 	if err := w.vol.Close(); err != nil && !(way.faulty && isFailure(err)) {
 		return fmt.Errorf("seed %d: %w", seed, err)
 	}
 	return nil
+}
+
+// told is the log of what was asked of the disks, with what metadata and map sectors were
+// given: what no seed brings back.
+func (w *world) told() string {
+	var b strings.Builder
+	for _, op := range w.rec.Log() {
+		if op.Disk < 0 {
+			fmt.Fprintf(&b, "%d: %v\n", op.Pos, op.Remark)
+			continue
+		}
+		d := w.disks[op.Disk]
+		fmt.Fprintf(&b, "%d: %s %d+%d on %s", op.Pos, op.Kind, op.Off, op.Len, d.Name())
+		switch {
+		case op.Kind != disktest.Write:
+		case op.Off == d.MediaSize()-int64(w.sector):
+			m, err := ondisk.DecodeMetadata(op.Data)
+			fmt.Fprintf(&b, ": %+v, %v", m, err)
+		case op.Len <= 4*int64(w.sector) && op.Off < w.size/w.chunk*ondisk.EntrySize:
+			for at := 0; at+ondisk.EntrySize <= len(op.Data); at += ondisk.EntrySize {
+				if e := op.Data[at : at+ondisk.EntrySize]; !isZero(e) {
+					fmt.Fprintf(&b, " %d=%x", (op.Off+int64(at))/ondisk.EntrySize, e)
+				}
+			}
+		case op.Len >= ondisk.ExtensionRecordSize && bytes.HasPrefix(op.Data, []byte("GVIRSTOR::EXT")):
+			e, err := ondisk.DecodeExtension(op.Data)
+			fmt.Fprintf(&b, ": %+v, %v", e, err)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
 }
 
 // clientsWay is how clients with goroutines of their own are run.
