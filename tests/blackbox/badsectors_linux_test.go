@@ -37,7 +37,11 @@ func (s *site) failingFile(size string) (path, bad string) {
 		})
 	}
 	exists("nbdkit listens", socket, func(os.FileInfo) bool { return true })
-	background(t, "nbdfuse", path, "nbd+unix:///?socket="+socket)
+	mount := []string{path, "nbd+unix:///?socket=" + socket}
+	if os.Getuid() == 0 { // the worker is another user, whom the kernel keeps off otherwise
+		mount = append([]string{"-o", "allow_other"}, mount...)
+	}
+	background(t, "nbdfuse", mount...)
 	exists("the disk is a file", path, func(fi os.FileInfo) bool { return fi.Size() > 0 })
 	t.Cleanup(func() {
 		s.kill()
