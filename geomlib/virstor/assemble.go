@@ -167,7 +167,7 @@ func (a *Assembly) sound(m Member) error {
 	if err == nil || errors.Is(err, ondisk.ErrLastSector) {
 		return nil
 	}
-	return fmt.Errorf("%s: %w: metadata of %s: %w", shown(a.Name), ErrDamaged, shown(m.Provider.Name()), err)
+	return fmt.Errorf("%s: %w: metadata of %s: %w", ondisk.Printable(a.Name), ErrDamaged, ondisk.Printable(m.Provider.Name()), err)
 }
 
 // setAside notes who is no member.
@@ -198,14 +198,14 @@ func (a *Assembly) take(members []Member, exts []extension, v member.Verdict) {
 
 // refuse says why what v found is no volume, and names what there is.
 func (a *Assembly) refuse(members []Member, v member.Verdict) {
-	name := func(i int) string { return shown(members[i].Provider.Name()) }
+	name := func(i int) string { return ondisk.Printable(members[i].Provider.Name()) }
 	switch {
 	case errors.Is(v.Err, member.ErrTwins):
 		a.Err = fmt.Errorf("%w: %s and %s are both the same component of %s, of one age", ErrDuplicate,
-			name(v.Rivals[0]), name(v.Rivals[1]), shown(a.Name))
+			name(v.Rivals[0]), name(v.Rivals[1]), ondisk.Printable(a.Name))
 	case errors.Is(v.Err, member.ErrHistories):
 		a.Err = fmt.Errorf("%w: %s and %s of %s were written in different ways since they parted; take away the one that is not wanted (`gvirstor dump` shows their ages)",
-			ErrHistories, name(v.Rivals[0]), name(v.Rivals[1]), shown(a.Name))
+			ErrHistories, name(v.Rivals[0]), name(v.Rivals[1]), ondisk.Printable(a.Name))
 	case a.Err == nil:
 		a.Err = a.missing(v)
 		for _, n := range v.Members {
@@ -232,10 +232,10 @@ func (a *Assembly) missing(v member.Verdict) error {
 		instead = []string{": " + strings.Join(instead, "; ")}
 	}
 	if slices.Contains(v.Missing, 0) {
-		return fmt.Errorf("%w: component 0 of %s, which holds the allocation map, is missing%s", ErrIncomplete, shown(a.Name), strings.Join(instead, ""))
+		return fmt.Errorf("%w: component 0 of %s, which holds the allocation map, is missing%s", ErrIncomplete, ondisk.Printable(a.Name), strings.Join(instead, ""))
 	}
 	return fmt.Errorf("%w: component %s of %d of %s is missing%s", ErrIncomplete,
-		strings.Join(indexes, ", "), len(v.Members), shown(a.Name), strings.Join(instead, ""))
+		strings.Join(indexes, ", "), len(v.Members), ondisk.Printable(a.Name), strings.Join(instead, ""))
 }
 
 // assemble finds the members of a volume without member blocks.

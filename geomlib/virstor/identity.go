@@ -14,11 +14,11 @@ import (
 // the name.
 func Rename(a *Assembly, name string, handBack bool, log *slog.Logger) error {
 	if err := ondisk.CheckNewName(name); err != nil {
-		return fmt.Errorf("rename %s: %w", shown(a.Name), err)
+		return fmt.Errorf("rename %s: %w", ondisk.Printable(a.Name), err)
 	}
 	return settle(a, handBack, log, func(v *Volume) error {
 		if err := v.riseLocked(rise{comps: v.components(), edit: func(_ *component, m *ondisk.Metadata) { m.Name = name }}); err != nil {
-			return fmt.Errorf("rename %s: %w", shown(v.name), err)
+			return fmt.Errorf("rename %s: %w", ondisk.Printable(v.name), err)
 		}
 		return nil
 	})
@@ -34,11 +34,11 @@ func Rename(a *Assembly, name string, handBack bool, log *slog.Logger) error {
 // ErrNoExtension: there are others, and no room for that record.
 func NewID(a *Assembly, id uint32, handBack bool, log *slog.Logger) error {
 	if id == 0 || id == a.ID {
-		return fmt.Errorf("new id %08x for %s: %w", id, shown(a.Name), ErrRequest)
+		return fmt.Errorf("new id %08x for %s: %w", id, ondisk.Printable(a.Name), ErrRequest)
 	}
 	return settle(a, handBack, log, func(v *Volume) error {
 		if err := v.newIDLocked(id); err != nil {
-			return fmt.Errorf("new id for %s: %w", shown(v.name), err)
+			return fmt.Errorf("new id for %s: %w", ondisk.Printable(v.name), err)
 		}
 		return nil
 	})

@@ -22,7 +22,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 	cfg.setDefaults()
 	if a.Settled < cfg.MinGeneration && !cfg.ForceOld {
 		return nil, fmt.Errorf("%s: %w: generation %d of %s, this host has served %d of %s; take the newer components, or force it if these are right, which gives up all that was written since",
-			shown(a.Name), ErrOldSet, a.Settled, began(a.Began), cfg.MinGeneration, began(cfg.MinBegan))
+			ondisk.Printable(a.Name), ErrOldSet, a.Settled, began(a.Began), cfg.MinGeneration, began(cfg.MinBegan))
 	}
 	v, err := newVolume(a, cfg)
 	if err != nil {

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/member"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // What a provider is that names the volume and is no member of it. None of them is
@@ -52,14 +52,14 @@ type OutsiderError struct {
 
 func (e *OutsiderError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is ", shown(e.Provider))
+	fmt.Fprintf(&b, "%s is ", ondisk.Printable(e.Provider))
 	switch e.Kind {
 	case ErrStale:
-		fmt.Fprintf(&b, "a stale component of %s", shown(e.Volume))
+		fmt.Fprintf(&b, "a stale component of %s", ondisk.Printable(e.Volume))
 	case ErrStranger:
-		fmt.Fprintf(&b, "no member of %s, which it is labelled for", shown(e.Volume))
+		fmt.Fprintf(&b, "no member of %s, which it is labelled for", ondisk.Printable(e.Volume))
 	default:
-		fmt.Fprintf(&b, "labelled for %s: %v", shown(e.Volume), e.Kind)
+		fmt.Fprintf(&b, "labelled for %s: %v", ondisk.Printable(e.Volume), e.Kind)
 	}
 	switch {
 	case e.Generation > 0:
@@ -71,22 +71,13 @@ func (e *OutsiderError) Error() string {
 		b.WriteString(": from before the volume had generations")
 	}
 	if e.LastName != "" && e.LastName != e.Provider {
-		fmt.Fprintf(&b, "; it was called %s", shown(e.LastName))
+		fmt.Fprintf(&b, "; it was called %s", ondisk.Printable(e.LastName))
 	}
 	return b.String()
 }
 
 // Unwrap makes errors.Is tell the kind.
 func (e *OutsiderError) Unwrap() error { return e.Kind }
-
-// shown is a name from a disk as a terminal may show it: quoted when it holds anything
-// but printable characters.
-func shown(name string) string {
-	if q := strconv.Quote(name); q[1:len(q)-1] != name {
-		return q
-	}
-	return name
-}
 
 var outsiderKinds = map[member.Kind]error{
 	member.Stale: ErrStale, member.Stranger: ErrStranger, member.Leaving: ErrLeaving, member.Damaged: ErrDamagedMember,

@@ -107,7 +107,7 @@ func (a *Assembly) readAgain() (*Assembly, error) {
 			return b, nil
 		}
 	}
-	return nil, fmt.Errorf("open %s: %w; try again", shown(a.Name), ErrChanged)
+	return nil, fmt.Errorf("open %s: %w; try again", ondisk.Printable(a.Name), ErrChanged)
 }
 
 // takeOver is what prepare is for Activate. The map is in memory and has been read
