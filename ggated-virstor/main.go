@@ -11,7 +11,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
-	"github.com/gvirstor/gvirstor/ggated-virstor/apart"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/helper"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -19,8 +19,8 @@ import (
 var version = "development"
 
 func main() {
-	if question := apart.Asked(); question != "" {
-		answerApart(question)
+	if question := helper.Asked(); question != "" {
+		answerAsHelper(question)
 		return
 	}
 	opt, err := parseOptions(newHereWorld(), os.Args[1:], os.Stdout, os.Stderr)
@@ -36,9 +36,9 @@ func main() {
 	}
 }
 
-// answerApart asks the kernel on behalf of a supervisor.
-func answerApart(question string) {
-	b, err := apart.Kernel{
+// answerAsHelper asks the kernel on behalf of a supervisor.
+func answerAsHelper(question string) {
+	b, err := helper.Kernel{
 		Tree: geomlib.KernelTree,
 		Resize: func(f *os.File, unit int, size int64) error {
 			g, err := gate.FromFile(f)

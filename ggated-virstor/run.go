@@ -20,8 +20,11 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
 	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdpub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -123,7 +126,7 @@ type service struct {
 	look      func() (world, error)            // at the configuration, again
 	process   func() ([]metrics.Figure, error) // of /metrics, or nil
 	opener    daemon.Opener
-	gate      *daemon.Gate // or nil
+	gate      *gatepub.Publisher // or nil
 	providers []string
 	mustServe bool                             // without any volume it is an error
 	runner    func(*spaceOptions) alert.Runner // of --on-alert; it returns nil without
@@ -169,17 +172,17 @@ func serve(o options, log *slog.Logger, svc service) error {
 	if err != nil {
 		return errors.Join(err, svc.close())
 	}
-	var publish []daemon.Publisher
+	var publishers []publish.Publisher
 	if svc.gate != nil {
-		publish = append(publish, svc.gate) // first: it can refuse to stop
+		publishers = append(publishers, svc.gate) // first: it can refuse to stop
 	}
-	publish = append(publish, &daemon.NBD{Server: server, URIs: uris})
+	publishers = append(publishers, &nbdpub.Publisher{Server: server, URIs: uris})
 	alerts, space, err := svc.space(&o)
 	if err != nil {
 		return errors.Join(err, svc.close())
 	}
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
-		Alerts: alerts, Space: space, Archive: svc.archive, Memory: svc.memory, ForceOld: o.forceOld}, svc.opener, publish, log)
+		Alerts: alerts, Space: space, Archive: svc.archive, Memory: svc.memory, ForceOld: o.forceOld}, svc.opener, publishers, log)
 	n, err := serveAll(d, svc.providers, svc.stop)
 	if err != nil {
 		return errors.Join(err, svc.close()) // d hangs; it is left

@@ -18,9 +18,9 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
-	"github.com/gvirstor/gvirstor/ggated-virstor/apart"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/helper"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
@@ -72,10 +72,10 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 			return err
 		}
 		defer g.Close()
-		kernel := apart.New(program, res.Gate)
-		units := gateunit.New(g, geomlib.NewTreeReader(kernel.Tree), o.runDir, gateunit.DefaultWaits(), log)
-		units.ResizeWith(kernel.Resize)
-		opt.Units = units
+		kernel := helper.New(program, res.Gate)
+		manager := units.New(g, geomlib.NewTreeReader(kernel.Tree), o.runDir, units.DefaultWaits(), log)
+		manager.ResizeWith(kernel.Resize)
+		opt.Units = manager
 		opt.Protect = protect.OS().FromKill
 		if err := errors.Join(protect.OS().Memory(), protect.OS().FromKill(os.Getpid())); err != nil {
 			log.Warn("the supervisor is not protected", "error", err)

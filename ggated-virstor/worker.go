@@ -66,11 +66,11 @@ func work(o options) error {
 			return err
 		}
 		defer g.Close()
-		svc.gate = &daemon.Gate{
+		svc.gate = &gatepub.Publisher{
 			Gate: g, Units: c, Name: o.gateName, Unit: o.unit, Log: log,
-			Serve:   gatepub.Config{Receivers: o.receivers, MayBlock: o.receivers > 1},
 			Serving: moreProcs(runtime.GOMAXPROCS(0), o.receivers),
 		}
+		svc.gate.Serve.Receivers, svc.gate.Serve.MayBlock = o.receivers, o.receivers > 1
 		if err := protect.OS().Memory(); err != nil {
 			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
 		}

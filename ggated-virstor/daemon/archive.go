@@ -8,6 +8,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
 // Archive keeps the last backups of volumes. A supervisor may stand behind it.
@@ -24,7 +25,7 @@ type archivist struct {
 	vol     *virstor.Volume
 	log     *slog.Logger
 	changed chan struct{} // capacity 1
-	task    *task
+	task    *publish.Task
 
 	making sync.Mutex // of one backup
 }
@@ -34,7 +35,7 @@ func newArchivist(a Archive, vol *virstor.Volume, log *slog.Logger) *archivist {
 }
 
 func (a *archivist) start() {
-	a.task = startTask(func(ctx context.Context) {
+	a.task = publish.StartTask(func(ctx context.Context) {
 		for {
 			select {
 			case <-ctx.Done():
@@ -59,7 +60,7 @@ func (a *archivist) note(e virstor.Event) {
 
 func (a *archivist) stop(ctx context.Context) {
 	if a.task != nil {
-		a.task.stop(ctx)
+		a.task.Stop(ctx)
 	}
 }
 

@@ -5,21 +5,14 @@ import (
 	"errors"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
-	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
-
-// clientLister is a Publisher whose clients can be told apart.
-type clientLister interface {
-	Clients() []control.ClientStatus
-	// Disconnect ends a connection (nbd.ErrNoClient).
-	Disconnect(id uint64) error
-}
 
 // Clients implements control.Backend.
 func (d *Daemon) Clients(context.Context) (control.Clients, error) {
 	all := control.Clients{Clients: []control.ClientStatus{}}
-	for _, p := range d.publish {
-		if l, ok := p.(clientLister); ok {
+	for _, p := range d.publishers {
+		if l, ok := p.(publish.ClientLister); ok {
 			all.Clients = append(all.Clients, l.Clients()...)
 		}
 	}
@@ -28,8 +21,8 @@ func (d *Daemon) Clients(context.Context) (control.Clients, error) {
 
 // Disconnect implements control.Backend.
 func (d *Daemon) Disconnect(_ context.Context, r control.DisconnectRequest) error {
-	for _, p := range d.publish {
-		l, ok := p.(clientLister)
+	for _, p := range d.publishers {
+		l, ok := p.(publish.ClientLister)
 		if !ok {
 			continue
 		}
@@ -37,7 +30,7 @@ func (d *Daemon) Disconnect(_ context.Context, r control.DisconnectRequest) erro
 			if c.ID != r.ID || r.Volume != "" && c.Volume != r.Volume {
 				continue
 			}
-			if err := l.Disconnect(r.ID); !errors.Is(err, nbd.ErrNoClient) {
+			if err := l.Disconnect(r.ID); !errors.Is(err, publish.ErrNoClient) {
 				return err
 			}
 		}

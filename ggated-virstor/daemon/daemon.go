@@ -19,6 +19,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
 // Opener opens what needs privilege. A supervisor may stand behind it.
@@ -32,31 +33,6 @@ type Opener interface {
 	// LockVolume keeps other processes from serving the volume.
 	LockVolume(id uint32) (io.Closer, error)
 }
-
-// Publisher makes volumes reachable in one way.
-type Publisher interface {
-	Publish(v *virstor.Volume) (Published, error)
-}
-
-// Published is a volume made reachable.
-type Published interface {
-	// Names are those under which clients find the volume.
-	Names() []string
-	Describe() []control.Publication
-	// Users is how many clients have the volume open, and what they are called.
-	Users() (n int, what string)
-	// Disconnect makes users leave.
-	Disconnect()
-	// Withdraw ends the publication. Requests taken before are answered.
-	// ErrInUse: it goes on.
-	Withdraw(ctx context.Context) error
-	// Leave ends the service in a way that the next daemon can go on with
-	// for clients that do not notice, where there is one.
-	Leave(ctx context.Context) error
-}
-
-// ErrInUse: somebody has the volume's device open.
-var ErrInUse = errors.New("device busy")
 
 // Options are how a Daemon serves.
 type Options struct {
@@ -76,10 +52,10 @@ type Options struct {
 
 // Daemon serves volumes. It is the Backend of a control.Server.
 type Daemon struct {
-	opt     Options
-	opener  Opener
-	publish []Publisher
-	log     *slog.Logger
+	opt        Options
+	opener     Opener
+	publishers []publish.Publisher
+	log        *slog.Logger
 
 	started time.Time
 	hub     control.Hub
@@ -103,7 +79,7 @@ type Daemon struct {
 type served struct {
 	vol  *virstor.Volume
 	lock io.Closer
-	pubs []Published
+	pubs []publish.Published
 
 	events *watcher
 	sentry *sentry
@@ -115,13 +91,13 @@ type served struct {
 	// writable replaced them; the takeover's alone.
 	writable []geomlib.Provider
 	// takeover ends the goroutine that makes a deferred volume writable.
-	takeover *task
+	takeover *publish.Task
 }
 
 // New makes a Daemon that serves nothing yet.
-func New(opt Options, opener Opener, publish []Publisher, log *slog.Logger) *Daemon {
+func New(opt Options, opener Opener, publishers []publish.Publisher, log *slog.Logger) *Daemon {
 	return &Daemon{
-		opt: opt, opener: opener, publish: publish, log: log, started: time.Now(),
+		opt: opt, opener: opener, publishers: publishers, log: log, started: time.Now(),
 		volumes: make(map[string]*served),
 		loose:   make(map[string]virstor.Member),
 		spares:  make(map[uint32][]string),
@@ -145,7 +121,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	var problems []control.Problem
 	var lost []lostSpare
 	var short shortage
-	left, err := d.left()
+	left, err := d.leftovers()
 	if err != nil {
 		problems = append(problems, control.Problem{Reason: err.Error()})
 	}
@@ -340,7 +316,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	s.backup = newArchivist(d.opt.Archive, vol, d.log)
 	s.notes = &notes{memory: d.opt.Memory, vol: vol, log: d.log}
 	s.notes.take()
-	for _, p := range d.publish {
+	for _, p := range d.publishers {
 		pub, err := p.Publish(vol)
 		if err != nil {
 			d.forget(a)
@@ -380,12 +356,12 @@ func (s *served) giveUp() error {
 	return errors.Join(s.leave(ctx, false), s.close(ctx, false))
 }
 
-// withdraw ends all publications. ErrInUse: nothing has ended.
+// withdraw ends all publications. publish.ErrInUse: nothing has ended.
 func (s *served) withdraw(ctx context.Context) error {
 	var err error
 	for _, p := range s.pubs {
 		e := p.Withdraw(ctx)
-		if errors.Is(e, ErrInUse) {
+		if errors.Is(e, publish.ErrInUse) {
 			return e
 		}
 		err = errors.Join(err, e)
@@ -398,11 +374,11 @@ func (s *served) withdraw(ctx context.Context) error {
 func (s *served) leave(ctx context.Context, keep bool) error {
 	var err error
 	for _, p := range s.pubs {
-		e := ErrInUse
+		e := publish.ErrInUse
 		if !keep {
 			e = p.Withdraw(ctx)
 		}
-		if errors.Is(e, ErrInUse) {
+		if errors.Is(e, publish.ErrInUse) {
 			e = p.Leave(ctx)
 		}
 		err = errors.Join(err, e)
@@ -414,7 +390,7 @@ func (s *served) leave(ctx context.Context, keep bool) error {
 // fence where that is possible.
 func (s *served) close(ctx context.Context, handBack bool) error {
 	if s.takeover != nil {
-		s.takeover.stop(ctx)
+		s.takeover.Stop(ctx)
 	}
 	s.relief.stop(ctx)
 	s.backup.stop(ctx)

@@ -13,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/gate/gatetest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
 // tasting is a kernel whose event thread tastes devices.
@@ -335,7 +337,7 @@ type heldOpener struct {
 	failed atomic.Bool
 }
 
-func (o *heldOpener) Open(name string, ro bool, n int) (p provider, err error) {
+func (o *heldOpener) Open(name string, ro bool, n int) (p geomlib.Provider, err error) {
 	<-o.gate
 	if !o.failed.Swap(true) {
 		return nil, errors.New("not yet")
@@ -392,14 +394,14 @@ func TestWhichUnitIsOurs(t *testing.T) {
 			s := newSite(t, gatetest.Options{})
 			names := s.label("vol", 1, 8*mib, 4, 4)
 			c.prepare(s)
-			before := units(s)
+			before := unitsOf(s)
 			s.make()
 			n := s.d.ServeAll(names)
 			if c.fails {
 				if n != 0 || !strings.Contains(s.d.problems[0].Reason, c.want) {
 					t.Fatalf("%d served, %+v", n, s.d.problems)
 				}
-				if after := units(s); !slices.Equal(before, after) {
+				if after := unitsOf(s); !slices.Equal(before, after) {
 					t.Fatalf("units %v became %v", before, after)
 				}
 				return
@@ -418,7 +420,7 @@ func TestWhichUnitIsOurs(t *testing.T) {
 	}
 }
 
-func units(s *site) (us []string) {
+func unitsOf(s *site) (us []string) {
 	for n := range 8 {
 		if st, ok := s.k.Peek(n); ok {
 			us = append(us, st.Name+st.Info)
@@ -533,7 +535,7 @@ func TestAFullVolumeHoldsWritesThroughACrashAndReadsGoOn(t *testing.T) {
 	// nothing finds it.
 	dev = s.open("ggate0")
 	eventually(t, "the record has all components", func() bool {
-		left, err := s.d.publish[0].(*Gate).Left()
+		left, err := s.d.publishers[0].(publish.Durable).Leftovers()
 		return err == nil && len(left[1]) == 2
 	})
 	s.crash()

@@ -20,7 +20,9 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/serve"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -36,7 +38,7 @@ type site struct {
 	g     *gate.Gate
 	dir   string
 	disks map[string]*disktest.Disk
-	waits gateunit.Waits
+	waits units.Waits
 	log   *strings.Builder
 	logMu sync.Mutex
 
@@ -47,12 +49,12 @@ type site struct {
 	d *Daemon
 	o *opener
 
-	serving []int // what Gate.Serving was told
+	serving []int // what Publisher.Serving was told
 }
 
 func newSite(t *testing.T, opts gatetest.Options) *site {
 	s := &site{t: t, k: gatetest.New(opts), dir: t.TempDir(), disks: make(map[string]*disktest.Disk),
-		waits: gateunit.Waits{Trust: 50 * time.Millisecond, Guess: 200 * time.Millisecond, Confirm: 10 * time.Second},
+		waits: units.Waits{Trust: 50 * time.Millisecond, Guess: 200 * time.Millisecond, Confirm: 10 * time.Second},
 		unit:  gate.UnitAuto, log: new(strings.Builder)}
 	s.g = s.k.Open()
 	t.Cleanup(s.k.Close)
@@ -101,11 +103,11 @@ func (s *site) disk(name string, size int64) *disktest.Disk {
 // make is a daemon that serves nothing yet.
 func (s *site) make() {
 	log := slog.New(slog.NewTextHandler(s, nil))
-	keeper := gateunit.New(s.g, geomlib.NewTreeReader(s.k.Confxml), s.dir, s.waits, log)
+	manager := units.New(s.g, geomlib.NewTreeReader(s.k.Confxml), s.dir, s.waits, log)
 	s.o = &opener{s: s, life: new(life)}
-	s.d = New(Options{Version: "test", Volume: s.volume}, s.o, []Publisher{&Gate{
-		Gate: s.g, Units: keeper, Name: s.name, Unit: s.unit, Log: log,
-		Serve:   gatepub.Config{BufferSize: 64 << 10, Slots: 16, Receivers: 2, MayBlock: true},
+	s.d = New(Options{Version: "test", Volume: s.volume}, s.o, []publish.Publisher{&gatepub.Publisher{
+		Gate: s.g, Units: manager, Name: s.name, Unit: s.unit, Log: log,
+		Serve:   serve.Config{BufferSize: 64 << 10, Slots: 16, Receivers: 2, MayBlock: true},
 		Serving: func(n int) { s.serving = append(s.serving, n) },
 	}}, log)
 }
@@ -132,18 +134,19 @@ func (s *site) crash() {
 	s.d.mu.Unlock()
 	for _, v := range all {
 		for _, p := range v.pubs {
-			if g, ok := p.(*gateDevice); ok {
-				g.ended.Store(true)
-				if err := g.pub.Abandon(ctx); err != nil {
+			if g, ok := p.(interface{ Abandon(context.Context) error }); ok {
+				if err := g.Abandon(ctx); err != nil {
 					s.t.Error(err)
 				}
 			}
 		}
 	}
 	s.o.life.end()
+	over, end := context.WithCancel(ctx)
+	end() // nobody waits
 	for _, v := range all {
 		if v.takeover != nil {
-			v.takeover.cancel()
+			v.takeover.Stop(over)
 		}
 	}
 	s.d = nil

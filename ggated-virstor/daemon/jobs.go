@@ -9,6 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
 // StartJob implements control.Backend. A volume does one job at a time, so the
@@ -27,7 +28,7 @@ func (d *Daemon) StartJob(ctx context.Context, name string, r control.JobRequest
 		return control.JobStatus{}, err
 	}
 	if r.Kind == "resize" {
-		if err := s.settle(ctx); err != nil {
+		if err := s.drain(ctx); err != nil {
 			return control.JobStatus{}, control.Errorf(control.Busy, "requests of clients that are gone are still at work: %v", err)
 		}
 	}
@@ -43,23 +44,17 @@ func (d *Daemon) StartJob(ctx context.Context, name string, r control.JobRequest
 	return d.Job(context.Background(), s.vol.Name())
 }
 
-// settler is a publication whose clients may leave requests at work behind.
-type settler interface {
-	// Settle returns when nothing of a client that is gone is at work.
-	Settle(ctx context.Context) error
-}
+// drainTime is how long a verb waits for requests of clients that are gone.
+const drainTime = 30 * time.Second
 
-// settleTime is how long a verb waits for requests of clients that are gone.
-const settleTime = 30 * time.Second
-
-// settle waits for requests of clients that are gone: what they have at work was
+// drain waits for requests of clients that are gone: what they have at work was
 // meant for the volume as it is.
-func (s *served) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+func (s *served) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	for _, p := range s.pubs {
-		if q, ok := p.(settler); ok {
-			if err := q.Settle(ctx); err != nil {
+		if q, ok := p.(publish.Drainer); ok {
+			if err := q.Drain(ctx); err != nil {
 				return err
 			}
 		}

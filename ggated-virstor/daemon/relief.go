@@ -14,6 +14,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -57,7 +58,7 @@ type relief struct {
 	d     *Daemon
 	s     *served
 	short chan struct{} // capacity 1
-	task  *task
+	task  *publish.Task
 
 	// using is held while a spare is added or taken away.
 	using sync.Mutex
@@ -86,7 +87,7 @@ func newRelief(d *Daemon, s *served) *relief {
 
 // start opens the spares of those names, and then waits until space is short.
 func (r *relief) start(names []string) {
-	r.task = startTask(func(ctx context.Context) {
+	r.task = publish.StartTask(func(ctx context.Context) {
 		for _, name := range names {
 			if _, err := r.open(name, 0); err != nil {
 				r.fail(&spare{name: name}, err)
@@ -108,7 +109,7 @@ func (r *relief) stop(ctx context.Context) {
 	if r.task == nil {
 		return
 	}
-	r.task.stop(ctx)
+	r.task.Stop(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, sp := range r.spares {
@@ -232,7 +233,7 @@ func (r *relief) use(ctx context.Context, sp *spare) error {
 
 // add makes an open provider a component; then the volume owns it.
 func (r *relief) add(ctx context.Context, p geomlib.Provider) error {
-	if err := r.s.mayAdd(ctx, []provider{p}); err != nil {
+	if err := r.s.mayAdd(ctx, []geomlib.Provider{p}); err != nil {
 		return err
 	}
 	return r.s.vol.Add([]geomlib.Provider{p}, virstor.AddOptions{})
@@ -494,7 +495,7 @@ func (r *relief) suits(ctx context.Context, p geomlib.Provider) error {
 	if p.MediaSize() < 4*v.ChunkSize() {
 		return control.Errorf(control.Invalid, "Provider too small: %s (%d bytes, needs %d)", p.Name(), p.MediaSize(), 4*v.ChunkSize())
 	}
-	return r.s.mayAdd(ctx, []provider{p})
+	return r.s.mayAdd(ctx, []geomlib.Provider{p})
 }
 
 // remove takes the label off a spare.

@@ -13,6 +13,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
 // AlertOptions say when alerts are told, and to whom beside the log, the
@@ -29,7 +30,7 @@ type sentry struct {
 	d    *Daemon
 	s    *served
 	wake chan struct{}
-	task *task
+	task *publish.Task
 
 	full atomic.Bool // a write found no chunk since the last look
 
@@ -73,7 +74,7 @@ func (n *sentry) start() {
 	n.hook = alert.StartHook(o.Command, o.Timeout, n.d.log)
 	n.mu.Unlock()
 	n.look()
-	n.task = startTask(func(ctx context.Context) {
+	n.task = publish.StartTask(func(ctx context.Context) {
 		tick := time.NewTicker(interval(o.Levels)) // the prediction changes though nothing happens
 		defer tick.Stop()
 		for {
@@ -118,7 +119,7 @@ func (n *sentry) stop(ctx context.Context) {
 	if n.task == nil {
 		return
 	}
-	n.task.stop(ctx)
+	n.task.Stop(ctx)
 	if hook := n.theHook(); hook != nil {
 		ctx, cancel := context.WithTimeout(ctx, hookGrace)
 		defer cancel()

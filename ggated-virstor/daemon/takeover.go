@@ -10,33 +10,19 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
-type provider = geomlib.Provider
-
-// leaver is a Publisher whose devices outlive the daemon.
-type leaver interface {
-	// Left are the volumes whose devices a former daemon left, and their
-	// providers.
-	Left() (map[uint32][]string, error)
-}
-
-// activator is a Published that can serve a volume before it is writable.
-type activator interface {
-	// activated tells that the volume is.
-	activated()
-}
-
-// left asks the publishers which of the volumes not served yet have devices
+// leftovers asks the publishers which of the volumes not served yet have devices
 // that wait.
-func (d *Daemon) left() (map[uint32][]string, error) {
+func (d *Daemon) leftovers() (map[uint32][]string, error) {
 	all := make(map[uint32][]string)
-	for _, p := range d.publish {
-		l, ok := p.(leaver)
+	for _, p := range d.publishers {
+		durable, ok := p.(publish.Durable)
 		if !ok {
 			continue
 		}
-		left, err := l.Left()
+		left, err := durable.Leftovers()
 		if err != nil {
 			return nil, fmt.Errorf("look for devices that a former daemon left: %w", err)
 		}
@@ -83,7 +69,7 @@ func (d *Daemon) takeOver(left map[uint32][]string) (fresh []*served, problems [
 		if d.opt.ReadOnly {
 			s.peeked = nil // the volume closes them
 		} else {
-			s.takeover = startTask(func(ctx context.Context) { d.activate(ctx, s) })
+			s.takeover = publish.StartTask(func(ctx context.Context) { d.activate(ctx, s) })
 		}
 		fresh = append(fresh, s)
 	}
@@ -128,8 +114,8 @@ func (d *Daemon) activate(ctx context.Context, s *served) {
 		}
 	}
 	for _, p := range s.pubs {
-		if a, ok := p.(activator); ok {
-			a.activated()
+		if a, ok := p.(publish.Activator); ok {
+			a.Activated()
 		}
 	}
 	s.notes.take()

@@ -11,6 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
 // find looks a volume up by its name or by that of one of its nodes.
@@ -249,7 +250,7 @@ func (d *Daemon) takeDown(ctx context.Context, s *served, force bool) error {
 		}
 	}
 	err := s.withdraw(ctx)
-	if errors.Is(err, ErrInUse) { // opened since
+	if errors.Is(err, publish.ErrInUse) { // opened since
 		c := d.opt.policies(s.vol.Name())
 		s.vol.SetFull(c.WhenFull, c.FullTimeout)
 		return control.Errorf(control.Busy, "%s: %v", s.vol.Name(), err)

@@ -7,34 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
-
-// task is a goroutine that can be stopped.
-type task struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-}
-
-func startTask(do func(ctx context.Context)) *task {
-	ctx, cancel := context.WithCancel(context.Background())
-	t := &task{cancel, make(chan struct{})}
-	go func() {
-		defer close(t.done)
-		do(ctx)
-	}()
-	return t
-}
-
-// stop ends the task, and waits for that until ctx ends.
-func (t *task) stop(ctx context.Context) {
-	t.cancel()
-	select {
-	case <-t.done:
-	case <-ctx.Done():
-	}
-}
 
 // watcher takes a volume's events, which must not wait, to a goroutine that may.
 // Of events of one kind that wait, the last is kept.
@@ -42,7 +19,7 @@ type watcher struct {
 	mu      sync.Mutex
 	waiting []virstor.Event
 	ready   chan struct{} // capacity 1
-	task    *task
+	task    *publish.Task
 }
 
 func newWatcher() *watcher { return &watcher{ready: make(chan struct{}, 1)} }
@@ -65,7 +42,7 @@ func (w *watcher) post(e virstor.Event) {
 
 // start gives events to do, one after the other, until stop.
 func (w *watcher) start(do func(virstor.Event)) {
-	w.task = startTask(func(ctx context.Context) {
+	w.task = publish.StartTask(func(ctx context.Context) {
 		for {
 			select {
 			case <-ctx.Done():
@@ -85,7 +62,7 @@ func (w *watcher) start(do func(virstor.Event)) {
 
 func (w *watcher) stop(ctx context.Context) {
 	if w.task != nil {
-		w.task.stop(ctx)
+		w.task.Stop(ctx)
 	}
 }
 
@@ -99,11 +76,11 @@ func (d *Daemon) follow(s *served, e virstor.Event) {
 		s.notes.take()
 	}
 	for _, p := range s.pubs {
-		f, ok := p.(follower)
+		f, ok := p.(publish.Follower)
 		if !ok {
 			continue
 		}
-		if err := f.follow(e); err != nil {
+		if err := f.Follow(e); err != nil {
 			d.log.Error("publication does not follow its volume", "volume", s.vol.Name(), "error", err)
 		}
 	}
@@ -123,23 +100,13 @@ var eventTexts = map[virstor.EventKind]struct {
 	}},
 }
 
-// follower is a Published that changes with its volume.
-type follower interface {
-	follow(virstor.Event) error
-}
-
 // mayAdd asks the publications whether providers may become components.
-func (s *served) mayAdd(ctx context.Context, ps []provider) error {
+func (s *served) mayAdd(ctx context.Context, ps []geomlib.Provider) error {
 	var err error
 	for _, p := range s.pubs {
-		if c, ok := p.(componentChecker); ok {
-			err = errors.Join(err, c.mayAdd(ctx, ps))
+		if c, ok := p.(publish.ComponentChecker); ok {
+			err = errors.Join(err, c.MayAdd(ctx, ps))
 		}
 	}
 	return err
-}
-
-// componentChecker is a Published that cannot do with every provider.
-type componentChecker interface {
-	mayAdd(ctx context.Context, ps []provider) error
 }

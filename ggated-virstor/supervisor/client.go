@@ -11,11 +11,11 @@ import (
 	"sync"
 
 	"github.com/gvirstor/gvirstor/geomlib"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
 // Client is the supervisor as its worker sees it. It is a daemon.Opener and
-// daemon.Units.
+// gatepub.Units.
 type Client struct {
 	peer *peer
 	done chan struct{}
@@ -211,49 +211,49 @@ func (l *lock) Close() error {
 	return errors.Join(l.f.Close(), ignoreGone(err))
 }
 
-// Acquire implements daemon.Units.
-func (c *Client) Acquire(ctx context.Context, s gateunit.Spec) (u gateunit.Unit, err error) {
+// Acquire implements gatepub.Units.
+func (c *Client) Acquire(ctx context.Context, s units.Spec) (u units.Unit, err error) {
 	_, err = c.peer.call(ctx, methodAcquire, s, &u)
 	return u, err
 }
 
-// Confirm implements daemon.Units.
-func (c *Client) Confirm(ctx context.Context, id uint32, u gateunit.Unit) error {
+// Confirm implements gatepub.Units.
+func (c *Client) Confirm(ctx context.Context, id uint32, u units.Unit) error {
 	_, err := c.peer.call(ctx, methodConfirm, unitArgs{ID: id, Unit: u}, nil)
 	return err
 }
 
-// Mode implements daemon.Units.
+// Mode implements gatepub.Units.
 func (c *Client) Mode(ctx context.Context, unit int) (m geomlib.Mode, err error) {
-	_, err = c.peer.call(ctx, methodMode, unitArgs{Unit: gateunit.Unit{Number: unit}}, &m)
+	_, err = c.peer.call(ctx, methodMode, unitArgs{Unit: units.Unit{Number: unit}}, &m)
 	return m, err
 }
 
-// Resize implements daemon.Units.
+// Resize implements gatepub.Units.
 func (c *Client) Resize(unit int, size int64) error {
-	_, err := c.peer.call(c.peer.ctx, methodResize, unitArgs{Unit: gateunit.Unit{Number: unit}, Size: size}, nil)
+	_, err := c.peer.call(c.peer.ctx, methodResize, unitArgs{Unit: units.Unit{Number: unit}, Size: size}, nil)
 	return err
 }
 
-// Note implements daemon.Units.
-func (c *Client) Note(id uint32, providers []string) error {
-	_, err := c.peer.call(c.peer.ctx, methodNote, unitArgs{ID: id, Providers: providers}, nil)
+// RecordProviders implements gatepub.Units.
+func (c *Client) RecordProviders(id uint32, providers []string) error {
+	_, err := c.peer.call(c.peer.ctx, methodRecord, unitArgs{ID: id, Providers: providers}, nil)
 	return err
 }
 
-// Release implements daemon.Units.
+// Release implements gatepub.Units.
 func (c *Client) Release(id uint32, unit int, force bool) error {
-	_, err := c.peer.call(c.peer.ctx, methodRelease, unitArgs{ID: id, Unit: gateunit.Unit{Number: unit}, Force: force}, nil)
+	_, err := c.peer.call(c.peer.ctx, methodRelease, unitArgs{ID: id, Unit: units.Unit{Number: unit}, Force: force}, nil)
 	return err
 }
 
-// Left implements daemon.Units.
-func (c *Client) Left() (left map[uint32][]string, err error) {
-	_, err = c.peer.call(c.peer.ctx, methodLeft, struct{}{}, &left)
+// Leftovers implements gatepub.Units.
+func (c *Client) Leftovers() (left map[uint32][]string, err error) {
+	_, err = c.peer.call(c.peer.ctx, methodLeftovers, struct{}{}, &left)
 	return left, err
 }
 
-// CheckComponents implements daemon.Units.
+// CheckComponents implements gatepub.Units.
 func (c *Client) CheckComponents(ctx context.Context, providers []string) error {
 	_, err := c.peer.call(ctx, methodCheck, unitArgs{Providers: providers}, nil)
 	return err

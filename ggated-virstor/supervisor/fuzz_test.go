@@ -11,7 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/gate/gatetest"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
 // FuzzAnswer plays a worker that was taken over: whatever it asks, it is given no
@@ -29,8 +29,8 @@ func FuzzAnswer(f *testing.F) {
 		{methodOpen, `{"name":"own"}`}, {methodPeek, `{"name":"secret"}`}, {methodOpen, `{"name":"own/../secret"}`},
 		{methodClose, `{"name":"own"}`}, {methodLock, `{"id":1}`}, {methodUnlock, `{"id":1}`},
 		{methodAcquire, `{"id":1,"unit":-1,"media_size":1048576,"sector_size":512,"providers":["secret"]}`},
-		{methodNote, `{"id":1,"providers":["secret"]}`}, {methodRelease, `{"id":1,"unit":{"number":5},"force":true}`},
-		{methodResize, `{"unit":{"number":5},"size":512}`}, {methodLeft, `{}`}, {methodCheck, `{"providers":["x"]}`},
+		{methodRecord, `{"id":1,"providers":["secret"]}`}, {methodRelease, `{"id":1,"unit":{"number":5},"force":true}`},
+		{methodResize, `{"unit":{"number":5},"size":512}`}, {methodLeftovers, `{}`}, {methodCheck, `{"providers":["x"]}`},
 		{methodAlert, `{"env":["GVIRSTOR_CONTROL=x"]}`}, {methodGrow, `{"volume":"../x"}`}, {methodUngrow, `{"volume":"x","provider":"y"}`},
 		{methodScratch, `{}`}, {methodKeep, `{}`}, {methodMode, `{}`}, {methodConfirm, `{}`}, {"", `null`}, {methodReady, ``},
 	} {
@@ -44,8 +44,8 @@ func FuzzAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	waits := gateunit.Waits{Trust: time.Second, Guess: time.Second, Confirm: time.Second}
-	units := gateunit.New(g, geomlib.NewTreeReader(kernel.Confxml), dir, waits, log)
+	waits := units.Waits{Trust: time.Second, Guess: time.Second, Confirm: time.Second}
+	units := units.New(g, geomlib.NewTreeReader(kernel.Confxml), dir, waits, log)
 	st, err := os.Stat(secret)
 	if err != nil {
 		f.Fatal(err)

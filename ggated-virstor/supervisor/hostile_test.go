@@ -16,7 +16,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
 func denied(t *testing.T, what string, err error) {
@@ -50,12 +50,12 @@ func TestAWorkersOwnWordsNameNothing(t *testing.T) {
 	secret := file(t, "secret")
 	p.lock(t, 1)
 	ctx := t.Context()
-	denied(t, "note", p.c.Note(1, []string{secret}))
-	_, err := p.c.Acquire(ctx, gateunit.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512, Providers: []string{secret}})
+	denied(t, "note", p.c.RecordProviders(1, []string{secret}))
+	_, err := p.c.Acquire(ctx, units.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512, Providers: []string{secret}})
 	denied(t, "acquire", err)
-	u, err := p.c.Acquire(ctx, gateunit.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+	u, err := p.c.Acquire(ctx, units.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 	must(t, err)
-	denied(t, "note beside a unit", p.c.Note(1, []string{secret}))
+	denied(t, "note beside a unit", p.c.RecordProviders(1, []string{secret}))
 	_, err = p.c.Open(secret, false, 0)
 	denied(t, "open", err)
 	must(t, p.c.Release(1, u.Number, false))
@@ -142,7 +142,7 @@ func TestAWorkerTouchesNoUnitsButItsVolumes(t *testing.T) {
 	ctx := t.Context()
 	other, err := p.g.Create(gate.CreateOptions{Unit: 5, MediaSize: 1 << 20, SectorSize: 512, Info: "somebody's"})
 	must(t, err)
-	spec := gateunit.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512}
+	spec := units.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512}
 	_, err = p.c.Acquire(ctx, spec)
 	denied(t, "acquire for a volume that is not locked", err)
 	p.lock(t, 1)
@@ -156,7 +156,7 @@ func TestAWorkerTouchesNoUnitsButItsVolumes(t *testing.T) {
 	must(t, p.g.Cancel(other, 0))    // it is there still
 	must(t, p.g.Cancel(u.Number, 0)) // and so is ours
 	must(t, p.c.Release(1, u.Number, true))
-	for _, bad := range []gateunit.Spec{
+	for _, bad := range []units.Spec{
 		{ID: 1, Name: "ada0", Unit: gate.UnitAuto},
 		{ID: 1, Name: "virstor/../ada0", Unit: gate.UnitAuto},
 		{ID: 1, Name: "virstor/..", Unit: gate.UnitAuto},

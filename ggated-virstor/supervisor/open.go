@@ -58,7 +58,7 @@ func (s *Supervisor) mayName(all []string) error {
 // remembered are the providers in the records of devices that a former daemon, or
 // a former worker, left. mayName kept others out of them.
 func (s *Supervisor) remembered() ([]string, error) {
-	left, err := s.opt.Units.Left()
+	left, err := s.opt.Units.Leftovers()
 	if err != nil {
 		return nil, err
 	}

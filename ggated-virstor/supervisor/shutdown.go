@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
 // The times of a shutdown, from its beginning. rc(8)'s watchdog takes 90 s.
@@ -73,7 +73,7 @@ func (s *Supervisor) clear(m mounts, force, destroy time.Duration) error {
 }
 
 // unmountAll waits for the unmounts that it begins until ctx ends.
-func (s *Supervisor) unmountAll(ctx context.Context, u *unmounter, units map[uint32]gateunit.Unit, force bool) error {
+func (s *Supervisor) unmountAll(ctx context.Context, u *unmounter, units map[uint32]units.Unit, force bool) error {
 	var names []string
 	for _, unit := range units {
 		names = append(names, s.above(unit.Name)...)

@@ -17,7 +17,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
 // Options of a Supervisor.
@@ -28,8 +28,8 @@ type Options struct {
 	// ReadOnly: nothing is opened for writing, whatever the worker asks for.
 	ReadOnly bool
 	// Units is nil when there is no geom_gate.
-	Units *gateunit.Keeper
-	// GateName and GateUnit are of the devices to be made, as in daemon.Gate: the
+	Units *units.Manager
+	// GateName and GateUnit are of the devices to be made, as in gatepub.Publisher: the
 	// worker gets no others.
 	GateName string
 	GateUnit int
@@ -162,7 +162,7 @@ func (s *Supervisor) holder(name string) string {
 	if err != nil {
 		return ""
 	}
-	return gateunit.Holder(tree, name)
+	return units.Holder(tree, name)
 }
 
 // Request is what an administrator asks of the supervisor.

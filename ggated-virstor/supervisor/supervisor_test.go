@@ -19,7 +19,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/gate/gatetest"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
 func must(t *testing.T, err error) {
@@ -45,9 +45,9 @@ func newPair(t *testing.T) *pair {
 	p.g = p.k.Open()
 	log := slog.New(slog.DiscardHandler)
 	dir := t.TempDir()
-	waits := gateunit.Waits{Trust: time.Second, Guess: time.Second, Confirm: time.Second}
+	waits := units.Waits{Trust: time.Second, Guess: time.Second, Confirm: time.Second}
 	p.s = &Supervisor{log: log, store: newStore(dir, 0),
-		opt: Options{RunDir: dir, Log: log, GateUnit: gate.UnitAuto, Units: gateunit.New(p.g, geomlib.NewTreeReader(p.k.Confxml), dir, waits, log)}}
+		opt: Options{RunDir: dir, Log: log, GateUnit: gate.UnitAuto, Units: units.New(p.g, geomlib.NewTreeReader(p.k.Confxml), dir, waits, log)}}
 	p.s.store.explain, p.s.names.remembered = p.s.holder, p.s.remembered
 	p.connect(t)
 	return p
@@ -181,10 +181,10 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 	}
 	ctx := context.Background()
 	p.lock(t, 1)
-	u, err := p.c.Acquire(ctx, gateunit.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+	u, err := p.c.Acquire(ctx, units.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 	must(t, err)
 	must(t, p.c.Confirm(ctx, 1, u))
-	if err := p.c.Confirm(ctx, 2, u); !errors.Is(err, gateunit.ErrNotOurs) {
+	if err := p.c.Confirm(ctx, 2, u); !errors.Is(err, units.ErrNotOurs) {
 		t.Fatal(err)
 	}
 	dev, err := p.k.OpenDev(u.Name, gatetest.Reader|gatetest.Writer)
@@ -196,8 +196,8 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, p.c.Resize(u.Number, 2<<20))
-	must(t, p.c.Note(1, []string{"x", "y"}))
-	left, err := p.c.Left()
+	must(t, p.c.RecordProviders(1, []string{"x", "y"}))
+	left, err := p.c.Leftovers()
 	must(t, err)
 	if !slices.Equal(left[1], []string{"x", "y"}) {
 		t.Fatal(left)
@@ -380,7 +380,7 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 		busy: map[string]bool{"ggate1": true}, dead: map[string]bool{"ggate2": true}, stuck: map[string]chan struct{}{"ggate3": stuck}}
 	for id := range uint32(5) {
 		p.lock(t, id+1)
-		u, err := p.c.Acquire(context.Background(), gateunit.Spec{ID: id + 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+		u, err := p.c.Acquire(context.Background(), units.Spec{ID: id + 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 		must(t, err)
 		if id < 4 {
 			m.devs[u.Name], err = p.k.OpenDev(u.Name, gatetest.Reader|gatetest.Writer)
@@ -393,7 +393,7 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	if left, err := p.c.Left(); err != nil || len(left) != 0 {
+	if left, err := p.c.Leftovers(); err != nil || len(left) != 0 {
 		t.Fatalf("%v left, %v", left, err)
 	}
 	m.mu.Lock()

@@ -9,7 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
 // answerUnits answers what concerns units. What changes one is done for volumes
@@ -17,7 +17,7 @@ import (
 func (s *Supervisor) answerUnits(ctx context.Context, method string, body json.RawMessage) (reply, error) {
 	k := s.opt.Units
 	if method == methodAcquire {
-		spec, err := decode[gateunit.Spec](body)
+		spec, err := decode[units.Spec](body)
 		if err == nil {
 			err = s.mayAcquire(spec)
 		}
@@ -40,14 +40,14 @@ func (s *Supervisor) answerUnits(ctx context.Context, method string, body json.R
 		return reply{body: m}, err
 	case methodResize:
 		return reply{}, s.resizeUnit(a)
-	case methodNote:
+	case methodRecord:
 		if err = s.mayServe(a.ID); err == nil {
 			err = s.mayName(a.Providers)
 		}
 		if err != nil {
 			return reply{}, err
 		}
-		return reply{}, k.Note(a.ID, a.Providers)
+		return reply{}, k.RecordProviders(a.ID, a.Providers)
 	case methodRelease:
 		if err = s.mayServe(a.ID); err != nil {
 			return reply{}, err
@@ -56,9 +56,9 @@ func (s *Supervisor) answerUnits(ctx context.Context, method string, body json.R
 			return reply{}, err // what is not recorded was released before
 		}
 		return reply{}, k.Release(a.ID, a.Unit.Number, a.Force)
-	case methodLeft:
+	case methodLeftovers:
 		var left map[uint32][]string
-		left, err = k.Left()
+		left, err = k.Leftovers()
 		return reply{body: left}, err
 	case methodCheck:
 		return reply{}, k.CheckComponents(ctx, a.Providers)
@@ -75,7 +75,7 @@ func (s *Supervisor) mayServe(id uint32) error {
 }
 
 // mayAcquire refuses units that the configuration does not ask for.
-func (s *Supervisor) mayAcquire(spec gateunit.Spec) error {
+func (s *Supervisor) mayAcquire(spec units.Spec) error {
 	if err := s.mayServe(spec.ID); err != nil {
 		return err
 	}
@@ -98,11 +98,11 @@ func (s *Supervisor) mayAcquire(spec gateunit.Spec) error {
 
 // resizeUnit changes the size of a unit of a volume that is served.
 func (s *Supervisor) resizeUnit(a unitArgs) error {
-	units, err := s.opt.Units.Units()
+	made, err := s.opt.Units.Units()
 	if err != nil {
 		return err
 	}
-	for id, u := range units {
+	for id, u := range made {
 		if u.Number == a.Unit.Number && s.mayServe(id) == nil {
 			return s.opt.Units.Resize(a.Unit.Number, a.Size)
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/state"
-	"github.com/gvirstor/gvirstor/ggated-virstor/gateunit"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
 // wireError is an error that crossed the connection: its text, and which of the
@@ -30,7 +30,7 @@ var sentinels = map[string]error{
 	"busy":      gate.ErrBusy,
 	"exists":    gate.ErrExists,
 	"gone":      gate.ErrGone,
-	"not-ours":  gateunit.ErrNotOurs,
+	"not-ours":  units.ErrNotOurs,
 	"older":     state.ErrOlder,
 	"canceled":  context.Canceled,
 	"deadline":  context.DeadlineExceeded,
@@ -63,30 +63,30 @@ func (e *wireError) Is(target error) bool {
 
 // The methods that the worker calls, and their arguments and answers.
 const (
-	methodHello   = "hello"   // → Start; NBD listeners, the guard, /dev/ggctl
-	methodReady   = "ready"   // volumes are served
-	methodOpen    = "open"    // openArgs → openAnswer; the provider
-	methodPeek    = "peek"    // openArgs → openAnswer; the provider
-	methodClose   = "close"   // openAnswer
-	methodFailed  = "failed"  // openAnswer; a flush of the provider failed
-	methodLock    = "lock"    // lockArgs; the lock
-	methodUnlock  = "unlock"  // lockArgs
-	methodAcquire = "acquire" // gateunit.Spec → gateunit.Unit
-	methodConfirm = "confirm" // unitArgs
-	methodMode    = "mode"    // unitArgs → geomlib.Mode
-	methodResize  = "resize"  // unitArgs
-	methodNote    = "note"    // unitArgs
-	methodRelease = "release" // unitArgs
-	methodLeft    = "left"    // → map of ids and providers
-	methodCheck   = "check"   // unitArgs
-	methodAlert   = "alert"   // alertArgs → alertAnswer; the administrator's command is run
-	methodGrow    = "grow"    // growArgs → growArgs; the provider
-	methodUngrow  = "ungrow"  // growArgs
-	methodScratch = "scratch" // a file to write a backup into
-	methodKeep    = "keep"    // → keptAnswer; the backup in it is kept
-	methodRecall  = "recall"  // lockArgs → recallAnswer; what this host has served
-	methodServes  = "serves"  // state.Volume; what this host serves
-	methodAnew    = "anew"    // lockArgs; its generations begin anew
+	methodHello     = "hello"   // → Start; NBD listeners, the guard, /dev/ggctl
+	methodReady     = "ready"   // volumes are served
+	methodOpen      = "open"    // openArgs → openAnswer; the provider
+	methodPeek      = "peek"    // openArgs → openAnswer; the provider
+	methodClose     = "close"   // openAnswer
+	methodFailed    = "failed"  // openAnswer; a flush of the provider failed
+	methodLock      = "lock"    // lockArgs; the lock
+	methodUnlock    = "unlock"  // lockArgs
+	methodAcquire   = "acquire" // units.Spec → units.Unit
+	methodConfirm   = "confirm" // unitArgs
+	methodMode      = "mode"    // unitArgs → geomlib.Mode
+	methodResize    = "resize"  // unitArgs
+	methodRecord    = "note"    // unitArgs
+	methodRelease   = "release" // unitArgs
+	methodLeftovers = "left"    // → map of ids and providers
+	methodCheck     = "check"   // unitArgs
+	methodAlert     = "alert"   // alertArgs → alertAnswer; the administrator's command is run
+	methodGrow      = "grow"    // growArgs → growArgs; the provider
+	methodUngrow    = "ungrow"  // growArgs
+	methodScratch   = "scratch" // a file to write a backup into
+	methodKeep      = "keep"    // → keptAnswer; the backup in it is kept
+	methodRecall    = "recall"  // lockArgs → recallAnswer; what this host has served
+	methodServes    = "serves"  // state.Volume; what this host serves
+	methodAnew      = "anew"    // lockArgs; its generations begin anew
 
 	// methodStop is the one that the supervisor calls: Ending.
 	methodStop = "stop"
@@ -128,11 +128,11 @@ type lockArgs struct {
 }
 
 type unitArgs struct {
-	ID        uint32        `json:"id,omitempty"`
-	Unit      gateunit.Unit `json:"unit"`
-	Size      int64         `json:"size,omitempty"`
-	Force     bool          `json:"force,omitempty"`
-	Providers []string      `json:"providers,omitempty"`
+	ID        uint32     `json:"id,omitempty"`
+	Unit      units.Unit `json:"unit"`
+	Size      int64      `json:"size,omitempty"`
+	Force     bool       `json:"force,omitempty"`
+	Providers []string   `json:"providers,omitempty"`
 }
 
 // alertArgs do not say what is run: that is the supervisor's to know.

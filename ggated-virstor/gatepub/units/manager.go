@@ -1,0 +1,366 @@
+package units
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+)
+
+// ErrNotOurs: the node in /dev, or the unit, belongs to something else.
+var ErrNotOurs = errors.New("belongs to something else")
+
+// Spec is the unit wanted for a volume.
+type Spec struct {
+	ID         uint32 `json:"id"`             // of the volume
+	Name       string `json:"name,omitempty"` // of the node below /dev; empty: ggateN
+	Unit       int    `json:"unit"`           // N, or gate.UnitAuto; not looked at with a Name
+	MediaSize  int64  `json:"media_size"`     // bytes
+	SectorSize int    `json:"sector_size"`    // bytes
+	ReadOnly   bool   `json:"read_only,omitempty"`
+	// Providers are the volume's, so that a daemon that finds the unit finds
+	// them too.
+	Providers []string `json:"providers,omitempty"`
+}
+
+// Unit is a unit that is ours.
+type Unit struct {
+	Number int    `json:"number"`
+	Name   string `json:"name"` // of the node, without /dev/
+	// Taken: a former daemon made it.
+	Taken bool `json:"taken,omitempty"`
+}
+
+// Info is the info string of a volume's unit.
+func Info(id uint32) string { return fmt.Sprintf("%s%08x", infoPrefix, id) }
+
+// Waits are how long to wait for kern.geom.confxml. Tests shorten them.
+type Waits struct {
+	Trust   time.Duration // before the record of a made unit is trusted
+	Guess   time.Duration // before that of one which may not have been made is, or none
+	Confirm time.Duration // for a unit that is served
+}
+
+// DefaultWaits are those of a daemon: two seconds for a record that may be trusted,
+// and times in which GEOM gets anything done that does not wait for us.
+func DefaultWaits() Waits {
+	return Waits{Trust: 2 * time.Second, Guess: 30 * time.Second, Confirm: time.Minute}
+}
+
+// Manager makes, finds and ends units. Its methods may be called by many
+// goroutines at once, for different volumes.
+type Manager struct {
+	gate    *gate.Gate
+	tree    *geomlib.TreeReader
+	records records
+	waits   Waits
+	log     *slog.Logger
+	resize  func(unit int, size int64) error
+
+	// creating: the kernel's look through names must not run beside a CREATE.
+	creating sync.Mutex
+}
+
+// New makes a Manager that records units in dir. The gate stays the caller's.
+func New(g *gate.Gate, tree *geomlib.TreeReader, dir string, w Waits, log *slog.Logger) *Manager {
+	return &Manager{gate: g, tree: tree, records: records{dir}, waits: w, log: log, resize: g.Resize}
+}
+
+// ResizeWith has resize change the size of units, in place of the gate, which
+// keeps its caller until GEOM's event queue is empty. It is called before the
+// Manager is used.
+func (m *Manager) ResizeWith(resize func(unit int, size int64) error) { m.resize = resize }
+
+// Acquire returns the volume's unit: the one that a former daemon left, or a new
+// one. Somebody must serve it at once, for GEOM tastes it. The caller holds the
+// volume's lock.
+func (m *Manager) Acquire(ctx context.Context, s Spec) (Unit, error) {
+	u, ok, err := m.find(ctx, s.ID)
+	if err != nil {
+		return Unit{}, fmt.Errorf("find the unit of volume %08x: %w", s.ID, err)
+	}
+	if ok {
+		err := m.records.write(s.ID, record{Unit: u.Number, Name: u.Name, Made: true, Providers: s.Providers})
+		if s.Name != "" && s.Name != u.Name {
+			m.log.Warn("the unit of a former daemon keeps its name", "name", u.Name, "wanted", s.Name)
+		}
+		return u, err
+	}
+	if err := m.CheckComponents(ctx, s.Providers); err != nil {
+		return Unit{}, err
+	}
+	return m.create(s)
+}
+
+// find looks for the unit that a former daemon left.
+func (m *Manager) find(ctx context.Context, id uint32) (Unit, bool, error) {
+	rec, recorded, err := m.records.read(id)
+	if err != nil {
+		return Unit{}, false, err
+	}
+	u := Unit{Number: rec.Unit, Name: rec.Name, Taken: true}
+	if recorded {
+		if u.Number, recorded, err = m.exists(rec); err != nil {
+			return Unit{}, false, err
+		}
+	}
+	wait := m.waits.Guess
+	if recorded && rec.Made {
+		wait = m.waits.Trust
+	}
+	tree, err := m.read(ctx, wait)
+	switch {
+	case errors.Is(err, geomlib.ErrTreeBusy) && recorded:
+		m.log.Warn("GEOM waits, probably for this unit: its record is trusted", "unit", u.Number, "name", u.Name)
+		return u, true, nil
+	case err != nil:
+		return Unit{}, false, err
+	}
+	var found []gateGeom
+	for _, g := range gateGeoms(tree) {
+		if g.info == Info(id) {
+			found = append(found, g)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return Unit{}, false, nil
+	case len(found) == 1:
+		return Unit{Number: found[0].unit, Name: found[0].name, Taken: true}, true, nil
+	}
+	for _, g := range found {
+		if recorded && g.unit == u.Number {
+			return Unit{Number: g.unit, Name: g.name, Taken: true}, true, nil
+		}
+	}
+	return Unit{}, false, fmt.Errorf("%d units have the info %q: destroy those that nothing uses (`ggatel destroy -u N`): %w",
+		len(found), Info(id), ErrNotOurs)
+}
+
+// exists reports whether there is a unit as recorded, and its number. It
+// does not wait for GEOM.
+func (m *Manager) exists(rec record) (int, bool, error) {
+	var err error
+	unit := rec.Unit
+	if unit >= 0 {
+		// No request has the highest number.
+		err = m.gate.Cancel(unit, math.MaxUint64)
+	} else {
+		m.creating.Lock()
+		unit, err = m.gate.UnitByName(rec.Name)
+		m.creating.Unlock()
+	}
+	if errors.Is(err, gate.ErrGone) {
+		return -1, false, nil
+	}
+	return unit, err == nil, err
+}
+
+// create makes a unit. The record precedes it.
+func (m *Manager) create(s Spec) (Unit, error) {
+	o := gate.CreateOptions{Name: s.Name, Unit: s.Unit, MediaSize: s.MediaSize, SectorSize: s.SectorSize, Info: Info(s.ID)}
+	if s.ReadOnly {
+		o.Flags = gate.ReadOnly
+	}
+	fixed := s.Name != "" || s.Unit >= 0
+	if !fixed {
+		o.Unit = 0
+	}
+	for ; ; o.Unit++ {
+		u, err := m.createOne(s, o)
+		if err == nil {
+			return u, nil
+		}
+		if fixed || !errors.Is(err, gate.ErrExists) {
+			return Unit{}, errors.Join(err, m.records.remove(s.ID))
+		}
+	}
+}
+
+func (m *Manager) createOne(s Spec, o gate.CreateOptions) (Unit, error) {
+	rec := record{Unit: o.Unit, Name: "ggate" + strconv.Itoa(o.Unit), Providers: s.Providers}
+	if o.Name != "" {
+		rec.Unit, rec.Name = -1, o.Name
+	}
+	// A unit that exists must never be recorded as ours.
+	if _, there, err := m.exists(rec); err != nil || there {
+		if there {
+			err = &gate.OpError{Cmd: gate.CmdCreate, Unit: rec.Unit, Name: rec.Name, Err: gate.ErrExists}
+		}
+		return Unit{}, err
+	}
+	if err := m.records.write(s.ID, rec); err != nil {
+		return Unit{}, err
+	}
+	m.creating.Lock()
+	unit, err := m.gate.Create(o)
+	m.creating.Unlock()
+	if err != nil {
+		return Unit{}, err
+	}
+	rec.Unit, rec.Made = unit, true
+	if err := m.records.write(s.ID, rec); err != nil {
+		return Unit{}, errors.Join(err, m.gate.Destroy(unit, true))
+	}
+	return Unit{Number: unit, Name: rec.Name}, nil
+}
+
+// Confirm checks that the unit is the volume's, and its node in /dev the unit's:
+// GEOM lets two providers have one name. The unit is served meanwhile.
+func (m *Manager) Confirm(ctx context.Context, id uint32, u Unit) error {
+	tree, err := m.read(ctx, m.waits.Confirm)
+	if err != nil {
+		return fmt.Errorf("check /dev/%s: %w", u.Name, err)
+	}
+	ours := false
+	for _, g := range gateGeoms(tree) {
+		if g.unit == u.Number {
+			ours = g.info == Info(id) && g.name == u.Name
+		}
+	}
+	if !ours {
+		return fmt.Errorf("unit %d is not that of volume %08x: %w", u.Number, id, ErrNotOurs)
+	}
+	for _, c := range tree.Classes {
+		for _, g := range c.Geoms {
+			for _, p := range g.Providers {
+				if p.Name == u.Name && c.Name != gateClass && !p.Wither {
+					return fmt.Errorf("/dev/%s is a device of class %s: stop that, or choose another --gate-name: %w", u.Name, c.Name, ErrNotOurs)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Mode tells who has the unit's device open. geomlib.ErrTreeBusy: GEOM does not
+// tell in time.
+func (m *Manager) Mode(ctx context.Context, unit int) (geomlib.Mode, error) {
+	tree, err := m.read(ctx, m.waits.Trust)
+	if err != nil {
+		return geomlib.Mode{}, err
+	}
+	for _, g := range gateGeoms(tree) {
+		if g.unit == unit {
+			return g.mode, nil
+		}
+	}
+	return geomlib.Mode{}, &gate.OpError{Cmd: gate.CmdModify, Unit: unit, Err: gate.ErrGone}
+}
+
+// Resize changes the size of the unit's device.
+func (m *Manager) Resize(unit int, size int64) error { return m.resize(unit, size) }
+
+// RecordProviders records the volume's providers.
+func (m *Manager) RecordProviders(id uint32, providers []string) error {
+	rec, ok, err := m.records.read(id)
+	if err != nil || !ok {
+		return err
+	}
+	rec.Providers = providers
+	return m.records.write(id, rec)
+}
+
+// Release destroys the volume's unit and forgets it. Without force it fails with
+// gate.ErrBusy while the device is open.
+func (m *Manager) Release(id uint32, unit int, force bool) error {
+	if err := m.gate.Destroy(unit, force); err != nil && !errors.Is(err, gate.ErrGone) {
+		return err
+	}
+	return m.records.remove(id)
+}
+
+// Recorded reports whether a unit is recorded as the volume's.
+func (m *Manager) Recorded(id uint32, unit int) (bool, error) {
+	rec, ok, err := m.records.read(id)
+	if err != nil || !ok {
+		return false, err
+	}
+	number, there, err := m.exists(rec)
+	if err != nil || !there {
+		number = rec.Unit // gone: what is left of it is its record
+	}
+	return number == unit, err
+}
+
+// Leftovers are the volumes whose units are recorded and exist, with their
+// providers. It does not wait for GEOM.
+func (m *Manager) Leftovers() (map[uint32][]string, error) {
+	left := make(map[uint32][]string)
+	err := m.each(func(id uint32, _ int, rec record) { left[id] = rec.Providers })
+	return left, err
+}
+
+// Units are the units that are recorded and exist, by volume. It does not wait
+// for GEOM.
+func (m *Manager) Units() (map[uint32]Unit, error) {
+	us := make(map[uint32]Unit)
+	err := m.each(func(id uint32, unit int, rec record) { us[id] = Unit{Number: unit, Name: rec.Name, Taken: true} })
+	return us, err
+}
+
+func (m *Manager) each(do func(id uint32, unit int, rec record)) error {
+	ids, err := m.records.ids()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		rec, ok, err := m.records.read(id)
+		if err != nil {
+			m.log.Error("a volume's unit is not known", "error", err) // Acquire refuses this one
+		}
+		if !ok {
+			continue
+		}
+		unit, there, err := m.exists(rec)
+		if err != nil {
+			return err
+		}
+		if there {
+			do(id, unit, rec)
+		}
+	}
+	return nil
+}
+
+// Tree is the GEOM tree, or geomlib.ErrTreeBusy.
+func (m *Manager) Tree(ctx context.Context) (*geomlib.Tree, error) { return m.read(ctx, m.waits.Trust) }
+
+func (m *Manager) read(ctx context.Context, wait time.Duration) (*geomlib.Tree, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return m.tree.Read(ctx)
+}
+
+const gateClass = "GATE"
+
+// gateGeom is a unit as the tree shows it.
+type gateGeom struct {
+	unit int
+	name string
+	info string
+	mode geomlib.Mode
+}
+
+func gateGeoms(t *geomlib.Tree) []gateGeom {
+	c := t.Class(gateClass)
+	if c == nil {
+		return nil
+	}
+	var gs []gateGeom
+	for _, g := range c.Geoms {
+		unit, err := strconv.Atoi(g.Config["unit"])
+		if err != nil || len(g.Providers) == 0 || g.Wither {
+			continue
+		}
+		gs = append(gs, gateGeom{unit: unit, name: g.Providers[0].Name, info: g.Config["info"], mode: g.Providers[0].Mode})
+	}
+	return gs
+}
