@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
-	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
+	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 )
 
 // checkWorld tells, for --check-config, of what would be wrong at the start with
@@ -44,11 +44,11 @@ func (o *options) checkHTTP(w io.Writer) error {
 	if o.space.http == "" {
 		return nil
 	}
-	tcp, err := metrics.Resolve(o.space.http)
+	tcp, err := web.Resolve(o.space.http)
 	if err != nil {
 		return err
 	}
-	if !metrics.IsLoopback(tcp) {
+	if !web.IsLoopback(tcp) {
 		fmt.Fprintf(w, "ggated-virstor: warning: --http %s: other machines can read metrics and health there\n", o.space.http)
 	}
 	return nil

@@ -22,10 +22,10 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
-	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdpub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -104,7 +104,7 @@ func listenHTTP(o options) (net.Listener, error) {
 	if o.space.http == "" {
 		return nil, nil
 	}
-	return metrics.Listen(o.space.http)
+	return web.Listen(o.space.http)
 }
 
 // grown are the providers that volumes have grown by before.
@@ -121,10 +121,10 @@ type service struct {
 	control   net.Listener
 	http      net.Listener // or nil
 	nbd       []net.Listener
-	certs     *tls.Config                      // or nil
-	readTLS   func() (*tls.Config, error)      // again
-	look      func() (world, error)            // at the configuration, again
-	process   func() ([]metrics.Figure, error) // of /metrics, or nil
+	certs     *tls.Config                  // or nil
+	readTLS   func() (*tls.Config, error)  // again
+	look      func() (world, error)        // at the configuration, again
+	process   func() ([]web.Figure, error) // of /metrics, or nil
 	opener    daemon.Opener
 	gate      *gatepub.Publisher // or nil
 	providers []string
@@ -195,11 +195,11 @@ func serve(o options, log *slog.Logger, svc service) error {
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
 	failed := make(chan error, 2+len(svc.nbd))
-	ms := metrics.NewServer(metrics.NewCollector(d, server.Stats, version), d, o.httpNames(), svc.process, log)
+	ms := web.NewServer(web.NewCollector(d, server.Stats, version), d, o.httpNames(), svc.process, log)
 	if svc.http != nil {
 		wg.Go(func() { failed <- ms.Serve(svc.http) })
 		log.Info("metrics and health", "http", svc.http.Addr().String())
-		if !metrics.IsLoopback(svc.http.Addr()) {
+		if !web.IsLoopback(svc.http.Addr()) {
 			log.Warn("metrics and health can be read from other machines, and travel as they are", "http", svc.http.Addr().String())
 		}
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/helper"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
-	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
@@ -76,8 +75,8 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 		manager := units.New(g, geomlib.NewTreeReader(kernel.Tree), o.runDir, units.DefaultWaits(), log)
 		manager.ResizeWith(kernel.Resize)
 		opt.Units = manager
-		opt.Protect = protect.OS().FromKill
-		if err := errors.Join(protect.OS().Memory(), protect.OS().FromKill(os.Getpid())); err != nil {
+		opt.Protect = supervisor.SystemProtector().FromKill
+		if err := errors.Join(supervisor.SystemProtector().LockMemory(), supervisor.SystemProtector().FromKill(os.Getpid())); err != nil {
 			log.Warn("the supervisor is not protected", "error", err)
 		}
 	}

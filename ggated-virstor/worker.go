@@ -20,7 +20,6 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
-	"github.com/gvirstor/gvirstor/ggated-virstor/protect"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
@@ -71,7 +70,7 @@ func work(o options) error {
 			Serving: moreProcs(runtime.GOMAXPROCS(0), o.receivers),
 		}
 		svc.gate.Serve.Receivers, svc.gate.Serve.MayBlock = o.receivers, o.receivers > 1
-		if err := protect.OS().Memory(); err != nil {
+		if err := supervisor.SystemProtector().LockMemory(); err != nil {
 			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
 		}
 	}

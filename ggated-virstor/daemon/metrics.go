@@ -9,7 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
-	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
+	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -24,20 +24,20 @@ func (d *Daemon) all() []*served {
 	return all
 }
 
-// Metrics implements metrics.Source.
-func (d *Daemon) Metrics() []metrics.Volume {
-	var vs []metrics.Volume
+// Metrics implements web.Source.
+func (d *Daemon) Metrics() []web.VolumeMetrics {
+	var vs []web.VolumeMetrics
 	for _, s := range d.all() {
 		vs = append(vs, s.metrics())
 	}
 	return vs
 }
 
-// Takeovers implements metrics.Source.
+// Takeovers implements web.Source.
 func (d *Daemon) Takeovers() uint64 { return d.takeovers.Load() }
 
-func (s *served) metrics() metrics.Volume {
-	m := metrics.Volume{
+func (s *served) metrics() web.VolumeMetrics {
+	m := web.VolumeMetrics{
 		Status: s.vol.Status(), CommitSizes: s.vol.CommitSizes(),
 		Jobs: s.vol.JobTotals(), Kinds: virstor.JobKinds(),
 		Ops: make(map[virstor.Op]virstor.OpStats), Raised: make(map[string]bool), Alerts: make(map[string]uint64),
@@ -73,7 +73,7 @@ func (s *served) metrics() metrics.Volume {
 	return m
 }
 
-// Ready implements metrics.Health.
+// Ready implements web.Health.
 func (d *Daemon) Ready(context.Context) error {
 	var err error
 	d.mu.Lock()

@@ -27,15 +27,29 @@ import (
 )
 
 // Units makes, finds and ends units: a units.Manager, or the supervisor that
-// has one.
+// has one. Its methods may be called by many goroutines at once, for different
+// volumes.
 type Units interface {
+	// Acquire returns the volume's unit: the one that a former daemon left, or a
+	// new one. It must be served at once.
 	Acquire(ctx context.Context, s units.Spec) (units.Unit, error)
+	// Confirm checks that the unit, which is served, is the volume's
+	// (units.ErrNotOurs).
 	Confirm(ctx context.Context, id uint32, u units.Unit) error
+	// Mode tells who has the unit's device open (gate.ErrGone,
+	// geomlib.ErrTreeBusy).
 	Mode(ctx context.Context, unit int) (geomlib.Mode, error)
+	// Resize changes the size of the unit's device, in bytes.
 	Resize(unit int, size int64) error
+	// RecordProviders notes the names of the volume's providers, for the next daemon.
 	RecordProviders(id uint32, providers []string) error
+	// Release destroys the volume's unit and forgets it. Without force it fails
+	// with gate.ErrBusy while the device is open.
 	Release(id uint32, unit int, force bool) error
+	// Leftovers are the volumes whose units a former daemon left, and the names of
+	// their providers. It does not wait for GEOM.
 	Leftovers() (map[uint32][]string, error)
+	// CheckComponents refuses providers that lie on a device that is served here.
 	CheckComponents(ctx context.Context, providers []string) error
 }
 

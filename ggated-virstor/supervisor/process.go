@@ -4,17 +4,17 @@ import (
 	"context"
 	"time"
 
-	"github.com/gvirstor/gvirstor/ggated-virstor/metrics"
+	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 )
 
-// methodProcess tells a worker what the system says of it. → []metrics.Figure
+// methodProcess tells a worker what the system says of it. → []web.Figure
 const methodProcess = "process"
 
 // processPatience is how long a scrape waits for it.
 const processPatience = 5 * time.Second
 
 // Process are the figures of this process, which it cannot read itself.
-func (c *Client) Process() (figures []metrics.Figure, err error) {
+func (c *Client) Process() (figures []web.Figure, err error) {
 	ctx, cancel := context.WithTimeout(c.peer.ctx, processPatience)
 	defer cancel()
 	_, err = c.peer.call(ctx, methodProcess, struct{}{}, &figures)
@@ -25,6 +25,6 @@ func (s *Supervisor) process(w *worker) (reply, error) {
 	if w.cmd == nil {
 		return reply{}, nil
 	}
-	figures, err := metrics.Process(w.cmd.Process.Pid)
+	figures, err := web.ProcessFigures(w.cmd.Process.Pid)
 	return reply{body: figures}, err
 }

@@ -1,4 +1,4 @@
-package metrics
+package web
 
 import (
 	"fmt"
@@ -15,10 +15,10 @@ type Figure struct {
 	Value      float64
 }
 
-// Process are the figures of a process, which may be another than this; none where
+// ProcessFigures are the figures of a process, which may be another than this; none where
 // the system does not tell. It reads files of /proc, which a confined process
 // cannot.
-func Process(pid int) ([]Figure, error) {
+func ProcessFigures(pid int) ([]Figure, error) {
 	registry := prometheus.NewRegistry()
 	err := registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{PidFn: func() (int, error) { return pid, nil }}))
 	if err != nil {

@@ -1,4 +1,4 @@
-package metrics
+package web
 
 import (
 	"os"
@@ -12,7 +12,7 @@ func TestFiguresThatAnotherProcessReadAreThoseOfTheLibrary(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the library reads /proc")
 	}
-	figures, err := Process(os.Getpid())
+	figures, err := ProcessFigures(os.Getpid())
 	if err != nil || len(figures) == 0 {
 		t.Fatalf("%v, %v", figures, err)
 	}

@@ -1,4 +1,4 @@
-package metrics
+package web
 
 import (
 	"context"
@@ -21,17 +21,17 @@ import (
 )
 
 // source is volumes as given.
-type source []Volume
+type source []VolumeMetrics
 
-func (s source) Metrics() []Volume { return s }
-func (s source) Takeovers() uint64 { return 3 }
+func (s source) Metrics() []VolumeMetrics { return s }
+func (s source) Takeovers() uint64        { return 3 }
 
 type health struct{ err error }
 
 func (h health) Ready(context.Context) error { return h.err }
 
-func someVolume(name string, components int) Volume {
-	v := Volume{
+func someVolume(name string, components int) VolumeMetrics {
+	v := VolumeMetrics{
 		Status: virstor.Status{Name: name, Size: 1 << 40, ChunkSize: 1 << 20, PhysicalChunks: 100, Allocated: 60, Free: 40, Reserved: 5,
 			Held: virstor.HeldStatus{Count: 2, Bytes: 8192}},
 		Ops: map[virstor.Op]virstor.OpStats{}, Levels: []string{"percent-80", "full"}, Raised: map[string]bool{"full": true},

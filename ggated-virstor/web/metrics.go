@@ -1,20 +1,22 @@
-// Package metrics shows volumes to Prometheus. There is a series for each volume
-// and for each component, times a fixed number; nothing else multiplies.
-package metrics
+package web
 
 import (
+	"log"
+	"net/http"
 	"runtime"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// Volume is one volume at the moment of a scrape.
-type Volume struct {
+// VolumeMetrics are those of one volume at the moment of a scrape.
+type VolumeMetrics struct {
 	Status      virstor.Status
 	Ops         map[virstor.Op]virstor.OpStats
 	CommitSizes virstor.Histogram
@@ -35,8 +37,25 @@ type Volume struct {
 
 // Source is who knows. Its methods are called by many goroutines.
 type Source interface {
-	Metrics() []Volume
+	Metrics() []VolumeMetrics
 	Takeovers() uint64
+}
+
+// maxConcurrent is how many scrapes are answered at once.
+const maxConcurrent = 4
+
+// showMetrics answers /metrics with what c collects, the figures of Go's runtime, and
+// those of the process, from process if this one cannot read them itself.
+func showMetrics(c *Collector, process func() ([]Figure, error), errorLog *log.Logger) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c, collectors.NewGoCollector())
+	if process == nil {
+		registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	} else {
+		registry.MustRegister(told(process))
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxConcurrent,
+		ErrorHandling: promhttp.ContinueOnError})
 }
 
 // desc makes descriptions whose names begin with gvirstor_.
@@ -163,7 +182,7 @@ func valid(labels []string) []string {
 	return labels
 }
 
-func (s sink) volume(v *Volume) {
+func (s sink) volume(v *VolumeMetrics) {
 	st := &v.Status
 	name := st.Name
 	bytes := func(chunks int64) float64 { return float64(chunks) * float64(st.ChunkSize) }
@@ -202,7 +221,7 @@ func (s sink) volume(v *Volume) {
 }
 
 // jobs sends what the long jobs do and did.
-func (s sink) jobs(v *Volume) {
+func (s sink) jobs(v *VolumeMetrics) {
 	name := v.Status.Name
 	s.add(jobDone, float64(v.Job.Done), name)
 	s.add(jobTotal, float64(v.Job.Total), name)

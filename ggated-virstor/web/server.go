@@ -1,4 +1,4 @@
-package metrics
+package web
 
 import (
 	"context"
@@ -9,27 +9,14 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/gvirstor/gvirstor/ondisk"
 )
-
-// Health tells how the daemon is.
-type Health interface {
-	// Ready is nil when every volume that is known is served in full.
-	Ready(ctx context.Context) error
-}
 
 // Times and sizes of the server.
 const (
-	requestTime   = 10 * time.Second
-	answerTime    = 30 * time.Second
-	idleTime      = 2 * time.Minute
-	maxHeader     = 16 << 10
-	maxConcurrent = 4 // scrapes
+	requestTime = 10 * time.Second
+	answerTime  = 30 * time.Second
+	idleTime    = 2 * time.Minute
+	maxHeader   = 16 << 10
 )
 
 // Server answers /metrics, /healthz and /readyz.
@@ -39,25 +26,11 @@ type Server struct{ http http.Server }
 // listens on and localhost. process gives the figures of this process where it cannot
 // read them itself, or is nil.
 func NewServer(c *Collector, h Health, names []string, process func() ([]Figure, error), log *slog.Logger) *Server {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(c, collectors.NewGoCollector())
-	if process == nil {
-		registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	} else {
-		registry.MustRegister(told(process))
-	}
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxConcurrent,
-		ErrorHandling: promhttp.ContinueOnError}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := h.Ready(r.Context()); err != nil {
-			http.Error(w, ondisk.PrintableText(err.Error()), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ready")
-	})
+	mux.Handle("GET /metrics", showMetrics(c, process, errorLog))
+	mux.HandleFunc("GET /healthz", showHealth)
+	mux.HandleFunc("GET /readyz", showReadiness(h))
 	return &Server{http.Server{
 		Handler: guard(names, mux), ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: errorLog,

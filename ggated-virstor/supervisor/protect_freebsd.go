@@ -1,4 +1,4 @@
-package protect
+package supervisor
 
 import (
 	"fmt"
@@ -14,9 +14,9 @@ const (
 	pprotSet     = 1
 )
 
-type system struct{}
+type systemProtector struct{}
 
-func (system) Memory() error {
+func (systemProtector) LockMemory() error {
 	// The daemon class of rc(8) allows 128 MiB; Go maps more than it uses.
 	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
@@ -28,7 +28,7 @@ func (system) Memory() error {
 	return nil
 }
 
-func (system) FromKill(pid int) error {
+func (systemProtector) FromKill(pid int) error {
 	flags := int32(pprotSet)
 	_, _, e := unix.Syscall6(unix.SYS_PROCCTL, pPID, uintptr(pid), procSPROTECT, uintptr(unsafe.Pointer(&flags)), 0, 0)
 	if e != 0 {

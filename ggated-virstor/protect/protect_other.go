@@ -1,8 +1,0 @@
-//go:build !freebsd
-
-package protect
-
-type system struct{}
-
-func (system) Memory() error      { return nil }
-func (system) FromKill(int) error { return nil }
