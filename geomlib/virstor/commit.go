@@ -33,12 +33,12 @@ func (k *committer) run() {
 		k.writeMap()
 	}
 	k.publish()
-	k.acknowledge()
 	v.stats.commits.Add(1)
 	v.stats.committed.Add(uint64(len(b.chunks)))
 	if len(b.chunks) > 0 {
 		v.commitSizes.add(uint64(len(b.chunks)))
 	}
+	k.acknowledge() // whoever is told finds it counted
 	k.events()
 }
 
@@ -64,7 +64,7 @@ func (k *committer) assign() {
 func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) {
 	v, b := k.v, &k.batch
 	if r.Offset+r.Length > v.Size() {
-		v.finish(r, fmt.Errorf("%s at %d of %s, which has shrunk: %w", r.Op, r.Offset, v.name, ErrRange))
+		k.end(r, fmt.Errorf("%s at %d of %s, which has shrunk: %w", r.Op, r.Offset, v.name, ErrRange))
 		return false, waiting
 	}
 	if again {
@@ -75,7 +75,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	k.findMissing(r)
 	if len(b.missing) > 0 {
 		if err := v.cond.refusal(deedAllocate); err != nil {
-			v.finish(r, fmt.Errorf("write to %s: %w", v.name, err))
+			k.end(r, fmt.Errorf("write to %s: %w", v.name, err))
 			return false, waiting
 		}
 	}
@@ -95,6 +95,9 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	}
 	if !room {
 		return false, k.noSpace(r) || waiting
+	}
+	if again {
+		v.held.leave(r)
 	}
 	for i, vc := range b.missing {
 		b.add(vc, b.taken[i])
@@ -159,15 +162,25 @@ func (k *committer) noSpace(r *Request) bool {
 	if soon {
 		// Freed chunks become usable when component 0 is flushed.
 		v.workers.put(&v.flushSoon)
-	} else if !k.full {
-		k.full = true
+	}
+	news := !soon && !k.full
+	k.full = k.full || news
+	holds := v.full.Load().policy != Fail || soon
+	if holds {
+		holds = k.hold(r, ErrNoSpace)
+	} else {
+		k.end(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, ErrNoSpace))
+	}
+	if news { // who looks then finds r counted
 		v.emit(Event{Kind: EventFull})
 	}
-	if v.full.Load().policy == Fail && !soon {
-		v.finish(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, ErrNoSpace))
-		return false
-	}
-	return k.hold(r, ErrNoSpace)
+	return holds
+}
+
+// end completes r, which was held or was to be.
+func (k *committer) end(r *Request, err error) {
+	k.v.held.leave(r)
+	k.v.finish(r, err)
 }
 
 // hold holds a write for the reason why, or fails it if that may not be, and reports whether it holds.
@@ -175,7 +188,7 @@ func (k *committer) hold(r *Request, why error) bool {
 	v := k.v
 	r.req.held.why = why
 	if err := v.held.admit(r); err != nil {
-		v.finish(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, err))
+		k.end(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, err))
 		return false
 	}
 	if !v.cond.allows(deedHold) {

@@ -221,7 +221,7 @@ func (k *committer) next() (more, ok bool) {
 		return false, false
 	}
 	if retry {
-		b.reqs = k.v.held.takeAll(b.reqs)
+		b.reqs = k.v.held.tryAll(b.reqs)
 	}
 	b.held = len(b.reqs)
 	n, bytes := 0, 0

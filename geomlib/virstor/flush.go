@@ -150,6 +150,7 @@ type freedChunks struct {
 
 	mu      sync.Mutex
 	ready   []phys
+	passing int       // taken from ready, and not yet free
 	running bool      // a worker empties ready
 	stopped sync.Cond // running ended
 }
@@ -177,7 +178,7 @@ func (f *freedChunks) pending() int {
 	n := f.v.ledger().pending() // first: a chunk that is passed on meanwhile counts twice, not never
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n += len(f.ready)
+	n += len(f.ready) + f.passing
 	if f.running && n == 0 {
 		n = 1
 	}
@@ -201,6 +202,7 @@ func (f *freedChunks) perform() {
 	for {
 		f.mu.Lock()
 		batch, f.ready = f.ready, batch[:0]
+		f.passing = len(batch)
 		if len(batch) == 0 {
 			f.running = false
 			f.stopped.Broadcast()
@@ -215,7 +217,15 @@ func (f *freedChunks) perform() {
 				v.passDown(c, c.offset(p.chunk), v.chunk)
 			}
 			v.alloc.put(p)
+			f.passed()
 		}
 		v.committer.kick()
 	}
+}
+
+// passed notes that one more chunk is free.
+func (f *freedChunks) passed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.passing--
 }

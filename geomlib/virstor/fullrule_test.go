@@ -55,7 +55,6 @@ func TestTheLimitOfHeldDataCanChange(t *testing.T) {
 			held = q
 		}
 	}
-	awaitHeld(v, 1)
 	if v.HeldFull() != nil {
 		t.Fatal("one chunk of eight fills the limit")
 	}

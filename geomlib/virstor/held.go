@@ -9,18 +9,19 @@ import (
 )
 
 // HeldNotifier is implemented by Completers that want to know that a write is
-// held for space. Held is called before the write can be found among those that
-// are held, at most once for each time it is held, never after or beside
-// Complete. If it returns false, nobody waits for the write any more: it ends
-// with ErrAbandoned instead. Held must not block; of the volume it may call
-// RetryHeld. It may give r.Data another memory with the same bytes.
+// held for space. Held is called when Status counts the write among those that
+// are held, and before anything can end it there, at most once for each time it
+// is held, never after or beside Complete. If it returns false, nobody waits for
+// the write any more: it ends with ErrAbandoned instead. Held must not block; of
+// the volume it may call RetryHeld. It may give r.Data another memory with the
+// same bytes.
 type HeldNotifier interface {
 	Held(r *Request) bool
 }
 
 // ResumeNotifier is implemented by HeldNotifiers that also want to know that a
 // held write goes on. Resumed is called when there is space for it, before
-// anything of it is done. If it returns false, the write stays held until
+// anything of it is done and while it still counts as held. If it returns false, the write stays held until
 // RetryHeld or until space appears again. If the space is gone after all, Held
 // follows once more.
 type ResumeNotifier interface {
@@ -31,20 +32,25 @@ type heldState struct {
 	since time.Time
 	why   error    // ErrNoSpace, or the write that found the storage of a component full
 	told  bool     // Held was called, and no Resumed since
-	ended bool     // nobody waits for it any more; guarded by heldWrites.mu
+	ended error    // non-nil: it is not to be held any more; guarded by heldWrites.mu
 	later []extent // as reqState.later; guarded by heldWrites.mu
 }
 
 // heldWrites are the writes that wait for a free chunk, or for room below a
 // component, by the time that they were first held. They are
 // the committer's; mu is for those who look on.
+//
+// A write counts from before anybody is told that it is held until before anybody is
+// told that it is not, those included that are just being tried again: else whoever
+// looks on would see none, and readers who wait for room would read more each time.
 type heldWrites struct {
 	over atomic.Bool // bytes ≥ limit
 
 	mu    sync.Mutex
 	limit int64
 	list  []*Request
-	bytes int64
+	away  []*Request    // count too, but are in the committer's hands: to be told, or being tried again
+	bytes int64         // of both
 	room  chan struct{} // non-nil while over; closed when it ends
 }
 
@@ -64,14 +70,14 @@ func (v *Volume) HeldFull() <-chan struct{} {
 }
 
 // admit holds r, or says why it may not be held. Before r can be found on the
-// list, and completed by whoever empties it, its Completer is told. Only the
-// committer admits.
+// list, and completed by whoever empties it, its Completer is told; and before that
+// r counts. Only the committer admits.
 func (h *heldWrites) admit(r *Request) error {
-	if r.Flags&NoHold != 0 && !h.fits(int64(len(r.Data))) {
-		return fmt.Errorf("the volume already holds as much as it may: %w", ErrNoSpace)
-	}
 	if r.req.held.since.IsZero() {
 		r.req.held.since = time.Now()
+	}
+	if err := h.count(r); err != nil {
+		return err
 	}
 	if c, ok := r.Done.(HeldNotifier); ok && !r.req.held.told {
 		r.req.held.told = true
@@ -81,35 +87,86 @@ func (h *heldWrites) admit(r *Request) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if r.req.held.ended {
-		return ErrAbandoned
+	if err := r.req.held.ended; err != nil {
+		return err
 	}
+	h.away = without(h.away, r)
 	i := len(h.list) // one that was tried again gets its old place
 	for i > 0 && h.list[i-1].req.held.since.After(r.req.held.since) {
 		i--
 	}
 	h.list = slices.Insert(h.list, i, r)
-	h.bytes += int64(len(r.Data))
+	return nil
+}
+
+// count lets r count, unless it does already, or says why it may not be held.
+func (h *heldWrites) count(r *Request) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Contains(h.away, r) {
+		return nil
+	}
+	n := int64(len(r.Data))
+	if r.Flags&NoHold != 0 && h.bytes+n > h.limit {
+		return fmt.Errorf("the volume already holds as much as it may: %w", ErrNoSpace)
+	}
+	h.away = append(h.away, r)
+	h.bytes += n
 	h.updateLocked()
 	return nil
 }
 
-func (h *heldWrites) fits(n int64) bool {
+// leave lets r, which is not on the list, count no more.
+func (h *heldWrites) leave(r *Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.bytes+n <= h.limit
+	if n := len(h.away); n > 0 {
+		if h.away = without(h.away, r); len(h.away) < n {
+			h.bytes -= int64(len(r.Data))
+			h.updateLocked()
+		}
+	}
 }
 
-// takeAll empties the list into dst, keeping the order.
-func (h *heldWrites) takeAll(dst []*Request) []*Request {
+// without is list without r. They are tried, and so found, in their order.
+func without(list []*Request, r *Request) []*Request {
+	i := slices.Index(list, r)
+	if i < 0 {
+		return list
+	}
+	return slices.Delete(list, i, i+1)
+}
+
+// tryAll appends the list to dst, keeping the order, to be tried again. They count
+// until they leave or are admitted.
+func (h *heldWrites) tryAll(dst []*Request) []*Request {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	dst = append(dst, h.list...)
+	h.away = append(h.away, h.list...)
 	clear(h.list)
 	h.list = h.list[:0]
-	h.bytes = 0
-	h.updateLocked()
 	return dst
+}
+
+// takeAll empties the list. What is in the committer's hands is to be held no more:
+// it is done, or ends with why. n counts these, too.
+func (h *heldWrites) takeAll(why error) (gone []*Request, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	gone, h.list = h.list, nil
+	for _, r := range gone {
+		h.bytes -= int64(len(r.Data))
+	}
+	h.updateLocked()
+	n = len(gone)
+	for _, r := range h.away {
+		if r.req.held.ended == nil {
+			r.req.held.ended = why
+			n++
+		}
+	}
+	return gone, n
 }
 
 // mayResume asks whether r, which was held, may go on.
@@ -180,21 +237,24 @@ type HeldStatus struct {
 func (h *heldWrites) status() HeldStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := HeldStatus{Count: len(h.list), Bytes: h.bytes}
-	if len(h.list) > 0 {
-		s.Oldest = time.Since(h.list[0].req.held.since)
+	s := HeldStatus{Count: len(h.list) + len(h.away), Bytes: h.bytes}
+	for _, list := range [...][]*Request{h.list, h.away} { // each in order
+		if len(list) > 0 {
+			s.Oldest = max(s.Oldest, time.Since(list[0].req.held.since))
+		}
 	}
 	return s
 }
 
 // FailHeld fails the writes that wait for space now, with ErrNoSpace, and
-// returns how many there were.
+// returns how many there were. One that the volume is just trying again is done
+// if there is space, and fails soon if there is not.
 func (v *Volume) FailHeld() int {
-	gone := v.held.takeAll(nil)
+	gone, n := v.held.takeAll(ErrNoSpace)
 	for _, r := range gone {
 		v.finish(r, fmt.Errorf("write to %s given up while held: %w", v.name, ErrNoSpace))
 	}
-	return len(gone)
+	return n
 }
 
 // EndHeld ends r, a write that its Completer was told is held: nobody waits for
@@ -205,7 +265,7 @@ func (v *Volume) EndHeld(r *Request) {
 	h.mu.Lock()
 	i := slices.Index(h.list, r)
 	if i < 0 {
-		r.req.held.ended = true
+		r.req.held.ended = ErrAbandoned
 		h.mu.Unlock()
 		return
 	}

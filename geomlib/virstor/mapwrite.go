@@ -156,8 +156,8 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		}
 	case o.err == nil:
 		v.partial.forget(o.vc)
-		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
+		v.chunks.unlock(o.vc, 0, v.resume)
 		k.release(o.old)
 	case !doubt:
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
@@ -173,8 +173,8 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		}
 	default:
 		v.partial.forget(o.vc)
-		v.chunks.unlock(o.vc, 0, v.resume)
 		v.stats.allocated.Add(-1)
+		v.chunks.unlock(o.vc, 0, v.resume)
 		v.cond.keep()
 		k.degrade.keep(o.old)
 	}

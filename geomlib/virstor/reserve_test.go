@@ -123,7 +123,6 @@ func TestAVolumeWithHeldWritesIsFlushedAndStoppedWithoutAHang(t *testing.T) {
 					held = q
 				}
 			}
-			awaitHeld(v, 1)
 			if err := v.Flush(); err != nil {
 				t.Errorf("flush beside a held write: %v", err)
 			}

@@ -24,7 +24,7 @@ func (k *committer) storageFull(r *Request) bool {
 	}
 	why := k.noRoom
 	if !k.v.holdsFor(why) {
-		k.v.finish(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, k.v.name, r.Offset, why))
+		k.end(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, k.v.name, r.Offset, why))
 		return false
 	}
 	return k.hold(r, why)

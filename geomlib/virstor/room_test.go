@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -86,13 +85,6 @@ func (w *heldRequest) isDone() bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// awaitHeld returns when so many writes are held: they are told before they are counted.
-func awaitHeld(v *Volume, n int) {
-	for v.Status().Held.Count != n {
-		runtime.Gosched()
 	}
 }
 
@@ -215,7 +207,6 @@ func TestNothingIsSaidToBeFullWhenTheStorageIs(t *testing.T) {
 	if e := <-full; e.Kind != EventTrouble || len(full) > 0 {
 		t.Errorf("event %d and %d others", e.Kind, len(full))
 	}
-	awaitHeld(v, len(ws))
 	storage.give(1 << 20) // and nobody says so: they are tried again unasked
 	for _, w := range ws {
 		<-w.done
@@ -275,7 +266,6 @@ func TestWhatWaitsForRoomEndsAsWhatWaitsForChunks(t *testing.T) {
 		return w
 	}
 	dead, superseded, other := start(0), start(1), start(2)
-	awaitHeld(v, 3)
 	v.EndHeld(&dead.r)
 	<-dead.done
 	if !errors.Is(dead.r.Err, ErrAbandoned) {
