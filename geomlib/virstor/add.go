@@ -90,8 +90,8 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 }
 
 // join makes next, which is comps and who joins, the list of members on the disks. What
-// was begun when it fails is taken back: if it cannot be, nothing changes the members
-// any more until the volume is reopened. v.metaMu is held.
+// was begun when it fails is taken back: if it cannot be, then that is tried again before
+// anything else changes the members, and when the volume is closed. v.metaMu is held.
 func (v *Volume) join(comps, next, joins []*component) error {
 	r := rise{comps: next, joins: joins}
 	if v.cfg.breaks(breakAddUnfenced) {
@@ -107,15 +107,29 @@ func (v *Volume) join(comps, next, joins []*component) error {
 	}
 	var not *notCommittedError
 	if !errors.As(err, &not) {
-		// Component 0 may count the new ones.
-		if back := v.riseLocked(rise{comps: comps}); back != nil {
-			return v.cond.doubt(err)
+		// Component 0 may count the new ones. As long as it may, they keep their labels:
+		// an opening after a crash would miss them.
+		v.cond.unlist()
+		if back := v.relistLocked(); back != nil {
+			return fmt.Errorf("%w; the next change of the volume takes back what was begun", err)
 		}
 	}
 	for _, c := range joins {
 		v.undoAdd(c.p())
 	}
 	return err
+}
+
+// relistLocked makes component 0 hold the list of members that memory does, if another
+// may have reached it. v.metaMu is held.
+func (v *Volume) relistLocked() error {
+	if !v.cond.is(stateUnlisted) {
+		return nil
+	}
+	if err := v.riseLocked(rise{comps: v.components()}); err != nil {
+		return fmt.Errorf("take an unfinished add back: %w: %w", ErrUnfinished, err)
+	}
+	return nil
 }
 
 // undoAdd clears what was written to a provider that did not become a component.

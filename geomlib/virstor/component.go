@@ -314,6 +314,19 @@ func (c *component) flushDevice() error {
 	return err
 }
 
+// forgive forgets that a flush failed, of which nobody was told that it succeeded: who
+// opens a volume that was closed in order has written nothing but metadata. What an
+// earlier process lost is not forgiven.
+func (c *component) forgive() {
+	c.sync.mu.Lock()
+	defer c.sync.mu.Unlock()
+	if errors.Is(c.sync.failed, errFailedBefore) {
+		return
+	}
+	c.dirty.Store(false)
+	c.sync.failed = nil
+}
+
 // failedFlush returns the sticky failure.
 func (c *component) failedFlush() error {
 	c.sync.mu.Lock()

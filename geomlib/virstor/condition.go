@@ -19,6 +19,8 @@ import (
 //	           of members is in force                                              start job, mark clean, hand back
 //	frozen     in doubt, and what is written to     in doubt, reopening            write map, and what in doubt
 //	           the map now could be lost            degraded                       and degraded do
+//	unlisted   component 0 may hold a list of       -         the next rise        mark clean, hand back
+//	           members that was taken back
 //	closing    Close or Stop has begun              -         never                change members, renumber, hold
 //	given up   chunks were let go whose place is    -         never                acknowledge write
 //	           not known; only while closing
@@ -38,11 +40,12 @@ const (
 	stateKeeping
 	stateInDoubt
 	stateFrozen
+	stateUnlisted
 	stateClosing
 	stateGivenUp
 )
 
-var stateNames = [...]string{"degraded", "keeping", "in doubt", "frozen", "closing", "given up"}
+var stateNames = [...]string{"degraded", "keeping", "in doubt", "frozen", "unlisted", "closing", "given up"}
 
 // String names the states.
 func (s state) String() string {
@@ -62,16 +65,16 @@ func (s state) String() string {
 type deed state
 
 const (
-	deedAllocate         = deed(stateDegraded)                               // give a chunk a place, or another one
-	deedWriteMap         = deed(stateFrozen)                                 // a map sector
-	deedWriteMetadata    = deed(stateInDoubt)                                // the extension record too
-	deedChangeMembers    = deed(stateInDoubt | stateClosing)                 // or raise their generation
-	deedRenumber         = deed(stateDegraded | stateInDoubt | stateClosing) // chunks that are kept are known by their component's index
-	deedStartJob         = deed(stateDegraded | stateInDoubt)                // that changes something; closing is told apart
-	deedMarkClean        = deed(stateDegraded | stateInDoubt)                // as closed in order
-	deedHandBack         = deed(stateDegraded | stateInDoubt)                // to the kernel class
-	deedHold             = deed(stateClosing)                                // a write that finds no space, or waits for Activate
-	deedAcknowledgeWrite = deed(stateGivenUp)                                // the next start may find the chunk elsewhere
+	deedAllocate         = deed(stateDegraded)                                // give a chunk a place, or another one
+	deedWriteMap         = deed(stateFrozen)                                  // a map sector
+	deedWriteMetadata    = deed(stateInDoubt)                                 // the extension record too
+	deedChangeMembers    = deed(stateInDoubt | stateClosing)                  // or raise their generation
+	deedRenumber         = deed(stateDegraded | stateInDoubt | stateClosing)  // chunks that are kept are known by their component's index
+	deedStartJob         = deed(stateDegraded | stateInDoubt)                 // that changes something; closing is told apart
+	deedMarkClean        = deed(stateDegraded | stateInDoubt | stateUnlisted) // as closed in order
+	deedHandBack         = deed(stateDegraded | stateInDoubt | stateUnlisted) // to the kernel class
+	deedHold             = deed(stateClosing)                                 // a write that finds no space, or waits for Activate
+	deedAcknowledgeWrite = deed(stateGivenUp)                                 // the next start may find the chunk elsewhere
 )
 
 // is reports whether the condition is in all of s.
@@ -91,6 +94,8 @@ func (c *condition) refusal(d deed) error {
 		return ErrClosed
 	case by&stateInDoubt != 0, s&stateFrozen != 0 && by&stateGivenUp == 0:
 		return *c.reason.Load()
+	case by&stateUnlisted != 0:
+		return ErrUnfinished
 	}
 	return ErrDegraded
 }
@@ -129,6 +134,13 @@ func (c *condition) unsure(err error, s state) error {
 	c.word.Or(uint32(s))
 	return err
 }
+
+// unlist: component 0 may hold another list of members than memory. Nobody who is in the
+// one alone has data.
+func (c *condition) unlist() { c.word.Or(uint32(stateUnlisted)) }
+
+// listed: component 0 holds the list that memory does.
+func (c *condition) listed() { c.word.And(^uint32(stateUnlisted)) }
 
 // close begins the end, and reports whether it had not begun.
 func (c *condition) close() bool {

@@ -17,6 +17,8 @@ var transitions = map[string]func(*condition){
 	"rewritten": (*condition).rewritten,
 	"doubt":     func(c *condition) { _ = c.doubt(syscall.EIO) },
 	"freeze":    func(c *condition) { _ = c.freeze(syscall.EIO) },
+	"unlist":    (*condition).unlist,
+	"listed":    (*condition).listed,
 	"close":     func(c *condition) { c.close() },
 	"give up":   func(c *condition) { c.giveUp() },
 }
@@ -37,8 +39,9 @@ func inState(s state) *condition {
 	return c
 }
 
-// What is wrong with the disks and how far the volume has ended change without each
-// other: every state of the one is tried with every state of the other.
+// What is wrong with the disks, whether the list of members is known, and how far the
+// volume has ended change without each other: every state of each is tried with every
+// state of the others.
 func TestEveryTransitionOfACondition(t *testing.T) {
 	const (
 		well = state(0)
@@ -48,6 +51,7 @@ func TestEveryTransitionOfACondition(t *testing.T) {
 		f    = stateFrozen | u | d
 		c    = stateClosing
 		g    = stateClosing | stateGivenUp
+		l    = stateUnlisted
 	)
 	type row map[string]state
 	health := map[state]row{
@@ -60,6 +64,10 @@ func TestEveryTransitionOfACondition(t *testing.T) {
 		f:                {"degrade": f, "keep": f | dk, "rewritten": f, "doubt": f, "freeze": f},
 		f | stateKeeping: {"degrade": f | dk, "keep": f | dk, "rewritten": f | dk, "doubt": f | dk, "freeze": f | dk},
 	}
+	list := map[state]row{
+		well: {"unlist": l, "listed": well},
+		l:    {"unlist": l, "listed": well},
+	}
 	end := map[state]row{
 		well: {"close": c, "give up": well},
 		c:    {"close": c, "give up": g},
@@ -67,29 +75,33 @@ func TestEveryTransitionOfACondition(t *testing.T) {
 	}
 	tried := 0
 	for h, hs := range health {
-		for e, es := range end {
-			want := make(row)
-			for name, to := range hs {
-				want[name] = to | e
-			}
-			for name, to := range es {
-				want[name] = h | to
-			}
-			for name, do := range transitions {
-				to, ok := want[name]
-				if !ok {
-					t.Fatalf("the table does not know %q", name)
+		for m, ms := range list {
+			for e, es := range end {
+				want := make(row)
+				for _, part := range []struct {
+					changes row
+					rest    state
+				}{{hs, m | e}, {ms, h | e}, {es, h | m}} {
+					for name, to := range part.changes {
+						want[name] = to | part.rest
+					}
 				}
-				c := inState(h | e)
-				do(c)
-				if got := state(c.word.Load()); got != to {
-					t.Errorf("%v, then %s: %v, want %v", h|e, name, got, to)
+				for name, do := range transitions {
+					to, ok := want[name]
+					if !ok {
+						t.Fatalf("the table does not know %q", name)
+					}
+					c := inState(h | m | e)
+					do(c)
+					if got := state(c.word.Load()); got != to {
+						t.Errorf("%v, then %s: %v, want %v", h|m|e, name, got, to)
+					}
+					tried++
 				}
-				tried++
 			}
 		}
 	}
-	if tried != 8*3*len(transitions) {
+	if tried != 8*2*3*len(transitions) {
 		t.Errorf("%d transitions tried", tried)
 	}
 }
@@ -101,6 +113,7 @@ func TestWhatAConditionForbids(t *testing.T) {
 		stateDegraded | stateKeeping: "allocate, renumber, start job, mark clean, hand back",
 		stateInDoubt:                 "write metadata, change members, renumber, start job, mark clean, hand back",
 		stateFrozen | stateInDoubt | stateDegraded: "allocate, write map, write metadata, change members, renumber, start job, mark clean, hand back",
+		stateUnlisted:               "mark clean, hand back",
 		stateClosing:                "change members, renumber, hold",
 		stateClosing | stateGivenUp: "change members, renumber, hold, acknowledge",
 	} {
@@ -130,6 +143,8 @@ func TestWhyAConditionForbids(t *testing.T) {
 		{stateDegraded | stateInDoubt | stateFrozen, deedAllocate, ErrUnfinished},
 		{stateDegraded | stateInDoubt | stateFrozen, deedWriteMap, syscall.ENXIO},
 		{stateInDoubt, deedWriteMetadata, syscall.ENXIO},
+		{stateUnlisted, deedMarkClean, ErrUnfinished},
+		{stateUnlisted | stateDegraded, deedHandBack, ErrUnfinished},
 		{stateInDoubt | stateClosing, deedChangeMembers, ErrClosed},
 		{stateClosing | stateGivenUp, deedAcknowledgeWrite, ErrDegraded},
 		{stateDegraded | stateInDoubt | stateFrozen | stateClosing | stateGivenUp, deedAcknowledgeWrite, ErrDegraded},
@@ -195,7 +210,7 @@ func TestAConditionStaysSoundWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var c condition
 		for _, name := range rapid.SliceOf(rapid.SampledFrom([]string{
-			"degrade", "keep", "rewritten", "doubt", "freeze", "close", "give up",
+			"degrade", "keep", "rewritten", "doubt", "freeze", "unlist", "listed", "close", "give up",
 		})).Draw(t, "transitions") {
 			old := state(c.word.Load())
 			transitions[name](&c)

@@ -19,9 +19,13 @@ func (v *Volume) doubtLocked(err error) error {
 }
 
 // settledLocked refuses what changes metadata while it is not known what that is, or
-// while an operation is half done. v.metaMu is held.
+// while an operation is half done. A list of members that could not be taken back before
+// is taken back first. v.metaMu is held.
 func (v *Volume) settledLocked() error {
 	if err := v.cond.refusal(deedWriteMetadata); err != nil {
+		return err
+	}
+	if err := v.relistLocked(); err != nil {
 		return err
 	}
 	if k := v.ext.rec.Intent.Kind; v.ext.room && k != ondisk.IntentNone {

@@ -27,6 +27,9 @@ const (
 	EventResized
 	// EventJob: a long job ended.
 	EventJob
+	// EventGeneration: the generation rose and is settled (Volume.Generation), without
+	// any other change.
+	EventGeneration
 )
 
 // Event tells of a change in a volume.

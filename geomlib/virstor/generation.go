@@ -80,6 +80,7 @@ func (v *Volume) riseLocked(r rise) error {
 	if err := v.commitRise(zero, write, r); err != nil {
 		return err
 	}
+	v.cond.listed()
 	rest := slices.DeleteFunc(slices.Clone(r.comps), func(c *component) bool { return c == zero || slices.Contains(r.joins, c) })
 	if v.cfg.breaks(breakSettledEarly) {
 		rest = nil
@@ -194,17 +195,23 @@ func (v *Volume) writeRest(rest []*component, write func(*component) error, agai
 	if failed == nil || err != nil {
 		return err
 	}
-	return v.noteFailedLocked(failed)
+	return v.noteFailedLocked(failed, again)
 }
 
 // noteFailedLocked names members as failed in component 0's record, with the generation
-// that each has at least, so that one may be settled without them. v.metaMu is held.
-func (v *Volume) noteFailedLocked(failed []*component) error {
+// that each has at least, so that one may be settled without them. read: what they say of
+// themselves was read by this opening, maybe from a cache alone; what is settled is on the
+// medium. v.metaMu is held.
+func (v *Volume) noteFailedLocked(failed []*component, read bool) error {
 	err := v.writeExtensionLocked(func(e *ondisk.Extension) {
 		keepFailed(e, func(id uint64) bool { return id == e.Intent.Leaves || v.isMember(id) })
 		for _, c := range failed {
 			if _, known := e.FailedSince(c.member); !known {
-				addFailed(e, ondisk.FailedMember{ID: c.member, Generation: max(c.meta().Member.Generation, 1)})
+				has := c.meta().Member.Generation
+				if read {
+					has = min(has, v.gen.settled)
+				}
+				addFailed(e, ondisk.FailedMember{ID: c.member, Generation: max(has, 1)})
 			}
 		}
 	})
@@ -322,6 +329,7 @@ func (v *Volume) RaiseGeneration() error {
 	if err := v.riseLocked(rise{comps: v.components()}); err != nil {
 		return fmt.Errorf("raise the generation of %s: %w", v.name, err)
 	}
+	v.emit(Event{Kind: EventGeneration})
 	return nil
 }
 

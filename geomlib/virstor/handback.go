@@ -89,6 +89,8 @@ func (v *Volume) close(last func() error) error {
 	}
 	if err == nil {
 		err = last()
+	} else if back := v.relistLocked(); back != nil {
+		err = errors.Join(err, back)
 	}
 	var closed []*component // one whose removal failed half way has two indexes
 	for _, c := range v.components() {
@@ -128,10 +130,10 @@ func (v *Volume) failParked() {
 // markCleanLocked notes, with a new generation, in the extension block that the volume
 // was closed in order; v.metaMu is held.
 func (v *Volume) markCleanLocked() error {
-	if v.cfg.ReadOnly || !v.writable.Load() || !v.cond.allows(deedMarkClean) {
+	if v.cfg.ReadOnly || !v.writable.Load() {
 		return nil
 	}
-	if v.settledLocked() != nil {
+	if v.settledLocked() != nil || !v.cond.allows(deedMarkClean) {
 		// Half way through a removal one component has two indexes, which is no list
 		// of members. The next opening finishes it.
 		return nil

@@ -125,10 +125,9 @@ func TestAnAddThatFailedBlocksNothingAndItsDiskIsNoComponent(t *testing.T) {
 				t.Fatal("added")
 			}
 			remove()
-			// In the same service the next add works or says that a restart is needed.
-			err = v.Add([]geomlib.Provider{c}, AddOptions{})
-			if err != nil && !errors.Is(err, ErrUnfinished) {
-				t.Errorf("the next add: %v", err)
+			mustDo(t, v.Add([]geomlib.Provider{c}, AddOptions{}))
+			if v.cond.is(stateUnlisted) || len(v.components()) != 2 {
+				t.Errorf("%v, %d components", state(v.cond.word.Load()), len(v.components()))
 			}
 			_ = v.Close() // a flush failed
 			a.Heal()

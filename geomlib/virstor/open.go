@@ -147,15 +147,47 @@ func (v *Volume) adopt(a *Assembly) {
 // caches when it died: its writes were acknowledged, so the flushes of this one
 // cover them, and the map, which is read through the caches, is what this one
 // builds on.
-func (v *Volume) flushInherited() error {
-	for _, c := range v.components() {
+//
+// A member that cannot be flushed after a closing in order has lost nothing: if it takes
+// no writes, the fence finds that out and goes on without it. Otherwise it may have lost
+// what was acknowledged. Of one that is known to take no writes, that is told at each
+// flush; one that was healthy is noted to be no more, and this opening is refused, so
+// that somebody learns of it. Nothing goes on without component 0.
+func (v *Volume) flushInherited(orderly bool) error {
+	var lost []*component
+	var refusal error
+	for i, c := range v.components() {
 		// That one failed before is no error of this: clients were told, and are told
 		// again at each flush of theirs.
-		if err := c.flushNow(); err != nil {
+		err := c.flushNow()
+		switch {
+		case err == nil:
+		case i == 0 || !c.meta().Member.Exists():
 			return fmt.Errorf("open %s: %w: %s: %w", v.name, ErrFlushFailed, c.name(), err)
+		case orderly || c.refused.Load():
+			v.log.Warn("component cannot be flushed", "volume", v.name, "component", c.name(), "error", err)
+		default:
+			lost = append(lost, c)
+			refusal = errors.Join(refusal, fmt.Errorf("open %s: %w: %s, which may have lost what was written last: %w", v.name, ErrFlushFailed, c.name(), err))
 		}
 	}
-	return nil
+	if lost == nil {
+		return nil
+	}
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	if err := v.noteFailedLocked(lost, true); err != nil {
+		return errors.Join(refusal, err)
+	}
+	return fmt.Errorf("%w; it is noted to take no writes: the next start serves the volume without writing to it", refusal)
+}
+
+// forgiveFlushes lets flushes go on after an opening beside members that could not be
+// flushed, of a volume that was closed in order.
+func (v *Volume) forgiveFlushes() {
+	for _, c := range v.components()[1:] {
+		c.forgive()
+	}
 }
 
 // start starts the goroutines, which Close stops. A serial volume has none.

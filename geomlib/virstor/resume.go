@@ -1,9 +1,14 @@
 package virstor
 
-import "github.com/gvirstor/gvirstor/ondisk"
+import (
+	"slices"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
 
 // resumeTask starts again the job that a crash or a stop interrupted. What
-// cannot go on is said and forgotten.
+// cannot go on is said and forgotten, unless that may be because of components that take
+// no writes: then a later start tries again.
 func (v *Volume) resumeTask() {
 	t := v.ext.rec.Task
 	if !v.ext.room || t.Kind == ondisk.TaskNone {
@@ -33,10 +38,20 @@ func (v *Volume) resumeTask() {
 		v.log.Info("an interrupted job goes on", "job", t.Kind.String())
 		return
 	}
+	if v.anyRefused() {
+		// Without it there may be no room, or nobody to take what moves.
+		v.log.Error("an interrupted job waits for the components that take no writes", "job", t.Kind.String(), "error", err)
+		return
+	}
 	v.log.Error("an interrupted job cannot go on", "job", t.Kind.String(), "error", err)
 	if err := v.setTask(ondisk.Task{}); err != nil {
 		v.log.Error("the interrupted job stays noted", "error", err)
 	}
+}
+
+// anyRefused reports whether a component takes no writes.
+func (v *Volume) anyRefused() bool {
+	return slices.ContainsFunc(v.components(), func(c *component) bool { return c.refused.Load() })
 }
 
 func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {

@@ -36,7 +36,7 @@ func (v *Volume) closedInOrder() bool {
 // is in a cache alone, and the map when it has proved to be sound.
 func (v *Volume) prepare() error {
 	orderly := v.closedInOrder()
-	if err := v.flushInherited(); err != nil {
+	if err := v.flushInherited(orderly); err != nil {
 		return err
 	}
 	if !orderly {
@@ -55,6 +55,9 @@ func (v *Volume) prepare() error {
 	}
 	if err := v.fence(); err != nil {
 		return err
+	}
+	if orderly {
+		v.forgiveFlushes()
 	}
 	if !orderly && !v.cfg.breaks(breakBelieveMap) {
 		return v.rewriteLoadedMap()
@@ -114,7 +117,7 @@ func (a *Assembly) readAgain() (*Assembly, error) {
 // from.
 func (v *Volume) takeOver() error {
 	orderly := v.closedInOrder()
-	if err := v.flushInherited(); err != nil {
+	if err := v.flushInherited(orderly); err != nil {
 		return err
 	}
 	if !orderly {
@@ -139,6 +142,7 @@ func (v *Volume) takeOver() error {
 	if !orderly {
 		return v.rewriteLoadedMap()
 	}
+	v.forgiveFlushes()
 	return nil
 }
 

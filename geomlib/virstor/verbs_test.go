@@ -10,6 +10,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // verb is an operation of several writes, and a volume for it to be done to. It
@@ -183,6 +184,16 @@ func (w *world) wholeLife() (err error) {
 	return w.endLife()
 }
 
+// waits reports whether the verb's job waits for a component that takes no writes.
+func (w *world) waits() bool {
+	if w.vol == nil || !w.vol.anyRefused() {
+		return false
+	}
+	w.vol.metaMu.Lock()
+	defer w.vol.metaMu.Unlock()
+	return w.vol.ext.rec.Task.Kind != ondisk.TaskNone
+}
+
 // doVerb does the verb among writes, of which some are not flushed when it begins.
 func (w *world) doVerb() error {
 	v := w.verb
@@ -193,11 +204,11 @@ func (w *world) doVerb() error {
 				return err
 			}
 		}
-		if err := v.do(w); err != nil {
+		if err := v.do(w); err != nil && !(w.waits() && errors.Is(err, ErrNoSpace)) {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
 	}
-	if v.end != nil && !w.again { // some of that is for the next start
+	if v.end != nil && !w.again && !w.waits() { // some of that is for the next start
 		if err := v.end(w); err != nil {
 			return fmt.Errorf("after %s: %w", v.name, err)
 		}

@@ -72,7 +72,7 @@ func (d *Daemon) follow(s *served, e virstor.Event) {
 		d.hub.Publish(control.Event{Time: time.Now(), Volume: s.vol.Name(), Kind: t.kind, Text: t.text(s.vol)})
 	}
 	s.backup.note(e)
-	if e.Kind == virstor.EventComponents {
+	if e.Kind == virstor.EventComponents || e.Kind == virstor.EventGeneration {
 		s.notes.take()
 	}
 	for _, p := range s.pubs {

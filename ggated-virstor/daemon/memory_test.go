@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/state"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// remembered is a Memory that keeps what it was told.
+type remembered struct {
+	mu    sync.Mutex
+	notes []state.Volume
+}
+
+func (r *remembered) Recall(uint32) (state.Volume, bool, error) { return state.Volume{}, false, nil }
+func (r *remembered) BeginAnew(uint32) error                    { return nil }
+func (r *remembered) Remember(v state.Volume) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes = append(r.notes, v)
+	return nil
+}
+
+func (r *remembered) knows(generation uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.notes, func(v state.Volume) bool { return v.Generation == generation })
+}
+
+// labelFiles makes a volume called vol of files in a folder of its own.
+func labelFiles(t *testing.T, sizes ...int64) (names []string) {
+	t.Helper()
+	dir := t.TempDir()
+	req := ondisk.LabelRequest{Name: "vol", VirtualSize: 64 << 20, ChunkSize: 1 << 20, ID: 7}
+	var ps []geomlib.Provider
+	for i, size := range sizes {
+		name := filepath.Join(dir, string(rune('a'+i)))
+		p := fileOf(t, name, size)
+		req.Providers = append(req.Providers, ondisk.LabelProvider{Name: name, Size: size, SectorSize: p.SectorSize()})
+		names, ps = append(names, name), append(ps, p)
+	}
+	l, err := ondisk.Plan(req)
+	must(t, err)
+	must(t, virstor.Label(t.Context(), ps, l, virstor.LabelOptions{}))
+	for _, p := range ps {
+		must(t, p.Close())
+	}
+	return names
+}
+
+// A copy that was made before a volume's generation rose is told to be old by the host's
+// note as soon as it rose, and not only once the volume was closed.
+func TestADailyRiseOfTheGenerationIsNotedAtOnce(t *testing.T) {
+	names := labelFiles(t, 16<<20, 16<<20)
+	memory := new(remembered)
+	d := New(Options{Version: "test", Memory: memory}, Direct{LockDir: t.TempDir()}, nil, slog.New(slog.DiscardHandler))
+	if n := d.ServeAll(names); n != 1 {
+		t.Fatalf("%d volumes", n)
+	}
+	s, err := d.find("vol")
+	must(t, err)
+	vol := s.vol
+	must(t, vol.RaiseGeneration())
+	now, _ := vol.Generation()
+	eventually(t, "the generation that rose is noted", func() bool { return memory.knows(now) })
+	must(t, d.Close())
+}
+
+// fileOf is a sparse file of that size, opened.
+func fileOf(t *testing.T, name string, size int64) geomlib.Provider {
+	t.Helper()
+	f, err := os.Create(name)
+	must(t, err)
+	must(t, f.Truncate(size))
+	must(t, f.Close())
+	p, err := geomlib.Open(name, geomlib.OpenOptions{})
+	must(t, err)
+	return p
+}
