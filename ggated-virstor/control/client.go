@@ -11,15 +11,26 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 const maxAnswer = 256 << 20 // 65535 components fit well within
 
-// Client asks a running daemon. Its methods may be called by many goroutines.
-// A failure that the daemon tells is an *Error.
+// Client asks a daemon, or what stands for one. Its methods may be called by many
+// goroutines. A failure that the daemon tells is an *Error.
 type Client struct {
-	path string
-	http *http.Client
+	do   func(context.Context, Call) error
+	wire *wire // nil: no daemon is behind do
+}
+
+// Call is one use of a verb, on its way to whoever answers it.
+type Call struct {
+	Verb    string // "add", "remove", …
+	Name    string // of the volume or the job, empty where the verb is about none
+	Request any    // None where there is none
+	Answer  any    // a pointer to what is to be filled in
+
+	method, path string
 }
 
 // Dial makes sure that a daemon listens on the socket at path. ErrNotRunning:
@@ -37,99 +48,30 @@ func Dial(path string) (*Client, error) {
 		DisableCompression: true,
 		MaxIdleConns:       2,
 	}
-	return &Client{path, &http.Client{Transport: transport}}, nil
+	w := &wire{path, http.Client{Transport: transport}}
+	return &Client{w.do, w}, nil
 }
+
+// NewClient makes a Client whose verbs do answers, for what stands for a daemon. It
+// has no events.
+func NewClient(do func(context.Context, Call) error) *Client { return &Client{do: do} }
 
 // Close lets go of idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// Status asks for everything.
-func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.call(ctx, http.MethodGet, "status", nil, &s)
+func (c *Client) Close() {
+	if c.wire != nil {
+		c.wire.http.CloseIdleConnections()
+	}
 }
 
-// Volume asks for one volume.
-func (c *Client) Volume(ctx context.Context, name string) (v VolumeStatus, err error) {
-	return v, c.call(ctx, http.MethodGet, "volumes/"+url.PathEscape(name), nil, &v)
+// wire is the way to a daemon: HTTP on its socket.
+type wire struct {
+	path string
+	http http.Client
 }
 
-// Add makes providers components of a volume.
-func (c *Client) Add(ctx context.Context, name string, r AddRequest) error {
-	return c.verb(ctx, name, "add", r, nil)
-}
-
-// Remove takes providers out of a volume.
-func (c *Client) Remove(ctx context.Context, name string, r RemoveRequest) error {
-	return c.verb(ctx, name, "remove", r, nil)
-}
-
-// Stop ends the service of a volume.
-func (c *Client) Stop(ctx context.Context, name string, r StopRequest) (a StopResult, err error) {
-	return a, c.verb(ctx, name, "stop", r, &a)
-}
-
-// Identify gives a volume another name or id.
-func (c *Client) Identify(ctx context.Context, name string, r IdentifyRequest) (v VolumeStatus, err error) {
-	return v, c.verb(ctx, name, "identify", r, &v)
-}
-
-// Reserve changes how many chunks ordinary writes leave free.
-func (c *Client) Reserve(ctx context.Context, name string, r ReserveRequest) error {
-	return c.verb(ctx, name, "reserve", r, nil)
-}
-
-// Spare makes providers spares of a volume, or no spares any more.
-func (c *Client) Spare(ctx context.Context, name string, r SpareRequest) error {
-	return c.verb(ctx, name, "spare", r, nil)
-}
-
-// TestAlert has an alert sent through every channel.
-func (c *Client) TestAlert(ctx context.Context, name string) (a AlertTest, err error) {
-	return a, c.verb(ctx, name, "test-alert", struct{}{}, &a)
-}
-
-// Clients are who is connected.
-func (c *Client) Clients(ctx context.Context) (a Clients, err error) {
-	return a, c.call(ctx, http.MethodGet, "clients", nil, &a)
-}
-
-// Disconnect ends a client's connection.
-func (c *Client) Disconnect(ctx context.Context, r DisconnectRequest) error {
-	return c.call(ctx, http.MethodPost, "disconnect", r, nil)
-}
-
-// Serve has the daemon look at providers.
-func (c *Client) Serve(ctx context.Context, r ServeRequest) (a ServeResult, err error) {
-	return a, c.call(ctx, http.MethodPost, "serve", r, &a)
-}
-
-// Release has the daemon close providers that it does not serve.
-func (c *Client) Release(ctx context.Context, r ReleaseRequest) error {
-	return c.call(ctx, http.MethodPost, "release", r, &struct{}{})
-}
-
-// StartJob starts a long job on a volume.
-func (c *Client) StartJob(ctx context.Context, name string, r JobRequest) (j JobStatus, err error) {
-	return j, c.verb(ctx, name, "jobs", r, &j)
-}
-
-// Job tells how far a job is.
-func (c *Client) Job(ctx context.Context, id string) (j JobStatus, err error) {
-	return j, c.call(ctx, http.MethodGet, "jobs/"+url.PathEscape(id), nil, &j)
-}
-
-// CancelJob asks a job to end.
-func (c *Client) CancelJob(ctx context.Context, id string) (j JobStatus, err error) {
-	return j, c.call(ctx, http.MethodDelete, "jobs/"+url.PathEscape(id), nil, &j)
-}
-
-func (c *Client) verb(ctx context.Context, name, verb string, q, a any) error {
-	return c.call(ctx, http.MethodPost, "volumes/"+url.PathEscape(name)+"/"+verb, q, a)
-}
-
-// call sends q, unless it is nil, and decodes the answer into a, unless it is nil.
-func (c *Client) call(ctx context.Context, method, path string, q, a any) error {
-	resp, err := c.send(ctx, method, path, q)
+// do sends the request of a verb and reads its answer.
+func (w *wire) do(ctx context.Context, c Call) error {
+	resp, err := w.send(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -138,37 +80,35 @@ func (c *Client) call(ctx context.Context, method, path string, q, a any) error 
 	if err != nil {
 		return fmt.Errorf("read the answer of ggated-virstor: %w", err)
 	}
-	if a == nil {
-		return nil
-	}
-	if err := json.Unmarshal(b, a); err != nil {
+	if err := json.Unmarshal(b, c.Answer); err != nil {
 		return fmt.Errorf("understand the answer of ggated-virstor: %w", err)
 	}
 	return nil
 }
 
 // send returns the answer when it is a good one.
-func (c *Client) send(ctx context.Context, method, path string, q any) (*http.Response, error) {
+func (w *wire) send(ctx context.Context, c Call) (*http.Response, error) {
 	var body io.Reader
-	if q != nil {
-		b, err := json.Marshal(q)
+	if c.method == http.MethodPost {
+		b, err := json.Marshal(c.Request)
 		if err != nil {
 			return nil, fmt.Errorf("encode a request: %w", err)
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://ggated-virstor/v1/"+path, body)
+	path := strings.Replace(c.path, "{name}", url.PathEscape(c.Name), 1)
+	req, err := http.NewRequestWithContext(ctx, c.method, "http://ggated-virstor"+version+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("ask ggated-virstor: %w", err)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := w.http.Do(req)
 	if err != nil {
 		// The URL in url.Error means nothing to the reader; the socket does.
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		return nil, fmt.Errorf("ask ggated-virstor on %s: %w", c.path, err)
+		return nil, fmt.Errorf("ask ggated-virstor on %s: %w", w.path, err)
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
@@ -179,7 +119,7 @@ func (c *Client) send(ctx context.Context, method, path string, q any) (*http.Re
 	if err == nil && json.Unmarshal(b, &e) == nil && e.Text != "" {
 		return nil, &e
 	}
-	return nil, fmt.Errorf("ggated-virstor answers %q to %s %s", resp.Status, method, path)
+	return nil, fmt.Errorf("ggated-virstor answers %q to %s %s", resp.Status, c.method, path)
 }
 
 // EventStream are the daemon's events as they happen.
@@ -190,7 +130,10 @@ type EventStream struct {
 
 // Events opens the stream, which ends with ctx.
 func (c *Client) Events(ctx context.Context) (*EventStream, error) {
-	resp, err := c.send(ctx, http.MethodGet, "events", nil)
+	if c.wire == nil {
+		return nil, errors.New("there is no daemon that tells of events")
+	}
+	resp, err := c.wire.send(ctx, Call{method: http.MethodGet, path: "events"})
 	if err != nil {
 		return nil, err
 	}

@@ -35,45 +35,6 @@ func decode(r io.Reader, q any) error {
 	return nil
 }
 
-func (r *AddRequest) check() error {
-	if err := checkSectorSize(r.SectorSize); err != nil {
-		return err
-	}
-	return checkProviders(r.Providers)
-}
-
-func (r *RemoveRequest) check() error { return checkProviders(r.Providers) }
-
-func (r *ServeRequest) check() error {
-	if err := checkSectorSize(r.SectorSize); err != nil {
-		return err
-	}
-	return checkProviders(r.Providers)
-}
-
-func (r *ReleaseRequest) check() error { return checkProviders(r.Providers) }
-
-func (r *SpareRequest) check() error {
-	if err := checkSectorSize(r.SectorSize); err != nil {
-		return err
-	}
-	return checkProviders(r.Providers)
-}
-
-func (r *ReserveRequest) check() error {
-	if r.Chunks < 0 {
-		return Errorf(Invalid, "a reserve of %d chunks: the number must not be negative", r.Chunks)
-	}
-	return nil
-}
-
-func (r *JobRequest) check() error {
-	if r.Kind == "" {
-		return Errorf(Invalid, "job without a kind")
-	}
-	return nil
-}
-
 func checkProviders(names []string) error {
 	if len(names) == 0 {
 		return Errorf(Invalid, "request names no providers")

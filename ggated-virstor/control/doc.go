@@ -1,22 +1,31 @@
 // Package control is how gvirstor talks to a running ggated-virstor: JSON over
-// HTTP on a Unix socket that only its owner may open.
+// HTTP on a Unix socket that only its owner may open. verbs.go is the table of what
+// may be asked:
 //
-//	GET    /v1/status                     Status
-//	GET    /v1/volumes/NAME               VolumeStatus
-//	POST   /v1/volumes/NAME/add           AddRequest
-//	POST   /v1/volumes/NAME/remove        RemoveRequest
-//	POST   /v1/volumes/NAME/stop          StopRequest -> StopResult
-//	POST   /v1/volumes/NAME/identify      IdentifyRequest -> VolumeStatus
-//	POST   /v1/volumes/NAME/jobs          JobRequest -> JobStatus
-//	GET    /v1/jobs/ID                    JobStatus
-//	DELETE /v1/jobs/ID                    cancels, JobStatus
-//	POST   /v1/serve                      ServeRequest -> ServeResult
-//	POST   /v1/release                    ReleaseRequest
-//	GET    /v1/events                     a stream of Event, one a line
+//	GET    /v1/status                   -> Status
+//	GET    /v1/volumes/NAME             -> VolumeStatus
+//	POST   /v1/volumes/NAME/add         AddRequest
+//	POST   /v1/volumes/NAME/remove      RemoveRequest
+//	POST   /v1/volumes/NAME/stop        StopRequest -> StopResult
+//	POST   /v1/volumes/NAME/identify    IdentifyRequest -> VolumeStatus
+//	POST   /v1/volumes/NAME/reserve     ReserveRequest
+//	POST   /v1/volumes/NAME/spare       SpareRequest
+//	POST   /v1/volumes/NAME/test-alert  -> AlertTest
+//	POST   /v1/volumes/NAME/jobs        JobRequest -> JobStatus
+//	GET    /v1/jobs/NAME                -> JobStatus
+//	DELETE /v1/jobs/NAME                -> JobStatus
+//	GET    /v1/clients                  -> Clients
+//	POST   /v1/disconnect               DisconnectRequest
+//	POST   /v1/serve                    ServeRequest -> ServeResult
+//	POST   /v1/release                  ReleaseRequest
+//
+// and besides
+//
+//	GET    /v1/events                   a stream of Event, one a line
 //
 // NAME is a volume's name or that of one of its nodes, with or without /dev/,
-// path-escaped ("virstor%2Fmydata"). What fails answers an Error. Sizes are
-// exact bytes everywhere.
+// path-escaped ("virstor%2Fmydata"), or the id of a job (JobStatus). What fails
+// answers an Error. Sizes are exact bytes everywhere.
 package control
 
 // DefaultSocket is where the daemon listens unless it is told otherwise.

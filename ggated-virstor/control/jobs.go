@@ -1,16 +1,9 @@
 package control
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 )
-
-// JobRequest starts a long job on a volume.
-type JobRequest struct {
-	Kind string          `json:"kind"` // "evacuate", "pack", …
-	Args json.RawMessage `json:"args,omitempty"`
-}
 
 // JobArgs are the arguments of a JobRequest. Each kind uses what concerns it.
 type JobArgs struct {

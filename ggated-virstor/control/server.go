@@ -75,47 +75,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// routes is the table of what the server answers.
+// routes are the table of verbs and the stream of events.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	b := s.backend
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, _ string, _ struct{}) (Status, error) { return b.Status(ctx) })
-	})
-	mux.HandleFunc("GET /v1/volumes/{name}", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, name string, _ struct{}) (VolumeStatus, error) { return b.Volume(ctx, name) })
-	})
-	mux.HandleFunc("POST /v1/volumes/{name}/add", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Add)) })
-	mux.HandleFunc("POST /v1/volumes/{name}/remove", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Remove)) })
-	mux.HandleFunc("POST /v1/volumes/{name}/stop", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, b.Stop) })
-	mux.HandleFunc("POST /v1/volumes/{name}/identify", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, b.Identify) })
-	mux.HandleFunc("POST /v1/volumes/{name}/reserve", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Reserve)) })
-	mux.HandleFunc("POST /v1/volumes/{name}/spare", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, unanswered(b.Spare)) })
-	mux.HandleFunc("POST /v1/volumes/{name}/test-alert", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, name string, _ struct{}) (AlertTest, error) { return b.TestAlert(ctx, name) })
-	})
-	mux.HandleFunc("POST /v1/volumes/{name}/jobs", func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, b.StartJob) })
-	mux.HandleFunc("GET /v1/jobs/{name}", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, id string, _ struct{}) (JobStatus, error) { return b.Job(ctx, id) })
-	})
-	mux.HandleFunc("DELETE /v1/jobs/{name}", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, id string, _ struct{}) (JobStatus, error) { return b.CancelJob(ctx, id) })
-	})
-	mux.HandleFunc("GET /v1/clients", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, _ string, _ struct{}) (Clients, error) { return b.Clients(ctx) })
-	})
-	mux.HandleFunc("POST /v1/disconnect", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, unanswered(func(ctx context.Context, _ string, q DisconnectRequest) error { return b.Disconnect(ctx, q) }))
-	})
-	mux.HandleFunc("POST /v1/serve", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, _ string, q ServeRequest) (ServeResult, error) { return b.Serve(ctx, q) })
-	})
-	mux.HandleFunc("POST /v1/release", func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, func(ctx context.Context, _ string, q ReleaseRequest) (struct{}, error) {
-			return struct{}{}, b.Release(ctx, q)
-		})
-	})
-	mux.HandleFunc("GET /v1/events", s.events)
+	for _, r := range rows() {
+		mux.HandleFunc(r.pattern(), r.handler(s))
+	}
+	mux.HandleFunc("GET "+version+"events", s.events)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, Errorf(NotFound, "%s %s: this daemon has no such request; gvirstor and ggated-virstor must be of one version", r.Method, r.URL.Path))
 	})
@@ -123,8 +89,8 @@ func (s *Server) routes() http.Handler {
 }
 
 // answer decodes the request, asks do, and writes what comes of it. {name} of the
-// pattern is do's second argument.
-func answer[Q, A any](s *Server, w http.ResponseWriter, r *http.Request, do func(context.Context, string, Q) (A, error)) {
+// pattern is do's third argument.
+func answer[Q, A any](s *Server, w http.ResponseWriter, r *http.Request, do func(context.Context, Verbs, string, Q) (A, error)) {
 	var q Q
 	if r.Method == http.MethodPost {
 		if err := decode(http.MaxBytesReader(w, r.Body, maxBody), &q); err != nil {
@@ -137,17 +103,12 @@ func answer[Q, A any](s *Server, w http.ResponseWriter, r *http.Request, do func
 	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
 		s.log.Debug("control: clear read deadline", "error", err)
 	}
-	a, err := do(r.Context(), r.PathValue("name"), q)
+	a, err := do(r.Context(), s.backend, r.PathValue("name"), q)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	s.write(w, http.StatusOK, a)
-}
-
-// unanswered is for what has nothing to answer but failure.
-func unanswered[Q any](do func(context.Context, string, Q) error) func(context.Context, string, Q) (struct{}, error) {
-	return func(ctx context.Context, name string, q Q) (struct{}, error) { return struct{}{}, do(ctx, name, q) }
 }
 
 // fail answers err.
@@ -156,7 +117,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if kind == Internal {
 		s.log.Warn("control request failed", "request", r.Method+" "+r.URL.Path, "error", err)
 	}
-	s.write(w, httpStatus(kind), Error{kind, err.Error()})
+	s.write(w, httpStatus(kind), Error{Kind: kind, Code: CodeOf(err), Text: err.Error()})
 }
 
 func httpStatus(k Kind) int {

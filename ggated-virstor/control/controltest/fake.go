@@ -12,10 +12,12 @@ import (
 )
 
 // Fake is a control.Backend over a Status that the test sets. What changes
-// volumes changes that Status and is recorded in Calls. Its jobs are real.
+// volumes changes that Status and is recorded in Calls. Its jobs are real. A verb
+// that no test needs to do more of has no method here: see others.
 type Fake struct {
 	control.Hub
 	Jobs
+	others
 
 	mu     sync.Mutex
 	status control.Status
@@ -27,9 +29,27 @@ type Fake struct {
 	clients    []control.ClientStatus
 }
 
+// others answers the verbs that Fake and Jobs have no method for: they are recorded,
+// answer nothing, and fail as Fail says.
+type others struct{ control.Verbs }
+
 // New makes a Fake that serves s.
 func New(s control.Status) *Fake {
-	return &Fake{status: s, fail: make(map[string]error), stops: make(map[string]control.StopResult)}
+	f := &Fake{status: s, fail: make(map[string]error), stops: make(map[string]control.StopResult)}
+	f.others.Verbs = control.NewClient(func(_ context.Context, c control.Call) error { return f.record(c) })
+	return f
+}
+
+// record notes a verb that has no method here.
+func (f *Fake) record(c control.Call) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	what := c.Verb
+	if c.Name != "" {
+		what += " " + c.Name
+	}
+	f.calls = append(f.calls, fmt.Sprintf("%s %+v", what, c.Request))
+	return f.fail[c.Verb]
 }
 
 // SetStatus replaces what is served.
@@ -195,7 +215,7 @@ func (f *Fake) Spare(_ context.Context, name string, r control.SpareRequest) err
 func (f *Fake) TestAlert(_ context.Context, name string) (control.AlertTest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, err := f.changeLocked("test-alert", name, struct{}{}); err != nil {
+	if _, err := f.changeLocked("test-alert", name, control.None{}); err != nil {
 		return control.AlertTest{}, err
 	}
 	return control.AlertTest{Channels: []control.AlertChannel{
@@ -237,17 +257,6 @@ func (f *Fake) Disconnect(_ context.Context, r control.DisconnectRequest) error 
 	f.clients = slices.Delete(slices.Clone(f.clients), i, i+1)
 	return nil
 }
-
-// Serve implements control.Backend: it serves no new volume.
-func (f *Fake) Serve(_ context.Context, r control.ServeRequest) (control.ServeResult, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.calls = append(f.calls, fmt.Sprintf("serve %+v", r))
-	return control.ServeResult{}, f.fail["serve"]
-}
-
-// Release implements control.Backend: it holds no provider.
-func (f *Fake) Release(context.Context, control.ReleaseRequest) error { return nil }
 
 // StartJob implements control.Backend.
 func (f *Fake) StartJob(ctx context.Context, name string, r control.JobRequest) (control.JobStatus, error) {
