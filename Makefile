@@ -55,8 +55,9 @@ bench-gate: build
 soak:
 	DURATION="$(DURATION)" SEED="$(SEED)" sh tests/soak.sh
 
-# Every fuzz target in turn: make fuzz DURATION=1h
+# Every fuzz target in turn: make fuzz DURATION=1h, or so many executions in all:
+# make fuzz EXECS=100000000
 fuzz:
-	DURATION="$(DURATION)" sh tests/fuzz.sh
+	DURATION="$(DURATION)" EXECS="$(EXECS)" CORPUS="$(CORPUS)" GO="$(GO)" sh tests/fuzz.sh
 
 .PHONY: bench bench-gate soak fuzz
