@@ -15,10 +15,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/config"
-	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // write makes a configuration file.
@@ -121,9 +120,9 @@ type recorded struct {
 	all       virstor.Config
 	each      map[string]virstor.Config
 	providers []string
-	levels    alert.Config
-	space     daemon.SpaceOptions
-	commands  []alert.Runner
+	levels    space.Thresholds
+	space     space.SpareOptions
+	commands  []space.Runner
 	grants    []nbd.Grant
 	certs     *tls.Config
 }
@@ -134,15 +133,15 @@ func (r *recorded) SetTLS(certs *tls.Config) error { r.certs = certs; return nil
 func (r *recorded) SetPolicies(all virstor.Config, each map[string]virstor.Config) {
 	r.all, r.each = all, each
 }
-func (r *recorded) SetAlertLevels(c alert.Config) { r.levels = c }
-func (r *recorded) SetAlertCommand(run alert.Runner, _ time.Duration) {
+func (r *recorded) SetAlertLevels(c space.Thresholds) { r.levels = c }
+func (r *recorded) SetAlertCommand(run space.Runner, _ time.Duration) {
 	r.commands = append(r.commands, run)
 }
-func (r *recorded) SetSpace(o daemon.SpaceOptions) { r.space = o }
+func (r *recorded) SetSpares(o space.SpareOptions) { r.space = o }
 func (r *recorded) ServeAll(p []string) int        { r.providers = p; return len(p) }
 
 // spaceOf is that of a process without a supervisor.
-func spaceOf(o *options) (daemon.AlertOptions, daemon.SpaceOptions, error) {
+func spaceOf(o *options) (space.AlertOptions, space.SpareOptions, error) {
 	svc := service{runner: (*spaceOptions).runner}
 	return svc.space(o)
 }
@@ -163,7 +162,7 @@ func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 		t.Errorf("applied %+v", got)
 	}
 	if got.all.HeldLimit != 1<<20 || got.all.Reserve != 7 || !slices.Equal(got.levels.Percent, []int{50}) ||
-		got.space.Percent != 70 || got.space.Spares["da2"] != "a" || !slices.Equal(got.commands, []alert.Runner{alert.Shell{Command: "true"}}) {
+		got.space.Percent != 70 || got.space.Spares["da2"] != "a" || !slices.Equal(got.commands, []space.Runner{space.Shell{Command: "true"}}) {
 		t.Errorf("applied %+v", got)
 	}
 	if len(got.grants) != 1 || got.grants[0].String() != "a=ro:any" {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/tests/manual"
 )
 
@@ -37,7 +37,7 @@ func TestTheManualHasEveryVariableOfTheAlertCommandAndNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	items := page.Items("Ev")
-	for _, v := range alert.Environment(alert.Alert{}) {
+	for _, v := range space.Environment(space.Alert{}) {
 		name, _, _ := strings.Cut(v, "=")
 		if _, ok := items[name]; !ok {
 			t.Errorf("%s is not in the manual", name)

@@ -13,9 +13,8 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
-	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // liveKeys are the ones that change while volumes are served.
@@ -31,9 +30,9 @@ var commandKeys = []string{"on-alert", "on-alert-timeout"}
 // configurable is what a reload changes: a daemon.Daemon.
 type configurable interface {
 	SetPolicies(all virstor.Config, each map[string]virstor.Config)
-	SetAlertLevels(c alert.Config)
-	SetAlertCommand(run alert.Runner, timeout time.Duration)
-	SetSpace(o daemon.SpaceOptions)
+	SetAlertLevels(c space.Thresholds)
+	SetAlertCommand(run space.Runner, timeout time.Duration)
+	SetSpares(o space.SpareOptions)
 	ServeAll(providers []string) int
 }
 
@@ -43,7 +42,7 @@ type reloader struct {
 	look   func() (world, error)
 	now    options // in force
 	daemon configurable
-	space  func(*options) (daemon.AlertOptions, daemon.SpaceOptions, error)
+	space  func(*options) (space.AlertOptions, space.SpareOptions, error)
 	// clients and readTLS are of the NBD server.
 	clients clientRules
 	readTLS func() (*tls.Config, error)
@@ -102,7 +101,7 @@ func (r *reloader) reload() {
 		r.log.Error("configuration not applied", "error", err)
 		return
 	}
-	alerts, space, err := r.space(&next)
+	alerts, spares, err := r.space(&next)
 	if err != nil {
 		r.log.Error("configuration not applied", "error", err)
 		return
@@ -119,7 +118,7 @@ func (r *reloader) reload() {
 	if slices.ContainsFunc(applied, func(key string) bool { return slices.Contains(commandKeys, key) }) {
 		r.daemon.SetAlertCommand(alerts.Command, alerts.Timeout)
 	}
-	r.daemon.SetSpace(space)
+	r.daemon.SetSpares(spares)
 	r.clients.SetGrants(grants)
 	r.reloadTLS()
 	n := r.daemon.ServeAll(slices.Concat(next.providers, next.space.spareProviders()))

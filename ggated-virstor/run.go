@@ -17,13 +17,12 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
-	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdpub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -84,7 +83,7 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 		http:    http,
 		control: control.OwnersOnly(ctl, log), nbd: listeners, certs: certs, readTLS: o.loadTLS, look: lookHere, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
 		opener: daemon.Direct{LockDir: o.runDir}, runner: (*spaceOptions).runner,
-		grower: func(g *grow.Grower) daemon.Grower { return g },
+		grower: func(g *space.FileGrower) space.Grower { return g },
 		stop:   ctx.Done(), end: (*daemon.Daemon).Close,
 	}
 	if dir := o.archive(); dir != nil {
@@ -108,7 +107,7 @@ func listenHTTP(o options) (net.Listener, error) {
 }
 
 // grown are the providers that volumes have grown by before.
-func grown(ctx context.Context, g *grow.Grower, log *slog.Logger) []string {
+func grown(ctx context.Context, g *space.FileGrower, log *slog.Logger) []string {
 	names, err := g.Grown(ctx)
 	if err != nil {
 		log.Error("what volumes have grown by is not all found", "error", err)
@@ -128,23 +127,23 @@ type service struct {
 	opener    daemon.Opener
 	gate      *gatepub.Publisher // or nil
 	providers []string
-	mustServe bool                             // without any volume it is an error
-	runner    func(*spaceOptions) alert.Runner // of --on-alert; it returns nil without
-	grower    func(*grow.Grower) daemon.Grower // who makes the files of --grow
-	archive   daemon.Archive                   // of backups, or nil
-	memory    daemon.Memory                    // of what was served, or nil
+	mustServe bool                                 // without any volume it is an error
+	runner    func(*spaceOptions) space.Runner     // of --on-alert; it returns nil without
+	grower    func(*space.FileGrower) space.Grower // who makes the files of --grow
+	archive   daemon.Archive                       // of backups, or nil
+	memory    daemon.Memory                        // of what was served, or nil
 	ready     func() error
 	stop      <-chan struct{}
 	end       func(*daemon.Daemon) error
 }
 
 // space is what the daemon is told of alerts and of growth.
-func (svc *service) space(o *options) (daemon.AlertOptions, daemon.SpaceOptions, error) {
+func (svc *service) space(o *options) (space.AlertOptions, space.SpareOptions, error) {
 	g, err := o.space.grower(o.gate)
 	if err != nil {
-		return daemon.AlertOptions{}, daemon.SpaceOptions{}, err
+		return space.AlertOptions{}, space.SpareOptions{}, err
 	}
-	var grower daemon.Grower
+	var grower space.Grower
 	if g != nil {
 		grower = svc.grower(g)
 	}
@@ -177,12 +176,12 @@ func serve(o options, log *slog.Logger, svc service) error {
 		publishers = append(publishers, svc.gate) // first: it can refuse to stop
 	}
 	publishers = append(publishers, &nbdpub.Publisher{Server: server, URIs: uris})
-	alerts, space, err := svc.space(&o)
+	alerts, spares, err := svc.space(&o)
 	if err != nil {
 		return errors.Join(err, svc.close())
 	}
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
-		Alerts: alerts, Space: space, Archive: svc.archive, Memory: svc.memory, ForceOld: o.forceOld}, svc.opener, publishers, log)
+		Alerts: alerts, Spares: spares, Archive: svc.archive, Memory: svc.memory, ForceOld: o.forceOld}, svc.opener, publishers, log)
 	n, err := serveAll(d, svc.providers, svc.stop)
 	if err != nil {
 		return errors.Join(err, svc.close()) // d hangs; it is left

@@ -121,7 +121,7 @@ func reloaded(gate bool) (r supervisor.Reloaded, err error) {
 		return r, err
 	}
 	r.Providers, r.Alert = slices.Concat(next.providers, next.space.spareProviders()), next.space.runner()
-	if g != nil { // a nil *grow.Grower is no nil Grower
+	if g != nil { // a nil *space.FileGrower is no nil Grower
 		r.Grower = g
 	}
 	return r, nil

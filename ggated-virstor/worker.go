@@ -14,12 +14,11 @@ import (
 	"syscall"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/confine"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
-	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
@@ -46,13 +45,13 @@ func work(o options) error {
 		providers: slices.Concat(begin.Providers, o.space.spareProviders()),
 		ready:     func() error { return c.Ready(ctx) },
 	}
-	svc.runner = func(o *spaceOptions) alert.Runner {
+	svc.runner = func(o *spaceOptions) space.Runner {
 		if o.command == "" {
 			return nil
 		}
 		return c
 	}
-	svc.grower = func(g *grow.Grower) daemon.Grower { return supervisor.Growth{Client: c, May: g.Has} }
+	svc.grower = func(g *space.FileGrower) space.Grower { return supervisor.Growth{Client: c, May: g.Has} }
 	if o.archive() != nil {
 		svc.archive = &supervisor.Archive{Client: c}
 	}

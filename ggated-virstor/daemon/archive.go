@@ -17,10 +17,10 @@ type Archive interface {
 	Keep(b *backup.Backup) (path string, err error)
 }
 
-// archivist has backups kept of one volume: when its components or its size have
+// autoBackup has backups kept of one volume: when its components or its size have
 // changed, on a goroutine of its own, and when it is stopped. A failure is
 // logged and keeps nothing from going on.
-type archivist struct {
+type autoBackup struct {
 	archive Archive // or nil
 	vol     *virstor.Volume
 	log     *slog.Logger
@@ -30,11 +30,11 @@ type archivist struct {
 	making sync.Mutex // of one backup
 }
 
-func newArchivist(a Archive, vol *virstor.Volume, log *slog.Logger) *archivist {
-	return &archivist{archive: a, vol: vol, log: log, changed: make(chan struct{}, 1)}
+func newAutoBackup(a Archive, vol *virstor.Volume, log *slog.Logger) *autoBackup {
+	return &autoBackup{archive: a, vol: vol, log: log, changed: make(chan struct{}, 1)}
 }
 
-func (a *archivist) start() {
+func (a *autoBackup) start() {
 	a.task = publish.StartTask(func(ctx context.Context) {
 		for {
 			select {
@@ -48,7 +48,7 @@ func (a *archivist) start() {
 }
 
 // note looks at what happened to the volume.
-func (a *archivist) note(e virstor.Event) {
+func (a *autoBackup) note(e virstor.Event) {
 	if e.Kind != virstor.EventComponents && e.Kind != virstor.EventResized {
 		return
 	}
@@ -58,14 +58,14 @@ func (a *archivist) note(e virstor.Event) {
 	}
 }
 
-func (a *archivist) stop(ctx context.Context) {
+func (a *autoBackup) stop(ctx context.Context) {
 	if a.task != nil {
 		a.task.Stop(ctx)
 	}
 }
 
 // keep has the volume backed up as it is now.
-func (a *archivist) keep() {
+func (a *autoBackup) keep() {
 	if a.archive == nil || a.vol.ReadOnly() || a.vol.Deferred() {
 		return
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // Opener opens what needs privilege. A supervisor may stand behind it.
@@ -39,8 +40,8 @@ type Options struct {
 	Version  string
 	ReadOnly bool
 	Volume   virstor.Config // policies of every volume
-	Alerts   AlertOptions
-	Space    SpaceOptions
+	Alerts   space.AlertOptions
+	Spares   space.SpareOptions
 	Archive  Archive // of backups; nil: none are made
 	Memory   Memory  // of what was served here; nil: none
 	// ForceOld are the names of volumes of which an older state than was served here
@@ -82,9 +83,9 @@ type served struct {
 	pubs []publish.Published
 
 	events *watcher
-	sentry *sentry
-	relief *relief
-	backup *archivist
+	watch  *space.Watch
+	spares *space.Spares
+	backup *autoBackup
 	notes  *notes
 	// peeked are what the volume was opened with before a takeover ended.
 	peeked []geomlib.Provider
@@ -136,13 +137,13 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 		}
 		seen[bare] = true
 		m, err := d.openMember(name, sectorSize, len(left) > 0)
-		err = d.space().explain(name, err)
+		err = explainSpare(d.spareOptions().Spares, name, err)
 		if spare := (*spareError)(nil); errors.As(err, &spare) {
 			id := spare.label.VolumeID
 			d.spares[id] = append(d.spares[id], name)
 			continue
 		}
-		if volume, expected := d.space().Spares[name]; expected && err != nil {
+		if volume, expected := d.spareOptions().Spares[name]; expected && err != nil {
 			lost = append(lost, lostSpare{volume, name, err})
 			continue
 		}
@@ -299,10 +300,10 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	cfg.ReadOnly = d.opt.ReadOnly
 	cfg.DeferWrites = deferred && !d.opt.ReadOnly
 	cfg.Log = d.log.With("volume", a.Name)
-	s.sentry, s.relief = newSentry(d, s), newRelief(d, s)
+	s.watch, s.spares = space.New(host{d, s}, d.alertOptions(), d.log)
 	cfg.Events = func(e virstor.Event) {
 		s.events.post(e)
-		s.sentry.post(e)
+		s.watch.Post(e)
 	}
 	d.recall(a, &cfg)
 	vol, err := virstor.Open(a, cfg)
@@ -313,7 +314,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	s.vol = vol
-	s.backup = newArchivist(d.opt.Archive, vol, d.log)
+	s.backup = newAutoBackup(d.opt.Archive, vol, d.log)
 	s.notes = &notes{memory: d.opt.Memory, vol: vol, log: d.log}
 	s.notes.take()
 	for _, p := range d.publishers {
@@ -325,10 +326,10 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 		s.pubs = append(s.pubs, pub)
 	}
 	s.events.start(func(e virstor.Event) { d.follow(s, e) })
-	s.sentry.start()
+	s.watch.Start()
 	s.backup.start()
 	if !d.opt.ReadOnly {
-		s.relief.start(d.spares[a.ID])
+		s.spares.Start(d.spares[a.ID])
 		delete(d.spares, a.ID)
 	}
 	d.mu.Lock()
@@ -392,7 +393,7 @@ func (s *served) close(ctx context.Context, handBack bool) error {
 	if s.takeover != nil {
 		s.takeover.Stop(ctx)
 	}
-	s.relief.stop(ctx)
+	s.spares.Stop(ctx)
 	s.backup.stop(ctx)
 	var err error
 	components := componentNames(s.vol)
@@ -405,7 +406,7 @@ func (s *served) close(ctx context.Context, handBack bool) error {
 	}
 	s.events.stop(ctx)
 	s.notes.note(components)
-	s.sentry.stop(ctx)
+	s.watch.Stop(ctx)
 	for _, p := range s.peeked {
 		err = errors.Join(err, p.Close())
 	}

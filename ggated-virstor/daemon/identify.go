@@ -65,7 +65,7 @@ func (d *Daemon) mayIdentify(s *served, r control.IdentifyRequest) error {
 			return control.Errorf(control.Invalid, "%s is no component of %s: ask again", p, s.vol.Name())
 		}
 	}
-	if n := s.relief.ready(); n > 0 {
+	if n := s.spares.Count(); n > 0 {
 		return control.Errorf(control.Invalid, "%s has %d spares, which are labelled with its name and id: take them off first, and label them again afterwards", s.vol.Name(), n)
 	}
 	if r.Name == "" {

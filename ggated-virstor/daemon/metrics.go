@@ -9,6 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -27,8 +28,9 @@ func (d *Daemon) all() []*served {
 // Metrics implements web.Source.
 func (d *Daemon) Metrics() []web.VolumeMetrics {
 	var vs []web.VolumeMetrics
+	levels := d.alertOptions().Levels
 	for _, s := range d.all() {
-		vs = append(vs, s.metrics())
+		vs = append(vs, s.metrics(levels))
 	}
 	return vs
 }
@@ -36,7 +38,7 @@ func (d *Daemon) Metrics() []web.VolumeMetrics {
 // Takeovers implements web.Source.
 func (d *Daemon) Takeovers() uint64 { return d.takeovers.Load() }
 
-func (s *served) metrics() web.VolumeMetrics {
+func (s *served) metrics(alerts space.Thresholds) web.VolumeMetrics {
 	m := web.VolumeMetrics{
 		Status: s.vol.Status(), CommitSizes: s.vol.CommitSizes(),
 		Jobs: s.vol.JobTotals(), Kinds: virstor.JobKinds(),
@@ -48,9 +50,9 @@ func (s *served) metrics() web.VolumeMetrics {
 	for _, op := range virstor.Ops() {
 		m.Ops[op] = s.vol.OpStats(op)
 	}
-	active, secs, counts := s.sentry.report()
+	active, secs, counts := s.watch.Report()
 	m.SecondsToFull = secs
-	for _, l := range s.sentry.d.alerts().Levels.Levels() {
+	for _, l := range alerts.Levels() {
 		m.Levels = append(m.Levels, string(l))
 		m.Alerts[string(l)] = 0 // a rate needs the zero before the first
 	}
@@ -60,16 +62,14 @@ func (s *served) metrics() web.VolumeMetrics {
 	for l, n := range counts {
 		m.Alerts[string(l)] = n
 	}
-	spares, added, failed := s.relief.report()
+	spares, added, failed := s.spares.Report()
 	m.SparesAdded, m.SpareFailures = added, failed
 	for _, sp := range spares {
-		if sp.Failed == "" {
+		if sp.Err == nil {
 			m.Spares++
 		}
 	}
-	if hook := s.sentry.theHook(); hook != nil {
-		m.HookFailures = hook.Failures()
-	}
+	m.HookFailures = s.watch.HookFailures()
 	return m
 }
 

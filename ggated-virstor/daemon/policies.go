@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // policies are the ones of the volume called name.
@@ -41,46 +41,46 @@ func (d *Daemon) SetPolicies(all virstor.Config, each map[string]virstor.Config)
 }
 
 // SetAlertLevels replaces Options.Alerts.Levels, also of volumes in service.
-func (d *Daemon) SetAlertLevels(c alert.Config) {
+func (d *Daemon) SetAlertLevels(c space.Thresholds) {
 	d.mu.Lock()
 	d.opt.Alerts.Levels = c
 	d.mu.Unlock()
 	for _, s := range d.all() {
-		s.sentry.setLevels(c)
+		s.watch.SetLevels(c)
 	}
 }
 
 // SetAlertCommand replaces Options.Alerts.Command and Timeout, also of volumes
 // in service. What the old command has begun may end before the new one begins.
-func (d *Daemon) SetAlertCommand(run alert.Runner, timeout time.Duration) {
+func (d *Daemon) SetAlertCommand(run space.Runner, timeout time.Duration) {
 	d.verbs.Lock() // volumes come and go under it, and their hooks with them
 	defer d.verbs.Unlock()
 	d.mu.Lock()
 	d.opt.Alerts.Command, d.opt.Alerts.Timeout = run, timeout
 	d.mu.Unlock()
 	for _, s := range d.all() {
-		s.sentry.theHook().Set(run, timeout)
+		s.watch.SetCommand(run, timeout)
 	}
 }
 
-// SetSpace replaces Options.Space, also of volumes in service.
-func (d *Daemon) SetSpace(o SpaceOptions) {
+// SetSpares replaces Options.Spares, also of volumes in service.
+func (d *Daemon) SetSpares(o space.SpareOptions) {
 	d.mu.Lock()
-	d.opt.Space = o
+	d.opt.Spares = o
 	d.mu.Unlock()
 	for _, s := range d.all() {
-		s.sentry.look()
+		s.watch.Look()
 	}
 }
 
-func (d *Daemon) alerts() AlertOptions {
+func (d *Daemon) alertOptions() space.AlertOptions {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.opt.Alerts
 }
 
-func (d *Daemon) space() SpaceOptions {
+func (d *Daemon) spareOptions() space.SpareOptions {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.opt.Space
+	return d.opt.Spares
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // Status implements control.Backend.
@@ -55,12 +55,12 @@ func (s *served) status() control.VolumeStatus {
 // addAlerts adds what the daemon knows of the volume's space, and says all in
 // the state.
 func (s *served) addAlerts(v *control.VolumeStatus) {
-	active, secs, _ := s.sentry.report()
+	active, secs, _ := s.watch.Report()
 	for _, a := range active {
 		v.Alerts = append(v.Alerts, control.Alert{Level: string(a.Level), Since: a.Time, Text: a.Text})
 	}
-	low := slices.ContainsFunc(active, func(a alert.Alert) bool {
-		return a.Level == alert.TimeToFull || strings.HasPrefix(string(a.Level), "percent-")
+	low := slices.ContainsFunc(active, func(a space.Alert) bool {
+		return a.Level == space.TimeToFull || strings.HasPrefix(string(a.Level), "percent-")
 	})
 	if low && !slices.Contains(v.Conditions, control.Full) {
 		v.Conditions = append(v.Conditions, control.LowSpace)
@@ -69,6 +69,14 @@ func (s *served) addAlerts(v *control.VolumeStatus) {
 		n := int64(min(secs, math.MaxInt64/2))
 		v.SecondsToFull = &n
 	}
-	v.Spares, v.SparesAdded, _ = s.relief.report()
+	spares, added, _ := s.spares.Report()
+	v.SparesAdded = added
+	for _, sp := range spares {
+		c := control.Spare{Name: sp.Name, Size: sp.Size}
+		if sp.Err != nil {
+			c.Failed = sp.Err.Error()
+		}
+		v.Spares = append(v.Spares, c)
+	}
 	v.State = v.StateText()
 }

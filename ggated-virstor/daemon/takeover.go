@@ -120,7 +120,7 @@ func (d *Daemon) activate(ctx context.Context, s *served) {
 	}
 	s.notes.take()
 	d.takeovers.Add(1)
-	s.sentry.look()
+	s.watch.Look()
 	d.log.Info("taken over", "volume", s.vol.Name())
 }
 

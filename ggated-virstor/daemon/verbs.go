@@ -100,7 +100,7 @@ func (d *Daemon) user(name string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.volumes {
-		if s.isComponent(name) || s.relief.holds(name) {
+		if s.isComponent(name) || s.spares.Holds(name) {
 			return s.vol.Name()
 		}
 	}

@@ -14,9 +14,9 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 func denied(t *testing.T, what string, err error) {
@@ -193,7 +193,7 @@ func TestAnAlertsVariablesAreItsFactsAlone(t *testing.T) {
 			t.Errorf("%.40q is taken", v)
 		}
 	}
-	if err := checkAlert(alert.Environment(alert.Alert{Volume: "vol"})); err != nil {
+	if err := checkAlert(space.Environment(space.Alert{Volume: "vol"})); err != nil {
 		t.Error(err)
 	}
 }

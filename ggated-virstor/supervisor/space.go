@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // answerSpace does what concerns volumes that run out of space.
@@ -59,7 +59,7 @@ const (
 func checkAlert(env []string) error {
 	for _, v := range env {
 		name, value, _ := strings.Cut(v, "=")
-		if !alert.IsVariable(name) {
+		if !space.IsVariable(name) {
 			return fmt.Errorf("run the alert command: %.40q is no variable of an alert", v)
 		}
 		if len(value) > maxAlertValue {
@@ -91,7 +91,7 @@ func (s *Supervisor) runAlert(ctx context.Context, a alertArgs) (reply, error) {
 	return reply{body: answer}, nil
 }
 
-// Run implements alert.Runner: the supervisor runs its command.
+// Run implements space.Runner: the supervisor runs its command.
 func (c *Client) Run(ctx context.Context, env []string, stdin []byte) ([]byte, error) {
 	limit := alertLimit
 	if d, ok := ctx.Deadline(); ok {
@@ -107,24 +107,24 @@ func (c *Client) Run(ctx context.Context, env []string, stdin []byte) ([]byte, e
 	return a.Output, nil
 }
 
-// Growth is a daemon.Grower that has the supervisor grow the volumes that may
+// Growth is a space.Grower that has the supervisor grow the volumes that may
 // grow.
 type Growth struct {
 	Client *Client
 	May    func(volume string) bool
 }
 
-// Has implements daemon.Grower.
+// Has implements space.Grower.
 func (g Growth) Has(volume string) bool { return g.May(volume) }
 
-// Grow implements daemon.Grower.
+// Grow implements space.Grower.
 func (g Growth) Grow(ctx context.Context, volume string) (string, error) {
 	var a growArgs
 	_, err := g.Client.peer.call(ctx, methodGrow, growArgs{Volume: volume}, &a)
 	return a.Provider, err
 }
 
-// Undo implements daemon.Grower.
+// Undo implements space.Grower.
 func (g Growth) Undo(ctx context.Context, volume, provider string) error {
 	_, err := g.Client.peer.call(ctx, methodUngrow, growArgs{Volume: volume, Provider: provider}, nil)
 	return err

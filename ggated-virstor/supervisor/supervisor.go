@@ -16,8 +16,8 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // Options of a Supervisor.
@@ -39,9 +39,10 @@ type Options struct {
 	// Args are the worker's.
 	Args []string
 	// Alert runs the administrator's command; nil: there is none.
-	Alert alert.Runner
-	// Grower makes providers for volumes that run out of space, or is nil.
-	Grower Grower
+	Alert space.Runner
+	// Grower makes providers for volumes that run out of space, or is nil. What it
+	// makes of the worker's words is bounded by its own configuration.
+	Grower space.Grower
 	// Certificates reads those of the NBD server; nil: there are none.
 	Certificates func() (Certificates, error)
 	// Archive is where backups are kept; nil: nowhere.
@@ -60,18 +61,10 @@ type Options struct {
 // Reloaded is what a configuration that was read again says to a supervisor.
 type Reloaded struct {
 	Providers []string
-	Alert     alert.Runner
-	Grower    Grower
+	Alert     space.Runner
+	Grower    space.Grower
 	// Configuration is what the worker is told.
 	Configuration Configuration
-}
-
-// Grower makes providers (see daemon.Grower). What it makes of the worker's
-// words is bounded by its own configuration.
-type Grower interface {
-	Has(volume string) bool
-	Grow(ctx context.Context, volume string) (provider string, err error)
-	Undo(ctx context.Context, volume, provider string) error
 }
 
 // Supervisor keeps one worker alive.
@@ -290,7 +283,7 @@ func (s *Supervisor) reload() {
 }
 
 // helpers are who acts for the worker on the administrator's behalf.
-func (s *Supervisor) helpers() (alert.Runner, Grower) {
+func (s *Supervisor) helpers() (space.Runner, space.Grower) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.opt.Alert, s.opt.Grower

@@ -21,8 +21,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // fill has fio write and verify size bytes, slowly enough for each level to be
@@ -62,7 +62,7 @@ func (s *site) hookFlags() []string {
 }
 
 // alerts are those that the command got.
-func (s *site) alerts() []alert.Alert {
+func (s *site) alerts() []space.Alert {
 	s.t.Helper()
 	f, err := os.Open(s.hookFile())
 	if os.IsNotExist(err) {
@@ -72,9 +72,9 @@ func (s *site) alerts() []alert.Alert {
 		s.t.Fatal(err)
 	}
 	defer f.Close()
-	var as []alert.Alert
+	var as []space.Alert
 	for sc := bufio.NewScanner(f); sc.Scan(); {
-		var a alert.Alert
+		var a space.Alert
 		if json.Unmarshal(sc.Bytes(), &a) != nil {
 			break // being written
 		}
@@ -83,7 +83,7 @@ func (s *site) alerts() []alert.Alert {
 	return as
 }
 
-func levels(as []alert.Alert, recovered bool) []string {
+func levels(as []space.Alert, recovered bool) []string {
 	var ls []string
 	for _, a := range as {
 		if a.Recovered == recovered {
@@ -331,7 +331,7 @@ func TestASpareIsAddedUnattendedAndAFailingOneIsNamed(t *testing.T) {
 	}
 	s.until("the failure is told", func() bool { return slices.Contains(levels(s.alerts(), false), "spare-failed") })
 	as := s.alerts()
-	i := slices.IndexFunc(as, func(a alert.Alert) bool { return a.Level == alert.SpareFailed })
+	i := slices.IndexFunc(as, func(a space.Alert) bool { return a.Level == space.SpareFailed })
 	if as[i].Component != bad {
 		t.Errorf("told of %+v", as[i])
 	}
@@ -467,7 +467,7 @@ func TestAnAlertIsSentThroughEveryChannelOnPurpose(t *testing.T) {
 			t.Errorf("%q is not in:\n%s", want, out)
 		}
 	}
-	if as := s.alerts(); len(as) != 1 || as[0].Level != alert.Test {
+	if as := s.alerts(); len(as) != 1 || as[0].Level != space.Test {
 		t.Errorf("the command got %+v", as)
 	}
 	if n := figure(t, s.scrape(), "gvirstor_alerts_total", "vol", "test"); n != 1 {

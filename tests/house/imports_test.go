@@ -38,6 +38,7 @@ var rules = []rule{
 		forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor/nbd", own: []string{"geomlib/ownfile", "geomlib/virstor", "ggated-virstor/nbd", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/nbd/nbdpub", own: []string{"geomlib/virstor", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/publish"}},
+	{dir: "ggated-virstor/space", own: []string{"ondisk", "geomlib", "ggated-virstor/publish"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/web", own: []string{"ondisk", "geomlib/virstor", "ggated-virstor/nbd"}, elsewhere: []string{"github.com/prometheus/client_golang"}},
 	{dir: "ggated-virstor/publish", own: []string{"geomlib", "ggated-virstor/control"}},
 	{dir: "ggated-virstor/gatepub", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/publish"}},

@@ -1,4 +1,4 @@
-package alert
+package space
 
 import (
 	"fmt"
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Config is where the levels are. The zero value watches nothing but what has no
+// Thresholds is where the levels are. The zero value watches nothing but what has no
 // threshold; Defaults are on.
-type Config struct {
+type Thresholds struct {
 	// FreeChunks on the component being filled: at this number or fewer. 0: off.
 	FreeChunks int64
 	// SpareComponents is the number of components left to fill after the one
@@ -29,13 +29,13 @@ type Config struct {
 
 // Defaults are the kernel class's watermarks, and 80, 90 and 95 percent, and a
 // day, looking back an hour.
-func Defaults() Config {
-	return Config{FreeChunks: 100, SpareComponents: 1, Percent: []int{80, 90, 95},
+func Defaults() Thresholds {
+	return Thresholds{FreeChunks: 100, SpareComponents: 1, Percent: []int{80, 90, 95},
 		TimeToFull: 24 * time.Hour, Window: time.Hour, Margin: 2}
 }
 
 // Check refuses what makes no sense.
-func (c Config) Check() error {
+func (c Thresholds) Check() error {
 	switch {
 	case c.FreeChunks < 0:
 		return fmt.Errorf("alert at %d free chunks: must not be negative", c.FreeChunks)
@@ -65,7 +65,7 @@ func (c Config) Check() error {
 func Percent(n int) Level { return Level("percent-" + strconv.Itoa(n)) }
 
 // Levels are those that have a state, in the order in which they are told of.
-func (c Config) Levels() []Level {
+func (c Thresholds) Levels() []Level {
 	var ls []Level
 	if c.SpareComponents >= 0 {
 		ls = append(ls, Components)
@@ -82,7 +82,7 @@ func (c Config) Levels() []Level {
 	return append(ls, Full, Degraded, ComponentFailed, Errors, StorageFull)
 }
 
-func (c Config) clone() Config {
+func (c Thresholds) clone() Thresholds {
 	c.Percent = slices.Clone(c.Percent)
 	return c
 }

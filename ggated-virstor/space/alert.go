@@ -1,4 +1,4 @@
-package alert
+package space
 
 import (
 	"log/slog"
@@ -9,7 +9,7 @@ import (
 // they are fit for a metric's label.
 type Level string
 
-// The levels. Those of Config.Percent are called by Percent.
+// The levels. Those of Thresholds.Percent are called by Percent.
 const (
 	Chunks          Level = "chunks"           // free chunks on the component being filled
 	Components      Level = "components"       // components that are left to fill

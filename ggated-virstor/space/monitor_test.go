@@ -1,4 +1,4 @@
-package alert
+package space
 
 import (
 	"fmt"
@@ -14,12 +14,12 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // snapshot is a volume whose components have the usable chunks given, filled in
 // order with used ones.
-func snapshot(used int64, usable ...int64) Snapshot {
-	s := Snapshot{Volume: "mydata", ID: 7, ChunkSize: 1 << 20}
+func snapshot(used int64, usable ...int64) Figures {
+	s := Figures{Volume: "mydata", ID: 7, ChunkSize: 1 << 20}
 	for i, n := range usable {
 		free := n - min(n, used)
 		used -= min(n, used)
-		s.Components = append(s.Components, Component{Name: fmt.Sprintf("ada%d", i+4), Usable: n, Free: free})
+		s.Components = append(s.Components, ComponentFigures{Name: fmt.Sprintf("ada%d", i+4), Usable: n, Free: free})
 		s.Physical += n
 		s.Free += free
 	}
@@ -97,7 +97,7 @@ func TestTheWordsAreTheKernels(t *testing.T) {
 }
 
 func TestAnAlertTellsTheFacts(t *testing.T) {
-	m := NewMonitor(Config{Percent: []int{80}, Margin: 2, SpareComponents: -1})
+	m := NewMonitor(Thresholds{Percent: []int{80}, Margin: 2, SpareComponents: -1})
 	s := snapshot(160, 210)
 	s.Reserved, s.Held = 10, 3
 	as := m.Check(start, s, false)
@@ -110,7 +110,7 @@ func TestAnAlertTellsTheFacts(t *testing.T) {
 }
 
 func TestALevelIsToldAgainOnlyAfterItWasLeftByTheMargin(t *testing.T) {
-	m := NewMonitor(Config{Percent: []int{80}, Margin: 2, SpareComponents: -1})
+	m := NewMonitor(Thresholds{Percent: []int{80}, Margin: 2, SpareComponents: -1})
 	var got []string
 	for _, used := range []int64{79, 80, 79, 80, 78, 80, 77, 78, 80} {
 		got = append(got, words(m.Check(start, snapshot(used, 100), false))...)
@@ -182,7 +182,7 @@ func TestEmptiedComponentsAreFilledAgain(t *testing.T) {
 }
 
 func TestASmallComponentIsNotShortOfSpaceWhenEmpty(t *testing.T) {
-	m := NewMonitor(Config{FreeChunks: 100, SpareComponents: -1})
+	m := NewMonitor(Thresholds{FreeChunks: 100, SpareComponents: -1})
 	var got []string
 	for used := range int64(41) {
 		got = append(got, words(m.Check(start, snapshot(used, 40), false))...)
@@ -193,7 +193,7 @@ func TestASmallComponentIsNotShortOfSpaceWhenEmpty(t *testing.T) {
 }
 
 func TestComponentsPassedBetweenTwoLooksAreToldOf(t *testing.T) {
-	m := NewMonitor(Config{FreeChunks: 100, SpareComponents: 1})
+	m := NewMonitor(Thresholds{FreeChunks: 100, SpareComponents: 1})
 	m.Check(start, snapshot(0, 200, 200, 200, 200), false)
 	got := words(m.Check(start, snapshot(790, 200, 200, 200, 200), false))
 	want := []string{"components 1", "components 0", "chunks 0", "chunks 0", "chunks 0", "chunks 10"}
@@ -214,7 +214,7 @@ func TestWhatIsCrossedAtTheFirstLookIsTold(t *testing.T) {
 }
 
 func TestThePredictionFollowsTheRateOverTheWindow(t *testing.T) {
-	m := NewMonitor(Config{TimeToFull: 24 * time.Hour, Window: time.Hour, SpareComponents: -1})
+	m := NewMonitor(Thresholds{TimeToFull: 24 * time.Hour, Window: time.Hour, SpareComponents: -1})
 	now, used := start, int64(0)
 	run := func(minutes int, perMinute int64) (told []string) {
 		for range minutes {
@@ -282,15 +282,15 @@ func TestConfigRefusesWhatMakesNoSense(t *testing.T) {
 	if err := Defaults().Check(); err != nil {
 		t.Fatal(err)
 	}
-	for _, change := range []func(*Config){
-		func(c *Config) { c.FreeChunks = -1 },
-		func(c *Config) { c.SpareComponents = -2 },
-		func(c *Config) { c.Percent = []int{0} },
-		func(c *Config) { c.Percent = []int{101} },
-		func(c *Config) { c.Percent = []int{90, 80} },
-		func(c *Config) { c.TimeToFull = -1 },
-		func(c *Config) { c.Window = 0 },
-		func(c *Config) { c.Margin = -1 },
+	for _, change := range []func(*Thresholds){
+		func(c *Thresholds) { c.FreeChunks = -1 },
+		func(c *Thresholds) { c.SpareComponents = -2 },
+		func(c *Thresholds) { c.Percent = []int{0} },
+		func(c *Thresholds) { c.Percent = []int{101} },
+		func(c *Thresholds) { c.Percent = []int{90, 80} },
+		func(c *Thresholds) { c.TimeToFull = -1 },
+		func(c *Thresholds) { c.Window = 0 },
+		func(c *Thresholds) { c.Margin = -1 },
 	} {
 		c := Defaults()
 		change(&c)
@@ -309,19 +309,19 @@ func TestLevelsThatMoveAreToldOfOnce(t *testing.T) {
 		t.Fatalf("told %q, want %q", got, want)
 	}
 	c.Percent, c.FreeChunks = []int{85, 90}, 200
-	m.SetConfig(c)
+	m.SetThresholds(c)
 	if got, want := words(m.Check(start, at, false)), []string{"chunks 150", "percent-85 85"}; !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 	if got, want := words(m.Active()), []string{"chunks 150", "percent-85 85"}; !slices.Equal(got, want) {
 		t.Errorf("active %q, want %q", got, want)
 	}
-	m.SetConfig(c)
+	m.SetThresholds(c)
 	if got := words(m.Check(start, at, false)); len(got) != 0 {
 		t.Errorf("the same levels told again: %q", got)
 	}
 	c.FreeChunks = 0
-	m.SetConfig(c)
+	m.SetThresholds(c)
 	if got := words(m.Check(start, at, false)); len(got) != 0 || len(m.Active()) != 1 {
 		t.Errorf("a level that is off told %q, active %q", got, words(m.Active()))
 	}

@@ -1,4 +1,4 @@
-package alert
+package space
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 // Monitor knows which levels a volume has crossed. It is for one goroutine at a
 // time.
 type Monitor struct {
-	cfg      Config
+	cfg      Thresholds
 	forecast forecast
 
 	raised  map[Level]Alert
@@ -28,20 +28,20 @@ type Monitor struct {
 
 	out []Alert // of the Check under way
 	now time.Time
-	s   *Snapshot
+	s   *Figures
 }
 
 // NewMonitor makes a Monitor that has crossed nothing.
-func NewMonitor(c Config) *Monitor {
+func NewMonitor(c Thresholds) *Monitor {
 	return &Monitor{
 		cfg: c.clone(), forecast: forecast{window: c.Window}, secs: math.Inf(1), first: true,
 		raised: make(map[Level]Alert), chunks: make(map[string]bool), failed: make(map[string]bool),
 	}
 }
 
-// SetConfig moves the levels. The next Check tells which of the new ones are
+// SetThresholds moves the levels. The next Check tells which of the new ones are
 // crossed; of old ones that are gone nothing more is told.
-func (m *Monitor) SetConfig(c Config) {
+func (m *Monitor) SetThresholds(c Thresholds) {
 	old := m.cfg
 	m.cfg = c.clone()
 	m.forecast.window = c.Window
@@ -62,7 +62,7 @@ func (m *Monitor) SetConfig(c Config) {
 
 // Check looks at s and returns what is to be told, in order. full says that a
 // write found no chunk since the last Check.
-func (m *Monitor) Check(now time.Time, s Snapshot, full bool) []Alert {
+func (m *Monitor) Check(now time.Time, s Figures, full bool) []Alert {
 	m.out, m.now, m.s = nil, now, &s
 	m.predict()
 	from, at := m.advance()
@@ -105,8 +105,8 @@ func (m *Monitor) predict() {
 	}
 }
 
-// Facts are what every alert of s tells.
-func Facts(now time.Time, s *Snapshot, secs float64) Alert {
+// facts are what every alert of s tells.
+func facts(now time.Time, s *Figures, secs float64) Alert {
 	a := Alert{
 		Time: now, Volume: s.Volume, ID: s.ID, SecondsToFull: -1,
 		PhysicalBytes: s.Physical * s.ChunkSize, AllocatedBytes: s.used() * s.ChunkSize,
@@ -121,7 +121,7 @@ func Facts(now time.Time, s *Snapshot, secs float64) Alert {
 
 // tell adds an alert with the facts.
 func (m *Monitor) tell(a Alert) {
-	f := Facts(m.now, m.s, m.secs)
+	f := facts(m.now, m.s, m.secs)
 	f.Level, f.Recovered, f.Severity, f.Text = a.Level, a.Recovered, a.Severity, a.Text
 	f.Component, f.Threshold, f.Value = a.Component, a.Threshold, a.Value
 	if f.Recovered {
@@ -192,7 +192,7 @@ func (m *Monitor) components(i int, severity slog.Level, text string) Alert {
 
 // chunkLevel is the watermark of a component. On one that never had as many
 // chunks it is a tenth of them, lest an empty component be short of space.
-func (m *Monitor) chunkLevel(c Component) int64 {
+func (m *Monitor) chunkLevel(c ComponentFigures) int64 {
 	if m.cfg.FreeChunks > 0 && m.cfg.FreeChunks < c.Usable {
 		return m.cfg.FreeChunks
 	}
@@ -200,7 +200,7 @@ func (m *Monitor) chunkLevel(c Component) int64 {
 }
 
 // hasSpace reports whether a component is clearly above its watermark.
-func (m *Monitor) hasSpace(c Component) bool {
+func (m *Monitor) hasSpace(c ComponentFigures) bool {
 	level := m.chunkLevel(c)
 	return !c.Failed && c.Free > level+level/10+1
 }
@@ -329,7 +329,7 @@ func (m *Monitor) checkFailed() {
 // checkErrors tells of components that fail reads or writes. The engine says so until
 // some minutes after the last one.
 func (m *Monitor) checkErrors() {
-	m.errors = m.checkEach(Errors, m.errors, func(c Component) string {
+	m.errors = m.checkEach(Errors, m.errors, func(c ComponentFigures) string {
 		if c.Errors == "" {
 			return ""
 		}
@@ -339,7 +339,7 @@ func (m *Monitor) checkErrors() {
 
 // checkRoom tells of components that cannot be written though chunks are free.
 func (m *Monitor) checkRoom() {
-	m.noRoom = m.checkEach(StorageFull, m.noRoom, func(c Component) string {
+	m.noRoom = m.checkEach(StorageFull, m.noRoom, func(c ComponentFigures) string {
 		if !c.NoRoom {
 			return ""
 		}
@@ -349,7 +349,7 @@ func (m *Monitor) checkRoom() {
 
 // checkEach tells of each component once of which text says something, and once that
 // it does of none any more. told are those that it said something of before.
-func (m *Monitor) checkEach(level Level, told map[string]bool, text func(Component) string, over string) map[string]bool {
+func (m *Monitor) checkEach(level Level, told map[string]bool, text func(ComponentFigures) string, over string) map[string]bool {
 	now := make(map[string]bool)
 	for _, c := range m.s.Components {
 		said := text(c)

@@ -1,6 +1,4 @@
-// Package grow makes sparse files that become components when a volume runs
-// out of space.
-package grow
+package space
 
 import (
 	"bytes"
@@ -55,8 +53,8 @@ func ParsePlan(s string, expand func(string) (int64, error)) (volume string, p P
 // ErrLimit: the files there would be larger than the limit allows.
 var ErrLimit = errors.New("the limit of --grow-max is reached")
 
-// Grower makes files. Its methods may be called by many goroutines.
-type Grower struct {
+// FileGrower makes files. Its methods may be called by many goroutines.
+type FileGrower struct {
 	Plans map[string]Plan // by volume
 	Max   int64           // bytes of all files of one volume together
 	// Attach makes a disk of a file, if the file is not one already, and
@@ -111,7 +109,7 @@ func (p Plan) files(volume string) (numbers []int, bytes int64, err error) {
 
 // Grown are the providers that volumes have grown by before. A file that never
 // became a component, or is none any more, is left alone.
-func (g *Grower) Grown(ctx context.Context) ([]string, error) {
+func (g *FileGrower) Grown(ctx context.Context) ([]string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var all []string
@@ -160,7 +158,7 @@ func isComponent(path string) (bool, error) {
 	return err == nil, nil
 }
 
-func (g *Grower) attach(ctx context.Context, path string) (string, error) {
+func (g *FileGrower) attach(ctx context.Context, path string) (string, error) {
 	if g.Attach == nil {
 		return path, nil
 	}
@@ -168,7 +166,7 @@ func (g *Grower) attach(ctx context.Context, path string) (string, error) {
 }
 
 // Has reports whether a volume may grow at all.
-func (g *Grower) Has(volume string) bool {
+func (g *FileGrower) Has(volume string) bool {
 	_, ok := g.Plans[volume]
 	return ok
 }
@@ -176,7 +174,7 @@ func (g *Grower) Has(volume string) bool {
 // Grow makes the next file of a volume and returns the provider. It fails with
 // ErrLimit, and when the file system has less free than the file may come to
 // hold.
-func (g *Grower) Grow(ctx context.Context, volume string) (string, error) {
+func (g *FileGrower) Grow(ctx context.Context, volume string) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p, ok := g.Plans[volume]
@@ -214,7 +212,7 @@ func (g *Grower) Grow(ctx context.Context, volume string) (string, error) {
 
 // Undo removes what Grow has just made of provider and what did not become a
 // component. It refuses what it did not make.
-func (g *Grower) Undo(ctx context.Context, volume, provider string) error {
+func (g *FileGrower) Undo(ctx context.Context, volume, provider string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p, ok := g.Plans[volume]

@@ -1,4 +1,4 @@
-package grow
+package space
 
 import (
 	"context"
@@ -32,7 +32,7 @@ func becomeComponent(t *testing.T, path string) {
 
 func TestFilesAreMadeUpToTheLimitAndFoundAgain(t *testing.T) {
 	dir := t.TempDir()
-	g := &Grower{Plans: map[string]Plan{"vol": {dir, 8 * mib}}, Max: 20 * mib}
+	g := &FileGrower{Plans: map[string]Plan{"vol": {dir, 8 * mib}}, Max: 20 * mib}
 	var made []string
 	for range 2 {
 		p, err := g.Grow(t.Context(), "vol")
@@ -71,7 +71,7 @@ func TestFilesAreMadeUpToTheLimitAndFoundAgain(t *testing.T) {
 
 func TestAFileLargerThanWhatIsFreeIsNotMade(t *testing.T) {
 	dir := t.TempDir()
-	g := &Grower{Plans: map[string]Plan{"vol": {dir, 1 << 60}}, Max: 1 << 61}
+	g := &FileGrower{Plans: map[string]Plan{"vol": {dir, 1 << 60}}, Max: 1 << 61}
 	if _, err := g.Grow(t.Context(), "vol"); err == nil || !strings.Contains(err.Error(), "free") {
 		t.Errorf("error %v", err)
 	}
@@ -83,7 +83,7 @@ func TestAFileLargerThanWhatIsFreeIsNotMade(t *testing.T) {
 func TestAFileThatCannotBeAttachedIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	bad := errors.New("no more units")
-	g := &Grower{Plans: map[string]Plan{"vol": {dir, mib}}, Max: mib,
+	g := &FileGrower{Plans: map[string]Plan{"vol": {dir, mib}}, Max: mib,
 		Attach: func(context.Context, string) (string, error) { return "", bad }}
 	if _, err := g.Grow(t.Context(), "vol"); !errors.Is(err, bad) {
 		t.Errorf("error %v", err)
@@ -117,7 +117,7 @@ esac
 func TestFilesBecomeDisksByMdconfigOnce(t *testing.T) {
 	fakeMdconfig(t)
 	dir := t.TempDir()
-	g := &Grower{Plans: map[string]Plan{"vol": {dir, 8 * mib}}, Max: 24 * mib, Attach: Mdconfig, Detach: MdconfigDetach}
+	g := &FileGrower{Plans: map[string]Plan{"vol": {dir, 8 * mib}}, Max: 24 * mib, Attach: Mdconfig, Detach: MdconfigDetach}
 	for i := range 2 {
 		name, err := g.Grow(t.Context(), "vol")
 		if err != nil || name != "md"+strconv.Itoa(i) {

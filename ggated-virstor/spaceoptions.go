@@ -9,16 +9,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
-	"github.com/gvirstor/gvirstor/ggated-virstor/alert"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
-	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
-	"github.com/gvirstor/gvirstor/ggated-virstor/grow"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // spaceOptions say what is watched of the space and what is done when it gets
 // short.
 type spaceOptions struct {
-	levels  alert.Config
+	levels  space.Thresholds
 	command string
 	timeout time.Duration
 	reserve int64
@@ -33,7 +31,7 @@ type spaceOptions struct {
 }
 
 func (o *spaceOptions) declare(f *pflag.FlagSet) {
-	d := alert.Defaults()
+	d := space.Defaults()
 	o.levels = d
 	f.Int64Var(&o.levels.FreeChunks, "alert-chunks", d.FreeChunks, "alert when the component being filled has `N` free chunks left (0: never)")
 	f.IntVar(&o.levels.SpareComponents, "alert-components", d.SpareComponents, "alert when `N` components are left to fill (-1: never)")
@@ -41,7 +39,7 @@ func (o *spaceOptions) declare(f *pflag.FlagSet) {
 	f.DurationVar(&o.levels.TimeToFull, "alert-time", d.TimeToFull, "alert when the volume will be full in less than `TIME` (0: never)")
 	f.DurationVar(&o.levels.Window, "alert-window", d.Window, "predict that from the last `TIME`")
 	f.StringVar(&o.command, "on-alert", "", "run `COMMAND` with sh(1) for each alert, the facts in its environment and as JSON on its standard input")
-	f.DurationVar(&o.timeout, "on-alert-timeout", alert.HookTimeout, "kill that command after `TIME`")
+	f.DurationVar(&o.timeout, "on-alert-timeout", space.HookTimeout, "kill that command after `TIME`")
 	f.Int64Var(&o.reserve, "reserve", 0, "keep `N` free chunks of each volume from ordinary writes, for 'gvirstor reserve --release'")
 	f.StringArrayVar(&o.spares, "spare", nil, "`NAME=PROV`: a spare of the volume, labelled by 'gvirstor spare' (repeatable)")
 	f.IntVar(&o.spareAt, "spare-at", 90, "add a spare when so many `PERCENT` of the physical space are allocated (0: never)")
@@ -82,7 +80,7 @@ func (o *spaceOptions) check(w world) error {
 }
 
 // grower is nil without --grow. With attach its files become md(4) disks.
-func (o *spaceOptions) grower(attach bool) (*grow.Grower, error) {
+func (o *spaceOptions) grower(attach bool) (*space.FileGrower, error) {
 	if len(o.grow) == 0 {
 		if o.growMax != "" {
 			return nil, errors.New("--grow-max needs --grow")
@@ -93,9 +91,9 @@ func (o *spaceOptions) grower(attach bool) (*grow.Grower, error) {
 	if err != nil || n <= 0 {
 		return nil, fmt.Errorf("--grow needs --grow-max with a size such as 100g, not %q: without a limit a volume could fill the file system", o.growMax)
 	}
-	g := &grow.Grower{Plans: make(map[string]grow.Plan), Max: n}
+	g := &space.FileGrower{Plans: make(map[string]space.Plan), Max: n}
 	for _, s := range o.grow {
-		name, p, err := grow.ParsePlan(s, control.ExpandNumber)
+		name, p, err := space.ParsePlan(s, control.ExpandNumber)
 		if err != nil {
 			return nil, fmt.Errorf("--grow %w", err)
 		}
@@ -105,7 +103,7 @@ func (o *spaceOptions) grower(attach bool) (*grow.Grower, error) {
 		g.Plans[name] = p
 	}
 	if attach {
-		g.Attach, g.Detach = grow.Mdconfig, grow.MdconfigDetach
+		g.Attach, g.Detach = space.Mdconfig, space.MdconfigDetach
 	}
 	return g, nil
 }
@@ -121,21 +119,21 @@ func (o *spaceOptions) spareProviders() []string {
 }
 
 // runner is nil without --on-alert.
-func (o *spaceOptions) runner() alert.Runner {
+func (o *spaceOptions) runner() space.Runner {
 	if o.command == "" {
 		return nil
 	}
-	return alert.Shell{Command: o.command}
+	return space.Shell{Command: o.command}
 }
 
 // alerts and relief are what the daemon is told of this; run and g are who does
 // what needs privilege.
-func (o *spaceOptions) alerts(run alert.Runner) daemon.AlertOptions {
-	return daemon.AlertOptions{Levels: o.levels, Command: run, Timeout: o.timeout}
+func (o *spaceOptions) alerts(run space.Runner) space.AlertOptions {
+	return space.AlertOptions{Levels: o.levels, Command: run, Timeout: o.timeout}
 }
 
-func (o *spaceOptions) relief(g daemon.Grower) daemon.SpaceOptions {
-	s := daemon.SpaceOptions{Percent: o.spareAt, Grower: g, Spares: make(map[string]string), Margin: o.levels.Margin}
+func (o *spaceOptions) relief(g space.Grower) space.SpareOptions {
+	s := space.SpareOptions{Percent: o.spareAt, Grower: g, Spares: make(map[string]string), Margin: o.levels.Margin}
 	for _, spare := range o.spares {
 		name, prov, _ := strings.Cut(spare, "=")
 		s.Spares[prov] = name
