@@ -110,6 +110,9 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 func (k *committer) findMissing(r *Request) {
 	v, b := k.v, &k.batch
 	b.missing = b.missing[:0]
+	if r.req.discards {
+		return
+	}
 	next := uint64(0) // a chunk may have two ranges of r
 	for from, to := r.ahead(r.Offset + r.req.progress); from < to; from, to = r.ahead(to) {
 		for next = max(next, uint64(from/v.chunk)); next <= uint64((to-1)/v.chunk); next++ {
@@ -128,6 +131,9 @@ func (k *committer) cover(r *Request) {
 	start := r.Offset + r.req.progress
 	with := v.aligned(start, r.Offset+r.Length-start)
 	r.req.commit, r.req.failed, r.req.noRoom = r.req.progress, nil, nil
+	if r.req.discards {
+		return
+	}
 	for off, to := r.ahead(start); off < to; {
 		pc := v.pieceAt(off, to)
 		i, ours := b.index[pc.vc]

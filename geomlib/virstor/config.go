@@ -154,6 +154,7 @@ const (
 	breakHandBackNote                   // the fence is lifted without a note that it is
 	breakHeldUnwritten                  // a write that found the storage full is acknowledged
 	breakFailedLeaks                    // a chunk whose data was not written is not free again
+	breakDiscardsLater                  // a discard that was held frees what was written later
 	breakCommitFirst                    // add writes component 0 before the components that join
 )
 

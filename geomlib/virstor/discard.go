@@ -13,7 +13,11 @@ const discardStep = 128
 
 // discard frees the chunks that r covers. What r covers of other chunks is
 // written with zeros for OpWriteZeroes, and passed down for OpDelete.
+//
+// It needs no chunk, but room below a component where the storage of one is full: to
+// write zeros into a hole, or to make one. It is held for that as writes are.
 func (v *Volume) discard(r *Request, block bool) {
+	r.req.discards = true
 	off, end := r.Offset+r.req.progress, r.Offset+r.Length
 	if off >= end || v.chunks.nextAllocated(uint64(off/v.chunk), uint64((end-1)/v.chunk)+1) > uint64((end-1)/v.chunk) {
 		v.finishDiscard(r, block)
@@ -34,7 +38,7 @@ func (v *Volume) discard(r *Request, block bool) {
 	v.moving.leave()
 	switch {
 	case err != nil:
-		v.finish(r, err)
+		v.writeFailed(r, err)
 	case waits && v.chunks.park(vc, r):
 	case waits:
 		v.workers.put(r)
@@ -46,17 +50,18 @@ func (v *Volume) discard(r *Request, block bool) {
 // discardAll does what is left of a discard. With waits it came to a chunk,
 // vc, that somebody else has to himself.
 func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
-	off, end := r.Offset+r.req.progress, r.Offset+r.Length
-	for off < end {
-		next := v.chunks.nextAllocated(uint64(off/v.chunk), uint64((end-1)/v.chunk)+1)
+	off, to := v.aheadOf(r, r.Offset+r.req.progress)
+	for off < to {
+		next := v.chunks.nextAllocated(uint64(off/v.chunk), uint64((to-1)/v.chunk)+1)
 		off = max(off, int64(next)*v.chunk)
-		if off >= end {
-			break
+		if off >= to {
+			off, to = v.aheadOf(r, to)
+			continue
 		}
-		pc := v.pieceAt(off, end)
+		pc := v.pieceAt(off, to)
 		switch {
 		case pc.n == v.chunk && v.cfg.Discard == DiscardOn:
-			off, _, waits, err = v.freeChunks(off, end, v.chunks.tryLock)
+			off, _, waits, err = v.freeChunks(off, to, v.chunks.tryLock)
 		default:
 			var state pinState
 			if state, err = v.discardPiece(pc, r.Op != OpDelete); state == busy {
@@ -74,6 +79,14 @@ func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
 		}
 	}
 	return false, 0, nil
+}
+
+// aheadOf is r.ahead: also a discard that was held leaves alone what was written later.
+func (v *Volume) aheadOf(r *Request, off int64) (from, to int64) {
+	if v.cfg.breaks(breakDiscardsLater) {
+		return off, r.Offset + r.Length
+	}
+	return r.ahead(off)
 }
 
 // PassesDiscards reports whether discards of the volume reach its components.

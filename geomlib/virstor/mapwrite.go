@@ -97,7 +97,7 @@ func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) err
 		v.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], c.word)
 	}
 	if err := v.component(0).writeRaw(buf, int64(first)*v.sector); err != nil {
-		return fmt.Errorf("write the allocation map: %w", err)
+		return &mapWriteError{err}
 	}
 	if v.ledger().wrote() {
 		clear(k.unflushed)

@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -9,10 +10,18 @@ import (
 // component full: nobody tells when there is room.
 const roomRetry = time.Second
 
-// holdsFor reports whether a write that failed with err is to be held until there is
-// room below its component.
+// mapWriteError is of a write of map sectors, which then may hold anything. Nobody is
+// held for room below them: the volume is degraded, and tries them again itself.
+type mapWriteError struct{ err error }
+
+func (e *mapWriteError) Error() string { return "write the allocation map: " + e.err.Error() }
+func (e *mapWriteError) Unwrap() error { return e.err }
+
+// holdsFor reports whether a write, or a discard, that failed with err is to be held until
+// there is room below its component.
 func (v *Volume) holdsFor(err error) bool {
-	return isStorageFull(err) && v.full.Load().policy == Wait
+	var ofMap *mapWriteError
+	return isStorageFull(err) && v.full.Load().policy == Wait && !errors.As(err, &ofMap)
 }
 
 // storageFull holds or fails a write for which there is no room below a component, or
@@ -24,7 +33,7 @@ func (k *committer) storageFull(r *Request) bool {
 	}
 	why := k.noRoom
 	if !k.v.holdsFor(why) {
-		k.end(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, k.v.name, r.Offset, why))
+		k.end(r, fmt.Errorf("%s of %d bytes to %s at %d: %w", r.Op, r.Length, k.v.name, r.Offset, why))
 		return false
 	}
 	return k.hold(r, why)

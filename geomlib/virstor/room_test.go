@@ -70,6 +70,23 @@ func openThin(t testing.TB, cfg Config, pages int64) (*Volume, *thinStorage, []*
 	return v, s, disks
 }
 
+// openShared opens a volume whose pages at 0 and at off, of one chunk, hold ones. The latter is
+// shared with a snapshot below the component: whoever changes it needs room, of which there is none.
+func openShared(t testing.TB, cfg Config, off int64) (*Volume, *thinStorage) {
+	t.Helper()
+	v, s, disks := openThin(t, cfg, 2)
+	for _, at := range []int64{0, off} {
+		if _, err := v.WriteAt(bytes.Repeat([]byte{1}, roomPage), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := v.component(0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.backed, fmt.Sprint(disks[0].Name(), c.offset(c.first())+off))
+	return v, s
+}
+
 // submit starts w and returns when it is done or held.
 func (w *heldRequest) submit(v *Volume) {
 	v.Submit(&w.r)
@@ -101,10 +118,14 @@ func roomRun(tb testing.TB, t *rapid.T, rule rule) error {
 	var ws []*heldRequest
 	for i, at := range places[:rapid.IntRange(8, 40).Draw(t, "writes")] {
 		w := newHeldRequest(OpWrite, int64(at)*slot, bytes.Repeat([]byte{byte(i + 1)}, slot))
+		if rapid.IntRange(0, 3).Draw(t, "zeroes") == 0 {
+			w = newHeldZeroing(int64(at)*slot, slot)
+		} else {
+			copy(model[at*slot:], w.r.Data)
+		}
 		if rapid.Bool().Draw(t, "FUA") {
 			w.r.Flags |= FUA
 		}
-		copy(model[at*slot:], w.r.Data)
 		w.submit(v)
 		ws = append(ws, w)
 	}
@@ -115,6 +136,9 @@ func roomRun(tb testing.TB, t *rapid.T, rule rule) error {
 		if w.isDone() {
 			if w.r.Err != nil {
 				return fmt.Errorf("write at %d: %w", w.r.Offset, w.r.Err)
+			}
+			if w.r.Op != OpWrite {
+				continue
 			}
 			over := newHeldRequest(OpWrite, w.r.Offset, w.r.Data)
 			if over.submit(v); !over.isDone() || over.r.Err != nil {
@@ -151,6 +175,13 @@ func roomRun(tb testing.TB, t *rapid.T, rule rule) error {
 		}
 	}
 	return nil
+}
+
+// newHeldZeroing zeroes n bytes, which may be freed.
+func newHeldZeroing(off, n int64) *heldRequest {
+	w := newHeldRequest(OpWriteZeroes, off, nil)
+	w.r.Length = n
+	return w
 }
 
 func numbers(n int) []int {
@@ -316,4 +347,123 @@ func TestAMapSectorWithoutRoomDegradesAndHoldsNothing(t *testing.T) {
 	if _, err := v.WriteAt(make([]byte, roomPage), 0); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestZeroingWaitsForRoomBelowComponents: into a hole, aligned and not, and where the
+// file system has no room even for a hole.
+func TestZeroingWaitsForRoomBelowComponents(t *testing.T) {
+	zeros := make([]byte, roomPage)
+	for _, tt := range []struct {
+		name string
+		cfg  Config
+		w    *heldRequest
+	}{
+		{"zeroes", Config{}, newHeldZeroing(64<<10, roomPage)},
+		{"parts of sectors", Config{}, newHeldZeroing(64<<10+7, 1000)},
+		{"beside chunks that are not allocated", Config{}, newHeldZeroing(64<<10, 2*crashChunk)},
+		{"zeroes that are to stay", Config{}, func() *heldRequest { w := newHeldZeroing(64<<10, roomPage); w.r.Flags = NoHole; return w }()},
+		{"durable", Config{}, func() *heldRequest { w := newHeldZeroing(64<<10, roomPage); w.r.Flags = FUA; return w }()},
+		{"zeros that are detected", Config{DetectZeroes: true}, newHeldRequest(OpWrite, 64<<10, zeros)},
+		{"without discards", Config{Discard: DiscardOff}, newHeldZeroing(64<<10, roomPage)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v, storage := openShared(t, tt.cfg, 64<<10)
+			defer v.Close()
+			tt.w.submit(v)
+			if tt.w.isDone() {
+				t.Fatalf("it is not held: %v", tt.w.r.Err)
+			}
+			v.RetryHeld() // without room
+			if _, err := v.WriteAt(bytes.Repeat([]byte{3}, roomPage), 0); err != nil {
+				t.Errorf("write over what is there: %v", err)
+			}
+			if _, err := v.ReadAt(make([]byte, roomPage), 64<<10); err != nil {
+				t.Errorf("read of what is to be zeroed: %v", err)
+			}
+			if tt.w.isDone() {
+				t.Fatalf("it is done without room: %v", tt.w.r.Err)
+			}
+			storage.give(1 << 10)
+			v.RetryHeld()
+			<-tt.w.done
+			got := make([]byte, tt.w.r.Length)
+			if _, err := v.ReadAt(got, tt.w.r.Offset); err != nil || tt.w.r.Err != nil || !isZero(got) {
+				t.Errorf("ended with %v; read: %v", tt.w.r.Err, err)
+			}
+			if n := v.allocatedIn(0, v.Size()); n != 1 {
+				t.Errorf("%d chunks are allocated, want the one that was", n)
+			}
+		})
+	}
+}
+
+func TestZeroingFailsAtOnceUnderThePolicyError(t *testing.T) {
+	v, _ := openShared(t, Config{WhenFull: Fail}, 64<<10)
+	defer v.Close()
+	if err := v.WriteZeroes(64<<10, roomPage, 0); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("zeroing without room: %v", err)
+	}
+}
+
+// supersededZeroing zeroes a chunk and a page, without room for the page, and writes meanwhile into
+// what it has still to do. It tells what is not as it must be then.
+func supersededZeroing(t *testing.T, rule rule) error {
+	t.Helper()
+	v, storage := openShared(t, Config{breakRule: rule}, 64<<10)
+	defer v.Close()
+	storage.give(1)
+	at := int64(crashChunk)
+	if _, err := v.WriteAt(bytes.Repeat([]byte{1}, roomPage), at); err != nil {
+		return err
+	}
+	w := newHeldZeroing(64<<10, 2*crashChunk-(64<<10)-roomPage)
+	if w.submit(v); w.isDone() {
+		return fmt.Errorf("it is not held: %w", w.r.Err)
+	}
+	later := bytes.Repeat([]byte{2}, roomPage)
+	if _, err := v.WriteAt(later, at); err != nil { // it is backed
+		return err
+	}
+	v.Supersede(&w.r, at, roomPage)
+	storage.give(1 << 10)
+	v.RetryHeld()
+	if <-w.done; w.r.Err != nil {
+		return w.r.Err
+	}
+	got := make([]byte, 2*crashChunk)
+	if _, err := v.ReadAt(got, 0); err != nil {
+		return err
+	}
+	if !bytes.Equal(got[at:at+roomPage], later) {
+		return errors.New("what was written later is gone")
+	}
+	if !isZero(got[64<<10:at]) || !isZero(got[at+roomPage:]) {
+		return errors.New("not all is zeroed")
+	}
+	return nil
+}
+
+func TestZeroingThatWasHeldLeavesAloneWhatWasWrittenLater(t *testing.T) {
+	if err := supersededZeroing(t, 0); err != nil {
+		t.Error(err)
+	}
+	if err := supersededZeroing(t, breakDiscardsLater); err == nil {
+		t.Error("nobody noticed that it does not")
+	}
+}
+
+// TestADiscardWhoseMapSectorFindsNoRoomIsNotHeld: its write may be done in part.
+func TestADiscardWhoseMapSectorFindsNoRoomIsNotHeld(t *testing.T) {
+	v, _, disks := openThin(t, Config{}, 1<<20)
+	defer v.Close()
+	if _, err := v.WriteAt(make([]byte, crashChunk), 0); err != nil {
+		t.Fatal(err)
+	}
+	disks[0].FailRange(disktest.Write, 0, 512, syscall.ENOSPC)
+	w := newHeldZeroing(0, crashChunk)
+	w.submit(v)
+	if !w.isDone() || !errors.Is(w.r.Err, syscall.ENOSPC) || !v.Status().Degraded {
+		t.Errorf("done: %v, %v, degraded: %v", w.isDone(), w.r.Err, v.Status().Degraded)
+	}
+	disks[0].Heal()
 }

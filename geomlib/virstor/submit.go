@@ -12,6 +12,7 @@ type reqState struct {
 	commit   int64 // progress after the commit the request takes part in
 	failed   error // first failure in that commit
 	noRoom   error // the write of data that found the storage of a component full, or nil
+	discards bool  // it needs no chunk: a discard, or zeros that are one
 	held     heldState
 	later    []extent // of a write that was held: what later requests wrote, which it leaves alone
 	tally    tally
@@ -84,7 +85,7 @@ func (v *Volume) run(r *Request, block bool) {
 	}
 	switch r.Op {
 	case OpWrite:
-		if v.cfg.DetectZeroes && r.req.progress == 0 && isZero(r.Data) {
+		if r.req.discards || v.cfg.DetectZeroes && r.req.progress == 0 && isZero(r.Data) {
 			v.discard(r, block)
 			return
 		}

@@ -56,7 +56,7 @@ func (v *Volume) write(r *Request, block bool) {
 }
 
 // writeFailed ends r, unless it found the storage of a component full and is to
-// wait for room: who overwrites in a hole needs some.
+// wait for room: who overwrites in a hole needs some, or writes zeros there.
 func (v *Volume) writeFailed(r *Request, err error) {
 	if !v.holdsFor(err) {
 		v.finish(r, err)

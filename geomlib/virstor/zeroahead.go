@@ -195,8 +195,8 @@ func (z *zeroAhead) one() bool {
 		return true
 	}
 	defer v.metaMu.Unlock()
-	if v.stats.committed.Load() == 0 || !v.cond.allows(deedAllocate) {
-		return false
+	if v.stats.committed.Load() == 0 || !v.cond.allows(deedAllocate) || !v.held.empty() {
+		return false // who is held for room comes first
 	}
 	p, at, ok := v.alloc.prepare(z.stock)
 	if !ok {
@@ -204,7 +204,7 @@ func (z *zeroAhead) one() bool {
 	}
 	whole, err := z.clear(v.component(at.comp), at.chunk)
 	v.alloc.prepared(p, at.chunk, whole || v.cfg.breaks(breakAheadWhole))
-	if err != nil {
+	if err != nil && !isStorageFull(err) { // of which the component tells, and which ends
 		// The write that needs the chunk will fail and be heard.
 		v.log.Warn("chunk not zeroed ahead", "volume", v.name, "component", v.component(at.comp).name(), "chunk", at.chunk, "error", err)
 	}
