@@ -24,7 +24,7 @@ func Open(path string, flag int, mode fs.FileMode) (*os.File, error) {
 	fd, err := open(path, flag&^os.O_TRUNC|unix.O_NOFOLLOW, mode)
 	// FreeBSD says EMLINK of a link where others say ELOOP.
 	if err == unix.ELOOP || err == unix.EMLINK {
-		return nil, refuse(path, "it is a link", "rm "+path)
+		return nil, aside(path, "it is a link")
 	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
@@ -89,11 +89,11 @@ func checkOwn(f *os.File) error {
 	case !ok:
 		return nil
 	case !ours(st.Uid):
-		return refuse(path, fmt.Sprintf("it belongs to another user (uid %d)", st.Uid), "rm "+path)
+		return aside(path, fmt.Sprintf("it belongs to another user (uid %d)", st.Uid))
 	case st.Nlink > 1:
-		return refuse(path, fmt.Sprintf("the file has %d names", st.Nlink), "rm "+path)
+		return aside(path, fmt.Sprintf("the file has %d names", st.Nlink))
 	case writableByOthers(fi.Mode(), st.Gid):
-		return refuse(path, "others can write to it", "chmod go-w "+path)
+		return refuse(path, "others can write to it", "chmod go-w "+shellWord(path))
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func CheckDir(dir string) error {
 	}
 	if fi.Mode()&fs.ModeSymlink != 0 {
 		if os.Geteuid() == 0 {
-			return refuse(dir, "the folder is a link", "rm "+dir+", or name the folder it leads to")
+			return fmt.Errorf("%s: %w: the folder is a link; name the folder it leads to (`readlink -f %s` tells)", dir, ErrUnsafe, shellWord(dir))
 		}
 		if fi, err = os.Stat(dir); err != nil {
 			return err
@@ -122,9 +122,12 @@ func CheckDir(dir string) error {
 	case !ok:
 		return nil
 	case !ours(st.Uid):
-		return refuse(dir, fmt.Sprintf("the folder belongs to another user (uid %d)", st.Uid), "chown "+owner()+" "+dir+", or name another folder")
+		return fmt.Errorf("%s: %w: the folder belongs to another user (uid %d), who may need it; name one of %s's", dir, ErrUnsafe, st.Uid, owner())
+	case writableByOthers(fi.Mode(), st.Gid) && fi.Mode()&fs.ModeSticky != 0:
+		return fmt.Errorf("%s: %w: the folder is for all; name one that nobody else can write to, such as one below it of mode 700", dir, ErrUnsafe)
 	case writableByOthers(fi.Mode(), st.Gid):
-		return refuse(dir, "others can write to the folder", "chmod go-w "+dir+", or name another folder")
+		return fmt.Errorf("%s: %w: others can write to the folder; name another one, or, if nobody else needs it, mend it with `chmod go-w %s`",
+			dir, ErrUnsafe, shellWord(dir))
 	}
 	return nil
 }
@@ -181,11 +184,30 @@ func notAFile(path string, m fs.FileMode) error {
 	if m&fs.ModeDevice != 0 || m.IsDir() {
 		return fmt.Errorf("%s: %w: it is %s, not a file; name a file in its place", path, ErrUnsafe, kind(m))
 	}
-	return refuse(path, "it is "+kind(m)+", not a file", "rm "+path)
+	return aside(path, "it is "+kind(m)+", not a file")
 }
 
 func refuse(path, why, mend string) error {
 	return fmt.Errorf("%s: %w: %s; mend it with `%s`", path, ErrUnsafe, why, mend)
+}
+
+// aside refuses what somebody else put at path, or may have. It may be anything, also what its
+// owner needs: the advice is to look, and to move it, which loses nothing.
+func aside(path, why string) error {
+	w := shellWord(path)
+	return fmt.Errorf("%s: %w: %s; look at it with `ls -l %s`, and move it out of the way with `mv -n %s %s`, or name another path",
+		path, ErrUnsafe, why, w, w, shellWord(path+".aside"))
+}
+
+// shellWord is path as sh(1) takes it for one word.
+func shellWord(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r)
+	}
+	if path != "" && strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 // above are the folders on the way to path, itself not among them.
@@ -219,7 +241,7 @@ func CheckSocket(path string) error {
 		return fmt.Errorf("%s: %w: it exists and is no socket; name another path", path, ErrUnsafe)
 	}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && !ours(st.Uid) {
-		return refuse(path, fmt.Sprintf("the socket belongs to another user (uid %d)", st.Uid), "rm "+path)
+		return aside(path, fmt.Sprintf("the socket belongs to another user (uid %d)", st.Uid))
 	}
 	return nil
 }

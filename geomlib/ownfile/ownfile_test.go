@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,16 +39,23 @@ func needsRoot(t testing.TB) {
 	}
 }
 
-// refused makes sure that err says what is wrong and how it is mended, and came soon.
+// refused makes sure that err says what is wrong and what to do that does no harm, and came soon.
 func refused(t testing.TB, begun time.Time, err error, texts ...string) {
 	t.Helper()
 	if !errors.Is(err, ownfile.ErrUnsafe) {
 		t.Fatalf("error %v, want %v", err, ownfile.ErrUnsafe)
 	}
-	for _, text := range append(texts, "mend it with `") {
+	for _, text := range texts {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("%q does not say %q", err, text)
 		}
+	}
+	advises := func(word string) bool { return strings.Contains(err.Error(), word) }
+	if !slices.ContainsFunc([]string{"mend it with `", "`mv -n ", "name ", "keep it "}, advises) {
+		t.Errorf("%q does not say what to do", err)
+	}
+	if slices.ContainsFunc([]string{"`rm ", "remove", "delete", "chown -"}, advises) {
+		t.Errorf("%q advises what may do harm", err)
 	}
 	if d := time.Since(begun); d > 2*time.Second {
 		t.Errorf("said after %v", d)
@@ -127,7 +136,10 @@ func TestAFolderThatOthersReachIsRefused(t *testing.T) {
 	must(t, os.Mkdir(open, 0o700), os.Chmod(open, 0o777))
 	refused(t, time.Now(), ownfile.CheckDir(open), open, "chmod go-w")
 	must(t, os.Chmod(open, 0o777|fs.ModeSticky))
-	refused(t, time.Now(), ownfile.MakeDir(open), open, "chmod go-w")
+	err := ownfile.MakeDir(open) // as /tmp is: whoever changes its mode breaks the system
+	if refused(t, time.Now(), err, open, "the folder is for all"); strings.Contains(err.Error(), "chmod") {
+		t.Errorf("%v", err)
+	}
 	file := filepath.Join(dir, "file")
 	write(t, file, 0o600)
 	if err := ownfile.CheckDir(file); !errors.Is(err, ownfile.ErrUnsafe) || !errors.Is(err, syscall.ENOTDIR) ||
@@ -140,9 +152,9 @@ func TestAFolderThatOthersReachIsRefused(t *testing.T) {
 		must(t, ownfile.CheckDir(link))
 		return
 	}
-	refused(t, time.Now(), ownfile.CheckDir(link), "is a link")
+	refused(t, time.Now(), ownfile.CheckDir(link), "is a link", "name the folder it leads to")
 	must(t, os.Chown(good, somebody, -1))
-	refused(t, time.Now(), ownfile.CheckDir(good), "uid 12345", "chown root")
+	refused(t, time.Now(), ownfile.CheckDir(good), "uid 12345", "name one of root's")
 }
 
 func TestWhatAnAdministratorWroteIsReadUnlessOthersCanChangeIt(t *testing.T) {
@@ -224,6 +236,35 @@ func TestACommandThatOthersCanChangeIsRefused(t *testing.T) {
 	must(t, os.Chmod(path, 0o755))
 	for _, command := range []string{path, "sh " + path, "logger -t gvirstor", "", "/nonexistent/hook"} {
 		must(t, ownfile.CheckCommand(command))
+	}
+}
+
+// TestWhatIsInTheWayIsMovedAsideByTheCommandThatIsGiven: whatever its name is, and
+// nothing is lost.
+func TestWhatIsInTheWayIsMovedAsideByTheCommandThatIsGiven(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	write(t, victim, 0o600)
+	for _, name := range []string{"lock", "it's a lock", "$(touch pwned)", "a;b", "-rf"} {
+		path := filepath.Join(dir, name)
+		must(t, os.Symlink(victim, path))
+		_, err := ownfile.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
+		refused(t, time.Now(), err, "it is a link")
+		_, rest, _ := strings.Cut(err.Error(), "out of the way with `")
+		command, _, _ := strings.Cut(rest, "`")
+		sh := exec.Command("sh", "-c", command)
+		sh.Dir = dir
+		if out, err := sh.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", command, err, out)
+		}
+		if to, err := os.Readlink(path + ".aside"); err != nil || to != victim {
+			t.Errorf("after %s: %q, %v", command, to, err)
+		}
+		f, err := ownfile.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
+		must(t, err, f.Close())
+	}
+	if _, err := os.Stat(filepath.Join(dir, "pwned")); err == nil {
+		t.Error("the advice ran what a name said")
 	}
 }
 

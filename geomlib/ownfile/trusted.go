@@ -68,13 +68,13 @@ func checkTrusted(f *os.File, secret Secret) error {
 	case !ok:
 		return nil
 	case !ours(st.Uid):
-		return refuse(path, fmt.Sprintf("it belongs to another user (uid %d)", st.Uid), "chown "+owner()+" "+path)
+		return refuse(path, fmt.Sprintf("it belongs to another user (uid %d), who can change it", st.Uid), "chown "+owner()+" "+shellWord(path)+"`, once you have read it: `less "+shellWord(path))
 	case writableByOthers(fi.Mode(), st.Gid):
-		return refuse(path, "others can write to it", "chmod go-w "+path)
+		return refuse(path, "others can write to it", "chmod go-w "+shellWord(path))
 	case bool(secret) && fi.Mode().Perm()&0o004 != 0:
-		return refuse(path, "others can read it", "chmod o-r "+path)
+		return refuse(path, "others can read it", "chmod o-r "+shellWord(path))
 	case bool(secret) && fi.Mode().Perm()&0o040 != 0 && st.Uid != 0:
-		return refuse(path, "its group can read it", "chmod go-r "+path)
+		return refuse(path, "its group can read it", "chmod go-r "+shellWord(path))
 	}
 	if os.Geteuid() == 0 {
 		return checkWay(path)
@@ -115,9 +115,11 @@ func checkStep(path, at string) error {
 	switch {
 	case !ok:
 	case st.Uid != 0 && st.Uid != topOwner():
-		return refuse(path, fmt.Sprintf("on its way %s belongs to another user (uid %d), who can put another file in its place", at, st.Uid), "chown -h root "+at)
+		return fmt.Errorf("%s: %w: on its way %s belongs to another user (uid %d), who can put another file in its place; keep it in a folder of root's",
+			path, ErrUnsafe, at, st.Uid)
 	case fi.IsDir() && fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0:
-		return refuse(path, "others can write to "+at+" on its way, and put another file in its place", "chmod go-w "+at)
+		return fmt.Errorf("%s: %w: others can write to %s on its way, and put another file in its place; keep it elsewhere, or, if nobody else needs that folder, mend it with `chmod go-w %s`",
+			path, ErrUnsafe, at, shellWord(at))
 	}
 	return nil
 }
