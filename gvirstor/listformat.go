@@ -89,9 +89,10 @@ func printProviders(w io.Writer, v *control.VolumeStatus) {
 	}
 }
 
-// nodeMode is how a node is open; where there is none, how the exports are.
+// nodeMode is how a node is open; where there is none, how the exports are. An export
+// that is at several addresses is one, with the same clients at each.
 func nodeMode(v *control.VolumeStatus, node string) control.Mode {
-	var exports control.Mode
+	exports := make(map[string]control.Mode)
 	for _, p := range v.Published {
 		if p.Kind == control.Gate {
 			if p.Name == node {
@@ -99,11 +100,15 @@ func nodeMode(v *control.VolumeStatus, node string) control.Mode {
 			}
 			continue
 		}
-		exports.Read += p.Mode.Read
-		exports.Write += p.Mode.Write
-		exports.Exclusive += p.Mode.Exclusive
+		exports[p.Name] = p.Mode
 	}
-	return exports
+	var all control.Mode
+	for _, m := range exports {
+		all.Read += m.Read
+		all.Write += m.Write
+		all.Exclusive += m.Exclusive
+	}
+	return all
 }
 
 func printConsumers(w io.Writer, v *control.VolumeStatus) {

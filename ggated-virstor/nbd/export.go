@@ -96,6 +96,24 @@ func (s *Server) Conns(name string) int {
 	return 0
 }
 
+// Writers is how many of Conns may write: what they were granted lets them, and the
+// disk does.
+func (s *Server) Writers(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.exports[name]
+	if !ok || e.disk.ReadOnly() {
+		return 0
+	}
+	n := 0
+	for c := range e.conns {
+		if !c.readOnly {
+			n++
+		}
+	}
+	return n
+}
+
 // Kick disconnects the clients of an export and returns how many there were.
 // They may connect again. Requests in flight are answered before, but for
 // writes that the disk holds for space; when ctx ends first, they are carried

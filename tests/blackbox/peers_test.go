@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
 
 // pki is a folder of certificates as libnbd's --tls-certificates wants it, made by
@@ -272,6 +273,39 @@ func TestWhoIsConnectedIsShownAndCanBeDisconnected(t *testing.T) {
 		t.Errorf("twice: %s", out)
 	}
 	other.Close()
+	s.term()
+}
+
+// TestTheModeCountsAsWritersThoseWhoMayWrite: each client once, whatever the number
+// of addresses.
+func TestTheModeCountsAsWritersThoseWhoMayWrite(t *testing.T) {
+	s := newSite(t, 64*mib)
+	s.label("-s", "64m", "-m", "1m")
+	s.start("--nbd", "tcp:127.0.0.1:0", "--nbd-allow", "*=rw:unix", "--nbd-allow", "*=ro:any")
+	mode := func(want string) {
+		t.Helper()
+		if out := s.gvirstor("list", "vol"); !strings.Contains(out, "Mode: "+want+"\n") {
+			t.Errorf("not %s:\n%s", want, out)
+		}
+	}
+	mode("r0w0e0")
+	writer := s.dial()
+	mode("r1w1e0")
+	reader, err := nbdclient.Dial(t.Context(), s.tcpURI(), nbdclient.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Abort()
+	mode("r2w1e0")
+	for _, p := range s.status().Published {
+		if p.Connections != 2 || p.Mode != (control.Mode{Read: 2, Write: 1}) {
+			t.Errorf("%+v", p)
+		}
+	}
+	writer.Close()
+	s.until("the writer has left", func() bool { return s.status().Published[0].Connections == 1 })
+	mode("r1w0e0")
+	reader.Close()
 	s.term()
 }
 

@@ -65,21 +65,13 @@ func (e *export) Names() []string { return []string{e.vol.Name()} }
 
 func (e *export) Describe() []control.Publication {
 	name := e.vol.Name()
-	conns := e.pub.Server.Conns(name)
+	conns, writers := e.pub.Server.Conns(name), e.pub.Server.Writers(name)
 	var ps []control.Publication
 	for _, uri := range e.pub.URIs(name) {
 		ps = append(ps, control.Publication{Kind: control.NBD, Name: name, URI: uri,
-			Connections: conns, Mode: mode(conns, e.vol.ReadOnly())})
+			Connections: conns, Mode: control.Mode{Read: conns, Write: min(writers, conns)}})
 	}
 	return ps
-}
-
-// mode is the connections as GEOM counts access.
-func mode(conns int, readOnly bool) control.Mode {
-	if readOnly {
-		return control.Mode{Read: conns}
-	}
-	return control.Mode{Read: conns, Write: conns}
 }
 
 func (e *export) Users() (int, string) {
