@@ -43,6 +43,8 @@ type Assembly struct {
 	// Began is when the generation of component 0 began, as the clock of the host
 	// said that wrote it; the zero time when there is none.
 	Began time.Time
+	// Marked: member blocks say who the members are, and with which index.
+	Marked bool
 	// Failed are the indexes of members that take no writes, as far as is known.
 	Failed []int
 
@@ -135,15 +137,19 @@ func (a *Assembly) judge(members []Member) {
 		}
 	}
 	v := member.Judge(claims)
+	var absurd error // a record's: the members are those without it
 	for _, i := range slices.Sorted(maps.Keys(unread)) {
 		// Only one that is older than the whole set, and no part of it, has nothing to
 		// say that could matter.
 		old := v.Blocks && v.Err == nil && v.Outside[i] != 0 && claims[i].Metadata.Member.Generation <= v.Settled
 		if !old {
-			a.Err = unread[i]
-			return
+			if a.Err = unread[i]; !errors.Is(a.Err, ErrRecord) {
+				return
+			}
+			absurd = a.Err
 		}
 	}
+	a.Marked = v.Blocks
 	a.setAside(members, v)
 	switch {
 	case !v.Blocks:
@@ -158,6 +164,9 @@ func (a *Assembly) judge(members []Member) {
 		a.refuse(members, v)
 	default:
 		a.take(members, exts, v)
+	}
+	if absurd != nil {
+		a.Err = absurd
 	}
 }
 
@@ -177,7 +186,7 @@ func (a *Assembly) setAside(members []Member, v member.Verdict) {
 	}
 	for i, m := range members {
 		if k := v.Outside[i]; k != 0 {
-			a.Ignored = append(a.Ignored, Ignored{m, outsider(a.Name, m, outsiderKinds[k], v.Settled)})
+			a.Ignored = append(a.Ignored, Ignored{m, NewOutsider(a.Name, m, outsiderKinds[k], v.Settled)})
 		}
 	}
 }
@@ -380,4 +389,27 @@ func (a *Assembly) count(zero Member) int {
 		}
 	}
 	return n
+}
+
+// HistoryOf parts members, all of one volume, into those that may belong to the history
+// of the one on provider of, and those that were written in another.
+func HistoryOf(members []Member, of geomlib.Provider) (mine, others []Member) {
+	claims := make([]member.Claim, len(members))
+	at := -1
+	for i, m := range members {
+		if claims[i].Metadata = m.Metadata; m.Provider == of {
+			at = i
+		}
+	}
+	if at < 0 {
+		return members, nil
+	}
+	for i, in := range member.History(claims, at) {
+		if in {
+			mine = append(mine, members[i])
+		} else {
+			others = append(others, members[i])
+		}
+	}
+	return mine, others
 }

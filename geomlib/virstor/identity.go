@@ -79,6 +79,9 @@ func formerIDs(groups map[uint32][]Member) map[uint32]uint32 {
 			if m.Metadata.No != 0 || m.Metadata.Version != ondisk.VersionFenced || len(members) >= int(m.Metadata.Count) {
 				continue
 			}
+			if (&Assembly{}).sound(m) != nil {
+				continue
+			}
 			e, err := readExtension(m.Provider, m.Metadata)
 			if err != nil || !e.valid || e.rec.Intent.Kind != ondisk.IntentNewID {
 				continue // what is wrong with it is said when it is judged

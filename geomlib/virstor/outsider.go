@@ -83,8 +83,8 @@ var outsiderKinds = map[member.Kind]error{
 	member.Stale: ErrStale, member.Stranger: ErrStranger, member.Leaving: ErrLeaving, member.Damaged: ErrDamagedMember,
 }
 
-// outsider is why m takes no part in a volume.
-func outsider(volume string, m Member, kind error, settled uint64) *OutsiderError {
+// NewOutsider is why m takes no part in a volume that has settled a generation.
+func NewOutsider(volume string, m Member, kind error, settled uint64) *OutsiderError {
 	b := m.Metadata.Member
 	e := &OutsiderError{Volume: volume, Provider: m.Provider.Name(), Kind: kind, Generation: b.Generation, Settled: settled, LastName: b.LastName}
 	if b.Exists() {

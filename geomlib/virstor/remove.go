@@ -143,7 +143,7 @@ func (v *Volume) discharge(gone *component) (cleared bool) {
 	if v.forgetMember(gone.p()) {
 		return true
 	}
-	v.outside.add(*outsider(v.name, Member{gone.p(), gone.meta()}, ErrStranger, v.gen.settled))
+	v.outside.add(*NewOutsider(v.name, Member{gone.p(), gone.meta()}, ErrStranger, v.gen.settled))
 	return false
 }
 

@@ -1,6 +1,11 @@
 package check
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
 
 // Severity is how bad a finding is.
 type Severity uint8
@@ -71,6 +76,16 @@ const (
 	ComponentIgnored Code = "component-ignored" // belongs to the volume by its id, and is none of it
 	AddInterrupted   Code = "add-interrupted"
 
+	// Who is a member, by the member blocks.
+	MemberStale    Code = "member-stale"    // it missed what the members have
+	MemberStranger Code = "member-stranger" // the members do not know it
+	MemberDamaged  Code = "member-damaged"  // its member block is, or what that vouches for
+	MemberFailed   Code = "member-failed"   // it takes no writes, as component 0's record says
+	TwoHistories   Code = "two-histories"   // the providers were written in two ways since they parted
+	OtherHistory   Code = "other-history"   // it is of the history that was not asked for
+	Unsettled      Code = "generation-unsettled"
+	HandBackBegun  Code = "hand-back-begun" // and not finished
+
 	// The last sector.
 	LastSectorReach Code = "last-sector-reach" // a chunk could be allocated over the metadata
 	LastSectorUsed  Code = "last-sector-used"  // and is
@@ -117,8 +132,29 @@ type Finding struct {
 	Mend     Mend   `json:"mend,omitempty"`
 	// Prevents: the volume cannot be opened while this is so.
 	Prevents bool `json:"prevents_opening,omitempty"`
+	// Member is what the member block of Provider says, where the finding is about
+	// that. A damaged one is not to be believed.
+	Member *MemberState `json:"member,omitempty"`
 	// Virtual is the virtual chunk concerned, nil when it is not about one.
 	Virtual *uint64 `json:"virtual_chunk,omitempty"`
 	// Also are other virtual chunks concerned.
 	Also []uint64 `json:"also,omitempty"`
+}
+
+// MemberState is what a member block says (ondisk.MemberBlock).
+type MemberState struct {
+	ID         string    `json:"id"` // 16 hexadecimal digits
+	Generation uint64    `json:"generation"`
+	Settled    uint64    `json:"settled"`
+	Began      time.Time `json:"began"` // the generation, by the clock of the host that wrote it
+	LastName   string    `json:"last_name"`
+}
+
+// memberState is what b says, nil when there is no block.
+func memberState(b ondisk.MemberBlock) *MemberState {
+	if !b.Exists() {
+		return nil
+	}
+	return &MemberState{ID: fmt.Sprintf("%016x", b.ID), Generation: b.Generation, Settled: b.Settled,
+		Began: time.Unix(b.Began, 0).UTC(), LastName: ondisk.Printable(b.LastName)}
 }

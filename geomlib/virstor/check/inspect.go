@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -22,6 +23,9 @@ type Options struct {
 	// MaxEach is how many findings of one code are listed for a volume. One more
 	// tells how many there are beyond. 0: 100.
 	MaxEach int
+	// History, if not nil, is one of the providers: of several histories of its volume,
+	// the one that it belongs to is checked, and the others are no findings.
+	History geomlib.Provider
 	// Progress, if not nil, is told again and again how far the reading of maps
 	// is, in bytes. It is called by the goroutine that checks.
 	Progress func(done, total int64)
@@ -82,16 +86,42 @@ func (in *inspector) group(providers []geomlib.Provider) [][]*member {
 	})
 	var groups [][]*member
 	place := make(map[uint32]int)
+	ids := adopted(all)
 	for _, m := range all {
-		i, ok := place[m.found.ID]
+		id := m.found.ID
+		if now, ok := ids[m.p]; ok {
+			id = now
+		}
+		m.id = id
+		i, ok := place[id]
 		if !ok {
 			i = len(groups)
-			place[m.found.ID] = i
+			place[id] = i
 			groups = append(groups, nil)
 		}
 		groups[i] = append(groups[i], m)
 	}
 	return groups
+}
+
+// adopted are the ids of the volumes that have providers with another id: their new one
+// is not on all members yet.
+func adopted(all []*member) map[geomlib.Provider]uint32 {
+	var found []virstor.Member
+	for _, m := range all {
+		if !m.damaged && m.moved == 0 {
+			found = append(found, virstor.Member{Provider: m.p, Metadata: m.found})
+		}
+	}
+	ids := make(map[geomlib.Provider]uint32)
+	for _, a := range virstor.Assemble(found) {
+		for _, m := range a.Members {
+			if m.Provider != nil && m.Metadata.ID != a.ID {
+				ids[m.Provider] = a.ID
+			}
+		}
+	}
+	return ids
 }
 
 // read finds the metadata of one provider, or says that there is none.
@@ -155,6 +185,7 @@ func (in *inspector) reread(members []*member) []*member {
 	var out []*member
 	for _, m := range members {
 		if again := in.read(m.p); again != nil {
+			again.id = m.id
 			out = append(out, again)
 		}
 	}

@@ -12,15 +12,23 @@ import (
 // member is a provider that takes part in a volume, or claims to.
 type member struct {
 	p     geomlib.Provider
-	found ondisk.Metadata // as in the last sector, or where it was found
+	id    uint32          // of the volume; it may have a former one yet
+	read  ondisk.Metadata // as in the last sector, or where it was found
+	found ondisk.Metadata // so, with the index and the count that its member block proves
 	want  ondisk.Metadata // what it should be
 	why   []string        // why want differs
 	moved int64           // byte offset of metadata that is not in the last sector; 0: it is
 	leave bool            // takes no part: left as it is
 	clear bool            // takes no part: its metadata is to be cleared
+	other bool            // takes no part: of a history that was not asked for
 	// broken: the metadata cannot be understood and is not used.
 	broken bool
 	former bool // was component 0, which another provider has replaced
+
+	// damaged: checksum and contents of the member block contradict each other. found
+	// has none then, and said is what it says, which is not believed.
+	damaged bool
+	said    ondisk.MemberBlock
 }
 
 func (m *member) name() string { return m.p.Name() }
@@ -64,10 +72,16 @@ func (m *member) usable(size uint32) uint32 {
 // readMember reads the metadata of p.
 func readMember(p geomlib.Provider) (*member, error) {
 	md, err := geomlib.ReadMetadata(p)
+	m := &member{p: p, read: md}
+	if errors.Is(err, ondisk.ErrMemberBlock) {
+		m.damaged, m.said, err = true, md.Member, nil
+		md.Member = ondisk.MemberBlock{}
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &member{p: p, found: md, want: md}, nil
+	m.found, m.want = md, md
+	return m, nil
 }
 
 // searchMoved looks for metadata where the last sector of p was before p grew:
@@ -95,7 +109,7 @@ func searchMoved(p geomlib.Provider, within int64) (*member, error) {
 			if err != nil || md.ProviderSize != uint64(start+off+sector) {
 				continue
 			}
-			return &member{p: p, found: md, want: md, moved: start + off}, nil
+			return &member{p: p, read: md, found: md, want: md, moved: start + off}, nil
 		}
 	}
 	return nil, nil

@@ -284,7 +284,7 @@ func (v *volumeCheck) checkVirtualSize() {
 		w.VirtualSize = size
 		return fits(size) && uint32(w.ChunkReserved) == 2*w.MapChunks()
 	}
-	overrule := agree && theirs != mine && fits(theirs) &&
+	overrule := !v.marked && agree && theirs != mine && fits(theirs) &&
 		(!fits(mine) || theirs > mine && v.mapGoesOn(mine, theirs) || v.zero.found.Version == ondisk.Version && (len(others) > 1 || exact(theirs) && !exact(mine)))
 	switch {
 	case overrule:
@@ -348,7 +348,7 @@ func (v *volumeCheck) checkName() {
 	others := v.others()
 	theirs, agree := agreed(others, func(m ondisk.Metadata) string { return m.Name })
 	mine := v.zero.want.Name
-	if agree && theirs != mine && nameIsGood(theirs) && (len(others) > 1 || !nameIsGood(mine)) {
+	if !v.marked && agree && theirs != mine && nameIsGood(theirs) && (len(others) > 1 || !nameIsGood(mine)) {
 		v.fixed(v.zero, MetadataName, Error, fmt.Sprintf("metadata names the volume %q, all other components name it %q", mine, theirs),
 			func(w *ondisk.Metadata) { w.Name = theirs })
 	} else if !nameIsGood(mine) {

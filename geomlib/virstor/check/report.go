@@ -21,15 +21,18 @@ type Report struct {
 
 // Volume is one volume of a Report, as it is and as it should be.
 type Volume struct {
-	Name          string      `json:"name"`
-	ID            string      `json:"id"`    // hex
-	Fence         Fence       `json:"fence"` // of the components that are there
-	VirtualSize   uint64      `json:"virtual_size"`
-	ChunkSize     uint32      `json:"chunk_size"`
-	VirtualChunks uint64      `json:"virtual_chunks"`
-	Allocated     uint64      `json:"allocated_chunks"`
-	Order         string      `json:"byte_order"`
-	Components    []Component `json:"components"`
+	Name          string `json:"name"`
+	ID            string `json:"id"`    // hex
+	Fence         Fence  `json:"fence"` // of the components that are there
+	VirtualSize   uint64 `json:"virtual_size"`
+	ChunkSize     uint32 `json:"chunk_size"`
+	VirtualChunks uint64 `json:"virtual_chunks"`
+	Allocated     uint64 `json:"allocated_chunks"`
+	Order         string `json:"byte_order"`
+	// Generation is the highest that is known to have been on all members, 0 where
+	// there is none.
+	Generation uint64      `json:"generation"`
+	Components []Component `json:"components"`
 	// MapChecked: the map could be read, so that nothing said of it means
 	// that it is right.
 	MapChecked bool `json:"map_checked"`
@@ -52,6 +55,10 @@ type Component struct {
 	Reserved uint32 `json:"reserved"`
 	Used     uint32 `json:"used"`
 	Holes    uint32 `json:"holes"` // free chunks below the last used one
+	// Member is what its member block says, nil where it has none.
+	Member *MemberState `json:"member,omitempty"`
+	// Failed: it takes no writes, as component 0's record says.
+	Failed bool `json:"failed,omitempty"`
 }
 
 // Fence says whether the kernel class is kept from the components.
@@ -131,6 +138,9 @@ func (v *Volume) writeText(b *strings.Builder, verbose bool) {
 	} else {
 		b.WriteString(", the allocation map was not checked")
 	}
+	if v.Generation > 0 {
+		fmt.Fprintf(b, ", generation %d", v.Generation)
+	}
 	b.WriteString("\n")
 	if !verbose {
 		return
@@ -140,7 +150,11 @@ func (v *Volume) writeText(b *strings.Builder, verbose bool) {
 		if name == "" {
 			name = "(missing)"
 		}
-		fmt.Fprintf(b, "  %d. %s: %d of %d chunks used, %d reserved, %d holes\n", c.Index, name, c.Used, c.Chunks, c.Reserved, c.Holes)
+		fmt.Fprintf(b, "  %d. %s: %d of %d chunks used, %d reserved, %d holes", c.Index, name, c.Used, c.Chunks, c.Reserved, c.Holes)
+		if c.Member != nil {
+			fmt.Fprintf(b, ", member %s of generation %d", c.Member.ID, c.Member.Generation)
+		}
+		b.WriteString("\n")
 	}
 }
 
@@ -228,6 +242,32 @@ func (v *Volume) Providers() []geomlib.Provider {
 		out = append(out, m.p)
 	}
 	return out
+}
+
+// Others are the providers of histories that were not asked for (Options.History).
+func (v *Volume) Others() []geomlib.Provider {
+	var out []geomlib.Provider
+	for _, m := range v.members {
+		if m.other {
+			out = append(out, m.p)
+		}
+	}
+	return out
+}
+
+// absurdGeneration is one that no volume comes to.
+const absurdGeneration = 1 << 62
+
+// Highest is the highest generation that any provider with the volume's id has, whatever
+// it is. One that is damaged says nothing.
+func (v *Volume) Highest() uint64 {
+	var g uint64
+	for _, m := range v.members {
+		if n := m.want.Member.Generation; n < absurdGeneration {
+			g = max(g, n)
+		}
+	}
+	return g
 }
 
 // wanted are the members with the metadata that they should have.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -20,8 +19,11 @@ type volumeCheck struct {
 	extOK bool
 	// extAbsurd: the record in force contradicts the geometry.
 	extAbsurd bool
-	listed    map[Code]int
-	maps      []*bitmap // by component; nil where it is missing
+	// marked: member blocks, which their checksums bear out, say who the members are,
+	// and component 0's what the volume is.
+	marked bool
+	listed map[Code]int
+	maps   []*bitmap // by component; nil where it is missing
 
 	scanned int64 // bytes of the map that scans were begun for
 }
@@ -29,7 +31,7 @@ type volumeCheck struct {
 func newVolumeCheck(in *inspector, members []*member) *volumeCheck {
 	m := members[0].found
 	v := &volumeCheck{in: in, listed: make(map[Code]int)}
-	v.Volume = &Volume{Name: ondisk.Printable(m.Name), ID: hex(m.ID), id: m.ID, members: members, Components: []Component{}}
+	v.Volume = &Volume{Name: ondisk.Printable(m.Name), ID: hex(members[0].id), id: members[0].id, members: members, Components: []Component{}}
 	return v
 }
 
@@ -38,7 +40,11 @@ func newVolumeCheck(in *inspector, members []*member) *volumeCheck {
 func (v *volumeCheck) run() error {
 	v.checkMoved()
 	v.checkVersions()
-	v.checkMembers()
+	if !v.checkMembers() {
+		v.describe()
+		v.summarise()
+		return nil
+	}
 	v.checkSectorSizes()
 	v.checkProviderSizes()
 	v.checkProviderNames()
@@ -51,6 +57,7 @@ func (v *volumeCheck) run() error {
 	v.checkChunks()
 	v.assemble()
 	v.readExtension()
+	v.checkGenerations()
 	v.describe()
 	usable := v.geometryIsSound()
 	if usable && !(v.in.opt.Live && v.extOK && v.ext.Intent.Kind != ondisk.IntentNone) {
@@ -92,8 +99,8 @@ func (v *volumeCheck) summarise() {
 // changed reports whether any metadata differs from what it was at the start.
 func (v *volumeCheck) changed() bool {
 	for _, m := range v.members {
-		now, err := geomlib.ReadMetadata(m.p)
-		if err != nil || now != m.found {
+		now, err := readMember(m.p)
+		if err != nil || now.read != m.read {
 			return true
 		}
 	}
@@ -103,7 +110,7 @@ func (v *volumeCheck) changed() bool {
 // forget drops what was learned, which was never true at one moment.
 func (v *volumeCheck) forget() {
 	v.suspects, v.doubled, v.cleared, v.MapChecked = nil, nil, false, false
-	v.assembly = nil
+	v.assembly, v.marked = nil, false
 	v.listed = make(map[Code]int)
 	for _, m := range v.members {
 		m.want = m.found
@@ -148,38 +155,6 @@ func (v *volumeCheck) assembled(members []virstor.Member) *virstor.Assembly {
 	return nil
 }
 
-// checkMembers looks at the member blocks, if there are any: they decide who belongs to
-// the volume and with which index, whatever else the metadata says. Who does not belong
-// is left as it is.
-func (v *volumeCheck) checkMembers() {
-	var found []virstor.Member
-	blocks := false
-	for _, m := range v.members {
-		if m.moved == 0 && !m.broken {
-			blocks = blocks || m.found.Member.Exists()
-			found = append(found, virstor.Member{Provider: m.p, Metadata: m.found})
-		}
-	}
-	if !blocks {
-		return
-	}
-	a := v.assembled(found)
-	if a == nil || a.Settled == 0 {
-		return // whatever is wrong with it is found by index and count
-	}
-	v.assembly = a
-	for _, ig := range a.Ignored {
-		for _, m := range v.members {
-			m.leave = m.leave || m.p == ig.Provider
-		}
-	}
-	for i := range a.Members {
-		if m := v.at(i); m != nil {
-			m.want.No, m.want.Count = uint16(i), uint16(len(a.Members))
-		}
-	}
-}
-
 // assemble puts the volume together as the engine would, from mended metadata.
 func (v *volumeCheck) assemble() {
 	for _, m := range v.active() {
@@ -192,10 +167,15 @@ func (v *volumeCheck) assemble() {
 	}
 	a := v.assembly
 	if a == nil {
+		if slices.ContainsFunc(v.members, func(m *member) bool { return m.damaged }) {
+			v.findMissing(0) // nobody is left to be it
+		}
 		return
 	}
-	for _, ig := range a.Ignored {
-		v.explainIgnored(ig)
+	if !unjudged(a) {
+		for _, ig := range a.Ignored {
+			v.explainIgnored(ig)
+		}
 	}
 	missing := false
 	if len(a.Members) > 0 {
@@ -239,8 +219,14 @@ func (v *volumeCheck) findMissing(i int) {
 // explainIgnored says why a provider with the volume's id takes no part in it.
 func (v *volumeCheck) explainIgnored(ig virstor.Ignored) {
 	for _, m := range v.members {
-		if m.p != ig.Provider {
+		if m.p != ig.Provider || m.clear {
 			continue
+		}
+		if outsider(ig) {
+			if !m.leave {
+				v.findOutsider(m, ig.Reason)
+			}
+			return
 		}
 		m.leave = true
 		if v.listed[ProviderResized]+v.listed[ProviderName] > 0 && ig.Metadata.ProviderSize != uint64(ig.Provider.MediaSize()) {
@@ -264,6 +250,7 @@ func (v *volumeCheck) describe() {
 		c := Component{Index: i}
 		if m := v.at(i); m != nil {
 			c.Provider, c.Reserved = m.name(), uint32(m.want.ChunkReserved)
+			c.Member, c.Failed = memberState(m.found.Member), slices.Contains(v.assembly.Failed, i)
 			if end := m.dataEnd(); end > c.Reserved {
 				c.Chunks = end - c.Reserved
 			}

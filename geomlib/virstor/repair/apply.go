@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -18,9 +19,14 @@ import (
 type Result struct {
 	// Report is a check made afterwards.
 	Report *check.Report
+	// Members are those of the volume by index, nil when it could not be put together.
+	Members []virstor.Member
 	// StaysFenced are the reasons why a volume that the kernel class could
 	// have taken before now is kept from it.
 	StaysFenced []string
+	// Rivals, if not nil, is why the volume cannot be served beside the providers that
+	// were given up: they are a volume by themselves.
+	Rivals error
 }
 
 // Apply does what p plans. The providers that were checked must be open for
@@ -43,20 +49,43 @@ func Apply(ctx context.Context, p *Plan, j *Journal, log *slog.Logger) (*Result,
 			return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
 		}
 	}
+	if err := a.look(res); err != nil {
+		return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
+	}
+	return res, nil
+}
+
+// look checks what there is now.
+func (a *applier) look(res *Result) error {
 	members, err := a.members()
 	if err != nil {
-		return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
+		return err
 	}
 	var providers []geomlib.Provider
 	for _, m := range members {
 		providers = append(providers, m.Provider)
 	}
-	r, err := check.Inspect(ctx, providers, check.Options{Search: -1})
-	if err != nil {
-		return nil, err
+	if res.Report, err = check.Inspect(a.ctx, providers, check.Options{Search: -1}); err != nil {
+		return err
 	}
-	res.Report = r
-	return res, nil
+	for _, as := range virstor.Assemble(members) {
+		if as.ID == a.volume.NumericID() && as.Err == nil {
+			res.Members = as.Members
+		}
+	}
+	for _, p := range a.volume.Others() {
+		md, err := geomlib.ReadMetadata(p)
+		if err != nil {
+			return err
+		}
+		members = append(members, virstor.Member{Provider: p, Metadata: md})
+	}
+	for _, as := range virstor.Assemble(members) {
+		if as.ID == a.volume.NumericID() && as.Err != nil && len(a.volume.Others()) > 0 {
+			res.Rivals = as.Err
+		}
+	}
+	return nil
 }
 
 type applier struct {
@@ -91,12 +120,15 @@ func (a *applier) storeMetadata() error {
 	if len(a.volume.Changes()) == 0 && !a.mapChanges() {
 		return nil
 	}
-	for i, m := range a.volume.Members() {
+	members := a.volume.Members()
+	for i, m := range members {
 		if err := a.ctx.Err(); err != nil {
 			return err
 		}
 		want := *m.Wanted
-		want.Version = ondisk.VersionFenced
+		if want.Member.Exists() || !members[0].Wanted.Member.Exists() {
+			want.Version = ondisk.VersionFenced
+		} // else fencing or handing back was interrupted, and a fenced one without a block would be stale
 		if m.Found != nil && *m.Found == want {
 			continue
 		}
@@ -194,7 +226,8 @@ func (a *applier) settle(res *Result, log *slog.Logger) error {
 		return err
 	}
 	for _, as := range virstor.Assemble(members) {
-		err := virstor.Settle(as, a.volume.Fence == check.FenceNone, log)
+		as.Above = max(a.volume.Highest(), a.plan.Above)
+		err := virstor.Settle(as, a.plan.handsBack(), log)
 		var kept *virstor.NotHandedBackError
 		if errors.As(err, &kept) {
 			res.StaysFenced = kept.Reasons
@@ -206,12 +239,16 @@ func (a *applier) settle(res *Result, log *slog.Logger) error {
 }
 
 // members are all providers of the volume with the metadata that is on them now,
-// also those that an interrupted removal is to clear.
+// also those that an interrupted removal is to clear, but none of another history.
 func (a *applier) members() ([]virstor.Member, error) {
 	var out []virstor.Member
+	others := a.volume.Others()
 	for _, p := range a.volume.Providers() {
+		if slices.Contains(others, p) {
+			continue
+		}
 		md, err := geomlib.ReadMetadata(p)
-		if errors.Is(err, geomlib.ErrNoMetadata) {
+		if errors.Is(err, geomlib.ErrNoMetadata) || errors.Is(err, ondisk.ErrMemberBlock) {
 			continue
 		}
 		if err != nil {

@@ -26,7 +26,7 @@ func mustBe(t *testing.T, err, want error) {
 func journal(t testing.TB) ([]byte, []*disktest.Disk) {
 	t.Helper()
 	disks, _ := voltest.New(t, false)
-	voltest.SetMetadata(t, disks[1], func(m *ondisk.Metadata) { m.Count = 2 })
+	voltest.Spoil(t, disks[1], func(m *ondisk.Metadata) { m.Count = 2 })
 	r, err := check.Inspect(ctx, voltest.Providers(disks), check.Options{})
 	if err != nil {
 		t.Fatal(err)

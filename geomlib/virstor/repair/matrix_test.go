@@ -46,12 +46,20 @@ type damage struct {
 	choices repair.Choices
 	lost    []uint64 // virtual chunks that read as zeros afterwards
 	only    uint32   // the version that the row is about; 0: both
+	marked  bool     // the row is about member blocks
+	byBlock *verdict // what is otherwise where there are member blocks
+}
+
+// verdict is what becomes of a damage.
+type verdict struct {
+	codes []check.Code
+	want  outcome
 }
 
 // meta damages the metadata of component i.
 func meta(i int, f func(*ondisk.Metadata)) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
 	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
-		voltest.SetMetadata(t, d[i], f)
+		voltest.Spoil(t, d[i], f)
 		return d
 	}
 }
@@ -112,12 +120,12 @@ var matrix = []damage{
 	// Each field of the metadata, of component 0 and of another.
 	{name: "magic of 0", do: flip(0, 0), codes: []check.Code{check.ProviderNoMetadata, check.ComponentMissing}, want: refused},
 	{name: "magic of 1", do: flip(1, 12), codes: []check.Code{check.ProviderNoMetadata, check.ComponentMissing}, want: refused},
-	{name: "behind the metadata", do: flip(1, 100), want: nothing},
+	{name: "behind the metadata", do: flip(1, 100), want: nothing, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
 	{name: "version of 0", do: meta(0, func(m *ondisk.Metadata) { m.Version = 7 }), codes: []check.Code{check.MetadataVersion}, want: refused},
 	{name: "version of 1", do: meta(1, func(m *ondisk.Metadata) { m.Version = 0 }), codes: []check.Code{check.MetadataVersion}, want: refused},
 	{name: "fence on 0 alone", do: meta(0, func(m *ondisk.Metadata) { m.Version = 2 }), codes: []check.Code{check.FenceMixed}, only: 1},
-	{name: "fence off on 0", do: meta(0, func(m *ondisk.Metadata) { m.Version = 1 }), codes: []check.Code{check.FenceMixed}, only: 2},
-	{name: "fence off on 2", do: meta(2, func(m *ondisk.Metadata) { m.Version = 1 }), codes: []check.Code{check.FenceMixed}, only: 2},
+	{name: "fence off on 0", do: meta(0, func(m *ondisk.Metadata) { m.Version = 1 }), codes: []check.Code{check.FenceMixed}, only: 2, byBlock: &verdict{[]check.Code{check.MemberStale, check.ComponentMissing}, refused}},
+	{name: "fence off on 2", do: meta(2, func(m *ondisk.Metadata) { m.Version = 1 }), codes: []check.Code{check.FenceMixed}, only: 2, byBlock: &verdict{[]check.Code{check.MemberStale, check.ComponentMissing}, refused}},
 	{name: "name of 0", do: meta(0, func(m *ondisk.Metadata) { m.Name = "other" }), codes: []check.Code{check.MetadataName}},
 	{name: "no name on 0", do: meta(0, func(m *ondisk.Metadata) { m.Name = "" }), codes: []check.Code{check.MetadataName}},
 	{name: "name of 1", do: meta(1, func(m *ondisk.Metadata) { m.Name = "x\x01y" }), codes: []check.Code{check.MetadataName}},
@@ -127,22 +135,25 @@ var matrix = []damage{
 	{name: "virtual size of 0, half", do: meta(0, func(m *ondisk.Metadata) { m.VirtualSize /= 2 }), codes: []check.Code{check.MetadataVirtualSize}},
 	{name: "virtual size of 1", do: meta(1, func(m *ondisk.Metadata) { m.VirtualSize = 3 }), codes: []check.Code{check.MetadataVirtualSize}},
 	{name: "chunk size of 0", do: meta(0, func(m *ondisk.Metadata) { m.ChunkSize *= 2 }), codes: []check.Code{check.MetadataChunkSize}},
+	{name: "chunk size of 0, odd, and 1 missing", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return meta(0, func(m *ondisk.Metadata) { m.ChunkSize = voltest.Chunk + 1 })(t, []*disktest.Disk{d[0], d[2]})
+	}, codes: []check.Code{check.ComponentMissing}, want: refused},
 	{name: "chunk size of 0, 0", do: meta(0, func(m *ondisk.Metadata) { m.ChunkSize = 0 }), codes: []check.Code{check.MetadataChunkSize}},
 	{name: "chunk size of 1", do: meta(1, func(m *ondisk.Metadata) { m.ChunkSize = 12345 }), codes: []check.Code{check.MetadataChunkSize}},
 	{name: "chunk size of 2", do: meta(2, func(m *ondisk.Metadata) { m.ChunkSize /= 2 }), codes: []check.Code{check.MetadataChunkSize}},
-	{name: "id of 0", do: meta(0, func(m *ondisk.Metadata) { m.ID++ }), codes: []check.Code{check.MetadataID, check.ComponentMissing}, want: refused},
+	{name: "id of 0", do: meta(0, func(m *ondisk.Metadata) { m.ID++ }), codes: []check.Code{check.MetadataID, check.ComponentMissing}, want: refused, byBlock: &verdict{[]check.Code{check.MemberDamaged, check.ComponentMissing}, refused}},
 	{name: "id of 1", do: meta(1, func(m *ondisk.Metadata) { m.ID++ }), codes: []check.Code{check.MetadataID, check.ComponentMissing}, want: refused},
-	{name: "count of 0, more", do: meta(0, func(m *ondisk.Metadata) { m.Count = 9 }), codes: []check.Code{check.MetadataCount}},
-	{name: "count of 0, less", do: meta(0, func(m *ondisk.Metadata) { m.Count = 1 }), codes: []check.Code{check.MetadataCount}},
-	{name: "count of 0, 0", do: meta(0, func(m *ondisk.Metadata) { m.Count = 0 }), codes: []check.Code{check.MetadataCount}},
-	{name: "count of 1", do: meta(1, func(m *ondisk.Metadata) { m.Count = 2 }), codes: []check.Code{check.MetadataCount}},
+	{name: "count of 0, more", do: meta(0, func(m *ondisk.Metadata) { m.Count = 9 }), codes: []check.Code{check.MetadataCount}, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
+	{name: "count of 0, less", do: meta(0, func(m *ondisk.Metadata) { m.Count = 1 }), codes: []check.Code{check.MetadataCount}, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
+	{name: "count of 0, 0", do: meta(0, func(m *ondisk.Metadata) { m.Count = 0 }), codes: []check.Code{check.MetadataCount}, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
+	{name: "count of 1", do: meta(1, func(m *ondisk.Metadata) { m.Count = 2 }), codes: []check.Code{check.MetadataCount}, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
 	{name: "hardcoded name", do: meta(1, func(m *ondisk.Metadata) { m.Provider = "ada9" }), codes: []check.Code{check.ProviderName, check.ComponentMissing}, want: refused},
 	{name: "hardcoded name of 0", do: meta(0, func(m *ondisk.Metadata) { m.Provider = "p1" }), codes: []check.Code{check.ProviderName, check.ComponentMissing}, want: refused},
-	{name: "hardcoded name, its own", do: meta(1, func(m *ondisk.Metadata) { m.Provider = "p1" }), want: nothing},
-	{name: "index of 0", do: meta(0, func(m *ondisk.Metadata) { m.No = 77 }), codes: []check.Code{check.MetadataIndex}},
-	{name: "index of 1", do: meta(1, func(m *ondisk.Metadata) { m.No = 77 }), codes: []check.Code{check.MetadataIndex}},
-	{name: "index of 1, 0", do: meta(1, func(m *ondisk.Metadata) { m.No = 0 }), codes: []check.Code{check.MetadataIndex}},
-	{name: "index of 1, that of 2", do: meta(1, func(m *ondisk.Metadata) { m.No = 2 }), codes: []check.Code{check.ComponentDoubled}, want: refused},
+	{name: "hardcoded name, its own", do: meta(1, func(m *ondisk.Metadata) { m.Provider = "p1" }), want: nothing, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
+	{name: "index of 0", do: meta(0, func(m *ondisk.Metadata) { m.No = 77 }), codes: []check.Code{check.MetadataIndex}, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
+	{name: "index of 1", do: meta(1, func(m *ondisk.Metadata) { m.No = 77 }), codes: []check.Code{check.MetadataIndex}, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
+	{name: "index of 1, 0", do: meta(1, func(m *ondisk.Metadata) { m.No = 0 }), codes: []check.Code{check.MetadataIndex}, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
+	{name: "index of 1, that of 2", do: meta(1, func(m *ondisk.Metadata) { m.No = 2 }), codes: []check.Code{check.ComponentDoubled}, want: refused, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
 	{name: "provider size", do: meta(1, func(m *ondisk.Metadata) { m.ProviderSize += 512 }), codes: []check.Code{check.MetadataProviderSize}},
 	{name: "provider size of 0", do: meta(0, func(m *ondisk.Metadata) { m.ProviderSize = 0 }), codes: []check.Code{check.MetadataProviderSize}},
 	{name: "chunk count of 0, more", do: meta(0, func(m *ondisk.Metadata) { m.ChunkCount = 1 << 30 }), codes: []check.Code{check.MetadataChunkCount}},
@@ -255,7 +266,7 @@ var matrix = []damage{
 		setLastSector(t, d[1], a)
 		return d
 	}, codes: []check.Code{check.ProviderSwapped}},
-	{name: "indexes of 0 and 1 exchanged", do: exchange(0, 1), codes: []check.Code{check.MetadataIndex}},
+	{name: "indexes of 0 and 1 exchanged", do: exchange(0, 1), codes: []check.Code{check.MetadataIndex}, byBlock: &verdict{[]check.Code{check.MemberDamaged}, mended}},
 	{name: "indexes of 1 and 2 exchanged", do: exchange(1, 2), codes: []check.Code{check.ComponentSwapped}, want: refused, only: 1},
 	{name: "one of another volume", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
 		other := voltest.Label(t, voltest.Sector, voltest.Sizes...)
@@ -273,7 +284,7 @@ var matrix = []damage{
 		left := voltest.Label(t, voltest.Sector, 16*voltest.Chunk+8192, 20*voltest.Chunk)[1]
 		voltest.SetMetadata(t, left, func(m *ondisk.Metadata) { m.No, m.Count, m.Version = 3, 4, 2 })
 		return append(d, renamed(t, left, "p3"))
-	}, codes: []check.Code{check.AddInterrupted}},
+	}, codes: []check.Code{check.AddInterrupted}, byBlock: &verdict{[]check.Code{check.MemberStale}, byHand}},
 	{name: "mixed sectors", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
 		b := make([]byte, d[1].MediaSize())
 		if _, err := d[1].ReadAt(b, 0); err != nil {
@@ -323,6 +334,74 @@ var matrix = []damage{
 		sumRecord(b)
 	}), codes: []check.Code{check.ExtensionAbsurd}, only: 2},
 	{name: "an intent of no known kind", do: extension(func(b []byte) { b[40]++ }), codes: []check.Code{check.ExtensionDamaged}, only: 2},
+
+	// Member blocks.
+	{name: "a member's id", do: flip(1, 144), codes: []check.Code{check.MemberDamaged, check.ComponentMissing}, want: refused, marked: true},
+	{name: "a generation", do: flip(1, 152), codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "a generation of 0", do: flip(0, 157), codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "what is settled", do: flip(2, 160), codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "a list of 0", do: flip(0, 170), codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "when it began", do: flip(1, 176), codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "a last name", do: flip(1, 200), codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "a nonce", do: flip(1, 232), codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "both nonces", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return flip(1, 240)(t, flip(1, 232)(t, d))
+	}, codes: []check.Code{check.MemberDamaged, check.ComponentMissing}, want: refused, marked: true},
+	{name: "the checksums of two", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return flip(0, 250)(t, flip(2, 250)(t, d))
+	}, codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "all checksums", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return flip(0, 250)(t, flip(1, 250)(t, flip(2, 250)(t, d)))
+	}, codes: []check.Code{check.MemberDamaged, check.ComponentMissing}, want: refused, marked: true},
+	{name: "a damaged copy besides", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		d = append(d, renamed(t, d[1], "copy"))
+		return flip(3, 250)(t, d)
+	}, codes: []check.Code{check.MemberDamaged}, want: byHand, marked: true},
+	{name: "an old copy besides", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return append(d, older(t, renamed(t, d[1], "old")))
+	}, codes: []check.Code{check.MemberStale}, want: byHand, marked: true},
+	{name: "an old copy of 0 besides", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return append(d, older(t, renamed(t, d[0], "old")))
+	}, codes: []check.Code{check.MemberStale}, want: byHand, marked: true},
+	{name: "an old copy instead", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		older(t, d[1])
+		return d
+	}, codes: []check.Code{check.MemberStale, check.ComponentMissing}, want: refused, marked: true},
+	{name: "an old copy of 0 instead", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		older(t, d[0])
+		return d
+	}, codes: []check.Code{check.MemberStale, check.ComponentMissing}, want: refused, marked: true},
+	{name: "one that was removed besides", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		left := renamed(t, d[2], "left")
+		voltest.SetMetadata(t, left, func(m *ondisk.Metadata) { m.No, m.Count, m.Member.ID, m.Member.List = 3, 4, 77, 78 })
+		return append(d, left)
+	}, codes: []check.Code{check.MemberStranger}, want: byHand, marked: true},
+	{name: "one that an add left", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		left := renamed(t, d[2], "left")
+		list := []uint64{77}
+		for i := range d {
+			list = slices.Insert(list, i, voltest.Metadata(t, d[i]).Member.ID)
+		}
+		voltest.SetMetadata(t, left, func(m *ondisk.Metadata) {
+			m.No, m.Count, m.Member.ID, m.Member.List = 3, 4, 77, ondisk.MemberList(list)
+			m.Member.Generation, m.Member.Nonce = m.Member.Settled+1, 79
+		})
+		return append(d, left)
+	}, codes: []check.Code{check.AddInterrupted}, marked: true},
+	{name: "two histories", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		voltest.SetMetadata(t, d[1], func(m *ondisk.Metadata) { m.Member.Nonce, m.Member.SettledNonce = 77, 77 })
+		return d
+	}, codes: []check.Code{check.TwoHistories}, want: refused, marked: true},
+	{name: "one that takes no writes", do: noted(func(t *testing.T, d []*disktest.Disk, e *ondisk.Extension) {
+		b := voltest.Metadata(t, d[1]).Member
+		e.Failed[0] = ondisk.FailedMember{ID: b.ID, Generation: b.Generation}
+	}), codes: []check.Code{check.MemberFailed}, want: byHand, marked: true},
+	{name: "handing back was begun", do: noted(func(_ *testing.T, _ []*disktest.Disk, e *ondisk.Extension) { e.HandBack = true }),
+		codes: []check.Code{check.HandBackBegun}, marked: true},
+	{name: "handing back was interrupted", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		voltest.SetMetadata(t, d[2], func(m *ondisk.Metadata) { m.Version, m.Member = 1, ondisk.MemberBlock{} })
+		return noted(func(_ *testing.T, _ []*disktest.Disk, e *ondisk.Extension) { e.HandBack = true })(t, d)
+	}, codes: []check.Code{check.HandBackBegun, check.FenceMixed}, marked: true},
 }
 
 var errMedium = errors.New("medium error")
@@ -404,6 +483,29 @@ func slotOffset(t *testing.T, zero *disktest.Disk, slot int) int64 {
 	return off + int64(slot)*ondisk.ExtensionSlotSize
 }
 
+// older makes a member one that missed the last two generations.
+func older(t *testing.T, d *disktest.Disk) *disktest.Disk {
+	voltest.SetMetadata(t, d, func(m *ondisk.Metadata) {
+		m.Member.Generation, m.Member.Settled, m.Member.Nonce, m.Member.SettledNonce = 1, 1, 99, 99
+	})
+	return d
+}
+
+// noted changes component 0's record.
+func noted(f func(*testing.T, []*disktest.Disk, *ondisk.Extension)) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
+	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		e := record(t, d[0])
+		f(t, d, &e)
+		e.Sequence++
+		b := make([]byte, 512)
+		if err := e.Encode(b); err != nil {
+			t.Fatal(err)
+		}
+		voltest.Write(t, d[0], b, slotOffset(t, d[0], e.Slot()))
+		return d
+	}
+}
+
 func doubled(i int) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
 	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
 		return append(d, renamed(t, d[i], "copy"))
@@ -430,8 +532,8 @@ func grown(i int) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
 
 func exchange(i, k int) func(*testing.T, []*disktest.Disk) []*disktest.Disk {
 	return func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
-		voltest.SetMetadata(t, d[i], func(m *ondisk.Metadata) { m.No = uint16(k) })
-		voltest.SetMetadata(t, d[k], func(m *ondisk.Metadata) { m.No = uint16(i) })
+		voltest.Spoil(t, d[i], func(m *ondisk.Metadata) { m.No = uint16(k) })
+		voltest.Spoil(t, d[k], func(m *ondisk.Metadata) { m.No = uint16(i) })
 		return d
 	}
 }
@@ -470,6 +572,10 @@ var otherCodes = []check.Code{
 	check.IntentPending,
 	// Each field has a code of its own, and so has each reason not to assemble.
 	check.MetadataInvalid, check.CannotAssemble,
+	// What is no damage: TestAHalfRisenGenerationIsWorthKnowing in package check makes it.
+	check.Unsettled,
+	// TestOfTwoHistoriesTheOneThatIsChosenGoesOnAboveBoth asks for it.
+	check.OtherHistory,
 }
 
 func TestTheMatrixHasEveryKindOfFinding(t *testing.T) {
@@ -498,15 +604,24 @@ func TestTheMatrixHasEveryKindOfFinding(t *testing.T) {
 }
 
 func TestDamageIsNamedAndMendedOrRefused(t *testing.T) {
-	for _, version := range []uint32{1, 2} {
-		whole, data := voltest.New(t, version == 1)
-		voltest.Unmarked(t, whole)
+	for _, kind := range []struct {
+		name    string
+		version uint32
+		marked  bool
+	}{{"version 1", 1, false}, {"version 2", 2, false}, {"members", 2, true}} {
+		whole, data := voltest.New(t, kind.version == 1)
+		if !kind.marked {
+			voltest.Unmarked(t, whole)
+		}
 		for _, d := range matrix {
-			if d.only != 0 && d.only != version {
+			if d.only != 0 && d.only != kind.version || d.marked && !kind.marked {
 				continue
 			}
-			t.Run(fmt.Sprintf("version %d/%s", version, d.name), func(t *testing.T) {
-				d.test(t, d.do(t, voltest.Clone(whole)), version, bytes.Clone(data))
+			if kind.marked && d.byBlock != nil {
+				d.codes, d.want = d.byBlock.codes, d.byBlock.want
+			}
+			t.Run(kind.name+"/"+d.name, func(t *testing.T) {
+				d.test(t, d.do(t, voltest.Clone(whole)), kind.version, bytes.Clone(data))
 			})
 		}
 	}

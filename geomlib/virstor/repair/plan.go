@@ -52,6 +52,10 @@ type Plan struct {
 	// only the user can put it right.
 	Left []Refusal `json:"left"`
 
+	// Above is the highest generation of the volume that this host is known to have
+	// served. The volume's is above it when it is repaired.
+	Above uint64 `json:"-"`
+
 	volume *check.Volume
 	edits  map[uint64]ondisk.Entry // by virtual chunk; the zero Entry clears
 	forget bool                    // the extension block's record cannot be true
@@ -83,7 +87,7 @@ func Make(r *check.Report, c Choices) ([]*Plan, error) {
 // refuse takes over the findings that only the user can do something about.
 func (p *Plan) refuse(findings []check.Finding) {
 	for _, f := range findings {
-		if f.VolumeID != p.ID || f.Mend != check.MendByHand {
+		if f.VolumeID != p.ID || f.Mend != check.MendByHand && f.Code != check.TwoHistories {
 			continue
 		}
 		r := Refusal{Code: f.Code, Provider: f.Provider, Text: f.Text, Remedy: f.Remedy}
@@ -209,6 +213,11 @@ func (d *decisions) share(s check.Doubled) {
 // planActions lists what Apply does.
 func (p *Plan) planActions(findings []check.Finding) {
 	v := p.volume
+	for _, f := range findings {
+		if f.VolumeID == p.ID && f.Code == check.OtherHistory {
+			p.act(f.Provider, "is given up: it "+f.Text)
+		}
+	}
 	for _, c := range v.Changes() {
 		what := "write the metadata"
 		if c.Wanted == nil {
@@ -239,6 +248,8 @@ func (p *Plan) planActions(findings []check.Finding) {
 			p.act(f.Provider, "finish what was interrupted: "+f.Text)
 		case check.FenceMixed:
 			p.act("", "finish the fence")
+		case check.HandBackBegun:
+			p.act(f.Provider, "take the volume back, whose handing back was interrupted")
 		case check.ExtensionAbsurd:
 			p.forget = true
 			p.act(f.Provider, "forget the extension block's record, and write a new one")
@@ -248,9 +259,24 @@ func (p *Plan) planActions(findings []check.Finding) {
 			}
 		}
 	}
-	if p.Needed() && v.Fence == check.FenceNone {
+	if p.handsBack() {
 		p.act("", "hand the volume back to the kernel class, if it could go on with it")
 	}
+}
+
+// GivesUp are the providers whose history is given up for the one that was chosen.
+func (p *Plan) GivesUp() []string {
+	var names []string
+	for _, o := range p.volume.Others() {
+		names = append(names, o.Name())
+	}
+	return names
+}
+
+// handsBack reports whether the volume is handed back in the end, as it was found. One of
+// several histories is not: without a generation it would be no later than the others.
+func (p *Plan) handsBack() bool {
+	return p.Needed() && p.volume.Fence == check.FenceNone && len(p.volume.Others()) == 0
 }
 
 func (p *Plan) act(provider, text string) {

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/voltest"
@@ -54,21 +55,37 @@ func damageMetadata(t *rapid.T, m ondisk.Metadata) ondisk.Metadata {
 	return m
 }
 
+// wholes are volumes to be damaged: of each version, and with member blocks and without.
+func wholes(t *testing.T) (list [][]*disktest.Disk, data []byte) {
+	members, data := voltest.New(t, false)
+	handed, _ := voltest.New(t, true)
+	return [][]*disktest.Disk{members, voltest.Unmarked(t, voltest.Clone(members)), handed}, data
+}
+
+// spoil damages the metadata of d, of which a member block may tell.
+func spoil(t *testing.T, rt *rapid.T, d *disktest.Disk) {
+	was := lastSector(t, d)
+	now := bytes.Clone(was)
+	m := damageMetadata(rt, voltest.Metadata(t, d))
+	if m.Version != ondisk.VersionFenced {
+		m.Member = ondisk.MemberBlock{} // as whoever writes that does
+	}
+	if err := m.Encode(now); err != nil {
+		rt.Fatal(err)
+	}
+	if !rapid.Bool().Draw(rt, "unnoticed") {
+		copy(now[ondisk.MetadataSize:], was[ondisk.MetadataSize:])
+	}
+	setLastSector(t, d, now)
+}
+
 // What is done about a damaged field never changes what the volume holds.
 func TestMendingMetadataKeepsTheData(t *testing.T) {
-	fenced, data := voltest.New(t, false)
-	voltest.Unmarked(t, fenced)
-	handed, _ := voltest.New(t, true)
+	all, data := wholes(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		whole := fenced
-		if rapid.Bool().Draw(rt, "handed back") {
-			whole = handed
-		}
-		disks := voltest.Clone(whole)
+		disks := voltest.Clone(rapid.SampledFrom(all).Draw(rt, "volume"))
 		d := disks[rapid.IntRange(0, 2).Draw(rt, "disk")]
-		if err := geomlib.StoreMetadata(d, damageMetadata(rt, voltest.Metadata(t, d))); err != nil {
-			rt.Fatal(err)
-		}
+		spoil(t, rt, d)
 		r, err := check.Inspect(ctx, voltest.Providers(disks), check.Options{})
 		if err != nil {
 			rt.Fatal(err)
@@ -97,15 +114,9 @@ func TestMendingMetadataKeepsTheData(t *testing.T) {
 // Whatever is damaged, nothing panics, a plan without refusals ends in a volume
 // that opens, and one with them writes nothing.
 func TestAnyDamageIsMendedOrRefused(t *testing.T) {
-	fenced, _ := voltest.New(t, false)
-	voltest.Unmarked(t, fenced)
-	handed, _ := voltest.New(t, true)
+	all, _ := wholes(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		whole := fenced
-		if rapid.Bool().Draw(rt, "handed back") {
-			whole = handed
-		}
-		disks := voltest.Clone(whole)
+		disks := voltest.Clone(rapid.SampledFrom(all).Draw(rt, "volume"))
 		for range rapid.IntRange(1, 4).Draw(rt, "wrong") {
 			if rapid.Bool().Draw(rt, "entry") {
 				e := ondisk.Entry{Flags: uint16(rapid.SampledFrom([]int{0, 1, 1, 1, 2, 3, 0x100}).Draw(rt, "flags")),
@@ -115,11 +126,13 @@ func TestAnyDamageIsMendedOrRefused(t *testing.T) {
 				continue
 			}
 			d := disks[rapid.IntRange(0, 2).Draw(rt, "disk")]
-			b := make([]byte, 512)
-			if err := damageMetadata(rt, voltest.Metadata(t, d)).Encode(b); err != nil {
-				rt.Fatal(err)
+			if at := rapid.IntRange(0, 1000).Draw(rt, "byte"); at < 256 { // of any, or a field
+				b := lastSector(t, d)
+				b[at] ^= byte(rapid.IntRange(1, 255).Draw(rt, "bits"))
+				setLastSector(t, d, b)
+			} else if _, err := geomlib.ReadMetadata(d); err == nil {
+				spoil(t, rt, d)
 			}
-			voltest.Write(t, d, b, d.MediaSize()-512)
 		}
 		before := images(disks)
 		r, err := check.Inspect(ctx, voltest.Providers(disks), check.Options{})

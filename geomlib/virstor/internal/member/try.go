@@ -193,7 +193,12 @@ func (t *trial) place(n int, index map[uint64]int) {
 	case !known:
 		t.v.Outside[n] = Stale
 	case t.v.Members[i] >= 0:
-		t.fail(ErrTwins, t.v.Members[i], n)
+		other := t.v.Members[i]
+		if compareMoments(t.claims[other].Metadata.Member, m.Member) == otherMoment {
+			t.fail(ErrHistories, other, n)
+			return
+		}
+		t.fail(ErrTwins, other, n)
 	default:
 		t.v.Members[i] = n
 	}

@@ -178,6 +178,24 @@ func SetMetadata(t testing.TB, d geomlib.Provider, change func(*ondisk.Metadata)
 	}
 }
 
+// Spoil changes a disk's metadata as damage does: the checksum of its member block, if it
+// has one, says so.
+func Spoil(t testing.TB, d geomlib.Provider, change func(*ondisk.Metadata)) {
+	t.Helper()
+	m, last := Metadata(t, d), d.MediaSize()-int64(d.SectorSize())
+	was, now := make([]byte, d.SectorSize()), make([]byte, d.SectorSize())
+	if _, err := d.ReadAt(was, last); err != nil {
+		t.Fatal(err)
+	}
+	change(&m)
+	m.Member = ondisk.MemberBlock{}
+	if err := m.Encode(now); err != nil {
+		t.Fatal(err)
+	}
+	copy(now[ondisk.MetadataSize:], was[ondisk.MetadataSize:])
+	Write(t, d, now, last)
+}
+
 // Entry reads the map entry of vc from component 0.
 func Entry(t testing.TB, zero geomlib.Provider, vc uint64) ondisk.Entry {
 	t.Helper()
