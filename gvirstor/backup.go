@@ -240,7 +240,9 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 		return failf("Can't %w", err)
 	}
 	if !o.dryRun {
-		c.beginAnew(b.ID(), b.Name(), o.stateDir) // it is an older state, and is meant
+		if err := c.raiseFrom(o.stateDir, b.ID(), restoredOn(providers, res)); err != nil {
+			return err
+		}
 	}
 	if o.dryRun || c.verbose {
 		c.printRestored(b, res, o.dryRun)
@@ -249,6 +251,19 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 		c.warn(fmt.Sprintf("warning: %s stays fenced from the kernel class: %s", b.Name(), strings.Join(res.StaysFenced, "; ")))
 	}
 	return nil
+}
+
+// restoredOn are the providers that a backup was restored to, by component.
+func restoredOn(providers []geomlib.Provider, res *backup.Restored) []virstor.Member {
+	var members []virstor.Member
+	for _, name := range res.Providers {
+		for _, p := range providers {
+			if p.Name() == name {
+				members = append(members, virstor.Member{Provider: p})
+			}
+		}
+	}
+	return members
 }
 
 func (c *call) printRestored(b *backup.Backup, res *backup.Restored, dryRun bool) {

@@ -46,7 +46,7 @@ func (c *call) check(ctx context.Context, json bool) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.inspect(ctx, providers, live)
+	r, err := c.inspect(ctx, providers, check.Options{Live: live})
 	if err != nil {
 		return err
 	}
@@ -65,9 +65,10 @@ func (c *call) check(ctx context.Context, json bool) error {
 }
 
 // inspect checks the volumes on providers, and tells how far it is.
-func (c *call) inspect(ctx context.Context, providers []geomlib.Provider, live bool) (r *check.Report, err error) {
+func (c *call) inspect(ctx context.Context, providers []geomlib.Provider, opt check.Options) (r *check.Report, err error) {
 	err = c.work("check", strings.Join(c.operands, " "), false, func(progress func(done, total int64)) (err error) {
-		r, err = check.Inspect(ctx, providers, check.Options{Live: live, Progress: progress})
+		opt.Progress = progress
+		r, err = check.Inspect(ctx, providers, opt)
 		return err
 	})
 	if err != nil {

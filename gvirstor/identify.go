@@ -110,7 +110,7 @@ func (c *call) identifyStopped(ctx context.Context, name string, components []st
 	if err := c.refuseOlder(p, w); err != nil {
 		return failf("Can't change %s: %w", name, err)
 	}
-	id := p.ID
+	was, id := p.ID, p.ID
 	if r.NewID {
 		for id == p.ID || id == 0 {
 			id = rand.Uint32()
@@ -128,7 +128,7 @@ func (c *call) identifyStopped(ctx context.Context, name string, components []st
 		return failf("Can't %s %s: %w", c.verb, c.operands[0], err)
 	}
 	c.tellIdentity(name, id)
-	return nil
+	return c.raiseFrom(w.stateDir, was, p.Members)
 }
 
 // refuseTaken refuses the name of a volume that is there already, as far as can be

@@ -45,14 +45,18 @@ func (c *call) offlineJob(ctx context.Context, volume, kind string, components [
 // letGo closes a volume that was changed here, and tells if it could not be handed
 // back.
 func (c *call) letGo(s *stopped) error {
+	defer s.lock.Close()
 	kept, err := s.close()
 	if err != nil {
 		return failf("Can't close %s: %w", s.vol.Name(), err)
 	}
 	if kept != nil {
 		c.warnFenced(s.vol.Name(), "stays fenced", kept)
-	} else if !s.fenced {
+	}
+	if generation, began := s.vol.Generation(); generation == 0 {
 		c.beginAnew(s.vol.ID(), s.vol.Name(), s.stateDir)
+	} else if !s.vol.ReadOnly() {
+		c.raise(s.stateDir, s.vol.ID(), state.Volume{ID: s.vol.ID(), Name: s.vol.Name(), Generation: generation, Began: began.UTC(), Providers: componentsOf(s.vol)})
 	}
 	return nil
 }
@@ -149,7 +153,7 @@ func (c *call) handBack(ctx context.Context, volume string, components []string,
 		return failf("Can't stop %s: %w", volume, err)
 	}
 	if not != nil {
-		return nil
+		return c.raiseFrom(w.stateDir, p.ID, p.Members)
 	}
 	c.beginAnew(p.ID, volume, w.stateDir)
 	if c.verbose {
@@ -172,35 +176,12 @@ func (c *call) openNoOlder(a *virstor.Assembly, cfg virstor.Config, w *where) (*
 // refuseOlder refuses what openNoOlder does not open.
 func (c *call) refuseOlder(p *parts, w *where) error {
 	known := c.recall(p.ID, w.stateDir)
+	p.Above = known.Generation
 	if w.forceOld || p.Err != nil || p.Settled >= known.Generation {
 		return nil
 	}
 	return fmt.Errorf("%w: generation %d of %s, this host has served %d of %s; what was written since would be given up (--force-old)", virstor.ErrOldSet,
 		p.Settled, p.Began.UTC().Format(time.DateTime), known.Generation, known.Began.Format(time.DateTime))
-}
-
-// recall is what this host served of the volume of that id: generation 0 of none. What
-// cannot be read is told.
-func (c *call) recall(id uint32, stateDir string) state.Volume {
-	if stateDir == "" {
-		return state.Volume{}
-	}
-	v, _, err := state.Dir{Path: stateDir}.Recall(id)
-	if err != nil {
-		c.warn(fmt.Sprintf("warning: older copies would not be noticed: %v", err))
-	}
-	return v
-}
-
-// beginAnew notes that the generations of a volume begin anew, which was handed back or
-// restored.
-func (c *call) beginAnew(id uint32, volume, stateDir string) {
-	if stateDir == "" {
-		return
-	}
-	if err := (state.Dir{Path: stateDir}).BeginAnew(id); err != nil {
-		c.warn(fmt.Sprintf("warning: the next start needs --force-old %s: %v", volume, err))
-	}
 }
 
 // run does the job, after one that was interrupted if there is such.
@@ -218,8 +199,8 @@ func (s *stopped) run(ctx context.Context, kind string, a control.JobArgs, f *fo
 	return f.follow(ctx, s, j)
 }
 
-// close lets the volume go as it was found; kept tells why it cannot be handed
-// back.
+// close lets the volume go as it was found, but for its lock; kept tells why it cannot
+// be handed back.
 func (s *stopped) close() (kept []string, err error) {
 	end := s.vol.Stop
 	if s.fenced {
@@ -230,7 +211,7 @@ func (s *stopped) close() (kept []string, err error) {
 	if errors.As(err, &not) {
 		kept, err = not.Reasons, nil
 	}
-	return kept, errors.Join(err, s.lock.Close())
+	return kept, err
 }
 
 // StartJob implements jobHost.

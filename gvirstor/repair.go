@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
+	"github.com/gvirstor/gvirstor/geomlib/state"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/repair"
 )
 
@@ -22,17 +25,20 @@ type repairOptions struct {
 	force   bool
 	keep    string
 	drop    string
+	history string
 	dryRun  bool
 	partial bool
 	json    bool
 	runDir  string
+	// stateDir is where it is noted what this host served; empty: nowhere.
+	stateDir string
 }
 
 func repairCommand() *command {
-	o := repairOptions{runDir: geomlib.DefaultRunDir()}
+	o := repairOptions{runDir: geomlib.DefaultRunDir(), stateDir: state.DefaultFor(os.Geteuid())}
 	return &command{
 		name:     "repair",
-		operands: "[-fnvy] [--json] [--save file] [--undo file] [--partial] [--keep v,...] [--drop v,...] [--run-dir dir] prov ...",
+		operands: "[-fnvy] [--json] [--save file] [--undo file] [--partial] [--keep v,...] [--drop v,...] [--history prov] [--run-dir dir] [--state-dir dir] prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.yes, "y", "yes")
@@ -44,7 +50,9 @@ func repairCommand() *command {
 			f.flag(&o.partial, "", "partial")
 			f.text(&o.keep, "keep")
 			f.text(&o.drop, "drop")
+			f.text(&o.history, "history")
 			f.text(&o.runDir, "run-dir")
+			f.text(&o.stateDir, "state-dir")
 		},
 		run: func(ctx context.Context, c *call) error { return c.repair(ctx, o) },
 		about: `Mends what check finds and what can be mended without guessing, on all
@@ -57,10 +65,14 @@ only you can put right is told, too.
 --save f    that file (gvirstor-NAME-TIME.repair in the working folder)
 --undo f    bring back what a repair replaced, with -y
 --partial   with --undo: also from a file whose end is missing
--f          with --undo: even where something was changed since
+-f          with --undo: even where something was changed since; with --history
+            and -y: give up what the others hold
 --keep v    of several virtual chunks on one chunk, v keeps it
 --drop v    the virtual chunk v is given up and reads as zeros
---run-dir   folder of the daemon's locks`,
+--history p of components that were written in two ways since they parted, or of
+            different ages, those that belong with p are the volume
+--run-dir   folder of the daemon's locks
+--state-dir folder of its notes of what this host served`,
 		example: "gvirstor repair -y ada4 ada6",
 	}
 }
@@ -87,7 +99,11 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if err := c.passCaches(providers); err != nil {
 		return err
 	}
-	r, err := c.inspect(ctx, providers, false)
+	history, err := c.history(o.history, providers)
+	if err != nil {
+		return err
+	}
+	r, err := c.inspect(ctx, providers, check.Options{History: history})
 	if err != nil {
 		return err
 	}
@@ -131,6 +147,9 @@ func (c *call) printPlans(plans []*repair.Plan, json bool) error {
 
 // applyPlan mends one volume, which nobody may serve meanwhile.
 func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) error {
+	if others := p.GivesUp(); len(others) > 0 && !o.force {
+		return failf("Can't repair %s: what was written to %s is given up by that (-f)", p.Volume, strings.Join(printable(others), ", "))
+	}
 	lock, err := geomlib.LockVolume(o.runDir, p.NumericID())
 	if err != nil {
 		return failf("Can't repair %s: %w", p.Volume, err)
@@ -144,13 +163,20 @@ func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) e
 	if err != nil {
 		return failf("Can't save what is replaced: %w", err)
 	}
+	p.Above = c.recall(p.NumericID(), o.stateDir).Generation
 	res, err := repair.Apply(ctx, p, j, c.warnings())
 	if err = errors.Join(err, j.Close()); err != nil {
 		return failf("Can't repair %s: %w (gvirstor repair --undo %s takes back what was done, with -y)", p.Volume, err, path)
 	}
+	if err := c.raiseFrom(o.stateDir, p.NumericID(), res.Members); err != nil {
+		return err
+	}
 	fmt.Fprintf(c.stdout, "%s is repaired; what was replaced is in %s\n", p.Volume, path)
 	if len(res.StaysFenced) > 0 {
 		c.warn(fmt.Sprintf("warning: %s stays fenced from the kernel class: %s", p.Volume, strings.Join(res.StaysFenced, "; ")))
+	}
+	if res.Rivals != nil {
+		return failf("%s cannot be served yet: %w", p.Volume, res.Rivals)
 	}
 	if !res.Report.Clean() {
 		if err := res.Report.WriteText(c.stdout, c.verbose); err != nil {
@@ -189,6 +215,20 @@ func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Pr
 	}
 	fmt.Fprintf(c.stdout, "%s: %d bytes %s on %s%s\n", res.Volume, res.Bytes, word, strings.Join(res.Providers, " "), hint)
 	return nil
+}
+
+// history is the provider that --history names, nil without it.
+func (c *call) history(name string, providers []geomlib.Provider) (geomlib.Provider, error) {
+	if name == "" {
+		return nil, nil
+	}
+	bare := func(s string) string { return strings.TrimPrefix(s, "/dev/") }
+	for i, operand := range c.operands {
+		if bare(operand) == bare(name) {
+			return providers[i], nil
+		}
+	}
+	return nil, failf("--history names %s, which is none of the providers given", name)
 }
 
 // passCaches makes what is read of the providers come from their media. What a
@@ -234,10 +274,10 @@ func (o *repairOptions) agree() error {
 		return &usageError{"--json only tells what would be done"}
 	case o.undo == "" && o.partial:
 		return &usageError{"--partial is for --undo"}
-	case o.undo == "" && o.force:
-		return &usageError{"-f is for --undo"}
-	case o.undo != "" && o.keep+o.drop+o.save != "":
-		return &usageError{"--undo excludes --keep, --drop and --save"}
+	case o.undo == "" && o.history == "" && o.force:
+		return &usageError{"-f is for --undo and --history"}
+	case o.undo != "" && o.keep+o.drop+o.save+o.history != "":
+		return &usageError{"--undo excludes --keep, --drop, --history and --save"}
 	}
 	return nil
 }

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/state"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+)
+
+// served opens the volume on files, writes a byte to its beginning and closes it, fenced.
+func served(t *testing.T, files []string, b byte) {
+	t.Helper()
+	v := openFiles(t, files)
+	if _, err := v.WriteAt([]byte(strings.Repeat(string(b), 512)), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func openFiles(t *testing.T, files []string) *virstor.Volume {
+	t.Helper()
+	var ms []virstor.Member
+	for _, f := range files {
+		p, err := geomlib.Open(f, geomlib.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ms = append(ms, virstor.Member{Provider: p, Metadata: m})
+	}
+	v, err := virstor.Open(virstor.Assemble(ms)[0], virstor.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// generationOf is what is settled on a file.
+func generationOf(t *testing.T, file string) uint64 {
+	t.Helper()
+	m, err := readMetadata(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Member.Settled
+}
+
+// twoHistories are two copies of a volume, each of which was written to.
+func twoHistories(t *testing.T, dir string) (a, b []string) {
+	t.Helper()
+	for _, name := range []string{"0", "1"} {
+		a = append(a, filepath.Join(dir, "a"+name))
+		b = append(b, filepath.Join(dir, "b"+name))
+		if err := os.WriteFile(a[len(a)-1], make([]byte, damagedSize), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, _, stderr := testEnv("label", "-s", "64m", "-m", "1m", "vol", a[0], a[1])
+	if run(context.Background(), e) != 0 {
+		t.Fatal(stderr)
+	}
+	served(t, a, 'x')
+	for i := range a {
+		image, err := os.ReadFile(a[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(b[i], image, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	served(t, a, 'a')
+	served(t, b, 'b')
+	return a, b
+}
+
+func TestOneOfTwoHistoriesIsTakenWhenItIsChosenAndForced(t *testing.T) {
+	dir := t.TempDir()
+	a, b := twoHistories(t, dir)
+	do := func(args ...string) (code int, out, errs string) {
+		e, stdout, stderr := testEnv(args...)
+		code = run(context.Background(), e)
+		return code, stdout.String(), stderr.String()
+	}
+	if code, out, _ := do("check", a[0], a[1], b[0], b[1]); code == 0 || !strings.Contains(out, "two-histories") || !strings.Contains(out, "repair --history") {
+		t.Errorf("check: %d, %s", code, out)
+	}
+	if code, out, _ := do("repair", a[0], a[1], b[0], b[1]); code == 0 || !strings.Contains(out, "two histories") {
+		t.Errorf("without a choice: %d, %s", code, out)
+	}
+	known := state.Volume{Name: "vol", Generation: 50, Providers: a}
+	known.ID = openedID(t, a[0])
+	if err := (state.Dir{Path: filepath.Join(dir, "state")}).Remember(known); err != nil {
+		t.Fatal(err)
+	}
+	repair := func(opts ...string) (int, string, string) {
+		args := append([]string{"repair", "--run-dir", dir, "--state-dir", filepath.Join(dir, "state"), "--history", b[1], "--save", filepath.Join(dir, "saved")}, opts...)
+		return do(append(args, a[0], a[1], b[0], b[1])...)
+	}
+	if code, out, errs := repair(); code != 0 || !strings.Contains(out, a[0]+": is given up") {
+		t.Errorf("only told: %d, %s%s", code, out, errs)
+	}
+	if code, _, errs := repair("-y"); code == 0 || !strings.Contains(errs, a[1]) || !strings.Contains(errs, "(-f)") {
+		t.Errorf("without -f: %d, %s", code, errs)
+	}
+	if code, out, errs := repair("-y", "-f"); code != 0 || !strings.Contains(out, "is repaired") {
+		t.Fatalf("%d, %s%s", code, out, errs)
+	}
+	if g := generationOf(t, b[0]); g <= 50 {
+		t.Errorf("the volume is at generation %d, this host served 50", g)
+	}
+	if note, _, err := (state.Dir{Path: filepath.Join(dir, "state")}).Recall(known.ID); err != nil || note.Generation != generationOf(t, b[0]) {
+		t.Errorf("noted: %+v, %v", note, err)
+	}
+	v := openFiles(t, b)
+	defer v.Close()
+	got := make([]byte, 512)
+	if _, err := v.ReadAt(got, 0); err != nil || got[0] != 'b' {
+		t.Errorf("%q, %v", got[0], err)
+	}
+	if code, _, errs := do("repair", "--history", "elsewhere", a[0]); code == 0 || !strings.Contains(errs, "none of the providers given") {
+		t.Errorf("%d, %s", code, errs)
+	}
+}
+
+func openedID(t *testing.T, file string) uint32 {
+	t.Helper()
+	m, err := readMetadata(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.ID
+}
+
+// noted is the note of what this host served of the volume on files.
+func noted(t *testing.T, stateDir string, files []string) uint64 {
+	t.Helper()
+	v, known, err := state.Dir{Path: stateDir}.Recall(openedID(t, files[0]))
+	if err != nil || !known {
+		t.Fatalf("known %v, %v", known, err)
+	}
+	return v.Generation
+}
+
+func TestWhatIsDoneHereToAStoppedVolumeIsNotedAsServed(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := twoHistories(t, dir)
+	stateDir, saved := filepath.Join(dir, "state"), filepath.Join(dir, "saved")
+	fresh := filepath.Join(dir, "fresh")
+	if err := os.WriteFile(fresh, make([]byte, damagedSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must := func(args ...string) {
+		t.Helper()
+		e, _, stderr := testEnv(args...)
+		if run(context.Background(), e) != 0 {
+			t.Fatalf("%v: %s", args, stderr)
+		}
+	}
+	must("backup", saved, a[0], a[1])
+	note := state.Volume{ID: openedID(t, a[0]), Name: "vol", Generation: generationOf(t, a[0]), Providers: a}
+	if err := (state.Dir{Path: stateDir}).Remember(note); err != nil {
+		t.Fatal(err)
+	}
+	last := note.Generation
+	verb := func(args ...string) {
+		t.Helper()
+		must(append([]string{args[0], "--run-dir", dir, "--state-dir", stateDir, "--offline", strings.Join(a, ",")}, args[1:]...)...)
+		if args[0] == "add" {
+			a = append(a, fresh)
+		}
+		now := noted(t, stateDir, a)
+		if now <= last || now != generationOf(t, a[0]) {
+			t.Errorf("%s: %d is noted, after %d, and the volume is at %d", args[0], now, last, generationOf(t, a[0]))
+		}
+		last = now
+	}
+	verb("pack", "vol")
+	verb("resize", "-s", "128m", "vol")
+	verb("add", "vol", fresh)
+	verb("remove", "vol", fresh)
+	a = a[:2]
+	verb("rename", "vol", "lov")
+	before := last
+	verb("newid", "lov")
+	must("clear", a[0], a[1])
+	must("restore", "-f", "--in-order", "--run-dir", dir, "--state-dir", stateDir, saved, a[0], a[1])
+	if now := noted(t, stateDir, a); now <= before || now != generationOf(t, a[0]) {
+		t.Errorf("restore: %d is noted, after %d, and the volume is at %d", now, before, generationOf(t, a[0]))
+	}
+}
+
+func TestOfAVolumeThatIsHandedBackTheNoteBeginsAnew(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := twoHistories(t, dir)
+	stateDir := filepath.Join(dir, "state")
+	note := state.Volume{ID: openedID(t, a[0]), Name: "vol", Generation: generationOf(t, a[0]), Providers: a}
+	if err := (state.Dir{Path: stateDir}).Remember(note); err != nil {
+		t.Fatal(err)
+	}
+	e, _, stderr := testEnv("stop", "--run-dir", dir, "--state-dir", stateDir, "--offline", strings.Join(a, ","), "vol")
+	if run(context.Background(), e) != 0 {
+		t.Fatal(stderr)
+	}
+	if g := noted(t, stateDir, a); g != 0 {
+		t.Errorf("generation %d is noted", g)
+	}
+}
