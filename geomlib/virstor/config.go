@@ -156,6 +156,7 @@ const (
 	breakFailedLeaks                    // a chunk whose data was not written is not free again
 	breakDiscardsLater                  // a discard that was held frees what was written later
 	breakCommitFirst                    // add writes component 0 before the components that join
+	breakOldMetadata                    // growing writes component 0's metadata as it was when it began
 )
 
 func (c *Config) breaks(r rule) bool { return c.breakRule&r != 0 }

@@ -145,25 +145,9 @@ func (v *Volume) allocatedIn(off, end int64) int64 {
 // overwriting the extension block that is in force.
 func (v *Volume) grow(j *jobHandle, size int64) error {
 	zero := v.component(0)
-	m := zero.meta()
-	limit := int64(m.ChunkReserved) * v.chunk
-	if v.ext.room {
-		limit = v.ext.offset
-	}
-	per := v.sector / ondisk.EntrySize
-	entries := min(size/v.chunk, limit/v.sector*per)
-	next := m
-	next.VirtualSize = uint64(entries * v.chunk)
-	mapChunks := (entries*ondisk.EntrySize + v.chunk - 1) / v.chunk
-	next.ChunkReserved = uint16(max(int64(m.ChunkReserved), 2*mapChunks))
-	if next.VirtualSize <= m.VirtualSize && v.ext.room {
-		// The map reaches to the extension block already: that moves first.
-		next.VirtualSize = m.VirtualSize
-		next.ChunkReserved = uint16(2 * ((size/v.chunk*ondisk.EntrySize + v.chunk - 1) / v.chunk))
-	}
-	next.ChunkNext = max(next.ChunkNext, uint32(next.ChunkReserved))
-	if next.VirtualSize <= m.VirtualSize && next.ChunkReserved <= m.ChunkReserved {
-		return fmt.Errorf("grow %s: no room behind the map: %w", v.name, ErrNoExtension)
+	next, err := v.grown(zero.meta(), size)
+	if err != nil {
+		return err
 	}
 	if err := v.vacate(j, zero, uint32(next.ChunkReserved), nil); err != nil {
 		v.alloc.releaseKept(0)
@@ -177,6 +161,13 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 		v.alloc.releaseKept(0)
 		return fmt.Errorf("grow %s: %w", v.name, err)
 	}
+	was := zero.meta() // a component may have joined, and the generation risen, since it was looked at
+	if !v.cfg.breaks(breakOldMetadata) {
+		if next, err = v.grown(was, size); err != nil {
+			v.alloc.releaseKept(0)
+			return err
+		}
+	}
 	if err := v.prepareMap(zero, next); err != nil {
 		v.alloc.releaseKept(0)
 		return err
@@ -186,9 +177,34 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	}
 	zero.setMeta(next)
 	v.ext.offset, v.ext.room = ondisk.ExtensionOffset(next)
-	v.alloc.reserveKept(uint32(m.ChunkReserved), uint32(next.ChunkReserved))
+	v.alloc.reserveKept(uint32(was.ChunkReserved), uint32(next.ChunkReserved))
 	v.adoptSize(next.VirtualSize)
 	return nil
+}
+
+// grown is component 0's metadata m after one step of growing towards size, bytes. Only
+// a resize changes what of m and of the extension block it goes by.
+func (v *Volume) grown(m ondisk.Metadata, size int64) (next ondisk.Metadata, err error) {
+	limit := int64(m.ChunkReserved) * v.chunk
+	if v.ext.room {
+		limit = v.ext.offset
+	}
+	per := v.sector / ondisk.EntrySize
+	entries := min(size/v.chunk, limit/v.sector*per)
+	next = m
+	next.VirtualSize = uint64(entries * v.chunk)
+	mapChunks := (entries*ondisk.EntrySize + v.chunk - 1) / v.chunk
+	next.ChunkReserved = uint16(max(int64(m.ChunkReserved), 2*mapChunks))
+	if next.VirtualSize <= m.VirtualSize && v.ext.room {
+		// The map reaches to the extension block already: that moves first.
+		next.VirtualSize = m.VirtualSize
+		next.ChunkReserved = uint16(2 * ((size/v.chunk*ondisk.EntrySize + v.chunk - 1) / v.chunk))
+	}
+	next.ChunkNext = max(next.ChunkNext, uint32(next.ChunkReserved))
+	if next.VirtualSize <= m.VirtualSize && next.ChunkReserved <= m.ChunkReserved {
+		return m, fmt.Errorf("grow %s: no room behind the map: %w", v.name, ErrNoExtension)
+	}
+	return next, nil
 }
 
 // prepareMap makes the sectors that next adds to the map say that nothing is
