@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"strings"
 
-	"github.com/gvirstor/gvirstor/geomlib"
-	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -51,42 +48,23 @@ func (c *call) add(ctx context.Context, r control.AddRequest, w *where) (err err
 			return err
 		}
 		defer func() { err = errors.Join(err, c.letGo(s)) }()
-		err = s.add(r)
+		err = s.verbs().Add(ctx, name, r)
 	}
 	switch {
 	case err == nil:
 		return nil
-	case inKernelsWords(err.Error()):
+	case inKernelsWords(control.CodeOf(err)):
 		return failf("%w", err)
 	}
 	return failf("Can't add to %s: %w", name, err)
 }
 
-// inKernelsWords reports whether text is how the kernel class refuses an add, which
-// geom(8) prints as it is.
-func inKernelsWords(text string) bool {
-	for _, start := range []string{"Provider not found: ", "Provider too small: ", "Sector size doesn't fit for ", "Component "} {
-		if strings.HasPrefix(text, start) {
-			return true
-		}
+// inKernelsWords reports whether a failure is told as the kernel class refuses an add,
+// which geom(8) prints as it is.
+func inKernelsWords(c control.Code) bool {
+	switch c {
+	case control.ProviderNotFound, control.ProviderTooSmall, control.SectorSizeDiffers, control.AlreadyComponent:
+		return true
 	}
 	return false
-}
-
-// add adds providers, all or none.
-func (s *stopped) add(r control.AddRequest) error {
-	var ps []geomlib.Provider
-	for _, name := range r.Providers {
-		p, err := s.openFresh(name)
-		if err != nil {
-			closeProviders(ps)
-			return err
-		}
-		ps = append(ps, p)
-	}
-	if err := s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode}); err != nil {
-		closeProviders(ps)
-		return err
-	}
-	return nil
 }

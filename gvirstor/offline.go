@@ -2,22 +2,21 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// stopped is a volume that nobody serves, open in this process. It is a jobHost.
+// stopped is a volume that nobody serves, open in this process.
 type stopped struct {
 	vol    *virstor.Volume
 	lock   io.Closer
@@ -188,15 +187,15 @@ func (c *call) refuseOlder(p *parts, w *where) error {
 func (s *stopped) run(ctx context.Context, kind string, a control.JobArgs, f *follower) error {
 	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
 		f.warn("an interrupted " + j.Kind + " goes on first")
-		if err := f.follow(ctx, s, control.JobFromEngine(s.vol.Name(), j)); err != nil {
+		if err := f.follow(ctx, s.verbs(), s.verbs().JobStatus(j)); err != nil {
 			return err
 		}
 	}
-	j, err := startOn(ctx, s, s.vol.Name(), kind, a)
+	j, err := startOn(ctx, s.verbs(), s.vol.Name(), kind, a)
 	if err != nil {
 		return err
 	}
-	return f.follow(ctx, s, j)
+	return f.follow(ctx, s.verbs(), j)
 }
 
 // close lets the volume go as it was found, but for its lock; kept tells why it cannot
@@ -214,67 +213,20 @@ func (s *stopped) close() (kept []string, err error) {
 	return kept, err
 }
 
-// StartJob implements jobHost.
-func (s *stopped) StartJob(ctx context.Context, volume string, r control.JobRequest) (control.JobStatus, error) {
-	var a control.JobArgs
-	if err := json.Unmarshal(r.Args, &a); err != nil {
-		return control.JobStatus{}, fmt.Errorf("arguments of %s: %w", r.Kind, err)
-	}
-	for i, p := range a.Providers {
-		a.Providers[i], _ = s.component(p)
-	}
-	var err error
-	if target, known := s.component(a.Target); r.Kind == "replace" && !known {
-		err = s.replace(a)
-	} else {
-		a.Target = target
-		err = control.StartEngineJob(s.vol, r.Kind, a)
-	}
-	if err != nil {
-		return control.JobStatus{}, err
-	}
-	return s.Job(ctx, volume)
-}
+// verbs are the verbs of the volume.
+func (s *stopped) verbs() verbs.Volume { return verbs.Volume{Engine: s.vol, Host: s} }
 
-// component is the name by which the volume knows a provider, if it does.
-func (s *stopped) component(operand string) (name string, known bool) {
-	for _, p := range s.vol.Providers() {
-		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(operand, "/dev/") {
-			return p.Name(), true
-		}
-	}
-	return operand, false
-}
-
-// replace lets a provider that is no component take the place of one.
-func (s *stopped) replace(a control.JobArgs) error {
-	p, err := s.openFresh(a.Target)
-	if err != nil {
-		return err
-	}
-	return s.vol.Replace(a.Providers[0], p, virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun})
-}
-
-// openFresh opens a provider that is no component of anything.
-func (s *stopped) openFresh(name string) (geomlib.Provider, error) {
-	if name, known := s.component(name); known {
-		return nil, failf("Component %s already in %s", name, s.vol.Name())
-	}
-	p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: s.vol.SectorSize()})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, failf("Provider not found: %q", name)
-	}
-	if err != nil {
+// Open implements verbs.Host.
+func (s *stopped) Open(name string, sectorSize int) (geomlib.Provider, error) {
+	p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: sectorSize})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open %s: %s", name, providerText(name, err))
 	}
-	if err := virstor.Unlabelled(p, s.vol.ID()); err != nil {
-		return nil, errors.Join(err, p.Close())
-	}
-	return p, nil
+	return p, err
 }
 
-// Job implements jobHost.
-func (s *stopped) Job(context.Context, string) (control.JobStatus, error) {
-	j, _ := s.vol.Job()
-	return control.JobFromEngine(s.vol.Name(), j), nil
-}
+// MayAdd implements verbs.Host: nobody else has the volume.
+func (s *stopped) MayAdd(context.Context, []geomlib.Provider) error { return nil }
+
+// Drain implements verbs.Host: it has no clients.
+func (s *stopped) Drain(context.Context) error { return nil }

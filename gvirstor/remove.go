@@ -57,7 +57,10 @@ func (c *call) remove(ctx context.Context, w *where) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.letGo(s)) }()
-		err = s.remove(c.operands[1:])
+		r := control.RemoveRequest{}
+		if r.Providers, err = allForDaemon(c.operands[1:]); err == nil {
+			err = s.verbs().Remove(ctx, name, r)
+		}
 	}
 	if err != nil {
 		return failf("Can't remove from %s: %w", name, err)
@@ -75,21 +78,6 @@ func removeServed(ctx context.Context, client *control.Client, v *control.Volume
 		names = append(names, name)
 	}
 	return client.Remove(ctx, name, control.RemoveRequest{Providers: names})
-}
-
-// remove removes components that hold nothing.
-func (s *stopped) remove(operands []string) error {
-	names, err := allForDaemon(operands)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		known, _ := s.component(name)
-		if err := s.vol.Remove(known); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // componentName is the name under which v has the component that operand means.

@@ -152,12 +152,13 @@ func callsCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// fails VERB KIND TEXT: makes the daemon fail.
+// fails VERB KIND[/CODE] TEXT: makes the daemon fail.
 func failsCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
-		ts.Fatalf("usage: fails VERB KIND TEXT")
+		ts.Fatalf("usage: fails VERB KIND[/CODE] TEXT")
 	}
-	fakeOf(ts).Fail(args[0], control.Errorf(control.Kind(args[1]), "%s", args[2]))
+	kind, code, _ := strings.Cut(args[1], "/")
+	fakeOf(ts).Fail(args[0], control.Errorf(control.Kind(kind), "%s", args[2]).WithCode(control.Code(code)))
 }
 
 // stopresult VOLUME HANDED_BACK [REASON ...]: is what stop answers.

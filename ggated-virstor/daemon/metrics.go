@@ -8,8 +8,8 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
+	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -84,7 +84,7 @@ func (d *Daemon) Ready(context.Context) error {
 	for _, s := range d.all() {
 		for _, c := range s.vol.Status().Components {
 			for _, t := range c.Trouble {
-				err = errors.Join(err, fmt.Errorf("%s: %s", s.vol.Name(), control.TroubleText(c.Name, t)))
+				err = errors.Join(err, fmt.Errorf("%s: %s", s.vol.Name(), verbs.TroubleText(c.Name, t)))
 			}
 		}
 		if s.vol.Deferred() {

@@ -10,6 +10,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
+	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
 )
 
 // Status implements control.Backend.
@@ -34,7 +35,7 @@ func (d *Daemon) Volume(_ context.Context, name string) (control.VolumeStatus, e
 }
 
 func (s *served) status() control.VolumeStatus {
-	v := control.FromEngine(s.vol.Status())
+	v := verbs.Status(s.vol.Status())
 	for _, p := range s.pubs {
 		v.Published = append(v.Published, p.Describe()...)
 	}
@@ -46,7 +47,8 @@ func (s *served) status() control.VolumeStatus {
 		v.Components[i].Mode = mode
 	}
 	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
-		v.Job = s.job(j)
+		job := verbs.Volume{Engine: s.vol}.JobStatus(j)
+		v.Job = &job
 	}
 	s.addAlerts(&v)
 	return v

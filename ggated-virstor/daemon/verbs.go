@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
+	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
 )
 
 // find looks a volume up by its name or by that of one of its nodes.
@@ -42,24 +42,30 @@ func (d *Daemon) findActive(name string) (*served, error) {
 }
 
 // classify gives an engine's error the kind that the control client decides by.
-func classify(err error) error {
-	var known *control.Error
-	if err == nil || errors.As(err, &known) {
-		return err
-	}
-	kind := control.Internal
-	switch {
-	case errors.Is(err, virstor.ErrInUse), errors.Is(err, virstor.ErrTooSmall), errors.Is(err, virstor.ErrSectorSize),
-		errors.Is(err, virstor.ErrNotComponent), errors.Is(err, virstor.ErrComponentZero), errors.Is(err, virstor.ErrAllocated),
-		errors.Is(err, virstor.ErrReadOnly), errors.Is(err, virstor.ErrRequest), errors.Is(err, virstor.ErrNoExtension),
-		errors.Is(err, control.ErrJobKind), errors.Is(err, virstor.ErrLabelled):
-		kind = control.Invalid
-	case errors.Is(err, geomlib.ErrLocked), errors.Is(err, virstor.ErrJobRunning), errors.Is(err, virstor.ErrClosed):
-		kind = control.Busy
-	case errors.Is(err, virstor.ErrNoSpace):
-		kind = control.NoSpace
-	}
-	return control.Errorf(kind, "%v", err)
+func classify(err error) error { return verbs.Classify(err) }
+
+// verbHost is the daemon as the verbs of a volume see it.
+type verbHost struct {
+	d *Daemon
+	s *served
+}
+
+// Open implements verbs.Host.
+func (h verbHost) Open(name string, sectorSize int) (geomlib.Provider, error) {
+	return h.d.opener.Open(name, false, sectorSize)
+}
+
+// MayAdd implements verbs.Host.
+func (h verbHost) MayAdd(ctx context.Context, ps []geomlib.Provider) error {
+	return h.s.mayAdd(ctx, ps)
+}
+
+// Drain implements verbs.Host.
+func (h verbHost) Drain(ctx context.Context) error { return h.s.drain(ctx) }
+
+// verbsOf are the verbs of a volume that stays open.
+func (d *Daemon) verbsOf(s *served) verbs.Volume {
+	return verbs.Volume{Engine: s.vol, Host: verbHost{d, s}}
 }
 
 // Serve implements control.Backend: it serves the volumes that the providers
@@ -109,100 +115,46 @@ func (d *Daemon) user(name string) string {
 
 // Add implements control.Backend.
 func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) error {
-	if len(r.Providers) == 0 {
-		return control.Errorf(control.Invalid, "add: no providers")
-	}
 	s, err := d.findActive(name)
 	if err != nil {
 		return err
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	ps, err := d.openFree(s, r)
-	if err == nil {
-		err = s.mayAdd(ctx, ps)
+	v := d.verbsOf(s)
+	if err := v.Add(ctx, name, r); err != nil {
+		return err
 	}
-	if err == nil {
-		err = s.vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
-	}
-	if err != nil {
-		for _, p := range ps {
-			p.Close()
-		}
-		return classify(err)
-	}
-	s.tellKeptBlocks(ps, d.log)
+	added := slices.DeleteFunc(s.vol.Providers(), func(p geomlib.Provider) bool {
+		return !slices.ContainsFunc(r.Providers, func(name string) bool {
+			known, _ := v.Component(name)
+			return known == p.Name()
+		})
+	})
+	s.tellKeptBlocks(added, d.log)
 	return nil
 }
 
 // openFree opens providers that may become components.
 func (d *Daemon) openFree(s *served, r control.AddRequest) ([]geomlib.Provider, error) {
-	var ps []geomlib.Provider
-	for _, name := range r.Providers {
-		if s.isComponent(name) {
-			return ps, control.Errorf(control.Invalid, "Component %s already in %s", name, s.vol.Name())
-		}
-		size := r.SectorSize
-		if size == 0 {
-			size = s.vol.SectorSize()
-		}
-		p, err := d.opener.Open(name, false, size)
-		if errors.Is(err, fs.ErrNotExist) {
-			return ps, control.Errorf(control.Invalid, "Provider not found: %q", name) // the kernel class's words
-		}
-		if err != nil {
-			return ps, err
-		}
-		ps = append(ps, p)
-		if err := virstor.Unlabelled(p, s.vol.ID()); err != nil {
-			return ps, err
-		}
-	}
-	return ps, nil
+	return d.verbsOf(s).OpenFree(r.Providers, r.SectorSize)
 }
 
 // Remove implements control.Backend.
-func (d *Daemon) Remove(_ context.Context, name string, r control.RemoveRequest) error {
-	if len(r.Providers) == 0 {
-		return control.Errorf(control.Invalid, "remove: no providers")
-	}
+func (d *Daemon) Remove(ctx context.Context, name string, r control.RemoveRequest) error {
 	s, err := d.findActive(name)
 	if err != nil {
 		return err
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	for _, c := range s.componentNames(r.Providers) {
-		if err := s.vol.Remove(c); err != nil {
-			return classify(err)
-		}
-	}
-	return nil
+	return d.verbsOf(s).Remove(ctx, name, r)
 }
 
 // isComponent reports whether a provider, named with or without /dev/, is one.
 func (s *served) isComponent(name string) bool {
-	for _, p := range s.vol.Providers() {
-		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
-			return true
-		}
-	}
-	return false
-}
-
-// componentNames are the names under which the volume knows providers that may
-// be given with or without /dev/.
-func (s *served) componentNames(names []string) []string {
-	out := make([]string, len(names))
-	for i, name := range names {
-		out[i] = name
-		for _, p := range s.vol.Providers() {
-			if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
-				out[i] = p.Name()
-			}
-		}
-	}
-	return out
+	_, is := verbs.Volume{Engine: s.vol}.Component(name)
+	return is
 }
 
 // Stop implements control.Backend: it ends a volume and hands it back to the

@@ -46,9 +46,11 @@ var rules = []rule{
 	{dir: "ggated-virstor/gatepub/units", own: []string{"geomlib"}},
 	{dir: "ggated-virstor/gatepub/helper", own: []string{"geomlib/gate"}},
 	{dir: "ggated-virstor/confine", elsewhere: []string{"golang.org/x/sys", "github.com/elastic/go-seccomp-bpf"}},
+	{dir: "ggated-virstor/control", own: []string{"geomlib/ownfile", "ggated-virstor/control", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor/verbs", own: []string{"ondisk", "geomlib", "ggated-virstor/control"}, forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor", own: []string{"ondisk", "geomlib", "ggated-virstor"},
 		elsewhere: []string{"golang.org/x/sys", "github.com/spf13/pflag", "github.com/prometheus/client_golang"}},
-	{dir: "gvirstor", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "gvirstor"},
+	{dir: "gvirstor", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/verbs", "gvirstor"},
 		elsewhere: []string{"golang.org/x/sys", "golang.org/x/term", "github.com/spf13/pflag"}},
 }
 

@@ -1,0 +1,117 @@
+// Package verbs does what the control API asks of one open volume, in whatever process
+// it is open: in the daemon, which has it published, or in gvirstor, which opens a
+// volume that is stopped for one verb.
+package verbs
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// Host is the process that has a volume open.
+type Host interface {
+	// Open opens a provider for writing, with its exclusive lock. sectorSize, in
+	// bytes, is that of a regular file. fs.ErrNotExist: there is no such provider.
+	Open(name string, sectorSize int) (geomlib.Provider, error)
+	// MayAdd refuses providers that cannot become components of the volume where it
+	// is published. They stay the caller's.
+	MayAdd(ctx context.Context, ps []geomlib.Provider) error
+	// Drain returns when nothing of a client that is gone is at work.
+	Drain(ctx context.Context) error
+}
+
+// Volume is an open volume as the verbs see it. Its methods fail with a *control.Error
+// (Classify), and do not look at the name that they take: whoever found the volume by it
+// has. What changes which providers are open must not be called twice at once, of any of
+// the host's volumes: Add, and StartJob of what OpensTarget reports.
+type Volume struct {
+	Engine *virstor.Volume
+	Host   Host
+}
+
+// Volume tells what the engine knows (Status).
+func (v Volume) Volume(context.Context, string) (control.VolumeStatus, error) {
+	return Status(v.Engine.Status()), nil
+}
+
+// Add makes providers components, all or none.
+func (v Volume) Add(ctx context.Context, _ string, r control.AddRequest) error {
+	if len(r.Providers) == 0 {
+		return control.Errorf(control.Invalid, "add: no providers")
+	}
+	ps, err := v.OpenFree(r.Providers, r.SectorSize)
+	if err == nil {
+		err = v.Host.MayAdd(ctx, ps)
+	}
+	if err == nil {
+		err = v.Engine.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
+	}
+	if err != nil {
+		closeAll(ps)
+	}
+	return Classify(err)
+}
+
+// closeAll closes providers that nothing was written to.
+func closeAll(ps []geomlib.Provider) {
+	for _, p := range ps {
+		_ = p.Close()
+	}
+}
+
+// OpenFree opens providers that belong to nothing and may become components. sectorSize,
+// in bytes, is that of regular files; 0: that of the volume. What it has opened is the
+// caller's, after an error, too.
+func (v Volume) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider, err error) {
+	if sectorSize == 0 {
+		sectorSize = v.Engine.SectorSize()
+	}
+	for _, name := range names {
+		if _, is := v.Component(name); is {
+			return ps, control.Errorf(control.Invalid, "Component %s already in %s", name, v.Engine.Name()).WithCode(control.AlreadyComponent)
+		}
+		p, err := v.Host.Open(name, sectorSize)
+		if errors.Is(err, fs.ErrNotExist) {
+			return ps, control.Errorf(control.Invalid, "Provider not found: %q", name).WithCode(control.ProviderNotFound) // the kernel class's words
+		}
+		if err != nil {
+			return ps, err
+		}
+		ps = append(ps, p)
+		if err := virstor.Unlabelled(p, v.Engine.ID()); err != nil {
+			return ps, err
+		}
+	}
+	return ps, nil
+}
+
+// Component is the name by which the volume knows a provider that is given with or
+// without /dev/: name itself if it is no component.
+func (v Volume) Component(name string) (known string, is bool) {
+	for _, p := range v.Engine.Providers() {
+		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
+			return p.Name(), true
+		}
+	}
+	return name, false
+}
+
+// Remove takes components out that hold nothing, one after the other.
+func (v Volume) Remove(_ context.Context, _ string, r control.RemoveRequest) error {
+	if len(r.Providers) == 0 {
+		return control.Errorf(control.Invalid, "remove: no providers")
+	}
+	for _, name := range r.Providers {
+		known, _ := v.Component(name)
+		if err := v.Engine.Remove(known); err != nil {
+			return Classify(err)
+		}
+	}
+	return nil
+}

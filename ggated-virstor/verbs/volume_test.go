@@ -1,0 +1,64 @@
+package verbs
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// closable is a disk that knows how often it was closed.
+type closable struct {
+	geomlib.Provider
+	closed int
+}
+
+func (c *closable) Close() error {
+	c.closed++
+	return c.Provider.Close()
+}
+
+// shelf is a Host whose providers are disks by their names.
+type shelf map[string]*closable
+
+func (s shelf) Open(name string, _ int) (geomlib.Provider, error) {
+	if p := s[name]; p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("open %s: %w", name, fs.ErrNotExist)
+}
+
+func (s shelf) MayAdd(context.Context, []geomlib.Provider) error { return nil }
+func (s shelf) Drain(context.Context) error                      { return nil }
+
+func TestAnAddThatIsRefusedHasACodeAndClosesWhatItOpened(t *testing.T) {
+	s := shelf{
+		"good":  {Provider: disktest.New("good", 16<<20+4096, 512)},
+		"small": {Provider: disktest.New("small", 1<<20, 512)},
+		"4k":    {Provider: disktest.New("4k", 16<<20+4096, 4096)},
+	}
+	v := Volume{Engine: spreadVolume(t), Host: s}
+	for name, want := range map[string]control.Code{
+		"a": control.AlreadyComponent, "none": control.ProviderNotFound,
+		"small": control.ProviderTooSmall, "4k": control.SectorSizeDiffers,
+	} {
+		s["good"].closed = 0
+		err := v.Add(t.Context(), "vol", control.AddRequest{Providers: []string{"good", name}})
+		if control.KindOf(err) != control.Invalid || control.CodeOf(err) != want {
+			t.Errorf("add %s: %v has the code %q", name, err, control.CodeOf(err))
+		}
+		if n := s["good"].closed; n != 1 {
+			t.Errorf("add %s: the other provider was closed %d times", name, n)
+		}
+		if p := s[name]; p != nil && p.closed != 1 {
+			t.Errorf("add %s: it was closed %d times", name, p.closed)
+		}
+	}
+	if n := len(v.Engine.Providers()); n != 3 {
+		t.Errorf("the volume has %d components", n)
+	}
+}
