@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,29 +13,29 @@ import (
 const ownDescriptors = 40
 
 // descriptors are how many this process needs before any client connects.
-func (o *options) descriptors() uint64 {
+func descriptors(o *options.Options) uint64 {
 	each := 1
-	if o.gate {
+	if o.Gate {
 		each = 2 // while a device is taken over
 	}
-	return ownDescriptors + uint64(each*(len(o.providers)+len(o.space.spares))+len(o.nbd))
+	return ownDescriptors + uint64(each*(len(o.Providers)+len(o.SpareProviders()))+len(o.NBD))
 }
 
 // checkDescriptors refuses to begin what the limit on descriptors would end in the
 // middle, and tells when it leaves none for clients.
-func (o *options) checkDescriptors(log *slog.Logger) error {
+func checkDescriptors(o *options.Options, log *slog.Logger) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("read the limit on descriptors: %w", err)
 	}
-	may, need := uint64(limit.Cur), o.descriptors()
-	all := need + uint64(o.nbdMaxClients)
+	may, need := uint64(limit.Cur), descriptors(o)
+	all := need + uint64(o.NBDMaxClients)
 	if may < need {
 		return fmt.Errorf("too few descriptors for %d providers: `ulimit -n` must be at least %d, and %d with all NBD clients; it is %d",
-			len(o.providers), need, all, may)
+			len(o.Providers), need, all, may)
 	}
 	if may < all {
-		log.Warn("too few descriptors for all NBD clients", "ulimit -n", may, "needed", all, "--nbd-max-clients", o.nbdMaxClients)
+		log.Warn("too few descriptors for all NBD clients", "ulimit -n", may, "needed", all, "--nbd-max-clients", o.NBDMaxClients)
 	}
 	return nil
 }

@@ -8,28 +8,29 @@ import (
 	"os"
 	"sync"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // newLogger logs to the standard error output or to syslog(3).
-func newLogger(o options) *slog.Logger {
-	if !o.syslog {
-		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level}))
+func newLogger(o *options.Options) *slog.Logger {
+	if !o.Syslog {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.Level}))
 	}
-	return slog.New(&syslogHandler{level: o.level, to: newSyslogger()})
+	return slog.New(&syslogHandler{level: o.Level, to: newSyslogger()})
 }
 
 func newSyslogger() *syslogger { return &syslogger{dial: dialSyslog, otherwise: os.Stderr} }
 
 // newWorkerLogger is newLogger for a worker, whose supervisor reaches syslogd(8)
 // when it is started again, and the worker does not.
-func newWorkerLogger(o options, c *supervisor.Client) *slog.Logger {
-	if !o.syslog {
+func newWorkerLogger(o *options.Options, c *supervisor.Client) *slog.Logger {
+	if !o.Syslog {
 		return newLogger(o)
 	}
 	dial := func() (prioritized, error) { return relayed{c.Log}, nil }
-	return slog.New(&syslogHandler{level: o.level, to: &syslogger{dial: dial, otherwise: os.Stderr}})
+	return slog.New(&syslogHandler{level: o.Level, to: &syslogger{dial: dial, otherwise: os.Stderr}})
 }
 
 // relayed is a prioritized that another process stands behind.

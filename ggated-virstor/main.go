@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -12,20 +13,29 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/helper"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// version is set by the build.
-var version = "development"
+// The build sets these; defaultConfig to where the program is installed.
+var (
+	version       = "development"
+	defaultConfig = "/usr/local/etc/ggated-virstor.conf"
+)
+
+// parseOptions reads the options of this program.
+func parseOptions(w options.World, args []string, stdout, stderr io.Writer) (*options.Options, error) {
+	return options.Parse(options.Program{Version: version, DefaultConfig: defaultConfig}, w, args, stdout, stderr)
+}
 
 func main() {
 	if question := helper.Asked(); question != "" {
 		answerAsHelper(question)
 		return
 	}
-	opt, err := parseOptions(newHereWorld(), os.Args[1:], os.Stdout, os.Stderr)
+	opt, err := parseOptions(options.NewHere(), os.Args[1:], os.Stdout, os.Stderr)
 	if err != nil {
-		os.Exit(exitCode(err))
+		os.Exit(options.ExitCode(err))
 	}
 	// Until here a signal just ends this.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

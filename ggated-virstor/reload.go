@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"log/slog"
-	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -14,15 +13,9 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
-
-// liveKeys are the ones that change while volumes are served.
-var liveKeys = []string{
-	"debug", "provider", "nbd-allow", "when-full", "full-timeout", "held-memory", "reserve",
-	"alert-chunks", "alert-components", "alert-percent", "alert-time", "alert-window", "on-alert", "on-alert-timeout",
-	"spare", "spare-at", "grow", "grow-max",
-}
 
 // commandKeys are the live ones of what alerts run.
 var commandKeys = []string{"on-alert", "on-alert-timeout"}
@@ -39,10 +32,10 @@ type configurable interface {
 // reloader applies the configuration file anew.
 type reloader struct {
 	args   []string // of the command line
-	look   func() (world, error)
-	now    options // in force
+	look   func() (options.World, error)
+	now    *options.Options // in force
 	daemon configurable
-	space  func(*options) (space.AlertOptions, space.SpareOptions, error)
+	space  func(*options.Options) (space.AlertOptions, space.SpareOptions, error)
 	// clients and readTLS are of the NBD server.
 	clients clientRules
 	readTLS func() (*tls.Config, error)
@@ -56,7 +49,7 @@ type clientRules interface {
 }
 
 // lookHere is reloader.look of a process that may open files.
-func lookHere() (world, error) { return newHereWorld(), nil }
+func lookHere() (options.World, error) { return options.NewHere(), nil }
 
 // watchReload reloads at every SIGHUP until the returned function is called.
 func watchReload(r *reloader) (stop func()) {
@@ -96,24 +89,24 @@ func (r *reloader) reload() {
 		r.log.Error("configuration not applied", "error", strings.TrimPrefix(first, "ggated-virstor: "))
 		return
 	}
-	all, err := next.policies()
+	all, err := next.Policies()
 	if err != nil {
 		r.log.Error("configuration not applied", "error", err)
 		return
 	}
-	alerts, spares, err := r.space(&next)
+	alerts, spares, err := r.space(next)
 	if err != nil {
 		r.log.Error("configuration not applied", "error", err)
 		return
 	}
-	grants, err := next.grants()
+	grants, err := next.Grants()
 	if err != nil {
 		r.log.Error("configuration not applied", "error", err)
 		return
 	}
-	applied, later := changes(r.now.settings, next.settings)
-	r.now.level.Set(next.level.Level())
-	r.daemon.SetPolicies(all, next.perVolume)
+	applied, later := options.Changes(r.now.Settings, next.Settings)
+	r.now.Level.Set(next.Level.Level())
+	r.daemon.SetPolicies(all, next.PerVolume)
 	r.daemon.SetAlertLevels(alerts.Levels)
 	if slices.ContainsFunc(applied, func(key string) bool { return slices.Contains(commandKeys, key) }) {
 		r.daemon.SetAlertCommand(alerts.Command, alerts.Timeout)
@@ -121,13 +114,13 @@ func (r *reloader) reload() {
 	r.daemon.SetSpares(spares)
 	r.clients.SetGrants(grants)
 	r.reloadTLS()
-	n := r.daemon.ServeAll(slices.Concat(next.providers, next.space.spareProviders()))
+	n := r.daemon.ServeAll(slices.Concat(next.Providers, next.SpareProviders()))
 	r.log.Info("configuration read again", "applied", strings.Join(applied, " "), "volumes", n)
 	if len(later) > 0 {
 		r.log.Warn("needs a restart", "keys", strings.Join(later, ", "))
 	}
 	for _, key := range applied {
-		r.now.settings[key] = next.settings[key]
+		r.now.Settings[key] = next.Settings[key]
 	}
 }
 
@@ -147,22 +140,4 @@ func (r *reloader) reloadTLS() {
 	}
 	leaf := certs.Certificates[0].Leaf
 	r.log.Info("TLS certificates read again", "subject", leaf.Subject.String(), "expires", leaf.NotAfter.UTC().Format(time.RFC3339))
-}
-
-// changes are the keys whose values differ, in order.
-func changes(before, after map[string]string) (live, later []string) {
-	keys := maps.Clone(before)
-	maps.Copy(keys, after)
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if before[key] == after[key] {
-			continue
-		}
-		short := key[strings.LastIndexByte(key, ' ')+1:]
-		if slices.Contains(liveKeys, short) {
-			live = append(live, key)
-		} else {
-			later = append(later, key)
-		}
-	}
-	return live, later
 }

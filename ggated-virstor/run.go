@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -16,11 +15,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdpub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
@@ -34,36 +33,36 @@ const shutdownGrace = 10 * time.Second
 
 // run serves until ctx ends: in this process, or as the supervisor of another
 // or its worker.
-func run(ctx context.Context, o options) error {
+func run(ctx context.Context, o *options.Options) error {
 	log := newLogger(o)
 	err := runAs(ctx, o, log)
-	if err != nil && o.syslog {
+	if err != nil && o.Syslog {
 		log.Error("the daemon ends", "error", err)
 	}
 	return err
 }
 
-func runAs(ctx context.Context, o options, log *slog.Logger) error {
+func runAs(ctx context.Context, o *options.Options, log *slog.Logger) error {
 	if supervisor.IsWorker() {
 		return work(o)
 	}
-	if err := o.checkFolders(); err != nil {
+	if err := o.CheckFolders(); err != nil {
 		return err
 	}
-	if o.supervise {
+	if o.Supervise {
 		return supervise(ctx, o, log)
 	}
 	// What ends a supervisor at the system's shutdown ends this, too.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGUSR1)
 	defer stop()
-	if err := o.checkDescriptors(log); err != nil {
+	if err := checkDescriptors(o, log); err != nil {
 		return err
 	}
-	g, err := o.space.grower(o.gate)
+	g, err := o.Grower(o.Gate)
 	if err != nil {
 		return err
 	}
-	certs, err := o.loadTLS()
+	certs, err := o.LoadTLS()
 	if err != nil {
 		return err
 	}
@@ -71,7 +70,7 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	ctl, err := control.Listen(o.control)
+	ctl, err := control.Listen(o.Control)
 	if err != nil {
 		return errors.Join(err, closeAll(listeners))
 	}
@@ -81,15 +80,15 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	svc := service{
 		http:    http,
-		control: control.OwnersOnly(ctl, log), nbd: listeners, certs: certs, readTLS: o.loadTLS, look: lookHere, providers: slices.Concat(o.providers, o.space.spareProviders()), mustServe: true,
-		opener: daemon.Direct{LockDir: o.runDir}, runner: (*spaceOptions).runner,
+		control: control.OwnersOnly(ctl, log), nbd: listeners, certs: certs, readTLS: o.LoadTLS, look: lookHere, providers: slices.Concat(o.Providers, o.SpareProviders()), mustServe: true,
+		opener: daemon.Direct{LockDir: o.RunDir}, runner: (*options.Options).Runner,
 		grower: func(g *space.FileGrower) space.Grower { return g },
 		stop:   ctx.Done(), end: (*daemon.Daemon).Close,
 	}
-	if dir := o.archive(); dir != nil {
+	if dir := o.Archive(); dir != nil {
 		svc.archive = dir
 	}
-	if dir := o.memory(); dir != nil {
+	if dir := o.Memory(); dir != nil {
 		svc.memory = dir
 	}
 	if g != nil {
@@ -99,11 +98,11 @@ func runAs(ctx context.Context, o options, log *slog.Logger) error {
 }
 
 // listenHTTP is nil without --http.
-func listenHTTP(o options) (net.Listener, error) {
-	if o.space.http == "" {
+func listenHTTP(o *options.Options) (net.Listener, error) {
+	if o.HTTP == "" {
 		return nil, nil
 	}
-	return web.Listen(o.space.http)
+	return web.Listen(o.HTTP)
 }
 
 // grown are the providers that volumes have grown by before.
@@ -120,15 +119,15 @@ type service struct {
 	control   net.Listener
 	http      net.Listener // or nil
 	nbd       []net.Listener
-	certs     *tls.Config                  // or nil
-	readTLS   func() (*tls.Config, error)  // again
-	look      func() (world, error)        // at the configuration, again
-	process   func() ([]web.Figure, error) // of /metrics, or nil
+	certs     *tls.Config                   // or nil
+	readTLS   func() (*tls.Config, error)   // again
+	look      func() (options.World, error) // at the configuration, again
+	process   func() ([]web.Figure, error)  // of /metrics, or nil
 	opener    daemon.Opener
 	gate      *gatepub.Publisher // or nil
 	providers []string
 	mustServe bool                                 // without any volume it is an error
-	runner    func(*spaceOptions) space.Runner     // of --on-alert; it returns nil without
+	runner    func(*options.Options) space.Runner  // of --on-alert; it returns nil without
 	grower    func(*space.FileGrower) space.Grower // who makes the files of --grow
 	archive   daemon.Archive                       // of backups, or nil
 	memory    daemon.Memory                        // of what was served, or nil
@@ -138,8 +137,8 @@ type service struct {
 }
 
 // space is what the daemon is told of alerts and of growth.
-func (svc *service) space(o *options) (space.AlertOptions, space.SpareOptions, error) {
-	g, err := o.space.grower(o.gate)
+func (svc *service) space(o *options.Options) (space.AlertOptions, space.SpareOptions, error) {
+	g, err := o.Grower(o.Gate)
 	if err != nil {
 		return space.AlertOptions{}, space.SpareOptions{}, err
 	}
@@ -147,7 +146,7 @@ func (svc *service) space(o *options) (space.AlertOptions, space.SpareOptions, e
 	if g != nil {
 		grower = svc.grower(g)
 	}
-	return o.space.alerts(svc.runner(&o.space)), o.space.relief(grower), nil
+	return o.Alerts(svc.runner(o)), o.SpareOptions(grower), nil
 }
 
 // listeners are all but the control socket.
@@ -162,8 +161,8 @@ func (svc *service) listeners() []net.Listener {
 func (svc *service) close() error { return errors.Join(svc.control.Close(), closeAll(svc.listeners())) }
 
 // serve serves until svc.stop. It closes the listeners.
-func serve(o options, log *slog.Logger, svc service) error {
-	policies, err := o.policies()
+func serve(o *options.Options, log *slog.Logger, svc service) error {
+	policies, err := o.Policies()
 	if err != nil {
 		return errors.Join(err, svc.close())
 	}
@@ -176,12 +175,12 @@ func serve(o options, log *slog.Logger, svc service) error {
 		publishers = append(publishers, svc.gate) // first: it can refuse to stop
 	}
 	publishers = append(publishers, &nbdpub.Publisher{Server: server, URIs: uris})
-	alerts, spares, err := svc.space(&o)
+	alerts, spares, err := svc.space(o)
 	if err != nil {
 		return errors.Join(err, svc.close())
 	}
-	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.readOnly, Volume: policies, PerVolume: o.perVolume,
-		Alerts: alerts, Spares: spares, Archive: svc.archive, Memory: svc.memory, ForceOld: o.forceOld}, svc.opener, publishers, log)
+	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.ReadOnly, Volume: policies, PerVolume: o.PerVolume,
+		Alerts: alerts, Spares: spares, Archive: svc.archive, Memory: svc.memory, ForceOld: o.ForceOld}, svc.opener, publishers, log)
 	n, err := serveAll(d, svc.providers, svc.stop)
 	if err != nil {
 		return errors.Join(err, svc.close()) // d hangs; it is left
@@ -194,7 +193,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 	cs := control.NewServer(d, log)
 	var wg sync.WaitGroup
 	failed := make(chan error, 2+len(svc.nbd))
-	ms := web.NewServer(web.NewCollector(d, server.Stats, version), d, o.httpNames(), svc.process, log)
+	ms := web.NewServer(web.NewCollector(d, server.Stats, version), d, o.HTTPNames(), svc.process, log)
 	if svc.http != nil {
 		wg.Go(func() { failed <- ms.Serve(svc.http) })
 		log.Info("metrics and health", "http", svc.http.Addr().String())
@@ -211,7 +210,7 @@ func serve(o options, log *slog.Logger, svc service) error {
 		err = svc.ready()
 	}
 	if err == nil {
-		log.Info("ready", "volumes", n, "control", o.control)
+		log.Info("ready", "volumes", n, "control", o.Control)
 		select {
 		case <-svc.stop:
 			log.Info("stopping")
@@ -248,33 +247,6 @@ func serveAll(d *daemon.Daemon, providers []string, stop <-chan struct{}) (int, 
 	case <-time.After(startGrace):
 		return 0, errors.New("stopped at the start, while opening providers took long")
 	}
-}
-
-// checkFolders refuses folders in which others could put what they like in the
-// place of this program's files. Those that are not there will be made.
-func (o *options) checkFolders() error {
-	folders := map[string]string{"--run-dir": o.runDir}
-	if dir := o.archive(); dir != nil {
-		folders["--backup-dir"] = dir.Path
-	}
-	if o.stateDir != "" {
-		folders["--state-dir"] = o.stateDir
-	}
-	g, err := o.space.grower(false)
-	if err != nil {
-		return err
-	}
-	if g != nil {
-		for volume, plan := range g.Plans {
-			folders["--grow of "+volume] = plan.Dir
-		}
-	}
-	for option, dir := range folders {
-		if err := ownfile.CheckDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s: %w", option, err)
-		}
-	}
-	return nil
 }
 
 // nothingServed says why there is no volume.

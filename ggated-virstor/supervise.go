@@ -21,6 +21,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/helper"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
@@ -28,14 +29,14 @@ import (
 // this program by what is on disk; SIGHUP has the worker read the
 // configuration again; SIGUSR1 is for the system's shutdown: it
 // unmounts what is on the devices and ends.
-func supervise(ctx context.Context, o options, log *slog.Logger) error {
-	if _, err := o.loadTLS(); err != nil {
+func supervise(ctx context.Context, o *options.Options, log *slog.Logger) error {
+	if _, err := o.LoadTLS(); err != nil {
 		return err // as every worker would find
 	}
-	if err := o.checkDescriptors(log); err != nil {
+	if err := checkDescriptors(o, log); err != nil {
 		return err
 	}
-	if err := o.checkUser(log); err != nil {
+	if err := checkUser(o, log); err != nil {
 		return err
 	}
 	signal.Ignore(syscall.SIGHUP)
@@ -46,7 +47,7 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	res, held, err := supervisor.Inherit(o.runDir)
+	res, held, err := supervisor.Inherit(o.RunDir)
 	if err != nil {
 		return err
 	}
@@ -57,8 +58,8 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 	} else {
 		log.Info("upgraded", "version", version)
 	}
-	opt := supervisor.Options{Providers: slices.Concat(o.providers, o.space.spareProviders()), RunDir: o.runDir, ReadOnly: o.readOnly,
-		GateName: o.gateName, GateUnit: o.unit, Program: program, Args: os.Args[1:],
+	opt := supervisor.Options{Providers: slices.Concat(o.Providers, o.SpareProviders()), RunDir: o.RunDir, ReadOnly: o.ReadOnly,
+		GateName: o.GateName, GateUnit: o.Unit, Program: program, Args: os.Args[1:],
 		Protect: func(int) error { return nil }, Log: log}
 	if res.Gate != nil {
 		// The descriptor is passed on as well, so the Gate gets one of its own.
@@ -72,7 +73,7 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 		}
 		defer g.Close()
 		kernel := helper.New(program, res.Gate)
-		manager := units.New(g, geomlib.NewTreeReader(kernel.Tree), o.runDir, units.DefaultWaits(), log)
+		manager := units.New(g, geomlib.NewTreeReader(kernel.Tree), o.RunDir, units.DefaultWaits(), log)
 		manager.ResizeWith(kernel.Resize)
 		opt.Units = manager
 		opt.Protect = supervisor.SystemProtector().FromKill
@@ -80,7 +81,7 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 			log.Warn("the supervisor is not protected", "error", err)
 		}
 	}
-	g, err := o.space.grower(o.gate)
+	g, err := o.Grower(o.Gate)
 	if err != nil {
 		return err
 	}
@@ -88,17 +89,17 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 		opt.Grower = g
 		opt.Grown = grown(ctx, g, log)
 	}
-	if o.tls() {
+	if o.TLS() {
 		opt.Certificates = func() (supervisor.Certificates, error) {
-			c, err := o.readCertificates()
+			c, err := o.ReadCertificates()
 			return supervisor.Certificates(c), err
 		}
 	}
-	if o.syslog {
+	if o.Syslog {
 		opt.Line = newSyslogger().write
 	}
-	opt.Alert, opt.Archive, opt.Memory = o.space.runner(), o.archive(), o.memory()
-	opt.Reload = func() (supervisor.Reloaded, error) { return reloaded(o.gate) }
+	opt.Alert, opt.Archive, opt.Memory = o.Runner(), o.Archive(), o.Memory()
+	opt.Reload = func() (supervisor.Reloaded, error) { return reloaded(o.Gate) }
 	s, err := supervisor.New(opt, *res, held)
 	if err != nil {
 		return err
@@ -108,19 +109,19 @@ func supervise(ctx context.Context, o options, log *slog.Logger) error {
 
 // reloaded is what the configuration says now, to a supervisor.
 func reloaded(gate bool) (r supervisor.Reloaded, err error) {
-	w := newHereWorld()
+	w := options.NewHere()
 	var said bytes.Buffer
 	next, err := parseOptions(w, os.Args[1:], io.Discard, &said)
 	if err != nil {
 		first, _, _ := strings.Cut(said.String(), "\n")
 		return r, errors.New(strings.TrimPrefix(first, "ggated-virstor: "))
 	}
-	r.Configuration = w.copyOf()
-	g, err := next.space.grower(gate)
+	r.Configuration = supervisor.Configuration(w.Seen())
+	g, err := next.Grower(gate)
 	if err != nil {
 		return r, err
 	}
-	r.Providers, r.Alert = slices.Concat(next.providers, next.space.spareProviders()), next.space.runner()
+	r.Providers, r.Alert = slices.Concat(next.Providers, next.SpareProviders()), next.Runner()
 	if g != nil { // a nil *space.FileGrower is no nil Grower
 		r.Grower = g
 	}
@@ -161,13 +162,13 @@ func relay(requests chan<- supervisor.Request) func() {
 
 // openResources opens what the supervisor passes on, in the order in which it
 // can fail without having disturbed anybody.
-func openResources(ctx context.Context, o options, log *slog.Logger) (*supervisor.Resources, error) {
-	guard, err := supervisor.LockGuard(ctx, o.control+".supervisor", killTime, log)
+func openResources(ctx context.Context, o *options.Options, log *slog.Logger) (*supervisor.Resources, error) {
+	guard, err := supervisor.LockGuard(ctx, o.Control+".supervisor", killTime, log)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", control.ErrRunning, err)
 	}
 	// The worker of a supervisor that was killed may still be about to leave.
-	workerGuard, err := supervisor.LockGuard(ctx, o.control+".worker", leaveTime, log)
+	workerGuard, err := supervisor.LockGuard(ctx, o.Control+".worker", leaveTime, log)
 	if err != nil {
 		return nil, errors.Join(err, guard.Close())
 	}
@@ -175,7 +176,7 @@ func openResources(ctx context.Context, o options, log *slog.Logger) (*superviso
 	fail := func(err error) (*supervisor.Resources, error) {
 		return nil, errors.Join(err, workerGuard.Close(), guard.Close())
 	}
-	if o.gate {
+	if o.Gate {
 		g, err := gate.Open()
 		if err != nil {
 			return fail(fmt.Errorf("--gate: %w", err))
@@ -184,7 +185,7 @@ func openResources(ctx context.Context, o options, log *slog.Logger) (*superviso
 			return fail(err)
 		}
 	}
-	res.Control, err = control.Listen(o.control)
+	res.Control, err = control.Listen(o.Control)
 	if err != nil {
 		return fail(err)
 	}

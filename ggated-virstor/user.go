@@ -3,18 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"log/slog"
 	"os"
 	"os/user"
 	"strconv"
 )
 
-// defaultUser is who the worker becomes unless --user names another. It owns
-// nothing and is nobody else's. fallbackUser is, where defaultUser is not there.
-const (
-	defaultUser  = "gvirstor"
-	fallbackUser = "nobody"
-)
+// fallbackUser is who the worker becomes where options.DefaultUser is not there.
+const fallbackUser = "nobody"
 
 // identity is a user to become.
 type identity struct {
@@ -23,13 +20,13 @@ type identity struct {
 }
 
 // workerIdentity is who the worker becomes, nil if it stays who it is.
-func (o *options) workerIdentity() (*identity, error) {
-	if os.Geteuid() != 0 || o.user == "" || o.user == "root" {
+func workerIdentity(o *options.Options) (*identity, error) {
+	if os.Geteuid() != 0 || o.User == "" || o.User == "root" {
 		return nil, nil
 	}
-	u, err := user.Lookup(o.user)
+	u, err := user.Lookup(o.User)
 	var unknown user.UnknownUserError
-	if errors.As(err, &unknown) && o.user == defaultUser {
+	if errors.As(err, &unknown) && o.User == options.DefaultUser {
 		u, err = user.Lookup(fallbackUser)
 	}
 	if err != nil {
@@ -45,15 +42,15 @@ func (o *options) workerIdentity() (*identity, error) {
 
 // checkUser finds at the start what every worker would, and warns of users that a
 // worker should not share with others.
-func (o *options) checkUser(log *slog.Logger) error {
-	id, err := o.workerIdentity()
+func checkUser(o *options.Options, log *slog.Logger) error {
+	id, err := workerIdentity(o)
 	switch {
 	case err != nil:
 		return err
 	case id == nil && os.Geteuid() == 0:
-		log.Warn("the worker stays root: what a client may do to it, it may do to the machine", "remedy", "--user "+defaultUser)
+		log.Warn("the worker stays root: what a client may do to it, it may do to the machine", "remedy", "--user "+options.DefaultUser)
 	case id != nil && id.name == fallbackUser:
-		log.Warn("the worker runs as a user that others may run as, too, and reach it by", "user", id.name, "remedy", "make a user "+defaultUser)
+		log.Warn("the worker runs as a user that others may run as, too, and reach it by", "user", id.name, "remedy", "make a user "+options.DefaultUser)
 	}
 	return nil
 }

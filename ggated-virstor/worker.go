@@ -18,13 +18,14 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
 // work serves with what the supervisor passes on, until it says otherwise or
 // dies.
-func work(o options) error {
+func work(o *options.Options) error {
 	// The supervisor decides when to end, also when a terminal or rc(8) signals
 	// both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
@@ -42,20 +43,20 @@ func work(o options) error {
 	svc := service{
 		control: ls.Control, nbd: ls.NBD, opener: c, mustServe: !begin.Again,
 		// Spares that could not be opened are not among what the supervisor holds.
-		providers: slices.Concat(begin.Providers, o.space.spareProviders()),
+		providers: slices.Concat(begin.Providers, o.SpareProviders()),
 		ready:     func() error { return c.Ready(ctx) },
 	}
-	svc.runner = func(o *spaceOptions) space.Runner {
-		if o.command == "" {
+	svc.runner = func(o *options.Options) space.Runner {
+		if o.Runner() == nil {
 			return nil
 		}
 		return c
 	}
 	svc.grower = func(g *space.FileGrower) space.Grower { return supervisor.Growth{Client: c, May: g.Has} }
-	if o.archive() != nil {
+	if o.Archive() != nil {
 		svc.archive = &supervisor.Archive{Client: c}
 	}
-	if o.memory() != nil {
+	if o.Memory() != nil {
 		svc.memory = supervisor.Memory{Client: c}
 	}
 	if begin.Gate {
@@ -65,10 +66,10 @@ func work(o options) error {
 		}
 		defer g.Close()
 		svc.gate = &gatepub.Publisher{
-			Gate: g, Units: c, Name: o.gateName, Unit: o.unit, Log: log,
-			Serving: moreProcs(runtime.GOMAXPROCS(0), o.receivers),
+			Gate: g, Units: c, Name: o.GateName, Unit: o.Unit, Log: log,
+			Serving: moreProcs(runtime.GOMAXPROCS(0), o.Receivers),
 		}
-		svc.gate.Serve.Receivers, svc.gate.Serve.MayBlock = o.receivers, o.receivers > 1
+		svc.gate.Serve.Receivers, svc.gate.Serve.MayBlock = o.Receivers, o.Receivers > 1
 		if err := supervisor.SystemProtector().LockMemory(); err != nil {
 			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
 		}
@@ -81,9 +82,9 @@ func work(o options) error {
 		return nbd.Certificates(pem).Config()
 	}
 	svc.process = c.Process
-	svc.look = func() (world, error) {
+	svc.look = func() (options.World, error) {
 		conf, err := c.Configuration(ctx)
-		return toldWorld{conf}, err
+		return options.Told(options.Seen(conf)), err
 	}
 	if svc.certs, err = svc.readTLS(); err != nil {
 		return err
@@ -92,7 +93,7 @@ func work(o options) error {
 	if svc.http, err = listenHTTP(o); err != nil {
 		return err
 	}
-	id, err := o.workerIdentity()
+	id, err := workerIdentity(o)
 	if err != nil {
 		return err
 	}

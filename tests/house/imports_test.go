@@ -39,6 +39,8 @@ var rules = []rule{
 	{dir: "ggated-virstor/nbd", own: []string{"geomlib/ownfile", "geomlib/virstor", "ggated-virstor/nbd", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/nbd/nbdpub", own: []string{"geomlib/virstor", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/publish"}},
 	{dir: "ggated-virstor/space", own: []string{"ondisk", "geomlib", "ggated-virstor/publish"}, elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor/options", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/space", "ggated-virstor/web"},
+		elsewhere: []string{"github.com/spf13/pflag"}},
 	{dir: "ggated-virstor/web", own: []string{"ondisk", "geomlib/virstor", "ggated-virstor/nbd"}, elsewhere: []string{"github.com/prometheus/client_golang"}},
 	{dir: "ggated-virstor/publish", own: []string{"geomlib", "ggated-virstor/control"}},
 	{dir: "ggated-virstor/gatepub", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/publish"}},
@@ -49,7 +51,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/control", own: []string{"geomlib/ownfile", "ggated-virstor/control", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/verbs", own: []string{"ondisk", "geomlib", "ggated-virstor/control"}, forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor", own: []string{"ondisk", "geomlib", "ggated-virstor"},
-		elsewhere: []string{"golang.org/x/sys", "github.com/spf13/pflag", "github.com/prometheus/client_golang"}},
+		elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "gvirstor", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/verbs", "gvirstor"},
 		elsewhere: []string{"golang.org/x/sys", "golang.org/x/term", "github.com/spf13/pflag"}},
 }

@@ -1,6 +1,4 @@
-// Package config reads the configuration file of ggated-virstor: lines of
-// `key = value`, where the keys are the long options, and sections `[volume NAME]`.
-package config
+package options
 
 import (
 	"errors"
@@ -34,32 +32,32 @@ type File struct {
 	Settings []Setting
 }
 
-// Error is what is wrong with a line of a file.
-type Error struct {
+// FileError is what is wrong with a line of a file.
+type FileError struct {
 	File string
 	Line int
 	Err  error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err) }
-func (e *Error) Unwrap() error { return e.Err }
+func (e *FileError) Error() string { return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err) }
+func (e *FileError) Unwrap() error { return e.Err }
 
-// Load reads the file at path. One that others can write to is refused
+// LoadFile reads the file at path. One that others can write to is refused
 // (ownfile.ErrUnsafe): the daemon does what it says. os.DevNull is an empty configuration.
-func Load(path string) (*File, error) {
+func LoadFile(path string) (*File, error) {
 	if fi, err := os.Lstat(path); path == os.DevNull && err == nil && fi.Mode()&fs.ModeCharDevice != 0 {
-		return Parse(path, strings.NewReader(""))
+		return ParseFile(path, strings.NewReader(""))
 	}
 	f, err := ownfile.OpenTrusted(path, ownfile.Public)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	defer f.Close()
-	return Parse(path, f)
+	return ParseFile(path, f)
 }
 
-// Parse reads a configuration; name is for messages. It fails with *Error.
-func Parse(name string, r io.Reader) (*File, error) {
+// ParseFile reads a configuration; name is for messages. It fails with *FileError.
+func ParseFile(name string, r io.Reader) (*File, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration %s: %w", name, err)
@@ -86,7 +84,7 @@ func Parse(name string, r io.Reader) (*File, error) {
 			file.Settings = append(file.Settings, s)
 		}
 		if err != nil {
-			return nil, &Error{name, i + 1, err}
+			return nil, &FileError{name, i + 1, err}
 		}
 	}
 	return file, nil
@@ -154,7 +152,7 @@ func (f *File) Volumes() []string {
 
 // Apply sets flags from the settings of a volume, or from those of no volume.
 // Keys in fixed are checked against a flag's existence alone: the command line
-// has set them. check is called after each setting. It fails with *Error.
+// has set them. check is called after each setting. It fails with *FileError.
 func (f *File) Apply(volume string, flags *pflag.FlagSet, fixed map[string]bool, check func() error) error {
 	lines := make(map[string]int)
 	for _, s := range f.Settings {
@@ -162,7 +160,7 @@ func (f *File) Apply(volume string, flags *pflag.FlagSet, fixed map[string]bool,
 			continue
 		}
 		if err := s.apply(flags, lines, fixed, check); err != nil {
-			return &Error{f.Name, s.Line, err}
+			return &FileError{f.Name, s.Line, err}
 		}
 	}
 	return nil
@@ -177,14 +175,14 @@ func (s Setting) apply(flags *pflag.FlagSet, lines map[string]int, fixed map[str
 	case flag == nil:
 		return fmt.Errorf("%s: no such key", s.Key)
 	}
-	if before := lines[s.Key]; before != 0 && !Repeatable(flag) {
+	if before := lines[s.Key]; before != 0 && !repeatable(flag) {
 		return fmt.Errorf("%s: set in line %d already", s.Key, before)
 	}
 	lines[s.Key] = s.Line
 	if fixed[s.Key] {
 		return nil
 	}
-	if s.Value == "" && Repeatable(flag) {
+	if s.Value == "" && repeatable(flag) {
 		return nil // none of them
 	}
 	if err := flag.Value.Set(s.Value); err != nil {
@@ -193,8 +191,8 @@ func (s Setting) apply(flags *pflag.FlagSet, lines map[string]int, fixed map[str
 	return check()
 }
 
-// Repeatable tells whether the key of flag may be set more than once.
-func Repeatable(flag *pflag.Flag) bool {
+// repeatable tells whether the key of flag may be set more than once.
+func repeatable(flag *pflag.Flag) bool {
 	_, ok := flag.Value.(pflag.SliceValue)
 	return ok
 }

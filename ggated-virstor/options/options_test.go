@@ -1,8 +1,8 @@
-package main
+package options
 
 import (
 	"bytes"
-	"crypto/tls"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -10,14 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/ggated-virstor/config"
-	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
-	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
 // write makes a configuration file.
@@ -30,14 +26,20 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-func parse(t *testing.T, args ...string) options {
+// parse reads options that must be right.
+func parse(t *testing.T, args ...string) *Options {
 	t.Helper()
 	var said bytes.Buffer
-	o, err := parseOptions(newHereWorld(), args, &said, &said)
+	o, err := parseOptions(NewHere(), args, &said, &said)
 	if err != nil {
 		t.Fatalf("%q: %v: %s", args, err, said.String())
 	}
 	return o
+}
+
+// parseOptions reads options as a program that names no file.
+func parseOptions(w World, args []string, stdout, stderr io.Writer) (*Options, error) {
+	return Parse(Program{Version: "test", DefaultConfig: "/nonexistent/ggated-virstor.conf"}, w, args, stdout, stderr)
 }
 
 func TestTheFileSetsWhatTheCommandLineDoesNot(t *testing.T) {
@@ -54,17 +56,17 @@ held-memory = 1m
 detect-zeroes = true
 `)
 	o := parse(t, "--config", conf, "--full-timeout", "7s", "da1")
-	if !slices.Equal(o.providers, []string{"da1", "da0"}) || !slices.Equal(o.nbd, []string{"unix:/a"}) || o.level.Level() != slog.LevelDebug {
-		t.Errorf("providers %q, nbd %q, level %v", o.providers, o.nbd, o.level)
+	if !slices.Equal(o.Providers, []string{"da1", "da0"}) || !slices.Equal(o.NBD, []string{"unix:/a"}) || o.Level.Level() != slog.LevelDebug {
+		t.Errorf("providers %q, nbd %q, level %v", o.Providers, o.NBD, o.Level)
 	}
-	all, err := o.policies()
+	all, err := o.Policies()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if all.WhenFull != virstor.Fail || all.FullTimeout.Seconds() != 7 || all.Alloc != virstor.Fill {
 		t.Errorf("policies of all: %+v", all)
 	}
-	fast := o.perVolume["fast"]
+	fast := o.PerVolume["fast"]
 	if fast.WhenFull != virstor.Fail || fast.FullTimeout.Seconds() != 7 || fast.Alloc != virstor.Spread || fast.HeldLimit != 1<<20 || !fast.DetectZeroes || all.DetectZeroes {
 		t.Errorf("policies of fast: %+v", fast)
 	}
@@ -82,16 +84,16 @@ func TestAWrongFileIsNamedWithItsLine(t *testing.T) {
 	} {
 		conf := write(t, text)
 		var said bytes.Buffer
-		_, err := parseOptions(newHereWorld(), []string{"--check-config", "--config", conf}, &said, &said)
-		if err == nil || exitCode(err) != 1 || !strings.Contains(said.String(), conf+want) {
+		_, err := parseOptions(NewHere(), []string{"--check-config", "--config", conf}, &said, &said)
+		if err == nil || ExitCode(err) != 1 || !strings.Contains(said.String(), conf+want) {
 			t.Errorf("%q: %v, said %q, want %q", text, err, said.String(), want)
 		}
 	}
 	var said bytes.Buffer
-	if _, err := parseOptions(newHereWorld(), []string{"--config", "/nonexistent"}, &said, &said); err == nil {
+	if _, err := parseOptions(NewHere(), []string{"--config", "/nonexistent"}, &said, &said); err == nil {
 		t.Error("a file that was named and is not there is no error")
 	}
-	if _, err := parseOptions(newHereWorld(), []string{"--check-config", "--config", write(t, "debug = true")}, &said, &said); exitCode(err) != 0 {
+	if _, err := parseOptions(NewHere(), []string{"--check-config", "--config", write(t, "debug = true")}, &said, &said); ExitCode(err) != 0 {
 		t.Errorf("a right file: %v: %s", err, said.String())
 	}
 }
@@ -109,93 +111,20 @@ func TestNBDOptionsThatContradictThemselvesAreRefused(t *testing.T) {
 		"--nbd x: NBD address \"x\": want unix:PATH or tcp": {"--nbd", "unix:/a", "--nbd", "x"},
 	} {
 		var said bytes.Buffer
-		if _, err := parseOptions(newHereWorld(), args, &said, &said); err == nil || !strings.Contains(said.String(), want) {
+		if _, err := parseOptions(NewHere(), args, &said, &said); err == nil || !strings.Contains(said.String(), want) {
 			t.Errorf("%q: %v, said %q, want %q", args, err, said.String(), want)
 		}
-	}
-}
-
-// recorded notes what a reload does.
-type recorded struct {
-	all       virstor.Config
-	each      map[string]virstor.Config
-	providers []string
-	levels    space.Thresholds
-	space     space.SpareOptions
-	commands  []space.Runner
-	grants    []nbd.Grant
-	certs     *tls.Config
-}
-
-func (r *recorded) SetGrants(gs []nbd.Grant)       { r.grants = gs }
-func (r *recorded) SetTLS(certs *tls.Config) error { r.certs = certs; return nil }
-
-func (r *recorded) SetPolicies(all virstor.Config, each map[string]virstor.Config) {
-	r.all, r.each = all, each
-}
-func (r *recorded) SetAlertLevels(c space.Thresholds) { r.levels = c }
-func (r *recorded) SetAlertCommand(run space.Runner, _ time.Duration) {
-	r.commands = append(r.commands, run)
-}
-func (r *recorded) SetSpares(o space.SpareOptions) { r.space = o }
-func (r *recorded) ServeAll(p []string) int        { r.providers = p; return len(p) }
-
-// spaceOf is that of a process without a supervisor.
-func spaceOf(o *options) (space.AlertOptions, space.SpareOptions, error) {
-	svc := service{runner: (*spaceOptions).runner}
-	return svc.space(o)
-}
-
-func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
-	conf := write(t, "provider = da0\n")
-	args := []string{"--config", conf}
-	var got recorded
-	var log bytes.Buffer
-	r := &reloader{args: args, look: lookHere, now: parse(t, args...), daemon: &got, space: spaceOf, clients: &got,
-		readTLS: func() (*tls.Config, error) { return nil, nil }, log: slog.New(slog.NewTextHandler(&log, nil))}
-	text := "provider = da0\nprovider = da1\nwhen-full = error\nheld-memory = 1m\nreserve = 7\nalert-percent = 50\non-alert = true\nspare = a=da2\nspare-at = 70\ndebug = true\nnbd-allow = a=ro:any\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r.reload()
-	if got.all.WhenFull != virstor.Fail || got.each["a"].FullTimeout.Seconds() != 5 || !slices.Equal(got.providers, []string{"da0", "da1", "da2"}) {
-		t.Errorf("applied %+v", got)
-	}
-	if got.all.HeldLimit != 1<<20 || got.all.Reserve != 7 || !slices.Equal(got.levels.Percent, []int{50}) ||
-		got.space.Percent != 70 || got.space.Spares["da2"] != "a" || !slices.Equal(got.commands, []space.Runner{space.Shell{Command: "true"}}) {
-		t.Errorf("applied %+v", got)
-	}
-	if len(got.grants) != 1 || got.grants[0].String() != "a=ro:any" {
-		t.Errorf("grants %v", got.grants)
-	}
-	if r.now.level.Level() != slog.LevelDebug {
-		t.Errorf("log level %v", r.now.level.Level())
-	}
-	if !strings.Contains(log.String(), "needs a restart") || !strings.Contains(log.String(), "keys=alloc") {
-		t.Errorf("log: %s", log.String())
-	}
-	r.reload()
-	if len(got.commands) != 1 {
-		t.Errorf("commands %v though nothing changed", got.commands)
-	}
-	got = recorded{}
-	if err := os.WriteFile(conf, []byte("when-full = perhaps"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r.reload()
-	if got.providers != nil || !strings.Contains(log.String(), "conf:1: --when-full perhaps") {
-		t.Errorf("a wrong file was applied: %+v, log %s", got, log.String())
 	}
 }
 
 var sampleLine = regexp.MustCompile(`^#([a-z-]+) =(?: (.*))?$`)
 
 func TestTheSampleHasEveryKeyWithItsDefault(t *testing.T) {
-	text, err := os.ReadFile("ggated-virstor.conf.sample")
+	text, err := os.ReadFile("../ggated-virstor.conf.sample")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := config.Parse("sample", bytes.NewReader(text)); err != nil {
+	if _, err := ParseFile("sample", bytes.NewReader(text)); err != nil {
 		t.Error(err)
 	}
 	shown := make(map[string]string)
@@ -213,7 +142,7 @@ func TestTheSampleHasEveryKeyWithItsDefault(t *testing.T) {
 		switch {
 		case !ok:
 			t.Errorf("%s is missing", f.Name)
-		case !config.Repeatable(f) && !slices.Contains(machine, f.Name) && value != f.DefValue:
+		case !repeatable(f) && !slices.Contains(machine, f.Name) && value != f.DefValue:
 			t.Errorf("%s = %s, the default is %s", f.Name, value, f.DefValue)
 		}
 	})

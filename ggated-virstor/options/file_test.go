@@ -1,4 +1,4 @@
-package config
+package options
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ func flags() (*pflag.FlagSet, *string, *[]string) {
 func nothing() error { return nil }
 
 func TestSettingsReachTheFlagsOfTheirSection(t *testing.T) {
-	file, err := Parse("conf", strings.NewReader(`
+	file, err := ParseFile("conf", strings.NewReader(`
 # a comment
 nbd = unix:/a # not a comment
 nbd = "unix:/with \"quotes\" and \\ "
@@ -53,7 +53,7 @@ level = middle
 }
 
 func TestTheCommandLineWins(t *testing.T) {
-	file, err := Parse("conf", strings.NewReader("level = high\ndebug = true"))
+	file, err := ParseFile("conf", strings.NewReader("level = high\ndebug = true"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 		"# " + strings.Repeat("x", 1<<20): "read the configuration conf: more than 1048576 bytes",
 	} {
 		f, level, _ := flags()
-		file, err := Parse("conf", strings.NewReader(text))
+		file, err := ParseFile("conf", strings.NewReader(text))
 		if err == nil {
 			err = file.Apply("", f, nil, func() error {
 				if *level == "bad" {
@@ -105,7 +105,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("[")
 	f.Add("\"")
 	f.Fuzz(func(t *testing.T, text string) {
-		file, err := Parse("conf", strings.NewReader(text))
+		file, err := ParseFile("conf", strings.NewReader(text))
 		if err != nil {
 			return
 		}
@@ -121,7 +121,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestTheNullDeviceIsAnEmptyConfiguration(t *testing.T) {
-	file, err := Load(os.DevNull)
+	file, err := LoadFile(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,290 @@
+package options
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/state"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Options are what the command line and the configuration file say, checked. What is
+// exported is read only.
+type Options struct {
+	Providers []string // by their whole paths, or below /dev
+	NBD       []string // addresses, as they were said
+	// NBDMaxClients is how many connections are served at once, NBDMaxPeer how many
+	// of these of one peer (0: the server's choice), and NBDIdle after what time
+	// without a request one is ended (0: never).
+	NBDMaxClients, NBDMaxPeer int
+	NBDIdle                   time.Duration
+	Control                   string // path of the socket
+	HTTP                      string // HOST:PORT, or empty
+	RunDir                    string
+	ForceOld                  []string // names of volumes
+
+	Gate      bool
+	GateName  string
+	Unit      int // of the device, or gate.UnitAuto
+	Receivers int // of each device, 1 to 4
+
+	Supervise bool // there is a worker
+	User      string
+	Syslog    bool
+	ReadOnly  bool
+	Level     *slog.LevelVar // of the log
+
+	// Settings are every key and its value; those of the section of a volume have
+	// keys that begin with "[volume NAME] ".
+	Settings map[string]string
+	// PerVolume are the policies of the volumes that have their own.
+	PerVolume map[string]virstor.Config
+
+	program    Program
+	world      World
+	flags      *pflag.FlagSet
+	configured []string // those of --provider and of the configuration file
+	file       string   // --config
+
+	showVersion, help, checkConfig, debug bool
+	supervised                            string // auto, yes or no
+
+	nbdInsecure bool
+	nbdAllow    []string
+	tlsCert     string
+	tlsKey      string
+	tlsClientCA string
+	backupDir   string
+	backups     int
+	stateDir    string
+	httpHosts   []string
+
+	policyOptions
+	spaceOptions
+}
+
+// Program is which program reads options.
+type Program struct {
+	Version string
+	// DefaultConfig is read when it exists and no other file is named.
+	DefaultConfig string
+}
+
+// DefaultUser is who the worker becomes unless --user names another. It owns
+// nothing and is nobody else's.
+const DefaultUser = "gvirstor"
+
+// ErrUsage and ErrHelp end the program after Parse has said what to say.
+var (
+	ErrUsage = errors.New("usage")
+	ErrHelp  = errors.New("help")
+)
+
+// ExitCode is what the program exits with after an error of Parse.
+func ExitCode(err error) int {
+	if errors.Is(err, ErrHelp) {
+		return 0
+	}
+	return 1
+}
+
+// Parse reads options, and the files that they name, in w. It says on stdout and stderr
+// what people are to read, such as what is wrong. It fails with ErrUsage, or with
+// ErrHelp when the program has nothing to do any more.
+func Parse(p Program, w World, args []string, stdout, stderr io.Writer) (*Options, error) {
+	o := &Options{Level: new(slog.LevelVar), program: p, world: w}
+	f := o.declare()
+	usage := func(w io.Writer) {
+		fmt.Fprintf(w, "usage: ggated-virstor [options] [provider ...]\n%s", f.FlagUsages())
+	}
+	wrong := func(err error) (*Options, error) {
+		fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
+		return o, ErrUsage
+	}
+	if err := f.Parse(args); err != nil {
+		_, err = wrong(err)
+		usage(stderr)
+		return o, err
+	}
+	switch {
+	case o.help:
+		usage(stdout)
+		return o, ErrHelp
+	case o.showVersion:
+		fmt.Fprintln(stdout, "ggated-virstor", p.Version)
+		return o, ErrHelp
+	}
+	if err := o.read(); err != nil {
+		return wrong(err)
+	}
+	if !o.checkConfig {
+		return o, nil
+	}
+	if err := o.checkWorld(stderr); err != nil {
+		return wrong(err)
+	}
+	fmt.Fprintln(stdout, "ggated-virstor: the configuration is right")
+	return o, ErrHelp
+}
+
+// read makes of the flags, and of the files that they name, what the options mean.
+func (o *Options) read() error {
+	err := o.validateEach()
+	if err == nil {
+		err = o.configure()
+	}
+	if err == nil {
+		err = o.validate()
+	}
+	if err == nil {
+		err = o.findSpares()
+	}
+	if err != nil {
+		return err
+	}
+	if o.Providers, err = absoluteAll(o.world, append(o.flags.Args(), o.configured...)); err != nil {
+		return err
+	}
+	if o.debug {
+		o.Level.Set(slog.LevelDebug)
+	}
+	return o.decideProcesses()
+}
+
+// declare makes the flags.
+func (o *Options) declare() *pflag.FlagSet {
+	f := pflag.NewFlagSet("ggated-virstor", pflag.ContinueOnError)
+	o.flags = f
+	f.SetOutput(io.Discard)
+	f.SortFlags = false
+	f.SetInterspersed(false)
+	f.StringVar(&o.file, "config", "", "configuration `FILE` (default "+o.program.DefaultConfig+", when it exists)")
+	f.BoolVar(&o.checkConfig, "check-config", false, "tell whether the configuration and the options are right, and exit")
+	f.StringArrayVar(&o.configured, "provider", nil, "open `PROVIDER`, as those behind the options (repeatable)")
+	f.StringArrayVar(&o.NBD, "nbd", nil, "serve NBD on unix:`PATH` or tcp:HOST:PORT (repeatable)")
+	f.BoolVar(&o.nbdInsecure, "nbd-insecure", false, "allow TCP without TLS on addresses that other machines reach")
+	f.StringArrayVar(&o.nbdAllow, "nbd-allow", nil, "who may use an export: `EXPORT=ro:WHO` or EXPORT=rw:WHO; WHO is any, unix, uid:N or tls:NAME (repeatable; none: all may write all)")
+	f.IntVar(&o.NBDMaxClients, "nbd-max-clients", 256, "serve at most `N` NBD connections at once")
+	f.IntVar(&o.NBDMaxPeer, "nbd-max-peer-clients", 0, "of these, `N` of one address, or of one user of unix sockets (0: three quarters)")
+	f.DurationVar(&o.NBDIdle, "nbd-idle", 0, "disconnect NBD clients that ask for nothing for `TIME` (0: only those that never asked for anything)")
+	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
+	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
+	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
+	f.StringVar(&o.Control, "control", control.DefaultSocket, "control socket `PATH`")
+	f.StringVar(&o.RunDir, "run-dir", geomlib.DefaultRunDir(), "`DIR` of the locks by volume id")
+	f.StringVar(&o.backupDir, "backup-dir", defaultBackupDir(), "`DIR` of backups of metadata and maps; empty: none are made")
+	f.IntVar(&o.backups, "backups", 10, "keep the last `N` backups of each volume (0: none)")
+	f.StringVar(&o.stateDir, "state-dir", state.DefaultFor(os.Geteuid()), "`DIR` of notes of what this host served, by which older copies are known; empty: none are made")
+	f.StringArrayVarP(&o.ForceOld, "force-old", "f", nil, "serve the volume `NAME` even if its components are older than what this host served: what was written since is lost (repeatable)")
+	f.BoolVar(&o.Gate, "gate", runtime.GOOS == "freebsd", "publish volumes as devices of geom_gate(4)")
+	f.StringVar(&o.GateName, "gate-name", "", "`NAME` of the device below /dev; after a slash at its end comes the volume's (default ggateN)")
+	f.IntVar(&o.Unit, "unit", gate.UnitAuto, "`N` of ggateN (default the lowest that is free)")
+	f.IntVar(&o.Receivers, "receivers", 2, "goroutines, 1 to 4, that take the requests of each device")
+	f.StringVar(&o.supervised, "supervise", "auto", "serve from a worker process that may do little, and is restarted when it dies: `auto|yes|no` (auto: as root; devices always are)")
+	f.Lookup("supervise").NoOptDefVal = "yes"
+	f.StringVar(&o.User, "user", DefaultUser, "`USER` that the worker becomes when it is started as root; empty for root")
+	f.BoolVar(&o.Syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
+	f.BoolVar(&o.debug, "debug", false, "log more")
+	f.BoolVar(&o.ReadOnly, "read-only", false, "write nothing to any component")
+	o.declarePolicies(f)
+	o.declareSpace(f)
+	f.StringVar(&o.HTTP, "http", "", "serve metrics and health on `HOST:PORT` (default host: loopback)")
+	f.StringArrayVar(&o.httpHosts, "http-host", nil, "`NAME` by which --http is asked as well (repeatable)")
+	f.BoolVar(&o.showVersion, "version", false, "print the version")
+	f.BoolVarP(&o.help, "help", "h", false, "print this")
+	return f
+}
+
+// validateEach refuses values that are wrong by themselves. It is asked after the command
+// line was read, and after each line of a file, which is named by that.
+func (o *Options) validateEach() error {
+	if _, err := o.Policies(); err != nil {
+		return err
+	}
+	if err := o.validateDevice(); err != nil {
+		return err
+	}
+	_, addresses := o.Addresses()
+	_, grants := o.Grants()
+	return errors.Join(addresses, grants)
+}
+
+// validate refuses, when all is read, what contradicts something else.
+func (o *Options) validate() error {
+	if err := o.validateNBD(); err != nil {
+		return err
+	}
+	return o.validateSpace()
+}
+
+// validateDevice is validateEach of what concerns devices and folders.
+func (o *Options) validateDevice() error {
+	switch {
+	case o.Receivers < 1 || o.Receivers > 4:
+		return fmt.Errorf("--receivers %d: 1 to 4 are possible", o.Receivers)
+	case o.backups < 0:
+		return fmt.Errorf("--backups %d: must not be negative", o.backups)
+	case o.Unit < gate.UnitAuto:
+		return fmt.Errorf("--unit %d: must not be negative", o.Unit)
+	case o.Unit >= 0 && o.GateName != "":
+		return errors.New("--unit and --gate-name: only one of them names a device")
+	case strings.HasPrefix(o.GateName, "/"):
+		return fmt.Errorf("--gate-name %s: is given without /dev/", o.GateName)
+	}
+	return nil
+}
+
+// superviseModes are what --supervise says.
+var superviseModes = []string{"auto", "yes", "no", "true", "false"}
+
+// decideProcesses makes one process or two of what --supervise says.
+func (o *Options) decideProcesses() error {
+	switch o.supervised {
+	case "yes", "true":
+		o.Supervise = true
+	case "no", "false":
+		o.Supervise = o.Gate
+	case "auto":
+		o.Supervise = o.Gate || os.Geteuid() == 0
+	default:
+		return badValue("supervise", o.supervised, superviseModes...)
+	}
+	return nil
+}
+
+// defaultBackupDir is none for those who may not write to root's.
+func defaultBackupDir() string {
+	if os.Geteuid() == 0 {
+		return backup.DefaultDir
+	}
+	return ""
+}
+
+// Archive is where backups are kept, nil for nowhere.
+func (o *Options) Archive() *backup.Dir {
+	if o.backupDir == "" || o.backups == 0 {
+		return nil
+	}
+	return &backup.Dir{Path: o.backupDir, Count: o.backups}
+}
+
+// Memory is where it is noted what this host serves, nil for nowhere.
+func (o *Options) Memory() *state.Dir {
+	if o.stateDir == "" {
+		return nil
+	}
+	return &state.Dir{Path: o.stateDir}
+}

@@ -1,0 +1,95 @@
+package options
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+)
+
+// World is what options say of files: the configuration, and where providers are.
+// A worker that reads options again reaches no files, and is told (Told).
+type World interface {
+	// Load reads the configuration at path. fs.ErrNotExist: there is none.
+	Load(path string) (*File, error)
+	// Absolute names a provider so that it has one name wherever it is named from.
+	Absolute(name string) (string, error)
+}
+
+// Seen is what options said of files when they were read.
+type Seen struct {
+	Found bool              // there is a configuration
+	Text  []byte            // of it
+	Names map[string]string // of providers, as written, and in full
+}
+
+// Here is the World of this process. It notes what it was asked. It is for one
+// goroutine at a time.
+type Here struct{ seen Seen }
+
+// NewHere makes a Here that was asked nothing yet.
+func NewHere() *Here { return &Here{Seen{Names: make(map[string]string)}} }
+
+// Load implements World.
+func (w *Here) Load(path string) (*File, error) {
+	file, err := LoadFile(path)
+	if err == nil {
+		w.seen.Found, w.seen.Text = true, file.Text
+	}
+	return file, err
+}
+
+// Absolute implements World: it gives a file that is found from here its whole path. Others are below
+// /dev.
+func (w *Here) Absolute(name string) (string, error) {
+	path := name
+	if _, err := os.Stat(name); err == nil {
+		if path, err = filepath.Abs(name); err != nil {
+			return "", fmt.Errorf("where is %s: %w", name, err)
+		}
+	}
+	w.seen.Names[name] = path
+	return path, nil
+}
+
+// Seen is what w has been asked up to now, and what it answered.
+func (w *Here) Seen() Seen {
+	s := w.seen
+	s.Names = maps.Clone(s.Names)
+	return s
+}
+
+// Told is a World that another process has seen.
+type Told Seen
+
+// Load implements World.
+func (w Told) Load(path string) (*File, error) {
+	if !w.Found {
+		return nil, fmt.Errorf("read the configuration %s: %w", path, fs.ErrNotExist)
+	}
+	return ParseFile(path, bytes.NewReader(w.Text))
+}
+
+// Absolute implements World.
+func (w Told) Absolute(name string) (string, error) {
+	path, ok := w.Names[name]
+	if !ok {
+		return "", fmt.Errorf("%s: the supervisor has read another configuration; send SIGHUP again", name)
+	}
+	return path, nil
+}
+
+// absoluteAll is Absolute for several.
+func absoluteAll(w World, names []string) ([]string, error) {
+	var all []string
+	for _, name := range names {
+		path, err := w.Absolute(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, path)
+	}
+	return all, nil
+}
