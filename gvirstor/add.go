@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -32,31 +31,19 @@ func (c *call) add(ctx context.Context, r control.AddRequest, w *where) (err err
 		return failf("Invalid number of arguments")
 	}
 	name := c.operands[0]
-	client, _, components, err := c.find(ctx, name, w)
-	if err != nil {
-		return err
-	}
 	if r.Providers, err = allForDaemon(c.operands[1:]); err != nil {
 		return err
 	}
-	if client != nil {
-		defer client.Close()
-		err = client.Add(ctx, name, r)
-	} else {
-		var s *stopped
-		if s, err = c.openStopped(ctx, name, components, false, w); err != nil {
-			return err
+	return c.on(ctx, name, w, toChange, func(b *backend) error {
+		switch err := b.Add(ctx, name, r); {
+		case err == nil:
+			return nil
+		case inKernelsWords(control.CodeOf(err)):
+			return failf("%w", err)
+		default:
+			return failf("Can't add to %s: %w", name, err)
 		}
-		defer func() { err = errors.Join(err, c.letGo(s)) }()
-		err = s.verbs().Add(ctx, name, r)
-	}
-	switch {
-	case err == nil:
-		return nil
-	case inKernelsWords(control.CodeOf(err)):
-		return failf("%w", err)
-	}
-	return failf("Can't add to %s: %w", name, err)
+	})
 }
 
 // inKernelsWords reports whether a failure is told as the kernel class refuses an add,

@@ -52,8 +52,8 @@ func allForDaemon(names []string) ([]string, error) {
 
 // unknownVolume is the kernel class's answer to a name it does not know, or to one
 // that lacks a component.
-func unknownVolume(ctx context.Context, client *control.Client, name string) error {
-	if st, err := client.Status(ctx); err == nil {
+func unknownVolume(ctx context.Context, v control.Verbs, name string) error {
+	if st, err := v.Status(ctx); err == nil {
 		for _, p := range st.Problems {
 			if p.Volume != name {
 				continue

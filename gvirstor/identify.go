@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 
 	"github.com/gvirstor/gvirstor/geomlib"
-	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -72,63 +70,19 @@ needs another name, too.
 // identify gives a volume another name or id.
 func (c *call) identify(ctx context.Context, w *where, r control.IdentifyRequest) error {
 	name := c.operands[0]
-	client, v, components, err := c.find(ctx, name, w)
-	if err != nil {
-		return err
-	}
-	if client == nil {
-		return c.identifyStopped(ctx, name, components, w, r)
-	}
-	defer client.Close()
-	for _, p := range v.Components {
-		r.Providers = append(r.Providers, p.Name)
-	}
-	v, err = client.Identify(ctx, name, r)
-	if err != nil {
-		return failf("Can't %s %s: %w", c.verb, name, err)
-	}
-	c.tellIdentity(v.Name, v.ID)
-	return nil
-}
-
-func (c *call) tellIdentity(name string, id uint32) {
-	if c.verbose {
-		fmt.Fprintf(c.stdout, "%s has the id %08x.\n", name, id)
-	}
-}
-
-// identifyStopped is identify of a volume that nobody serves.
-func (c *call) identifyStopped(ctx context.Context, name string, components []string, w *where, r control.IdentifyRequest) error {
-	if err := c.refuseTaken(ctx, r.Name); err != nil {
-		return failf("Can't %s %s: %w", c.verb, name, err)
-	}
-	p, err := c.findStopped(ctx, name, components, false, w.runDir)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if err := c.refuseOlder(p, w); err != nil {
-		return failf("Can't change %s: %w", name, err)
-	}
-	was, id := p.ID, p.ID
-	if r.NewID {
-		for id == p.ID || id == 0 {
-			id = rand.Uint32()
+	return c.on(ctx, name, w, toIdentify, func(b *backend) error {
+		for _, p := range b.volume.Components {
+			r.Providers = append(r.Providers, p.Name)
 		}
-		err = virstor.NewID(p.Assembly, id, !p.fenced, c.warnings())
-	} else {
-		err = virstor.Rename(p.Assembly, r.Name, !p.fenced, c.warnings())
-		name = r.Name
-	}
-	var kept *virstor.NotHandedBackError
-	switch {
-	case errors.As(err, &kept):
-		c.warnFenced(name, "stays fenced", kept.Reasons)
-	case err != nil:
-		return failf("Can't %s %s: %w", c.verb, c.operands[0], err)
-	}
-	c.tellIdentity(name, id)
-	return c.raiseFrom(w.stateDir, was, p.Members)
+		v, err := b.Identify(ctx, name, r)
+		if err != nil {
+			return failf("Can't %s %s: %w", c.verb, name, err)
+		}
+		if c.verbose {
+			fmt.Fprintf(c.stdout, "%s has the id %08x.\n", v.Name, v.ID)
+		}
+		return nil
+	})
 }
 
 // refuseTaken refuses the name of a volume that is there already, as far as can be

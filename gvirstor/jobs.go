@@ -35,46 +35,64 @@ A terminal shows a bar; SIGINFO (control-T) or SIGUSR1 tell how far it is.
 Interrupted here, the job goes on in the daemon; 'gvirstor cancel' ends it. The
 same verb goes on with what a cancelled job has left.`
 
-// jobHost is who does jobs: the daemon, or this process.
-type jobHost interface {
-	StartJob(ctx context.Context, volume string, r control.JobRequest) (control.JobStatus, error)
-	Job(ctx context.Context, id string) (control.JobStatus, error)
-}
-
 // startJob starts a job and, unless told otherwise, waits for it with a bar.
 func (c *call) startJob(ctx context.Context, volume, kind string, a control.JobArgs, o jobOptions) error {
 	signals, stop := progressSignals()
 	defer stop()
 	a.Rate, a.DryRun = o.rate, o.dryRun
-	f := follower{call: c, signals: signals, later: "goes on in the daemon"}
-	client, _, components, err := c.find(ctx, volume, &o.where)
+	b, err := c.find(ctx, volume, &o.where)
 	if err != nil {
 		return err
 	}
-	if client == nil {
-		return c.offlineJob(ctx, volume, kind, components, a, o, f)
-	}
-	defer client.Close()
-	j, err := startOn(ctx, client, volume, kind, a)
+	f := follower{call: c, signals: signals, later: "goes on in the daemon"}
+	p := toChange
 	switch {
-	case err != nil:
-		return err
-	case o.background && !o.dryRun:
-		fmt.Fprintf(c.stdout, "%s of %s is under way\n", kind, volume)
-		return nil
+	case b.stopped == nil:
+	case o.background:
+		return &usageError{"-b and --offline exclude each other"}
+	case o.dryRun:
+		p, f.later = toRead, "was interrupted"
+	default:
+		f.later = "was interrupted; it goes on when the volume is next opened"
 	}
-	return f.follow(ctx, client, j)
+	return b.use(ctx, p, func(b *backend) error {
+		if err := f.followInterrupted(ctx, b, volume); err != nil {
+			return err
+		}
+		j, err := startOn(ctx, b, volume, kind, a)
+		switch {
+		case err != nil:
+			return err
+		case o.background && !o.dryRun:
+			fmt.Fprintf(c.stdout, "%s of %s is under way\n", kind, volume)
+			return nil
+		}
+		return f.follow(ctx, b, j)
+	})
 }
 
-// startOn starts a job on its host.
-func startOn(ctx context.Context, host jobHost, volume, kind string, a control.JobArgs) (control.JobStatus, error) {
+// followInterrupted waits for the job that a stopped volume goes on with as it is opened.
+func (f *follower) followInterrupted(ctx context.Context, b *backend, volume string) error {
+	if b.stopped == nil {
+		return nil
+	}
+	j, err := b.Job(ctx, volume)
+	if err != nil || j.State != control.JobRunning {
+		return nil
+	}
+	f.warn("an interrupted " + j.Kind + " goes on first")
+	return f.follow(ctx, b, j)
+}
+
+// startOn starts a job.
+func startOn(ctx context.Context, v control.Verbs, volume, kind string, a control.JobArgs) (control.JobStatus, error) {
 	args, err := json.Marshal(a)
 	if err != nil {
 		return control.JobStatus{}, fmt.Errorf("encode the arguments of %s: %w", kind, err)
 	}
-	j, err := host.StartJob(ctx, volume, control.JobRequest{Kind: kind, Args: args})
+	j, err := v.StartJob(ctx, volume, control.JobRequest{Kind: kind, Args: args})
 	switch {
-	case control.KindOf(err) == control.NotFound && err != nil:
+	case err != nil && control.KindOf(err) == control.NotFound:
 		return j, unknown(volume, false)
 	case err != nil:
 		return j, failf("Can't %s %s: %s", kind, volume, withoutAttempt(err.Error(), kind, volume))

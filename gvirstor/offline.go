@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -16,48 +17,126 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// stopped is a volume that nobody serves, open in this process.
+// stopped is a volume that nobody serves. Its verbs are done in this process: those of
+// an open engine as the daemon does them, those that say who the volume is without one,
+// and no others.
 type stopped struct {
-	vol    *virstor.Volume
-	lock   io.Closer
-	fenced bool // found so: it is not this program's to hand back
-	// stateDir is where it is noted what this host served; empty: nowhere.
-	stateDir string
+	verbs.Engine // opened for what changes or reads the volume
+	others
+
+	call       *call
+	name       string
+	components []string // their names
+	where      *where
+	parts      *parts // nil: it is not open
 }
 
-// offlineJob does a job on a stopped volume.
-func (c *call) offlineJob(ctx context.Context, volume, kind string, components []string, a control.JobArgs, o jobOptions, f follower) error {
-	if o.background {
-		return &usageError{"-b and --offline exclude each other"}
-	}
-	s, err := c.openStopped(ctx, volume, components, o.dryRun, &o.where)
-	if err != nil {
-		return err
-	}
-	f.later = "was interrupted; it goes on when the volume is next opened"
-	if o.dryRun {
-		f.later = "was interrupted"
-	}
-	return errors.Join(s.run(ctx, kind, a, &f), c.letGo(s))
+// others are the verbs that a stopped volume does not take.
+type others struct{ control.Verbs }
+
+func newStopped(c *call, name string, components []string, w *where) *stopped {
+	refuse := control.NewClient(func(_ context.Context, asked control.Call) error {
+		return control.Errorf(control.Invalid, "%s is stopped: %s is for a volume in service", name, asked.Verb)
+	})
+	return &stopped{others: others{refuse}, call: c, name: name, components: components, where: w}
 }
 
-// letGo closes a volume that was changed here, and tells if it could not be handed
-// back.
-func (c *call) letGo(s *stopped) error {
-	defer s.lock.Close()
-	kept, err := s.close()
+// open opens the volume, and tells what it is.
+func (s *stopped) open(ctx context.Context, p purpose) (v control.VolumeStatus, err error) {
+	if s.parts, err = s.call.findStopped(ctx, s.name, s.components, p == toRead, s.where.runDir); err != nil {
+		return v, err
+	}
+	if p == toIdentify {
+		v.Name, v.ID = s.name, s.parts.ID
+		return v, nil
+	}
+	vol, err := s.call.openNoOlder(s.parts.Assembly, virstor.Config{ReadOnly: p == toRead, Log: s.call.warnings()}, s.where)
 	if err != nil {
-		return failf("Can't close %s: %w", s.vol.Name(), err)
+		s.parts.close()
+		return v, failf("Can't open %s: %w", s.name, err)
 	}
-	if kept != nil {
-		c.warnFenced(s.vol.Name(), "stays fenced", kept)
+	for _, ig := range s.parts.Ignored {
+		ig.Provider.Close()
 	}
-	if generation, began := s.vol.Generation(); generation == 0 {
-		c.beginAnew(s.vol.ID(), s.vol.Name(), s.stateDir)
-	} else if !s.vol.ReadOnly() {
-		c.raise(s.stateDir, s.vol.ID(), state.Volume{ID: s.vol.ID(), Name: s.vol.Name(), Generation: generation, Began: began.UTC(), Providers: componentsOf(s.vol)})
+	s.Engine = verbs.Engine{Vol: vol, Host: s}
+	return s.Volume(ctx, s.name)
+}
+
+// close lets go of the volume as it was found, notes where it is now, and tells if it
+// could not be handed back.
+func (s *stopped) close() error {
+	if s.Vol == nil {
+		s.parts.close()
+		return nil
+	}
+	defer s.parts.lock.Close()
+	end := s.Vol.Stop
+	if s.parts.fenced { // found so: it is not this program's to hand back
+		end = s.Vol.Close
+	}
+	err := end()
+	var not *virstor.NotHandedBackError
+	switch {
+	case errors.As(err, &not) && not.Reasons == nil: // nothing was to be changed
+	case errors.As(err, &not):
+		s.call.warnFenced(s.name, "stays fenced", not.Reasons)
+	case err != nil:
+		return failf("Can't close %s: %w", s.name, err)
+	}
+	if generation, began := s.Vol.Generation(); generation == 0 {
+		s.call.beginAnew(s.Vol.ID(), s.name, s.where.stateDir)
+	} else if !s.Vol.ReadOnly() {
+		s.call.raise(s.where.stateDir, s.Vol.ID(), state.Volume{ID: s.Vol.ID(), Name: s.name,
+			Generation: generation, Began: began.UTC(), Providers: componentsOf(s.Vol)})
 	}
 	return nil
+}
+
+// Stop implements control.Verbs: it lifts the fence, as stop does of a volume in service.
+func (s *stopped) Stop(context.Context, string, control.StopRequest) (control.StopResult, error) {
+	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
+		return control.StopResult{}, err
+	}
+	err := virstor.Settle(s.parts.Assembly, true, s.call.warnings())
+	var not *virstor.NotHandedBackError
+	switch {
+	case errors.As(err, &not):
+		return control.StopResult{Reasons: not.Reasons}, s.call.raiseFrom(s.where.stateDir, s.parts.ID, s.parts.Members)
+	case err != nil:
+		return control.StopResult{}, err
+	}
+	s.call.beginAnew(s.parts.ID, s.name, s.where.stateDir)
+	return control.StopResult{HandedBack: true}, nil
+}
+
+// Identify implements control.Verbs.
+func (s *stopped) Identify(ctx context.Context, _ string, r control.IdentifyRequest) (v control.VolumeStatus, err error) {
+	if err := s.call.refuseTaken(ctx, r.Name); err != nil {
+		return v, err
+	}
+	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
+		return v, err
+	}
+	was := s.parts.ID
+	v.Name, v.ID = s.name, was
+	if r.NewID {
+		for v.ID == was || v.ID == 0 {
+			v.ID = rand.Uint32()
+		}
+		err = virstor.NewID(s.parts.Assembly, v.ID, !s.parts.fenced, s.call.warnings())
+	} else {
+		v.Name = r.Name
+		err = virstor.Rename(s.parts.Assembly, r.Name, !s.parts.fenced, s.call.warnings())
+	}
+	var kept *virstor.NotHandedBackError
+	if errors.As(err, &kept) {
+		s.call.warnFenced(v.Name, "stays fenced", kept.Reasons)
+		err = nil
+	}
+	if err != nil {
+		return v, err
+	}
+	return v, s.call.raiseFrom(s.where.stateDir, was, s.parts.Members)
 }
 
 // parts are the components of a stopped volume, and its lock.
@@ -115,52 +194,6 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 	return p, nil
 }
 
-// openStopped opens a volume of all the named components, for reading when
-// nothing is to be done.
-func (c *call) openStopped(ctx context.Context, volume string, components []string, readOnly bool, w *where) (*stopped, error) {
-	p, err := c.findStopped(ctx, volume, components, readOnly, w.runDir)
-	if err != nil {
-		return nil, err
-	}
-	v, err := c.openNoOlder(p.Assembly, virstor.Config{ReadOnly: readOnly, Log: c.warnings()}, w)
-	if err != nil {
-		p.close()
-		return nil, failf("Can't open %s: %w", volume, err)
-	}
-	for _, ig := range p.Ignored {
-		ig.Provider.Close()
-	}
-	return &stopped{v, p.lock, p.fenced, w.stateDir}, nil
-}
-
-// handBack lifts the fence of a stopped volume, as stop does of one in service.
-func (c *call) handBack(ctx context.Context, volume string, components []string, w *where) error {
-	p, err := c.findStopped(ctx, volume, components, false, w.runDir)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if err := c.refuseOlder(p, w); err != nil {
-		return failf("Can't stop %s: %w", volume, err)
-	}
-	err = virstor.Settle(p.Assembly, true, c.warnings())
-	var not *virstor.NotHandedBackError
-	switch {
-	case errors.As(err, &not):
-		c.warnFenced(volume, "stays fenced", not.Reasons)
-	case err != nil:
-		return failf("Can't stop %s: %w", volume, err)
-	}
-	if not != nil {
-		return c.raiseFrom(w.stateDir, p.ID, p.Members)
-	}
-	c.beginAnew(p.ID, volume, w.stateDir)
-	if c.verbose {
-		fmt.Fprintf(c.stdout, handedBack, volume)
-	}
-	return nil
-}
-
 // openNoOlder opens a volume unless this host has served a later state of it.
 func (c *call) openNoOlder(a *virstor.Assembly, cfg virstor.Config, w *where) (*virstor.Volume, error) {
 	known := c.recall(a.ID, w.stateDir)
@@ -182,39 +215,6 @@ func (c *call) refuseOlder(p *parts, w *where) error {
 	return fmt.Errorf("%w: generation %d of %s, this host has served %d of %s; what was written since would be given up (--force-old)", virstor.ErrOldSet,
 		p.Settled, p.Began.UTC().Format(time.DateTime), known.Generation, known.Began.Format(time.DateTime))
 }
-
-// run does the job, after one that was interrupted if there is such.
-func (s *stopped) run(ctx context.Context, kind string, a control.JobArgs, f *follower) error {
-	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
-		f.warn("an interrupted " + j.Kind + " goes on first")
-		if err := f.follow(ctx, s.verbs(), s.verbs().JobStatus(j)); err != nil {
-			return err
-		}
-	}
-	j, err := startOn(ctx, s.verbs(), s.vol.Name(), kind, a)
-	if err != nil {
-		return err
-	}
-	return f.follow(ctx, s.verbs(), j)
-}
-
-// close lets the volume go as it was found, but for its lock; kept tells why it cannot
-// be handed back.
-func (s *stopped) close() (kept []string, err error) {
-	end := s.vol.Stop
-	if s.fenced {
-		end = s.vol.Close
-	}
-	err = end()
-	var not *virstor.NotHandedBackError
-	if errors.As(err, &not) {
-		kept, err = not.Reasons, nil
-	}
-	return kept, err
-}
-
-// verbs are the verbs of the volume.
-func (s *stopped) verbs() verbs.Volume { return verbs.Volume{Engine: s.vol, Host: s} }
 
 // Open implements verbs.Host.
 func (s *stopped) Open(name string, sectorSize int) (geomlib.Provider, error) {

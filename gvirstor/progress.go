@@ -29,7 +29,7 @@ type follower struct {
 const jobPoll = 200 * time.Millisecond
 
 // follow waits for a job, with a bar on a terminal and a line for each signal.
-func (f *follower) follow(ctx context.Context, host jobHost, j control.JobStatus) error {
+func (f *follower) follow(ctx context.Context, v control.Verbs, j control.JobStatus) error {
 	tick := time.NewTicker(jobPoll)
 	defer tick.Stop()
 	for j.State == control.JobRunning {
@@ -43,7 +43,7 @@ func (f *follower) follow(ctx context.Context, host jobHost, j control.JobStatus
 			tell = true
 		case <-tick.C:
 		}
-		next, err := host.Job(ctx, j.ID)
+		next, err := v.Job(ctx, j.ID)
 		if err != nil {
 			f.endBar()
 			return failf("Can't tell how far %s of %s is: %w", j.Kind, j.Volume, err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -39,45 +38,25 @@ the allocation map, stays.
 	}
 }
 
-func (c *call) remove(ctx context.Context, w *where) (err error) {
+func (c *call) remove(ctx context.Context, w *where) error {
 	if len(c.operands) < 2 {
 		return failf("Invalid number of arguments")
 	}
 	name := c.operands[0]
-	client, v, components, err := c.find(ctx, name, w)
-	if err != nil {
-		return err
-	}
-	if client != nil {
-		defer client.Close()
-		err = removeServed(ctx, client, &v, name, c.operands[1:])
-	} else {
-		var s *stopped
-		if s, err = c.openStopped(ctx, name, components, false, w); err != nil {
-			return err
+	return c.on(ctx, name, w, toChange, func(b *backend) error {
+		var r control.RemoveRequest
+		for _, operand := range c.operands[1:] {
+			known, err := componentName(&b.volume, operand)
+			if err != nil {
+				return failf("Can't remove from %s: %w", name, err)
+			}
+			r.Providers = append(r.Providers, known)
 		}
-		defer func() { err = errors.Join(err, c.letGo(s)) }()
-		r := control.RemoveRequest{}
-		if r.Providers, err = allForDaemon(c.operands[1:]); err == nil {
-			err = s.verbs().Remove(ctx, name, r)
+		if err := b.Remove(ctx, name, r); err != nil {
+			return failf("Can't remove from %s: %w", name, err)
 		}
-	}
-	if err != nil {
-		return failf("Can't remove from %s: %w", name, err)
-	}
-	return nil
-}
-
-func removeServed(ctx context.Context, client *control.Client, v *control.VolumeStatus, name string, operands []string) error {
-	var names []string
-	for _, operand := range operands {
-		name, err := componentName(v, operand)
-		if err != nil {
-			return err
-		}
-		names = append(names, name)
-	}
-	return client.Remove(ctx, name, control.RemoveRequest{Providers: names})
+		return nil
+	})
 }
 
 // componentName is the name under which v has the component that operand means.

@@ -29,16 +29,10 @@ func stopVerb(name, operands string) *command {
 			w.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error {
-			switch {
-			case w.offline == "":
-				return c.stop(ctx, force)
-			case len(c.operands) != 1:
-				return failf("Invalid number of arguments")
+			if w.offline != "" {
+				return c.stopOffline(ctx, force, &w)
 			}
-			if err := c.refuseKernels(ctx, c.operands[0]); err != nil {
-				return err
-			}
-			return c.handBack(ctx, c.operands[0], w.components(), &w)
+			return c.stop(ctx, force)
 		},
 		about: `Ends the service of volumes. Their data stays on the components. Where that is
 safe a volume is handed back: FreeBSD's kernel class may run it. Else it stays
@@ -70,17 +64,34 @@ func (c *call) stop(ctx context.Context, force bool) error {
 	}
 	defer client.Close()
 	for _, name := range c.operands {
-		r, err := client.Stop(ctx, name, control.StopRequest{Force: force})
-		switch {
-		case control.KindOf(err) == control.NotFound:
-			return unknownVolume(ctx, client, name)
-		case err != nil:
-			return failf("Can't stop %s: %w", name, err)
-		case !r.HandedBack:
-			c.warnFenced(name, "is stopped and stays fenced", r.Reasons)
-		case c.verbose:
-			fmt.Fprintf(c.stdout, handedBack, name)
+		if err := c.stopOne(ctx, client, name, force, "is stopped and stays fenced"); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// stopOffline hands back a volume that is in service no more.
+func (c *call) stopOffline(ctx context.Context, force bool, w *where) error {
+	if len(c.operands) != 1 {
+		return failf("Invalid number of arguments")
+	}
+	name := c.operands[0]
+	return c.on(ctx, name, w, toIdentify, func(b *backend) error { return c.stopOne(ctx, b, name, force, "stays fenced") })
+}
+
+// stopOne stops a volume. fenced says that it is not handed back.
+func (c *call) stopOne(ctx context.Context, v control.Verbs, name string, force bool, fenced string) error {
+	r, err := v.Stop(ctx, name, control.StopRequest{Force: force})
+	switch {
+	case err != nil && control.KindOf(err) == control.NotFound:
+		return unknownVolume(ctx, v, name)
+	case err != nil:
+		return failf("Can't stop %s: %w", name, err)
+	case !r.HandedBack:
+		c.warnFenced(name, fenced, r.Reasons)
+	case c.verbose:
+		fmt.Fprintf(c.stdout, handedBack, name)
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/state"
-	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -51,31 +50,6 @@ const (
 --run-dir   folder of the daemon's locks
 --state-dir folder of its notes of what this host served`
 )
-
-// find reaches the daemon that serves a volume, or tells of what components it is
-// if it is stopped. The daemon is asked first unless components are named.
-func (c *call) find(ctx context.Context, name string, w *where) (client *control.Client, v control.VolumeStatus, components []string, err error) {
-	if components = w.components(); components != nil {
-		return nil, v, components, c.refuseKernels(ctx, name)
-	}
-	if client, v, err = c.volumeOf(ctx, name); err == nil {
-		return client, v, nil, nil
-	}
-	components, treeErr := c.components(ctx, name)
-	notRunning := errors.Is(err, control.ErrNotRunning)
-	switch {
-	case treeErr == nil && components != nil:
-		return nil, v, components, nil
-	case errors.Is(treeErr, geomlib.ErrNotSupported) && notRunning:
-		err = failf("%w; the components of a stopped volume are named by --offline", err)
-	case errors.Is(treeErr, geomlib.ErrNotSupported):
-	case treeErr != nil:
-		err = treeErr
-	case notRunning:
-		err = failf("%w; and no component of %s was found", err, name)
-	}
-	return nil, v, nil, err
-}
 
 // components are the providers labelled as components of the stopped volume of
 // that name.

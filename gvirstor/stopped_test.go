@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 // geomsOf is a tree of a class of disks and of another whose providers show the
@@ -103,5 +104,14 @@ func TestComponentsOfAStoppedVolumeAreFoundInTheTree(t *testing.T) {
 		if status, text := gvirstor(args...); status != 1 || !strings.Contains(text, "the kernel class runs it") {
 			t.Errorf("%s of named components that the kernel class runs: %d, %s", verb, status, text)
 		}
+	}
+}
+
+func TestAStoppedVolumeRefusesTheVerbsOfOneInService(t *testing.T) {
+	e, _, _ := testEnv()
+	s := newStopped(&call{env: e}, "mydata", []string{"da0"}, &where{})
+	err := s.Spare(t.Context(), "mydata", control.SpareRequest{Providers: []string{"da1"}})
+	if control.KindOf(err) != control.Invalid || !strings.Contains(err.Error(), "mydata is stopped: spare is for a volume in service") {
+		t.Error(err)
 	}
 }

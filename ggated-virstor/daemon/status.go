@@ -47,7 +47,7 @@ func (s *served) status() control.VolumeStatus {
 		v.Components[i].Mode = mode
 	}
 	if j, ok := s.vol.Job(); ok && j.State == virstor.JobRunning {
-		job := verbs.Volume{Engine: s.vol}.JobStatus(j)
+		job := verbs.Engine{Vol: s.vol}.JobStatus(j)
 		v.Job = &job
 	}
 	s.addAlerts(&v)

@@ -64,8 +64,8 @@ func (h verbHost) MayAdd(ctx context.Context, ps []geomlib.Provider) error {
 func (h verbHost) Drain(ctx context.Context) error { return h.s.drain(ctx) }
 
 // verbsOf are the verbs of a volume that stays open.
-func (d *Daemon) verbsOf(s *served) verbs.Volume {
-	return verbs.Volume{Engine: s.vol, Host: verbHost{d, s}}
+func (d *Daemon) verbsOf(s *served) verbs.Engine {
+	return verbs.Engine{Vol: s.vol, Host: verbHost{d, s}}
 }
 
 // Serve implements control.Backend: it serves the volumes that the providers
@@ -153,7 +153,7 @@ func (d *Daemon) Remove(ctx context.Context, name string, r control.RemoveReques
 
 // isComponent reports whether a provider, named with or without /dev/, is one.
 func (s *served) isComponent(name string) bool {
-	_, is := verbs.Volume{Engine: s.vol}.Component(name)
+	_, is := verbs.Engine{Vol: s.vol}.Component(name)
 	return is
 }
 

@@ -57,9 +57,9 @@ func spreadVolume(t *testing.T) *virstor.Volume {
 // another disk, unless a replacement was filling it when it was cancelled.
 func TestReplaceTakesNoComponentThatHoldsData(t *testing.T) {
 	v := spreadVolume(t)
-	vol := Volume{Engine: v}
+	e := Engine{Vol: v}
 	replace := control.JobArgs{Providers: []string{"b"}, Target: "c", Rate: 1}
-	if err := vol.start("replace", replace); !errors.Is(err, virstor.ErrInUse) {
+	if err := e.start("replace", replace); !errors.Is(err, virstor.ErrInUse) {
 		t.Fatalf("replace by a component that holds data: %v", err)
 	}
 	// The engine itself asks nobody: such a job is what a daemon resumes.
@@ -70,10 +70,10 @@ func TestReplaceTakesNoComponentThatHoldsData(t *testing.T) {
 		t.Fatal(err)
 	}
 	replace.Rate = 0
-	if err := vol.start("replace", control.JobArgs{Providers: []string{"c"}, Target: "a"}); !errors.Is(err, virstor.ErrInUse) {
+	if err := e.start("replace", control.JobArgs{Providers: []string{"c"}, Target: "a"}); !errors.Is(err, virstor.ErrInUse) {
 		t.Errorf("replace by another component that holds data: %v", err)
 	}
-	if err := vol.start("replace", replace); err != nil {
+	if err := e.start("replace", replace); err != nil {
 		t.Fatalf("the replacement that was cancelled, again: %v", err)
 	}
 	if s, err := v.WaitJob(t.Context()); err != nil || s.Err != nil {

@@ -41,13 +41,13 @@ func TestAnAddThatIsRefusedHasACodeAndClosesWhatItOpened(t *testing.T) {
 		"small": {Provider: disktest.New("small", 1<<20, 512)},
 		"4k":    {Provider: disktest.New("4k", 16<<20+4096, 4096)},
 	}
-	v := Volume{Engine: spreadVolume(t), Host: s}
+	e := Engine{Vol: spreadVolume(t), Host: s}
 	for name, want := range map[string]control.Code{
 		"a": control.AlreadyComponent, "none": control.ProviderNotFound,
 		"small": control.ProviderTooSmall, "4k": control.SectorSizeDiffers,
 	} {
 		s["good"].closed = 0
-		err := v.Add(t.Context(), "vol", control.AddRequest{Providers: []string{"good", name}})
+		err := e.Add(t.Context(), "vol", control.AddRequest{Providers: []string{"good", name}})
 		if control.KindOf(err) != control.Invalid || control.CodeOf(err) != want {
 			t.Errorf("add %s: %v has the code %q", name, err, control.CodeOf(err))
 		}
@@ -58,7 +58,7 @@ func TestAnAddThatIsRefusedHasACodeAndClosesWhatItOpened(t *testing.T) {
 			t.Errorf("add %s: it was closed %d times", name, p.closed)
 		}
 	}
-	if n := len(v.Engine.Providers()); n != 3 {
+	if n := len(e.Vol.Providers()); n != 3 {
 		t.Errorf("the volume has %d components", n)
 	}
 }

@@ -26,31 +26,31 @@ type Host interface {
 	Drain(ctx context.Context) error
 }
 
-// Volume is an open volume as the verbs see it. Its methods fail with a *control.Error
+// Engine is an open volume as the verbs see it. Its methods fail with a *control.Error
 // (Classify), and do not look at the name that they take: whoever found the volume by it
 // has. What changes which providers are open must not be called twice at once, of any of
 // the host's volumes: Add, and StartJob of what OpensTarget reports.
-type Volume struct {
-	Engine *virstor.Volume
-	Host   Host
+type Engine struct {
+	Vol  *virstor.Volume
+	Host Host
 }
 
 // Volume tells what the engine knows (Status).
-func (v Volume) Volume(context.Context, string) (control.VolumeStatus, error) {
-	return Status(v.Engine.Status()), nil
+func (e Engine) Volume(context.Context, string) (control.VolumeStatus, error) {
+	return Status(e.Vol.Status()), nil
 }
 
 // Add makes providers components, all or none.
-func (v Volume) Add(ctx context.Context, _ string, r control.AddRequest) error {
+func (e Engine) Add(ctx context.Context, _ string, r control.AddRequest) error {
 	if len(r.Providers) == 0 {
 		return control.Errorf(control.Invalid, "add: no providers")
 	}
-	ps, err := v.OpenFree(r.Providers, r.SectorSize)
+	ps, err := e.OpenFree(r.Providers, r.SectorSize)
 	if err == nil {
-		err = v.Host.MayAdd(ctx, ps)
+		err = e.Host.MayAdd(ctx, ps)
 	}
 	if err == nil {
-		err = v.Engine.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
+		err = e.Vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
 	}
 	if err != nil {
 		closeAll(ps)
@@ -68,15 +68,15 @@ func closeAll(ps []geomlib.Provider) {
 // OpenFree opens providers that belong to nothing and may become components. sectorSize,
 // in bytes, is that of regular files; 0: that of the volume. What it has opened is the
 // caller's, after an error, too.
-func (v Volume) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider, err error) {
+func (e Engine) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider, err error) {
 	if sectorSize == 0 {
-		sectorSize = v.Engine.SectorSize()
+		sectorSize = e.Vol.SectorSize()
 	}
 	for _, name := range names {
-		if _, is := v.Component(name); is {
-			return ps, control.Errorf(control.Invalid, "Component %s already in %s", name, v.Engine.Name()).WithCode(control.AlreadyComponent)
+		if _, is := e.Component(name); is {
+			return ps, control.Errorf(control.Invalid, "Component %s already in %s", name, e.Vol.Name()).WithCode(control.AlreadyComponent)
 		}
-		p, err := v.Host.Open(name, sectorSize)
+		p, err := e.Host.Open(name, sectorSize)
 		if errors.Is(err, fs.ErrNotExist) {
 			return ps, control.Errorf(control.Invalid, "Provider not found: %q", name).WithCode(control.ProviderNotFound) // the kernel class's words
 		}
@@ -84,7 +84,7 @@ func (v Volume) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider,
 			return ps, err
 		}
 		ps = append(ps, p)
-		if err := virstor.Unlabelled(p, v.Engine.ID()); err != nil {
+		if err := virstor.Unlabelled(p, e.Vol.ID()); err != nil {
 			return ps, err
 		}
 	}
@@ -93,8 +93,8 @@ func (v Volume) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider,
 
 // Component is the name by which the volume knows a provider that is given with or
 // without /dev/: name itself if it is no component.
-func (v Volume) Component(name string) (known string, is bool) {
-	for _, p := range v.Engine.Providers() {
+func (e Engine) Component(name string) (known string, is bool) {
+	for _, p := range e.Vol.Providers() {
 		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
 			return p.Name(), true
 		}
@@ -103,13 +103,13 @@ func (v Volume) Component(name string) (known string, is bool) {
 }
 
 // Remove takes components out that hold nothing, one after the other.
-func (v Volume) Remove(_ context.Context, _ string, r control.RemoveRequest) error {
+func (e Engine) Remove(_ context.Context, _ string, r control.RemoveRequest) error {
 	if len(r.Providers) == 0 {
 		return control.Errorf(control.Invalid, "remove: no providers")
 	}
 	for _, name := range r.Providers {
-		known, _ := v.Component(name)
-		if err := v.Engine.Remove(known); err != nil {
+		known, _ := e.Component(name)
+		if err := e.Vol.Remove(known); err != nil {
 			return Classify(err)
 		}
 	}
