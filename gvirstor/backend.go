@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -78,4 +79,14 @@ func (b *backend) use(ctx context.Context, p purpose, do func(*backend) error) (
 	}
 	defer func() { err = errors.Join(err, b.stopped.close()) }()
 	return do(b)
+}
+
+// componentName is the name under which v has the component that operand means.
+func componentName(v *control.VolumeStatus, operand string) (string, error) {
+	for _, c := range v.Components {
+		if strings.TrimPrefix(c.Name, "/dev/") == strings.TrimPrefix(operand, "/dev/") {
+			return c.Name, nil
+		}
+	}
+	return forDaemon(operand)
 }

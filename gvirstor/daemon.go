@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -25,29 +23,23 @@ func (c *call) connect() (*control.Client, error) {
 	return client, nil
 }
 
-// forDaemon is the provider's name as a daemon in another working folder
-// understands it: the absolute path of what is found here, else name.
-func forDaemon(name string) (string, error) {
-	if _, err := os.Stat(name); err != nil {
-		return name, nil // below /dev, or the daemon tells what is wrong
-	}
-	path, err := filepath.Abs(name)
+// volumeOf reaches the daemon and finds a volume.
+func (c *call) volumeOf(ctx context.Context, name string) (*control.Client, control.VolumeStatus, error) {
+	client, err := c.connect()
 	if err != nil {
-		return "", failf("Can't tell where %s is: %w", name, err)
+		return nil, control.VolumeStatus{}, err
 	}
-	return path, nil
-}
-
-func allForDaemon(names []string) ([]string, error) {
-	var all []string
-	for _, n := range names {
-		path, err := forDaemon(n)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, path)
+	v, err := client.Volume(ctx, name)
+	switch {
+	case err == nil:
+		return client, v, nil
+	case control.KindOf(err) == control.NotFound:
+		err = unknownVolume(ctx, client, name)
+	default:
+		err = failf("Can't ask the daemon for %s: %w", name, err)
 	}
-	return all, nil
+	client.Close()
+	return nil, v, err
 }
 
 // unknownVolume is the kernel class's answer to a name it does not know, or to one
@@ -78,26 +70,4 @@ func unknown(name string, device bool) error {
 			"if the kernel class runs it, /sbin/gvirstor knows it", name, name)
 	}
 	return failf("Don't know anything about '%s'", name)
-}
-
-// open opens a provider that is to be changed. One that the daemon holds without
-// serving it, since the rest of its volume is missing, it lets go.
-func (c *call) open(ctx context.Context, name string, o geomlib.OpenOptions) (geomlib.Provider, error) {
-	p, err := geomlib.Open(name, o)
-	if !errors.Is(err, geomlib.ErrLocked) {
-		return p, err
-	}
-	client, e := c.dial(c.socket)
-	if e != nil {
-		return nil, err
-	}
-	defer client.Close()
-	path, e := forDaemon(name)
-	if e != nil {
-		return nil, e
-	}
-	if e := client.Release(ctx, control.ReleaseRequest{Providers: []string{path}}); e != nil {
-		return nil, fmt.Errorf("%w (%w)", err, e)
-	}
-	return geomlib.Open(name, o)
 }

@@ -125,3 +125,38 @@ func printable(names []string) []string {
 	}
 	return out
 }
+
+// warnTroubles tells what to do about components that fail, and which providers take no
+// part in their volume.
+func (c *call) warnTroubles(volumes []control.VolumeStatus) {
+	for i := range volumes {
+		for _, comp := range volumes[i].Components {
+			for _, s := range comp.State {
+				if r := s.Remedy(); r != "" {
+					c.warn(fmt.Sprintf("%s: component %s: %s; %s", volumes[i].Name, ondisk.Printable(comp.Name), s, r))
+				}
+			}
+		}
+		for _, o := range volumes[i].Outsiders {
+			c.warn(fmt.Sprintf("%s: left alone: %s", volumes[i].Name, ondisk.PrintableText(o.Text)))
+		}
+	}
+}
+
+// warnProblems tells what cannot be served, and what to do.
+func (c *call) warnProblems(problems []control.Problem) {
+	for _, p := range problems {
+		c.warn(problemText(p))
+	}
+}
+
+func problemText(p control.Problem) string {
+	text := p.Reason
+	if p.Volume != "" {
+		text = p.Volume + ": " + text
+	}
+	if p.Remedy != "" {
+		text += "; " + p.Remedy
+	}
+	return text
+}

@@ -58,13 +58,3 @@ func (c *call) remove(ctx context.Context, w *where) error {
 		return nil
 	})
 }
-
-// componentName is the name under which v has the component that operand means.
-func componentName(v *control.VolumeStatus, operand string) (string, error) {
-	for _, c := range v.Components {
-		if strings.TrimPrefix(c.Name, "/dev/") == strings.TrimPrefix(operand, "/dev/") {
-			return c.Name, nil
-		}
-	}
-	return forDaemon(operand)
-}

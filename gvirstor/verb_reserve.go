@@ -72,22 +72,3 @@ func (c *call) reserve(ctx context.Context, release, json bool) error {
 	}
 	return nil
 }
-
-// volumeOf reaches the daemon and finds a volume.
-func (c *call) volumeOf(ctx context.Context, name string) (*control.Client, control.VolumeStatus, error) {
-	client, err := c.connect()
-	if err != nil {
-		return nil, control.VolumeStatus{}, err
-	}
-	v, err := client.Volume(ctx, name)
-	switch {
-	case err == nil:
-		return client, v, nil
-	case control.KindOf(err) == control.NotFound:
-		err = unknownVolume(ctx, client, name)
-	default:
-		err = failf("Can't ask the daemon for %s: %w", name, err)
-	}
-	client.Close()
-	return nil, v, err
-}

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
-	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // statusOptions are those of status.
@@ -87,23 +85,6 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 	return nil
 }
 
-// warnTroubles tells what to do about components that fail, and which providers take no
-// part in their volume.
-func (c *call) warnTroubles(volumes []control.VolumeStatus) {
-	for i := range volumes {
-		for _, comp := range volumes[i].Components {
-			for _, s := range comp.State {
-				if r := s.Remedy(); r != "" {
-					c.warn(fmt.Sprintf("%s: component %s: %s; %s", volumes[i].Name, ondisk.Printable(comp.Name), s, r))
-				}
-			}
-		}
-		for _, o := range volumes[i].Outsiders {
-			c.warn(fmt.Sprintf("%s: left alone: %s", volumes[i].Name, ondisk.PrintableText(o.Text)))
-		}
-	}
-}
-
 // readStatus asks for what status shows.
 func (c *call) readStatus(ctx context.Context, client *control.Client, o *statusOptions) (control.Status, error) {
 	st, err := c.overview(ctx, client)
@@ -146,22 +127,4 @@ func (c *call) choose(st control.Status, all bool, unknown func(string) error) (
 		}
 	}
 	return chosen, nil
-}
-
-// warnProblems tells what cannot be served, and what to do.
-func (c *call) warnProblems(problems []control.Problem) {
-	for _, p := range problems {
-		c.warn(problemText(p))
-	}
-}
-
-func problemText(p control.Problem) string {
-	text := p.Reason
-	if p.Volume != "" {
-		text = p.Volume + ": " + text
-	}
-	if p.Remedy != "" {
-		text += "; " + p.Remedy
-	}
-	return text
 }

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// open opens a provider that is to be changed. One that the daemon holds without
+// serving it, since the rest of its volume is missing, it lets go.
+func (c *call) open(ctx context.Context, name string, o geomlib.OpenOptions) (geomlib.Provider, error) {
+	p, err := geomlib.Open(name, o)
+	if !errors.Is(err, geomlib.ErrLocked) {
+		return p, err
+	}
+	client, e := c.dial(c.socket)
+	if e != nil {
+		return nil, err
+	}
+	defer client.Close()
+	path, e := forDaemon(name)
+	if e != nil {
+		return nil, e
+	}
+	if e := client.Release(ctx, control.ReleaseRequest{Providers: []string{path}}); e != nil {
+		return nil, fmt.Errorf("%w (%w)", err, e)
+	}
+	return geomlib.Open(name, o)
+}
+
+// forDaemon is the provider's name as a daemon in another working folder
+// understands it: the absolute path of what is found here, else name.
+func forDaemon(name string) (string, error) {
+	if _, err := os.Stat(name); err != nil {
+		return name, nil // below /dev, or the daemon tells what is wrong
+	}
+	path, err := filepath.Abs(name)
+	if err != nil {
+		return "", failf("Can't tell where %s is: %w", name, err)
+	}
+	return path, nil
+}
+
+func allForDaemon(names []string) ([]string, error) {
+	var all []string
+	for _, n := range names {
+		path, err := forDaemon(n)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, path)
+	}
+	return all, nil
+}
