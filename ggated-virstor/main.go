@@ -1,5 +1,3 @@
-// Command ggated-virstor assembles gvirstor volumes from their components and
-// publishes them.
 package main
 
 import (

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -31,15 +33,12 @@ type configurable interface {
 
 // reloader applies the configuration file anew.
 type reloader struct {
-	args   []string // of the command line
-	look   func() (options.World, error)
-	now    *options.Options // in force
-	daemon configurable
-	space  func(*options.Options) (space.AlertOptions, space.SpareOptions, error)
-	// clients and readTLS are of the NBD server.
-	clients clientRules
-	readTLS func() (*tls.Config, error)
-	log     *slog.Logger
+	args     []string // of the command line
+	settings settings
+	now      *options.Options // in force
+	daemon   configurable
+	clients  clientRules // of the NBD server
+	log      *slog.Logger
 }
 
 // clientRules is what a reload changes for clients that connect later: an nbd.Server.
@@ -47,9 +46,6 @@ type clientRules interface {
 	SetGrants(grants []nbd.Grant)
 	SetTLS(certs *tls.Config) error
 }
-
-// lookHere is reloader.look of a process that may open files.
-func lookHere() (options.World, error) { return options.NewHere(), nil }
 
 // watchReload reloads at every SIGHUP until the returned function is called.
 func watchReload(r *reloader) (stop func()) {
@@ -77,42 +73,20 @@ func watchReload(r *reloader) (stop func()) {
 // reload reads the configuration again. Providers are opened even if nothing
 // changed: one may have come back.
 func (r *reloader) reload() {
-	var said bytes.Buffer
-	w, err := r.look()
-	if err != nil {
-		r.log.Error("configuration not applied", "error", err)
-		return
-	}
-	next, err := parseOptions(w, r.args, &said, &said)
-	if err != nil {
-		first, _, _ := strings.Cut(said.String(), "\n")
-		r.log.Error("configuration not applied", "error", strings.TrimPrefix(first, "ggated-virstor: "))
-		return
-	}
-	all, err := next.Policies()
-	if err != nil {
-		r.log.Error("configuration not applied", "error", err)
-		return
-	}
-	alerts, spares, err := r.space(next)
-	if err != nil {
-		r.log.Error("configuration not applied", "error", err)
-		return
-	}
-	grants, err := next.Grants()
+	next, err := r.read()
 	if err != nil {
 		r.log.Error("configuration not applied", "error", err)
 		return
 	}
 	applied, later := options.Changes(r.now.Settings, next.Settings)
 	r.now.Level.Set(next.Level.Level())
-	r.daemon.SetPolicies(all, next.PerVolume)
-	r.daemon.SetAlertLevels(alerts.Levels)
+	r.daemon.SetPolicies(next.policies, next.PerVolume)
+	r.daemon.SetAlertLevels(next.alerts.Levels)
 	if slices.ContainsFunc(applied, func(key string) bool { return slices.Contains(commandKeys, key) }) {
-		r.daemon.SetAlertCommand(alerts.Command, alerts.Timeout)
+		r.daemon.SetAlertCommand(next.alerts.Command, next.alerts.Timeout)
 	}
-	r.daemon.SetSpares(spares)
-	r.clients.SetGrants(grants)
+	r.daemon.SetSpares(next.spares)
+	r.clients.SetGrants(next.grants)
 	r.reloadTLS()
 	n := r.daemon.ServeAll(slices.Concat(next.Providers, next.SpareProviders()))
 	r.log.Info("configuration read again", "applied", strings.Join(applied, " "), "volumes", n)
@@ -124,10 +98,50 @@ func (r *reloader) reload() {
 	}
 }
 
+// reread are options that were read again, and what they mean.
+type reread struct {
+	*options.Options
+	policies virstor.Config
+	alerts   space.AlertOptions
+	spares   space.SpareOptions
+	grants   []nbd.Grant
+}
+
+// read reads the options again. Nothing is changed by that.
+func (r *reloader) read() (next reread, err error) {
+	w, err := r.settings.World()
+	if err != nil {
+		return next, err
+	}
+	if next.Options, err = parseAgain(w, r.args); err != nil {
+		return next, err
+	}
+	if next.policies, err = next.Policies(); err != nil {
+		return next, err
+	}
+	if next.alerts, next.spares, err = spaceOptions(r.settings, next.Options); err != nil {
+		return next, err
+	}
+	next.grants, err = next.Grants()
+	return next, err
+}
+
+// parseAgain reads options where nobody reads what is said of them: the error has the
+// first line.
+func parseAgain(w options.World, args []string) (*options.Options, error) {
+	var said bytes.Buffer
+	next, err := parseOptions(w, args, io.Discard, &said)
+	if err != nil {
+		first, _, _ := strings.Cut(said.String(), "\n")
+		return nil, errors.New(strings.TrimPrefix(first, "ggated-virstor: "))
+	}
+	return next, nil
+}
+
 // reloadTLS reads the certificates again, from the files named at the start. When
 // they are not right, those before stay in force.
 func (r *reloader) reloadTLS() {
-	certs, err := r.readTLS()
+	certs, err := r.settings.Certificates()
 	if err == nil && certs == nil {
 		return // there is no TLS
 	}

@@ -63,19 +63,21 @@ func (r *recorded) SetAlertCommand(run space.Runner, _ time.Duration) {
 func (r *recorded) SetSpares(o space.SpareOptions) { r.space = o }
 func (r *recorded) ServeAll(p []string) int        { r.providers = p; return len(p) }
 
-// spaceOf is that of a process without a supervisor.
-func spaceOf(o *options.Options) (space.AlertOptions, space.SpareOptions, error) {
-	svc := service{runner: (*options.Options).Runner}
-	return svc.space(o)
+// here is the host of a process without a supervisor, with certificates of its own.
+type here struct {
+	direct
+	certs func() (*tls.Config, error)
 }
+
+func (h *here) Certificates() (*tls.Config, error) { return h.certs() }
 
 func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	conf := write(t, "provider = da0\n")
 	args := []string{"--config", conf}
 	var got recorded
 	var log bytes.Buffer
-	r := &reloader{args: args, look: lookHere, now: parse(t, args...), daemon: &got, space: spaceOf, clients: &got,
-		readTLS: func() (*tls.Config, error) { return nil, nil }, log: slog.New(slog.NewTextHandler(&log, nil))}
+	r := &reloader{args: args, settings: &here{certs: func() (*tls.Config, error) { return nil, nil }}, now: parse(t, args...), daemon: &got,
+		clients: &got, log: slog.New(slog.NewTextHandler(&log, nil))}
 	text := "provider = da0\nprovider = da1\nwhen-full = error\nheld-memory = 1m\nreserve = 7\nalert-percent = 50\non-alert = true\nspare = a=da2\nspare-at = 70\ndebug = true\nnbd-allow = a=ro:any\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -116,8 +118,8 @@ func TestAReloadKeepsCertificatesThatCannotBeReplaced(t *testing.T) {
 	args := []string{"--config", conf}
 	var got recorded
 	var log bytes.Buffer
-	r := &reloader{args: args, look: lookHere, now: parse(t, args...), daemon: &got, space: spaceOf, clients: &got,
-		readTLS: func() (*tls.Config, error) { return nil, errors.New("key.pem: no such file") }, log: slog.New(slog.NewTextHandler(&log, nil))}
+	r := &reloader{args: args, settings: &here{certs: func() (*tls.Config, error) { return nil, errors.New("key.pem: no such file") }}, now: parse(t, args...), daemon: &got,
+		clients: &got, log: slog.New(slog.NewTextHandler(&log, nil))}
 	r.reload()
 	if got.certs != nil || !strings.Contains(log.String(), "those before stay in force") || !strings.Contains(log.String(), "key.pem") {
 		t.Errorf("certificates %v, log %s", got.certs, log.String())

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -62,22 +59,14 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger) error 
 		GateName: o.GateName, GateUnit: o.Unit, Program: program, Args: os.Args[1:],
 		Protect: func(int) error { return nil }, Log: log}
 	if res.Gate != nil {
-		// The descriptor is passed on as well, so the Gate gets one of its own.
-		fd, err := unix.FcntlInt(res.Gate.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("duplicate the control device of geom_gate: %w", err)
-		}
-		g, err := gate.FromFile(os.NewFile(uintptr(fd), res.Gate.Name()))
+		g, err := gateOf(res.Gate)
 		if err != nil {
 			return err
 		}
 		defer g.Close()
-		kernel := helper.New(program, res.Gate)
-		manager := units.New(g, geomlib.NewTreeReader(kernel.Tree), o.RunDir, units.DefaultWaits(), log)
-		manager.ResizeWith(kernel.Resize)
-		opt.Units = manager
+		opt.Units = unitsOf(g, o, program, res.Gate, log)
 		opt.Protect = supervisor.SystemProtector().FromKill
-		if err := errors.Join(supervisor.SystemProtector().LockMemory(), supervisor.SystemProtector().FromKill(os.Getpid())); err != nil {
+		if err := errors.Join(supervisor.SystemProtector().LockMemory(), opt.Protect(os.Getpid())); err != nil {
 			log.Warn("the supervisor is not protected", "error", err)
 		}
 	}
@@ -107,14 +96,31 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger) error 
 	return s.Run(ctx, requests)
 }
 
+// gateOf is the geom_gate of a control device. The descriptor is passed on as well, so
+// the Gate gets one of its own.
+func gateOf(device *os.File) (*gate.Gate, error) {
+	fd, err := unix.FcntlInt(device.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate the control device of geom_gate: %w", err)
+	}
+	return gate.FromFile(os.NewFile(uintptr(fd), device.Name()))
+}
+
+// unitsOf makes, finds and ends the units of g. A helper, which is program, waits for
+// GEOM.
+func unitsOf(g *gate.Gate, o *options.Options, program string, device *os.File, log *slog.Logger) *units.Manager {
+	kernel := helper.New(program, device)
+	m := units.New(g, geomlib.NewTreeReader(kernel.Tree), o.RunDir, units.DefaultWaits(), log)
+	m.ResizeWith(kernel.Resize)
+	return m
+}
+
 // reloaded is what the configuration says now, to a supervisor.
 func reloaded(gate bool) (r supervisor.Reloaded, err error) {
 	w := options.NewHere()
-	var said bytes.Buffer
-	next, err := parseOptions(w, os.Args[1:], io.Discard, &said)
+	next, err := parseAgain(w, os.Args[1:])
 	if err != nil {
-		first, _, _ := strings.Cut(said.String(), "\n")
-		return r, errors.New(strings.TrimPrefix(first, "ggated-virstor: "))
+		return r, err
 	}
 	r.Configuration = supervisor.Configuration(w.Seen())
 	g, err := next.Grower(gate)

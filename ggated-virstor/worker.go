@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
@@ -21,6 +20,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 )
 
 // work serves with what the supervisor passes on, until it says otherwise or
@@ -35,63 +35,12 @@ func work(o *options.Options) error {
 	}
 	defer c.Close()
 	log := newWorkerLogger(o, c).With("worker", os.Getpid())
-	ctx := context.Background()
-	begin, ls, err := c.Hello(ctx)
+	h, err := newWorker(o, log, c)
 	if err != nil {
 		return err
 	}
-	svc := service{
-		control: ls.Control, nbd: ls.NBD, opener: c, mustServe: !begin.Again,
-		// Spares that could not be opened are not among what the supervisor holds.
-		providers: slices.Concat(begin.Providers, o.SpareProviders()),
-		ready:     func() error { return c.Ready(ctx) },
-	}
-	svc.runner = func(o *options.Options) space.Runner {
-		if o.Runner() == nil {
-			return nil
-		}
-		return c
-	}
-	svc.grower = func(g *space.FileGrower) space.Grower { return supervisor.Growth{Client: c, May: g.Has} }
-	if o.Archive() != nil {
-		svc.archive = &supervisor.Archive{Client: c}
-	}
-	if o.Memory() != nil {
-		svc.memory = supervisor.Memory{Client: c}
-	}
-	if begin.Gate {
-		g, err := gate.FromFile(ls.Gate)
-		if err != nil {
-			return err
-		}
-		defer g.Close()
-		svc.gate = &gatepub.Publisher{
-			Gate: g, Units: c, Name: o.GateName, Unit: o.Unit, Log: log,
-			Serving: moreProcs(runtime.GOMAXPROCS(0), o.Receivers),
-		}
-		svc.gate.Serve.Receivers, svc.gate.Serve.MayBlock = o.Receivers, o.Receivers > 1
-		if err := supervisor.SystemProtector().LockMemory(); err != nil {
-			log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
-		}
-	}
-	svc.readTLS = func() (*tls.Config, error) {
-		pem, err := c.Certificates(ctx)
-		if err != nil || len(pem.Chain) == 0 {
-			return nil, err
-		}
-		return nbd.Certificates(pem).Config()
-	}
-	svc.process = c.Process
-	svc.look = func() (options.World, error) {
-		conf, err := c.Configuration(ctx)
-		return options.Told(options.Seen(conf)), err
-	}
-	if svc.certs, err = svc.readTLS(); err != nil {
-		return err
-	}
-	// Root may be needed for the port, but not later.
-	if svc.http, err = listenHTTP(o); err != nil {
-		return err
+	if h.gate != nil {
+		defer h.gate.Gate.Close()
 	}
 	id, err := workerIdentity(o)
 	if err != nil {
@@ -100,21 +49,129 @@ func work(o *options.Options) error {
 	if err := confineWorker(id, log); err != nil {
 		return err
 	}
-	var how atomic.Value
-	how.Store(supervisor.Leave)
-	stop := make(chan struct{})
-	go func() {
-		how.Store(<-c.Stop())
-		close(stop)
-	}()
-	svc.stop = stop
-	svc.end = func(d *daemon.Daemon) error {
-		if how.Load() == supervisor.Finish {
+	go h.awaitEnd()
+	return serve(o, log, h)
+}
+
+// worker is the host of a process that a supervisor has started, and asks that.
+type worker struct {
+	o         *options.Options
+	client    *supervisor.Client
+	begin     supervisor.Start
+	listening listeners
+	gate      *gatepub.Publisher // or nil
+
+	ended chan struct{}
+	how   supervisor.Ending // set before ended is closed
+}
+
+// newWorker takes over what the supervisor passes on, and opens what needs root.
+func newWorker(o *options.Options, log *slog.Logger, c *supervisor.Client) (*worker, error) {
+	begin, passed, err := c.Hello(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	h := &worker{o: o, client: c, begin: begin, listening: listeners{control: passed.Control, nbd: passed.NBD}, ended: make(chan struct{})}
+	if begin.Gate {
+		if h.gate, err = workerGate(o, log, c, passed.Gate); err != nil {
+			return nil, err
+		}
+	}
+	if h.listening.certs, err = h.Certificates(); err != nil {
+		return nil, err
+	}
+	// Root may be needed for the port, but not later.
+	h.listening.http, err = listenHTTP(o)
+	return h, err
+}
+
+// workerGate publishes devices with the descriptor of the control device, and with the
+// supervisor's units.
+func workerGate(o *options.Options, log *slog.Logger, c *supervisor.Client, control *os.File) (*gatepub.Publisher, error) {
+	g, err := gate.FromFile(control)
+	if err != nil {
+		return nil, err
+	}
+	p := &gatepub.Publisher{Gate: g, Units: c, Name: o.GateName, Unit: o.Unit, Log: log, Serving: moreProcs(runtime.GOMAXPROCS(0), o.Receivers)}
+	p.Serve.Receivers, p.Serve.MayBlock = o.Receivers, o.Receivers > 1
+	if err := supervisor.SystemProtector().LockMemory(); err != nil {
+		log.Warn("memory is not locked: under memory pressure the device may stand still", "error", err)
+	}
+	return p, nil
+}
+
+// awaitEnd waits until the supervisor says how to end, or dies.
+func (h *worker) awaitEnd() {
+	h.how = <-h.client.Stop()
+	close(h.ended)
+}
+
+// End ends d as the supervisor said, and if it said nothing so that the next worker goes
+// on.
+func (h *worker) End(d *daemon.Daemon) error {
+	select {
+	case <-h.ended:
+		if h.how == supervisor.Finish {
 			return d.Close()
 		}
-		return d.Leave()
+	default:
 	}
-	return serve(o, log, svc)
+	return d.Leave()
+}
+
+func (h *worker) Listeners() listeners                  { return h.listening }
+func (h *worker) Gate() *gatepub.Publisher              { return h.gate }
+func (h *worker) Opener() daemon.Opener                 { return h.client }
+func (h *worker) Figures() func() ([]web.Figure, error) { return h.client.Process }
+func (h *worker) Ready() error                          { return h.client.Ready(context.Background()) }
+func (h *worker) Ended() <-chan struct{}                { return h.ended }
+
+// Providers are needed by the first worker; a later one serves what there is.
+func (h *worker) Providers() (names []string, needed bool) {
+	// Spares that could not be opened are not among what the supervisor holds.
+	return slices.Concat(h.begin.Providers, h.o.SpareProviders()), !h.begin.Again
+}
+
+func (h *worker) Archive() daemon.Archive {
+	if h.o.Archive() == nil {
+		return nil
+	}
+	return &supervisor.Archive{Client: h.client}
+}
+
+func (h *worker) Memory() daemon.Memory {
+	if h.o.Memory() == nil {
+		return nil
+	}
+	return supervisor.Memory{Client: h.client}
+}
+
+func (h *worker) World() (options.World, error) {
+	conf, err := h.client.Configuration(context.Background())
+	return options.Told(options.Seen(conf)), err
+}
+
+func (h *worker) Certificates() (*tls.Config, error) {
+	pem, err := h.client.Certificates(context.Background())
+	if err != nil || len(pem.Chain) == 0 {
+		return nil, err
+	}
+	return nbd.Certificates(pem).Config()
+}
+
+func (h *worker) Runner(o *options.Options) space.Runner {
+	if o.Runner() == nil {
+		return nil
+	}
+	return h.client
+}
+
+func (h *worker) Grower(o *options.Options) (space.Grower, error) {
+	g, err := o.Grower(o.Gate)
+	if g == nil {
+		return nil, err
+	}
+	return supervisor.Growth{Client: h.client, May: g.Has}, err
 }
 
 // moreProcs gives the program Ps for the threads of devices. Each device has one

@@ -42,6 +42,8 @@ var rules = []rule{
 	{dir: "ggated-virstor/options", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/space", "ggated-virstor/web"},
 		elsewhere: []string{"github.com/spf13/pflag"}},
 	{dir: "ggated-virstor/web", own: []string{"ondisk", "geomlib/virstor", "ggated-virstor/nbd"}, elsewhere: []string{"github.com/prometheus/client_golang"}},
+	{dir: "ggated-virstor/supervisor", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/peercred", "ggated-virstor/space", "ggated-virstor/web"},
+		elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/publish", own: []string{"geomlib", "ggated-virstor/control"}},
 	{dir: "ggated-virstor/gatepub", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/publish"}},
 	{dir: "ggated-virstor/gatepub/serve", own: []string{"geomlib"}},

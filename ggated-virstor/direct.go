@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
+	"github.com/gvirstor/gvirstor/ggated-virstor/space"
+	"github.com/gvirstor/gvirstor/ggated-virstor/web"
+)
+
+// direct is the host of a process without a supervisor, which does all by itself.
+type direct struct {
+	o         *options.Options
+	listening listeners
+	providers []string
+	ended     <-chan struct{}
+}
+
+// serveHere serves in this process until ctx ends.
+func serveHere(ctx context.Context, o *options.Options, log *slog.Logger) error {
+	// What ends a supervisor at the system's shutdown ends this, too.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGUSR1)
+	defer stop()
+	if err := checkDescriptors(o, log); err != nil {
+		return err
+	}
+	g, err := o.Grower(o.Gate)
+	if err != nil {
+		return err
+	}
+	ls, err := listen(ctx, o, log)
+	if err != nil {
+		return err
+	}
+	h := &direct{o: o, listening: ls, ended: ctx.Done(), providers: slices.Concat(o.Providers, o.SpareProviders())}
+	if g != nil {
+		h.providers = append(h.providers, grown(ctx, g, log)...)
+	}
+	return serve(o, log, h)
+}
+
+// listen opens the listeners of a process that opens them itself.
+func listen(ctx context.Context, o *options.Options, log *slog.Logger) (ls listeners, err error) {
+	if ls.certs, err = o.LoadTLS(); err != nil {
+		return ls, err
+	}
+	if ls.nbd, err = listenNBD(ctx, o); err != nil {
+		return ls, err
+	}
+	ctl, err := control.Listen(o.Control)
+	if err != nil {
+		return ls, errors.Join(err, closeAll(ls.nbd))
+	}
+	if ls.http, err = listenHTTP(o); err != nil {
+		return ls, errors.Join(err, ctl.Close(), closeAll(ls.nbd))
+	}
+	ls.control = control.OwnersOnly(ctl, log)
+	return ls, nil
+}
+
+// listenHTTP is nil without --http.
+func listenHTTP(o *options.Options) (net.Listener, error) {
+	if o.HTTP == "" {
+		return nil, nil
+	}
+	return web.Listen(o.HTTP)
+}
+
+// grown are the providers that volumes have grown by before.
+func grown(ctx context.Context, g *space.FileGrower, log *slog.Logger) []string {
+	names, err := g.Grown(ctx)
+	if err != nil {
+		log.Error("what volumes have grown by is not all found", "error", err)
+	}
+	return names
+}
+
+func (h *direct) Listeners() listeners                   { return h.listening }
+func (h *direct) Gate() *gatepub.Publisher               { return nil } // devices are a worker's
+func (h *direct) Providers() (names []string, must bool) { return h.providers, true }
+func (h *direct) Opener() daemon.Opener                  { return daemon.Direct{LockDir: h.o.RunDir} }
+func (h *direct) Figures() func() ([]web.Figure, error)  { return nil }
+func (h *direct) Ready() error                           { return nil }
+func (h *direct) Ended() <-chan struct{}                 { return h.ended }
+func (h *direct) End(d *daemon.Daemon) error             { return d.Close() }
+func (h *direct) World() (options.World, error)          { return options.NewHere(), nil }
+func (h *direct) Certificates() (*tls.Config, error)     { return h.o.LoadTLS() }
+func (h *direct) Runner(o *options.Options) space.Runner { return o.Runner() }
+
+func (h *direct) Archive() daemon.Archive {
+	if dir := h.o.Archive(); dir != nil {
+		return dir
+	}
+	return nil
+}
+
+func (h *direct) Memory() daemon.Memory {
+	if dir := h.o.Memory(); dir != nil {
+		return dir
+	}
+	return nil
+}
+
+func (h *direct) Grower(o *options.Options) (space.Grower, error) {
+	g, err := o.Grower(o.Gate)
+	if g == nil { // a nil *space.FileGrower is no nil Grower
+		return nil, err
+	}
+	return g, err
+}

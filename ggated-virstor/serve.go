@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdpub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
+	"github.com/gvirstor/gvirstor/ggated-virstor/web"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// serve serves volumes until h says that it is over. It closes the listeners.
+func serve(o *options.Options, log *slog.Logger, h host) error {
+	d, server, err := newDaemon(o, log, h)
+	if err != nil {
+		return errors.Join(err, h.Listeners().close())
+	}
+	n, err := serveFirst(d, h)
+	if err != nil {
+		return errors.Join(err, h.Listeners().close())
+	}
+	defer watchReload(&reloader{args: os.Args[1:], settings: h, now: o, daemon: d, clients: server, log: log})()
+	a := answer(o, log, h, d, server)
+	if err = h.Ready(); err == nil {
+		log.Info("ready", "volumes", n, "control", o.Control)
+		select {
+		case <-h.Ended():
+			log.Info("stopping")
+		case err = <-a.failed:
+		}
+	}
+	err = errors.Join(err, a.shutdown())
+	err = errors.Join(err, h.End(d))
+	a.running.Wait()
+	return err
+}
+
+// newDaemon puts the daemon together with its publishers. It serves nothing yet.
+func newDaemon(o *options.Options, log *slog.Logger, h host) (*daemon.Daemon, *nbd.Server, error) {
+	policies, err := o.Policies()
+	if err != nil {
+		return nil, nil, err
+	}
+	server, uris, err := newNBD(o, h.Listeners().certs, h.Listeners().nbd, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	var publishers []publish.Publisher
+	if gate := h.Gate(); gate != nil {
+		publishers = append(publishers, gate) // first: it can refuse to stop
+	}
+	publishers = append(publishers, &nbdpub.Publisher{Server: server, URIs: uris})
+	alerts, spares, err := spaceOptions(h, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.ReadOnly, Volume: policies, PerVolume: o.PerVolume,
+		Alerts: alerts, Spares: spares, Archive: h.Archive(), Memory: h.Memory(), ForceOld: o.ForceOld}, h.Opener(), publishers, log)
+	return d, server, nil
+}
+
+// serveFirst serves what is on the first providers, and returns how many volumes that
+// are.
+func serveFirst(d *daemon.Daemon, h host) (int, error) {
+	providers, needed := h.Providers()
+	n, err := serveAll(d, providers, h.Ended())
+	if err != nil {
+		return 0, err // d hangs; it is left
+	}
+	if n == 0 && len(providers) > 0 && needed {
+		st, err := d.Status(context.Background())
+		return 0, errors.Join(err, nothingServed(st.Problems), d.Close())
+	}
+	return n, nil
+}
+
+// startGrace is how long what is being opened may go on after the stop.
+const startGrace = 2 * time.Second
+
+// serveAll serves what is on the providers. It gives up some time after stop is
+// closed: where opening a disk hangs, nobody has been answered yet.
+func serveAll(d *daemon.Daemon, providers []string, stop <-chan struct{}) (int, error) {
+	served := make(chan int, 1)
+	go func() { served <- d.ServeAll(providers) }()
+	select {
+	case n := <-served:
+		return n, nil
+	case <-stop:
+	}
+	select {
+	case n := <-served:
+		return n, nil
+	case <-time.After(startGrace):
+		return 0, errors.New("stopped at the start, while opening providers took long")
+	}
+}
+
+// nothingServed says why there is no volume.
+func nothingServed(problems []control.Problem) error {
+	var why []string
+	for _, p := range problems {
+		what := strings.TrimSpace(p.Volume + " " + ondisk.Printable(strings.Join(p.Providers, " ")))
+		if what == "" || strings.HasPrefix(p.Reason, what) {
+			why = append(why, p.Reason)
+		} else {
+			why = append(why, what+": "+p.Reason)
+		}
+	}
+	return fmt.Errorf("no volume on the given providers can be served: %s", strings.Join(why, "; "))
+}
+
+// answering are the servers that answer clients.
+type answering struct {
+	control *control.Server
+	web     *web.Server
+	nbd     *nbd.Server
+	running sync.WaitGroup
+	failed  chan error // why one ended
+}
+
+// answer begins to answer clients.
+func answer(o *options.Options, log *slog.Logger, h host, d *daemon.Daemon, server *nbd.Server) *answering {
+	ls := h.Listeners()
+	a := &answering{control: control.NewServer(d, log), nbd: server, failed: make(chan error, 2+len(ls.nbd)),
+		web: web.NewServer(web.NewCollector(d, server.Stats, version), d, o.HTTPNames(), h.Figures(), log)}
+	if ls.http != nil {
+		a.running.Go(func() { a.failed <- a.web.Serve(ls.http) })
+		log.Info("metrics and health", "http", ls.http.Addr().String())
+		if !web.IsLoopback(ls.http.Addr()) {
+			log.Warn("metrics and health can be read from other machines, and travel as they are", "http", ls.http.Addr().String())
+		}
+	}
+	a.running.Go(func() { a.failed <- a.control.Serve(ls.control) })
+	for _, l := range ls.nbd {
+		log.Info("NBD clients are served", "address", l.Addr().Network()+":"+l.Addr().String())
+		a.running.Go(func() { a.failed <- server.Serve(context.Background(), l) })
+	}
+	return a
+}
+
+// shutdownGrace is how long clients may take to get the answers to what they
+// asked before.
+const shutdownGrace = 10 * time.Second
+
+// shutdown lets clients have their answers, and answers none any more.
+func (a *answering) shutdown() error {
+	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	err := errors.Join(a.control.Shutdown(grace), a.web.Shutdown(grace))
+	if e := a.nbd.Shutdown(grace); e != nil && !errors.Is(e, context.DeadlineExceeded) {
+		err = errors.Join(err, e)
+	}
+	return err
+}
