@@ -166,12 +166,16 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 		return nil, err
 	}
 	var members []virstor.Member
+	var held []geomlib.Provider
 	for _, name := range names {
+		if err := notTwice(name, held); err != nil {
+			return nil, failf("Can't open %s: %w", name, err)
+		}
 		prov, err := c.open(ctx, name, geomlib.OpenOptions{ReadOnly: readOnly})
 		if err != nil {
 			return nil, failf("Can't open %s: %s", name, providerText(name, err))
 		}
-		p.all = append(p.all, prov)
+		p.all, held = append(p.all, prov), append(held, prov)
 		m, err := geomlib.ReadMetadata(prov)
 		if err != nil {
 			return nil, failf("Can't read metadata from %s: %s", name, metadataText(err))

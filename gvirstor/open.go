@@ -9,7 +9,20 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
+
+// notTwice refuses a provider that is one of held, by whatever name.
+func notTwice(name string, held []geomlib.Provider) error {
+	p := geomlib.Twin(name, held)
+	if p == nil {
+		return nil
+	}
+	if p.Name() == name || p.Name() == "/dev/"+name {
+		return fmt.Errorf("%s is named twice", ondisk.Printable(name))
+	}
+	return fmt.Errorf("%s is %s: %w", ondisk.Printable(name), ondisk.Printable(p.Name()), geomlib.ErrSame)
+}
 
 // open opens a provider that is to be changed. One that the daemon holds without
 // serving it, since the rest of its volume is missing, it lets go.

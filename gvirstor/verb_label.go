@@ -126,6 +126,9 @@ func (c *call) openForLabel(ctx context.Context, names []string, sectorSize int)
 	var providers []geomlib.Provider
 	missing := false
 	for _, name := range names {
+		if err := notTwice(name, providers); err != nil {
+			return providers, failf("Can't label %s: it is in use, or named twice: %w", name, err)
+		}
 		p, err := c.open(ctx, name, geomlib.OpenOptions{SectorSize: sectorSize})
 		switch {
 		case errors.Is(err, geomlib.ErrLocked):

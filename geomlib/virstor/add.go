@@ -14,26 +14,6 @@ type AddOptions struct {
 	Hardcode bool // store the providers' names in the metadata
 }
 
-// Unlabelled refuses a provider that is labelled as part of a volume other than
-// the one of that id, or whose last sector cannot be read.
-func Unlabelled(p geomlib.Provider, id uint32) error {
-	m, err := geomlib.ReadMetadata(p)
-	if errors.Is(err, geomlib.ErrNoMetadata) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if m.ID != id {
-		return fmt.Errorf("%s %w: component %d of %s; `gvirstor clear %s` first if that is of no use any more",
-			p.Name(), ErrLabelled, m.No, ondisk.Printable(m.Name), p.Name())
-	}
-	return nil
-}
-
-// ErrLabelled: a provider belongs to another volume.
-var ErrLabelled = errors.New("is labelled")
-
 // refusal is an error in the kernel class's words, of a kind that callers decide by.
 type refusal struct {
 	kind error
@@ -64,6 +44,9 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	}
 	if err := v.settledLocked(); err != nil {
 		return fmt.Errorf("add to %s: %w", v.name, err)
+	}
+	if err := v.mayJoinLocked(providers); err != nil {
+		return err
 	}
 	comps := v.components()
 	count := len(comps) + len(providers)
@@ -105,6 +88,9 @@ func (v *Volume) join(comps, next, joins []*component) error {
 	if err == nil {
 		return nil
 	}
+	for _, c := range joins {
+		v.unfinished = append(v.unfinished, c.member)
+	}
 	var not *notCommittedError
 	if !errors.As(err, &not) {
 		// Component 0 may count the new ones. As long as it may, they keep their labels:
@@ -145,17 +131,9 @@ func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) 
 	if count > 65535 {
 		return nil, fmt.Errorf("add to %s: %d components, at most 65535: %w", v.name, count, ondisk.ErrProviders)
 	}
-	seen := make(map[string]bool)
-	for _, c := range v.components() {
-		seen[c.name()] = true
-	}
 	zero := v.component(0).meta()
 	var metas []ondisk.Metadata
 	for i, p := range providers {
-		if seen[p.Name()] {
-			return nil, refuse(ErrInUse, "Component %s already in %s", p.Name(), v.name)
-		}
-		seen[p.Name()] = true
 		if int64(p.SectorSize()) != v.sector {
 			return nil, refuse(ErrSectorSize, "Sector size doesn't fit for %s (%d, needs to be %d)", p.Name(), p.SectorSize(), v.sector)
 		}

@@ -66,12 +66,20 @@ var ErrInterruptedAdd = errors.New("left by an interrupted add or remove: compon
 func Assemble(members []Member) []*Assembly {
 	byID := make(map[uint32]*Assembly)
 	groups := make(map[uint32][]Member)
+	seen := make(map[geomlib.Identity]string) // the name by which it is a member
 	for _, m := range members {
 		id := m.Metadata.ID
 		if byID[id] == nil {
 			byID[id] = &Assembly{ID: id, Name: ondisk.Printable(m.Metadata.Name)}
 		}
 		a := byID[id]
+		if one := geomlib.IdentityOf(m.Provider); one != (geomlib.Identity{}) {
+			if name, twice := seen[one]; twice {
+				a.Ignored = append(a.Ignored, Ignored{m, fmt.Errorf("%s is %s: %w", ondisk.Printable(m.Provider.Name()), ondisk.Printable(name), geomlib.ErrSame)})
+				continue
+			}
+			seen[one] = m.Provider.Name()
+		}
 		if err := belongs(m); err != nil {
 			a.Ignored = append(a.Ignored, Ignored{m, err})
 			continue

@@ -196,6 +196,7 @@ func (v *Volume) Replace(name string, p geomlib.Provider, opt JobOptions) error 
 	}
 	if err := v.evacuateLocked([]string{name}, p.Name(), opt); err != nil {
 		// What was added for this alone has no business to stay.
+		v.expectAgain(p.Name())
 		return errors.Join(err, v.removeEmpty(p.Name()))
 	}
 	return nil

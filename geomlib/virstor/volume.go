@@ -68,8 +68,12 @@ type Volume struct {
 	heir    *component
 	leavers []Ignored          // what an unfinished removal leaves to be cleared; guarded by metaMu
 	left    []geomlib.Provider // of components whose removal failed half way, for Close; guarded by metaMu
-	job     jobRunner
-	moving  gate // requests that change the map are in it
+	// unfinished are the ids of those that were to become components in this service,
+	// and did not: a label of theirs is this volume's own; guarded by metaMu.
+	unfinished []uint64
+
+	job    jobRunner
+	moving gate // requests that change the map are in it
 
 	// renamed is the index that map entries name as another one until an unfinished
 	// removal is finished. Nothing changes it once the map is loaded.

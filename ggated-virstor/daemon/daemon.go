@@ -136,6 +136,10 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 			continue
 		}
 		seen[bare] = true
+		if err := d.twin(name); err != nil {
+			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
+			continue
+		}
 		m, err := d.openMember(name, sectorSize, len(left) > 0)
 		err = explainSpare(d.spareOptions().Spares, name, err)
 		if spare := (*spareError)(nil); errors.As(err, &spare) {

@@ -52,6 +52,9 @@ type verbHost struct {
 
 // Open implements verbs.Host.
 func (h verbHost) Open(name string, sectorSize int) (geomlib.Provider, error) {
+	if err := h.d.twin(name); err != nil {
+		return nil, control.Errorf(control.Invalid, "%v", err)
+	}
 	return h.d.opener.Open(name, false, sectorSize)
 }
 

@@ -384,6 +384,19 @@ func (s *Spares) keep(p geomlib.Provider) {
 	}
 }
 
+// Providers are the spares that are open.
+func (s *Spares) Providers() []geomlib.Provider {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ps []geomlib.Provider
+	for _, sp := range s.spares {
+		if sp.p != nil {
+			ps = append(ps, sp.p)
+		}
+	}
+	return ps
+}
+
 // sameProvider compares names with or without /dev/.
 func sameProvider(a, b string) bool {
 	return strings.TrimPrefix(a, "/dev/") == strings.TrimPrefix(b, "/dev/")

@@ -12,6 +12,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Host is the process that has a volume open.
@@ -76,6 +77,13 @@ func (e Engine) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider,
 		if _, is := e.Component(name); is {
 			return ps, control.Errorf(control.Invalid, "Component %s already in %s", name, e.Vol.Name()).WithCode(control.AlreadyComponent)
 		}
+		if twin := geomlib.Twin(name, e.Vol.Providers()); twin != nil {
+			return ps, control.Errorf(control.Invalid, "%s is %s: %v, a component of %s", ondisk.Printable(name), ondisk.Printable(twin.Name()),
+				geomlib.ErrSame, e.Vol.Name()).WithCode(control.AlreadyComponent)
+		}
+		if twin := geomlib.Twin(name, ps); twin != nil {
+			return ps, control.Errorf(control.Invalid, "%s is %s: %v, or the same name", ondisk.Printable(name), ondisk.Printable(twin.Name()), geomlib.ErrSame)
+		}
 		p, err := e.Host.Open(name, sectorSize)
 		if errors.Is(err, fs.ErrNotExist) {
 			return ps, control.Errorf(control.Invalid, "Provider not found: %q", name).WithCode(control.ProviderNotFound) // the kernel class's words
@@ -84,11 +92,8 @@ func (e Engine) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider,
 			return ps, err
 		}
 		ps = append(ps, p)
-		if err := virstor.Unlabelled(p, e.Vol.ID()); err != nil {
-			return ps, err
-		}
 	}
-	return ps, nil
+	return ps, e.Vol.MayJoin(ps...)
 }
 
 // Component is the name by which the volume knows a provider that is given with or

@@ -1,0 +1,122 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// ErrLabelled: a provider belongs to another volume.
+var ErrLabelled = errors.New("is labelled")
+
+// MayJoin refuses providers that may not become components because of what they are: a
+// component already, by whatever name; labelled as part of another volume (ErrLabelled);
+// or labelled for this one and no member of it, such as a disk that was removed or an
+// older copy (OutsiderError). What this volume's own unfinished add or replace left on a
+// provider is in nobody's way. Add and Replace refuse the same.
+func (v *Volume) MayJoin(providers ...geomlib.Provider) error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	return v.mayJoinLocked(providers)
+}
+
+// mayJoinLocked is MayJoin; v.metaMu is held.
+func (v *Volume) mayJoinLocked(providers []geomlib.Provider) error {
+	var labelled []Member
+	for i, p := range providers {
+		if err := v.notHeld(p, providers[:i]); err != nil {
+			return err
+		}
+		m, err := geomlib.ReadMetadata(p)
+		switch {
+		case errors.Is(err, geomlib.ErrNoMetadata):
+		case err != nil && !(errors.Is(err, ondisk.ErrMemberBlock) && m.ID == v.id):
+			return err
+		case m.ID != v.id:
+			return fmt.Errorf("%s %w: component %d of %s; `gvirstor clear %s` first if that is of no use any more",
+				p.Name(), ErrLabelled, m.No, ondisk.Printable(m.Name), p.Name())
+		case err != nil:
+			return v.outsideLocked(Member{p, m}, ErrDamagedMember)
+		default:
+			labelled = append(labelled, Member{p, m})
+		}
+	}
+	together := v.begunTogetherLocked(labelled)
+	for _, m := range labelled {
+		if together || v.begunHereLocked(m.Metadata.Member.ID) {
+			continue
+		}
+		kind := ErrStranger
+		if b := m.Metadata.Member; !b.Exists() || v.isMember(b.ID) {
+			kind = ErrStale
+		}
+		return v.outsideLocked(m, kind)
+	}
+	return nil
+}
+
+// notHeld refuses a provider that is a component, or one of others, by whatever name.
+func (v *Volume) notHeld(p geomlib.Provider, others []geomlib.Provider) error {
+	for _, c := range v.components() {
+		if p.Name() == c.name() {
+			return refuse(ErrInUse, "Component %s already in %s", p.Name(), v.name)
+		}
+		if geomlib.Same(p, c.p()) {
+			return refuse(ErrInUse, "Component %s already in %s, as %s: %v", p.Name(), v.name, c.name(), geomlib.ErrSame)
+		}
+	}
+	for _, q := range others {
+		if geomlib.Same(p, q) || p.Name() == q.Name() {
+			return refuse(ErrInUse, "%s is %s: %v", p.Name(), q.Name(), geomlib.ErrSame)
+		}
+	}
+	return nil
+}
+
+// outsideLocked is the refusal of a provider that names this volume. v.metaMu is held.
+func (v *Volume) outsideLocked(m Member, kind error) error {
+	return fmt.Errorf("%w; if nothing on it is wanted any more, `gvirstor clear %s` takes its label off",
+		NewOutsider(v.name, m, kind, v.gen.settled), m.Provider.Name())
+}
+
+// begunHereLocked reports whether an add of this service that failed gave that member id.
+// v.metaMu is held.
+func (v *Volume) begunHereLocked(id uint64) bool {
+	return id != 0 && !v.isMember(id) && slices.Contains(v.unfinished, id)
+}
+
+// begunTogetherLocked reports whether labels are what an add to the present members left
+// that never came to its end, in this service or an earlier one: the ids of the members
+// and theirs make the list that each has, and none knows that list to be on all. The id of
+// a disk that was removed makes no such list, unless it was the last to join; but then it
+// knows. v.metaMu is held.
+func (v *Volume) begunTogetherLocked(labels []Member) bool {
+	slices.SortStableFunc(labels, func(x, y Member) int { return int(x.Metadata.No) - int(y.Metadata.No) })
+	var ids []uint64
+	for _, c := range v.components() {
+		ids = append(ids, c.member)
+	}
+	for _, m := range labels {
+		if b := m.Metadata.Member; !b.Exists() || b.Settled >= b.Generation || v.isMember(b.ID) {
+			return false
+		}
+		ids = append(ids, m.Metadata.Member.ID)
+	}
+	list := ondisk.MemberList(ids)
+	return !slices.ContainsFunc(labels, func(m Member) bool { return m.Metadata.Member.List != list })
+}
+
+// expectAgain notes that the component of that name joined for something that did not
+// begin: if its label stays, that may be asked for again.
+func (v *Volume) expectAgain(name string) {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	for _, c := range v.components() {
+		if c.name() == name {
+			v.unfinished = append(v.unfinished, c.member)
+		}
+	}
+}
