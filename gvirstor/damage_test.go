@@ -110,41 +110,58 @@ func wholeVolume(tb testing.TB, handedBack bool) (images [2][]byte, saved []byte
 	return images, saved
 }
 
+// piece is what a file holds at a byte.
+type piece struct {
+	off int64
+	b   []byte
+}
+
+// pieces are the parts of an image that are not zeros.
+func pieces(image []byte) (ps []piece) {
+	zeros := make([]byte, 4096)
+	for off := 0; off < len(image); off += len(zeros) {
+		b := image[off:min(off+len(zeros), len(image))]
+		if !bytes.Equal(b, zeros[:len(b)]) {
+			ps = append(ps, piece{int64(off), b})
+		}
+	}
+	return ps
+}
+
 // damaged writes the volume with other last sectors, map and extension block.
-func damaged(tb testing.TB, images [2][]byte, saved, lastA, lastB, entries, ext []byte) site {
+func damaged(tb testing.TB, images [2][]piece, saved, lastA, lastB, entries, ext []byte) site {
 	tb.Helper()
 	dir := tb.TempDir()
 	s := site{filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "fresh"), filepath.Join(dir, "saved"), dir}
-	a, b := bytes.Clone(images[0]), bytes.Clone(images[1])
-	copy(a[damagedSize-damagedSector:], lastA)
-	copy(b[damagedSize-damagedSector:], lastB)
-	copy(a[:damagedMap], entries)
-	copy(a[damagedExtension:2<<20], ext)
-	for path, contents := range map[string][]byte{s.a: a, s.b: b, s.fresh: make([]byte, damagedSize), s.saved: saved} {
-		writeSparse(tb, path, contents)
+	atMost := func(b []byte, n int) []byte { return b[:min(len(b), n)] }
+	const last = damagedSize - damagedSector
+	writeSparse(tb, s.a, damagedSize, images[0], piece{last, atMost(lastA, damagedSector)},
+		piece{0, atMost(entries, damagedMap)}, piece{damagedExtension, atMost(ext, 128<<10)})
+	writeSparse(tb, s.b, damagedSize, images[1], piece{last, atMost(lastB, damagedSector)})
+	writeSparse(tb, s.fresh, damagedSize, nil)
+	if err := os.WriteFile(s.saved, saved, 0o600); err != nil {
+		tb.Fatal(err)
 	}
 	return s
 }
 
-// writeSparse makes a file in which zeros are holes.
-func writeSparse(tb testing.TB, path string, contents []byte) {
+// writeSparse makes a file of size bytes, holes but for the pieces, the later of which
+// are written over the earlier.
+func writeSparse(tb testing.TB, path string, size int64, image []piece, more ...piece) {
 	tb.Helper()
 	f, err := os.Create(path)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(int64(len(contents))); err != nil {
+	if err := f.Truncate(size); err != nil {
 		tb.Fatal(err)
 	}
-	zeros := make([]byte, 4096)
-	for off := 0; off < len(contents); off += len(zeros) {
-		b := contents[off:min(off+len(zeros), len(contents))]
-		if bytes.Equal(b, zeros[:len(b)]) {
-			continue
-		}
-		if _, err := f.WriteAt(b, int64(off)); err != nil {
-			tb.Fatal(err)
+	for _, ps := range [][]piece{image, more} {
+		for _, p := range ps {
+			if _, err := f.WriteAt(p.b, p.off); err != nil {
+				tb.Fatal(err)
+			}
 		}
 	}
 }
@@ -175,9 +192,11 @@ func randomDamage(rng *rand.Rand, whole []byte) []byte {
 // neither crash nor hang.
 func FuzzDamagedComponentsCrashNoVerb(f *testing.F) {
 	var images [2][2][]byte // fenced, handed back
+	var sparse [2][2][]piece
 	var saved [2][]byte
 	for i, handedBack := range []bool{false, true} {
 		images[i], saved[i] = wholeVolume(f, handedBack)
+		sparse[i] = [2][]piece{pieces(images[i][0]), pieces(images[i][1])}
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
 	for verb := range onDamaged(site{}) {
@@ -197,7 +216,7 @@ func FuzzDamagedComponentsCrashNoVerb(f *testing.F) {
 		if handedBack {
 			i = 1
 		}
-		s := damaged(t, images[i], saved[i], lastA, lastB, entries, ext)
+		s := damaged(t, sparse[i], saved[i], lastA, lastB, entries, ext)
 		verbs := onDamaged(s)
 		args := verbs[int(verb)%len(verbs)]
 		e, stdout, stderr := testEnv(args...)

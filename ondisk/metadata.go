@@ -86,6 +86,9 @@ type Metadata struct {
 	Member MemberBlock
 }
 
+// errNoMetadata is made once: a search for metadata meets it in every sector.
+var errNoMetadata = fmt.Errorf("metadata: %w", ErrMagic)
+
 // DecodeMetadata reads the metadata at the start of b, a component's last
 // sector. It accepts every version and every value (see Validate); a name that
 // fills its 16 bytes without a NUL is legal. It fails with ErrShort when b has
@@ -99,8 +102,8 @@ func DecodeMetadata(b []byte) (Metadata, error) {
 	if len(b) < MetadataSize {
 		return Metadata{}, fmt.Errorf("metadata: %w: %d of %d", ErrShort, len(b), MetadataSize)
 	}
-	if text(b[offMagic:]) != Magic {
-		return Metadata{}, fmt.Errorf("metadata: %w", ErrMagic)
+	if !bytes.HasPrefix(b[offMagic:], []byte(Magic+"\x00")) {
+		return Metadata{}, errNoMetadata
 	}
 	le := binary.LittleEndian
 	m := Metadata{

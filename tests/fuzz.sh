@@ -34,7 +34,12 @@ case $duration in
 esac
 
 out=$(mktemp -d)
-trap 'rm -rf "$out"' EXIT
+files=$out/files # of the targets, in memory where that can be, since they are flushed
+if [ -d /dev/shm ] && [ -w /dev/shm ]; then
+	files=$(mktemp -d /dev/shm/fuzz.XXXXXX)
+fi
+mkdir -p "$files"
+trap 'rm -rf "$out" "$files"' EXIT
 trap 'exit 1' HUP INT TERM
 
 # Folder and name of each target.
@@ -72,7 +77,7 @@ build() {
 # the time is over, and calls that a failure: it is none.
 fuzz() {
 	cache=$corpus/$(cat "$(binary "$1").path")
-	(cd "$1" && GOMAXPROCS=1 "$(binary "$1")" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "$3" -test.parallel "$jobs" \
+	(cd "$1" && TMPDIR=$files GOMAXPROCS=1 "$(binary "$1")" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "$3" -test.parallel "$jobs" \
 		-test.fuzzminimizetime 200x -test.fuzzcachedir "$cache") >"$out/log" 2>&1 && return 0
 	grep -q 'Failing input written' "$out/log" && return 1
 	grep -q '^ *context deadline exceeded$' "$out/log"

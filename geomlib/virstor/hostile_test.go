@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -249,12 +250,14 @@ func repairHostile(ctx context.Context, dir string, r *check.Report) {
 		return
 	}
 	for i, p := range plans {
-		j, err := repair.CreateJournal(filepath.Join(dir, fmt.Sprint(rand.Uint64(), i)), p, time.Unix(0, 0))
+		path := filepath.Join(dir, fmt.Sprint(rand.Uint64(), i))
+		j, err := repair.CreateJournal(path, p, time.Unix(0, 0))
 		if err != nil {
 			continue
 		}
 		_, _ = repair.Apply(ctx, p, j, nil)
 		_ = j.Close()
+		_ = os.Remove(path)
 	}
 }
 
