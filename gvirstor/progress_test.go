@@ -16,7 +16,7 @@ func tellProgress(t *testing.T, told <-chan struct{}) {
 	// Until the program listens the signal would end this process.
 	c, stop := progressSignals()
 	defer stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
 			t.Fatal(err)

@@ -302,7 +302,7 @@ func (s *screen) Write(p []byte) (int, error) {
 // take waits until want has been drawn and forgets what was drawn till then.
 func (s *screen) take(t *testing.T, want string) string {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		s.mu.Lock()
 		text := s.text
@@ -371,7 +371,7 @@ func TestWatchDrawsInPlaceAndAtEvents(t *testing.T) {
 // not stand yet.
 func publishUntil(t *testing.T, fake *controltest.Fake, s *screen, text string) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		fake.Publish(control.Event{Kind: "allocated"})
 		s.mu.Lock()

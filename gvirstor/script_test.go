@@ -133,7 +133,7 @@ func daemonCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Value(daemonKey{}).(*daemon).fake = fake
 	ts.Defer(func() {
 		fake.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		ts.Check(s.Shutdown(ctx))
 		ts.Check(<-served)

@@ -185,7 +185,7 @@ func confined(t *testing.T, without string) ([]byte, error) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), confinedEnv+"="+dir, withoutEnv+"="+without)

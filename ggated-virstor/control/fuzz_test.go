@@ -15,26 +15,6 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control/controltest"
 )
 
-// pipes is a listener whose connections are handed to it.
-type pipes struct {
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{}
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Net: "unix", Name: "pipe"} }
-
 // lastWords keeps what is logged.
 type lastWords struct {
 	mu sync.Mutex
@@ -93,7 +73,7 @@ func FuzzServer(f *testing.F) {
 
 	fake := controltest.New(control.Status{Volumes: []control.VolumeStatus{volume("mydata")}})
 	fake.Handle("evacuate", func(context.Context, string, json.RawMessage, func(done, total int64)) error { return nil })
-	log, l := new(lastWords), newPipes()
+	log, l := new(lastWords), control.NewPipes()
 	s := control.NewServer(fake, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
@@ -104,7 +84,7 @@ func FuzzServer(f *testing.F) {
 	})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c := &played{in: bytes.NewReader(b), closed: make(chan struct{})}
-		l.conns <- c
+		l.Conns <- c
 		<-c.closed
 		if out := c.out.Bytes(); len(out) > 0 && !bytes.HasPrefix(out, []byte("HTTP/1.")) {
 			t.Errorf("answered %.100q", out)

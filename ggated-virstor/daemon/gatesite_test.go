@@ -54,7 +54,7 @@ type site struct {
 
 func newSite(t *testing.T, opts gatetest.Options) *site {
 	s := &site{t: t, k: gatetest.New(opts), dir: t.TempDir(), disks: make(map[string]*disktest.Disk),
-		waits: units.Waits{Trust: 50 * time.Millisecond, Guess: 200 * time.Millisecond, Confirm: 10 * time.Second},
+		waits: units.Waits{Trust: 300 * time.Millisecond, Guess: time.Second, Confirm: time.Minute},
 		unit:  gate.UnitAuto, log: new(strings.Builder)}
 	s.g = s.k.Open()
 	t.Cleanup(s.k.Close)
@@ -124,7 +124,7 @@ func (s *site) start(n int, names ...string) {
 // crash ends the daemon as SIGKILL does: nothing more is answered or written.
 func (s *site) crash() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s.d.mu.Lock()
 	var all []*served
@@ -268,7 +268,7 @@ func must(t testing.TB, err error) {
 // eventually waits for a condition that has no event of its own.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)

@@ -248,7 +248,7 @@ func TestContextOfAnotherExport(t *testing.T) {
 }
 
 func TestHandshakeHasADeadline(t *testing.T) {
-	r := newRig(t, Config{HandshakeTimeout: 100 * time.Millisecond})
+	r := newRig(t, Config{HandshakeTimeout: time.Second})
 	silent, chatty := r.connect(), r.connect()
 	chatty.greet()
 	chatty.send(proto.AppendOption(nil, proto.OptGo, 100))
@@ -258,7 +258,7 @@ func TestHandshakeHasADeadline(t *testing.T) {
 }
 
 func TestSlowReaderIsDisconnectedAlone(t *testing.T) {
-	r := newRig(t, Config{StallTimeout: 400 * time.Millisecond, ReadMemory: 32 << 20})
+	r := newRig(t, Config{StallTimeout: 2 * time.Second, ReadMemory: 32 << 20})
 	slow := r.connect()
 	slow.enter("disk")
 	for i := range 100 { // 100 MiB of replies
@@ -308,7 +308,7 @@ func TestSlowReaderLeavesMemoryToOthers(t *testing.T) {
 // TestIdleClientsStay: only a client that is in the middle of something has a
 // deadline.
 func TestIdleClientsStay(t *testing.T) {
-	r := newRig(t, Config{StallTimeout: 20 * time.Millisecond})
+	r := newRig(t, Config{StallTimeout: time.Second})
 	idle := r.connect()
 	idle.enter("disk")
 	idle.request(proto.CmdWrite, 1, 0, 4, nil) // payload to follow, so that there is a deadline

@@ -94,9 +94,13 @@ func (c *simClient) receive() {
 	}
 }
 
-// await waits for what must come.
+// await waits for what must come. With a rule broken it often never does.
 func (m *machine) await(what string, ok func() bool) {
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(50 * time.Microsecond) {
+	wait := patience
+	if m.order.breaks != 0 {
+		wait = 5 * time.Second
+	}
+	for end := time.Now().Add(wait); !ok(); time.Sleep(50 * time.Microsecond) {
 		if time.Now().After(end) {
 			panic(clash{fmt.Errorf("never: %s", what)})
 		}

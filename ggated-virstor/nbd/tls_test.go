@@ -198,7 +198,7 @@ func TestTLS(t *testing.T) {
 		r.works()
 	})
 	t.Run("a client that hangs in the handshake is disconnected", func(t *testing.T) {
-		r := startServer(t, Config{TLS: cfg, HandshakeTimeout: 100 * time.Millisecond}, map[string]Disk{"disk": d})
+		r := startServer(t, Config{TLS: cfg, HandshakeTimeout: time.Second}, map[string]Disk{"disk": d})
 		p := r.connect()
 		p.greet()
 		if got := p.option(proto.OptStartTLS, nil); got != proto.RepAck {

@@ -52,7 +52,7 @@ func TestACommandThatTakesTooLongIsKilledWithWhatItStarted(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "took longer than 50ms") {
 		t.Fatalf("error %v", err)
 	}
-	if d := time.Since(begin); d > 10*time.Second {
+	if d := time.Since(begin); d > time.Minute {
 		t.Errorf("took %s", d)
 	}
 	if h.Failures() != 1 {

@@ -387,7 +387,7 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 			must(t, err)
 		}
 	}
-	err := p.s.clear(m, 50*time.Millisecond, 1500*time.Millisecond)
+	err := p.s.clear(m, 50*time.Millisecond, 3*time.Second)
 	for _, want := range []string{"unmount ggate2: the device is open", "unmount ggate3: it does not end"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

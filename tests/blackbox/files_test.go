@@ -58,7 +58,7 @@ func (s *site) daemonAs(uid int, args ...string) (*exec.Cmd, *logBuffer) {
 
 // refusedTime is how long the daemon may take to say what it refuses. Most of it is
 // for a machine that does other things.
-const refusedTime = 5 * time.Second
+const refusedTime = 20 * time.Second
 
 // mustRefuse makes sure that a daemon ends soon, and says why.
 func mustRefuse(t *testing.T, c *exec.Cmd, log *logBuffer, says string) {

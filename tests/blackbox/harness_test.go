@@ -233,7 +233,7 @@ func (s *site) said(what string) {
 // until polls for what no event tells.
 func (s *site) until(what string, ok func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		select {
 		case <-s.done:
@@ -244,7 +244,7 @@ func (s *site) until(what string, ok func() bool) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%s: not in 30 s\n%s", what, s.log)
+			s.t.Fatalf("%s: not in a minute\n%s", what, s.log)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -37,7 +37,7 @@ type hostile struct {
 // connect opens a connection, and says the words. It is nil when the server has had
 // enough.
 func (h *hostile) connect(words []byte) net.Conn {
-	nc, err := net.DialTimeout("tcp", h.addr, 10*time.Second)
+	nc, err := net.DialTimeout("tcp", h.addr, time.Minute)
 	if err != nil {
 		return nil
 	}

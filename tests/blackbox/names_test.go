@@ -98,7 +98,7 @@ func TestNoNameFromADiskReachesATerminalAsItIs(t *testing.T) {
 			_, address, _ = strings.Cut(address, " http=")
 			address = strings.Fields(address)[0]
 			for _, page := range []string{"/readyz", "/metrics"} {
-				answer, err := (&http.Client{Timeout: 10 * time.Second}).Get("http://" + address + page)
+				answer, err := (&http.Client{Timeout: time.Minute}).Get("http://" + address + page)
 				if err != nil {
 					t.Fatal(err)
 				}

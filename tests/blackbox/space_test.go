@@ -104,7 +104,7 @@ func (s *site) page(path string) string {
 	if len(all) == 0 {
 		s.t.Fatalf("the log does not tell where metrics are:\n%s", s.log)
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	resp, err := client.Get("http://" + all[len(all)-1][1] + path)
 	if err != nil {
 		s.t.Fatal(err)
@@ -236,7 +236,7 @@ func TestFillingAVolumeIsToldInTimeWritesWaitAndAddLetsThemGoOn(t *testing.T) {
 	}
 	during := s.readLatency(2000)
 	t.Logf("median 4 KiB read: %s while filling, %s while writes are held (ratio %.2f)", before, during, float64(during)/float64(before))
-	if during > 10*before && during > 5*time.Millisecond {
+	if during > 10*before && during > 100*time.Millisecond {
 		t.Errorf("reads take %s while writes are held, %s before", during, before)
 	}
 	// An overwrite and a flush beside the held writes. The same data, since fio
@@ -449,7 +449,7 @@ func TestWritesHeldForSpaceFailOnTimeoutAndOnForcedStop(t *testing.T) {
 				if !errors.Is(err, syscall.ENOSPC) {
 					t.Errorf("the write ended with %v", err)
 				}
-			case <-time.After(30 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("the write is still held")
 			}
 			s.term()

@@ -200,7 +200,7 @@ func TestTwoSupervisorsDoNotShareAControlSocket(t *testing.T) {
 	s.start("--supervise")
 	begin := time.Now()
 	out, err := try(t, filepath.Join(programs, "ggated-virstor"), "--supervise", "--control", s.control, "--run-dir", s.dir)
-	if err == nil || !strings.Contains(out, "another ggated-virstor") || time.Since(begin) > 5*time.Second {
+	if err == nil || !strings.Contains(out, "another ggated-virstor") || time.Since(begin) > refusedTime {
 		t.Fatalf("%v after %v\n%s", err, time.Since(begin), out)
 	}
 	s.term()

@@ -119,7 +119,7 @@ func (s *site) running(deaf string) {
 	gone := make(chan struct{})
 	go func() { defer close(gone); _ = cmd.Wait() }()
 	s.t.Cleanup(func() { cancel(); <-gone })
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(s.dir + "/up"); err == nil {
 			break
 		}
@@ -133,7 +133,7 @@ func (s *site) running(deaf string) {
 // run calls the script and returns what was called and signalled, and said.
 func (s *site) run(verb string, vars ...string) (log, out string, ok bool) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", s.script, verb)
 	cmd.Env = append([]string{"PATH=" + s.dir + "/bin:/usr/bin:/bin", "TEST_PID=", "TEST_STARTED=7"}, vars...)
@@ -381,7 +381,7 @@ func TestReloadChecksTheConfigurationFirst(t *testing.T) {
 	if log, out, ok := s.run("reload"); !ok {
 		t.Errorf("failed: %s, %s", out, log)
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		b, err := os.ReadFile(s.log)
 		if err == nil && strings.Contains(string(b), "signal HUP") {
 			want(t, string(b), "--check-config", "signal HUP")

@@ -77,7 +77,7 @@ func wantErr(t *testing.T, err, want error) {
 // eventually waits for a condition that has no event of its own.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)

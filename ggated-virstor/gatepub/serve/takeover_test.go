@@ -332,7 +332,7 @@ func (m *machine) finish(t *rapid.T) {
 	go func() { m.wg.Wait(); close(all) }()
 	select {
 	case <-all:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		s, _ := m.k.Peek(0)
 		t.Fatalf("requests are not answered: %+v, %+v", m.p.Stats(), s)
 	}
@@ -414,7 +414,7 @@ func TestMachine(t *testing.T) {
 		if len(m.problems) > 0 {
 			t.Fatal(strings.Join(m.problems, "\n"))
 		}
-		if res := porcupine.CheckOperationsTimeout(cells, m.history, 10*time.Second); res != porcupine.Ok {
+		if res := porcupine.CheckOperationsTimeout(cells, m.history, time.Minute); res != porcupine.Ok {
 			t.Fatalf("%d sector operations: %v", len(m.history), res)
 		}
 		if s, _ := m.k.Peek(0); s.Taken+s.Waiting != 0 {

@@ -40,7 +40,7 @@ func nbdkit(t *testing.T, args ...string) string {
 		cancel()
 		cmd.Wait()
 	})
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(pid); err == nil { // it is written when the server is ready
 			return socket
 		}
