@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 // scratch is the file without a name that a worker writes a backup into. Only one
@@ -38,23 +39,27 @@ func (s *scratch) take() *os.File {
 
 var errNoArchive = errors.New("keep a backup: no directory for backups was given")
 
-// answerArchive does what concerns backups. What the worker wrote is believed only
-// as far as it is a backup.
-func (s *Supervisor) answerArchive(w *worker, method string) (reply, error) {
+// makeScratch makes the file that w writes a backup into.
+func (s *Supervisor) makeScratch(w *worker) (fdrpc.Reply, error) {
 	if s.opt.Archive == nil {
-		return reply{}, errNoArchive
+		return fdrpc.Reply{}, errNoArchive
 	}
-	if method == methodScratch {
-		f, err := s.opt.Archive.Scratch()
-		if err != nil {
-			return reply{}, err
-		}
-		w.scratch.replace(f)
-		return reply{files: []*os.File{f}}, nil
+	f, err := s.opt.Archive.Scratch()
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
+	w.scratch.replace(f)
+	return fdrpc.Reply{Files: []*os.File{f}}, nil
+}
+
+// keepBackup keeps what w wrote, which is believed only as far as it is a backup.
+func (s *Supervisor) keepBackup(w *worker) (fdrpc.Reply, error) {
+	if s.opt.Archive == nil {
+		return fdrpc.Reply{}, errNoArchive
 	}
 	f := w.scratch.take()
 	if f == nil {
-		return reply{}, errors.New("keep a backup: none was written")
+		return fdrpc.Reply{}, errors.New("keep a backup: none was written")
 	}
 	defer f.Close()
 	b, err := readBackup(f)
@@ -62,10 +67,10 @@ func (s *Supervisor) answerArchive(w *worker, method string) (reply, error) {
 		err = s.mayServe(b.ID()) // each volume's oldest make room for its newest
 	}
 	if err != nil {
-		return reply{}, fmt.Errorf("keep a backup: %w", err)
+		return fdrpc.Reply{}, fmt.Errorf("keep a backup: %w", err)
 	}
 	path, err := s.opt.Archive.Keep(b)
-	return reply{body: keptAnswer{path}}, err
+	return fdrpc.Reply{Body: keptAnswer{path}}, err
 }
 
 // backupLimit bounds what a worker can have the supervisor read, in bytes.
@@ -100,6 +105,6 @@ func (a *Archive) Keep(b *backup.Backup) (string, error) {
 		return "", fmt.Errorf("keep a backup of %s: %w", b.Name(), err)
 	}
 	var kept keptAnswer
-	_, err = a.Client.peer.call(a.Client.peer.ctx, methodKeep, struct{}{}, &kept)
+	_, err = a.Client.peer.Call(a.Client.peer.Context(), methodKeep, struct{}{}, &kept)
 	return kept.Path, err
 }

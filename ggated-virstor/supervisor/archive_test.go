@@ -41,7 +41,7 @@ func TestTheSupervisorKeepsNothingThatIsNoBackup(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "backups")
 	p.s.opt.Archive = &backup.Dir{Path: dir, Count: 2}
-	if _, err := p.c.peer.call(ctx, methodKeep, struct{}{}, nil); err == nil {
+	if _, err := p.c.peer.Call(ctx, methodKeep, struct{}{}, nil); err == nil {
 		t.Error("something is kept though nothing was written")
 	}
 	for _, content := range []string{"", "not a backup"} {
@@ -49,7 +49,7 @@ func TestTheSupervisorKeepsNothingThatIsNoBackup(t *testing.T) {
 		must(t, err)
 		_, err = f.WriteString(content)
 		must(t, errors.Join(err, f.Close()))
-		if _, err := p.c.peer.call(ctx, methodKeep, struct{}{}, nil); err == nil {
+		if _, err := p.c.peer.Call(ctx, methodKeep, struct{}{}, nil); err == nil {
 			t.Errorf("%q is kept", content)
 		}
 	}

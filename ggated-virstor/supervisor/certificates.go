@@ -1,6 +1,10 @@
 package supervisor
 
-import "context"
+import (
+	"context"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
+)
 
 // Certificates are those of the NBD server, PEM, as nbd.Certificates. The worker's
 // user may not read the key's file.
@@ -15,16 +19,16 @@ type Certificates struct {
 const methodCertificates = "certificates"
 
 // certificates answers methodCertificates.
-func (s *Supervisor) certificates() (reply, error) {
+func (s *Supervisor) certificates() (fdrpc.Reply, error) {
 	if s.opt.Certificates == nil {
-		return reply{body: Certificates{}}, nil
+		return fdrpc.Reply{Body: Certificates{}}, nil
 	}
 	c, err := s.opt.Certificates()
-	return reply{body: c}, err
+	return fdrpc.Reply{Body: c}, err
 }
 
 // Certificates are the NBD server's as they are on disk now; empty without TLS.
 func (c *Client) Certificates(ctx context.Context) (certs Certificates, err error) {
-	_, err = c.peer.call(ctx, methodCertificates, struct{}{}, &certs)
+	_, err = c.peer.Call(ctx, methodCertificates, struct{}{}, &certs)
 	return certs, err
 }

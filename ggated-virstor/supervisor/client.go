@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,12 +11,13 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 // Client is the supervisor as its worker sees it. It is a daemon.Opener and
 // gatepub.Units.
 type Client struct {
-	peer *peer
+	peer *fdrpc.Peer
 	done chan struct{}
 	// guard is held until the process ends.
 	guard *Guard
@@ -38,7 +38,7 @@ func IsWorker() bool { return os.Getenv(workerEnv) == "1" }
 
 // Connect reaches the supervisor that started this process.
 func Connect() (*Client, error) {
-	c, err := connOf(os.NewFile(workerFD, "supervisor"))
+	c, err := fdrpc.ConnOf(os.NewFile(workerFD, "supervisor"))
 	if err != nil {
 		return nil, err
 	}
@@ -53,10 +53,10 @@ func Connect() (*Client, error) {
 
 func newClient(conn *net.UnixConn) *Client {
 	c := &Client{done: make(chan struct{}), stop: make(chan Ending, 1)}
-	c.peer = newPeer(conn, c.answer)
+	c.peer = fdrpc.New(conn, fdrpc.Config{Self: "worker", Methods: c.methods(), Sentinels: sentinels})
 	go func() {
 		defer close(c.done)
-		_ = c.peer.run() // whatever ended it, the supervisor is gone
+		_ = c.peer.Run() // whatever ended it, the supervisor is gone
 		c.end(Leave)
 	}()
 	return c
@@ -64,7 +64,7 @@ func newClient(conn *net.UnixConn) *Client {
 
 // Close ends the connection.
 func (c *Client) Close() {
-	c.peer.close()
+	c.peer.Close()
 	<-c.done
 }
 
@@ -74,16 +74,9 @@ func (c *Client) Stop() <-chan Ending { return c.stop }
 
 func (c *Client) end(e Ending) { c.stopOnce.Do(func() { c.stop <- e }) }
 
-func (c *Client) answer(_ context.Context, method string, body json.RawMessage) (reply, error) {
-	if method != methodStop {
-		return reply{}, fmt.Errorf("the worker does not know %q: supervisor and worker must be of one version", method)
-	}
-	var a stopArgs
-	if err := json.Unmarshal(body, &a); err != nil {
-		return reply{}, err
-	}
-	c.end(a.Ending)
-	return reply{}, nil
+// methods are what the supervisor can have a worker do.
+func (c *Client) methods() fdrpc.Methods {
+	return fdrpc.Methods{methodStop: does(func(_ context.Context, a stopArgs) error { c.end(a.Ending); return nil })}
 }
 
 // Listeners are what the supervisor listens on for the worker. Control is for
@@ -98,7 +91,7 @@ type Listeners struct {
 func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
 	var s Start
 	ls := Listeners{Control: c.door}
-	files, err := c.peer.call(ctx, methodHello, struct{}{}, &s)
+	files, err := c.peer.Call(ctx, methodHello, struct{}{}, &s)
 	if err != nil {
 		return s, ls, err
 	}
@@ -107,14 +100,14 @@ func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
 		want++
 	}
 	if len(files) != want {
-		closeFiles(files)
+		fdrpc.CloseFiles(files)
 		return s, ls, fmt.Errorf("%d descriptors for %+v", len(files), s)
 	}
 	for i, f := range files[:s.NBD] {
 		l, err := net.FileListener(f)
 		f.Close()
 		if err != nil {
-			closeFiles(files[i+1:])
+			fdrpc.CloseFiles(files[i+1:])
 			return s, ls, fmt.Errorf("take over a listener: %w", err)
 		}
 		ls.NBD = append(ls.NBD, l)
@@ -129,18 +122,18 @@ func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
 
 // Ready tells that volumes are served.
 func (c *Client) Ready(ctx context.Context) error {
-	_, err := c.peer.call(ctx, methodReady, struct{}{}, nil)
+	_, err := c.peer.Call(ctx, methodReady, struct{}{}, nil)
 	return err
 }
 
 // one is call for an answer with one descriptor.
 func (c *Client) one(method string, args, answer any) (*os.File, error) {
-	files, err := c.peer.call(c.peer.ctx, method, args, answer)
+	files, err := c.peer.Call(c.peer.Context(), method, args, answer)
 	if err != nil {
 		return nil, err
 	}
 	if len(files) != 1 {
-		closeFiles(files)
+		fdrpc.CloseFiles(files)
 		return nil, fmt.Errorf("%s: %d descriptors", method, len(files))
 	}
 	return files[0], nil
@@ -150,12 +143,12 @@ func (c *Client) one(method string, args, answer any) (*os.File, error) {
 func (c *Client) Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error) {
 	return c.open(methodOpen, name, geomlib.OpenOptions{ReadOnly: readOnly, SectorSize: sectorSize,
 		Closed: func(name string) error {
-			_, err := c.peer.call(c.peer.ctx, methodClose, openAnswer{Name: name}, nil)
+			_, err := c.peer.Call(c.peer.Context(), methodClose, openAnswer{Name: name}, nil)
 			return ignoreGone(err)
 		},
 		FlushFails: func(name string) {
 			// With the supervisor gone nobody is given the descriptor any more.
-			_, _ = c.peer.call(c.peer.ctx, methodFailed, openAnswer{Name: name}, nil)
+			_, _ = c.peer.Call(c.peer.Context(), methodFailed, openAnswer{Name: name}, nil)
 		}})
 }
 
@@ -184,7 +177,7 @@ func (c *Client) open(method, name string, o geomlib.OpenOptions) (geomlib.Provi
 
 // ignoreGone: what a dead supervisor held is closed.
 func ignoreGone(err error) error {
-	if errors.Is(err, ErrPeerGone) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, fdrpc.ErrGone) || errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
@@ -207,54 +200,54 @@ type lock struct {
 }
 
 func (l *lock) Close() error {
-	_, err := l.c.peer.call(l.c.peer.ctx, methodUnlock, lockArgs{l.id}, nil)
+	_, err := l.c.peer.Call(l.c.peer.Context(), methodUnlock, lockArgs{l.id}, nil)
 	return errors.Join(l.f.Close(), ignoreGone(err))
 }
 
 // Acquire implements gatepub.Units.
 func (c *Client) Acquire(ctx context.Context, s units.Spec) (u units.Unit, err error) {
-	_, err = c.peer.call(ctx, methodAcquire, s, &u)
+	_, err = c.peer.Call(ctx, methodAcquire, s, &u)
 	return u, err
 }
 
 // Confirm implements gatepub.Units.
 func (c *Client) Confirm(ctx context.Context, id uint32, u units.Unit) error {
-	_, err := c.peer.call(ctx, methodConfirm, unitArgs{ID: id, Unit: u}, nil)
+	_, err := c.peer.Call(ctx, methodConfirm, unitArgs{ID: id, Unit: u}, nil)
 	return err
 }
 
 // Mode implements gatepub.Units.
 func (c *Client) Mode(ctx context.Context, unit int) (m geomlib.Mode, err error) {
-	_, err = c.peer.call(ctx, methodMode, unitArgs{Unit: units.Unit{Number: unit}}, &m)
+	_, err = c.peer.Call(ctx, methodMode, unitArgs{Unit: units.Unit{Number: unit}}, &m)
 	return m, err
 }
 
 // Resize implements gatepub.Units.
 func (c *Client) Resize(unit int, size int64) error {
-	_, err := c.peer.call(c.peer.ctx, methodResize, unitArgs{Unit: units.Unit{Number: unit}, Size: size}, nil)
+	_, err := c.peer.Call(c.peer.Context(), methodResize, unitArgs{Unit: units.Unit{Number: unit}, Size: size}, nil)
 	return err
 }
 
 // RecordProviders implements gatepub.Units.
 func (c *Client) RecordProviders(id uint32, providers []string) error {
-	_, err := c.peer.call(c.peer.ctx, methodRecord, unitArgs{ID: id, Providers: providers}, nil)
+	_, err := c.peer.Call(c.peer.Context(), methodRecord, unitArgs{ID: id, Providers: providers}, nil)
 	return err
 }
 
 // Release implements gatepub.Units.
 func (c *Client) Release(id uint32, unit int, force bool) error {
-	_, err := c.peer.call(c.peer.ctx, methodRelease, unitArgs{ID: id, Unit: units.Unit{Number: unit}, Force: force}, nil)
+	_, err := c.peer.Call(c.peer.Context(), methodRelease, unitArgs{ID: id, Unit: units.Unit{Number: unit}, Force: force}, nil)
 	return err
 }
 
 // Leftovers implements gatepub.Units.
 func (c *Client) Leftovers() (left map[uint32][]string, err error) {
-	_, err = c.peer.call(c.peer.ctx, methodLeftovers, struct{}{}, &left)
+	_, err = c.peer.Call(c.peer.Context(), methodLeftovers, struct{}{}, &left)
 	return left, err
 }
 
 // CheckComponents implements gatepub.Units.
 func (c *Client) CheckComponents(ctx context.Context, providers []string) error {
-	_, err := c.peer.call(ctx, methodCheck, unitArgs{Providers: providers}, nil)
+	_, err := c.peer.Call(ctx, methodCheck, unitArgs{Providers: providers}, nil)
 	return err
 }

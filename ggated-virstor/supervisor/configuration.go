@@ -3,6 +3,8 @@ package supervisor
 import (
 	"context"
 	"errors"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 // Configuration is what a worker, which opens no files, is told of the one that the
@@ -18,20 +20,20 @@ type Configuration struct {
 const methodConfiguration = "configuration"
 
 // configuration answers methodConfiguration.
-func (s *Supervisor) configuration() (reply, error) {
+func (s *Supervisor) configuration() (fdrpc.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reloadErr != nil {
-		return reply{}, s.reloadErr
+		return fdrpc.Reply{}, s.reloadErr
 	}
 	if s.config == nil {
-		return reply{}, errors.New("the supervisor has read no configuration")
+		return fdrpc.Reply{}, errors.New("the supervisor has read no configuration")
 	}
-	return reply{body: s.config}, nil
+	return fdrpc.Reply{Body: s.config}, nil
 }
 
 // Configuration is what the supervisor has read of it last.
 func (c *Client) Configuration(ctx context.Context) (conf Configuration, err error) {
-	_, err = c.peer.call(ctx, methodConfiguration, struct{}{}, &conf)
+	_, err = c.peer.Call(ctx, methodConfiguration, struct{}{}, &conf)
 	return conf, err
 }

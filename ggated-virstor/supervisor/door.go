@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 // door is where the supervisor hands connections to a worker: one end of a pair
@@ -23,7 +25,7 @@ const handPatience = 5 * time.Second
 
 // open makes a connection to the worker.
 func (d *door) open() (net.Conn, error) {
-	ours, theirs, err := socketPair()
+	ours, theirs, err := fdrpc.SocketPair()
 	if err != nil {
 		return nil, err
 	}
@@ -54,15 +56,15 @@ func (l *doorListener) Accept() (net.Conn, error) {
 		if err != nil || n == 0 {
 			return nil, errors.Join(net.ErrClosed, err)
 		}
-		files, err := filesOf(oob[:oobn])
+		files, err := fdrpc.FilesOf(oob[:oobn])
 		if err != nil {
 			return nil, err
 		}
 		if len(files) != 1 {
-			closeFiles(files) // too many are open here: the asker is told by the end
+			fdrpc.CloseFiles(files) // too many are open here: the asker is told by the end
 			continue
 		}
-		if c, err := connOf(files[0]); err == nil {
+		if c, err := fdrpc.ConnOf(files[0]); err == nil {
 			return c, nil
 		}
 	}
@@ -76,7 +78,7 @@ func (l *doorListener) Addr() net.Addr { return l.conn.LocalAddr() }
 
 // connectDoor takes the worker's end of the descriptor it was started with.
 func connectDoor(fd uintptr) (*doorListener, error) {
-	c, err := connOf(os.NewFile(fd, "door"))
+	c, err := fdrpc.ConnOf(os.NewFile(fd, "door"))
 	if err != nil {
 		return nil, err
 	}

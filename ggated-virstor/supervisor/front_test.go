@@ -13,14 +13,15 @@ import (
 	"testing"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 // handDoor is both ends of a door.
 func handDoor(t *testing.T) (*door, net.Listener) {
 	t.Helper()
-	ours, theirs, err := socketPair()
+	ours, theirs, err := fdrpc.SocketPair()
 	must(t, err)
-	conn, err := connOf(theirs)
+	conn, err := fdrpc.ConnOf(theirs)
 	must(t, err)
 	t.Cleanup(func() {
 		ours.Close()

@@ -12,6 +12,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/gate/gatetest"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 // FuzzAnswer plays a worker that was taken over: whatever it asks, it is given no
@@ -56,8 +57,8 @@ func FuzzAnswer(f *testing.F) {
 		s.names.remembered = s.remembered
 		s.names.configure([]string{own})
 		if json.Valid(body) && method == methodAlert {
-			a, err := decode[alertArgs](body)
-			if err == nil && checkAlert(a.Env) == nil {
+			var a alertArgs
+			if err := json.Unmarshal(body, &a); err == nil && checkAlert(a.Env) == nil {
 				return // facts of an alert may have the command run
 			}
 		}
@@ -65,13 +66,17 @@ func FuzzAnswer(f *testing.F) {
 		if method == methodHello {
 			return // needs listeners
 		}
-		r, err := s.answer(t.Context(), w, method, body)
-		for _, got := range append(r.files, r.once...) {
+		answer := s.methods(w)[method]
+		if answer == nil {
+			return // there is no such method
+		}
+		r, err := answer(t.Context(), body)
+		for _, got := range append(r.Files, r.Once...) {
 			if is, e := got.Stat(); e == nil && os.SameFile(is, st) {
 				t.Fatalf("%s %q gave the secret, %v", method, body, err)
 			}
 		}
-		closeFiles(r.once)
+		fdrpc.CloseFiles(r.Once)
 		if err := s.store.closeAll(); err != nil {
 			t.Fatal(err)
 		}

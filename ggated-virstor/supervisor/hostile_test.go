@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
@@ -209,53 +207,4 @@ func TestBackupsOfVolumesThatAreNotServedAreNotKept(t *testing.T) {
 	p.lock(t, b.ID())
 	_, err = a.Keep(b)
 	must(t, err)
-}
-
-func TestAWorkerThatReadsNothingKeepsItsSupervisorFromNothing(t *testing.T) {
-	ours, theirs, err := socketPair()
-	must(t, err)
-	defer theirs.Close()
-	s := newPeer(ours, nil)
-	s.patience = 50 * time.Millisecond
-	done := make(chan error, 1)
-	go func() { done <- s.run() }()
-	_, err = s.call(t.Context(), methodStop, strings.Repeat("x", maxMessage/2), nil)
-	if !errors.Is(err, ErrPeerGone) {
-		t.Error(err)
-	}
-	must(t, <-done) // the connection is given up
-}
-
-func TestQuestionsBeyondWhatIsBearableAreRefused(t *testing.T) {
-	ours, theirs, err := socketPair()
-	must(t, err)
-	conn, err := connOf(theirs)
-	must(t, err)
-	release := make(chan struct{})
-	s := newPeer(ours, func(context.Context, string, json.RawMessage) (reply, error) {
-		<-release
-		return reply{}, nil
-	})
-	done := make(chan error, 1)
-	go func() { done <- s.run() }()
-	c := newPeer(conn, nil)
-	other := make(chan error, 1)
-	go func() { other <- c.run() }()
-	results := make(chan error, maxQuestions+1)
-	for range maxQuestions + 1 {
-		go func() {
-			_, err := c.call(t.Context(), "x", nil, nil)
-			results <- err
-		}()
-	}
-	if err := <-results; err == nil || !strings.Contains(err.Error(), errManyQuestions.Error()) {
-		t.Errorf("the first answer is %v", err)
-	}
-	close(release)
-	for range maxQuestions {
-		must(t, <-results)
-	}
-	c.close()
-	must(t, <-other)
-	must(t, <-done)
 }

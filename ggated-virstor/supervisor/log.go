@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"strings"
 	"time"
@@ -25,10 +24,9 @@ const maxLine = 16 << 10
 const logPatience = 5 * time.Second
 
 // logLine answers methodLog. A line is one line, whatever the worker makes of it.
-func (s *Supervisor) logLine(body json.RawMessage) (reply, error) {
-	a, err := decode[logArgs](body)
-	if err != nil || s.opt.Line == nil {
-		return reply{}, err
+func (s *Supervisor) logLine(a logArgs) error {
+	if s.opt.Line == nil {
+		return nil
 	}
 	line := strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -36,13 +34,13 @@ func (s *Supervisor) logLine(body json.RawMessage) (reply, error) {
 		}
 		return r
 	}, strings.ToValidUTF8(a.Line[:min(len(a.Line), maxLine)], "?"))
-	return reply{}, s.opt.Line(a.Level, line)
+	return s.opt.Line(a.Level, line)
 }
 
 // Log has the supervisor log a line.
 func (c *Client) Log(level slog.Level, line string) error {
-	ctx, cancel := context.WithTimeout(c.peer.ctx, logPatience)
+	ctx, cancel := context.WithTimeout(c.peer.Context(), logPatience)
 	defer cancel()
-	_, err := c.peer.call(ctx, methodLog, logArgs{level, line}, nil)
+	_, err := c.peer.Call(ctx, methodLog, logArgs{level, line}, nil)
 	return err
 }

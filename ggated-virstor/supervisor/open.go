@@ -3,42 +3,44 @@ package supervisor
 import (
 	"os"
 	"slices"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 // openNamed answers methodOpen: with what is held, or with what may be opened.
-func (s *Supervisor) openNamed(a openArgs) (reply, error) {
+func (s *Supervisor) openNamed(a openArgs) (fdrpc.Reply, error) {
 	a.ReadOnly = a.ReadOnly || s.opt.ReadOnly
 	if o, f := s.store.reopen(a); f != nil {
-		return oneFile(o, f, nil)
+		return fdrpc.One(o, f, nil)
 	}
 	name, err := s.names.find(a.Name)
 	if err != nil {
-		return reply{}, err
+		return fdrpc.Reply{}, err
 	}
 	a.Name = name
 	o, f, err := s.store.open(a)
 	if err == nil {
 		s.names.opened(name, o.Name)
 	}
-	return oneFile(o, f, err)
+	return fdrpc.One(o, f, err)
 }
 
 // peekNamed is openNamed for methodPeek.
-func (s *Supervisor) peekNamed(a openArgs) (reply, error) {
+func (s *Supervisor) peekNamed(a openArgs) (fdrpc.Reply, error) {
 	if o, f := s.store.held(a.Name); f != nil {
-		return oneFile(o, f, nil)
+		return fdrpc.One(o, f, nil)
 	}
 	name, err := s.names.find(a.Name)
 	if err != nil {
-		return reply{}, err
+		return fdrpc.Reply{}, err
 	}
 	a.Name = name
 	o, f, err := s.store.peek(a)
 	if err != nil {
-		return reply{}, err
+		return fdrpc.Reply{}, err
 	}
 	s.names.opened(name, o.Name)
-	return reply{body: o, once: []*os.File{f}}, nil
+	return fdrpc.Reply{Body: o, Once: []*os.File{f}}, nil
 }
 
 // mayName reports that a worker may have the supervisor note these names: it has

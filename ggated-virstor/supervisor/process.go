@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 )
 
@@ -15,16 +16,16 @@ const processPatience = 5 * time.Second
 
 // Process are the figures of this process, which it cannot read itself.
 func (c *Client) Process() (figures []web.Figure, err error) {
-	ctx, cancel := context.WithTimeout(c.peer.ctx, processPatience)
+	ctx, cancel := context.WithTimeout(c.peer.Context(), processPatience)
 	defer cancel()
-	_, err = c.peer.call(ctx, methodProcess, struct{}{}, &figures)
+	_, err = c.peer.Call(ctx, methodProcess, struct{}{}, &figures)
 	return figures, err
 }
 
-func (s *Supervisor) process(w *worker) (reply, error) {
+func (s *Supervisor) process(w *worker) (fdrpc.Reply, error) {
 	if w.cmd == nil {
-		return reply{}, nil
+		return fdrpc.Reply{}, nil
 	}
 	figures, err := web.ProcessFigures(w.cmd.Process.Pid)
-	return reply{body: figures}, err
+	return fdrpc.Reply{Body: figures}, err
 }

@@ -2,44 +2,40 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
-// answerSpace does what concerns volumes that run out of space.
-func (s *Supervisor) answerSpace(ctx context.Context, method string, body json.RawMessage) (reply, error) {
-	if method == methodAlert {
-		a, err := decode[alertArgs](body)
-		if err != nil {
-			return reply{}, err
-		}
-		return s.runAlert(ctx, a)
-	}
-	a, err := decode[growArgs](body)
-	if err != nil {
-		return reply{}, err
-	}
+// grow makes a provider for a volume that runs out of space.
+func (s *Supervisor) grow(ctx context.Context, a growArgs) (fdrpc.Reply, error) {
 	_, grower := s.helpers()
 	if grower == nil {
-		return reply{}, fmt.Errorf("%s %s: --grow was not given", method, a.Volume)
+		return fdrpc.Reply{}, fmt.Errorf("%s %s: --grow was not given", methodGrow, a.Volume)
 	}
-	if method == methodUngrow {
-		if err := grower.Undo(ctx, a.Volume, a.Provider); err != nil {
-			return reply{}, err
-		}
-		s.names.ungrew(a.Provider)
-		return reply{}, nil
-	}
+	var err error
 	if a.Provider, err = grower.Grow(ctx, a.Volume); err != nil {
-		return reply{}, err
+		return fdrpc.Reply{}, err
 	}
 	s.names.grew(a.Provider)
-	return reply{body: a}, nil
+	return fdrpc.Reply{Body: a}, nil
+}
+
+// ungrow removes what grow made and what could not be added.
+func (s *Supervisor) ungrow(ctx context.Context, a growArgs) error {
+	_, grower := s.helpers()
+	if grower == nil {
+		return fmt.Errorf("%s %s: --grow was not given", methodUngrow, a.Volume)
+	}
+	if err := grower.Undo(ctx, a.Volume, a.Provider); err != nil {
+		return err
+	}
+	s.names.ungrew(a.Provider)
+	return nil
 }
 
 // alertLimit is the longest that a worker can have the command run.
@@ -69,17 +65,18 @@ func checkAlert(env []string) error {
 	return nil
 }
 
-func (s *Supervisor) runAlert(ctx context.Context, a alertArgs) (reply, error) {
+// runAlert runs the administrator's command.
+func (s *Supervisor) runAlert(ctx context.Context, a alertArgs) (fdrpc.Reply, error) {
 	run, _ := s.helpers()
 	if run == nil {
-		return reply{}, errors.New("run the alert command: --on-alert was not given")
+		return fdrpc.Reply{}, errors.New("run the alert command: --on-alert was not given")
 	}
 	if err := checkAlert(a.Env); err != nil {
-		return reply{}, err
+		return fdrpc.Reply{}, err
 	}
 	defer s.alerts.Add(-1)
 	if s.alerts.Add(1) > maxAlerts {
-		return reply{}, fmt.Errorf("run the alert command: %d of them run already", maxAlerts)
+		return fdrpc.Reply{}, fmt.Errorf("run the alert command: %d of them run already", maxAlerts)
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(a.Limit, alertLimit))
 	defer cancel()
@@ -88,7 +85,7 @@ func (s *Supervisor) runAlert(ctx context.Context, a alertArgs) (reply, error) {
 	if err != nil {
 		answer.Failed = err.Error()
 	}
-	return reply{body: answer}, nil
+	return fdrpc.Reply{Body: answer}, nil
 }
 
 // Run implements space.Runner: the supervisor runs its command.
@@ -98,7 +95,7 @@ func (c *Client) Run(ctx context.Context, env []string, stdin []byte) ([]byte, e
 		limit = time.Until(d)
 	}
 	var a alertAnswer
-	if _, err := c.peer.call(ctx, methodAlert, alertArgs{env, stdin, limit}, &a); err != nil {
+	if _, err := c.peer.Call(ctx, methodAlert, alertArgs{env, stdin, limit}, &a); err != nil {
 		return nil, err
 	}
 	if a.Failed != "" {
@@ -120,12 +117,12 @@ func (g Growth) Has(volume string) bool { return g.May(volume) }
 // Grow implements space.Grower.
 func (g Growth) Grow(ctx context.Context, volume string) (string, error) {
 	var a growArgs
-	_, err := g.Client.peer.call(ctx, methodGrow, growArgs{Volume: volume}, &a)
+	_, err := g.Client.peer.Call(ctx, methodGrow, growArgs{Volume: volume}, &a)
 	return a.Provider, err
 }
 
 // Undo implements space.Grower.
 func (g Growth) Undo(ctx context.Context, volume, provider string) error {
-	_, err := g.Client.peer.call(ctx, methodUngrow, growArgs{Volume: volume, Provider: provider}, nil)
+	_, err := g.Client.peer.Call(ctx, methodUngrow, growArgs{Volume: volume, Provider: provider}, nil)
 	return err
 }

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 // Options of a Supervisor.
@@ -91,7 +91,7 @@ type Supervisor struct {
 // worker is one process.
 type worker struct {
 	cmd   *exec.Cmd
-	peer  *peer
+	peer  *fdrpc.Peer
 	door  *door
 	begun time.Time
 	// keep: what the worker gives back is kept for the next one.
@@ -141,7 +141,7 @@ func New(opt Options, res Resources, held *Held) (*Supervisor, error) {
 		}
 		file, err := f.File()
 		if err != nil {
-			closeFiles(s.files)
+			fdrpc.CloseFiles(s.files)
 			return nil, fmt.Errorf("%s: %w", l.Addr(), err)
 		}
 		s.files = append(s.files, file)
@@ -176,7 +176,7 @@ const (
 // worker never gets ready. It closes the resources.
 func (s *Supervisor) Run(ctx context.Context, requests <-chan Request) error {
 	err := s.run(ctx, requests)
-	closeFiles(s.files)
+	fdrpc.CloseFiles(s.files)
 	err = errors.Join(err, s.store.closeAll(), s.res.Control.Close())
 	for _, l := range s.res.NBD {
 		err = errors.Join(err, l.Close())
@@ -301,12 +301,12 @@ func (s *Supervisor) upgradable() error {
 
 // start starts a worker.
 func (s *Supervisor) start() (*worker, error) {
-	conn, theirs, err := socketPair()
+	conn, theirs, err := fdrpc.SocketPair()
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
-	hand, handed, err := socketPair()
+	hand, handed, err := fdrpc.SocketPair()
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -318,9 +318,7 @@ func (s *Supervisor) start() (*worker, error) {
 	w.cmd.Stdin, w.cmd.Stdout, w.cmd.Stderr = nil, os.Stdout, os.Stderr
 	w.cmd.ExtraFiles = []*os.File{theirs, handed} // become workerFD and doorFD
 	w.cmd.Env = append(os.Environ(), workerEnv+"=1")
-	w.peer = newPeer(conn, func(ctx context.Context, method string, body json.RawMessage) (reply, error) {
-		return s.answer(ctx, w, method, body)
-	})
+	w.peer = s.peerOf(w, conn)
 	if err := w.cmd.Start(); err != nil {
 		conn.Close()
 		hand.Close()
@@ -331,13 +329,13 @@ func (s *Supervisor) start() (*worker, error) {
 	}
 	s.front.use(w.door)
 	received := make(chan error, 1)
-	go func() { received <- w.peer.run() }()
+	go func() { received <- w.peer.Run() }()
 	go func() {
 		defer close(w.gone)
 		w.err = w.cmd.Wait() // its raw I/O has ended, too
 		s.front.use(nil)
 		hand.Close()
-		w.peer.close()
+		w.peer.Close()
 		defer w.scratch.replace(nil)
 		if err := <-received; err != nil {
 			w.err = errors.Join(w.err, err)
@@ -354,8 +352,8 @@ func (s *Supervisor) end(w *worker, how Ending) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	w.keep.Store(how == Leave)
-	_, err := w.peer.call(ctx, methodStop, stopArgs{how}, nil)
-	if err == nil || errors.Is(err, ErrPeerGone) { // it may be gone before it has answered
+	_, err := w.peer.Call(ctx, methodStop, stopArgs{how}, nil)
+	if err == nil || errors.Is(err, fdrpc.ErrGone) { // it may be gone before it has answered
 		select {
 		case <-w.gone:
 			if code := w.cmd.ProcessState.ExitCode(); code != 0 {
@@ -372,104 +370,4 @@ func (s *Supervisor) end(w *worker, how Ending) error {
 	}
 	<-w.gone
 	return err
-}
-
-// answer answers a worker's question.
-func (s *Supervisor) answer(ctx context.Context, w *worker, method string, body json.RawMessage) (reply, error) {
-	switch method {
-	case methodHello:
-		return s.hello()
-	case methodReady:
-		s.mu.Lock()
-		s.served = true
-		s.mu.Unlock()
-		return reply{}, s.store.tidy()
-	case methodOpen:
-		a, err := decode[openArgs](body)
-		if err != nil {
-			return reply{}, err
-		}
-		return s.openNamed(a)
-	case methodPeek:
-		a, err := decode[openArgs](body)
-		if err != nil {
-			return reply{}, err
-		}
-		return s.peekNamed(a)
-	case methodClose:
-		a, err := decode[openAnswer](body)
-		if err != nil {
-			return reply{}, err
-		}
-		if w.keep.Load() {
-			return reply{}, nil
-		}
-		return reply{}, s.store.close(a.Name)
-	case methodFailed:
-		a, err := decode[openAnswer](body)
-		if err != nil {
-			return reply{}, err
-		}
-		s.store.failed(a.Name)
-		return reply{}, nil
-	case methodLock, methodUnlock:
-		a, err := decode[lockArgs](body)
-		if err != nil {
-			return reply{}, err
-		}
-		if method == methodUnlock && w.keep.Load() {
-			return reply{}, nil
-		}
-		if method == methodUnlock {
-			return reply{}, s.store.unlock(a.ID)
-		}
-		f, err := s.store.lock(ctx, a.ID)
-		return oneFile(nil, f, err)
-	case methodProcess:
-		return s.process(w)
-	case methodLog:
-		return s.logLine(body)
-	case methodConfiguration:
-		return s.configuration()
-	case methodCertificates:
-		return s.certificates()
-	case methodAlert, methodGrow, methodUngrow:
-		return s.answerSpace(ctx, method, body)
-	case methodScratch, methodKeep:
-		return s.answerArchive(w, method)
-	case methodRecall, methodServes, methodAnew:
-		return s.answerMemory(method, body)
-	}
-	if s.opt.Units == nil {
-		return reply{}, fmt.Errorf("%s: there is no geom_gate here", method)
-	}
-	return s.answerUnits(ctx, method, body)
-}
-
-func oneFile(body any, f *os.File, err error) (reply, error) {
-	if err != nil {
-		return reply{}, err
-	}
-	return reply{body: body, files: []*os.File{f}}, nil
-}
-
-func decode[T any](body json.RawMessage) (T, error) {
-	var a T
-	err := json.Unmarshal(body, &a)
-	return a, err
-}
-
-func (s *Supervisor) hello() (reply, error) {
-	s.mu.Lock()
-	again := s.served
-	s.mu.Unlock()
-	st := Start{Providers: append(s.opt.Providers[:len(s.opt.Providers):len(s.opt.Providers)], s.opt.Grown...), Again: again, NBD: len(s.files) - 1, Gate: s.res.Gate != nil}
-	if again {
-		st.Providers = s.store.names()
-	}
-	files := append(s.files[1:len(s.files):len(s.files)], s.res.WorkerGuard.f)
-	if st.Gate {
-		files = append(files, s.res.Gate)
-	}
-	return reply{body: st, files: files}, nil
 }

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/gate/gatetest"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
 func must(t *testing.T, err error) {
@@ -66,19 +66,17 @@ func (p *pair) lock(t *testing.T, id uint32) {
 // connect begins a worker.
 func (p *pair) connect(t *testing.T) {
 	t.Helper()
-	ours, theirs, err := socketPair()
+	ours, theirs, err := fdrpc.SocketPair()
 	must(t, err)
-	conn, err := connOf(theirs)
+	conn, err := fdrpc.ConnOf(theirs)
 	must(t, err)
 	w := &worker{}
 	p.s.store.newWorker()
-	w.peer = newPeer(ours, func(ctx context.Context, method string, body json.RawMessage) (reply, error) {
-		return p.s.answer(ctx, w, method, body)
-	})
+	w.peer = p.s.peerOf(w, ours)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = w.peer.run() // ends when the test closes it
+		_ = w.peer.Run() // ends when the test closes it
 	}()
 	p.w, p.c = w, newClient(conn)
 	c := p.c
@@ -210,92 +208,33 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 }
 
 func TestAQuestionEndsWhenTheOtherSideDies(t *testing.T) {
-	ours, theirs, err := socketPair()
+	ours, theirs, err := fdrpc.SocketPair()
 	must(t, err)
-	conn, err := connOf(theirs)
+	conn, err := fdrpc.ConnOf(theirs)
 	must(t, err)
 	asked := make(chan struct{})
-	s := newPeer(ours, func(ctx context.Context, _ string, _ json.RawMessage) (reply, error) {
+	s := fdrpc.New(ours, fdrpc.Config{Methods: fdrpc.Methods{methodReady: fdrpc.Bare(func(ctx context.Context) (fdrpc.Reply, error) {
 		close(asked)
 		<-ctx.Done()
-		return reply{}, ctx.Err()
-	})
+		return fdrpc.Reply{}, ctx.Err()
+	})}})
 	done := make(chan error, 1)
-	go func() { done <- s.run() }()
+	go func() { done <- s.Run() }()
 	c := newClient(conn)
 	result := make(chan error, 1)
 	go func() { result <- c.Ready(context.Background()) }()
 	<-asked
-	s.close()
+	s.Close()
 	must(t, <-done)
-	if err := <-result; !errors.Is(err, ErrPeerGone) {
+	if err := <-result; !errors.Is(err, fdrpc.ErrGone) {
 		t.Fatal(err)
 	}
 	if e := <-c.Stop(); e != Leave {
 		t.Fatalf("the worker would %s when its supervisor is dead", e)
 	}
-	if err := c.Ready(context.Background()); !errors.Is(err, ErrPeerGone) {
+	if err := c.Ready(context.Background()); !errors.Is(err, fdrpc.ErrGone) {
 		t.Fatal(err)
 	}
-}
-
-func TestManyQuestionsAtOnceGetTheirOwnAnswers(t *testing.T) {
-	ours, theirs, err := socketPair()
-	must(t, err)
-	conn, err := connOf(theirs)
-	must(t, err)
-	dir := t.TempDir()
-	s := newPeer(ours, func(_ context.Context, method string, _ json.RawMessage) (reply, error) {
-		f, err := os.Create(filepath.Join(dir, method))
-		if err != nil {
-			return reply{}, err
-		}
-		_, err = f.WriteString(method)
-		return reply{body: method, once: []*os.File{f}}, err
-	})
-	done := make(chan error, 1)
-	go func() { done <- s.run() }()
-	c := newPeer(conn, nil)
-	other := make(chan error, 1)
-	go func() { other <- c.run() }()
-	var wg sync.WaitGroup
-	for i := range 50 {
-		wg.Go(func() {
-			method := fmt.Sprint("m", i)
-			var got string
-			fs, err := c.call(context.Background(), method, strings.Repeat("x", i*1000), &got)
-			if err != nil || got != method || len(fs) != 1 {
-				t.Errorf("%s: %q, %d files, %v", method, got, len(fs), err)
-				return
-			}
-			defer fs[0].Close()
-			b := make([]byte, len(method))
-			if _, err := fs[0].ReadAt(b, 0); err != nil || string(b) != method {
-				t.Errorf("%s: the file says %q, %v", method, b, err)
-			}
-		})
-	}
-	wg.Wait()
-	c.close()
-	must(t, <-other)
-	must(t, <-done)
-}
-
-func FuzzReceive(f *testing.F) {
-	f.Add([]byte("\x00\x00\x00\x08{\"id\":1}"))
-	f.Add([]byte("\xff\xff\xff\xff"))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		ours, theirs, err := socketPair()
-		must(t, err)
-		conn, err := connOf(theirs)
-		must(t, err)
-		go func() {
-			_, _ = conn.Write(in)
-			conn.Close()
-		}()
-		p := newPeer(ours, func(context.Context, string, json.RawMessage) (reply, error) { return reply{}, nil })
-		_ = p.run() // must end, whatever came
-	})
 }
 
 func TestAGuardIsTakenFromAnOwnerThatWillNotRunAgain(t *testing.T) {
@@ -432,7 +371,7 @@ func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 	other, err := geomlib.Open(path, geomlib.OpenOptions{})
 	must(t, err)
 	must(t, other.Close())
-	closeFiles(s.files)
+	fdrpc.CloseFiles(s.files)
 	must(t, l.Close())
 }
 

@@ -2,68 +2,54 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"strings"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
-// answerUnits answers what concerns units. What changes one is done for volumes
-// whose locks are held, and to their own units.
-func (s *Supervisor) answerUnits(ctx context.Context, method string, body json.RawMessage) (reply, error) {
-	k := s.opt.Units
-	if method == methodAcquire {
-		spec, err := decode[units.Spec](body)
-		if err == nil {
-			err = s.mayAcquire(spec)
-		}
-		if err != nil {
-			return reply{}, err
-		}
-		u, err := k.Acquire(ctx, spec)
-		return reply{body: u}, err
+// What changes a unit is done for volumes whose locks are held, and to their own units.
+
+func (s *Supervisor) acquire(ctx context.Context, spec units.Spec) (fdrpc.Reply, error) {
+	if err := s.mayAcquire(spec); err != nil {
+		return fdrpc.Reply{}, err
 	}
-	a, err := decode[unitArgs](body)
+	u, err := s.opt.Units.Acquire(ctx, spec)
+	return fdrpc.Reply{Body: u}, err
+}
+
+func (s *Supervisor) mode(ctx context.Context, a unitArgs) (fdrpc.Reply, error) {
+	m, err := s.opt.Units.Mode(ctx, a.Unit.Number)
+	return fdrpc.Reply{Body: m}, err
+}
+
+func (s *Supervisor) recordProviders(a unitArgs) error {
+	err := s.mayServe(a.ID)
+	if err == nil {
+		err = s.mayName(a.Providers)
+	}
 	if err != nil {
-		return reply{}, err
+		return err
 	}
-	switch method {
-	case methodConfirm:
-		return reply{}, k.Confirm(ctx, a.ID, a.Unit)
-	case methodMode:
-		var m geomlib.Mode
-		m, err = k.Mode(ctx, a.Unit.Number)
-		return reply{body: m}, err
-	case methodResize:
-		return reply{}, s.resizeUnit(a)
-	case methodRecord:
-		if err = s.mayServe(a.ID); err == nil {
-			err = s.mayName(a.Providers)
-		}
-		if err != nil {
-			return reply{}, err
-		}
-		return reply{}, k.RecordProviders(a.ID, a.Providers)
-	case methodRelease:
-		if err = s.mayServe(a.ID); err != nil {
-			return reply{}, err
-		}
-		if ours, err := k.Recorded(a.ID, a.Unit.Number); err != nil || !ours {
-			return reply{}, err // what is not recorded was released before
-		}
-		return reply{}, k.Release(a.ID, a.Unit.Number, a.Force)
-	case methodLeftovers:
-		var left map[uint32][]string
-		left, err = k.Leftovers()
-		return reply{body: left}, err
-	case methodCheck:
-		return reply{}, k.CheckComponents(ctx, a.Providers)
+	return s.opt.Units.RecordProviders(a.ID, a.Providers)
+}
+
+func (s *Supervisor) releaseUnit(a unitArgs) error {
+	if err := s.mayServe(a.ID); err != nil {
+		return err
 	}
-	return reply{}, fmt.Errorf("the supervisor does not know %.40q: supervisor and worker must be of one version", method)
+	if ours, err := s.opt.Units.Recorded(a.ID, a.Unit.Number); err != nil || !ours {
+		return err // what is not recorded was released before
+	}
+	return s.opt.Units.Release(a.ID, a.Unit.Number, a.Force)
+}
+
+func (s *Supervisor) leftovers() (fdrpc.Reply, error) {
+	left, err := s.opt.Units.Leftovers()
+	return fdrpc.Reply{Body: left}, err
 }
 
 // mayServe refuses what concerns a volume that the worker has not locked.

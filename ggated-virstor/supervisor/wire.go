@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"syscall"
 	"time"
@@ -13,13 +12,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
-// wireError is an error that crossed the connection: its text, and which of the
-// sentinels it wraps.
-type wireError struct {
-	Text  string   `json:"text"`
-	Kinds []string `json:"kinds,omitempty"`
-}
-
+// sentinels are the errors that callers decide by, by their names on the way.
 var sentinels = map[string]error{
 	"locked":    geomlib.ErrLocked,
 	"tree-busy": geomlib.ErrTreeBusy,
@@ -34,31 +27,6 @@ var sentinels = map[string]error{
 	"older":     state.ErrOlder,
 	"canceled":  context.Canceled,
 	"deadline":  context.DeadlineExceeded,
-}
-
-func toWire(err error) *wireError {
-	if err == nil {
-		return nil
-	}
-	w := &wireError{Text: err.Error()}
-	for kind, s := range sentinels {
-		if errors.Is(err, s) {
-			w.Kinds = append(w.Kinds, kind)
-		}
-	}
-	return w
-}
-
-func (e *wireError) Error() string { return e.Text }
-
-// Is makes errors.Is work across the connection.
-func (e *wireError) Is(target error) bool {
-	for _, k := range e.Kinds {
-		if sentinels[k] == target {
-			return true
-		}
-	}
-	return false
 }
 
 // The methods that the worker calls, and their arguments and answers.
