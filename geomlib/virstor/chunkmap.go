@@ -13,6 +13,7 @@ import (
 //	bits 32–47  component
 //	bit  48     allocated
 //	bit  49     busy: one owner has the chunk to itself, new pins are refused
+//	bit  50     shown: a busy chunk that may be read all the same
 //	bits 52–63  pins: device I/O in flight to the chunk
 //
 // The first 49 bits change only while the chunk is busy, or from zero by the
@@ -21,6 +22,7 @@ const (
 	compShift = 32
 	wordAlloc = 1 << 48
 	wordBusy  = 1 << 49
+	wordShown = 1 << 50
 	pinShift  = 52
 	pinOne    = 1 << pinShift
 	pinLimit  = 4000 // far above the goroutines that can do I/O at once
@@ -168,7 +170,13 @@ func (m *chunkMap) set(vc uint64, p phys) { m.page(vc)[vc%pageEntries].Store(wor
 
 // pin keeps the mapping of vc as it is until unpin. The physical chunk is
 // not reused while it is pinned.
-func (m *chunkMap) pin(vc uint64) (phys, pinState) {
+func (m *chunkMap) pin(vc uint64) (phys, pinState) { return m.pinUnless(vc, wordBusy) }
+
+// pinRead is pin for one who only reads.
+func (m *chunkMap) pinRead(vc uint64) (phys, pinState) { return m.pinUnless(vc, wordBusy|wordShown) }
+
+// pinUnless is pin and pinRead: a word that has of mask no bit but wordBusy is busy.
+func (m *chunkMap) pinUnless(vc, mask uint64) (phys, pinState) {
 	p := m.existing(vc)
 	if p == nil {
 		return phys{}, unallocated
@@ -177,7 +185,7 @@ func (m *chunkMap) pin(vc uint64) (phys, pinState) {
 	for {
 		w := e.Load()
 		switch {
-		case w&wordBusy != 0:
+		case w&mask == wordBusy:
 			return phys{}, busy
 		case w&wordAlloc == 0:
 			return phys{}, unallocated
@@ -268,6 +276,28 @@ func (m *chunkMap) own(vc uint64, wait bool) (phys, pinState) {
 func (m *chunkMap) unlock(vc uint64, word uint64, resume func(*Request)) {
 	s := m.shard(vc)
 	s.mu.Lock()
+	e := &m.page(vc)[vc%pageEntries]
+	for w := e.Load(); w&wordShown != 0 && !e.CompareAndSwap(w, w&^wordShown); {
+		w = e.Load()
+	}
+	for e.Load()>>pinShift != 0 { // of those to whom it was shown
+		s.cond.Wait()
+	}
+	m.storeLocked(s, vc, word, resume)
+}
+
+// show lets a chunk be read that its owner keeps to himself, at the place that word
+// names; until unlock nobody changes it. resume is as for unlock: who is not to read
+// parks again.
+func (m *chunkMap) show(vc uint64, word uint64, resume func(*Request)) {
+	s := m.shard(vc)
+	s.mu.Lock()
+	m.storeLocked(s, vc, word|wordBusy|wordShown, resume)
+}
+
+// storeLocked stores the word of vc, which nobody has pinned, and wakes who waits. It
+// unlocks s.mu.
+func (m *chunkMap) storeLocked(s *chunkShard, vc, word uint64, resume func(*Request)) {
 	m.page(vc)[vc%pageEntries].Store(word)
 	ready := s.unparkLocked(vc)
 	s.cond.Broadcast()
@@ -294,12 +324,13 @@ func (s *chunkShard) unparkLocked(vc uint64) []*Request {
 }
 
 // park leaves r to be resumed by the owner of vc. It reports false when
-// vc is not busy any more.
+// vc is not busy any more, or not for r.
 func (m *chunkMap) park(vc uint64, r *Request) bool {
 	s := m.shard(vc)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if m.load(vc)&wordBusy == 0 {
+	w := m.load(vc)
+	if w&wordBusy == 0 || w&wordShown != 0 && r.Op == OpRead {
 		return false
 	}
 	s.parked = append(s.parked, parkedRequest{vc, r})

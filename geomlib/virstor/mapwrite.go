@@ -166,10 +166,12 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		}
 	case o.set:
 		// Writes acknowledged on either copy could come back as the other:
-		// the chunk stays locked until its sector is known.
+		// the chunk stays locked until its sector is known. Both copies are the
+		// same until then, so it can be read.
 		if !k.letGo(*o) {
 			v.cond.keep()
 			k.degrade.locked = append(k.degrade.locked, *o)
+			v.chunks.show(o.vc, wordOf(o.old), v.resume)
 		}
 	default:
 		v.partial.forget(o.vc)

@@ -117,6 +117,35 @@ func TestAVolumeClosesThoughAMoveIsInDoubt(t *testing.T) {
 	}
 }
 
+func TestAChunkWhoseMoveIsInDoubtCanBeRead(t *testing.T) {
+	v, d := wide(t, Config{}, 1, 2, 100)
+	mustDo(t, errors.Join(v.Discard(crashChunk, crashChunk), v.Flush()))
+	mustDo(t, v.settleFreed())
+	heal := d.FailRange(disktest.Write, 100/64*512, 512, syscall.EIO)
+	mustDo(t, v.Pack(JobOptions{}))
+	if s, _ := v.WaitJob(t.Context()); s.Err == nil {
+		t.Fatal("the map was not written, and the job is done")
+	}
+	write := startWrite(v, 100*crashChunk, 9)
+	b := make([]byte, unit)
+	within(t, 30*time.Second, "read", func() {
+		if _, err := v.ReadAt(b, 100*crashChunk); err != nil || idOf(b) != 101 {
+			t.Errorf("it reads as %d, %v", idOf(b), err)
+		}
+	})
+	select {
+	case err := <-write.done:
+		t.Errorf("a write to it ended with %v", err)
+	default: // one copy would be older than the other
+	}
+	heal()
+	mustDo(t, <-write.done) // when the map was written again
+	if _, err := v.ReadAt(b, 100*crashChunk); err != nil || idOf(b) != 9 {
+		t.Errorf("then it reads as %d, %v", idOf(b), err)
+	}
+	mustDo(t, v.Close())
+}
+
 func TestAComponentIsNotRemovedWhileAJobRuns(t *testing.T) {
 	v, _ := filled(t, Config{}, 1, 2, 3)
 	defer v.Close()

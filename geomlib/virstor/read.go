@@ -9,7 +9,7 @@ func (v *Volume) read(r *Request, block bool) {
 	for off := r.Offset + r.req.progress; off < end; {
 		pc := v.pieceAt(off, end)
 		buf := r.Data[off-r.Offset:][:pc.n]
-		ph, state := v.chunks.pin(pc.vc)
+		ph, state := v.chunks.pinRead(pc.vc)
 		switch state {
 		case busy:
 			if v.chunks.park(pc.vc, r) {
