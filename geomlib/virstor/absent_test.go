@@ -28,7 +28,7 @@ type absence struct {
 // in its own place or beside it. What comes of it is the right data or a refusal
 // that has written nothing.
 func (w *world) absences(k int, disks []*disktest.Disk, now *view, how string) error {
-	if w.verb != nil && (w.verb.offline || w.verb.opens != openAlways) {
+	if w.verb != nil && (w.verb.offline || w.verb.alone || w.verb.opens != openAlways) {
 		return nil
 	}
 	rng := rand.New(rand.NewPCG(w.seed, hashOf(how)+1))

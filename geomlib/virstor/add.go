@@ -36,8 +36,8 @@ func refuse(kind error, format string, args ...any) error {
 func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	if v.cfg.ReadOnly || !v.writable.Load() {
-		return fmt.Errorf("add to %s: %w", v.name, ErrReadOnly)
+	if err := v.readOnly(); err != nil {
+		return fmt.Errorf("add to %s: %w", v.name, err)
 	}
 	if err := v.cond.refusal(deedChangeMembers); err != nil {
 		return fmt.Errorf("add to %s: %w", v.name, err)

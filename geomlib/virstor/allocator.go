@@ -227,6 +227,18 @@ func (a *allocator) truncate(comps []*component) {
 	a.holdLocked(comps)
 }
 
+// dropLast forgets the pool after those of comps, which was there for nothing.
+func (a *allocator) dropLast(comps []*component) {
+	a.lockSettled()
+	defer a.mu.Unlock()
+	if p := a.pools[len(comps)]; !p.closed() {
+		a.free -= int64(p.free)
+	}
+	a.pools = a.pools[:len(comps):len(comps)]
+	a.takers = len(comps)
+	a.holdLocked(comps)
+}
+
 // used is the number of chunks of a component that are taken.
 func (a *allocator) used(comp uint16) uint32 {
 	a.mu.Lock()

@@ -26,17 +26,18 @@ type committer struct {
 	// running is held while the map changes; pause takes it.
 	running sync.Mutex
 
+	degrade   degraded           // guarded by running
+	unflushed map[int64]struct{} // map sectors that may not be durable; guarded by running
+
 	// The rest belongs to the goroutine.
-	batch     batch
-	degrade   degraded
-	mapBuf    []byte
-	unflushed map[int64]struct{} // map sectors that may not be durable
-	full      bool               // EventFull was the last word
-	lastComp  int
-	noRoom    error     // the last write that found the storage of a component full, until one finds room
-	tryAt     time.Time // when what is held for noRoom is tried again
-	probed    bool      // one of them that needs chunks is in the batch
-	freedAt   time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
+	batch    batch
+	mapBuf   []byte
+	full     bool // EventFull was the last word
+	lastComp int
+	noRoom   error     // the last write that found the storage of a component full, until one finds room
+	tryAt    time.Time // when what is held for noRoom is tried again
+	probed   bool      // one of them that needs chunks is in the batch
+	freedAt  time.Time // when a chunk was freed that nobody has been asked to flush for; zero: none
 }
 
 // mapOp changes the mapping of one chunk, which is locked by whoever asks.
@@ -169,7 +170,7 @@ func (k *committer) loop() {
 // arm sets timer to when something has to be looked at unasked.
 func (k *committer) arm(timer *time.Timer) {
 	wait := time.Hour
-	if k.degrade.is() {
+	if k.v.cond.is(stateDegraded) {
 		wait = degradedRetry
 	}
 	if t := k.v.full.Load().timeout; t > 0 {
@@ -199,10 +200,12 @@ func (k *committer) expire() {
 			k.v.finish(r, fmt.Errorf("write to %s held for %s: %w", k.v.name, t, r.req.held.why))
 		}
 	}
-	if k.degrade.is() {
+	if k.v.cond.is(stateDegraded) {
 		k.running.Lock()
 		defer k.running.Unlock()
-		k.repair()
+		if k.degrade.is() {
+			k.repair()
+		}
 	}
 }
 
@@ -236,7 +239,9 @@ func (k *committer) next() (more, ok bool) {
 	k.ops = k.ops[:0]
 	k.mu.Unlock()
 	if lost {
+		k.running.Lock()
 		k.doubtUnflushed()
+		k.running.Unlock()
 	}
 	return len(b.reqs)+len(b.ops) > 0, true
 }

@@ -28,6 +28,10 @@ type component struct {
 	// refused: it took no write of its metadata, and gets none of data.
 	refused atomic.Bool
 
+	// unwritten: it failed a write, for another reason than that there is no room
+	// below it, or a flush.
+	unwritten atomic.Bool
+
 	// dirty: something was written since the last flush began. It is set
 	// before the write is acknowledged.
 	dirty atomic.Bool
@@ -97,6 +101,20 @@ type accounted struct {
 }
 
 func (a accounted) Flush() error { return a.c.flushNow() }
+
+func (a accounted) WriteAt(b []byte, off int64) (int, error) {
+	n, err := a.Provider.WriteAt(b, off)
+	if err != nil {
+		a.c.noteUnwritten(err)
+	}
+	return n, err
+}
+
+func (c *component) noteUnwritten(err error) {
+	if !isStorageFull(err) {
+		c.unwritten.Store(true)
+	}
+}
 
 // no is the component's index.
 func (c *component) no() uint16 { return uint16(c.index.Load()) }
@@ -292,6 +310,7 @@ func (c *component) roundLocked() error {
 
 // fail makes err the failure of every flush from now on.
 func (c *component) fail(err error) {
+	c.unwritten.Store(true)
 	c.sync.mu.Lock()
 	defer c.sync.mu.Unlock()
 	if c.sync.failed != nil {

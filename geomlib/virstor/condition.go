@@ -15,8 +15,10 @@ import (
 //	           does not                                       frozen               start job, mark clean, hand back
 //	keeping    chunks are locked or unusable: such  degraded  rewritten, unless    what degraded does;
 //	           a sector may name them                         frozen               nobody gets those chunks
-//	in doubt   nobody knows which record or list    -         reopening            write metadata, change members, renumber,
-//	           of members is in force                                              start job, mark clean, hand back
+//	stranded   component 0 takes no writes, and     -         component 0 has    what in doubt and
+//	           nothing is written to it             left               degraded do, write map
+//	in doubt   nobody knows which record or list    -         reopening, or        write metadata, change members, renumber,
+//	           of members is in force                         component 0 has left start job, mark clean, hand back
 //	frozen     in doubt, and what is written to     in doubt, reopening            write map, and what in doubt
 //	           the map now could be lost            degraded                       and degraded do
 //	unlisted   component 0 may hold a list of       -         the next rise        mark clean, hand back
@@ -29,7 +31,8 @@ import (
 // up.
 type condition struct {
 	word   atomic.Uint32
-	reason atomic.Pointer[error] // why it is in doubt; set before the state, and never changed
+	reason atomic.Pointer[error] // why it is in doubt; set before the state, and not changed while it lasts
+	wreck  atomic.Pointer[error] // as reason, of why it is stranded
 }
 
 // state is one state of a condition, or several.
@@ -38,6 +41,7 @@ type state uint32
 const (
 	stateDegraded state = 1 << iota
 	stateKeeping
+	stateStranded
 	stateInDoubt
 	stateFrozen
 	stateUnlisted
@@ -45,7 +49,7 @@ const (
 	stateGivenUp
 )
 
-var stateNames = [...]string{"degraded", "keeping", "in doubt", "frozen", "unlisted", "closing", "given up"}
+var stateNames = [...]string{"degraded", "keeping", "stranded", "in doubt", "frozen", "unlisted", "closing", "given up"}
 
 // String names the states.
 func (s state) String() string {
@@ -65,16 +69,16 @@ func (s state) String() string {
 type deed state
 
 const (
-	deedAllocate         = deed(stateDegraded)                                // give a chunk a place, or another one
-	deedWriteMap         = deed(stateFrozen)                                  // a map sector
-	deedWriteMetadata    = deed(stateInDoubt)                                 // the extension record too
-	deedChangeMembers    = deed(stateInDoubt | stateClosing)                  // or raise their generation
-	deedRenumber         = deed(stateDegraded | stateInDoubt | stateClosing)  // chunks that are kept are known by their component's index
-	deedStartJob         = deed(stateDegraded | stateInDoubt)                 // that changes something; closing is told apart
-	deedMarkClean        = deed(stateDegraded | stateInDoubt | stateUnlisted) // as closed in order
-	deedHandBack         = deed(stateDegraded | stateInDoubt | stateUnlisted) // to the kernel class
-	deedHold             = deed(stateClosing)                                 // a write that finds no space, or waits for Activate
-	deedAcknowledgeWrite = deed(stateGivenUp)                                 // the next start may find the chunk elsewhere
+	deedAllocate         = deed(stateDegraded | stateStranded)                                // give a chunk a place, or another one
+	deedWriteMap         = deed(stateFrozen | stateStranded)                                  // a map sector
+	deedWriteMetadata    = deed(stateInDoubt | stateStranded)                                 // the extension record too
+	deedChangeMembers    = deed(stateInDoubt | stateStranded | stateClosing)                  // or raise their generation
+	deedRenumber         = deed(stateDegraded | stateStranded | stateInDoubt | stateClosing)  // chunks that are kept are known by their component's index
+	deedStartJob         = deed(stateDegraded | stateStranded | stateInDoubt)                 // that changes something; closing is told apart
+	deedMarkClean        = deed(stateDegraded | stateStranded | stateInDoubt | stateUnlisted) // as closed in order
+	deedHandBack         = deed(stateDegraded | stateStranded | stateInDoubt | stateUnlisted) // to the kernel class
+	deedHold             = deed(stateClosing)                                                 // a write that finds no space, or waits for Activate
+	deedAcknowledgeWrite = deed(stateGivenUp)                                                 // the next start may find the chunk elsewhere
 )
 
 // is reports whether the condition is in all of s.
@@ -84,7 +88,7 @@ func (c *condition) is(s state) bool { return state(c.word.Load())&s == s }
 func (c *condition) allows(d deed) bool { return c.word.Load()&uint32(d) == 0 }
 
 // refusal is nil when no state forbids d, and otherwise why: ErrClosed, what doubt or
-// freeze was told (an ErrUnfinished, which only reopening ends), or ErrDegraded.
+// freeze was told (an ErrUnfinished), an ErrStranded, or ErrDegraded.
 func (c *condition) refusal(d deed) error {
 	s := state(c.word.Load())
 	switch by := s & state(d); {
@@ -94,6 +98,8 @@ func (c *condition) refusal(d deed) error {
 		return ErrClosed
 	case by&stateInDoubt != 0, s&stateFrozen != 0 && by&stateGivenUp == 0:
 		return *c.reason.Load()
+	case by&stateStranded != 0:
+		return *c.wreck.Load()
 	case by&stateUnlisted != 0:
 		return ErrUnfinished
 	}
@@ -130,7 +136,9 @@ func (c *condition) freeze(err error) error {
 
 func (c *condition) unsure(err error, s state) error {
 	err = fmt.Errorf("%w: %w", ErrUnfinished, err)
-	c.reason.CompareAndSwap(nil, &err)
+	if !c.is(stateInDoubt) {
+		c.reason.Store(&err)
+	}
 	c.word.Or(uint32(s))
 	return err
 }
@@ -142,10 +150,37 @@ func (c *condition) unlist() { c.word.Or(uint32(stateUnlisted)) }
 // listed: component 0 holds the list that memory does.
 func (c *condition) listed() { c.word.And(^uint32(stateUnlisted)) }
 
-// close begins the end, and reports whether it had not begun.
-func (c *condition) close() bool {
-	return state(c.word.Or(uint32(stateClosing)))&stateClosing == 0
+// strand: component 0, of that name, is not written to any more. It reports whether that
+// was so before.
+func (c *condition) strand(name string) bool {
+	if !c.is(stateStranded) {
+		err := fmt.Errorf("%s: %w", name, ErrStranded)
+		c.wreck.Store(&err)
+	}
+	return c.enter(stateStranded)
 }
+
+// ashore: component 0 is written to again, as it may have been before.
+func (c *condition) ashore() { c.word.And(^uint32(stateStranded)) }
+
+// handedOn: another component is number 0, with a map and a record that are known, and
+// that of before has left: what was not known of its sectors does not matter any more.
+// What is frozen stays as it is.
+func (c *condition) handedOn() {
+	for {
+		old := c.word.Load()
+		if state(old)&stateFrozen != 0 ||
+			c.word.CompareAndSwap(old, old&^uint32(stateDegraded|stateKeeping|stateStranded|stateInDoubt)) {
+			return
+		}
+	}
+}
+
+// enter reports whether the condition was in s before.
+func (c *condition) enter(s state) bool { return state(c.word.Or(uint32(s)))&s == s }
+
+// close begins the end, and reports whether it had not begun.
+func (c *condition) close() bool { return !c.enter(stateClosing) }
 
 // giveUp: from now on chunks are let go whose place is not known. It reports false, and
 // changes nothing, when the volume does not close: such a chunk stays locked then.

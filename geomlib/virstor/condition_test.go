@@ -2,6 +2,7 @@ package virstor
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,9 @@ var transitions = map[string]func(*condition){
 	"freeze":    func(c *condition) { _ = c.freeze(syscall.EIO) },
 	"unlist":    (*condition).unlist,
 	"listed":    (*condition).listed,
+	"strand":    func(c *condition) { c.strand("d0") },
+	"ashore":    (*condition).ashore,
+	"handed on": (*condition).handedOn,
 	"close":     func(c *condition) { c.close() },
 	"give up":   func(c *condition) { c.giveUp() },
 }
@@ -34,6 +38,9 @@ func inState(s state) *condition {
 	c := new(condition)
 	if s&stateInDoubt != 0 {
 		_ = c.doubt(syscall.ENXIO)
+	}
+	if s&stateStranded != 0 {
+		c.strand("d0")
 	}
 	c.word.Store(uint32(s))
 	return c
@@ -63,6 +70,24 @@ func TestEveryTransitionOfACondition(t *testing.T) {
 		u | dk:           {"degrade": u | dk, "keep": u | dk, "rewritten": u, "doubt": u | dk, "freeze": f | dk},
 		f:                {"degrade": f, "keep": f | dk, "rewritten": f, "doubt": f, "freeze": f},
 		f | stateKeeping: {"degrade": f | dk, "keep": f | dk, "rewritten": f | dk, "doubt": f | dk, "freeze": f | dk},
+	}
+	// Whether component 0 is written to changes without them, but with its leaving.
+	for h, hs := range health {
+		hs["strand"], hs["ashore"], hs["handed on"] = h|stateStranded, h, well
+		if h&stateFrozen != 0 {
+			hs["handed on"] = h
+		}
+	}
+	for h, hs := range maps.Clone(health) {
+		s := make(row)
+		for name, to := range hs {
+			s[name] = to | stateStranded
+		}
+		s["ashore"], s["handed on"] = h, well
+		if h&stateFrozen != 0 {
+			s["handed on"] = h | stateStranded
+		}
+		health[h|stateStranded] = s
 	}
 	list := map[state]row{
 		well: {"unlist": l, "listed": well},
@@ -101,7 +126,7 @@ func TestEveryTransitionOfACondition(t *testing.T) {
 			}
 		}
 	}
-	if tried != 8*2*3*len(transitions) {
+	if tried != 16*2*3*len(transitions) {
 		t.Errorf("%d transitions tried", tried)
 	}
 }
@@ -111,6 +136,7 @@ func TestWhatAConditionForbids(t *testing.T) {
 		0:                            "",
 		stateDegraded:                "allocate, renumber, start job, mark clean, hand back",
 		stateDegraded | stateKeeping: "allocate, renumber, start job, mark clean, hand back",
+		stateStranded:                "allocate, write map, write metadata, change members, renumber, start job, mark clean, hand back",
 		stateInDoubt:                 "write metadata, change members, renumber, start job, mark clean, hand back",
 		stateFrozen | stateInDoubt | stateDegraded: "allocate, write map, write metadata, change members, renumber, start job, mark clean, hand back",
 		stateUnlisted:               "mark clean, hand back",
@@ -145,6 +171,10 @@ func TestWhyAConditionForbids(t *testing.T) {
 		{stateInDoubt, deedWriteMetadata, syscall.ENXIO},
 		{stateUnlisted, deedMarkClean, ErrUnfinished},
 		{stateUnlisted | stateDegraded, deedHandBack, ErrUnfinished},
+		{stateStranded, deedWriteMetadata, ErrStranded},
+		{stateStranded | stateDegraded, deedAllocate, ErrTakesNoWrites}, // with what ends it
+		{stateStranded | stateInDoubt, deedWriteMetadata, syscall.ENXIO},
+		{stateStranded, deedHandBack, ErrStranded},
 		{stateInDoubt | stateClosing, deedChangeMembers, ErrClosed},
 		{stateClosing | stateGivenUp, deedAcknowledgeWrite, ErrDegraded},
 		{stateDegraded | stateInDoubt | stateFrozen | stateClosing | stateGivenUp, deedAcknowledgeWrite, ErrDegraded},
@@ -181,7 +211,7 @@ func TestAConditionIsClosedOnce(t *testing.T) {
 // invariant tells what is wrong with c, which was in old.
 func invariant(c *condition, old state) string {
 	s := state(c.word.Load())
-	const forGood = stateInDoubt | stateFrozen | stateClosing | stateGivenUp
+	const forGood = stateFrozen | stateClosing | stateGivenUp
 	switch {
 	case s&stateFrozen != 0 && !c.is(stateInDoubt|stateDegraded):
 		return "frozen, but not in doubt and degraded"
@@ -191,15 +221,15 @@ func invariant(c *condition, old state) string {
 		return "given up, but not closing"
 	case old&forGood&^s != 0:
 		return "over, which never ends: " + (old & forGood &^ s).String()
-	case (c.reason.Load() != nil) != c.is(stateInDoubt):
-		return "doubt without a reason, or the other way round"
+	case c.reason.Load() == nil && c.is(stateInDoubt):
+		return "doubt without a reason"
 	}
 	for name, d := range deeds {
 		err := c.refusal(d)
 		if (err == nil) != c.allows(d) {
 			return "allows and refusal differ on " + name
 		}
-		if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrDegraded) && !errors.Is(err, ErrUnfinished) {
+		if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrDegraded) && !errors.Is(err, ErrUnfinished) && !errors.Is(err, ErrStranded) {
 			return name + ": " + err.Error()
 		}
 	}
@@ -210,7 +240,7 @@ func TestAConditionStaysSoundWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var c condition
 		for _, name := range rapid.SliceOf(rapid.SampledFrom([]string{
-			"degrade", "keep", "rewritten", "doubt", "freeze", "unlist", "listed", "close", "give up",
+			"degrade", "keep", "rewritten", "doubt", "freeze", "unlist", "listed", "strand", "ashore", "handed on", "close", "give up",
 		})).Draw(t, "transitions") {
 			old := state(c.word.Load())
 			transitions[name](&c)

@@ -67,6 +67,11 @@ type Config struct {
 	// above that one, so that components of the later state are stale beside it.
 	ForceOld bool
 
+	// ServeStranded opens a volume whose component 0 takes no writes: it is read, and
+	// changes only by that component's leaving (Volume.Stranded). Without it such a
+	// volume is refused.
+	ServeStranded bool
+
 	WhenFull    FullPolicy
 	FullTimeout time.Duration // how long Wait waits; 0: for ever
 	HeldLimit   int64         // bytes of held write data; 0: 64 MiB
@@ -155,6 +160,8 @@ const (
 	breakHeldUnwritten                  // a write that found the storage full is acknowledged
 	breakFailedLeaks                    // a chunk whose data was not written is not free again
 	breakDiscardsLater                  // a discard that was held frees what was written later
+	breakHeirInUse                      // the map goes to a component that has data where it goes
+	breakUnnamedZero                    // a component 0 that could not be cleared is not named as failed
 	breakCommitFirst                    // add writes component 0 before the components that join
 	breakOldMetadata                    // growing writes component 0's metadata as it was when it began
 )

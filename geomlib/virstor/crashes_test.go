@@ -245,6 +245,9 @@ var broken = []struct {
 	{"the fence is lifted from component 0 first", breakUnfenceOrder, "stop", 0},
 	{"a generation is settled before all members have it", breakSettledEarly, "open", 0},
 	{"the fence is lifted without a note that it is", breakHandBackNote, "stop", 0},
+	{"the copy of a chunk on a component 0 that takes no writes is not flushed", breakCopyFlush, "evacuate of a component 0 that takes no writes", 0},
+	{"the map goes where data is", breakHeirInUse, "evacuate of a component 0 that takes no writes", 0},
+	{"a component 0 that could not be cleared is not named as failed", breakUnnamedZero, "replace of the only component, which takes no writes", 0},
 	{"add writes component 0 before the components that join", breakCommitFirst, "add", 0},
 }
 

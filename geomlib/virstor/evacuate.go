@@ -50,9 +50,40 @@ func (v *Volume) evacuateLocked(names []string, target string, opt JobOptions) e
 	if err != nil {
 		return err
 	}
+	task, err := v.taskOf(leaving, to, opt)
+	if err != nil {
+		return err
+	}
+	if opt.DryRun && v.zeroFails(leaving) {
+		err = v.roomFor(leaving, to)
+	} else {
+		err = v.mayEvacuate(leaving, to)
+	}
+	if err == nil {
+		err = v.startEvacuation(leaving, to, task, opt)
+	}
+	if err == nil || opt.DryRun || !v.zeroFails(leaving) {
+		return err
+	}
+	return v.startUnwritten(leaving, to, task, opt)
+}
+
+// startUnwritten is startEvacuation where component 0 is of leaving and takes no writes:
+// nowhere is it noted that the job runs. v.job.starting is held.
+func (v *Volume) startUnwritten(leaving []*component, to *component, task ondisk.Task, opt JobOptions) error {
+	if err := v.roomFor(leaving, to); err != nil {
+		return err
+	}
+	return v.launchLocked(kindOf(to), task, opt, func(j *jobHandle) error {
+		return v.leaveAll(j, leaving, to, nil)
+	})
+}
+
+// taskOf is the task that remembers an evacuation.
+func (v *Volume) taskOf(leaving []*component, to *component, opt JobOptions) (ondisk.Task, error) {
 	task := ondisk.Task{Kind: ondisk.TaskEvacuate}
 	if len(leaving) > len(task.Components) {
-		return fmt.Errorf("evacuate %d components of %s at once: at most %d: %w", len(leaving), v.name, len(task.Components), ErrRequest)
+		return task, fmt.Errorf("evacuate %d components of %s at once: at most %d: %w", len(leaving), v.name, len(task.Components), ErrRequest)
 	}
 	for i, c := range leaving {
 		task.Components[i], task.Members[i] = uint32(c.no()), c.member
@@ -63,10 +94,10 @@ func (v *Volume) evacuateLocked(names []string, target string, opt JobOptions) e
 		task.Arg[1], task.Target = uint64(to.no()), to.member
 	}
 	task.Arg[0] = uint64(opt.Rate)
-	return v.startEvacuation(leaving, to, task, opt)
+	return task, nil
 }
 
-// evacuation finds the components, and refuses what cannot fit.
+// evacuation finds the components.
 func (v *Volume) evacuation(names []string, target string) (leaving []*component, to *component, err error) {
 	if leaving, to, err = v.find(names, target); err != nil {
 		return nil, nil, err
@@ -74,11 +105,19 @@ func (v *Volume) evacuation(names []string, target string) (leaving []*component
 	if len(leaving) == len(v.components()) {
 		return nil, nil, refuse(ErrRequest, "these are all components of %s: add one first, or leave one", v.name)
 	}
+	return leaving, to, nil
+}
+
+// mayEvacuate refuses what cannot fit.
+func (v *Volume) mayEvacuate(leaving []*component, to *component) error {
+	if v.cond.is(stateStranded) {
+		return fmt.Errorf("evacuate %s: %w", v.name, v.cond.refusal(deedAllocate))
+	}
 	// What was freed before needs no room.
 	if err := v.settleFreed(); err != nil {
-		return nil, nil, fmt.Errorf("evacuate %s: %w", v.name, err)
+		return fmt.Errorf("evacuate %s: %w", v.name, err)
 	}
-	return leaving, to, v.roomFor(leaving, to)
+	return v.roomFor(leaving, to)
 }
 
 // find finds the components that leave, and the one that takes their chunks if
@@ -190,6 +229,9 @@ func (v *Volume) Replace(name string, p geomlib.Provider, opt JobOptions) error 
 	}
 	if err == nil {
 		err = v.Add([]geomlib.Provider{p}, AddOptions{})
+		if err != nil && v.component(0).name() == name && v.zeroFails(v.components()) {
+			return v.replaceUnwritten(p, opt)
+		}
 	}
 	if err != nil {
 		return errors.Join(err, p.Close())
@@ -213,13 +255,17 @@ func (v *Volume) on(comps []*component) func(phys) bool {
 	return func(p phys) bool { return slices.Contains(comps, v.component(p.comp)) }
 }
 
+// kindOf is the kind of a job that empties components for to, or for any.
+func kindOf(to *component) string {
+	if to != nil {
+		return jobReplace
+	}
+	return jobEvacuate
+}
+
 // startEvacuation starts the job; v.job.starting is held.
 func (v *Volume) startEvacuation(leaving []*component, to *component, task ondisk.Task, opt JobOptions) error {
-	kind := jobEvacuate
-	if to != nil {
-		kind = jobReplace
-	}
-	return v.startJobLocked(kind, task, opt, func(j *jobHandle) error {
+	return v.startJobLocked(kindOf(to), task, opt, func(j *jobHandle) error {
 		if opt.DryRun {
 			j.wouldMove(int64(len(v.chunksWhere(v.on(leaving)))))
 			return nil
@@ -237,8 +283,43 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 		for _, c := range leaving {
 			v.alloc.setBar(c.no(), barLeaving, false)
 		}
+		if v.zeroFails(leaving) && j.ctx.Err() == nil {
+			return v.leaveAll(j, leaving, to, nil)
+		}
 		return err
 	}
+	return v.removeAll(j, leaving)
+}
+
+// leaveAll is evacuate where component 0 is of leaving and takes no writes. fresh, if not
+// nil, is a provider that joins in its place.
+func (v *Volume) leaveAll(j *jobHandle, leaving []*component, to, fresh *component) error {
+	for _, c := range leaving {
+		v.alloc.setBar(c.no(), barLeaving, true)
+	}
+	err := v.leaveUnwritten(j, leaving, to, fresh)
+	if err == nil {
+		if to == nil {
+			to = fresh
+		}
+		rest := slices.DeleteFunc(slices.Clone(leaving), func(c *component) bool { return !slices.Contains(v.components(), c) })
+		if len(rest) > 0 {
+			err = v.handOver(j, rest, to)
+		}
+	}
+	if err != nil {
+		for _, c := range leaving {
+			if slices.Contains(v.components(), c) {
+				v.alloc.setBar(c.no(), barLeaving, false)
+			}
+		}
+		return err
+	}
+	return v.removeAll(j, leaving)
+}
+
+// removeAll removes leaving, which are empty.
+func (v *Volume) removeAll(j *jobHandle, leaving []*component) error {
 	for i, c := range leaving {
 		if !slices.Contains(v.components(), c) {
 			continue // it was component 0, and left when it handed that on

@@ -103,7 +103,7 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 func (v *Volume) Activate(providers []geomlib.Provider) error {
 	v.activating.Lock()
 	defer v.activating.Unlock()
-	if v.writable.Load() {
+	if v.writable.Load() || v.cond.is(stateStranded) {
 		return nil
 	}
 	if v.cond.is(stateClosing) {
@@ -131,7 +131,15 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		v.alloc.hold(next)
 	}
 	if err := v.takeOver(); err != nil {
-		return err
+		if !v.mayStrand(err) {
+			return err
+		}
+		if err := v.strandActivated(err); err != nil {
+			return err
+		}
+		v.resumeTask()
+		v.catchUp()
+		return nil
 	}
 	v.cutForShrink()
 	v.parked.mu.Lock()
@@ -146,6 +154,26 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 	v.resumeTask()
 	v.catchUp()
 	return nil
+}
+
+// strandActivated makes a volume one that is only read when taking it over ended with
+// err. What is in memory must be what the medium has.
+func (v *Volume) strandActivated(err error) error {
+	if e := v.dropCaches(); e != nil {
+		return errors.Join(err, e)
+	}
+	if e := v.mapUnchanged(); e != nil {
+		return errors.Join(err, e)
+	}
+	v.parked.mu.Lock()
+	e := v.beStranded(err)
+	reqs := v.parked.reqs
+	v.parked.reqs = nil
+	v.parked.mu.Unlock()
+	for _, r := range reqs {
+		v.workers.put(r)
+	}
+	return e
 }
 
 // ErrChanged: the components hold something else than when the volume was opened.

@@ -15,6 +15,9 @@ func (v *Volume) flush(r *Request, block bool) {
 }
 
 func (v *Volume) allClean() bool {
+	if v.lost.Load() != nil {
+		return false
+	}
 	for _, c := range v.components() {
 		if !c.clean() {
 			return false
@@ -23,14 +26,19 @@ func (v *Volume) allClean() bool {
 	return true
 }
 
-// flushAll flushes every component that needs it, side by side.
+// flushAll flushes every component that needs it, side by side. As those of a component
+// that failed one, all fail when such a component 0 has left.
 func (v *Volume) flushAll() error {
 	v.stats.flushes.Add(1)
 	comps := v.components()
 	if v.cfg.breaks(breakFlushCoverage) {
 		comps = comps[1:]
 	}
-	return v.flushComponents(comps)
+	err := v.flushComponents(comps)
+	if lost := v.lost.Load(); lost != nil {
+		err = errors.Join(err, *lost)
+	}
+	return err
 }
 
 // flushComponents flushes comps side by side and joins their errors.

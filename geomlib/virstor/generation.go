@@ -204,15 +204,12 @@ func (v *Volume) writeRest(rest []*component, write func(*component) error, agai
 // medium. v.metaMu is held.
 func (v *Volume) noteFailedLocked(failed []*component, read bool) error {
 	err := v.writeExtensionLocked(func(e *ondisk.Extension) {
-		keepFailed(e, func(id uint64) bool { return id == e.Intent.Leaves || v.isMember(id) })
 		for _, c := range failed {
-			if _, known := e.FailedSince(c.member); !known {
-				has := c.meta().Member.Generation
-				if read {
-					has = min(has, v.gen.settled)
-				}
-				addFailed(e, ondisk.FailedMember{ID: c.member, Generation: max(has, 1)})
+			has := c.meta().Member.Generation
+			if read {
+				has = min(has, v.gen.settled)
 			}
+			v.addFailed(e, c, has)
 		}
 	})
 	if err != nil {
@@ -231,13 +228,28 @@ func (v *Volume) isMember(id uint64) bool {
 	return slices.ContainsFunc(v.components(), func(c *component) bool { return c.member == id })
 }
 
-func addFailed(e *ondisk.Extension, f ondisk.FailedMember) {
+// addFailed names c in e with the generation has, which it has at least, and reports
+// whether there was room. Who is no member any more, and does not leave just now, makes room.
+func (v *Volume) addFailed(e *ondisk.Extension, c *component, has uint64) bool {
+	if _, known := e.FailedSince(c.member); known {
+		return true
+	}
+	f := ondisk.FailedMember{ID: c.member, Generation: max(has, 1)}
+	if addFailed(e, f) {
+		return true
+	}
+	keepFailed(e, func(id uint64) bool { return id == e.Intent.Leaves || v.isMember(id) })
+	return addFailed(e, f)
+}
+
+func addFailed(e *ondisk.Extension, f ondisk.FailedMember) bool {
 	for i := range e.Failed {
 		if e.Failed[i] == (ondisk.FailedMember{}) {
 			e.Failed[i] = f
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // keepFailed forgets the failed members that keep does not want.
@@ -317,8 +329,8 @@ const aDay = 24 * time.Hour
 func (v *Volume) RaiseGeneration() error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	if v.cfg.ReadOnly || !v.writable.Load() {
-		return fmt.Errorf("raise the generation of %s: %w", v.name, ErrReadOnly)
+	if err := v.readOnly(); err != nil {
+		return fmt.Errorf("raise the generation of %s: %w", v.name, err)
 	}
 	if err := v.cond.refusal(deedChangeMembers); err != nil {
 		return fmt.Errorf("raise the generation of %s: %w", v.name, err)

@@ -30,6 +30,9 @@ func (v *Volume) Stop() error {
 	var kept error
 	err := v.close(func() error {
 		if v.cfg.ReadOnly || !v.writable.Load() {
+			if why := v.cond.refusal(deedWriteMap); why != nil {
+				kept = &NotHandedBackError{v.name, []string{why.Error()}}
+			}
 			return nil
 		}
 		var err error
@@ -45,6 +48,7 @@ func (v *Volume) Stop() error {
 // one that nobody serves are judged alike. v.metaMu is held.
 func (v *Volume) handBackLocked() (kept, err error) {
 	reasons := v.obstacles()
+	reasons = append(reasons, v.unclearedLocked()...)
 	if err := v.settledLocked(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
@@ -55,6 +59,18 @@ func (v *Volume) handBackLocked() (kept, err error) {
 		return nil, v.unfenceLocked()
 	}
 	return &NotHandedBackError{v.name, reasons}, v.markCleanLocked()
+}
+
+// unclearedLocked names those who were component 0 and could not be cleared: beside
+// components of version 1 one could be taken for a volume by itself. v.metaMu is held.
+func (v *Volume) unclearedLocked() (why []string) {
+	for _, o := range v.outside.all() {
+		if _, failed := v.ext.rec.FailedSince(o.member); failed && !v.isMember(o.member) {
+			name := ondisk.Printable(o.Provider)
+			why = append(why, fmt.Sprintf("%s, which was component 0, could not be cleared (`gvirstor clear %s`, or take it away and start again)", name, name))
+		}
+	}
+	return why
 }
 
 // close drains and flushes the volume, runs last, and lets everything go.

@@ -125,13 +125,13 @@ func (v *Volume) finishRemoveLocked() error {
 // held.
 func (v *Volume) endIntentLocked() error {
 	in := v.ext.rec.Intent
-	cleared := v.clearLeaversLocked()
+	cleared := v.clearLeaversLocked(in.Leaves)
 	if !v.ext.room {
 		return nil
 	}
 	next := v.ext.rec
 	v.tidyRecord(&next)
-	if in.Kind == ondisk.IntentReplaceZero && in.Leaves != 0 && !cleared[in.Leaves] {
+	if in.Kind == ondisk.IntentReplaceZero && in.Leaves != 0 && !cleared[in.Leaves] && !v.cfg.breaks(breakUnnamedZero) {
 		// It says still that it is component 0, and may be a whole volume by itself.
 		keepFailed(&next, func(id uint64) bool { return id != in.Leaves })
 		addFailed(&next, ondisk.FailedMember{ID: in.Leaves, Generation: v.gen.settled})
@@ -155,14 +155,14 @@ func (v *Volume) tidyRecord(e *ondisk.Extension) {
 	}
 }
 
-// clearLeaversLocked clears who was removed, by an operation that the volume's own record
-// proves to be under way, and says whom it cleared. That it cannot be done is harmless:
+// clearLeaversLocked clears who was removed, the member leaves, by an operation that the
+// volume's own record proves to be under way, and says whom it cleared. That it cannot be done is harmless:
 // the provider is no member. v.metaMu is held.
-func (v *Volume) clearLeaversLocked() map[uint64]bool {
+func (v *Volume) clearLeaversLocked(leaves uint64) map[uint64]bool {
 	cleared := make(map[uint64]bool)
 	for _, ig := range v.leavers {
 		id := ig.Metadata.Member.ID
-		if id == 0 || id != v.ext.rec.Intent.Leaves {
+		if id == 0 || id != leaves {
 			continue // without a member id nothing proves whose it is
 		}
 		if v.forgetMember(ig.Provider) {

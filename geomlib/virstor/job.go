@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,6 +109,10 @@ type jobHandle struct {
 	ctx  context.Context
 	opt  JobOptions
 	next time.Time // when the rate allows more; the job's begin at first
+
+	task   ondisk.Task // what the job is, for the next start
+	stored bool        // the task is in the extension block
+	notes  []string    // words for the result
 }
 
 // startJob runs do on a goroutine. A task other than none is kept in the
@@ -121,18 +126,31 @@ func (v *Volume) startJob(kind string, task ondisk.Task, opt JobOptions, do func
 
 // startJobLocked is startJob; v.job.starting is held.
 func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, do func(j *jobHandle) error) error {
-	r := &v.job
 	room, err := v.mayStartJob(opt)
 	if err != nil {
 		return fmt.Errorf("%s on %s: %w", kind, v.name, err)
 	}
-	keep := task.Kind != ondisk.TaskNone && room && !opt.DryRun
+	if err := v.readOnly(); err != nil && !opt.DryRun {
+		return fmt.Errorf("%s on %s: %w", kind, v.name, err)
+	}
+	return v.launch(kind, task, task.Kind != ondisk.TaskNone && room && !opt.DryRun, opt, do)
+}
+
+// launchLocked is startJobLocked of a job that the states of the volume do not forbid
+// and whose task cannot be kept yet. v.job.starting is held.
+func (v *Volume) launchLocked(kind string, task ondisk.Task, opt JobOptions, do func(j *jobHandle) error) error {
+	return v.launch(kind, task, false, opt, do)
+}
+
+// launch runs do; keep: its task is stored before. v.job.starting is held.
+func (v *Volume) launch(kind string, task ondisk.Task, keep bool, opt JobOptions, do func(j *jobHandle) error) error {
+	r := &v.job
 	r.mu.Lock()
 	if r.done != nil {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w (%s)", kind, v.name, ErrJobRunning, r.current.Kind)
 	}
-	if v.cond.is(stateClosing) || !opt.DryRun && (v.cfg.ReadOnly || !v.writable.Load()) {
+	if v.cond.is(stateClosing) || v.cfg.ReadOnly && !opt.DryRun {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, ErrReadOnly)
 	}
@@ -150,9 +168,10 @@ func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, d
 		v.log.Info("job begins", "job", kind, "rate", opt.Rate)
 	}
 	run := func() {
-		err := do(&jobHandle{v: v, ctx: ctx, opt: opt, next: time.Now()})
-		later := keep && v.goesOnLater(err) // the task is for the next start
-		if keep && !later {
+		j := &jobHandle{v: v, ctx: ctx, opt: opt, next: time.Now(), task: task, stored: keep}
+		err := do(j)
+		later := j.stored && v.goesOnLater(err) // the task is for the next start
+		if j.stored && !later {
 			if failed := v.setTask(remainsOf(task, err)); !errors.Is(err, failed) {
 				err = errors.Join(err, failed)
 			}
@@ -359,8 +378,13 @@ func (j *jobHandle) more(n int64) {
 
 func (j *jobHandle) result(format string, args ...any) {
 	j.v.job.mu.Lock()
-	j.v.job.current.Result = fmt.Sprintf(format, args...)
+	j.v.job.current.Result = strings.Join(append([]string{fmt.Sprintf(format, args...)}, j.notes...), "; ")
 	j.v.job.mu.Unlock()
+}
+
+// note adds to the result that follows.
+func (j *jobHandle) note(format string, args ...any) {
+	j.notes = append(j.notes, fmt.Sprintf(format, args...))
 }
 
 // step reports n bytes done and waits as long as the rate asks for. It

@@ -50,6 +50,16 @@ func (l *mapLedger) pending() int {
 	return len(l.waiting) + len(l.flushing)
 }
 
+// abandon returns the chunks that are kept, when nobody will ask again what this
+// component's map says of them, and forgets them.
+func (l *mapLedger) abandon() []phys {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	chunks := append(l.waiting, l.flushing...)
+	l.waiting, l.flushing = nil, nil
+	return chunks
+}
+
 // flushBegins and flushEnded bracket each device flush of the component. They do not
 // overlap.
 func (l *mapLedger) flushBegins() {

@@ -41,15 +41,22 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 			return nil, err
 		}
 	} else {
-		if err := v.prepare(); err != nil {
+		err := v.prepare()
+		switch {
+		case err == nil:
+			v.cutForShrink()
+			v.writable.Store(true)
+		case v.mayStrand(err):
+			if v, err = a.stranded(v, err); err != nil {
+				return nil, err
+			}
+		default:
 			return nil, err
 		}
-		v.cutForShrink()
-		v.writable.Store(true)
 	}
 	v.start()
 	v.startDaily()
-	if v.writable.Load() {
+	if v.writable.Load() || v.cond.is(stateStranded) {
 		v.resumeTask()
 	}
 	return v, nil

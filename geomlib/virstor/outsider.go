@@ -48,6 +48,8 @@ type OutsiderError struct {
 	Generation, Settled uint64
 	Began               time.Time
 	LastName            string // what the provider was called when it last was a member
+
+	member uint64 // ondisk.MemberBlock.ID
 }
 
 func (e *OutsiderError) Error() string {
@@ -86,7 +88,7 @@ var outsiderKinds = map[member.Kind]error{
 // NewOutsider is why m takes no part in a volume that has settled a generation.
 func NewOutsider(volume string, m Member, kind error, settled uint64) *OutsiderError {
 	b := m.Metadata.Member
-	e := &OutsiderError{Volume: volume, Provider: m.Provider.Name(), Kind: kind, Generation: b.Generation, Settled: settled, LastName: b.LastName}
+	e := &OutsiderError{Volume: volume, Provider: m.Provider.Name(), Kind: kind, Generation: b.Generation, Settled: settled, LastName: b.LastName, member: b.ID}
 	if b.Exists() {
 		e.Began = time.Unix(b.Began, 0)
 	}

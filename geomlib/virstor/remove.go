@@ -51,8 +51,8 @@ func (v *Volume) Remove(name string) error {
 func (v *Volume) removeEmpty(name string) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	if v.cfg.ReadOnly || !v.writable.Load() {
-		return fmt.Errorf("remove from %s: %w", v.name, ErrReadOnly)
+	if err := v.readOnly(); err != nil {
+		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	if err := v.cond.refusal(deedRenumber); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)

@@ -16,6 +16,9 @@ func (v *Volume) resumeTask() {
 	}
 	opt := JobOptions{Rate: int64(t.Arg[0])}
 	var err error
+	if v.cond.is(stateStranded) && t.Kind != ondisk.TaskEvacuate && t.Kind != ondisk.TaskReplace {
+		return // it waits for component 0 to leave
+	}
 	switch t.Kind {
 	case ondisk.TaskEvacuate, ondisk.TaskReplace:
 		err = v.resumeEvacuation(t, opt)
@@ -44,6 +47,9 @@ func (v *Volume) resumeTask() {
 		return
 	}
 	v.log.Error("an interrupted job cannot go on", "job", t.Kind.String(), "error", err)
+	if v.cond.is(stateStranded) {
+		return
+	}
 	if err := v.setTask(ondisk.Task{}); err != nil {
 		v.log.Error("the interrupted job stays noted", "error", err)
 	}
@@ -80,6 +86,12 @@ func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
 	}
 	v.job.starting.Lock()
 	defer v.job.starting.Unlock()
+	if v.cond.is(stateStranded) {
+		if !v.zeroFails(leaving) {
+			return v.cond.refusal(deedAllocate)
+		}
+		return v.startUnwritten(leaving, to, t, opt)
+	}
 	if err := v.roomFor(leaving, to); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (v *Volume) Status() Status {
 		Allocated:     v.stats.allocated.Load(),
 		Pending:       v.freed.pending(),
 		ReadOnly:      v.cfg.ReadOnly,
-		Fenced:        v.writable.Load(),
+		Fenced:        v.writable.Load() || v.cond.is(stateStranded),
 		Degraded:      v.cond.is(stateDegraded),
 		Closing:       v.cond.is(stateClosing),
 		WhenFull:      v.full.Load().policy, Alloc: v.cfg.Alloc,

@@ -96,6 +96,7 @@ func (c *component) readFailed(err error) {
 
 func (c *component) writeFailed(err error) {
 	c.stats.writeErrors.Add(1)
+	c.noteUnwritten(err)
 	kind := WriteTrouble
 	if isStorageFull(err) {
 		kind = StorageFull

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
@@ -128,6 +129,32 @@ var verbs = []*verb{
 		do:  func(w *world) error { return w.replace("d0", "d2") },
 		end: func(w *world) error { return w.gone("d0") }},
 
+	{name: "evacuate of a component 0 that takes no writes", components: []int64{6, 16, 9}, chunks: 7, fill: true,
+		do:  writelessZero(false, func(w *world) error { return w.evacuate("", "d0") }),
+		end: func(w *world) error { return w.gone("d0") }},
+	{name: "evacuate of a component 0 that takes no writes, after a restart", components: []int64{6, 16, 9}, chunks: 7, fill: true,
+		do:  writelessZero(true, func(w *world) error { return w.evacuate("", "d0") }),
+		end: func(w *world) error { return w.gone("d0") }},
+	{name: "evacuate of a component 0 that takes no writes, and another", components: []int64{6, 5, 16, 9}, chunks: 9, fill: true,
+		do:  writelessZero(false, func(w *world) error { return w.evacuate("", "d1", "d0") }),
+		end: func(w *world) error { return w.gone("d0", "d1") }},
+	{name: "replace of a component 0 that takes no writes", components: []int64{6, 6}, spares: []int64{9}, chunks: 7,
+		do:  writelessZero(false, func(w *world) error { return w.replaceBy("d0", "d2") }),
+		end: func(w *world) error { return w.gone("d0") }},
+	{name: "replace of a component 0 that takes no writes, after a restart", components: []int64{6, 6}, spares: []int64{9}, chunks: 7,
+		do:  writelessZero(true, func(w *world) error { return w.replaceBy("d0", "d2") }),
+		end: func(w *world) error { return w.gone("d0") }},
+	{name: "replace of the only component, which takes no writes", components: []int64{7}, spares: []int64{9}, chunks: 3, alone: true,
+		do:  writelessZero(false, func(w *world) error { return w.replaceBy("d0", "d1") }),
+		end: func(w *world) error { return w.gone("d0") }},
+
+	{name: "evacuate of component 0 beside one that is empty", components: []int64{6, 16, 9}, chunks: 7, fill: true,
+		do:  func(w *world) error { return w.evacuate("", "d0") },
+		end: func(w *world) error { return w.gone("d0") }},
+	{name: "component 0 by a new one", components: []int64{6, 6}, spares: []int64{9}, chunks: 7,
+		do:  func(w *world) error { return w.replaceBy("d0", "d2") },
+		end: func(w *world) error { return w.gone("d0") }},
+
 	{name: "pack", components: []int64{6, 6, 6}, chunks: 12, before: holes,
 		do: func(w *world) error { return w.must(w.vol.Pack(JobOptions{})) },
 		end: func(w *world) error {
@@ -207,6 +234,35 @@ var verbs = []*verb{
 		do: clearAll, end: noneLeft},
 	{name: "clear of what is fenced", components: []int64{6, 6, 4}, chunks: 6, offline: true, opens: openMaybe, destroys: true,
 		do: clearAll, end: noneLeft},
+}
+
+// writelessZero is do while component 0 takes no writes, if d0 is that still; restarted:
+// the volume is closed and opened in between.
+func writelessZero(restarted bool, do func(w *world) error) func(w *world) error {
+	return func(w *world) error {
+		if w.vol.component(0).name() != "d0" {
+			return do(w)
+		}
+		var met atomic.Bool
+		defer takesNone(w.disk("d0"), 1, &met)()
+		if !restarted {
+			return do(w)
+		}
+		if err := w.vol.Close(); err != nil && !isFailure(err) {
+			return err
+		}
+		cfg := w.cfg
+		cfg.ServeStranded = true
+		var err error
+		if w.vol, err = openDisks(cfg, w.disks); err != nil {
+			w.vol = nil
+			return err
+		}
+		if _, err := w.readAll(w.model.at(w.rec.Len(), true)); err != nil {
+			return err
+		}
+		return do(w)
+	}
 }
 
 // overcount makes the metadata count a chunk that reaches into its sector, as

@@ -37,6 +37,9 @@ type verb struct {
 	opens    opening
 	id       uint32 // of the volume that the verb makes instead of the old one
 	destroys bool   // afterwards there is no volume
+	// alone: what the only component says before it leaves, and cannot be told to forget,
+	// nobody gainsays who is not there. The host that served the volume remembers.
+	alone bool
 }
 
 // opening is whether the volume must open without help in the middle of a verb.
@@ -306,6 +309,17 @@ func (w *world) evacuate(target string, names ...string) error {
 		return nil
 	}
 	return w.must(w.vol.Evacuate(left, target, JobOptions{}))
+}
+
+// replaceBy lets a disk take the place of a component, of which it is none before.
+func (w *world) replaceBy(old, by string) error {
+	if !w.has(old) {
+		return nil
+	}
+	if w.has(by) {
+		return w.evacuate(by, old)
+	}
+	return w.must(w.vol.Replace(old, w.disk(by), JobOptions{}))
 }
 
 // gone tells which of the disks are components, or labelled so, and which of the

@@ -86,6 +86,10 @@ type Volume struct {
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 
+	// lost is the failure of a flush of a component 0 that has left: what it had
+	// accepted may not be what was copied. nil: none.
+	lost atomic.Pointer[error]
+
 	stats       volumeStats
 	opened      time.Time
 	ops         [OpWriteZeroes]opCounters // by Op less one
@@ -120,7 +124,9 @@ func (v *Volume) ChunkSize() int64 { return v.chunk }
 func (v *Volume) ReadOnly() bool { return v.cfg.ReadOnly }
 
 // Deferred reports whether the volume waits for Activate.
-func (v *Volume) Deferred() bool { return !v.cfg.ReadOnly && !v.writable.Load() }
+func (v *Volume) Deferred() bool {
+	return !v.cfg.ReadOnly && !v.writable.Load() && !v.cond.is(stateStranded)
+}
 
 func (v *Volume) components() []*component { return *v.comps.Load() }
 
@@ -179,15 +185,19 @@ func (v *Volume) extents(off, end int64, emit func(length int64, allocated bool)
 	}
 }
 
-// deferred keeps r until Activate.
+// deferred keeps r until Activate, or ends it where there is nothing to wait for.
 func (v *Volume) deferred(r *Request) bool {
 	if v.writable.Load() || v.cfg.ReadOnly {
 		return false
 	}
+	if v.cond.is(stateStranded) {
+		return v.endStranded(r)
+	}
 	v.parked.mu.Lock()
-	if v.writable.Load() {
+	if v.writable.Load() || v.cond.is(stateStranded) {
 		v.parked.mu.Unlock()
-		return false
+		v.workers.put(r)
+		return true
 	}
 	v.parked.reqs = append(v.parked.reqs, r)
 	v.parked.mu.Unlock()

@@ -43,26 +43,47 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) (err error) {
 		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 	}
 	gone := v.component(0)
-	next, err := v.storeSuccessor(t)
+	next, err := v.storeSuccessor(succession{heir: t})
 	keep = true
 	if err != nil {
 		keep = v.cond.is(stateFrozen)
 		return err
 	}
 	v.swapZero(t, next, reserved)
+	return v.dismissZero(gone)
+}
+
+// dismissZero lets the former component 0 go, when another is in its place. v.metaMu is
+// held and the committer is paused.
+func (v *Volume) dismissZero(gone *component) error {
 	left := v.discharge(gone)
 	v.emit(Event{Kind: EventComponents})
-	err = v.writeExtensionLocked(func(e *ondisk.Extension) {
+	err := v.writeExtensionLocked(func(e *ondisk.Extension) {
 		v.tidyRecord(e)
-		if !left {
+		if !left && !v.cfg.breaks(breakUnnamedZero) {
 			// It says still that it is component 0, and may be a whole volume by itself.
-			addFailed(e, ondisk.FailedMember{ID: gone.member, Generation: max(gone.meta().Member.Generation, 1)})
+			v.addFailed(e, gone, gone.meta().Member.Generation)
 		}
 	})
-	if e := gone.p().Close(); e != nil {
+	if lost := gone.failedFlush(); lost != nil {
+		v.lost.CompareAndSwap(nil, &lost)
+	}
+	if e := gone.p().Close(); e != nil && !gone.refused.Load() {
 		err = errors.Join(err, fmt.Errorf("close %s after its removal from %s: %w", gone.name(), v.name, e))
 	}
 	return err
+}
+
+// succession is how component 0 is handed on.
+type succession struct {
+	heir *component // of the volume; the last one, if it joins only now
+	// joins: heir is no member yet.
+	joins bool
+	// unwritten: component 0 takes no writes. What is to be known of its leaving is
+	// all in the heir's record, and takes effect with that.
+	unwritten bool
+	moves     map[uint64]phys // virtual chunks that lie elsewhere from then on
+	task      ondisk.Task     // what remains to be done then, if it is in no record yet
 }
 
 // successor picks the component that will hold the map.
@@ -129,30 +150,26 @@ func (v *Volume) heirs(t *component) []*component {
 }
 
 // storeSuccessor writes the map, the extension record and at last the metadata that make
-// t component 0, and returns the new list of members, which is settled. v.metaMu is held
-// and the committer is paused.
-func (v *Volume) storeSuccessor(t *component) (next []*component, err error) {
-	gone, om := v.component(0), v.component(0).meta()
+// s.heir component 0, and returns the new list of members, which is settled. v.metaMu is
+// held and the committer is paused.
+func (v *Volume) storeSuccessor(s succession) (next []*component, err error) {
+	t, om := s.heir, v.component(0).meta()
 	next = v.heirs(t)
-	if err := v.settleFreed(); err != nil {
+	if !s.unwritten {
+		if err := v.settleFreed(); err != nil {
+			return nil, err
+		}
+		if err := v.cond.refusal(deedAllocate); err != nil {
+			return nil, fmt.Errorf("replace component 0 of %s: %w", v.name, err)
+		}
+	}
+	if err := v.copyMap(s, uint16(len(next))); err != nil {
 		return nil, err
 	}
-	if err := v.cond.refusal(deedAllocate); err != nil {
-		return nil, fmt.Errorf("replace component 0 of %s: %w", v.name, err)
-	}
-	if err := v.copyMap(t, uint16(len(next))); err != nil {
+	e, err := v.heirRecord(s, next)
+	if err != nil {
 		return nil, err
 	}
-	m := t.meta()
-	m.No, m.ChunkReserved, m.VirtualSize = 0, om.ChunkReserved, om.VirtualSize
-	e := extension{rec: v.ext.rec, valid: true}
-	e.offset, e.room = ondisk.ExtensionOffset(m)
-	if !e.room {
-		return nil, fmt.Errorf("%s as component 0 of %s: %w", t.name(), v.name, ErrNoExtension)
-	}
-	e.rec.Sequence++
-	e.rec.Intent = ondisk.Intent{Kind: ondisk.IntentReplaceZero, Arg: [8]uint64{uint64(t.no())}, Leaves: gone.member, Moves: t.member}
-	e.rec.Task = retask(e.rec.Task, next)
 	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
 	other := e.offset + int64(1-e.rec.Slot())*ondisk.ExtensionSlotSize
 	if err := storeRaw(t.accounted(), blank, other); err != nil {
@@ -164,18 +181,67 @@ func (v *Volume) storeSuccessor(t *component) (next []*component, err error) {
 	was := v.ext
 	v.ext, v.heir = e, t
 	defer func() { v.heir = nil }()
-	err = v.riseLocked(rise{comps: next, edit: func(c *component, m *ondisk.Metadata) {
+	r := rise{comps: next, edit: func(c *component, m *ondisk.Metadata) {
+		if !v.writable.Load() { // this is its opening for writing, too
+			m.ChunkCount = v.safeChunkCount(c)
+		}
 		if c == t && m.ChunkReserved == 0 {
 			m.ChunkReserved, m.ChunkNext, m.Flags = om.ChunkReserved, max(m.ChunkNext, uint32(om.ChunkReserved)), m.Flags|ondisk.FlagAllocated
 		}
-	}})
-	if err != nil {
+	}}
+	if s.joins {
+		r.joins = []*component{t}
+	}
+	r.recover = !v.writable.Load()
+	if err = v.riseLocked(r); err != nil {
 		// Whether it is component 0 now is not known: nothing may be
 		// written to either map.
 		v.ext = was
 		return nil, v.doubtLocked(fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err))
 	}
 	return next, nil
+}
+
+// heirRecord is the extension record that the heir gets, later than any that the old
+// component 0 may have. v.metaMu is held.
+func (v *Volume) heirRecord(s succession, next []*component) (extension, error) {
+	t, gone := s.heir, v.component(0)
+	m, om := t.meta(), gone.meta()
+	m.No, m.ChunkReserved, m.VirtualSize = 0, om.ChunkReserved, om.VirtualSize
+	e := extension{rec: v.ext.rec, valid: true}
+	e.offset, e.room = ondisk.ExtensionOffset(m)
+	if !e.room {
+		return e, fmt.Errorf("%s as component 0 of %s: %w", t.name(), v.name, ErrNoExtension)
+	}
+	e.rec.Sequence++
+	old := e.rec.Intent
+	if t.member == 0 {
+		t.member = v.draw()
+	}
+	e.rec.Intent = ondisk.Intent{Kind: ondisk.IntentReplaceZero, Arg: [8]uint64{uint64(t.no())}, Leaves: gone.member, Moves: t.member}
+	if s.task.Kind != ondisk.TaskNone {
+		e.rec.Task = s.task
+	}
+	e.rec.Task = retask(e.rec.Task, next)
+	if !s.unwritten {
+		return e, nil
+	}
+	if !v.writable.Load() {
+		e.rec.Clean = false
+		if e.rec.Task.Kind == ondisk.TaskResize {
+			// Whoever writes from now on believes that the size is what the label says.
+			e.rec.Task = ondisk.Task{}
+			v.log.Warn("an interrupted resize is given up, since component 0 leaves", "volume", v.name)
+		}
+	}
+	if old.Kind == ondisk.IntentReplaceZero && old.Leaves != 0 {
+		// Whom this one replaced, which was not finished, has a label still.
+		addFailed(&e.rec, ondisk.FailedMember{ID: old.Leaves, Generation: max(v.gen.settled, 1)})
+	}
+	if !v.cfg.breaks(breakUnnamedZero) && !v.addFailed(&e.rec, gone, gone.meta().Member.Generation) {
+		return e, fmt.Errorf("%s: more than %d components take no writes: %w", gone.name(), ondisk.MaxFailedMembers, ErrTakesNoWrites)
+	}
+	return e, nil
 }
 
 // asEmpty is the metadata of a former component 0 as component index.
@@ -199,10 +265,10 @@ func heirWord(w uint64, index, last uint16) uint64 {
 	return w
 }
 
-// copyMap writes the map to t as it will be when t is component 0 and component last has
-// its index.
-func (v *Volume) copyMap(t *component, last uint16) error {
-	index := t.no()
+// copyMap writes the map to the heir as it will be when that is component 0 and
+// component last has its index.
+func (v *Volume) copyMap(s succession, last uint16) error {
+	t, index := s.heir, s.heir.no()
 	total := v.component(0).meta().MapBytes()
 	if err := t.clear(0, total, v.zeros); err != nil {
 		return err
@@ -213,7 +279,14 @@ func (v *Volume) copyMap(t *component, last uint16) error {
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc, n) {
 		first := vc / per * per
 		for i := range per {
-			v.encodeEntry(buf[i*ondisk.EntrySize:], heirWord(v.chunks.load(first+i), index, last))
+			w := v.chunks.load(first + i)
+			if to, moves := s.moves[first+i]; moves {
+				w = wordOf(to)
+			}
+			if w&wordAlloc != 0 && physOf(w).comp == 0 {
+				return fmt.Errorf("virtual chunk %d is on component 0 of %s still: %w", first+i, v.name, ErrAllocated)
+			}
+			v.encodeEntry(buf[i*ondisk.EntrySize:], heirWord(w, index, last))
 		}
 		if err := t.writeRaw(buf, int64(first)*ondisk.EntrySize); err != nil {
 			return err

@@ -303,6 +303,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	cfg := d.opt.policies(a.Name)
 	cfg.ReadOnly = d.opt.ReadOnly
 	cfg.DeferWrites = deferred && !d.opt.ReadOnly
+	cfg.ServeStranded = true
 	cfg.Log = d.log.With("volume", a.Name)
 	s.watch, s.spares = space.New(host{d, s}, d.alertOptions(), d.log)
 	cfg.Events = func(e virstor.Event) {

@@ -149,7 +149,8 @@ func choose(claims []Claim, tried []Verdict) Verdict {
 		}
 	}
 	complete = slices.DeleteFunc(complete, func(t Verdict) bool {
-		return slices.ContainsFunc(complete, func(by Verdict) bool { return replaced(claims, t, by) })
+		return slices.ContainsFunc(complete, func(by Verdict) bool { return replaced(claims, t, by) }) ||
+			slices.ContainsFunc(tried, func(by Verdict) bool { return dismissed(claims, t, by) })
 	})
 	switch len(complete) {
 	case 0:
@@ -180,4 +181,16 @@ func replaced(claims []Claim, t, by Verdict) bool {
 		sequence = old.Record.Sequence
 	}
 	return now.Record.Intent.Kind == ondisk.IntentReplaceZero && now.Record.Sequence > sequence
+}
+
+// dismissed tells whether the component 0 of t, a complete set, left the volume that by
+// is of, which somebody is missing of, or is too old for: then the rest of t's are what
+// they were before. A component 0 that took no writes still says what it said then.
+func dismissed(claims []Claim, t, by Verdict) bool {
+	old, now := claims[t.Zero].Metadata.Member, claims[by.Zero]
+	if t.Zero == by.Zero || now.Record == nil || by.Outside[t.Zero] == 0 || now.Metadata.Member.Generation <= t.Highest {
+		return false
+	}
+	_, left := now.Record.FailedSince(old.ID)
+	return left || now.Record.Intent.Kind == ondisk.IntentReplaceZero && now.Record.Intent.Leaves == old.ID
 }

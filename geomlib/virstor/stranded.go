@@ -1,0 +1,371 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// ErrStranded: component 0, which holds the allocation map, takes no writes, and nothing
+// changes the map until another component has its place. It wraps ErrTakesNoWrites.
+var ErrStranded error = &refusal{ErrTakesNoWrites, "component 0, which holds the allocation map, takes no writes; evacuate or replace it"}
+
+// Stranded reports whether component 0 takes no writes, so that only its leaving (Evacuate,
+// Replace) changes the volume. One that was found so by Open or Activate is read only
+// until then; one that became so in service takes writes to chunks that are allocated on
+// other components.
+func (v *Volume) Stranded() bool { return v.cond.is(stateStranded) }
+
+// mayStrand reports whether a volume of which err kept it from being opened for writing
+// can be served all the same, since the reason is that component 0 takes no writes.
+func (v *Volume) mayStrand(err error) bool {
+	return v.cfg.ServeStranded && v.ext.room && v.component(0).unwritten.Load() && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrChanged)
+}
+
+// stranded opens a again, to be read, when failed, whose opening for writing ended with
+// err, met a component 0 that takes no writes. What failed may have written to it counts
+// as written.
+func (a *Assembly) stranded(failed *Volume, err error) (*Volume, error) {
+	if e := failed.dropCaches(); e != nil {
+		return nil, errors.Join(err, e)
+	}
+	again, e := a.readAgain()
+	if e != nil {
+		return nil, errors.Join(err, e)
+	}
+	v, e := newVolume(again, failed.cfg)
+	if e != nil {
+		return nil, errors.Join(err, e)
+	}
+	v.ext.rec.Sequence = max(v.ext.rec.Sequence, failed.ext.rec.Sequence)
+	v.gen.highest = max(v.gen.highest, failed.gen.highest)
+	for i, c := range failed.components() {
+		if e := c.failedFlush(); e != nil {
+			v.component(uint16(i)).fail(e)
+		}
+	}
+	if e := v.loadMap(); e != nil {
+		return nil, errors.Join(err, e)
+	}
+	if e := v.beStranded(err); e != nil {
+		return nil, e
+	}
+	return v, nil
+}
+
+// beStranded makes a volume one that is only read, because opening it for writing ended
+// with err. The other members are flushed: what is in their caches will not be written
+// again.
+func (v *Volume) beStranded(err error) error {
+	zero := v.component(0)
+	switch in := v.ext.rec.Intent; in.Kind {
+	case ondisk.IntentNone:
+	case ondisk.IntentRemove, ondisk.IntentReplaceZero:
+		if in.Leaves == 0 {
+			return err
+		}
+	default:
+		return err
+	}
+	for _, c := range v.components()[1:] {
+		if e := c.flushNow(); e != nil {
+			return errors.Join(err, e)
+		}
+	}
+	v.cond.strand(zero.name())
+	v.setRefused(zero, true)
+	v.log.Error("component 0 takes no writes: the volume is only read; evacuate or replace that component",
+		"volume", v.name, "component", zero.name(), "error", err)
+	return nil
+}
+
+// endStranded ends a request that would change a volume that is only read, and reports
+// whether it is one.
+func (v *Volume) endStranded(r *Request) bool {
+	if r.Op == OpFlush {
+		return false
+	}
+	err := v.readOnly()
+	if err == nil {
+		return false // since just now
+	}
+	v.finish(r, fmt.Errorf("%s %s: %w", r.Op, v.name, err))
+	return true
+}
+
+// readOnly is why nothing of the volume may be changed, but by component 0's leaving.
+func (v *Volume) readOnly() error {
+	switch {
+	case v.cfg.ReadOnly:
+		return ErrReadOnly
+	case v.writable.Load():
+		return nil
+	}
+	if err := v.cond.refusal(deedWriteMap); err != nil {
+		return err
+	}
+	return ErrReadOnly
+}
+
+// zeroFails reports whether component 0 is of leaving and takes no writes, or is in a
+// state in which its own writes would not do: then it leaves without any. Not while
+// nobody knows which component is number 0.
+func (v *Volume) zeroFails(leaving []*component) bool {
+	zero := v.component(0)
+	if !slices.Contains(leaving, zero) || v.cond.is(stateFrozen) || v.cond.is(stateClosing) {
+		return false
+	}
+	return v.cond.is(stateStranded) || v.cond.is(stateDegraded) || v.cond.is(stateInDoubt) || zero.unwritten.Load()
+}
+
+// departure is component 0 leaving without a write to it. Its chunks are copied to where
+// others have room, which nobody is told of; then the heir's record, map and metadata say
+// where they are, all at once. Until then the volume is what component 0's map says, and
+// nothing that it may name is written to but by clients, in place; what they would write
+// to component 0 fails.
+type departure struct {
+	v       *Volume
+	gone    *component
+	leaving []*component
+	to      *component // takes the chunks; nil: any
+	joins   bool       // to is no member yet
+	heir    *component
+	moves   map[uint64]phys
+	inDoubt map[uint64]bool // virtual chunks whose last move is; nobody changes them
+	was     struct{ stranded, refused bool }
+}
+
+// leaveUnwritten lets component 0 leave, of which zeroFails said that it is to go without
+// writes. fresh, if not nil, is a provider that joins for it: it is a component
+// when leaveUnwritten succeeds, and closed when not.
+func (v *Volume) leaveUnwritten(j *jobHandle, leaving []*component, to, fresh *component) error {
+	d := &departure{v: v, gone: v.component(0), leaving: leaving, to: to, moves: make(map[uint64]phys)}
+	v.log.Warn("component 0 takes no writes: it leaves without any", "volume", v.name, "component", d.gone.name())
+	d.begin(fresh)
+	err := d.pickHeir()
+	if err == nil {
+		err = d.copyOff(j)
+	}
+	if err == nil {
+		err = d.commit(j)
+	}
+	switch {
+	case v.component(0) != d.gone:
+		j.note("%s, component 0, took no writes: it left without any, and its label may say otherwise", d.gone.name())
+		return err
+	case v.cond.is(stateFrozen):
+		return err // everything stays as it is until the volume is reopened
+	}
+	return errors.Join(err, d.undo())
+}
+
+// begin keeps component 0 as it is.
+func (d *departure) begin(fresh *component) {
+	v := d.v
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	d.was.stranded, d.was.refused = v.cond.strand(d.gone.name()), d.gone.refused.Load()
+	v.setRefused(d.gone, true)
+	v.committer.pause() // what it was about is done now, and all else it refuses
+	defer v.committer.unpause()
+	d.inDoubt = make(map[uint64]bool)
+	for _, o := range v.committer.degrade.locked {
+		d.inDoubt[o.vc] = true
+	}
+	if fresh == nil {
+		return
+	}
+	d.to, d.joins = fresh, true
+	next := append(slices.Clone(v.components()), fresh)
+	fresh.setNo(uint16(len(next) - 1))
+	v.setComponents(next)
+	v.alloc.addPool(newChunkPool(0, fresh.usable()))
+	v.alloc.hold(next)
+}
+
+// undo is for a departure that nobody knows of.
+func (d *departure) undo() (err error) {
+	v := d.v
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	v.committer.pause()
+	defer v.committer.unpause()
+	for _, at := range d.moves {
+		v.alloc.put(at)
+	}
+	if d.heir != nil {
+		v.alloc.releaseKept(d.heir.no())
+	}
+	if d.joins {
+		comps := v.components()
+		comps = comps[:len(comps)-1]
+		v.setComponents(comps)
+		v.alloc.dropLast(comps)
+		err = d.to.p().Close()
+	}
+	v.setRefused(d.gone, d.was.refused)
+	if !d.was.stranded {
+		v.cond.ashore()
+	}
+	v.committer.kick()
+	return err
+}
+
+// pickHeir picks who will hold the map: its first chunks must be free, since there is
+// nowhere to say that what is in them has moved. They are kept.
+func (d *departure) pickHeir() error {
+	v, reserved := d.v, d.gone.first()
+	for _, c := range v.components() {
+		if slices.Contains(d.leaving, c) || d.to != nil && c != d.to || c.refused.Load() || c.failedFlush() != nil || c.usable() <= reserved {
+			continue
+		}
+		if v.alloc.claimBelow(c.no(), reserved) == 0 || v.cfg.breaks(breakHeirInUse) {
+			d.heir = c
+			return nil
+		}
+		v.alloc.releaseKept(c.no())
+	}
+	return refuse(ErrTakesNoWrites, "%s takes no writes, and no other component of %s has its first %d chunks free for the allocation map: `gvirstor replace %s %s NEW` takes a provider that has",
+		d.gone.name(), v.name, reserved, v.name, d.gone.name())
+}
+
+// copyOff copies what is on component 0 to where there is room.
+func (d *departure) copyOff(j *jobHandle) error {
+	v := d.v
+	places := v.chunksWhere(v.on([]*component{d.gone}))
+	j.total(int64(len(places)) * v.chunk)
+	buf := make([]byte, min(moveBuffer, v.chunk))
+	for i, pl := range places {
+		target, ok := d.take()
+		if !ok {
+			left := int64(len(places) - i)
+			return v.short(j.kind(), left, left+int64(d.gone.first()))
+		}
+		d.moves[pl.vc] = target
+		if err := d.copyOne(pl, target, buf); err != nil {
+			return fmt.Errorf("move virtual chunk %d of %s: %w", pl.vc, v.name, err)
+		}
+		if err := j.step(v.chunk, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take is takeFor without a wait for chunks that component 0 has to free.
+func (d *departure) take() (phys, bool) {
+	if d.to != nil {
+		return d.v.alloc.takeFrom(d.to.no())
+	}
+	ps, ok := d.v.alloc.take(nil, 1, true)
+	if !ok {
+		return phys{}, false
+	}
+	return ps[0].at, true
+}
+
+// copyOne copies a chunk when the writes to it that had begun have ended. None begins
+// any more.
+func (d *departure) copyOne(pl place, target phys, buf []byte) error {
+	v := d.v
+	if !d.inDoubt[pl.vc] {
+		at, ok := v.chunks.lock(pl.vc)
+		if !ok {
+			return fmt.Errorf("it is not allocated any more: %w", ErrDamaged) // the map does not change
+		}
+		defer v.chunks.unlock(pl.vc, wordOf(at), v.resume)
+	}
+	return v.copyChunk(pl.at, target, buf)
+}
+
+// commit makes the heir component 0.
+func (d *departure) commit(j *jobHandle) error {
+	v, t := d.v, d.heir
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	v.moving.close()
+	defer v.moving.open(v.resume)
+	v.committer.pause()
+	defer v.committer.unpause()
+	v.freed.wait()
+	if k := v.ext.rec.Intent; v.writable.Load() && k.Kind != ondisk.IntentNone {
+		return fmt.Errorf("replace component 0 of %s: %w: %q", v.name, ErrUnfinished, k.Kind)
+	}
+	was, reserved := v.ext.rec.Intent, d.gone.first()
+	next, err := v.storeSuccessor(succession{heir: t, joins: d.joins, unwritten: true, moves: d.moves, task: j.task})
+	if err != nil {
+		return err
+	}
+	j.stored = v.ext.rec.Task.Kind != ondisk.TaskNone
+	d.remember()
+	v.swapZero(t, next, reserved)
+	v.clearLeaversLocked(was.Leaves)
+	v.cond.handedOn()
+	err = v.dismissZero(d.gone)
+	v.goOnWritable()
+	return err
+}
+
+// remember makes memory agree with the heir's map, which has the chunks of component 0
+// elsewhere. What component 0's map could not say, that chunks are free or where one is
+// whose last move was in doubt, nobody asks any more.
+func (d *departure) remember() {
+	v, k := d.v, d.v.committer
+	for _, o := range k.degrade.locked {
+		if to, moves := d.moves[o.vc]; moves {
+			v.chunks.unlock(o.vc, wordOf(to), v.resume)
+			delete(d.moves, o.vc)
+		} else {
+			v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
+		}
+		if !o.same {
+			v.alloc.put(o.new)
+		}
+	}
+	for vc, to := range d.moves {
+		if _, ok := v.chunks.lock(vc); ok { // when who reads it has done so
+			v.chunks.unlock(vc, wordOf(to), v.resume)
+		}
+	}
+	for _, p := range append(k.degrade.kept, d.gone.ledger.Load().abandon()...) {
+		v.alloc.put(p)
+	}
+	k.degrade = degraded{}
+}
+
+// goOnWritable lets a volume that was only read take writes, when a component that does
+// is number 0. v.metaMu is held.
+func (v *Volume) goOnWritable() {
+	if v.writable.Swap(true) {
+		v.emit(Event{Kind: EventRecovered})
+		v.committer.kick()
+		return
+	}
+	v.log.Info("the volume takes writes again", "volume", v.name)
+	v.emit(Event{Kind: EventRecovered})
+	v.startDaily()
+}
+
+// replaceUnwritten starts the job in which p takes the place of component 0, which takes
+// no writes. It owns p. v.job.starting is held.
+func (v *Volume) replaceUnwritten(p geomlib.Provider, opt JobOptions) error {
+	v.metaMu.Lock()
+	metas, err := v.planAdd([]geomlib.Provider{p}, len(v.components())+1, AddOptions{})
+	v.metaMu.Unlock()
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	fresh := v.newComponent(p, metas[0])
+	fresh.member = 0
+	leaving := []*component{v.component(0)}
+	err = v.launchLocked(jobReplace, ondisk.Task{}, opt, func(j *jobHandle) error {
+		return v.leaveAll(j, leaving, nil, fresh)
+	})
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	return nil
+}
