@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -20,7 +21,10 @@ func dumpCommand() *command {
 		about: `Shows the metadata that providers hold. A volume of metadata version 2 is
 fenced: the kernel class refuses it (see stop). Of such a provider the last
 lines say which member it is and of which moment: one whose generation is below
-what others have settled missed something since, and is not served.
+what others have settled missed something since, and is not served. Of
+component 0 they also say what its record does: whether the volume was closed
+in order or is being handed back, which operation or job is unfinished, and
+which members take no writes.
 
 --json      as a list of objects, sizes in bytes`,
 		example: "gvirstor dump ada4 ada6",
@@ -34,17 +38,18 @@ func (c *call) dump(json bool) error {
 	failed := false
 	dumps := []dumpedMetadata{}
 	for _, name := range c.operands {
-		m, err := readMetadata(name)
+		l, err := readLabel(name)
 		if err != nil {
 			fmt.Fprintf(c.stderr, "Can't read metadata from %s: %s.\n", ondisk.Printable(name), providerText(name, err))
 			failed = true
-			continue
 		}
-		if json {
-			dumps = append(dumps, dumped(name, m))
-			continue
+		switch {
+		case l.Metadata == ondisk.Metadata{}: // else what is damaged, or half of it, is shown
+		case json:
+			dumps = append(dumps, dumped(name, l))
+		default:
+			printLabel(c.stdout, name, l)
 		}
-		printMetadata(c.stdout, name, m)
 	}
 	if json {
 		if err := printJSON(c.stdout, dumps); err != nil {
@@ -57,18 +62,34 @@ func (c *call) dump(json bool) error {
 	return nil
 }
 
-// readMetadata looks at a provider that may be in service.
-func readMetadata(name string) (ondisk.Metadata, error) {
-	p, err := geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
-	if err != nil {
-		return ondisk.Metadata{}, err
-	}
-	defer p.Close()
-	return geomlib.ReadMetadata(p)
+// label is what a provider says of the volume that it is of.
+type label struct {
+	ondisk.Metadata
+	record *ondisk.Extension // component 0's; nil where there is none
 }
 
-// printMetadata prints m as FreeBSD's tool does.
-func printMetadata(w io.Writer, name string, m ondisk.Metadata) {
+// readLabel looks at a provider that may be in service. With ondisk.ErrMemberBlock comes
+// what a damaged one says, and without the record the rest.
+func readLabel(name string) (label, error) {
+	p, err := geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+	if err != nil {
+		return label{}, err
+	}
+	defer p.Close()
+	m, err := geomlib.ReadMetadata(p)
+	if err != nil {
+		return label{Metadata: m}, err
+	}
+	rec, found, err := virstor.Record(p, m)
+	if err != nil || !found {
+		return label{Metadata: m}, err
+	}
+	return label{m, &rec}, nil
+}
+
+// printLabel prints the metadata as FreeBSD's tool does, and then what that does not know.
+func printLabel(w io.Writer, name string, l label) {
+	m := l.Metadata
 	provider := ondisk.Printable(m.Provider)
 	if provider == "" {
 		provider = "(not hardcoded)"
@@ -88,7 +109,8 @@ func printMetadata(w io.Writer, name string, m ondisk.Metadata) {
 		{"Chunks free", chunksFree(m)},
 		{"Reserved chunks", m.ChunkReserved},
 	}
-	for _, item := range append(items, memberItems(m.Member)...) {
+	items = append(items, memberItems(m.Member)...)
+	for _, item := range append(items, recordItems(l.record)...) {
 		fmt.Fprintf(w, "%22s: %v\n", item.label, item.value)
 	}
 	fmt.Fprintln(w)
@@ -115,7 +137,54 @@ func memberItems(b ondisk.MemberBlock) []labelled {
 	}
 }
 
-func memberID(b ondisk.MemberBlock) string { return fmt.Sprintf("%016x", b.ID) }
+// recordItems are what component 0's record says.
+func recordItems(r *ondisk.Extension) []labelled {
+	if r == nil {
+		return nil
+	}
+	items := []labelled{{"Closed in order", yesOrNo(r.Clean)}}
+	if r.HandBack {
+		items = append(items, labelled{"Being handed back", "yes"})
+	}
+	if r.Intent.Kind != ondisk.IntentNone {
+		items = append(items, labelled{"Operation under way", intentText(r.Intent)})
+	}
+	if r.Task.Kind != ondisk.TaskNone {
+		items = append(items, labelled{"Unfinished job", r.Task.Kind})
+	}
+	for _, f := range r.Failed {
+		if f.ID != 0 {
+			items = append(items, labelled{"Takes no writes", fmt.Sprintf("member %s since generation %d", hexID(f.ID), f.Generation)})
+		}
+	}
+	return items
+}
+
+func yesOrNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// intentText is an operation under way with whom it concerns.
+func intentText(i ondisk.Intent) string {
+	text := i.Kind.String()
+	if i.Kind == ondisk.IntentNewID {
+		text += fmt.Sprintf(" in the place of %d", i.Arg[0])
+	}
+	if i.Leaves != 0 {
+		text += fmt.Sprintf(", member %s leaves", hexID(i.Leaves))
+	}
+	if i.Moves != 0 && i.Moves != i.Leaves {
+		text += fmt.Sprintf(", member %s takes its index", hexID(i.Moves))
+	}
+	return text
+}
+
+func memberID(b ondisk.MemberBlock) string { return hexID(b.ID) }
+
+func hexID(id uint64) string { return fmt.Sprintf("%016x", id) }
 
 // began is when the generation began, by the clock of the host that wrote it.
 func began(b ondisk.MemberBlock) string { return time.Unix(b.Began, 0).UTC().Format(time.RFC3339) }
@@ -148,6 +217,59 @@ type dumpedMetadata struct {
 	Flags          uint16 `json:"flags"`
 
 	Member *dumpedMember `json:"member,omitempty"` // nil: there is no block
+	Record *dumpedRecord `json:"record,omitempty"` // nil: there is none, as on all components but 0
+}
+
+// dumpedRecord is component 0's extension record in JSON.
+type dumpedRecord struct {
+	Sequence uint64         `json:"sequence"`
+	Clean    bool           `json:"clean"`     // the volume was closed in order
+	HandBack bool           `json:"hand_back"` // it is being handed back
+	Intent   *dumpedIntent  `json:"intent,omitempty"`
+	Job      string         `json:"job,omitempty"`
+	Failed   []dumpedFailed `json:"failed"` // members that take no writes
+}
+
+// dumpedIntent is the operation under way.
+type dumpedIntent struct {
+	Kind     string  `json:"kind"`
+	Leaves   string  `json:"leaves,omitempty"` // member ids
+	Moves    string  `json:"moves,omitempty"`
+	FormerID *uint32 `json:"former_id,omitempty"` // of the volume, when it gets another
+}
+
+// dumpedFailed is a member that takes no writes.
+type dumpedFailed struct {
+	ID         string `json:"id"`
+	Generation uint64 `json:"generation"` // which it has at least
+}
+
+func dumpedRecordOf(r *ondisk.Extension) *dumpedRecord {
+	if r == nil {
+		return nil
+	}
+	d := &dumpedRecord{Sequence: r.Sequence, Clean: r.Clean, HandBack: r.HandBack, Failed: []dumpedFailed{}}
+	if i := r.Intent; i.Kind != ondisk.IntentNone {
+		d.Intent = &dumpedIntent{Kind: i.Kind.String()}
+		if i.Leaves != 0 {
+			d.Intent.Leaves = hexID(i.Leaves)
+		}
+		if i.Moves != 0 {
+			d.Intent.Moves = hexID(i.Moves)
+		}
+		if former := uint32(i.Arg[0]); i.Kind == ondisk.IntentNewID {
+			d.Intent.FormerID = &former
+		}
+	}
+	if r.Task.Kind != ondisk.TaskNone {
+		d.Job = r.Task.Kind.String()
+	}
+	for _, f := range r.Failed {
+		if f.ID != 0 {
+			d.Failed = append(d.Failed, dumpedFailed{hexID(f.ID), f.Generation})
+		}
+	}
+	return d
 }
 
 // dumpedMember is a member block in JSON.
@@ -159,12 +281,13 @@ type dumpedMember struct {
 	LastName   string `json:"last_name"`
 }
 
-func dumped(name string, m ondisk.Metadata) dumpedMetadata {
+func dumped(name string, l label) dumpedMetadata {
+	m := l.Metadata
 	d := dumpedMetadata{
 		Name: name, Version: m.Version, Volume: m.Name, ID: m.ID, Index: m.No, Count: m.Count,
 		Hardcoded: m.Provider, ProviderSize: m.ProviderSize, VirtualSize: m.VirtualSize, ChunkSize: m.ChunkSize,
 		ChunkCount: m.ChunkCount, ChunkNext: m.ChunkNext, ChunksReserved: m.ChunkReserved,
-		ChunksFree: chunksFree(m), Flags: m.Flags,
+		ChunksFree: chunksFree(m), Flags: m.Flags, Record: dumpedRecordOf(l.record),
 	}
 	if b := m.Member; b.Exists() {
 		d.Member = &dumpedMember{ID: memberID(b), Generation: b.Generation, Settled: b.Settled, Began: began(b), LastName: b.LastName}

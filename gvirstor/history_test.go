@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // served opens the volume on files, writes a byte to its beginning and closes it, fenced.
@@ -48,7 +50,7 @@ func openFiles(t *testing.T, files []string) *virstor.Volume {
 // generationOf is what is settled on a file.
 func generationOf(t *testing.T, file string) uint64 {
 	t.Helper()
-	m, err := readMetadata(file)
+	m, err := readLabel(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +137,7 @@ func TestOneOfTwoHistoriesIsTakenWhenItIsChosenAndForced(t *testing.T) {
 
 func openedID(t *testing.T, file string) uint32 {
 	t.Helper()
-	m, err := readMetadata(file)
+	m, err := readLabel(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,5 +216,106 @@ func TestOfAVolumeThatIsHandedBackTheNoteBeginsAnew(t *testing.T) {
 	}
 	if g := noted(t, stateDir, a); g != 0 {
 		t.Errorf("generation %d is noted", g)
+	}
+}
+
+// rewrite changes component 0's record on file.
+func rewrite(t *testing.T, file string, change func(*ondisk.Extension)) {
+	t.Helper()
+	p, err := geomlib.Open(file, geomlib.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	m, err := geomlib.ReadMetadata(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, found, err := virstor.Record(p, m)
+	if err != nil || !found {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	change(&rec)
+	rec.Sequence++
+	b := make([]byte, damagedSector)
+	if err := rec.Encode(b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WriteAt(b, damagedExtension+int64(rec.Slot())*ondisk.ExtensionSlotSize); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDumpShowsWhatComponent0sRecordSays(t *testing.T) {
+	a, _ := twoHistories(t, t.TempDir())
+	dump := func(args ...string) (string, string) {
+		e, stdout, stderr := testEnv(append([]string{"dump"}, args...)...)
+		run(context.Background(), e)
+		return stdout.String(), stderr.String()
+	}
+	if out, _ := dump(a...); strings.Count(out, "       Closed in order: yes\n") != 1 || strings.Contains(out, "Takes no writes") {
+		t.Errorf("%s", out)
+	}
+	rewrite(t, a[0], func(e *ondisk.Extension) {
+		e.Clean, e.HandBack = false, true
+		e.Intent = ondisk.Intent{Kind: ondisk.IntentRemove, Arg: [8]uint64{1, 1}, Leaves: 0xabc, Moves: 0xdef}
+		e.Task.Kind = ondisk.TaskPack
+		e.Failed[0] = ondisk.FailedMember{ID: 0x123, Generation: 9}
+	})
+	out, _ := dump(a[0])
+	for _, line := range []string{
+		"       Closed in order: no", "     Being handed back: yes",
+		"   Operation under way: remove, member 0000000000000abc leaves, member 0000000000000def takes its index",
+		"        Unfinished job: pack", "       Takes no writes: member 0000000000000123 since generation 9",
+	} {
+		if !strings.Contains(out, line+"\n") {
+			t.Errorf("no %q in\n%s", line, out)
+		}
+	}
+	rewrite(t, a[0], func(e *ondisk.Extension) {
+		e.Intent = ondisk.Intent{Kind: ondisk.IntentNewID, Arg: [8]uint64{4711}}
+	})
+	if out, _ := dump(a[0]); !strings.Contains(out, "   Operation under way: new id in the place of 4711\n") {
+		t.Errorf("%s", out)
+	}
+	out, _ = dump("--json", a[0], a[1])
+	var got []struct {
+		Record *struct {
+			Clean    bool
+			HandBack bool `json:"hand_back"`
+			Intent   struct {
+				Kind     string
+				FormerID uint32 `json:"former_id"`
+			}
+			Job    string
+			Failed []struct {
+				ID         string
+				Generation uint64
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	r := got[0].Record
+	if r == nil || r.Clean || !r.HandBack || r.Intent.Kind != "new id" || r.Intent.FormerID != 4711 || r.Job != "pack" ||
+		len(r.Failed) != 1 || r.Failed[0].ID != "0000000000000123" || r.Failed[0].Generation != 9 || got[1].Record != nil {
+		t.Errorf("%s", out)
+	}
+}
+
+func TestDumpShowsWhatADamagedBlockSays(t *testing.T) {
+	a, _ := twoHistories(t, t.TempDir())
+	f, err := os.OpenFile(a[1], os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{1, 2, 3}, damagedSize-damagedSector+248); err != nil {
+		t.Fatal(err)
+	}
+	e, stdout, stderr := testEnv("dump", a[1])
+	if code := run(context.Background(), e); code == 0 || !strings.Contains(stdout.String(), "Member ID") || !strings.Contains(stderr.String(), "checksum") {
+		t.Errorf("%d, %s%s", code, stdout, stderr)
 	}
 }

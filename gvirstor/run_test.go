@@ -184,10 +184,10 @@ func TestHumanizeIsThatOfGeom(t *testing.T) {
 
 func TestDumpIsThatOfFreeBSD(t *testing.T) {
 	var b bytes.Buffer
-	printMetadata(&b, "vtbd9", ondisk.Metadata{
+	printLabel(&b, "vtbd9", label{Metadata: ondisk.Metadata{
 		Version: 1, Name: "hard", ID: 4115631206, Count: 1, Provider: "vtbd9", VirtualSize: 100 << 30, ChunkSize: 4 << 20,
 		ChunkCount: 63, ChunkNext: 2, ChunkReserved: 2,
-	})
+	}})
 	if want := `Metadata on vtbd9:
           Magic string: GEOM::VIRSTOR
       Metadata version: 1
@@ -215,7 +215,7 @@ func TestDumpSaysWhichMemberAProviderIs(t *testing.T) {
 		ID: 0xabc, Generation: 8, Settled: 7, Began: 1795910400, LastName: "ada4\x1b[2J",
 	}}
 	var b bytes.Buffer
-	printMetadata(&b, "ada4", m)
+	printLabel(&b, "ada4", label{Metadata: m})
 	if want := `             Member ID: 0000000000000abc
             Generation: 8
     Settled generation: 7
@@ -225,10 +225,10 @@ func TestDumpSaysWhichMemberAProviderIs(t *testing.T) {
 `; !strings.HasSuffix(b.String(), want) {
 		t.Errorf("got\n%s\nwant at its end\n%s", &b, want)
 	}
-	if got := dumped("ada4", m).Member; got == nil || got.ID != "0000000000000abc" || got.Settled != 7 || got.Began != "2026-11-29T00:00:00Z" {
+	if got := dumped("ada4", label{Metadata: m}).Member; got == nil || got.ID != "0000000000000abc" || got.Settled != 7 || got.Began != "2026-11-29T00:00:00Z" {
 		t.Errorf("JSON: %+v", got)
 	}
-	if dumped("ada4", ondisk.Metadata{Version: ondisk.Version}).Member != nil {
+	if dumped("ada4", label{Metadata: ondisk.Metadata{Version: ondisk.Version}}).Member != nil {
 		t.Error("a provider without a block has one in JSON")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -12,7 +13,7 @@ import (
 // with ErrDamaged; the members of such an assembly are those without the record.
 var ErrRecord = errors.New("extension record that cannot be one")
 
-// extension is the extension block of component 0, DESIGN's "one intent".
+// extension is the extension block of component 0.
 type extension struct {
 	offset int64 // bytes from the start of component 0
 	room   bool  // the label left room for it
@@ -45,6 +46,27 @@ func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 		e.rec, e.valid = rec, true
 	}
 	return e, nil
+}
+
+// Record is the extension record in force on p, a component with the metadata m, as it
+// lies there: it may contradict the volume. found is false where there is none, as on
+// all components but 0. It fails with ondisk.ErrExtensionVersion when a later version of
+// this program wrote it.
+func Record(p geomlib.Provider, m ondisk.Metadata) (rec ondisk.Extension, found bool, err error) {
+	if m.Version != ondisk.VersionFenced || m.No != 0 {
+		return rec, false, nil
+	}
+	slots, room, err := extblock.Slots(p, m)
+	if err != nil || !room {
+		return rec, false, err
+	}
+	if rec, _, found = ondisk.PickExtension(slots, m); found {
+		return rec, true, nil
+	}
+	if err := ondisk.NewerExtension(slots); err != nil {
+		return rec, false, fmt.Errorf("extension block of %s: %w", p.Name(), err)
+	}
+	return rec, false, nil
 }
 
 // writeExtension makes change in a new record, written and flushed. v.metaMu
