@@ -319,3 +319,22 @@ func TestDumpShowsWhatADamagedBlockSays(t *testing.T) {
 		t.Errorf("%d, %s%s", code, stdout, stderr)
 	}
 }
+
+func TestOfAStoppedVolumeItIsSaidWhereWhatIsMissingWas(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := twoHistories(t, dir)
+	stateDir := filepath.Join(dir, "state")
+	note := state.Volume{ID: openedID(t, a[0]), Name: "vol", Generation: 1, Providers: a}
+	if err := (state.Dir{Path: stateDir}).Remember(note); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"pack", "stop"} {
+		for i, given := range a {
+			e, _, stderr := testEnv(verb, "--run-dir", dir, "--state-dir", stateDir, "--offline", given, "vol")
+			if run(context.Background(), e) == 0 || !strings.Contains(stderr.String(), "when this host last served it, component") ||
+				!strings.Contains(stderr.String(), a[1-i]) {
+				t.Errorf("%s: %s", verb, stderr)
+			}
+		}
+	}
+}

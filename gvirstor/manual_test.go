@@ -2,10 +2,12 @@ package main
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
 	"github.com/gvirstor/gvirstor/tests/manual"
 )
 
@@ -91,6 +93,20 @@ func TestTheManualExplainsEveryMessage(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("%s: %q is not in the manual", place, message)
+		}
+	}
+}
+
+func TestTheManualSaysWhatToDoAboutWhoIsNoMember(t *testing.T) {
+	page, err := manual.Read("../man/gvirstor.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(page, "\n")
+	for _, code := range []check.Code{check.MemberStale, check.MemberStranger, check.MemberDamaged, check.MemberFailed,
+		check.TwoHistories, check.OtherHistory, check.Unsettled, check.HandBackBegun} {
+		if !strings.Contains(text, ".It ... ["+string(code)+"]") {
+			t.Errorf("%s is not in the manual", code)
 		}
 	}
 }

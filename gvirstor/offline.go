@@ -43,7 +43,7 @@ func newStopped(c *call, name string, components []string, w *where) *stopped {
 
 // open opens the volume, and tells what it is.
 func (s *stopped) open(ctx context.Context, p purpose) (v control.VolumeStatus, err error) {
-	if s.parts, err = s.call.findStopped(ctx, s.name, s.components, p == toRead, s.where.runDir); err != nil {
+	if s.parts, err = s.call.findStopped(ctx, s.name, s.components, p == toRead, s.where); err != nil {
 		return v, err
 	}
 	if p == toIdentify {
@@ -154,8 +154,8 @@ func (p *parts) close() {
 }
 
 // findStopped opens all components of a volume that nobody serves. The error of
-// an incomplete one is in Assembly.Err.
-func (c *call) findStopped(ctx context.Context, volume string, names []string, readOnly bool, runDir string) (found *parts, err error) {
+// an incomplete one is in Assembly.Err, with where this host last saw what is missing.
+func (c *call) findStopped(ctx context.Context, volume string, names []string, readOnly bool, w *where) (found *parts, err error) {
 	p := new(parts)
 	defer func() {
 		if err != nil {
@@ -191,10 +191,13 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 		return nil, failf("There are %d volumes called %s on these components, with the ids %08x and %08x; name those of one by --offline", len(as), volume, as[0].ID, as[1].ID)
 	}
 	p.Assembly = as[0]
-	if p.lock, err = geomlib.LockVolume(runDir, p.ID); err != nil {
+	if p.lock, err = geomlib.LockVolume(w.runDir, p.ID); err != nil {
 		return nil, failf("Can't open %s: %w", volume, err)
 	}
 	p.all = append(p.all, p.lock)
+	if p.Missing != nil {
+		p.Err = fmt.Errorf("%w%s", p.Err, c.recall(p.ID, w.stateDir).LastSeen(p.Missing))
+	}
 	return p, nil
 }
 

@@ -35,6 +35,27 @@ type Volume struct {
 	Served    time.Time `json:"served"` // when this was last noted
 }
 
+// LastSeen says of which providers the components of those indexes were when this host
+// last served the volume, to go behind what says that they are missing. It is empty when
+// none of them is known.
+func (v Volume) LastSeen(missing []int) string {
+	const most = 8 // of a volume of which a shelf is missing, enough to find it by
+	var were []string
+	for _, i := range missing {
+		if len(were) == most {
+			were = append(were, "and so on")
+			break
+		}
+		if i >= 0 && i < len(v.Providers) && v.Providers[i] != "" {
+			were = append(were, fmt.Sprintf("component %d was %s", i, ondisk.Printable(v.Providers[i])))
+		}
+	}
+	if were == nil {
+		return ""
+	}
+	return "; when this host last served it, " + strings.Join(were, ", ")
+}
+
 // DefaultDir is root's folder of notes, which outlives a reboot.
 const DefaultDir = "/var/db/ggated-virstor"
 

@@ -125,3 +125,17 @@ func TestNothingIsNotedOfAVolumeThatWasNeverServed(t *testing.T) {
 		t.Errorf("the folder was made: %v", err)
 	}
 }
+
+func TestOfWhatIsMissingTheLastNameIsKnown(t *testing.T) {
+	v := volume(3)
+	if got, want := v.LastSeen([]int{1, 5}), "; when this host last served it, component 1 was /dev/da1"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	v.Providers[0] = "evil\x1b[2J"
+	if got := v.LastSeen([]int{0}); strings.Contains(got, "\x1b") || !strings.Contains(got, "evil") {
+		t.Errorf("%q", got)
+	}
+	if got := (Volume{}).LastSeen([]int{0, -1}); got != "" {
+		t.Errorf("of an unknown volume: %q", got)
+	}
+}

@@ -34,6 +34,7 @@ type Assembly struct {
 	Members []Member // by index; complete when Err is nil
 	Ignored []Ignored
 	Err     error // why the volume cannot be opened
+	Missing []int // the indexes of which no member is there, where that is why
 
 	// Settled is the highest generation that is known to have been on all members,
 	// 0 when they have none: volumes at version 1, and those that the first release
@@ -224,7 +225,7 @@ func (a *Assembly) refuse(members []Member, v member.Verdict) {
 		a.Err = fmt.Errorf("%w: %s and %s of %s were written in different ways since they parted; take away the one that is not wanted (`gvirstor dump` shows their ages)",
 			ErrHistories, name(v.Rivals[0]), name(v.Rivals[1]), ondisk.Printable(a.Name))
 	case a.Err == nil:
-		a.Err = a.missing(v)
+		a.Err, a.Missing = a.missing(v), v.Missing
 		for _, n := range v.Members {
 			var m Member // nobody
 			if n >= 0 {
@@ -263,7 +264,9 @@ func (a *Assembly) assemble(members []Member) {
 	}
 	zero, replaced, err := a.pickZero(byIndex[0])
 	if err != nil {
-		a.Err = err
+		if a.Err = err; len(byIndex[0]) == 0 {
+			a.Missing = []int{0}
+		}
 		return
 	}
 	a.Name = ondisk.Printable(zero.Metadata.Name)
@@ -303,6 +306,11 @@ func (a *Assembly) assemble(members []Member) {
 		}
 	}
 	if a.Err == nil && missing != nil {
+		for i, m := range a.Members {
+			if m.Provider == nil {
+				a.Missing = append(a.Missing, i)
+			}
+		}
 		a.Err = fmt.Errorf("%w: component %s of %d of %s is missing", ErrIncomplete,
 			strings.Join(missing, ", "), len(a.Members), a.Name)
 	}

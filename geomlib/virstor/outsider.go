@@ -27,6 +27,8 @@ var (
 	// ErrDamagedMember: the member block of the provider is damaged, so that
 	// nobody knows what it is.
 	ErrDamagedMember = errors.New("damaged member block")
+	// ErrUnjudged: component 0, which says who is a member, is missing.
+	ErrUnjudged = errors.New("component 0 is missing")
 	// ErrHistories: the members went two ways since they parted, as those of a
 	// cloned set do when both are used.
 	ErrHistories = errors.New("two histories of one volume")
@@ -37,7 +39,7 @@ var (
 )
 
 // OutsiderError says why a provider that names a volume takes no part in it. It wraps
-// one of ErrStale, ErrStranger, ErrLeaving and ErrDamagedMember.
+// one of ErrStale, ErrStranger, ErrLeaving, ErrDamagedMember and ErrUnjudged.
 type OutsiderError struct {
 	Volume   string
 	Provider string
@@ -60,6 +62,8 @@ func (e *OutsiderError) Error() string {
 		fmt.Fprintf(&b, "a stale component of %s", ondisk.Printable(e.Volume))
 	case ErrStranger:
 		fmt.Fprintf(&b, "no member of %s, which it is labelled for", ondisk.Printable(e.Volume))
+	case ErrUnjudged:
+		fmt.Fprintf(&b, "labelled for %s", ondisk.Printable(e.Volume)) // that it is missing is said already
 	default:
 		fmt.Fprintf(&b, "labelled for %s: %v", ondisk.Printable(e.Volume), e.Kind)
 	}
@@ -83,6 +87,7 @@ func (e *OutsiderError) Unwrap() error { return e.Kind }
 
 var outsiderKinds = map[member.Kind]error{
 	member.Stale: ErrStale, member.Stranger: ErrStranger, member.Leaving: ErrLeaving, member.Damaged: ErrDamagedMember,
+	member.Unjudged: ErrUnjudged,
 }
 
 // NewOutsider is why m takes no part in a volume that has settled a generation.

@@ -22,6 +22,14 @@ type Problem struct {
 	Providers []string `json:"providers,omitempty"` // that are concerned
 	Reason    string   `json:"reason"`
 	Remedy    string   `json:"remedy,omitempty"` // what to do
+	// Missing are the components that are not there, where that is the reason.
+	Missing []MissingComponent `json:"missing,omitempty"`
+}
+
+// MissingComponent is one that a volume lacks.
+type MissingComponent struct {
+	Index    int    `json:"index"`
+	LastName string `json:"last_name,omitempty"` // when this host last served the volume, if it is known
 }
 
 // VolumeStatus is a served volume at one moment. Sizes are bytes, counts are

@@ -221,7 +221,7 @@ func (d *Daemon) assemble(left map[uint32][]string) (fresh []*served, problems [
 	for _, a := range d.inOrder(virstor.Assemble(slices.Collect(maps.Values(d.loose)))) {
 		s, err := d.serveOne(a, false)
 		if err != nil {
-			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()})
+			problems = append(problems, d.problemOf(a, err))
 			continue
 		}
 		fresh = append(fresh, s)

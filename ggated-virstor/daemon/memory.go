@@ -9,6 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 // Memory keeps what this host knows of volumes that it served, of those only whose lock
@@ -45,16 +46,45 @@ func (d *Daemon) recall(a *virstor.Assembly, cfg *virstor.Config) {
 // servedBefore reports whether this host is known to have served the volume, which
 // nobody serves now.
 func (d *Daemon) servedBefore(a *virstor.Assembly) bool {
-	if d.opt.Memory == nil || a.Err != nil {
+	if a.Err != nil {
 		return false
+	}
+	_, known := d.lastServed(a)
+	return known
+}
+
+// lastServed is what is known of a volume that nobody serves now. What cannot be known is
+// told when it is served.
+func (d *Daemon) lastServed(a *virstor.Assembly) (v state.Volume, known bool) {
+	if d.opt.Memory == nil {
+		return v, false
 	}
 	lock, err := d.opener.LockVolume(a.ID)
 	if err != nil {
-		return false // as serving it will say
+		return v, false
 	}
 	defer lock.Close()
-	_, known, err := d.opt.Memory.Recall(a.ID)
-	return err == nil && known
+	v, known, err = d.opt.Memory.Recall(a.ID)
+	return v, err == nil && known
+}
+
+// problemOf is why a volume is not served, with where this host last saw what is missing
+// of it.
+func (d *Daemon) problemOf(a *virstor.Assembly, err error) control.Problem {
+	p := control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()}
+	if a.Missing == nil {
+		return p
+	}
+	v, _ := d.lastServed(a)
+	p.Reason += v.LastSeen(a.Missing)
+	for _, i := range a.Missing {
+		m := control.MissingComponent{Index: i}
+		if i < len(v.Providers) {
+			m.LastName = v.Providers[i]
+		}
+		p.Missing = append(p.Missing, m)
+	}
+	return p
 }
 
 // byService orders volumes of one name: the one that this host served before is first.

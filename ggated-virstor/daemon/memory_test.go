@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -84,4 +86,36 @@ func fileOf(t *testing.T, name string, size int64) geomlib.Provider {
 	p, err := geomlib.Open(name, geomlib.OpenOptions{})
 	must(t, err)
 	return p
+}
+
+func TestOfWhatIsMissingItIsSaidWhereItWas(t *testing.T) {
+	names := labelFiles(t, 16<<20, 16<<20, 16<<20)
+	opt, locks := Options{Version: "test", Memory: state.Dir{Path: t.TempDir()}}, t.TempDir()
+	for _, round := range []struct {
+		given   []string
+		missing []control.MissingComponent
+	}{
+		{names, nil},
+		{names[:1], []control.MissingComponent{{Index: 1, LastName: names[1]}, {Index: 2, LastName: names[2]}}},
+		{names[1:], []control.MissingComponent{{Index: 0, LastName: names[0]}}},
+	} {
+		d := New(opt, Direct{LockDir: locks}, nil, slog.New(slog.DiscardHandler))
+		d.ServeAll(round.given)
+		st, err := d.Status(t.Context())
+		must(t, err)
+		if n := len(st.Problems); (n > 0) != (round.missing != nil) {
+			t.Fatalf("%d given: %+v", len(round.given), st.Problems)
+		}
+		for _, p := range st.Problems {
+			if !slices.Equal(p.Missing, round.missing) {
+				t.Errorf("%d given: %+v", len(round.given), p.Missing)
+			}
+			for _, m := range round.missing {
+				if !strings.Contains(p.Reason, "when this host last served it") || !strings.Contains(p.Reason, m.LastName) || strings.Contains(p.Reason, "stale") {
+					t.Errorf("%d given: %s", len(round.given), p.Reason)
+				}
+			}
+		}
+		must(t, d.Close())
+	}
 }

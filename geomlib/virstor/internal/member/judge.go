@@ -45,6 +45,8 @@ const (
 	Leaving
 	// Damaged: its member block is.
 	Damaged
+	// Unjudged: there is no component 0 that could say what it is.
+	Unjudged
 )
 
 // Verdict is what a set of claims is.
@@ -117,6 +119,11 @@ func withoutBlocks(claims []Claim) Verdict {
 		v.Blocks = true
 		v.Missing = []int{0}
 		v.Err = ErrMissing
+		for i, c := range claims {
+			if v.Outside[i] == Stale && c.Metadata.Member.Exists() {
+				v.Outside[i] = Unjudged
+			}
+		}
 	}
 	return v
 }
