@@ -62,8 +62,20 @@ func (c *call) backup(ctx context.Context, force bool) error {
 	}
 	if c.verbose {
 		fmt.Fprintf(c.stdout, "%s (id %08x): %d components, %d chunks allocated\n", b.Name(), b.ID(), len(b.Components), b.Allocated())
+		c.printMembers(b)
 	}
 	return nil
+}
+
+// printMembers tells which components a backup is of, and of which moment.
+func (c *call) printMembers(b *backup.Backup) {
+	for i, comp := range b.Components {
+		fmt.Fprintf(c.stdout, "  %d. %s", i, ondisk.Printable(comp.Name))
+		if m := comp.Metadata.Member; m.Exists() {
+			fmt.Fprintf(c.stdout, ": member %s of generation %d, begun %s", memberID(m), m.Generation, began(m))
+		}
+		fmt.Fprintln(c.stdout)
+	}
 }
 
 // stableTries is how often a volume in service is read until its map stands still.
@@ -72,14 +84,19 @@ const stableTries = 10
 // takeBackup backs up the volume on providers. Of one in service it is read until
 // two readings agree: then nothing changed in between.
 func (c *call) takeBackup(ctx context.Context, providers []geomlib.Provider, live bool) (b *backup.Backup, err error) {
+	var ignored []virstor.Ignored
 	err = c.work("backup", strings.Join(c.operands[1:], " "), false, func(progress func(done, total int64)) (err error) {
-		b, err = readBackup(ctx, providers, live, progress)
+		b, err = readBackup(ctx, providers, live, progress, func(now []virstor.Ignored) { ignored = now })
 		return err
 	})
+	for _, ig := range ignored {
+		c.warn(fmt.Sprintf("warning: left out: %s", ig.Reason))
+	}
 	return b, err
 }
 
-func readBackup(ctx context.Context, providers []geomlib.Provider, live bool, progress func(done, total int64)) (*backup.Backup, error) {
+// readBackup tells who of the providers is ignored each time that it reads them.
+func readBackup(ctx context.Context, providers []geomlib.Provider, live bool, progress func(done, total int64), told func([]virstor.Ignored)) (*backup.Backup, error) {
 	now := time.Now()
 	var last *backup.Backup
 	for range stableTries {
@@ -87,6 +104,7 @@ func readBackup(ctx context.Context, providers []geomlib.Provider, live bool, pr
 		if err != nil {
 			return nil, err
 		}
+		told(a.Ignored)
 		b, err := backup.FromAssembly(ctx, a, now, progress)
 		switch {
 		case !live:
@@ -267,12 +285,19 @@ func restoredOn(providers []geomlib.Provider, res *backup.Restored) []virstor.Me
 }
 
 func (c *call) printRestored(b *backup.Backup, res *backup.Restored, dryRun bool) {
-	word := "Restored"
+	word, verb := "Restored", "is"
 	if dryRun {
-		word = "Would restore"
+		word, verb = "Would restore", "would be"
 	}
 	fmt.Fprintf(c.stdout, "%s %s (id %08x) as of %s: %d chunks allocated, on %s\n", word, b.Name(), b.ID(),
 		b.Time.Local().Format(time.DateTime), b.Allocated(), strings.Join(res.Providers, " "))
+	if g := b.Generation(); g > 0 {
+		fmt.Fprintf(c.stdout, "The backup is of generation %d, and the volume %s of a later one than all that its components and this host had\n", g,
+			verb)
+	}
+	if dryRun {
+		c.printMembers(b)
+	}
 	if res.Lost+res.Moved > 0 {
 		fmt.Fprintf(c.stdout, "Given up: %d chunks allocated since, %d that lay elsewhere\n", res.Lost, res.Moved)
 	}

@@ -338,3 +338,31 @@ func TestOfAStoppedVolumeItIsSaidWhereWhatIsMissingWas(t *testing.T) {
 		}
 	}
 }
+
+func TestABackupTellsWhichMembersItIsOfAndWhoIsLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := twoHistories(t, dir)
+	old := filepath.Join(dir, "old")
+	image, err := os.ReadFile(a[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(old, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	served(t, a, 'c')
+	e, stdout, stderr := testEnv("backup", "-v", filepath.Join(dir, "saved"), a[0], old, a[1])
+	if run(context.Background(), e) != 0 {
+		t.Fatal(stderr)
+	}
+	m, err := readLabel(a[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "  1. " + a[1] + ": member " + memberID(m.Member) + " of generation "; !strings.Contains(stdout.String(), want) {
+		t.Errorf("no %q in\n%s", want, stdout)
+	}
+	if want := "warning: left out: " + old + " is a stale component of vol"; !strings.Contains(stderr.String(), want) {
+		t.Errorf("no %q in\n%s", want, stderr)
+	}
+}

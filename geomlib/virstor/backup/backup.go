@@ -57,6 +57,9 @@ func (b *Backup) Allocated() uint64 {
 	return n
 }
 
+// Generation is that of the volume at that time, 0 where it had none.
+func (b *Backup) Generation() uint64 { return b.Components[0].Metadata.Member.Generation }
+
 // add appends an allocated virtual chunk, which comes after all others.
 func (b *Backup) add(vc uint64, component uint16, chunk uint32) {
 	if n := len(b.Runs); n > 0 {
@@ -216,8 +219,8 @@ func (b *Backup) checkComponents() error {
 // metadataOf reads the metadata that is on p; ok is false when there is none.
 func metadataOf(p geomlib.Provider) (m ondisk.Metadata, ok bool, err error) {
 	m, err = geomlib.ReadMetadata(p)
-	if errors.Is(err, geomlib.ErrNoMetadata) {
-		return m, false, nil
+	if errors.Is(err, geomlib.ErrNoMetadata) || errors.Is(err, ondisk.ErrMemberBlock) {
+		return m, false, nil // what is damaged says nothing
 	}
 	return m, err == nil, err
 }

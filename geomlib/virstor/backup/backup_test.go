@@ -362,3 +362,39 @@ func TestARestoredVolumeIsOfAGenerationAboveAllThatWereSeen(t *testing.T) {
 		}
 	}
 }
+
+func TestThatAVolumeOnlyGrewOlderIsNoReasonForAnotherBackup(t *testing.T) {
+	disks, _ := voltest.New(t, false)
+	dir := t.TempDir()
+	first, err := backup.Keep(dir, take(t, disks), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := take(t, disks).Generation()
+	if err := voltest.Open(t, virstor.Config{}, disks).Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := take(t, disks)
+	if b.Generation() <= was {
+		t.Fatalf("generation %d, then %d", was, b.Generation())
+	}
+	if again, err := backup.Keep(dir, b, 3); err != nil || again != first {
+		t.Errorf("%s, %v", again, err)
+	}
+	b.Components[1].Metadata.Member.ID++ // another disk of the same name
+	if again, err := backup.Keep(dir, b, 3); err != nil || again == first {
+		t.Errorf("%s, %v", again, err)
+	}
+}
+
+func TestADamagedMemberBlockDoesNotKeepABackupFromBeingRestored(t *testing.T) {
+	disks, data := voltest.New(t, false)
+	b := take(t, disks)
+	for _, d := range disks {
+		voltest.Spoil(t, d, func(m *ondisk.Metadata) { m.ChunkNext++ })
+	}
+	if _, err := backup.Restore(ctx, voltest.Providers(disks), b, backup.RestoreOptions{Log: silent}); err != nil {
+		t.Fatal(err)
+	}
+	voltest.MustHold(t, disks, data)
+}

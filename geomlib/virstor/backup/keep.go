@@ -13,6 +13,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // DefaultDir is where a daemon of root's keeps backups.
@@ -183,11 +184,24 @@ func (b *Backup) fileName(kept []string) string {
 	return fmt.Sprintf("%s-%08x-%s%s", name, b.ID(), t, suffix)
 }
 
-// same reports whether nothing but the time differs.
+// same reports whether nothing but the time differs, and the generation, which rises
+// with it.
 func (b *Backup) same(o *Backup) bool {
 	x, y := *b, *o
 	x.Time, y.Time = b.Time, b.Time
+	x.Components, y.Components = ageless(b.Components), ageless(o.Components)
 	x.Extension, y.Extension = nil, nil
 	var bx, by bytes.Buffer
 	return x.Write(&bx) == nil && y.Write(&by) == nil && bytes.Equal(bx.Bytes(), by.Bytes())
+}
+
+// ageless are components without what says of which moment their members are.
+func ageless(cs []Component) []Component {
+	cs = slices.Clone(cs)
+	for i := range cs {
+		if b := &cs[i].Metadata.Member; b.Exists() {
+			*b = ondisk.MemberBlock{ID: b.ID, Generation: 1, List: b.List}
+		}
+	}
+	return cs
 }
