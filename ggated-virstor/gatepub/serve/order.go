@@ -10,22 +10,22 @@ const (
 	kindFlush
 )
 
-// place is a request's place in the order.
-type place struct {
-	kind     kind
-	parked   bool  // kept back, and not in the way of reads
-	lo, hi   int64 // the range [lo, hi)
-	number   uint64
-	index    int // in order.spans, or -1
-	blockers int // earlier requests that this one waits for
+// orderEntry is a request's place in the order.
+type orderEntry struct {
+	kind        kind
+	untilActive bool  // kept back, and not in the way of reads
+	lo, hi      int64 // the range [lo, hi)
+	number      uint64
+	index       int // in order.spans, or -1
+	blockers    int // earlier requests that this one waits for
 }
 
 // precludes reports whether the later b must wait while a is unanswered.
-func (a *place) precludes(b *place) bool {
+func (a *orderEntry) precludes(b *orderEntry) bool {
 	switch {
 	case b.kind == kindFlush:
 		return a.kind == kindWrite
-	case b.kind == kindRead && (a.kind == kindRead || a.parked):
+	case b.kind == kindRead && (a.kind == kindRead || a.untilActive):
 		return false
 	}
 	return a.lo < b.hi && b.lo < a.hi
@@ -35,10 +35,10 @@ func (a *place) precludes(b *place) bool {
 // It allocates nothing once its slices have grown, and a request that meets no
 // other costs a look through the ranges under way. The owner's lock guards it.
 type order struct {
-	numbers uint64
-	spans   []span // reads, writes and deletes, running or waiting, in no order
-	waiting list   // what has blockers, by number
-	parking bool   // keep back what does not read; from the start, or never
+	numbers   uint64
+	spans     []span // reads, writes and deletes, running or waiting, in no order
+	waiting   list   // what has blockers, by number
+	readsOnly bool   // keep back what does not read; from the start, or never
 }
 
 // span is a range under way, close to its neighbours in memory.
@@ -51,7 +51,7 @@ type span struct {
 func (o *order) arrive(s *slot) bool {
 	o.numbers++
 	s.number = o.numbers
-	s.parked = o.parking && s.kind != kindRead
+	s.untilActive = o.readsOnly && s.kind != kindRead
 	s.blockers = 0
 	s.index = -1
 	if s.kind == kindFlush {
@@ -63,13 +63,13 @@ func (o *order) arrive(s *slot) bool {
 	} else {
 		for i := range o.spans {
 			sp := &o.spans[i]
-			if sp.lo < s.hi && s.lo < sp.hi && sp.s.precludes(&s.place) {
+			if sp.lo < s.hi && s.lo < sp.hi && sp.s.precludes(&s.orderEntry) {
 				s.blockers++
 			}
 		}
 		o.insert(s)
 	}
-	if s.parked {
+	if s.untilActive {
 		s.blockers++
 	}
 	if s.blockers == 0 {
@@ -94,7 +94,7 @@ func (o *order) leave(s *slot, ready *list) {
 	var next *slot
 	for w := o.waiting.first; w != nil; w = next {
 		next = w.next
-		if w.number > s.number && s.precludes(&w.place) {
+		if w.number > s.number && s.precludes(&w.orderEntry) {
 			o.unblock(w, ready)
 		}
 	}
@@ -105,21 +105,21 @@ func (o *order) leave(s *slot, ready *list) {
 func (o *order) rejoin(s *slot) {
 	o.insert(s)
 	for w := o.waiting.first; w != nil; w = w.next {
-		if w.number > s.number && s.precludes(&w.place) {
+		if w.number > s.number && s.precludes(&w.orderEntry) {
 			w.blockers++
 		}
 	}
 }
 
-// unpark lets run what was kept back, in its order. Reads that have begun
+// activate lets run what was kept back, in its order. Reads that have begun
 // meanwhile go on beside it.
-func (o *order) unpark(ready *list) {
-	o.parking = false
+func (o *order) activate(ready *list) {
+	o.readsOnly = false
 	var next *slot
 	for s := o.waiting.first; s != nil; s = next {
 		next = s.next
-		if s.parked {
-			s.parked = false
+		if s.untilActive {
+			s.untilActive = false
 			o.unblock(s, ready)
 		}
 	}

@@ -9,15 +9,15 @@ import (
 // model is the order's rule without its economy: every request waits for all
 // those it must.
 type model struct {
-	all     []*slot
-	state   map[*slot]string // "waiting", "running", "held", "gone"
-	rule    map[*slot]place
-	parking bool
+	all       []*slot
+	state     map[*slot]string // "waiting", "running", "held", "gone"
+	rule      map[*slot]orderEntry
+	readsOnly bool
 }
 
 func (m *model) mustWait(b *slot) bool {
 	pb := m.rule[b]
-	if pb.parked {
+	if pb.untilActive {
 		return true
 	}
 	for _, a := range m.all {
@@ -33,7 +33,7 @@ func (m *model) mustWait(b *slot) bool {
 				return true
 			}
 		case pa.kind == kindRead && pb.kind == kindRead:
-		case pa.parked && pb.kind == kindRead:
+		case pa.untilActive && pb.kind == kindRead:
 		case overlap:
 			return true
 		}
@@ -43,8 +43,8 @@ func (m *model) mustWait(b *slot) bool {
 
 func TestOrderLetsRunExactlyWhatNeedNotWait(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		o := order{parking: rapid.Bool().Draw(t, "parking")}
-		m := model{state: map[*slot]string{}, rule: map[*slot]place{}, parking: o.parking}
+		o := order{readsOnly: rapid.Bool().Draw(t, "readsOnly")}
+		m := model{state: map[*slot]string{}, rule: map[*slot]orderEntry{}, readsOnly: o.readsOnly}
 		ran := map[*slot]bool{}
 		take := func(ready *list) {
 			for s := ready.pop(); s != nil; s = ready.pop() {
@@ -81,8 +81,8 @@ func TestOrderLetsRunExactlyWhatNeedNotWait(t *testing.T) {
 				}
 				run := o.arrive(s)
 				m.all = append(m.all, s)
-				pl := s.place
-				pl.parked = m.parking && s.kind != kindRead
+				pl := s.orderEntry
+				pl.untilActive = m.readsOnly && s.kind != kindRead
 				m.rule[s] = pl
 				m.state[s] = "waiting"
 				if wait := m.mustWait(s); wait == run {
@@ -121,14 +121,14 @@ func TestOrderLetsRunExactlyWhatNeedNotWait(t *testing.T) {
 				o.leave(s, &ready)
 				take(&ready)
 			},
-			"unpark": func(t *rapid.T) {
-				m.parking = false
+			"activate": func(t *rapid.T) {
+				m.readsOnly = false
 				for s, pl := range m.rule {
-					pl.parked = false
+					pl.untilActive = false
 					m.rule[s] = pl
 				}
 				var ready list
-				o.unpark(&ready)
+				o.activate(&ready)
 				take(&ready)
 			},
 			"": func(t *rapid.T) {

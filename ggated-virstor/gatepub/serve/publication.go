@@ -83,7 +83,7 @@ func Start(g *gate.Gate, unit int, disk Disk, cfg Config) (*Publication, error) 
 		receivers: cfg.Receivers,
 	}
 	p.wake.L = &p.mu
-	p.order.parking = cfg.ReadsOnly
+	p.order.readsOnly = cfg.ReadsOnly
 	p.order.spans = make([]span, 0, cfg.Slots)
 	for n := cfg.BufferSize; len(memory) > 0; memory = memory[n:] {
 		p.pool = append(p.pool, &slot{p: p, buf: memory[:n:n]})
@@ -125,7 +125,7 @@ func (p *Publication) Err() error {
 func (p *Publication) ServeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.order.unpark(&p.ready)
+	p.order.activate(&p.ready)
 	p.wakeDispatcherLocked()
 }
 
@@ -138,9 +138,9 @@ func (p *Publication) Stop(ctx context.Context) error {
 		return err
 	}
 	p.mu.Lock()
-	parking := p.order.parking
+	readsOnly := p.order.readsOnly
 	p.mu.Unlock()
-	if parking {
+	if readsOnly {
 		p.endAnswers()
 	}
 	select {
@@ -177,7 +177,7 @@ func (p *Publication) endAnswers() {
 	p.answering.close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.order.unpark(&p.ready)
+	p.order.activate(&p.ready)
 	p.wakeDispatcherLocked()
 }
 

@@ -242,7 +242,7 @@ func (p *Publication) arrive(s *slot) bool {
 		return true
 	}
 	s.owner.Store(ownedByVolume)
-	if s.parked {
+	if s.untilActive {
 		if free := s.moveOut(); free != nil {
 			p.putSlotLocked(&slot{p: p, buf: free})
 		}

@@ -22,7 +22,7 @@ type slot struct {
 	big []byte
 
 	// Under p.mu.
-	place
+	orderEntry
 	held       bool
 	prev, next *slot // in one of p's lists
 }
