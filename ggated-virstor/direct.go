@@ -26,8 +26,8 @@ type direct struct {
 	ended     <-chan struct{}
 }
 
-// serveHere serves in this process until ctx ends.
-func serveHere(ctx context.Context, o *options.Options, log *slog.Logger) error {
+// serveHere serves in this process until ctx ends. It calls serving when it begins to.
+func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, serving func()) error {
 	// What ends a supervisor at the system's shutdown ends this, too.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGUSR1)
 	defer stop()
@@ -46,6 +46,7 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger) error 
 	if g != nil {
 		h.providers = append(h.providers, grown(ctx, g, log)...)
 	}
+	serving()
 	return serve(o, log, h)
 }
 

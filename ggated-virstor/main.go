@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -27,6 +28,10 @@ func parseOptions(w options.World, args []string, stdout, stderr io.Writer) (*op
 }
 
 func main() {
+	// The system gives a signal to the first thread of a process if it can, and to it alone: one
+	// that waits for a file system without an answer would take SIGTERM to the grave. That
+	// thread is this goroutine's, which opens nothing.
+	runtime.LockOSThread()
 	if question := helper.Asked(); question != "" {
 		answerAsHelper(question)
 		return

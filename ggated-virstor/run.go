@@ -12,22 +12,24 @@ import (
 // the package comment.
 func run(ctx context.Context, o *options.Options) error {
 	log := newLogger(o)
-	err := runAs(ctx, o, log)
+	err := startSoon(ctx, func(serving func()) error { return runAs(ctx, o, log, serving) })
 	if err != nil && o.Syslog {
 		log.Error("the daemon ends", "error", err)
 	}
 	return err
 }
 
-func runAs(ctx context.Context, o *options.Options, log *slog.Logger) error {
+// runAs calls serving before it serves anybody.
+func runAs(ctx context.Context, o *options.Options, log *slog.Logger, serving func()) error {
 	if supervisor.IsWorker() {
+		serving() // its supervisor sees to its end
 		return work(o)
 	}
 	if err := o.CheckFolders(); err != nil {
 		return err
 	}
 	if o.Supervise {
-		return supervise(ctx, o, log)
+		return supervise(ctx, o, log, serving)
 	}
-	return serveHere(ctx, o, log)
+	return serveHere(ctx, o, log, serving)
 }

@@ -26,6 +26,7 @@ func serve(o *options.Options, log *slog.Logger, h host) error {
 	if err != nil {
 		return errors.Join(err, h.Listeners().close())
 	}
+	defer stopWaiting(d, h.Ended())()
 	n, err := serveFirst(d, h)
 	if err != nil {
 		return errors.Join(err, h.Listeners().close())
@@ -83,27 +84,6 @@ func serveFirst(d *daemon.Daemon, h host) (int, error) {
 		return 0, errors.Join(err, nothingServed(st.Problems), d.Close())
 	}
 	return n, nil
-}
-
-// startGrace is how long what is being opened may go on after the stop.
-const startGrace = 2 * time.Second
-
-// serveAll serves what is on the providers. It gives up some time after stop is
-// closed: where opening a disk hangs, nobody has been answered yet.
-func serveAll(d *daemon.Daemon, providers []string, stop <-chan struct{}) (int, error) {
-	served := make(chan int, 1)
-	go func() { served <- d.ServeAll(providers) }()
-	select {
-	case n := <-served:
-		return n, nil
-	case <-stop:
-	}
-	select {
-	case n := <-served:
-		return n, nil
-	case <-time.After(startGrace):
-		return 0, errors.New("stopped at the start, while opening providers took long")
-	}
 }
 
 // nothingServed says why there is no volume.

@@ -26,7 +26,9 @@ import (
 // this program by what is on disk; SIGHUP has the worker read the
 // configuration again; SIGUSR1 is for the system's shutdown: it
 // unmounts what is on the devices and ends.
-func supervise(ctx context.Context, o *options.Options, log *slog.Logger) error {
+//
+// It calls serving before it runs workers.
+func supervise(ctx context.Context, o *options.Options, log *slog.Logger, serving func()) error {
 	if _, err := o.LoadTLS(); err != nil {
 		return err // as every worker would find
 	}
@@ -93,6 +95,7 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	serving()
 	return s.Run(ctx, requests)
 }
 

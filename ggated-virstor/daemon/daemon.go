@@ -54,7 +54,7 @@ type Options struct {
 // Daemon serves volumes. It is the Backend of a control.Server.
 type Daemon struct {
 	opt        Options
-	opener     Opener
+	opener     *patient
 	publishers []publish.Publisher
 	log        *slog.Logger
 
@@ -98,12 +98,16 @@ type served struct {
 // New makes a Daemon that serves nothing yet.
 func New(opt Options, opener Opener, publishers []publish.Publisher, log *slog.Logger) *Daemon {
 	return &Daemon{
-		opt: opt, opener: opener, publishers: publishers, log: log, started: time.Now(),
+		opt: opt, opener: newPatient(opener, log), publishers: publishers, log: log, started: time.Now(),
 		volumes: make(map[string]*served),
 		loose:   make(map[string]virstor.Member),
 		spares:  make(map[uint32][]string),
 	}
 }
+
+// StopWaiting gives up opens that hang, which end with ErrStopping, so that what
+// ends the daemon need not wait for them. It may be called by any goroutine, more than once.
+func (d *Daemon) StopWaiting() { d.opener.giveUp() }
 
 // ServeAll serves every volume that is complete with the named providers. What
 // cannot be served is logged and remembered as a problem. It returns the number of

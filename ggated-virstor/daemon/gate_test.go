@@ -300,7 +300,7 @@ func TestReadsAreServedWhileComponentsCannotBeOpenedForWriting(t *testing.T) {
 	s.crash()
 	s.make()
 	held := &heldOpener{opener: s.o, gate: make(chan struct{})}
-	s.d.opener = held
+	s.d.opener = newPatient(held, s.d.log)
 	if n := s.d.ServeAll(names); n != 1 {
 		t.Fatalf("%+v", s.d.problems)
 	}

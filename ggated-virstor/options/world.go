@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // World is what options say of files: the configuration, and where providers are.
@@ -45,13 +46,36 @@ func (w *Here) Load(path string) (*File, error) {
 // /dev.
 func (w *Here) Absolute(name string) (string, error) {
 	path := name
-	if _, err := os.Stat(name); err == nil {
+	if filepath.IsAbs(name) { // which needs no look, that may hang
+		path = filepath.Clean(name)
+	} else if isHere(name) {
+		var err error
 		if path, err = filepath.Abs(name); err != nil {
 			return "", fmt.Errorf("where is %s: %w", name, err)
 		}
 	}
 	w.seen.Names[name] = path
 	return path, nil
+}
+
+// nameSilence is how long the file system that a name leads to may take to tell whether
+// it is there.
+const nameSilence = time.Second
+
+// isHere reports whether there is such a file. One whose file system does not answer is
+// taken for there: opening it tells, and can be given up.
+func isHere(name string) bool {
+	here := make(chan bool, 1)
+	go func() {
+		_, err := os.Stat(name)
+		here <- err == nil
+	}()
+	select {
+	case found := <-here:
+		return found
+	case <-time.After(nameSilence):
+		return true
+	}
 }
 
 // Seen is what w has been asked up to now, and what it answered.

@@ -21,10 +21,10 @@ func (s *Supervisor) peerOf(w *worker, conn *net.UnixConn) *fdrpc.Peer {
 func (s *Supervisor) methods(w *worker) fdrpc.Methods {
 	all := fdrpc.Methods{
 		methodHello: plain(s.hello),
-		methodReady: plain(s.ready),
+		methodReady: plain(func() (fdrpc.Reply, error) { return s.ready(w) }),
 
-		methodOpen: fdrpc.Handle(func(_ context.Context, a openArgs) (fdrpc.Reply, error) { return s.openNamed(a) }),
-		methodPeek: fdrpc.Handle(func(_ context.Context, a openArgs) (fdrpc.Reply, error) { return s.peekNamed(a) }),
+		methodOpen: fdrpc.Handle(s.openNamed),
+		methodPeek: fdrpc.Handle(s.peekNamed),
 		methodClose: does(func(_ context.Context, a openAnswer) error {
 			if w.keep.Load() {
 				return nil
@@ -116,7 +116,8 @@ func (s *Supervisor) hello() (fdrpc.Reply, error) {
 }
 
 // ready notes that the worker serves, and closes what it did not ask for.
-func (s *Supervisor) ready() (fdrpc.Reply, error) {
+func (s *Supervisor) ready(w *worker) (fdrpc.Reply, error) {
+	w.ready.Store(true)
 	s.mu.Lock()
 	s.served = true
 	s.mu.Unlock()

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"os"
 	"slices"
 
@@ -8,7 +9,7 @@ import (
 )
 
 // openNamed answers methodOpen: with what is held, or with what may be opened.
-func (s *Supervisor) openNamed(a openArgs) (fdrpc.Reply, error) {
+func (s *Supervisor) openNamed(ctx context.Context, a openArgs) (fdrpc.Reply, error) {
 	a.ReadOnly = a.ReadOnly || s.opt.ReadOnly
 	if o, f := s.store.reopen(a); f != nil {
 		return fdrpc.One(o, f, nil)
@@ -18,7 +19,7 @@ func (s *Supervisor) openNamed(a openArgs) (fdrpc.Reply, error) {
 		return fdrpc.Reply{}, err
 	}
 	a.Name = name
-	o, f, err := s.store.open(a)
+	o, f, err := s.store.open(ctx, a)
 	if err == nil {
 		s.names.opened(name, o.Name)
 	}
@@ -26,7 +27,7 @@ func (s *Supervisor) openNamed(a openArgs) (fdrpc.Reply, error) {
 }
 
 // peekNamed is openNamed for methodPeek.
-func (s *Supervisor) peekNamed(a openArgs) (fdrpc.Reply, error) {
+func (s *Supervisor) peekNamed(ctx context.Context, a openArgs) (fdrpc.Reply, error) {
 	if o, f := s.store.held(a.Name); f != nil {
 		return fdrpc.One(o, f, nil)
 	}
@@ -35,7 +36,7 @@ func (s *Supervisor) peekNamed(a openArgs) (fdrpc.Reply, error) {
 		return fdrpc.Reply{}, err
 	}
 	a.Name = name
-	o, f, err := s.store.peek(a)
+	o, f, err := s.store.peek(ctx, a)
 	if err != nil {
 		return fdrpc.Reply{}, err
 	}

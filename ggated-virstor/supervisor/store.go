@@ -75,7 +75,7 @@ func (s *store) reopen(a openArgs) (openAnswer, *os.File) {
 }
 
 // open opens the provider. That may wait for GEOM.
-func (s *store) open(a openArgs) (openAnswer, *os.File, error) {
+func (s *store) open(ctx context.Context, a openArgs) (openAnswer, *os.File, error) {
 	o := geomlib.OpenOptions{ReadOnly: a.ReadOnly, KeepWritersOff: a.ReadOnly, SectorSize: a.SectorSize}
 	p, err := geomlib.Open(a.Name, o)
 	if err != nil {
@@ -87,6 +87,9 @@ func (s *store) open(a openArgs) (openAnswer, *os.File, error) {
 	f, ok := geomlib.FileOf(p)
 	if !ok {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: no descriptor to pass on", a.Name), p.Close())
+	}
+	if ctx.Err() != nil { // the worker that asked is gone, and another may ask for the same
+		return openAnswer{}, nil, errors.Join(ctx.Err(), p.Close())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +114,7 @@ func (s *store) held(name string) (openAnswer, *os.File) {
 
 // peek returns a descriptor for reading, which is the caller's, without waiting
 // for GEOM.
-func (s *store) peek(a openArgs) (openAnswer, *os.File, error) {
+func (s *store) peek(ctx context.Context, a openArgs) (openAnswer, *os.File, error) {
 	p, err := geomlib.Open(a.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true, SectorSize: a.SectorSize})
 	if err != nil {
 		return openAnswer{}, nil, err
@@ -119,6 +122,9 @@ func (s *store) peek(a openArgs) (openAnswer, *os.File, error) {
 	f, ok := geomlib.FileOf(p)
 	if !ok {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: no descriptor to pass on", a.Name), p.Close())
+	}
+	if ctx.Err() != nil {
+		return openAnswer{}, nil, errors.Join(ctx.Err(), p.Close())
 	}
 	return openAnswer{Name: p.Name()}, f, nil
 }

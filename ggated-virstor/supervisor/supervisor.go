@@ -96,6 +96,7 @@ type worker struct {
 	begun time.Time
 	// keep: what the worker gives back is kept for the next one.
 	keep    atomic.Bool
+	ready   atomic.Bool // volumes are served
 	scratch scratch
 	gone    chan struct{} // closed when it is dead; then err is set
 	err     error
@@ -108,6 +109,12 @@ const (
 	// stopPatience is how long a worker may take to end before it is killed:
 	// it answers what it has, and flushes.
 	stopPatience = 60 * time.Second
+	// startPatience is that of one that serves nothing yet: it may hang in what it opens.
+	startPatience = 1700 * time.Millisecond
+	// killPatience is how long a worker that was killed may take to be gone, and what it
+	// had asked for to end. The system lets go nobody who waits for a disk that does not
+	// answer, or for a file system whose server has the request.
+	killPatience = time.Second
 
 	firstPause = 100 * time.Millisecond
 	lastPause  = 10 * time.Second
@@ -337,8 +344,11 @@ func (s *Supervisor) start() (*worker, error) {
 		hand.Close()
 		w.peer.Close()
 		defer w.scratch.replace(nil)
-		if err := <-received; err != nil {
+		select {
+		case err := <-received:
 			w.err = errors.Join(w.err, err)
+		case <-time.After(killPatience):
+			s.log.Warn("what the worker asked for does not end, and is left", "worker", w.cmd.Process.Pid)
 		}
 		if w.err == nil {
 			w.err = errors.New("it ended by itself")
@@ -349,7 +359,11 @@ func (s *Supervisor) start() (*worker, error) {
 
 // end has the worker end, and kills it if it does not.
 func (s *Supervisor) end(w *worker, how Ending) error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+	patience := stopPatience
+	if !w.ready.Load() {
+		patience = startPatience
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	w.keep.Store(how == Leave)
 	_, err := w.peer.Call(ctx, methodStop, stopArgs{how}, nil)
@@ -368,6 +382,10 @@ func (s *Supervisor) end(w *worker, how Ending) error {
 	if e := w.cmd.Process.Kill(); e != nil && !errors.Is(e, os.ErrProcessDone) {
 		err = errors.Join(err, e)
 	}
-	<-w.gone
+	select {
+	case <-w.gone:
+	case <-time.After(2 * killPatience):
+		s.log.Error("a worker that was killed waits for a disk or a file system, and is left", "worker", w.cmd.Process.Pid)
+	}
 	return err
 }

@@ -356,7 +356,7 @@ func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 		Resources{Control: l, Guard: guards[0], WorkerGuard: guards[1]}, nil)
 	must(t, err)
 	path := file(t, "a")
-	_, _, err = s.store.open(openArgs{Name: path})
+	_, _, err = s.store.open(t.Context(), openArgs{Name: path})
 	must(t, err)
 	_, err = s.store.tryLock(7)
 	must(t, err)
