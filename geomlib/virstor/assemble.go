@@ -53,6 +53,8 @@ type Assembly struct {
 	// the volume, which was put in another's place.
 	Above uint64
 
+	unproven []string // names of members of version 1 that may be old copies (member.Verdict)
+
 	ext     extension // component 0's, at version 2
 	nonce   uint64    // of generation Settled
 	highest uint64    // generation of any member
@@ -208,6 +210,9 @@ func (a *Assembly) take(members []Member, exts []extension, v member.Verdict) {
 	a.Began = time.Unix(members[v.Zero].Metadata.Member.Began, 0)
 	for i, n := range v.Members {
 		a.Members = append(a.Members, members[n])
+		if slices.Contains(v.Unproven, i) {
+			a.unproven = append(a.unproven, members[n].Provider.Name())
+		}
 		if v.Failed[i] {
 			a.Failed = append(a.Failed, i)
 		}

@@ -154,3 +154,81 @@ func (sink) Write(p []byte) (int, error) {
 	_ = binary.NativeEndian.Uint64(p)
 	return len(p), nil
 }
+
+// BenchmarkOpenUnclean opens the volume of BenchmarkOpen as it is after a loss of power:
+// the map is read past the cache, checked, written again and flushed. It does the same to
+// the bytes of the map alone.
+func BenchmarkOpenUnclean(b *testing.B) {
+	names := fullVolume(b)
+	const mapBytes = 128 << 20
+	b.Run("map alone", func(b *testing.B) {
+		f, err := os.OpenFile(names[0], os.O_RDWR, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer f.Close()
+		buf := make([]byte, 1<<20)
+		b.SetBytes(mapBytes)
+		for b.Loop() {
+			if err := unix.Fadvise(int(f.Fd()), 0, mapBytes, unix.FADV_DONTNEED); err != nil {
+				b.Fatal(err)
+			}
+			for off := int64(0); off < mapBytes; off += int64(len(buf)) {
+				if _, err := f.ReadAt(buf, off); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := f.WriteAt(buf, off); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := f.Sync(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("open", func(b *testing.B) {
+		b.SetBytes(mapBytes)
+		for b.Loop() {
+			b.StopTimer()
+			forgetClean(b, names)
+			b.StartTimer()
+			v, err := Open(Assemble(openMembers(b, names, true))[0], Config{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			if err := v.Close(); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+		}
+	})
+}
+
+// forgetClean makes a volume one that was not closed in order, and that has been fenced.
+func forgetClean(b *testing.B, names []string) {
+	b.Helper()
+	a := Assemble(openMembers(b, names, true))[0]
+	if a.Members[0].Metadata.Version != ondisk.VersionFenced {
+		v, err := Open(a, Config{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := v.Close(); err != nil {
+			b.Fatal(err)
+		}
+		forgetClean(b, names)
+		return
+	}
+	e := a.ext.rec
+	e.Sequence++
+	e.Clean = false
+	if err := storeExtension(a.Members[0].Provider, a.ext.offset, e); err != nil {
+		b.Fatal(err)
+	}
+	for _, m := range a.Members {
+		if err := m.Provider.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -20,9 +21,8 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		return nil, a.Err
 	}
 	cfg.setDefaults()
-	if a.Settled < cfg.MinGeneration && !cfg.ForceOld {
-		return nil, fmt.Errorf("%s: %w: generation %d of %s, this host has served %d of %s; take the newer components, or force it if these are right, which gives up all that was written since",
-			ondisk.Printable(a.Name), ErrOldSet, a.Settled, began(a.Began), cfg.MinGeneration, began(cfg.MinBegan))
+	if err := a.refuseOld(cfg); err != nil {
+		return nil, err
 	}
 	v, err := newVolume(a, cfg)
 	if err != nil {
@@ -60,6 +60,22 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		v.resumeTask()
 	}
 	return v, nil
+}
+
+// refuseOld refuses what is older than what this host has served, by cfg.
+func (a *Assembly) refuseOld(cfg Config) error {
+	switch {
+	case cfg.ForceOld:
+		return nil
+	case a.Settled < cfg.MinGeneration:
+		return fmt.Errorf("%s: %w: generation %d of %s, this host has served %d of %s; take the newer components, or force it if these are right, which gives up all that was written since",
+			ondisk.Printable(a.Name), ErrOldSet, a.Settled, began(a.Began), cfg.MinGeneration, began(cfg.MinBegan))
+	case a.unproven != nil && cfg.MinGeneration > 0:
+		// Handing back is noted before it begins, which forgets the generation.
+		return fmt.Errorf("%s: %w: %s is of version 1, and no handing back has begun here; take the newer component, or force it if it is right",
+			ondisk.Printable(a.Name), ErrOldSet, ondisk.Printable(strings.Join(a.unproven, ", ")))
+	}
+	return nil
 }
 
 // began is when a generation began, in words.

@@ -63,6 +63,9 @@ type Verdict struct {
 	Outside []Kind
 	// Failed: the member of that index takes no writes, as the record says.
 	Failed []bool
+	// Unproven are the indexes of members of version 1 of which nothing but their
+	// version says that they were handed back: the volume has no room to note that.
+	Unproven []int
 	// Settled is the highest generation that is known to have been on all
 	// members, and Nonce that generation's. Highest is the highest that any true
 	// member has.
@@ -88,8 +91,14 @@ func Judge(claims []Claim) Verdict {
 		return withoutBlocks(claims)
 	}
 	best := choose(claims, tried)
-	if best.Err != nil && versionOneComplete(claims) {
+	plain, complete := versionOneComplete(claims)
+	switch {
+	case !complete:
+	case best.Err != nil:
 		return withoutBlocks(claims)
+	case best.Settled > 0 && best.Outside[plain] != 0:
+		// Copies of label's time, or the volume as it was handed back since.
+		best.Err, best.Rivals = ErrHistories, [2]int{best.Zero, plain}
 	}
 	return best
 }
@@ -128,23 +137,24 @@ func withoutBlocks(claims []Claim) Verdict {
 	return v
 }
 
-// versionOneComplete tells whether the claims of version 1 alone are a volume.
-func versionOneComplete(claims []Claim) bool {
+// versionOneComplete tells whether the claims of version 1 alone are a volume, and which
+// is its component 0.
+func versionOneComplete(claims []Claim) (zero int, complete bool) {
 	count, have := -1, make(map[uint16]int)
-	for _, c := range claims {
+	for i, c := range claims {
 		if m := c.Metadata; !c.Damaged && m.Version == ondisk.Version {
 			have[m.No]++
 			if m.No == 0 {
-				count = int(m.Count)
+				count, zero = int(m.Count), i
 			}
 		}
 	}
 	for i := range count {
 		if have[uint16(i)] != 1 {
-			return false
+			return 0, false
 		}
 	}
-	return count > 0
+	return zero, count > 0
 }
 
 // choose picks among the verdicts of the claimants of index 0.

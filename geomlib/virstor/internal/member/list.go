@@ -123,10 +123,35 @@ func (f *finder) search() bool {
 			empty++
 		}
 	}
+	if empty > 2 {
+		// Failed members keep the index that they had when they last took a write.
+		return empty <= ondisk.MaxFailedMembers && f.fillEmpty(0)
+	}
 	for deviations := max(1, empty); deviations <= 2; deviations++ {
 		if f.deviate(0, deviations) {
 			return true
 		}
+	}
+	return false
+}
+
+// fillEmpty tries other ids at all indexes from i on that have no hint.
+func (f *finder) fillEmpty(i int) bool {
+	for i < len(f.ids) && f.ids[i] != 0 {
+		i++
+	}
+	if i == len(f.ids) {
+		return f.matches()
+	}
+	for _, id := range f.others {
+		if f.budget <= 0 || slices.Contains(f.ids, id) {
+			continue
+		}
+		f.ids[i] = id
+		if f.fillEmpty(i + 1) {
+			return true
+		}
+		f.ids[i] = 0
 	}
 	return false
 }

@@ -371,6 +371,120 @@ func TestAWrongSetIsRefused(t *testing.T) {
 	}
 }
 
+// roomless is a set whose label left no room for the record.
+func roomless(w world) world {
+	w = maps.Clone(w)
+	for n, d := range w {
+		d.m.VirtualSize, d.rec = d.m.VirtualSize<<10, ondisk.Extension{}
+		w[n] = d
+	}
+	return w
+}
+
+// Version 1 beside version 2: while nothing is settled, or when component 0's record says
+// that a handing back is under way, it is true; otherwise one of the two is stale.
+func TestVersionOneBesideVersionTwo(t *testing.T) {
+	fenced, plain := settled("ABC", 8), unmarkedSet("ABC", ondisk.Version)
+	mixed := func(w world, ones string) world {
+		w = maps.Clone(w)
+		for _, n := range ones {
+			w[string(n)] = plain[string(n)]
+		}
+		return w
+	}
+	copies := world{"a": plain["A"], "b": plain["B"], "c": plain["C"]}
+	fencing := func(ones string) world {
+		w := maps.Clone(fenced)
+		for n, d := range w {
+			d.m.Member.Generation, d.m.Member.Nonce, d.m.Member.Settled, d.m.Member.SettledNonce = 1, 1001, 0, 0
+			w[n] = d
+		}
+		return mixed(w, ones)
+	}
+	handingBack := func(ones string) world {
+		w := maps.Clone(fenced)
+		d := w["A"]
+		d.rec.HandBack = true
+		w["A"] = d
+		return mixed(w, ones)
+	}
+	tests := []struct {
+		name  string
+		w     world
+		want  string
+		err   error
+		stale string // who is named as stale
+	}{
+		{"fencing has reached component 0", fencing("BC"), "ABC", nil, ""},
+		{"fencing has reached two", fencing("C"), "ABC", nil, ""},
+		{"handing back has reached the last", handingBack("C"), "ABC", nil, ""},
+		{"handing back has reached all but component 0", handingBack("BC"), "ABC", nil, ""},
+		{"handing back has reached all", mixed(fenced, "ABC"), "ABC", nil, ""},
+		{"the last of label's time", mixed(fenced, "C"), "", ErrMissing, "C"},
+		{"the middle one of label's time", mixed(fenced, "B"), "", ErrMissing, "B"},
+		{"component 0 of label's time", mixed(fenced, "A"), "", ErrMissing, "BC"},
+		{"a copy of label's time of the middle one beside it", fenced.with(world{"b": plain["B"]}), "ABC", nil, "b"},
+		{"a copy of label's time of component 0 beside it", fenced.with(world{"a": plain["A"]}), "ABC", nil, "a"},
+		{"all of version 1 beside what lacks a member", world{"A": fenced["A"], "B": fenced["B"]}.with(copies), "abc", nil, "AB"},
+		{"all of version 1 beside what lacks component 0", world{"B": fenced["B"], "C": fenced["C"]}.with(copies), "abc", nil, "BC"},
+		{"all of version 1 beside all of version 2", fenced.with(copies), "", ErrHistories, "abc"},
+		{"the same while nothing is settled", fencing("").with(copies), "ABC", nil, "abc"},
+		{"no room: handing back has reached the last", roomless(mixed(fenced, "C")), "ABC", nil, ""},
+		{"no room: handing back has reached all but component 0", roomless(mixed(fenced, "BC")), "ABC", nil, ""},
+		{"no room: the middle one of label's time", roomless(mixed(fenced, "B")), "", ErrMissing, "B"},
+		{"no room: component 0 of label's time", roomless(mixed(fenced, "A")), "", ErrMissing, "BC"},
+	}
+	for _, tt := range tests {
+		got, err := tt.w.verdict()
+		if got != tt.want || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %q, %v; want %q, %v", tt.name, got, err, tt.want, tt.err)
+		}
+		v, names := tt.w.judge()
+		stale := ""
+		for i, k := range v.Outside {
+			if k == Stale {
+				stale += names[i]
+			}
+		}
+		if stale != tt.stale {
+			t.Errorf("%s: stale are %q, want %q", tt.name, stale, tt.stale)
+		}
+		unproven := strings.Contains(tt.name, "no room") && tt.want != ""
+		if (v.Unproven != nil) != unproven {
+			t.Errorf("%s: unproven are %v", tt.name, v.Unproven)
+		}
+	}
+}
+
+// Members that take no writes keep the indexes that they had, while others leave and their
+// own change.
+func TestEveryFailedMemberThatARecordCanNameIsFoundByItsId(t *testing.T) {
+	for failed := 1; failed <= ondisk.MaxFailedMembers; failed++ {
+		// The last ones took the places of those that left, one after the other.
+		now := "A"
+		for i := range failed {
+			now += string("IHGF"[i])
+		}
+		now += "BCDE"[failed:]
+		w := settled(now, 20)
+		a := w["A"]
+		for i := range failed {
+			n := "IHGF"[i : i+1]
+			d := settled("ABCDEFGHI", 8)[n]
+			w[n] = d
+			a.rec.Failed[i] = ondisk.FailedMember{ID: idOf(n[0]), Generation: 8}
+		}
+		w["A"] = a
+		if got, err := w.verdict(); got != now || err != nil {
+			t.Errorf("%d failed: %q, %v; want %q", failed, got, err, now)
+		}
+		older := settled("ABCDEFGHI", 7)["I"]
+		if got, err := w.with(world{"I": older}).verdict(); !errors.Is(err, ErrMissing) {
+			t.Errorf("%d failed, one of them an older copy: %q, %v", failed, got, err)
+		}
+	}
+}
+
 // Component 0 commits to a list. When it is written beside the others, or before those
 // that join, then a crash leaves a list with somebody in it who is not there; and when
 // who leaves is cleared before the rest is settled, one whom somebody still needs.

@@ -137,10 +137,23 @@ func (t *trial) unmarkedCounts(m ondisk.Metadata) bool {
 		return false
 	}
 	if m.Version == ondisk.Version {
-		_, room := ondisk.ExtensionOffset(t.zero)
-		return t.v.Settled == 0 || t.record.HandBack || !room // without room nothing could be noted
+		return t.v.Settled == 0 || t.record.HandBack || t.mayBeHandedBack(m)
 	}
 	return t.v.Settled == 0 // the first release's
+}
+
+// mayBeHandedBack tells whether a component of version 1 may be of a handing back that
+// could not be noted, for want of room for the record: the last component is written
+// first, each is durable before the one before it, and component 0 comes last. So no
+// true member behind it still has a block.
+func (t *trial) mayBeHandedBack(m ondisk.Metadata) bool {
+	if _, room := ondisk.ExtensionOffset(t.zero); room {
+		return false
+	}
+	return !slices.ContainsFunc(t.claims, func(c Claim) bool {
+		b := c.Metadata.Member
+		return !c.Damaged && b.Exists() && c.Metadata.No > m.No && c.Metadata.No < t.zero.Count && b.Generation >= t.v.Settled && t.agrees(b)
+	})
 }
 
 // fill finds who is there of the list that is wanted.
@@ -166,8 +179,11 @@ func (t *trial) fill() {
 		}
 	}
 	for i, n := range t.v.Members {
-		if n < 0 {
+		switch {
+		case n < 0:
 			t.v.Missing = append(t.v.Missing, i)
+		case !t.claims[n].Metadata.Member.Exists() && t.v.Settled > 0 && !t.record.HandBack:
+			t.v.Unproven = append(t.v.Unproven, i)
 		}
 	}
 	if t.v.Missing != nil && t.v.Err == nil {
