@@ -342,6 +342,26 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 	}
 }
 
+func TestAnUnmountThatIsTriedAgainStillSaysWhyItFailed(t *testing.T) {
+	never := make(chan struct{})
+	m := &fakeMounts{dead: map[string]bool{"a": true, "b": true}, stuck: map[string]chan struct{}{"b": never}, calls: make(map[string]int)}
+	u := &unmounter{mounts: m, running: make(map[string]bool), failed: make(map[string]error), results: make(chan unmounted), over: make(chan struct{})}
+	defer close(never)
+	defer close(u.over)
+	u.begin("b", false)
+	u.begin("a", false)
+	u.note(<-u.results, slog.New(slog.DiscardHandler))
+	u.begin("a", true) // and the time is over
+	err := u.err()
+	if err == nil || err.Error() != "unmount b: it does not end\nunmount a: the device is open" {
+		t.Errorf("%v", err)
+	}
+	u.note(unmounted{path: "a"}, slog.New(slog.DiscardHandler))
+	if err := u.err(); err == nil || err.Error() != "unmount b: it does not end" {
+		t.Errorf("after it was unmounted: %v", err)
+	}
+}
+
 func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 
 	dir := t.TempDir()

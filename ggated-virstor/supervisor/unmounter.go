@@ -13,7 +13,7 @@ import (
 type unmounter struct {
 	mounts
 	running map[string]bool  // unmount has not returned
-	failed  map[string]error // what it returned last
+	failed  map[string]error // what it returned last, unless that was success
 	results chan unmounted
 	over    chan struct{} // closed: nobody takes results any more
 }
@@ -29,7 +29,6 @@ func (u *unmounter) begin(path string, force bool) {
 		return
 	}
 	u.running[path] = true
-	delete(u.failed, path)
 	go func() {
 		r := unmounted{path, force, u.unmount(path, force)}
 		select {
@@ -41,6 +40,7 @@ func (u *unmounter) begin(path string, force bool) {
 
 func (u *unmounter) note(r unmounted, log *slog.Logger) {
 	delete(u.running, r.path)
+	delete(u.failed, r.path)
 	if r.err != nil {
 		u.failed[r.path] = fmt.Errorf("unmount %s: %w", r.path, r.err)
 		return
@@ -48,11 +48,14 @@ func (u *unmounter) note(r unmounted, log *slog.Logger) {
 	log.Info("unmounted", "path", r.path, "force", r.force)
 }
 
-// err is what is not unmounted, and why.
+// err is what is not unmounted, and why. An attempt that is under way takes nothing
+// away from what the one before it ended with: it may have begun a moment ago.
 func (u *unmounter) err() error {
 	var all []error
 	for _, path := range slices.Sorted(maps.Keys(u.running)) {
-		all = append(all, fmt.Errorf("unmount %s: it does not end", path))
+		if u.failed[path] == nil {
+			all = append(all, fmt.Errorf("unmount %s: it does not end", path))
+		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(u.failed)) {
 		all = append(all, u.failed[path])
