@@ -2,6 +2,7 @@ package check
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -52,7 +53,67 @@ func seats(know ondisk.Metadata, intact, damaged []*member) []*member {
 		list[m.want.No] = m
 	}
 	candidates := slices.DeleteFunc(slices.Clone(damaged), func(m *member) bool { return !ofAge(m.said, know.Member) })
-	return settle(know.Member.List, list, candidates)
+	if found := settle(know.Member.List, list, candidates); found != nil {
+		return found
+	}
+	return withLostID(know.Member.List, list, candidates)
+}
+
+// withLostID finds the id of the one member that is missing where that is damaged, too:
+// the others and the list leave but one. The provider says the index, and its nonce that
+// it is of this volume.
+func withLostID(want uint64, list, candidates []*member) []*member {
+	free := slices.Index(list, nil)
+	if free < 0 || slices.Contains(list[free+1:], nil) {
+		return nil
+	}
+	i := slices.IndexFunc(candidates, func(m *member) bool { return int(m.want.No) == free })
+	if i < 0 || slices.ContainsFunc(candidates[i+1:], func(m *member) bool { return int(m.want.No) == free }) {
+		return nil
+	}
+	m := candidates[i]
+	list[free] = m
+	ids := idsOf(list)
+	lost, ok := lostID(want, ids, free)
+	if !ok || slices.Contains(ids, lost) {
+		return nil
+	}
+	m.said.ID = lost
+	return list
+}
+
+// lostID is the id at index at that, with all others of ids, makes the list want. A CRC
+// is linear over the bits of what it sums, so the bits of the id are the solution of as
+// many equations.
+func lostID(want uint64, ids []uint64, at int) (id uint64, ok bool) {
+	ids = slices.Clone(ids)
+	sum := func(id uint64) uint64 { ids[at] = id; return ondisk.MemberList(ids) }
+	none := sum(0)
+	var sums, of [64]uint64 // by highest bit: what the bits of an id change, and which these are
+	for bit := range 64 {
+		change, which := reduce(sum(1<<bit)^none, 1<<bit, &sums, &of)
+		if change == 0 {
+			return 0, false // never, of a CRC of this length
+		}
+		high := bits.Len64(change) - 1
+		sums[high], of[high] = change, which
+	}
+	rest, id := reduce(want^none, 0, &sums, &of)
+	return id, rest == 0 && id != 0
+}
+
+// reduce takes from change what is known of its highest bits, noting which bits of the id
+// that is.
+func reduce(change, which uint64, sums, of *[64]uint64) (uint64, uint64) {
+	for change != 0 {
+		high := bits.Len64(change) - 1
+		if sums[high] == 0 {
+			break
+		}
+		change ^= sums[high]
+		which ^= of[high]
+	}
+	return change, which
 }
 
 // maxDamaged is how many members with a damaged block are tried at every index.

@@ -336,7 +336,19 @@ var matrix = []damage{
 	{name: "an intent of no known kind", do: extension(func(b []byte) { b[40]++ }), codes: []check.Code{check.ExtensionDamaged}, only: 2},
 
 	// Member blocks.
-	{name: "a member's id", do: flip(1, 144), codes: []check.Code{check.MemberDamaged, check.ComponentMissing}, want: refused, marked: true},
+	{name: "a member's id", do: flip(1, 144), codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "all of the id of 0", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		for at := 144; at < 152; at++ {
+			flip(0, at)(t, d)
+		}
+		return d
+	}, codes: []check.Code{check.MemberDamaged}, marked: true},
+	{name: "a member's id and index", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return flip(1, 144)(t, flip(1, 70)(t, d))
+	}, codes: []check.Code{check.MemberDamaged, check.ComponentMissing}, want: refused, marked: true},
+	{name: "the ids of two", do: func(t *testing.T, d []*disktest.Disk) []*disktest.Disk {
+		return flip(1, 144)(t, flip(2, 144)(t, d))
+	}, codes: []check.Code{check.MemberDamaged, check.ComponentMissing}, want: refused, marked: true},
 	{name: "a generation", do: flip(1, 152), codes: []check.Code{check.MemberDamaged}, marked: true},
 	{name: "a generation of 0", do: flip(0, 157), codes: []check.Code{check.MemberDamaged}, marked: true},
 	{name: "what is settled", do: flip(2, 160), codes: []check.Code{check.MemberDamaged}, marked: true},
