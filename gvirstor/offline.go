@@ -50,7 +50,7 @@ func (s *stopped) open(ctx context.Context, p purpose) (v control.VolumeStatus, 
 		v.Name, v.ID = s.name, s.parts.ID
 		return v, nil
 	}
-	vol, err := s.call.openNoOlder(s.parts.Assembly, virstor.Config{ReadOnly: p == toRead, Log: s.call.warnings()}, s.where)
+	vol, err := s.call.openNoOlder(s.parts.Assembly, virstor.Config{ReadOnly: p == toRead, ServeStranded: true, Log: s.call.warnings()}, s.where)
 	if err != nil {
 		s.parts.close()
 		return v, failf("Can't open %s: %w", s.name, err)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -194,7 +195,7 @@ func (d *Daemon) knows(name string) bool {
 }
 
 func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Member, error) {
-	open := func() (geomlib.Provider, error) { return d.opener.Open(name, d.opt.ReadOnly, sectorSize) }
+	open := func() (geomlib.Provider, error) { return d.open(name, sectorSize) }
 	if peek {
 		open = func() (geomlib.Provider, error) { return d.opener.Peek(name, sectorSize) }
 	}
@@ -212,6 +213,17 @@ func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Mem
 		return virstor.Member{}, errors.Join(err, p.Close())
 	}
 	return virstor.Member{Provider: p, Metadata: m}, nil
+}
+
+// open opens a component to be served. One that takes no writes is opened to be read: the
+// engine leaves it behind, and lets it leave.
+func (d *Daemon) open(name string, sectorSize int) (geomlib.Provider, error) {
+	p, err := d.opener.Open(name, d.opt.ReadOnly, sectorSize)
+	if d.opt.ReadOnly || !errors.Is(err, syscall.EROFS) {
+		return p, err
+	}
+	d.log.Error("component can only be read", "component", name, "error", err)
+	return d.opener.Open(name, true, sectorSize)
 }
 
 // assemble serves what the loose providers make complete: first the volumes

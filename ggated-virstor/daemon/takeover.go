@@ -130,7 +130,7 @@ func (d *Daemon) activateOnce(s *served) error {
 	}
 	var ps []geomlib.Provider
 	for _, old := range s.vol.Providers() {
-		p, err := d.opener.Open(old.Name(), false, old.SectorSize())
+		p, err := d.open(old.Name(), old.SectorSize())
 		if err != nil {
 			for _, p := range ps {
 				p.Close()

@@ -19,6 +19,7 @@ var sentinels = map[string]error{
 	"no-geom":   geomlib.ErrNotSupported,
 	"no-file":   fs.ErrNotExist,
 	"denied":    fs.ErrPermission,
+	"read-only": syscall.EROFS,
 	"too-many":  syscall.EMFILE,
 	"busy":      gate.ErrBusy,
 	"exists":    gate.ErrExists,

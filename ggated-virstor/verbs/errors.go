@@ -41,6 +41,7 @@ func classes() []class {
 		{virstor.ErrReadOnly, control.Invalid, ""},
 		{virstor.ErrRequest, control.Invalid, ""},
 		{virstor.ErrNoExtension, control.Invalid, ""},
+		{virstor.ErrTakesNoWrites, control.Invalid, ""},
 		{virstor.ErrLabelled, control.Invalid, ""},
 		{virstor.ErrStale, control.Invalid, ""},
 		{virstor.ErrStranger, control.Invalid, ""},
