@@ -1,5 +1,3 @@
-// Package daemon assembles volumes from providers, opens them, publishes
-// them, and answers the control socket.
 package daemon
 
 import (
@@ -321,7 +319,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	cfg.DeferWrites = deferred && !d.opt.ReadOnly
 	cfg.ServeStranded = true
 	cfg.Log = d.log.With("volume", a.Name)
-	s.watch, s.spares = space.New(host{d, s}, d.alertOptions(), d.log)
+	s.watch, s.spares = space.New(spaceHost{d, s}, d.alertOptions(), d.log)
 	cfg.Events = func(e virstor.Event) {
 		s.events.post(e)
 		s.watch.Post(e)

@@ -13,38 +13,38 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// host is the space.Host of one volume in service.
-type host struct {
+// spaceHost is the space.Host of one volume in service.
+type spaceHost struct {
 	d *Daemon
 	s *served
 }
 
-func (h host) Name() string                     { return h.s.vol.Name() }
-func (h host) ID() uint32                       { return h.s.vol.ID() }
-func (h host) SpareOptions() space.SpareOptions { return h.d.spareOptions() }
+func (h spaceHost) Name() string                     { return h.s.vol.Name() }
+func (h spaceHost) ID() uint32                       { return h.s.vol.ID() }
+func (h spaceHost) SpareOptions() space.SpareOptions { return h.d.spareOptions() }
 
-func (h host) Figures() space.Figures {
+func (h spaceHost) Figures() space.Figures {
 	f := space.FiguresOf(h.s.vol.Status())
 	f.Writable = !h.s.vol.ReadOnly() && !h.s.vol.Deferred()
 	return f
 }
 
-func (h host) Open(name string, sectorSize int) (geomlib.Provider, error) {
+func (h spaceHost) Open(name string, sectorSize int) (geomlib.Provider, error) {
 	if sectorSize == 0 {
 		sectorSize = h.s.vol.SectorSize()
 	}
 	return h.d.opener.Open(name, false, sectorSize)
 }
 
-func (h host) MayAdd(ctx context.Context, p geomlib.Provider) error {
+func (h spaceHost) MayAdd(ctx context.Context, p geomlib.Provider) error {
 	return h.s.mayAdd(ctx, []geomlib.Provider{p})
 }
 
-func (h host) Add(p geomlib.Provider) error {
+func (h spaceHost) Add(p geomlib.Provider) error {
 	return h.s.vol.Add([]geomlib.Provider{p}, virstor.AddOptions{})
 }
 
-func (h host) Publish(a space.Alert) int {
+func (h spaceHost) Publish(a space.Alert) int {
 	kind := "alert"
 	if a.Recovered {
 		kind = "recovery"
