@@ -109,8 +109,8 @@ made() {
 }
 
 # shares NUMBER: folder, target and executions for each target that is to make up a
-# part of NUMBER. They are those whose speed is a quarter of the fastest's or more,
-# and each is given about the same time.
+# part of NUMBER. They are those that are at least half as fast as the fastest, and
+# each is given about the same time.
 shares() {
 	awk -v rest="$1" '
 		{ n[$1 " " $2] += $3; s[$1 " " $2] += $4 }
@@ -119,8 +119,8 @@ shares() {
 				rate[t] = n[t] / (s[t] > 0 ? s[t] : 1)
 				if (rate[t] > best) best = rate[t]
 			}
-			for (t in n) if (rate[t] * 4 >= best) sum += rate[t]
-			if (sum > 0) for (t in n) if (rate[t] * 4 >= best) printf "%s %d\n", t, rest * rate[t] / sum + 1
+			for (t in n) if (rate[t] * 2 >= best) sum += rate[t]
+			if (sum > 0) for (t in n) if (rate[t] * 2 >= best) printf "%s %d\n", t, rest * rate[t] / sum + 1
 		}' "$out/turns" | sort
 }
 
