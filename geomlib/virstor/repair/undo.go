@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,13 +60,41 @@ type record struct {
 	old, now []byte
 }
 
+// entry is a record without its data, which stays in the journal: a journal may be larger than
+// memory.
+type entry struct {
+	provider uint32
+	n        uint32 // bytes replaced
+	off      int64  // on the provider, bytes
+	at       int64  // of the record in the journal, bytes
+}
+
+// contents are the records of a journal. A record that says something else than
+// when the journal was looked through is an error.
+type contents struct {
+	r       io.ReaderAt
+	entries []entry
+}
+
+func (c *contents) record(i int) (record, error) {
+	e := c.entries[i]
+	rec, err := readRecord(io.NewSectionReader(c.r, e.at, recordHead+2*int64(e.n)+sha256.Size))
+	if err == nil && (rec.provider != e.provider || rec.off != e.off || len(rec.old) != int(e.n)) {
+		err = errors.New("it has changed")
+	}
+	if err != nil {
+		return record{}, fmt.Errorf("undo: %w: record %d, read again: %w", ErrJournal, i, err)
+	}
+	return rec, nil
+}
+
 // Undo reads the journal r and makes the providers what they were before the
 // repair. They are found by name among those given, which must be open for
 // writing and locked. Nothing is written unless every sector holds what the
 // repair found or left there (ErrChanged). Doing it again, or after
-// an interruption, does no harm.
-func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt UndoOptions) (*UndoResult, error) {
-	h, records, err := readJournal(r)
+// an interruption, does no harm. Of the journal's data it holds one record at a time.
+func Undo(ctx context.Context, r io.ReaderAt, providers []geomlib.Provider, opt UndoOptions) (*UndoResult, error) {
+	h, entries, err := readJournal(r)
 	if errors.Is(err, ErrCut) && opt.Partial {
 		err = nil
 	}
@@ -83,20 +112,21 @@ func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt Un
 		}
 		defer lock.Close()
 	}
-	on, err := match(h, records, providers)
+	on, err := match(h, entries, providers)
 	if err != nil {
 		return nil, err
 	}
+	c := &contents{r, entries}
 	if !opt.Force {
-		if err := unchanged(records, on); err != nil {
+		if err := c.unchanged(on); err != nil {
 			return nil, err
 		}
 	}
 	res := &UndoResult{Volume: ondisk.Printable(h.Volume), ID: h.ID}
-	for i, rec := range slices.Backward(records) {
+	for i, e := range slices.Backward(entries) {
 		res.Writes++
-		res.Bytes += int64(len(rec.old))
-		p := on[rec.provider]
+		res.Bytes += int64(e.n)
+		p := on[e.provider]
 		if !slices.Contains(res.Providers, p.Name()) {
 			res.Providers = append(res.Providers, p.Name())
 		}
@@ -106,11 +136,15 @@ func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt Un
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("undo: %w", err)
 		}
+		rec, err := c.record(i)
+		if err != nil {
+			return nil, err
+		}
 		if _, err := p.WriteAt(rec.old, rec.off); err != nil {
 			return nil, fmt.Errorf("undo: write %s at byte %d: %w", p.Name(), rec.off, err)
 		}
 		// The order of a repair matters, and so does that of taking it back.
-		if i > 0 && records[i-1].provider != rec.provider || i == 0 {
+		if i > 0 && entries[i-1].provider != e.provider || i == 0 {
 			if err := extblock.Flush(p); err != nil {
 				return nil, fmt.Errorf("undo: %w", err)
 			}
@@ -119,9 +153,10 @@ func Undo(ctx context.Context, r io.Reader, providers []geomlib.Provider, opt Un
 	return res, nil
 }
 
-// readJournal reads the header and all whole records, which it returns also with
+// readJournal reads the header and all whole records, whose entries it returns also with
 // ErrCut.
-func readJournal(r io.Reader) (*journalHeader, []record, error) {
+func readJournal(from io.ReaderAt) (*journalHeader, []entry, error) {
+	r := io.NewSectionReader(from, 0, math.MaxInt64)
 	head := make([]byte, len(journalMagic)+4)
 	if _, err := io.ReadFull(r, head); err != nil || string(head[:len(journalMagic)]) != journalMagic {
 		return nil, nil, fmt.Errorf("undo: %w", ErrJournal)
@@ -138,22 +173,23 @@ func readJournal(r io.Reader) (*journalHeader, []record, error) {
 	if err := json.Unmarshal(text, h); err != nil {
 		return nil, nil, fmt.Errorf("undo: %w: header: %w", ErrJournal, err)
 	}
-	var records []record
-	for {
+	var entries []entry
+	for at := int64(len(head)) + int64(n) + sha256.Size; ; {
 		rec, err := readRecord(r)
 		if errors.Is(err, errEnd) {
-			return h, records, readEnd(r, uint64(len(records)))
+			return h, entries, readEnd(r, uint64(len(entries)))
 		}
 		if err != nil && torn(r, err) {
-			return h, records, fmt.Errorf("undo: %w behind %d whole records of what was replaced", ErrCut, len(records))
+			return h, entries, fmt.Errorf("undo: %w behind %d whole records of what was replaced", ErrCut, len(entries))
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("undo: %w: record %d: %w", ErrJournal, len(records), err)
+			return nil, nil, fmt.Errorf("undo: %w: record %d: %w", ErrJournal, len(entries), err)
 		}
 		if int(rec.provider) >= len(h.Providers) {
-			return nil, nil, fmt.Errorf("undo: %w: record %d is about provider %d of %d", ErrJournal, len(records), rec.provider, len(h.Providers))
+			return nil, nil, fmt.Errorf("undo: %w: record %d is about provider %d of %d", ErrJournal, len(entries), rec.provider, len(h.Providers))
 		}
-		records = append(records, rec)
+		entries = append(entries, entry{rec.provider, uint32(len(rec.old)), rec.off, at})
+		at += recordHead + 2*int64(len(rec.old)) + sha256.Size
 	}
 }
 
@@ -246,7 +282,7 @@ func readRecord(r io.Reader) (record, error) {
 }
 
 // match finds the providers of the journal, and refuses others.
-func match(h *journalHeader, records []record, providers []geomlib.Provider) ([]geomlib.Provider, error) {
+func match(h *journalHeader, records []entry, providers []geomlib.Provider) ([]geomlib.Provider, error) {
 	on := make([]geomlib.Provider, len(h.Providers))
 	var missing []string
 	used := make(map[uint32]bool)
@@ -273,7 +309,7 @@ func match(h *journalHeader, records []record, providers []geomlib.Provider) ([]
 	for _, r := range records {
 		p := on[r.provider]
 		s := int64(p.SectorSize())
-		if r.off < 0 || r.off%s != 0 || int64(len(r.old))%s != 0 || r.off > p.MediaSize()-int64(len(r.old)) {
+		if n := int64(r.n); r.off < 0 || r.off%s != 0 || n%s != 0 || r.off > p.MediaSize()-n {
 			return nil, fmt.Errorf("undo: %w: byte %d of %s", ErrJournal, r.off, p.Name())
 		}
 	}
@@ -285,27 +321,67 @@ type place struct {
 	off      int64
 }
 
+// maxUnlike bounds the sectors that one record does not know and another may.
+const maxUnlike = 1 << 18
+
 // unchanged makes sure that every sector holds something that the repair found
-// or wrote.
-func unchanged(records []record, on []geomlib.Provider) error {
-	known := make(map[place][][sha256.Size]byte)
-	for _, r := range records {
-		s := int64(on[r.provider].SectorSize())
-		for at := int64(0); at < int64(len(r.old)); at += s {
-			k := place{r.provider, r.off + at}
-			known[k] = append(known[k], sha256.Sum256(r.old[at:at+s]), sha256.Sum256(r.now[at:at+s]))
+// or wrote. What one record does not know is looked for in the others: few
+// sectors are written more than once.
+func (c *contents) unchanged(on []geomlib.Provider) error {
+	unlike := make(map[place]bool)
+	err := c.sectors(on, func(k place, known bool) error {
+		if !known {
+			unlike[k] = true
 		}
+		if len(unlike) > maxUnlike {
+			return changedAt(k, on)
+		}
+		return nil
+	})
+	if err != nil || len(unlike) == 0 {
+		return err
 	}
-	for k, sums := range known {
-		p := on[k.provider]
-		b := make([]byte, p.SectorSize())
-		if _, err := p.ReadAt(b, k.off); err != nil {
-			return fmt.Errorf("undo: read %s at byte %d: %w", p.Name(), k.off, err)
+	err = c.sectors(on, func(k place, known bool) error {
+		if known {
+			delete(unlike, k)
 		}
-		if !slices.Contains(sums, sha256.Sum256(b)) {
-			return fmt.Errorf("undo: the sector at byte %d of %s has %w; the volume was used: taking the repair back now would lose what was written",
-				k.off, p.Name(), ErrChanged)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for k := range unlike {
+		return changedAt(k, on)
+	}
+	return nil
+}
+
+// sectors calls each with every sector of every record, and whether it holds what that
+// record found or wrote.
+func (c *contents) sectors(on []geomlib.Provider, each func(k place, known bool) error) error {
+	for i := range c.entries {
+		rec, err := c.record(i)
+		if err != nil {
+			return err
+		}
+		p := on[rec.provider]
+		b := make([]byte, len(rec.old))
+		if _, err := p.ReadAt(b, rec.off); err != nil {
+			return fmt.Errorf("undo: read %s at byte %d: %w", p.Name(), rec.off, err)
+		}
+		s := p.SectorSize()
+		for at := 0; at < len(b); at += s {
+			is := b[at : at+s]
+			known := bytes.Equal(is, rec.old[at:at+s]) || bytes.Equal(is, rec.now[at:at+s])
+			if err := each(place{rec.provider, rec.off + int64(at)}, known); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func changedAt(k place, on []geomlib.Provider) error {
+	return fmt.Errorf("undo: the sector at byte %d of %s has %w; the volume was used: taking the repair back now would lose what was written",
+		k.off, on[k.provider].Name(), ErrChanged)
 }
