@@ -68,7 +68,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		return false, waiting
 	}
 	if again {
-		v.held.learn(r)
+		k.learn(r)
 	} else if r.req.noRoom != nil {
 		return false, k.storageFull(r) || waiting
 	}
@@ -87,7 +87,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		if !mayResume(r) {
 			return false, k.hold(r, r.req.held.why) && len(b.missing) > 0 || waiting
 		}
-		v.held.learn(r) // for the last time
+		k.learn(r) // for the last time
 		k.findMissing(r)
 	}
 	if room && len(b.missing) > 0 {
@@ -104,6 +104,13 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	}
 	k.cover(r)
 	return true, waiting
+}
+
+// learn brings what r, which was held, leaves to later requests up to date.
+func (k *committer) learn(r *Request) {
+	if !k.v.cfg.breaks(breakSuperseded) {
+		k.v.held.learn(r)
+	}
 }
 
 // findMissing fills missing with the chunks that r needs and nobody has.

@@ -31,6 +31,7 @@ import (
 // up.
 type condition struct {
 	word   atomic.Uint32
+	broken bool                  // nothing is forbidden: a rule that tests break
 	reason atomic.Pointer[error] // why it is in doubt; set before the state, and not changed while it lasts
 	wreck  atomic.Pointer[error] // as reason, of why it is stranded
 }
@@ -85,14 +86,14 @@ const (
 func (c *condition) is(s state) bool { return state(c.word.Load())&s == s }
 
 // allows reports whether no state forbids d.
-func (c *condition) allows(d deed) bool { return c.word.Load()&uint32(d) == 0 }
+func (c *condition) allows(d deed) bool { return c.word.Load()&uint32(d) == 0 || c.broken }
 
 // refusal is nil when no state forbids d, and otherwise why: ErrClosed, what doubt or
 // freeze was told (an ErrUnfinished), an ErrStranded, or ErrDegraded.
 func (c *condition) refusal(d deed) error {
 	s := state(c.word.Load())
 	switch by := s & state(d); {
-	case by == 0:
+	case by == 0, c.broken:
 		return nil
 	case by&stateClosing != 0:
 		return ErrClosed

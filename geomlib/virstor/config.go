@@ -164,6 +164,14 @@ const (
 	breakUnnamedZero                    // a component 0 that could not be cleared is not named as failed
 	breakCommitFirst                    // add writes component 0 before the components that join
 	breakOldMetadata                    // growing writes component 0's metadata as it was when it began
+	breakRefusedTakes                   // a member that takes no writes is given new chunks
+	breakFailedUnnoted                  // that a member takes no writes is not noted on component 0
+	breakClearEarly                     // who leaves is cleared before it is noted that it does
+	breakNoRise                         // opening does not raise the generation
+	breakOldSet                         // a set older than what this host served is opened
+	breakSuperseded                     // a held write does what later requests did
+	breakHeldOutlives                   // a held write outlives who waits for it
+	breakConditions                     // no state of the volume forbids anything
 )
 
 func (c *Config) breaks(r rule) bool { return c.breakRule&r != 0 }

@@ -45,6 +45,9 @@ func (v *Volume) fenceLocked() error {
 		v.log.Warn("the label left no room for the extension block: earlier releases do not refuse the volume, and no component can leave that takes no writes",
 			"volume", v.name)
 	}
+	if v.cfg.breaks(breakNoRise) && zero.meta().Member.Exists() {
+		return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Clean = false })
+	}
 	err := v.riseLocked(rise{
 		comps:   comps,
 		edit:    func(c *component, m *ondisk.Metadata) { m.ChunkCount = v.safeChunkCount(c) },

@@ -203,6 +203,12 @@ func (v *Volume) writeRest(rest []*component, write func(*component) error, agai
 // themselves was read by this opening, maybe from a cache alone; what is settled is on the
 // medium. v.metaMu is held.
 func (v *Volume) noteFailedLocked(failed []*component, read bool) error {
+	if v.cfg.breaks(breakFailedUnnoted) {
+		for _, c := range failed {
+			v.setRefused(c, true)
+		}
+		return nil
+	}
 	err := v.writeExtensionLocked(func(e *ondisk.Extension) {
 		for _, c := range failed {
 			has := c.meta().Member.Generation
@@ -269,7 +275,7 @@ func keepFailed(e *ondisk.Extension, keep func(id uint64) bool) {
 func (v *Volume) setRefused(c *component, refused bool) {
 	c.refused.Store(refused)
 	if int(c.no()) < v.alloc.poolCount() {
-		v.alloc.setBar(c.no(), barRefused, refused)
+		v.alloc.setBar(c.no(), barRefused, refused && !v.cfg.breaks(breakRefusedTakes))
 	}
 }
 

@@ -261,6 +261,9 @@ func (v *Volume) FailHeld() int {
 // it any more. It completes with ErrAbandoned, at once or, if the volume is just
 // trying it again, soon; if it goes on already, it is done.
 func (v *Volume) EndHeld(r *Request) {
+	if v.cfg.breaks(breakHeldOutlives) {
+		return
+	}
 	h := &v.held
 	h.mu.Lock()
 	i := slices.Index(h.list, r)

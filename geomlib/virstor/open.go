@@ -65,7 +65,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 // refuseOld refuses what is older than what this host has served, by cfg.
 func (a *Assembly) refuseOld(cfg Config) error {
 	switch {
-	case cfg.ForceOld:
+	case cfg.ForceOld, cfg.breaks(breakOldSet):
 		return nil
 	case a.Settled < cfg.MinGeneration:
 		return fmt.Errorf("%s: %w: generation %d of %s, this host has served %d of %s; take the newer components, or force it if these are right, which gives up all that was written since",
@@ -131,6 +131,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.chunks = newChunkMap(m.Entries())
 	v.alloc.order, v.alloc.reserve = cfg.Alloc, cfg.Reserve
 	v.held.limit = cfg.HeldLimit
+	v.cond.broken = cfg.breaks(breakConditions)
 	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu

@@ -111,6 +111,9 @@ func (v *Volume) chunksOn(c *component) uint32 {
 func (v *Volume) takeOutLocked(gone *component) error {
 	comps := v.components()
 	removed, last := gone.no(), uint16(len(comps)-1)
+	if v.cfg.breaks(breakClearEarly) {
+		v.discharge(gone)
+	}
 	if err := v.intendRemoval(gone, comps[last]); err != nil {
 		return err
 	}
