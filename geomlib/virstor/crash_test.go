@@ -26,7 +26,9 @@ type crashCounts struct {
 
 	missing, late, old, untold atomic.Int64 // starts with a disk that was; untold: older copies that nothing on disk tells
 
-	writeless, writelessLeft atomic.Int64 // states that a verb left beside a disk that took no writes, and of those that it left
+	// States that a verb left beside a disk that took no writes, of those that it left, and
+	// states in the midst of such a verb.
+	writeless, writelessLeft, writelessAmid atomic.Int64
 
 	// saw, if it is there, is told of each recovery, and what the disks were asked.
 	saw func(how string, log []disktest.Op)
@@ -37,11 +39,11 @@ func (c *crashCounts) String() string {
 		"the kernel class took %d and saw %d half; %d faults injected; "+
 		"%d states of concurrent runs, beside %d verbs, %d clients died; "+
 		"%d starts with a disk missing, %d with one late, %d with an older copy (%d more copies of one generation); "+
-		"%d states of disks that took no writes during a verb (%d of one that left)",
+		"%d states of disks that took no writes during a verb (%d of one that left), and %d in its midst",
 		c.runs.Load(), c.ops.Load(), c.states.Load(), c.nested.Load(), c.reopened.Load(), c.again.Load(),
 		c.kernelRan.Load(), c.kernelHalf.Load(), c.faults.Load(),
 		c.concurrent.Load(), c.beside.Load(), c.orphaned.Load(),
-		c.missing.Load(), c.late.Load(), c.old.Load(), c.untold.Load(), c.writeless.Load(), c.writelessLeft.Load())
+		c.missing.Load(), c.late.Load(), c.old.Load(), c.untold.Load(), c.writeless.Load(), c.writelessLeft.Load(), c.writelessAmid.Load())
 }
 
 // world is one recorded run: disks, the volume on them, and the model of what it

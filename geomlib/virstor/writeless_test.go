@@ -70,7 +70,10 @@ func (r *writeless) run() error {
 	if err != nil || !met.Load() {
 		return err
 	}
-	return r.afterwards(left)
+	if err := r.afterwards(left); err != nil || v.offline || v.opens != openAlways {
+		return err
+	}
+	return r.amid()
 }
 
 // named lets an error be that is a failing disk's and says which.
@@ -165,18 +168,7 @@ func (r *writeless) afterwards(left bool) error {
 		k = w.start
 	}
 	w.start = 0
-	type state struct {
-		how         string
-		disks       func() []*disktest.Disk
-		now, cached *view
-	}
-	alive, lost := w.model.at(k, true), w.model.at(k, false)
-	seed := r.rng.Uint64()
-	for _, s := range []state{
-		{"killed; ", func() []*disktest.Disk { return w.rec.ProcessDeath(k) }, alive, lost},
-		{"power lost with all in caches; ", func() []*disktest.Disk { return w.rec.State(k, disktest.None) }, lost, nil},
-		{"power lost; ", func() []*disktest.Disk { return w.rec.State(k, disktest.Random(rand.New(rand.NewPCG(seed, 1)))) }, lost, nil},
-	} {
+	for _, s := range r.states(k) {
 		w.counts.writeless.Add(1)
 		if left {
 			w.counts.writelessLeft.Add(1)
@@ -195,6 +187,76 @@ func (r *writeless) afterwards(left bool) error {
 		}
 	}
 	return nil
+}
+
+// writelessState is what an end of the process, or of the power, leaves.
+type writelessState struct {
+	how         string
+	disks       func() []*disktest.Disk
+	now, cached *view
+}
+
+// states are those of an end at position k.
+func (r *writeless) states(k int) []writelessState {
+	w := r.w
+	alive, lost := w.model.at(k, true), w.model.at(k, false)
+	seed := r.rng.Uint64()
+	return []writelessState{
+		{"killed; ", func() []*disktest.Disk { return w.rec.ProcessDeath(k) }, alive, lost},
+		{"power lost with all in caches; ", func() []*disktest.Disk { return w.rec.State(k, disktest.None) }, lost, nil},
+		{"power lost; ", func() []*disktest.Disk { return w.rec.State(k, disktest.Random(rand.New(rand.NewPCG(seed, 1)))) }, lost, nil},
+	}
+}
+
+// amidCuts is how often a run is cut off in the midst.
+func amidCuts() int {
+	if testing.Short() {
+		return 1
+	}
+	return 3
+}
+
+// amid lets the process or the power end at instants in the midst of the verb, and
+// starts anew: with the disk that still takes no writes, without it if it has left, or is
+// leaving, and with the disk healthy again.
+func (r *writeless) amid() error {
+	w := r.w
+	before := w.memberOf(w.rec.ProcessDeath(0), r.name())
+	for range amidCuts() {
+		k := w.fencedAt(r.rng)
+		for _, s := range r.states(k) {
+			w.counts.writelessAmid.Add(1)
+			how := fmt.Sprintf("%s at %d%s; ", s.how, k, w.next(k))
+			if before && !w.memberOf(s.disks(), r.name()) {
+				if err := r.without(s.disks(), s.now); err != nil {
+					return fmt.Errorf("%swithout it: %w", how, err)
+				}
+			} else if err := r.stillFails(s.disks(), s.now); err != nil {
+				return fmt.Errorf("%swhile it takes none: %w", how, err)
+			}
+			b := breadth{goOn: 1}
+			if err := w.recovered(s.disks(), s.now, s.cached, how+"it takes writes again; ", b, b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// memberOf reports whether the disk of that name is a member of the volume on disks, or
+// there is none.
+func (w *world) memberOf(disks []*disktest.Disk, name string) bool {
+	a := assembled(disks)
+	return a == nil || a.Err != nil || slices.ContainsFunc(a.Members, func(m Member) bool { return m.Provider.Name() == name })
+}
+
+// fencedAt is a position of the log after the volume was opened for writing, if it was.
+func (w *world) fencedAt(rng *rand.Rand) int {
+	from := 0
+	if len(w.ours) > 0 {
+		from = w.ours[0].from
+	}
+	return from + rng.IntN(w.rec.Len()-from+1)
 }
 
 // opened is a world of disks that are opened only to be looked at.
@@ -289,7 +351,7 @@ func TestAVerbBesideADiskThatTakesNoWritesAndTheDiskComesBack(t *testing.T) {
 		}
 	})
 	t.Log(&counts)
-	if counts.writeless.Load() == 0 || counts.writelessLeft.Load() == 0 {
+	if counts.writeless.Load() == 0 || counts.writelessAmid.Load() == 0 || counts.writelessLeft.Load() == 0 {
 		t.Error("no disk failed, or none of them left")
 	}
 }
