@@ -30,8 +30,18 @@ type crashCounts struct {
 	// states in the midst of such a verb.
 	writeless, writelessLeft, writelessAmid atomic.Int64
 
+	buffers sync.Pool // of *[]byte, as long as the chunks they were for
+
 	// saw, if it is there, is told of each recovery, and what the disks were asked.
 	saw func(how string, log []disktest.Op)
+}
+
+// buffer is one of n bytes, which hold anything.
+func (c *crashCounts) buffer(n int64) []byte {
+	if b, ok := c.buffers.Get().(*[]byte); ok && int64(cap(*b)) >= n {
+		return (*b)[:n]
+	}
+	return make([]byte, n)
 }
 
 func (c *crashCounts) String() string {
@@ -919,7 +929,8 @@ func (w *world) endLife() error {
 func (w *world) readAll(now *view) (contents, error) {
 	v := w.vol
 	got := make(contents)
-	buf := make([]byte, w.chunk)
+	buf := w.counts.buffer(w.chunk)
+	defer w.counts.buffers.Put(&buf)
 	end := min(w.size, v.Size())
 	for off := int64(0); off < end; off += w.chunk {
 		b := buf
@@ -929,14 +940,20 @@ func (w *world) readAll(now *view) (contents, error) {
 			if _, err := v.ReadAt(b, off); err != nil {
 				return nil, fmt.Errorf("read: %w", err)
 			}
-		} else {
-			b = zeroBytes[:w.chunk]
 		}
 		vc := off / w.chunk
 		units := now.chunks[vc]
 		if units == nil {
 			if mapped && !isZero(b) {
 				return nil, fmt.Errorf("chunk %d was never written and is not zero", vc)
+			}
+			continue
+		}
+		if !mapped { // nothing is there to be looked at
+			for i := range units {
+				if err := units[i].checkZero(first + int64(i)); err != nil {
+					return nil, err
+				}
 			}
 			continue
 		}

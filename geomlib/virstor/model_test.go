@@ -240,6 +240,14 @@ func (m *model) during(u int64, begun, ended int) allowed {
 // check says whether unit u may read as b.
 func (w *view) check(u int64, b []byte) error { return w.of(u).check(u, b) }
 
+// checkZero says whether unit u, of which a is allowed, may read as zeros.
+func (a allowed) checkZero(u int64) error {
+	if a.any || slices.Contains(a.ids, zeroOp) {
+		return nil
+	}
+	return fmt.Errorf("unit %d (byte %d) is not there, allowed are %v", u, u*unit, a.ids)
+}
+
 // check says whether unit u, of which a is allowed, may read as b.
 func (a allowed) check(u int64, b []byte) error {
 	if a.any {
