@@ -237,10 +237,58 @@ func everyVerb(dir string, disks []*disktest.Disk) {
 		_, _ = backup.FromAssembly(ctx, a, time.Unix(0, 0), nil)
 		_ = virstor.Settle(a, true, nil)
 	}
+	for _, verb := range hostileVerbs {
+		ds, _ := clones()
+		if v, err := openHostile(ds, virstor.Config{WhenFull: virstor.Fail}); err == nil {
+			spare := disktest.New("spare", 16*hostileChunk, 512)
+			_ = v.CancelJob() // useHostile waits for what the record asks for
+			_ = verb(v, spare)
+			_, _ = v.WaitJob(ctx)
+			_ = v.Close()
+		}
+	}
+	for _, rename := range []func(a *virstor.Assembly) error{
+		func(a *virstor.Assembly) error { return virstor.Rename(a, "other", false, nil) },
+		func(a *virstor.Assembly) error { return virstor.NewID(a, 77, true, nil) },
+	} {
+		ds, _ := clones()
+		for _, a := range virstor.Assemble(membersOn(ds)) {
+			_ = rename(a)
+		}
+	}
 	ds, _ = clones()
 	for _, d := range ds {
 		_, _, _ = virstor.Expand(ctx, d, virstor.Expansion{Volume: "vol"})
 	}
+}
+
+// hostileVerbs are those of a volume in service.
+var hostileVerbs = []func(v *virstor.Volume, spare geomlib.Provider) error{
+	func(v *virstor.Volume, spare geomlib.Provider) error {
+		return v.Add([]geomlib.Provider{spare}, virstor.AddOptions{})
+	},
+	func(v *virstor.Volume, _ geomlib.Provider) error { return v.Remove(lastOf(v)) },
+	func(v *virstor.Volume, _ geomlib.Provider) error {
+		return v.Evacuate([]string{lastOf(v)}, "", virstor.JobOptions{})
+	},
+	func(v *virstor.Volume, spare geomlib.Provider) error {
+		return v.Replace(v.Providers()[0].Name(), spare, virstor.JobOptions{})
+	},
+	func(v *virstor.Volume, _ geomlib.Provider) error { return v.Pack(virstor.JobOptions{}) },
+	func(v *virstor.Volume, _ geomlib.Provider) error { return v.Rebalance(virstor.JobOptions{}) },
+	func(v *virstor.Volume, _ geomlib.Provider) error { return v.Reclaim(virstor.JobOptions{}) },
+	func(v *virstor.Volume, _ geomlib.Provider) error {
+		return v.Resize(30000*hostileChunk, true, virstor.JobOptions{})
+	},
+	func(v *virstor.Volume, _ geomlib.Provider) error {
+		return v.Resize(16*hostileChunk, true, virstor.JobOptions{})
+	},
+	func(v *virstor.Volume, _ geomlib.Provider) error { return v.RaiseGeneration() },
+}
+
+func lastOf(v *virstor.Volume) string {
+	ps := v.Providers()
+	return ps[len(ps)-1].Name()
 }
 
 // repairHostile repairs what r says that repair can.
