@@ -285,7 +285,7 @@ func TestADeviceThatIsTastedWithoutADaemonIsTakenOver(t *testing.T) {
 }
 
 func (s *site) volumeDeferred(name string) bool {
-	v, err := s.d.find(name)
+	v, err := s.d.findVolume(name)
 	must(s.t, err)
 	return v.vol.Deferred()
 }
@@ -547,7 +547,7 @@ func TestTheDeviceFollowsAResize(t *testing.T) {
 	s := newSite(t, tasting)
 	names := s.label("vol", 1, 8*mib, 8, 8)
 	s.start(1, names...)
-	v, err := s.d.find("vol")
+	v, err := s.d.findVolume("vol")
 	must(t, err)
 	must(t, v.vol.Resize(12*mib, false, virstor.JobOptions{}))
 	eventually(t, "the device grows", func() bool {

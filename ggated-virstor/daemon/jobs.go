@@ -25,7 +25,7 @@ func (d *Daemon) StartJob(ctx context.Context, name string, r control.JobRequest
 
 // Job implements control.Backend.
 func (d *Daemon) Job(ctx context.Context, id string) (control.JobStatus, error) {
-	s, err := d.find(id)
+	s, err := d.findVolume(id)
 	if err != nil {
 		return control.JobStatus{}, err
 	}
@@ -34,7 +34,7 @@ func (d *Daemon) Job(ctx context.Context, id string) (control.JobStatus, error) 
 
 // CancelJob implements control.Backend.
 func (d *Daemon) CancelJob(ctx context.Context, id string) (control.JobStatus, error) {
-	s, err := d.find(id)
+	s, err := d.findVolume(id)
 	if err != nil {
 		return control.JobStatus{}, err
 	}

@@ -187,7 +187,7 @@ func (d *Daemon) Reserve(_ context.Context, name string, q control.ReserveReques
 // TestAlert implements control.Backend: it tells of a test through every channel, and
 // what became of it.
 func (d *Daemon) TestAlert(ctx context.Context, name string) (control.AlertTest, error) {
-	s, err := d.find(name)
+	s, err := d.findVolume(name)
 	if err != nil {
 		return control.AlertTest{}, err
 	}

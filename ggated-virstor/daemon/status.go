@@ -27,7 +27,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 
 // Volume implements control.Backend.
 func (d *Daemon) Volume(_ context.Context, name string) (control.VolumeStatus, error) {
-	s, err := d.find(name)
+	s, err := d.findVolume(name)
 	if err != nil {
 		return control.VolumeStatus{}, err
 	}

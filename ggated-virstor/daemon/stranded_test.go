@@ -35,7 +35,7 @@ func TestAVolumeWhoseComponent0CanOnlyBeReadIsServedAndGoesOnWhenThatIsReplaced(
 	if n := healthy.ServeAll(names); n != 1 {
 		t.Fatalf("%d volumes", n)
 	}
-	s, err := healthy.find("vol")
+	s, err := healthy.findVolume("vol")
 	must(t, err)
 	_, err = s.vol.WriteAt([]byte("what was written before"), 5<<20)
 	must(t, err)

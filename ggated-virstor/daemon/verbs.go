@@ -14,8 +14,8 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
 )
 
-// find looks a volume up by its name or by that of one of its nodes.
-func (d *Daemon) find(name string) (*served, error) {
+// findVolume looks a volume up by its name or by that of one of its nodes.
+func (d *Daemon) findVolume(name string) (*served, error) {
 	name = strings.TrimPrefix(name, "/dev/")
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -34,7 +34,7 @@ func (d *Daemon) find(name string) (*served, error) {
 
 // findActive finds a volume that may be changed.
 func (d *Daemon) findActive(name string) (*served, error) {
-	s, err := d.find(name)
+	s, err := d.findVolume(name)
 	if err == nil && s.vol.Deferred() {
 		err = control.Errorf(control.Busy, "%s is being taken over from a daemon that died; try again", s.vol.Name())
 	}

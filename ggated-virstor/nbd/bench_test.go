@@ -51,7 +51,7 @@ func newMixedBurst(t testing.TB, r *rig, requests ...proto.Request) *burst {
 		}
 		b.in = append(b.in, make([]byte, reply)...)
 	}
-	for range 10 + loneEnough { // warm up
+	for range 10 + qd1Enough { // warm up
 		if err := b.do(); err != nil {
 			t.Fatal(err)
 		}

@@ -121,10 +121,10 @@ func (b *budget) remove(w *waiter) bool {
 	return false
 }
 
-// purse is what one connection may use for one direction: a reserve of its own,
+// quota is what one connection may use for one direction: a reserve of its own,
 // so that small requests go on whatever others do, and beyond it a part of a
 // shared budget. Only the connection's reader takes; anyone gives back.
-type purse struct {
+type quota struct {
 	reserve atomic.Int64 // left of the connection's own
 	left    atomic.Int64 // that the connection may still take from shared
 	limit   int64        // of left
@@ -132,45 +132,88 @@ type purse struct {
 	shared  *budget
 }
 
-func (p *purse) init(reserve, limit int64, shared *budget) {
-	p.reserve.Store(reserve)
-	p.left.Store(limit)
-	p.limit, p.shared = limit, shared
+func (q *quota) init(reserve, limit int64, shared *budget) {
+	q.reserve.Store(reserve)
+	q.left.Store(limit)
+	q.limit, q.shared = limit, shared
 }
 
 // used is what the connection has taken, bytes.
-func (p *purse) used() int64 {
-	return connReserve - p.reserve.Load() + p.limit - p.left.Load()
+func (q *quota) used() int64 {
+	return connReserve - q.reserve.Load() + q.limit - q.left.Load()
 }
 
 // short says whether the connection has to wait for its own requests before it
-// takes n bytes of shared. A fair purse that has some already leaves as much
+// takes n bytes of shared. A fair quota that has some already leaves as much
 // as it has: so one whose peer does not read what it asked for gets half at
 // most, two get a third each, and there is always something for the next.
-func (p *purse) short(n int64) bool {
-	left := p.left.Load()
+func (q *quota) short(n int64) bool {
+	left := q.left.Load()
 	if left < n {
 		return true
 	}
-	used := p.limit - left
-	return p.fair && used > 0 && used+n > p.shared.free.Load()
+	used := q.limit - left
+	return q.fair && used > 0 && used+n > q.shared.free.Load()
 }
 
 // takeReserve takes n bytes of the connection's own if they are there.
-func (p *purse) takeReserve(n int64) bool {
-	if p.reserve.Load() < n {
+func (q *quota) takeReserve(n int64) bool {
+	if q.reserve.Load() < n {
 		return false
 	}
-	p.reserve.Add(-n) // the reader alone takes: it can only have grown
+	q.reserve.Add(-n) // the reader alone takes: it can only have grown
 	return true
 }
 
 // give gives back n bytes that came from the reserve or from shared.
-func (p *purse) give(n int64, reserve bool) {
+func (q *quota) give(n int64, reserve bool) {
 	if reserve {
-		p.reserve.Add(n)
+		q.reserve.Add(n)
 		return
 	}
-	p.left.Add(n)
-	p.shared.give(n)
+	q.left.Add(n)
+	q.shared.give(n)
+}
+
+// charge gets r.op.Length bytes of memory for r.op.Data, waiting until the
+// connection and the server have them.
+func (c *conn) charge(r *request, p *quota) error {
+	n := bufferSize(int(r.op.Length))
+	switch {
+	case p.takeReserve(n):
+		r.reserve = true
+	default:
+		if err := c.chargeShared(p, n); err != nil {
+			c.outstanding.Add(-1)
+			return err
+		}
+		r.reserve = false
+	}
+	r.size = n
+	r.buf = c.srv.pool.get(int(r.op.Length))
+	r.op.Data = r.buf.mem[:r.op.Length]
+	return nil
+}
+
+func (c *conn) chargeShared(p *quota, n int64) error {
+	err := c.awaitWhile(func() (<-chan struct{}, bool) { return nil, p.short(n) })
+	if err != nil {
+		return err
+	}
+	p.left.Add(-n)
+	if p.shared.take(n) {
+		return nil
+	}
+	p.shared.enqueue(&c.queued, n)
+	for {
+		granted, err := c.await(c.queued.ready)
+		switch {
+		case err != nil:
+			p.shared.cancel(&c.queued)
+			p.left.Add(n)
+			return err
+		case granted:
+			return nil
+		}
+	}
 }

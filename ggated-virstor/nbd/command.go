@@ -83,7 +83,7 @@ func (c *conn) submit(r *request, op virstor.Op, flags virstor.Flags) error {
 	if r.isWrite() {
 		c.unwritten.Add(1)
 	}
-	c.lone.note(c.outstanding.Load() == 1 && c.in.buffered() == 0)
+	c.qd1.note(c.outstanding.Load() == 1 && c.in.buffered() == 0)
 	if op == virstor.OpFlush {
 		c.submitSync(r)
 		return nil

@@ -59,13 +59,13 @@ type conn struct {
 	counters counters
 
 	// The reader's.
-	reads, writes purse
-	place         waiter
+	reads, writes quota
+	queued        waiter
 	wakeup        *time.Timer // while it waits for something other than input
 	readDeadline  deadline
 	spare         *request // requests nobody uses
 	extents       extentWalk
-	lone          lone
+	qd1           qd1
 	socket        *socket // reads from raw
 
 	// The writer's, whoever that is at the moment (see sender.writing).
@@ -103,7 +103,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		wake: make(chan struct{}, 1),
 	}
 	c.id, c.since = identify(nc), time.Now()
-	c.place.ready = make(chan struct{}, 1)
+	c.queued.ready = make(chan struct{}, 1)
 	c.readDeadline = deadline{set: nc.SetReadDeadline, span: s.cfg.StallTimeout}
 	c.writeDeadline = deadline{set: nc.SetWriteDeadline, span: s.cfg.StallTimeout}
 	return c
@@ -113,7 +113,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 func (c *conn) serve() {
 	defer c.srv.goroutines.Done()
 	defer close(c.done)
-	defer c.srv.settle(c)
+	defer c.srv.keepCounts(c)
 
 	err := c.negotiate()
 	if err == nil && c.exp != nil {
@@ -129,7 +129,7 @@ func (c *conn) serve() {
 func (c *conn) transmission() error {
 	c.disk = c.exp.disk
 	c.extents.init()
-	c.socket = newSocket(c.raw, &c.srv.seats)
+	c.socket = newSocket(c.raw, &c.srv.pollers)
 	c.wakeup = time.NewTimer(awaitTick)
 	defer c.wakeup.Stop()
 	c.in.grow(inputSize)

@@ -212,7 +212,7 @@ func (n *negotiation) exportName(name string) (done bool, err error) {
 	return true, n.send()
 }
 
-// enter settles what holds during transmission.
+// enter decides what holds during transmission.
 func (n *negotiation) enter(e *export) {
 	n.c.allocation = n.contexts == e
 }

@@ -64,9 +64,9 @@ type span struct {
 	r      *request
 }
 
-// turn is a request's place in the order. order.mu guards it, except that the
+// orderEntry is a request's place in the order. order.mu guards it, except that the
 // connection's reader sets lo and hi before it arrives.
-type turn struct {
+type orderEntry struct {
 	lo, hi        int64 // the range [lo, hi)
 	stage         turnStage
 	number        uint64 // of arrival

@@ -21,9 +21,9 @@ type request struct {
 	size    int64   // bytes charged for buf
 	reserve bool    // they came from the connection's reserve
 
-	turn         // in the order of the export
-	counted bool // in conn.heldWrites; the disk's until Complete
-	most    int  // descriptors, of a block status
+	orderEntry      // in the order of the export
+	counted    bool // in conn.heldWrites; the disk's until Complete
+	most       int  // descriptors, of a block status
 
 	head    [32]byte // encoded reply: head[:headLen], then body
 	headLen int

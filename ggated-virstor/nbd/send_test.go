@@ -63,10 +63,10 @@ func TestABatchIsSentWholeAndInOrder(t *testing.T) {
 }
 
 func TestSocketSendsWhatIsTakenSoon(t *testing.T) {
-	for _, seats := range []int32{0, 1} {
+	for _, pollers := range []int32{0, 1} {
 		here, there := socketPair(t)
 		var free atomic.Int32
-		free.Store(seats)
+		free.Store(pollers)
 		s := newSocket(here, &free)
 		if !s.canSend() {
 			t.Skip("not on this system")
@@ -74,7 +74,7 @@ func TestSocketSendsWhatIsTakenSoon(t *testing.T) {
 		a, b := bytes.Repeat([]byte("a"), 4<<20), bytes.Repeat([]byte("b"), 4<<20)
 		n, err := s.sendSoon([][]byte{a, nil, b})
 		if err != nil || n <= 0 || n >= len(a) {
-			t.Fatalf("%d seats: sent %d bytes to a peer that reads nothing: %v", seats, n, err)
+			t.Fatalf("%d pollers: sent %d bytes to a peer that reads nothing: %v", pollers, n, err)
 		}
 		got := make(chan []byte, 1)
 		go func() {
@@ -91,13 +91,13 @@ func TestSocketSendsWhatIsTakenSoon(t *testing.T) {
 		}
 		here.Close()
 		if all := <-got; !bytes.Equal(all, append(a, b...)) {
-			t.Errorf("%d seats: %d bytes arrived, or others", seats, len(all))
+			t.Errorf("%d pollers: %d bytes arrived, or others", pollers, len(all))
 		}
 		if _, err := s.sendSoon([][]byte{a}); err == nil {
-			t.Errorf("%d seats: sent on a closed connection", seats)
+			t.Errorf("%d pollers: sent on a closed connection", pollers)
 		}
-		if got := free.Load(); got != seats {
-			t.Errorf("%d seats became %d", seats, got)
+		if got := free.Load(); got != pollers {
+			t.Errorf("%d pollers became %d", pollers, got)
 		}
 	}
 }

@@ -21,12 +21,12 @@ const soon = time.Millisecond
 // socket reads what will come soon, and sends what is taken soon. It allocates
 // nothing, and belongs to the reader. The connection's deadlines hold.
 type socket struct {
-	nc    net.Conn
-	seats *atomic.Int32   // how many more readers may wait in poll(2)
-	rc    syscall.RawConn // nil: the connection has no descriptor
-	try   func(fd uintptr) bool
-	send  func(fd uintptr) bool
-	check func(fd uintptr)
+	nc      net.Conn
+	pollers *atomic.Int32   // how many more readers may wait in poll(2)
+	rc      syscall.RawConn // nil: the connection has no descriptor
+	try     func(fd uintptr) bool
+	send    func(fd uintptr) bool
+	check   func(fd uintptr)
 
 	// Of the call that runs.
 	p     []byte
@@ -36,8 +36,8 @@ type socket struct {
 	waits bool
 }
 
-func newSocket(nc net.Conn, seats *atomic.Int32) *socket {
-	s := &socket{nc: nc, seats: seats}
+func newSocket(nc net.Conn, pollers *atomic.Int32) *socket {
+	s := &socket{nc: nc, pollers: pollers}
 	s.try = s.readSoon
 	s.send = s.trySend
 	s.check = func(fd uintptr) { s.waits = inputWaits(fd) }
@@ -128,10 +128,10 @@ func (s *socket) trySend(fd uintptr) bool {
 	return true
 }
 
-// await waits in poll(2), if there is a seat.
+// await waits in poll(2), if there may be one more who does.
 func (s *socket) await(fd uintptr, event func(uintptr, time.Duration)) bool {
-	defer s.seats.Add(1)
-	if s.seats.Add(-1) < 0 {
+	defer s.pollers.Add(1)
+	if s.pollers.Add(-1) < 0 {
 		return false
 	}
 	event(fd, soon)

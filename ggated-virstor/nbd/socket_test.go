@@ -32,10 +32,10 @@ func socketPair(t *testing.T) (here, there net.Conn) {
 }
 
 func TestSocketReadsAsConnDoes(t *testing.T) {
-	for _, seats := range []int32{0, 1} {
+	for _, pollers := range []int32{0, 1} {
 		here, there := socketPair(t)
 		var free atomic.Int32
-		free.Store(seats)
+		free.Store(pollers)
 		s := newSocket(here, &free)
 		read := make(chan error, 1)
 		b := make([]byte, 8)
@@ -50,36 +50,36 @@ func TestSocketReadsAsConnDoes(t *testing.T) {
 			}
 		}
 		if err := <-read; err != nil || string(b) != "abcdefgh" {
-			t.Errorf("%d seats: %q, %v", seats, b, err)
+			t.Errorf("%d pollers: %q, %v", pollers, b, err)
 		}
 		if s.inputWaits() {
-			t.Errorf("%d seats: input waits when all is read", seats)
+			t.Errorf("%d pollers: input waits when all is read", pollers)
 		}
 		if _, err := there.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
 		if !s.inputWaits() {
-			t.Errorf("%d seats: no input waits when there is some", seats)
+			t.Errorf("%d pollers: no input waits when there is some", pollers)
 		}
 		if n, err := s.Read(b); n != 1 || err != nil {
-			t.Errorf("%d seats: Read = %d, %v", seats, n, err)
+			t.Errorf("%d pollers: Read = %d, %v", pollers, n, err)
 		}
 		go readIn()
 		here.SetReadDeadline(longAgo)
 		if err := <-read; !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%d seats: after the deadline: %v", seats, err)
+			t.Errorf("%d pollers: after the deadline: %v", pollers, err)
 		}
 		here.SetReadDeadline(time.Time{})
 		there.Close()
 		if n, err := s.Read(b); n != 0 || err != io.EOF {
-			t.Errorf("%d seats: at the end: %d, %v", seats, n, err)
+			t.Errorf("%d pollers: at the end: %d, %v", pollers, n, err)
 		}
 		here.Close()
 		if _, err := s.Read(b); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("%d seats: closed: %v", seats, err)
+			t.Errorf("%d pollers: closed: %v", pollers, err)
 		}
-		if got := free.Load(); got != seats {
-			t.Errorf("%d seats became %d", seats, got)
+		if got := free.Load(); got != pollers {
+			t.Errorf("%d pollers became %d", pollers, got)
 		}
 	}
 }

@@ -364,7 +364,7 @@ func (s *Spares) open(name string) error {
 // Take keeps an open provider that has just been labelled as a spare of the volume;
 // one of that name that failed is forgotten.
 func (s *Spares) Take(name string, p geomlib.Provider) {
-	if failed := s.find(name); failed != nil {
+	if failed := s.findSpare(name); failed != nil {
 		s.drop(failed) // this one is another try
 	}
 	s.keep(p)
@@ -404,7 +404,7 @@ func sameProvider(a, b string) bool {
 
 // Holds reports whether a provider of that name is kept open as a spare.
 func (s *Spares) Holds(name string) bool {
-	sp := s.find(name)
+	sp := s.findSpare(name)
 	if sp == nil {
 		return false
 	}
@@ -413,8 +413,8 @@ func (s *Spares) Holds(name string) bool {
 	return sp.err == nil
 }
 
-// find is the spare of that name, with or without /dev/.
-func (s *Spares) find(name string) *spare {
+// findSpare is the spare of that name, with or without /dev/.
+func (s *Spares) findSpare(name string) *spare {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sp := range s.spares {
@@ -454,7 +454,7 @@ var ErrNoSpare = errors.New("no spare")
 func (s *Spares) Remove(name string) error {
 	s.using.Lock()
 	defer s.using.Unlock()
-	sp := s.find(name)
+	sp := s.findSpare(name)
 	if sp == nil {
 		return fmt.Errorf("%s of %s: %w", name, s.host.Name(), ErrNoSpare)
 	}

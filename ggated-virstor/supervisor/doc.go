@@ -8,10 +8,17 @@
 // the next worker is given the same descriptors. The supervisor itself is
 // replaced by exec, which keeps them too.
 //
-// They talk over a pair of sockets, in messages of a length and JSON, with
-// descriptors beside the length. Both sides may ask, and many questions may be
-// open at once: some of the supervisor's answers have to wait for GEOM,
-// which may wait for the worker.
+//	Supervisor (root)                             worker: Client
+//	  front ◄── administrators' connections
+//	    └─────────────── door ──────────────────► Listeners.Control
+//	  methods ◄──────── fdrpc: questions ──────── Open, LockVolume, Acquire, Run, Grow, …
+//	    │ names: what may be opened
+//	    │ store: what is open, units, archive, memory
+//	    └────────────── answers, descriptors ───► providers, locks, devices
+//
+// They talk over a pair of sockets (internal/fdrpc). Both sides may ask, and many
+// questions may be open at once: some of the supervisor's answers have to wait for
+// GEOM, which may wait for the worker. What a worker may ask is one table (methods.go).
 //
 // # Authority
 //
@@ -23,7 +30,7 @@
 // what it made itself to let a volume grow, and what it noted itself of a device
 // that a former daemon left (names). What a worker says names nothing: it has to
 // fit. Units, backups and alerts are looked at in the same way (units.go, archive.go,
-// space.go). Through the control device of geom_gate, which it needs to serve
+// space.go, memory.go). Through the control device of geom_gate, which it needs to serve
 // devices, a worker reaches all units of the machine.
 //
 // # Privileges

@@ -123,8 +123,8 @@ func (n *names) forget(g *grant) {
 	delete(n.requests, g)
 }
 
-// find is the name by which what the worker calls name may be opened.
-func (n *names) find(name string) (string, error) {
+// mayOpen is the name by which what the worker calls name may be opened.
+func (n *names) mayOpen(name string) (string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	keys := []string{bare(name)}

@@ -14,7 +14,7 @@ func (s *Supervisor) openNamed(ctx context.Context, a openArgs) (fdrpc.Reply, er
 	if o, f := s.store.reopen(a); f != nil {
 		return fdrpc.One(o, f, nil)
 	}
-	name, err := s.names.find(a.Name)
+	name, err := s.names.mayOpen(a.Name)
 	if err != nil {
 		return fdrpc.Reply{}, err
 	}
@@ -31,7 +31,7 @@ func (s *Supervisor) peekNamed(ctx context.Context, a openArgs) (fdrpc.Reply, er
 	if o, f := s.store.held(a.Name); f != nil {
 		return fdrpc.One(o, f, nil)
 	}
-	name, err := s.names.find(a.Name)
+	name, err := s.names.mayOpen(a.Name)
 	if err != nil {
 		return fdrpc.Reply{}, err
 	}
@@ -51,7 +51,7 @@ func (s *Supervisor) mayName(all []string) error {
 		if _, f := s.store.held(name); f != nil {
 			continue
 		}
-		if _, err := s.names.find(name); err != nil {
+		if _, err := s.names.mayOpen(name); err != nil {
 			return err
 		}
 	}

@@ -82,7 +82,7 @@ func (m *Manager) ResizeWith(resize func(unit int, size int64) error) { m.resize
 // one. Somebody must serve it at once, for GEOM tastes it. The caller holds the
 // volume's lock.
 func (m *Manager) Acquire(ctx context.Context, s Spec) (Unit, error) {
-	u, ok, err := m.find(ctx, s.ID)
+	u, ok, err := m.findUnit(ctx, s.ID)
 	if err != nil {
 		return Unit{}, fmt.Errorf("find the unit of volume %08x: %w", s.ID, err)
 	}
@@ -99,8 +99,8 @@ func (m *Manager) Acquire(ctx context.Context, s Spec) (Unit, error) {
 	return m.create(s)
 }
 
-// find looks for the unit that a former daemon left.
-func (m *Manager) find(ctx context.Context, id uint32) (Unit, bool, error) {
+// findUnit looks for the unit that a former daemon left.
+func (m *Manager) findUnit(ctx context.Context, id uint32) (Unit, bool, error) {
 	rec, recorded, err := m.records.read(id)
 	if err != nil {
 		return Unit{}, false, err

@@ -2,48 +2,48 @@ package nbd
 
 import "github.com/gvirstor/gvirstor/geomlib/virstor"
 
-// loneEnough is how many requests must have come alone, so that the next one is
+// qd1Enough is how many requests must have come alone, so that the next one is
 // taken to be alone, too.
 const (
-	loneEnough = 64
-	// loneLoss is what one that did not come alone takes off. A client that asks
+	qd1Enough = 64
+	// qd1Loss is what one that did not come alone takes off. A client that asks
 	// for one thing at a time sometimes is so quick that its previous request
 	// still counts.
-	loneLoss = 8
+	qd1Loss = 8
 )
 
-// lone knows a client that asks for one thing at a time. Nobody else waits for
+// qd1 knows a client of queue depth one: it asks for one thing at a time. Nobody else waits for
 // its connection's reader, which then may as well wait for the device itself:
 // a flush handed to a worker and its reply to the writer are two wakeups of
 // sleeping threads.
-type lone struct {
-	streak int // requests that came alone, less loneLoss for each that did not
+type qd1 struct {
+	streak int // requests that came alone, less qd1Loss for each that did not
 }
 
 // note looks at a request that was taken, when it was read whole.
-func (l *lone) note(alone bool) {
+func (q *qd1) note(alone bool) {
 	switch {
 	case !alone:
-		l.streak = max(0, l.streak-loneLoss)
-	case l.streak < loneEnough:
-		l.streak++
+		q.streak = max(0, q.streak-qd1Loss)
+	case q.streak < qd1Enough:
+		q.streak++
 	}
 }
 
-func (l *lone) is() bool { return l.streak == loneEnough }
+func (q *qd1) is() bool { return q.streak == qd1Enough }
 
 // forget is called when a request had to wait because the reader did.
-func (l *lone) forget() { l.streak = 0 }
+func (q *qd1) forget() { q.streak = 0 }
 
 // submitSync gives the disk a request that waits for stable storage.
 func (c *conn) submitSync(r *request) {
-	if !c.lone.is() {
+	if !c.qd1.is() {
 		c.disk.Submit(&r.op)
 		return
 	}
 	r.op.Flags |= virstor.MayBlock
 	c.disk.Submit(&r.op)
 	if c.socket.inputWaits() {
-		c.lone.forget()
+		c.qd1.forget()
 	}
 }

@@ -45,14 +45,14 @@ func TestReaderFlushesForALoneClientOnly(t *testing.T) {
 		t.Error("the reader waits for the first flush of a client it does not know")
 	}
 	oneByOne := func() {
-		for range loneEnough {
+		for range qd1Enough {
 			p.send(read)
 			p.expect(readReply)
 		}
 	}
 	oneByOne()
 	if !check(false) {
-		t.Errorf("after %d requests one at a time the flush is handed to a worker", loneEnough)
+		t.Errorf("after %d requests one at a time the flush is handed to a worker", qd1Enough)
 	}
 	if !check(true) {
 		t.Error("the flush is handed to a worker before anything had to wait")

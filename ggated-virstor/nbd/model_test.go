@@ -208,7 +208,7 @@ func (m *machine) send(cmd uint16, flags uint16, slow bool) {
 			}
 		}
 	}
-	m.settle()
+	m.exhaust()
 }
 
 // heldOps are the ops of the writes that are held.
@@ -238,8 +238,8 @@ func (m *machine) waits(cookie uint64) bool {
 	return false
 }
 
-// settle waits for all that can be done, and notes the answers.
-func (m *machine) settle() {
+// exhaust waits for all that can be done, and notes the answers.
+func (m *machine) exhaust() {
 	m.quiet()
 	for _, h := range m.heldOps() {
 		m.ops[h].passed = nil // what it passed may go on before it
@@ -347,7 +347,7 @@ func (m *machine) space(n int64) {
 	if err := m.vol.SetReserve(max(0, min(s.Reserved, int64(s.Free))-n)); err != nil {
 		panic(clash{err})
 	}
-	m.settle()
+	m.exhaust()
 }
 
 // grow makes the volume larger.
@@ -382,7 +382,7 @@ func (m *machine) step() {
 		m.flush()
 	case 11:
 		m.disk.letGo()
-		m.settle()
+		m.exhaust()
 	case 12:
 		m.end()
 	case 13:
@@ -396,16 +396,16 @@ func (m *machine) step() {
 func (m *machine) finish() {
 	m.grow()
 	m.disk.letGo()
-	m.settle()
+	m.exhaust()
 	m.space(1 << 20)
 	m.await("nothing is held", func() bool { return m.vol.Status().Held.Count == 0 })
-	m.settle()
+	m.exhaust()
 	m.connect()
 	for range 4 {
 		m.send(proto.CmdRead, 0, false)
 	}
 	m.await("everything is answered", func() bool {
-		m.settle()
+		m.exhaust()
 		for _, c := range m.clients {
 			c.mu.Lock()
 			n := len(c.pending)
