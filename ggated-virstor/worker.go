@@ -14,6 +14,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/confine"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
@@ -71,9 +72,12 @@ func newWorker(o *options.Options, log *slog.Logger, c *supervisor.Client) (*wor
 	if err != nil {
 		return nil, err
 	}
-	h := &worker{o: o, client: c, begin: begin, listening: listeners{control: passed.Control, nbd: passed.NBD}, ended: make(chan struct{})}
-	if begin.Gate {
-		if h.gate, err = workerGate(o, log, c, passed.Gate); err != nil {
+	h := &worker{o: o, client: c, begin: begin, listening: listeners{control: passed.Control}, ended: make(chan struct{})}
+	if h.listening.nbd, err = passed.Publish.TakeListeners(control.NBD); err != nil {
+		return nil, err
+	}
+	for _, device := range passed.Publish.Take(control.Gate) { // one, or none
+		if h.gate, err = workerGate(o, log, c, device); err != nil {
 			return nil, err
 		}
 	}
@@ -87,8 +91,8 @@ func newWorker(o *options.Options, log *slog.Logger, c *supervisor.Client) (*wor
 
 // workerGate publishes devices with the descriptor of the control device, and with the
 // supervisor's units.
-func workerGate(o *options.Options, log *slog.Logger, c *supervisor.Client, control *os.File) (*gatepub.Publisher, error) {
-	g, err := gate.FromFile(control)
+func workerGate(o *options.Options, log *slog.Logger, c *supervisor.Client, device *os.File) (*gatepub.Publisher, error) {
+	g, err := gate.FromFile(device)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@
 //	   ├──MayAdd───────────────► ComponentChecker    a Published that cannot do with every provider
 //	   └──Drain────────────────► Drainer             a Published whose clients may leave requests behind
 //
+// A process that may not open what publications need is given it as Resources.
+//
 // A role is asked for by a type assertion; who does not have it is passed over.
 // A further way to publish is a package that implements Publisher and those roles
 // that fit it, and a line where the daemon's publishers are put together (run.go).

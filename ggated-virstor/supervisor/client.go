@@ -10,7 +10,9 @@ import (
 	"sync"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
@@ -79,45 +81,35 @@ func (c *Client) methods() fdrpc.Methods {
 	return fdrpc.Methods{methodStop: does(func(_ context.Context, a stopArgs) error { c.end(a.Ending); return nil })}
 }
 
-// Listeners are what the supervisor listens on for the worker. Control is for
-// connections that the supervisor has accepted and made sure of.
-type Listeners struct {
+// Passed are what the supervisor has opened for the worker.
+type Passed struct {
+	// Control is for connections that the supervisor has accepted and made sure of.
 	Control net.Listener
-	NBD     []net.Listener
-	Gate    *os.File // /dev/ggctl, or nil
+	Publish publish.Resources
 }
 
 // Hello asks for the beginning.
-func (c *Client) Hello(ctx context.Context) (Start, Listeners, error) {
+func (c *Client) Hello(ctx context.Context) (Start, Passed, error) {
 	var s Start
-	ls := Listeners{Control: c.door}
+	p := Passed{Control: c.door, Publish: make(publish.Resources)}
 	files, err := c.peer.Call(ctx, methodHello, struct{}{}, &s)
 	if err != nil {
-		return s, ls, err
+		return s, p, err
 	}
 	want := s.NBD + 1
 	if s.Gate {
 		want++
 	}
-	if len(files) != want {
+	if s.NBD < 0 || len(files) != want {
 		fdrpc.CloseFiles(files)
-		return s, ls, fmt.Errorf("%d descriptors for %+v", len(files), s)
+		return s, p, fmt.Errorf("%d descriptors for %+v", len(files), s)
 	}
-	for i, f := range files[:s.NBD] {
-		l, err := net.FileListener(f)
-		f.Close()
-		if err != nil {
-			fdrpc.CloseFiles(files[i+1:])
-			return s, ls, fmt.Errorf("take over a listener: %w", err)
-		}
-		ls.NBD = append(ls.NBD, l)
-	}
-	files = files[s.NBD:]
-	c.guard = &Guard{files[0]}
+	p.Publish[control.NBD] = files[:s.NBD]
+	c.guard = &Guard{files[s.NBD]}
 	if s.Gate {
-		ls.Gate = files[1]
+		p.Publish[control.Gate] = files[s.NBD+1:]
 	}
-	return s, ls, c.guard.Own()
+	return s, p, c.guard.Own()
 }
 
 // Ready tells that volumes are served.

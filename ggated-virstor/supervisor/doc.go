@@ -10,7 +10,7 @@
 //
 //	Supervisor (root)                             worker: Client
 //	  front ◄── administrators' connections
-//	    └─────────────── door ──────────────────► Listeners.Control
+//	    └─────────────── door ──────────────────► Passed.Control
 //	  methods ◄──────── fdrpc: questions ──────── Open, LockVolume, Acquire, Run, Grow, …
 //	    │ names: what may be opened
 //	    │ store: what is open, units, archive, memory

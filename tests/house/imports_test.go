@@ -45,7 +45,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/daemon", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/publish", "ggated-virstor/space", "ggated-virstor/verbs", "ggated-virstor/web"},
 		elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/peercred", elsewhere: []string{"golang.org/x/sys"}},
-	{dir: "ggated-virstor/supervisor", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/peercred", "ggated-virstor/space", "ggated-virstor/web"},
+	{dir: "ggated-virstor/supervisor", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/peercred", "ggated-virstor/publish", "ggated-virstor/space", "ggated-virstor/web"},
 		elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/publish", own: []string{"geomlib", "ggated-virstor/control"}},
 	{dir: "ggated-virstor/gatepub", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/publish"}},
