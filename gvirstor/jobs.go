@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
@@ -95,15 +94,9 @@ func startOn(ctx context.Context, v control.Verbs, volume, kind string, a contro
 	case err != nil && control.KindOf(err) == control.NotFound:
 		return j, unknown(volume, false)
 	case err != nil:
-		return j, failf("Can't %s %s: %s", kind, volume, withoutAttempt(err.Error(), kind, volume))
+		return j, failf("Can't %s %s: %w", kind, volume, err)
 	}
 	return j, nil
-}
-
-// withoutAttempt is text without "KIND VOLUME: " before it, which whoever prints it
-// says already.
-func withoutAttempt(text, kind, volume string) string {
-	return strings.TrimPrefix(text, kind+" "+volume+": ")
 }
 
 // volumeJob is a verb that starts a job on one volume.

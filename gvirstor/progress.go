@@ -60,7 +60,7 @@ func (f *follower) follow(ctx context.Context, v control.Verbs, j control.JobSta
 	}
 	switch j.State {
 	case control.JobFailed:
-		return failf("Can't %s %s: %s", j.Kind, j.Volume, withoutAttempt(j.Error, j.Kind, j.Volume))
+		return failf("Can't %s %s: %s", j.Kind, j.Volume, j.Error)
 	case control.JobCancelled:
 		return failf("%s of %s was cancelled", j.Kind, j.Volume)
 	}

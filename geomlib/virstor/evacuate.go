@@ -111,11 +111,11 @@ func (v *Volume) evacuation(names []string, target string) (leaving []*component
 // mayEvacuate refuses what cannot fit.
 func (v *Volume) mayEvacuate(leaving []*component, to *component) error {
 	if v.cond.is(stateStranded) {
-		return fmt.Errorf("evacuate %s: %w", v.name, v.cond.refusal(deedAllocate))
+		return &JobError{jobEvacuate, v.name, v.cond.refusal(deedAllocate)}
 	}
 	// What was freed before needs no room.
 	if err := v.settleFreed(); err != nil {
-		return fmt.Errorf("evacuate %s: %w", v.name, err)
+		return &JobError{jobEvacuate, v.name, err}
 	}
 	return v.roomFor(leaving, to)
 }
@@ -124,7 +124,7 @@ func (v *Volume) mayEvacuate(leaving []*component, to *component) error {
 // one is named.
 func (v *Volume) find(names []string, target string) (leaving []*component, to *component, err error) {
 	if _, room := ondisk.ExtensionOffset(v.component(0).meta()); !room {
-		return nil, nil, fmt.Errorf("evacuate %s: %w", v.name, ErrNoExtension)
+		return nil, nil, &JobError{jobEvacuate, v.name, ErrNoExtension}
 	}
 	byName := make(map[string]*component)
 	for _, c := range v.components() {

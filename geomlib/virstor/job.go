@@ -17,24 +17,11 @@ import (
 var (
 	// ErrJobRunning: a volume does one long job at a time.
 	ErrJobRunning = errors.New("another job is running")
+	// ErrJobKind: there is no job of that kind.
+	ErrJobKind = errors.New("unknown job")
 	// ErrNoJob: there is no job to cancel.
 	ErrNoJob = errors.New("no job is running")
 )
-
-// The kinds of jobs, as JobStatus.Kind has them.
-const (
-	jobEvacuate  = "evacuate"
-	jobReplace   = "replace"
-	jobPack      = "pack"
-	jobRebalance = "rebalance"
-	jobReclaim   = "reclaim"
-	jobResize    = "resize"
-)
-
-// JobKinds are all values of JobStatus.Kind.
-func JobKinds() []string {
-	return []string{jobEvacuate, jobReplace, jobPack, jobRebalance, jobReclaim, jobResize}
-}
 
 // JobState is how far a job is.
 type JobState uint8

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -87,14 +88,7 @@ func TestAJobIsLoggedAndCounted(t *testing.T) {
 }
 
 func TestEveryJobThatWasInterruptedGoesOn(t *testing.T) {
-	start := map[string]func(v *Volume, o JobOptions) error{
-		jobEvacuate:  func(v *Volume, o JobOptions) error { return v.Evacuate([]string{"a"}, "", o) },
-		jobReplace:   func(v *Volume, o JobOptions) error { return v.Evacuate([]string{"a"}, "b", o) },
-		jobPack:      func(v *Volume, o JobOptions) error { return v.Pack(o) },
-		jobRebalance: func(v *Volume, o JobOptions) error { return v.Rebalance(o) },
-		jobReclaim:   func(v *Volume, o JobOptions) error { return v.Reclaim(o) },
-		jobResize:    func(v *Volume, o JobOptions) error { return v.Resize(64*jobChunk, true, o) },
-	}
+	args := JobArgs{JobOptions: JobOptions{Rate: 1}, Components: []string{"a"}, Target: "b", Size: 64 * jobChunk, Force: true}
 	for _, kind := range JobKinds() {
 		t.Run(kind, func(t *testing.T) {
 			var log bytes.Buffer
@@ -104,7 +98,7 @@ func TestEveryJobThatWasInterruptedGoesOn(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := start[kind](v, JobOptions{Rate: 1}); err != nil {
+			if err := v.StartJob(kind, args); err != nil {
 				t.Fatal(err)
 			}
 			if err := v.Close(); err != nil {
@@ -217,5 +211,45 @@ func TestAStopInTheMiddleOfAJobKeepsTheJobAndTheFence(t *testing.T) {
 	}
 	if err := v.Stop(); err != nil {
 		t.Errorf("stopped after the job was given up: %v", err)
+	}
+}
+
+func TestTheTableOfJobsNamesTheTasksOfTheFormat(t *testing.T) {
+	noted := make(map[ondisk.TaskKind]bool)
+	for _, k := range jobKinds() {
+		if k.task.String() != k.name || noted[k.task] || k.start == nil || k.resume == nil {
+			t.Errorf("%s is noted as %v", k.name, k.task)
+		}
+		noted[k.task] = true
+	}
+	for kind := ondisk.TaskEvacuate; kind <= ondisk.TaskReclaim; kind++ {
+		if !noted[kind] {
+			t.Errorf("no job is noted as %v", kind)
+		}
+	}
+}
+
+func TestAJobThatCannotStartClosesTheProviderThatWasToJoin(t *testing.T) {
+	v, _ := filled(t, Config{}, 1)
+	defer v.Close()
+	for _, c := range []struct {
+		kind string
+		want error
+		args JobArgs
+	}{
+		{"juggle", ErrJobKind, JobArgs{}},
+		{jobPack, ErrJobKind, JobArgs{}},
+		{jobReplace, ErrRequest, JobArgs{}},
+		{jobReplace, ErrRequest, JobArgs{Components: []string{"a", "b"}}},
+		{jobReplace, ErrNotComponent, JobArgs{Components: []string{"nosuch"}}},
+	} {
+		joins := disktest.New("joins", 32*jobChunk, 512)
+		c.args.Joins = joins
+		if err := v.StartJob(c.kind, c.args); !errors.Is(err, c.want) {
+			t.Errorf("%s %+v: %v, want %v", c.kind, c.args.Components, err, c.want)
+		}
+		if n := joins.Count(disktest.Close); n != 1 {
+			t.Errorf("%s %+v closes the provider %d times", c.kind, c.args.Components, n)
+		}
 	}
 }

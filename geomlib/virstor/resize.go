@@ -15,11 +15,11 @@ import (
 func (v *Volume) Resize(size int64, force bool, opt JobOptions) error {
 	rounded, _, err := ondisk.RoundVirtualSize(size, v.chunk, int(v.sector))
 	if err != nil {
-		return fmt.Errorf("resize %s: %w", v.name, err)
+		return &JobError{jobResize, v.name, err}
 	}
 	// What was freed before is room.
 	if err := v.settleFreed(); err != nil {
-		return fmt.Errorf("resize %s: %w", v.name, err)
+		return &JobError{jobResize, v.name, err}
 	}
 	if err := v.resizable(rounded, force); err != nil {
 		return err

@@ -16,25 +16,13 @@ func (v *Volume) resumeTask() {
 	}
 	opt := JobOptions{Rate: int64(t.Arg[0])}
 	var err error
-	if v.cond.is(stateStranded) && t.Kind != ondisk.TaskEvacuate && t.Kind != ondisk.TaskReplace {
-		return // it waits for component 0 to leave
-	}
-	switch t.Kind {
-	case ondisk.TaskEvacuate, ondisk.TaskReplace:
-		err = v.resumeEvacuation(t, opt)
-	case ondisk.TaskPack:
-		err = v.Pack(opt)
-	case ondisk.TaskRebalance:
-		err = v.Rebalance(opt)
-	case ondisk.TaskReclaim:
-		err = v.Reclaim(opt)
-	case ondisk.TaskResize:
-		size, force := int64(t.Arg[1]), t.Arg[2] != 0
-		if err = v.resizable(size, force); err == nil {
-			err = v.startResize(size, force, opt)
-		}
-		if err != nil {
-			v.size.Store(v.labelledSize())
+	for _, k := range jobKinds() {
+		switch {
+		case k.task != t.Kind:
+		case v.cond.is(stateStranded) && !k.leaves:
+			return // it waits for component 0 to leave
+		default:
+			err = k.resume(v, t, opt)
 		}
 	}
 	if err == nil {
@@ -60,6 +48,21 @@ func (v *Volume) anyRefused() bool {
 	return slices.ContainsFunc(v.components(), func(c *component) bool { return c.refused.Load() })
 }
 
+// resumeResize goes on with a resize. One that cannot go on leaves the size that is
+// labelled.
+func (v *Volume) resumeResize(t ondisk.Task, opt JobOptions) error {
+	size, force := int64(t.Arg[1]), t.Arg[2] != 0
+	err := v.resizable(size, force)
+	if err == nil {
+		err = v.startResize(size, force, opt)
+	}
+	if err != nil {
+		v.size.Store(v.labelledSize())
+	}
+	return err
+}
+
+// resumeEvacuation goes on with an evacuation or a replacement.
 func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
 	comps := v.components()
 	var leaving []*component

@@ -8,8 +8,52 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
+
+// spreadVolume is a volume whose three components a, b and c hold data.
+func spreadVolume(t *testing.T) *virstor.Volume {
+	t.Helper()
+	const chunk, size = 1 << 20, 16<<20 + 4096
+	req := ondisk.LabelRequest{Name: "vol", VirtualSize: 64 << 20, ChunkSize: chunk, ID: 7}
+	var ps []geomlib.Provider
+	for _, name := range []string{"a", "b", "c"} {
+		ps = append(ps, disktest.New(name, size, 512))
+		req.Providers = append(req.Providers, ondisk.LabelProvider{Name: name, Size: size, SectorSize: 512})
+	}
+	layout, err := ondisk.Plan(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := virstor.Label(t.Context(), ps, layout, virstor.LabelOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var ms []virstor.Member
+	for _, p := range ps {
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ms = append(ms, virstor.Member{Provider: p, Metadata: m})
+	}
+	v, err := virstor.Open(virstor.Assemble(ms)[0], virstor.Config{Alloc: virstor.Spread})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for i := range int64(6) {
+		if _, err := v.WriteAt(make([]byte, 512), i*chunk); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return v
+}
 
 // closable is a disk that knows how often it was closed.
 type closable struct {

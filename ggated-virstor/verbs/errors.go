@@ -46,7 +46,7 @@ func classes() []class {
 		{virstor.ErrStale, control.Invalid, ""},
 		{virstor.ErrStranger, control.Invalid, ""},
 		{virstor.ErrDamagedMember, control.Invalid, ""},
-		{ErrJobKind, control.Invalid, ""},
+		{virstor.ErrJobKind, control.Invalid, ""},
 		{geomlib.ErrLocked, control.Busy, ""},
 		{virstor.ErrJobRunning, control.Busy, ""},
 		{virstor.ErrClosed, control.Busy, ""},

@@ -5,20 +5,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
-// ErrJobKind: there is no job of that name.
-var ErrJobKind = errors.New("unknown job")
+// OpensTarget reports whether a job may open a provider that becomes a component.
+func OpensTarget(r control.JobRequest) bool { return virstor.TraitsOfJob(r.Kind).Joins }
 
-// OpensTarget reports whether a job opens a provider that becomes a component.
-func OpensTarget(r control.JobRequest) bool { return r.Kind == "replace" }
-
-// StartJob starts a long job.
+// StartJob starts a long job. An error does not say what was attempted: who asked for
+// that job knows.
 func (e Engine) StartJob(ctx context.Context, _ string, r control.JobRequest) (control.JobStatus, error) {
 	var a control.JobArgs
 	if len(r.Args) > 0 {
@@ -28,82 +26,54 @@ func (e Engine) StartJob(ctx context.Context, _ string, r control.JobRequest) (c
 			return control.JobStatus{}, control.Errorf(control.Invalid, "arguments of %s: %v", r.Kind, err)
 		}
 	}
-	for i, name := range a.Providers {
-		a.Providers[i], _ = e.Component(name)
+	args := virstor.JobArgs{JobOptions: virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun}, Target: a.Target, Size: a.Size, Force: a.Force}
+	for _, name := range a.Providers {
+		known, _ := e.Component(name)
+		args.Components = append(args.Components, known)
 	}
-	if r.Kind == "resize" {
+	traits := virstor.TraitsOfJob(r.Kind)
+	if traits.Drained {
 		if err := e.Host.Drain(ctx); err != nil {
 			return control.JobStatus{}, control.Errorf(control.Busy, "requests of clients that are gone are still at work: %v", err)
 		}
 	}
 	var err error
-	if r.Kind == "replace" {
-		err = e.replace(ctx, a)
-	} else {
-		err = e.start(r.Kind, a)
+	if traits.Joins && a.Target != "" {
+		args.Target, args.Joins, err = e.target(ctx, a.Target)
+	}
+	if err == nil {
+		err = e.Vol.StartJob(r.Kind, args)
 	}
 	if err != nil {
-		return control.JobStatus{}, Classify(err)
+		return control.JobStatus{}, Classify(withoutAttempt(err))
 	}
 	return e.Job(ctx, e.Vol.Name())
 }
 
-// start starts a job. Components have the names that the engine knows them by.
-func (e Engine) start(kind string, a control.JobArgs) error {
-	o := virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun}
-	switch kind {
-	case "evacuate":
-		return e.Vol.Evacuate(a.Providers, "", o)
-	case "replace":
-		if err := e.mayReceive(a.Target); err != nil {
-			return err
-		}
-		return e.Vol.Evacuate(a.Providers, a.Target, o)
-	case "pack":
-		return e.Vol.Pack(o)
-	case "rebalance":
-		return e.Vol.Rebalance(o)
-	case "reclaim":
-		return e.Vol.Reclaim(o)
-	case "resize":
-		return e.Vol.Resize(a.Size, a.Force, o)
+// target is the component that takes the place of another, or else a provider that
+// becomes one for that.
+func (e Engine) target(ctx context.Context, name string) (component string, joins geomlib.Provider, err error) {
+	if known, is := e.Component(name); is {
+		return known, nil, nil
 	}
-	return fmt.Errorf("%w %q", ErrJobKind, kind)
-}
-
-// replace moves everything from one component to another, which is added first if it is
-// none.
-func (e Engine) replace(ctx context.Context, a control.JobArgs) error {
-	if len(a.Providers) != 1 || a.Target == "" {
-		return control.Errorf(control.Invalid, "replace: one component to leave and one to take its place are needed")
-	}
-	if known, is := e.Component(a.Target); is {
-		a.Target = known
-		return e.start("replace", a)
-	}
-	ps, err := e.OpenFree([]string{a.Target}, 0)
+	ps, err := e.OpenFree([]string{name}, 0)
 	if err == nil {
 		// The job outlives whoever asks for it.
 		err = e.Host.MayAdd(context.WithoutCancel(ctx), ps)
 	}
 	if err != nil {
 		closeAll(ps)
-		return err
+		return "", nil, err
 	}
-	return e.Vol.Replace(a.Providers[0], ps[0], virstor.JobOptions{Rate: a.Rate, DryRun: a.DryRun})
+	return "", ps[0], nil
 }
 
-// mayReceive refuses a component as the target of a replace that holds data of its
-// own: whoever names one means another disk, and the volume would have less room
-// afterwards than before. One that a replacement had begun to fill may go on.
-func (e Engine) mayReceive(target string) error {
-	for _, c := range e.Vol.Status().Components {
-		if c.Name == target && c.Used > 0 && !e.Vol.WasReplacing(target) {
-			return fmt.Errorf("replace on %s: %w: %s is in the volume already, and holds data; `gvirstor evacuate` moves a component's data to all others",
-				e.Vol.Name(), virstor.ErrInUse, target)
-		}
+// withoutAttempt is the error of a job without which job of which volume it is.
+func withoutAttempt(err error) error {
+	if j, ok := err.(*virstor.JobError); ok { // and nothing around it
+		return j.Err
 	}
-	return nil
+	return err
 }
 
 // Job is the running job, or the last one.
@@ -134,7 +104,7 @@ func (e Engine) JobStatus(j virstor.JobStatus) control.JobStatus {
 		c.Rate = int64(float64(j.Done) / sec)
 	}
 	if j.Err != nil && j.State == virstor.JobFailed {
-		c.Error = j.Err.Error()
+		c.Error = withoutAttempt(j.Err).Error()
 	}
 	return c
 }
