@@ -5,9 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 
-	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -51,8 +49,8 @@ func unknownVolume(ctx context.Context, v control.Verbs, name string) error {
 				continue
 			}
 			p.Volume = ""
-			if reason, missing := strings.CutPrefix(p.Reason, virstor.ErrIncomplete.Error()+": "); missing {
-				p.Reason = reason
+			if p.Lacks != "" {
+				p.Reason = p.Lacks
 				return failf("Virstor %s is incomplete: %s", name, problemText(p))
 			}
 			return failf("%s is not served: %s", name, problemText(p))

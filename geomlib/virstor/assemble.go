@@ -255,9 +255,9 @@ func (a *Assembly) missing(v member.Verdict) error {
 		instead = []string{": " + strings.Join(instead, "; ")}
 	}
 	if slices.Contains(v.Missing, 0) {
-		return fmt.Errorf("%w: component 0 of %s, which holds the allocation map, is missing%s", ErrIncomplete, ondisk.Printable(a.Name), strings.Join(instead, ""))
+		return incomplete("component 0 of %s, which holds the allocation map, is missing%s", ondisk.Printable(a.Name), strings.Join(instead, ""))
 	}
-	return fmt.Errorf("%w: component %s of %d of %s is missing%s", ErrIncomplete,
+	return incomplete("component %s of %d of %s is missing%s",
 		strings.Join(indexes, ", "), len(v.Members), ondisk.Printable(a.Name), strings.Join(instead, ""))
 }
 
@@ -316,7 +316,7 @@ func (a *Assembly) assemble(members []Member) {
 				a.Missing = append(a.Missing, i)
 			}
 		}
-		a.Err = fmt.Errorf("%w: component %s of %d of %s is missing", ErrIncomplete,
+		a.Err = incomplete("component %s of %d of %s is missing",
 			strings.Join(missing, ", "), len(a.Members), a.Name)
 	}
 }
@@ -326,7 +326,7 @@ func (a *Assembly) assemble(members []Member) {
 func (a *Assembly) pickZero(claims []Member) (zero Member, replaced []Member, err error) {
 	switch len(claims) {
 	case 0:
-		return zero, nil, fmt.Errorf("%w: component 0 of %s, which holds the allocation map, is missing", ErrIncomplete, a.Name)
+		return zero, nil, incomplete("component 0 of %s, which holds the allocation map, is missing", a.Name)
 	case 1:
 		return claims[0], nil, nil
 	}

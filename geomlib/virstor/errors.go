@@ -1,6 +1,9 @@
 package virstor
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors that callers decide by. All are wrapped with what was attempted.
 var (
@@ -43,3 +46,18 @@ var (
 	// the operation needs.
 	ErrNoExtension = errors.New("volume has no room for an extension block")
 )
+
+// IncompleteError is ErrIncomplete with what the volume lacks.
+type IncompleteError struct {
+	Lacks string // "component 1 of 3 of mydata is missing", and what is there instead
+}
+
+func (e *IncompleteError) Error() string { return ErrIncomplete.Error() + ": " + e.Lacks }
+
+// Unwrap makes errors.Is(err, ErrIncomplete) true.
+func (e *IncompleteError) Unwrap() error { return ErrIncomplete }
+
+// incomplete makes an IncompleteError.
+func incomplete(format string, args ...any) error {
+	return &IncompleteError{fmt.Sprintf(format, args...)}
+}

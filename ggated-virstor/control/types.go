@@ -21,7 +21,9 @@ type Problem struct {
 	ID        uint32   `json:"id,omitempty"`        // of the volume
 	Providers []string `json:"providers,omitempty"` // that are concerned
 	Reason    string   `json:"reason"`
-	Remedy    string   `json:"remedy,omitempty"` // what to do
+	// Lacks is what an incomplete volume lacks: Reason without that it is incomplete.
+	Lacks  string `json:"lacks,omitempty"`
+	Remedy string `json:"remedy,omitempty"` // what to do
 	// Missing are the components that are not there, where that is the reason.
 	Missing []MissingComponent `json:"missing,omitempty"`
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -76,7 +77,12 @@ func (d *Daemon) problemOf(a *virstor.Assembly, err error) control.Problem {
 		return p
 	}
 	v, _ := d.lastServed(a)
-	p.Reason += v.LastSeen(a.Missing)
+	seen := v.LastSeen(a.Missing)
+	p.Reason += seen
+	var lacking *virstor.IncompleteError
+	if errors.As(err, &lacking) {
+		p.Lacks = lacking.Lacks + seen
+	}
 	for _, i := range a.Missing {
 		m := control.MissingComponent{Index: i}
 		if i < len(v.Providers) {
