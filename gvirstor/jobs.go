@@ -39,7 +39,7 @@ func (c *call) startJob(ctx context.Context, volume, kind string, a control.JobA
 	signals, stop := progressSignals()
 	defer stop()
 	a.Rate, a.DryRun = o.rate, o.dryRun
-	b, err := c.find(ctx, volume, &o.where)
+	b, err := c.findBackend(ctx, volume, &o.where)
 	if err != nil {
 		return err
 	}

@@ -70,3 +70,42 @@ func allForDaemon(names []string) ([]string, error) {
 	}
 	return all, nil
 }
+
+// openToLook opens providers for reading. live reports that somebody else has one
+// of them open and may be serving it.
+func openToLook(names []string) (providers []geomlib.Provider, live bool, err error) {
+	for _, name := range names {
+		p, err := geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true})
+		if errors.Is(err, geomlib.ErrLocked) {
+			live = true
+			p, err = geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+		}
+		if err != nil {
+			return providers, live, failf("Can't open %s: %s", name, providerText(name, err))
+		}
+		providers = append(providers, p)
+	}
+	return providers, live, nil
+}
+
+func closeProviders(ps []geomlib.Provider) {
+	for _, p := range ps {
+		_ = p.Close() // nothing was written through what is not closed elsewhere
+	}
+}
+
+// openToChange opens and locks providers for writing.
+func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Provider, error) {
+	var ps []geomlib.Provider
+	for _, name := range names {
+		p, err := c.open(ctx, name, geomlib.OpenOptions{})
+		if errors.Is(err, geomlib.ErrLocked) {
+			return ps, failf("Can't open %s: %s; stop the volume first", name, providerText(name, err))
+		}
+		if err != nil {
+			return ps, failf("Can't open %s: %s", name, providerText(name, err))
+		}
+		ps = append(ps, p)
+	}
+	return ps, nil
+}

@@ -4,125 +4,236 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
-	"strings"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/state"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// where says how a volume is found that no daemon serves.
-type where struct {
-	offline  string // its components, separated by commas
-	runDir   string
-	stateDir string // of notes of what this host served; empty: none
-	forceOld bool   // even if it is older than what this host served
+// stopped is a volume that nobody serves. Its verbs are done in this process: those of
+// an open engine as the daemon does them, those that say who the volume is without one,
+// and no others.
+type stopped struct {
+	verbs.Engine // opened for what changes or reads the volume
+	others
+
+	call       *call
+	name       string
+	components []string // their names
+	where      *where
+	parts      *parts // nil: it is not open
 }
 
-func (w *where) declare(o *options) {
-	w.runDir = geomlib.DefaultRunDir()
-	o.text(&w.offline, "offline")
-	o.text(&w.runDir, "run-dir")
-	w.stateDir = state.DefaultFor(os.Geteuid())
-	o.text(&w.stateDir, "state-dir")
-	o.flag(&w.forceOld, "", "force-old")
+// others are the verbs that a stopped volume does not take.
+type others struct{ control.Verbs }
+
+func newStopped(c *call, name string, components []string, w *where) *stopped {
+	refuse := control.NewClient(func(_ context.Context, asked control.Call) error {
+		return control.Errorf(control.Invalid, "%s is stopped: %s is for a volume in service", name, asked.Verb)
+	})
+	return &stopped{others: others{refuse}, call: c, name: name, components: components, where: w}
 }
 
-// components are those that --offline names, nil without it.
-func (w *where) components() []string {
-	if w.offline == "" {
+// open opens the volume, and tells what it is.
+func (s *stopped) open(ctx context.Context, p purpose) (v control.VolumeStatus, err error) {
+	if s.parts, err = s.call.findStopped(ctx, s.name, s.components, p == toRead, s.where); err != nil {
+		return v, err
+	}
+	if p == toIdentify {
+		v.Name, v.ID = s.name, s.parts.ID
+		return v, nil
+	}
+	vol, err := s.call.openNoOlder(s.parts.Assembly, virstor.Config{ReadOnly: p == toRead, ServeStranded: true, Log: s.call.warnings()}, s.where)
+	if err != nil {
+		s.parts.close()
+		return v, failf("Can't open %s: %w", s.name, err)
+	}
+	for _, ig := range s.parts.Ignored {
+		ig.Provider.Close()
+	}
+	s.Engine = verbs.Engine{Vol: vol, Host: s}
+	return s.Volume(ctx, s.name)
+}
+
+// close lets go of the volume as it was found, notes where it is now, and tells if it
+// could not be handed back.
+func (s *stopped) close() error {
+	if s.Vol == nil {
+		s.parts.close()
 		return nil
 	}
-	return strings.Split(w.offline, ",")
+	defer s.parts.lock.Close()
+	end := s.Vol.Stop
+	if s.parts.fenced { // found so: it is not this program's to hand back
+		end = s.Vol.Close
+	}
+	err := end()
+	var not *virstor.NotHandedBackError
+	switch {
+	case errors.As(err, &not) && not.Reasons == nil: // nothing was to be changed
+	case errors.As(err, &not):
+		s.call.warnFenced(s.name, "stays fenced", not.Reasons)
+	case err != nil:
+		return failf("Can't close %s: %w", s.name, err)
+	}
+	if generation, began := s.Vol.Generation(); generation == 0 {
+		s.call.beginAnew(s.Vol.ID(), s.name, s.where.stateDir)
+	} else if !s.Vol.ReadOnly() {
+		s.call.raise(s.where.stateDir, s.Vol.ID(), state.Volume{ID: s.Vol.ID(), Name: s.name,
+			Generation: generation, Began: began.UTC(), Providers: componentsOf(s.Vol)})
+	}
+	return nil
 }
 
-// whereUsage and whereHelp describe the options.
-const (
-	whereUsage = "[--offline prov,...] [--force-old] [--run-dir dir] [--state-dir dir]"
-	whereHelp  = `
---offline p,...
-            work here, without the daemon, on a stopped volume of these
-            components, which must be all; on FreeBSD they are found without
---force-old the components of a stopped volume may be older than what this host
-            served; what was written since is lost
---run-dir   folder of the daemon's locks
---state-dir folder of its notes of what this host served`
-)
-
-// components are the providers labelled as components of the stopped volume of
-// that name.
-func (c *call) components(ctx context.Context, name string) ([]string, error) {
-	tree, err := c.kernel.tree(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("look for the components of %s: %w", name, err)
+// Stop implements control.Verbs: it lifts the fence, as stop does of a volume in service.
+func (s *stopped) Stop(context.Context, string, control.StopRequest) (control.StopResult, error) {
+	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
+		return control.StopResult{}, err
 	}
-	if err := refuseRun(tree, name); err != nil {
+	err := virstor.Settle(s.parts.Assembly, true, s.call.warnings())
+	var not *virstor.NotHandedBackError
+	switch {
+	case errors.As(err, &not):
+		return control.StopResult{Reasons: not.Reasons}, s.call.raiseFrom(s.where.stateDir, s.parts.ID, s.parts.Members)
+	case err != nil:
+		return control.StopResult{}, err
+	}
+	s.call.beginAnew(s.parts.ID, s.name, s.where.stateDir)
+	return control.StopResult{HandedBack: true}, nil
+}
+
+// Identify implements control.Verbs.
+func (s *stopped) Identify(ctx context.Context, _ string, r control.IdentifyRequest) (v control.VolumeStatus, err error) {
+	if err := s.call.refuseTaken(ctx, r.Name); err != nil {
+		return v, err
+	}
+	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
+		return v, err
+	}
+	was := s.parts.ID
+	v.Name, v.ID = s.name, was
+	if r.NewID {
+		for v.ID == was || v.ID == 0 {
+			v.ID = rand.Uint32()
+		}
+		err = virstor.NewID(s.parts.Assembly, v.ID, !s.parts.fenced, s.call.warnings())
+	} else {
+		v.Name = r.Name
+		err = virstor.Rename(s.parts.Assembly, r.Name, !s.parts.fenced, s.call.warnings())
+	}
+	var kept *virstor.NotHandedBackError
+	if errors.As(err, &kept) {
+		s.call.warnFenced(v.Name, "stays fenced", kept.Reasons)
+		err = nil
+	}
+	if err != nil {
+		return v, err
+	}
+	return v, s.call.raiseFrom(s.where.stateDir, was, s.parts.Members)
+}
+
+// parts are the components of a stopped volume, and its lock.
+type parts struct {
+	*virstor.Assembly
+	fenced bool // any of them: fencing may have been interrupted
+	lock   io.Closer
+	all    []io.Closer // lock and components
+}
+
+func (p *parts) close() {
+	for _, c := range p.all {
+		c.Close()
+	}
+}
+
+// findStopped opens all components of a volume that nobody serves. The error of
+// an incomplete one is in Assembly.Err, with where this host last saw what is missing.
+func (c *call) findStopped(ctx context.Context, volume string, names []string, readOnly bool, w *where) (found *parts, err error) {
+	p := new(parts)
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if names, err = allForDaemon(names); err != nil {
 		return nil, err
 	}
-	return findComponents(tree, name), nil
-}
-
-// refuseKernels refuses a volume that FreeBSD's kernel class runs.
-func (c *call) refuseKernels(ctx context.Context, name string) error {
-	tree, err := c.kernel.tree(ctx)
-	switch {
-	case errors.Is(err, geomlib.ErrNotSupported):
-		return nil
-	case err != nil:
-		return failf("Can't tell whether the kernel class runs %s: %w", name, err)
-	}
-	return refuseRun(tree, name)
-}
-
-func refuseRun(tree *geomlib.Tree, name string) error {
-	if tree.Geom("VIRSTOR", name) == nil {
-		return nil
-	}
-	return failf("Can't change %s: the kernel class runs it; `/sbin/gvirstor stop %s` first", name, name)
-}
-
-// findComponents are the providers that are labelled as components of the volume
-// of that name. Of those that show the same sectors it is the lowest, such as the
-// disk of a diskid. Two disks that claim to be one component are both among
-// them: that is not ours to decide.
-func findComponents(tree *geomlib.Tree, name string) []string {
-	type key struct {
-		id uint32
-		no uint16
-	}
-	claims := make(map[key][]string)
-	for _, class := range tree.Classes {
-		for _, g := range class.Geoms {
-			for _, p := range g.Providers {
-				if p.Wither || class.Name == "VIRSTOR" || class.Name == "GATE" {
-					continue
-				}
-				// A file here may have the name of a disk.
-				o, err := geomlib.Open("/dev/"+p.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
-				if err != nil {
-					continue // no medium, or gone
-				}
-				m, err := geomlib.ReadMetadata(o)
-				_ = o.Close() // only read from
-				if err != nil || ondisk.Printable(m.Name) != name || m.ProviderSize != uint64(p.MediaSize) {
-					continue
-				}
-				k := key{m.ID, m.No}
-				claims[k] = append(claims[k], p.Name)
-			}
+	var members []virstor.Member
+	var held []geomlib.Provider
+	for _, name := range names {
+		if err := notTwice(name, held); err != nil {
+			return nil, failf("Can't open %s: %w", name, err)
 		}
-	}
-	var names []string
-	for _, same := range claims {
-		for _, p := range same {
-			lower := func(o string) bool { return o != p && tree.OnTopOf(p, o) }
-			if !slices.ContainsFunc(same, lower) {
-				names = append(names, "/dev/"+p)
-			}
+		prov, err := c.open(ctx, name, geomlib.OpenOptions{ReadOnly: readOnly})
+		if err != nil {
+			return nil, failf("Can't open %s: %s", name, providerText(name, err))
 		}
+		p.all, held = append(p.all, prov), append(held, prov)
+		m, err := geomlib.ReadMetadata(prov)
+		if err != nil {
+			return nil, failf("Can't read metadata from %s: %s", name, metadataText(err))
+		}
+		if ondisk.Printable(m.Name) != volume {
+			return nil, failf("%s is a component of %s, not of %s", name, ondisk.Printable(m.Name), volume)
+		}
+		p.fenced = p.fenced || m.Version != ondisk.Version
+		members = append(members, virstor.Member{Provider: prov, Metadata: m})
 	}
-	slices.Sort(names)
-	return names
+	as := virstor.Assemble(members)
+	if len(as) != 1 {
+		return nil, failf("There are %d volumes called %s on these components, with the ids %08x and %08x; name those of one by --offline", len(as), volume, as[0].ID, as[1].ID)
+	}
+	p.Assembly = as[0]
+	if p.lock, err = geomlib.LockVolume(w.runDir, p.ID); err != nil {
+		return nil, failf("Can't open %s: %w", volume, err)
+	}
+	p.all = append(p.all, p.lock)
+	if p.Missing != nil {
+		p.Err = fmt.Errorf("%w%s", p.Err, c.recall(p.ID, w.stateDir).LastSeen(p.Missing))
+	}
+	return p, nil
 }
+
+// openNoOlder opens a volume unless this host has served a later state of it.
+func (c *call) openNoOlder(a *virstor.Assembly, cfg virstor.Config, w *where) (*virstor.Volume, error) {
+	known := c.recall(a.ID, w.stateDir)
+	cfg.MinGeneration, cfg.MinBegan, cfg.ForceOld = known.Generation, known.Began, w.forceOld
+	v, err := virstor.Open(a, cfg)
+	if errors.Is(err, virstor.ErrOldSet) {
+		err = fmt.Errorf("%w (--force-old)", err)
+	}
+	return v, err
+}
+
+// refuseOlder refuses what openNoOlder does not open.
+func (c *call) refuseOlder(p *parts, w *where) error {
+	known := c.recall(p.ID, w.stateDir)
+	p.Above = known.Generation
+	if w.forceOld || p.Err != nil || p.Settled >= known.Generation {
+		return nil
+	}
+	return fmt.Errorf("%w: generation %d of %s, this host has served %d of %s; what was written since would be given up (--force-old)", virstor.ErrOldSet,
+		p.Settled, p.Began.UTC().Format(time.DateTime), known.Generation, known.Began.Format(time.DateTime))
+}
+
+// Open implements verbs.Host.
+func (s *stopped) Open(name string, sectorSize int) (geomlib.Provider, error) {
+	p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: sectorSize})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open %s: %s", name, providerText(name, err))
+	}
+	return p, err
+}
+
+// MayAdd implements verbs.Host: nobody else has the volume.
+func (s *stopped) MayAdd(context.Context, []geomlib.Provider) error { return nil }
+
+// Drain implements verbs.Host: it has no clients.
+func (s *stopped) Drain(context.Context) error { return nil }

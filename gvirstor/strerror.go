@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"syscall"
 
@@ -74,4 +75,9 @@ func errorText(err error) string {
 	}
 	text := errno.Error()
 	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+// warnings is the log of what works on volumes in this process.
+func (c *call) warnings() *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }

@@ -43,7 +43,7 @@ func (c *call) remove(ctx context.Context, w *where) error {
 		return failf("Invalid number of arguments")
 	}
 	name := c.operands[0]
-	return c.on(ctx, name, w, toChange, func(b *backend) error {
+	return c.withBackend(ctx, name, w, toChange, func(b *backend) error {
 		var r control.RemoveRequest
 		for _, operand := range c.operands[1:] {
 			known, err := componentName(&b.volume, operand)

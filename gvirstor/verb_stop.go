@@ -77,7 +77,7 @@ func (c *call) stopOffline(ctx context.Context, force bool, w *where) error {
 		return failf("Invalid number of arguments")
 	}
 	name := c.operands[0]
-	return c.on(ctx, name, w, toIdentify, func(b *backend) error { return c.stopOne(ctx, b, name, force, "stays fenced") })
+	return c.withBackend(ctx, name, w, toIdentify, func(b *backend) error { return c.stopOne(ctx, b, name, force, "stays fenced") })
 }
 
 // stopOne stops a volume. fenced says that it is not handed back.

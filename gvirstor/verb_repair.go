@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -187,11 +186,6 @@ func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) e
 	return nil
 }
 
-// warnings is the log of what works on volumes in this process.
-func (c *call) warnings() *slog.Logger {
-	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-}
-
 func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Provider) error {
 	f, err := ownfile.OpenRegular(o.undo)
 	if err != nil {
@@ -247,22 +241,6 @@ func (c *call) passCaches(providers []geomlib.Provider) error {
 		c.warn(fmt.Sprintf("warning: the system's cache of %s cannot be dropped: if a flush failed before, what is read may not be on the medium", strings.Join(keep, ", ")))
 	}
 	return nil
-}
-
-// openToChange opens and locks providers for writing.
-func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Provider, error) {
-	var ps []geomlib.Provider
-	for _, name := range names {
-		p, err := c.open(ctx, name, geomlib.OpenOptions{})
-		if errors.Is(err, geomlib.ErrLocked) {
-			return ps, failf("Can't open %s: %s; stop the volume first", name, providerText(name, err))
-		}
-		if err != nil {
-			return ps, failf("Can't open %s: %s", name, providerText(name, err))
-		}
-		ps = append(ps, p)
-	}
-	return ps, nil
 }
 
 // agree refuses options that mean nothing together.

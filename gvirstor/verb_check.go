@@ -79,26 +79,3 @@ func (c *call) inspect(ctx context.Context, providers []geomlib.Provider, opt ch
 
 // errFindings ends check with status 1; the report has said why.
 var errFindings = errors.New("")
-
-// openToLook opens providers for reading. live reports that somebody else has one
-// of them open and may be serving it.
-func openToLook(names []string) (providers []geomlib.Provider, live bool, err error) {
-	for _, name := range names {
-		p, err := geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true})
-		if errors.Is(err, geomlib.ErrLocked) {
-			live = true
-			p, err = geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
-		}
-		if err != nil {
-			return providers, live, failf("Can't open %s: %s", name, providerText(name, err))
-		}
-		providers = append(providers, p)
-	}
-	return providers, live, nil
-}
-
-func closeProviders(ps []geomlib.Provider) {
-	for _, p := range ps {
-		_ = p.Close() // nothing was written through what is not closed elsewhere
-	}
-}

@@ -70,7 +70,7 @@ needs another name, too.
 // identify gives a volume another name or id.
 func (c *call) identify(ctx context.Context, w *where, r control.IdentifyRequest) error {
 	name := c.operands[0]
-	return c.on(ctx, name, w, toIdentify, func(b *backend) error {
+	return c.withBackend(ctx, name, w, toIdentify, func(b *backend) error {
 		for _, p := range b.volume.Components {
 			r.Providers = append(r.Providers, p.Name)
 		}
