@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,16 +119,14 @@ func (s *stopped) Identify(ctx context.Context, _ string, r control.IdentifyRequ
 		return v, err
 	}
 	was := s.parts.ID
-	v.Name, v.ID = s.name, was
-	if r.NewID {
+	v.Name, v.ID = cmp.Or(r.Name, s.name), was
+	newID := func() uint32 {
 		for v.ID == was || v.ID == 0 {
 			v.ID = rand.Uint32()
 		}
-		err = virstor.NewID(s.parts.Assembly, v.ID, !s.parts.fenced, s.call.warnings())
-	} else {
-		v.Name = r.Name
-		err = virstor.Rename(s.parts.Assembly, r.Name, !s.parts.fenced, s.call.warnings())
+		return v.ID
 	}
+	err = verbs.Identify(s.parts.Assembly, r, newID, !s.parts.fenced, s.call.warnings())
 	var kept *virstor.NotHandedBackError
 	if errors.As(err, &kept) {
 		s.call.warnFenced(v.Name, "stays fenced", kept.Reasons)

@@ -9,6 +9,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -123,21 +124,7 @@ func (d *Daemon) change(members []virstor.Member, r control.IdentifyRequest) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if r.Name != "" {
-		if err := virstor.Rename(as[0], r.Name, false, d.log); err != nil || !r.NewID {
-			return err
-		}
-		for i, m := range members {
-			if members[i].Metadata, err = geomlib.ReadMetadata(m.Provider); err != nil {
-				return err
-			}
-		}
-		as = virstor.Assemble(members)
-	}
-	if !r.NewID {
-		return nil
-	}
-	return virstor.NewID(as[0], d.freshID(), false, d.log)
+	return verbs.Identify(as[0], r, d.freshID, false, d.log)
 }
 
 // freshID is a random id that no volume here has.

@@ -13,8 +13,8 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// spreadVolume is a volume whose three components a, b and c hold data.
-func spreadVolume(t *testing.T) *virstor.Volume {
+// labelled is a volume called vol of the components a, b and c, which is not open.
+func labelled(t *testing.T) *virstor.Assembly {
 	t.Helper()
 	const chunk, size = 1 << 20, 16<<20 + 4096
 	req := ondisk.LabelRequest{Name: "vol", VirtualSize: 64 << 20, ChunkSize: chunk, ID: 7}
@@ -38,21 +38,7 @@ func spreadVolume(t *testing.T) *virstor.Volume {
 		}
 		ms = append(ms, virstor.Member{Provider: p, Metadata: m})
 	}
-	v, err := virstor.Open(virstor.Assemble(ms)[0], virstor.Config{Alloc: virstor.Spread})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := v.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	for i := range int64(6) {
-		if _, err := v.WriteAt(make([]byte, 512), i*chunk); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return v
+	return virstor.Assemble(ms)[0]
 }
 
 // closable is a disk that knows how often it was closed.
@@ -85,7 +71,16 @@ func TestAnAddThatIsRefusedHasACodeAndClosesWhatItOpened(t *testing.T) {
 		"small": {Provider: disktest.New("small", 1<<20, 512)},
 		"4k":    {Provider: disktest.New("4k", 16<<20+4096, 4096)},
 	}
-	e := Engine{Vol: spreadVolume(t), Host: s}
+	vol, err := virstor.Open(labelled(t), virstor.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := vol.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	e := Engine{Vol: vol, Host: s}
 	for name, want := range map[string]control.Code{
 		"a": control.AlreadyComponent, "none": control.ProviderNotFound,
 		"small": control.ProviderTooSmall, "4k": control.SectorSizeDiffers,
