@@ -20,7 +20,7 @@ func page() string {
 			answer = " -> " + answer
 		}
 		line := fmt.Sprintf("%-6s %-28s %s", method, strings.ReplaceAll(path, "{name}", "NAME"), strings.TrimSpace(request+answer))
-		b.WriteString("//\t" + line + "\n")
+		b.WriteString("//\t" + strings.TrimRight(line, " ") + "\n")
 	}
 	return b.String()
 }

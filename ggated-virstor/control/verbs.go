@@ -44,7 +44,10 @@ type Backend interface {
 	Subscribe(ctx context.Context) (<-chan Event, error)
 }
 
-// rows is the table of the API, in the order of its page.
+// rows is the table of the API, in the order of its page. A further verb is a method of
+// Verbs, a row here, its request and answer with what they check and open, and the
+// method of Client, all in this file; what it does to a volume is in package verbs, and
+// the daemon finds the volume for it. A test says what the page is to show.
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve, &spare, &testAlert,
