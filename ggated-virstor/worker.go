@@ -81,6 +81,9 @@ func newWorker(o *options.Options, log *slog.Logger, c *supervisor.Client) (*wor
 			return nil, err
 		}
 	}
+	if err := passed.Publish.Close(); err != nil { // what is of no use here
+		return nil, err
+	}
 	if h.listening.certs, err = h.Certificates(); err != nil {
 		return nil, err
 	}
