@@ -18,7 +18,8 @@
 //
 // A role is asked for by a type assertion; who does not have it is passed over.
 // A further way to publish is a package that implements Publisher and those roles
-// that fit it, and a line where the daemon's publishers are put together (run.go).
+// that fit it, runs the suite of publishtest, and has a line where the daemon's
+// publishers are put together (newDaemon in serve.go).
 //
 // The daemon calls Publish, Withdraw, Leave and Follow of one volume one after the
 // other. Describe, Users, Names and what lists clients may be called at any time

@@ -47,6 +47,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/peercred", elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/supervisor", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/peercred", "ggated-virstor/publish", "ggated-virstor/space", "ggated-virstor/web"},
 		elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor/publish/publishtest", own: []string{"ondisk", "geomlib", "ggated-virstor/publish"}},
 	{dir: "ggated-virstor/publish", own: []string{"geomlib", "ggated-virstor/control"}},
 	{dir: "ggated-virstor/gatepub", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/publish"}},
 	{dir: "ggated-virstor/gatepub/serve", own: []string{"geomlib"}},

@@ -1,0 +1,40 @@
+package gatepub
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/gate/gatetest"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/serve"
+	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish/publishtest"
+)
+
+func TestDevicesAreAPublisher(t *testing.T) {
+	for name, opts := range map[string]gatetest.Options{"a quick kernel": {}, "a kernel that tastes": {Taste: true}} {
+		t.Run(name, func(t *testing.T) {
+			publishtest.Run(t, func(t *testing.T) publishtest.Way {
+				k := gatetest.New(opts)
+				t.Cleanup(k.Close)
+				log := slog.New(slog.DiscardHandler)
+				waits := units.Waits{Trust: 50 * time.Millisecond, Guess: time.Second, Confirm: 10 * time.Second}
+				g := k.Open()
+				p := &Publisher{Gate: g, Units: units.New(g, geomlib.NewTreeReader(k.Confxml), t.TempDir(), waits, log), Unit: gate.UnitAuto, Log: log,
+					Serve: serve.Config{BufferSize: 64 << 10, Slots: 16, Receivers: 2, MayBlock: true}}
+				open := func(t *testing.T, p publish.Published) publishtest.Client {
+					t.Helper()
+					d, err := k.OpenDev(p.Names()[0], gatetest.Reader|gatetest.Writer)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return d
+				}
+				return publishtest.Way{Publisher: p, Open: open}
+			})
+		})
+	}
+}
