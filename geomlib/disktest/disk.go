@@ -24,6 +24,7 @@ type Disk struct {
 	cached   atomic.Bool
 	buffered atomic.Bool
 	zeroes   atomic.Bool
+	deletes  atomic.Bool
 	noCache  atomic.Bool
 	forgets  atomic.Bool  // a failed flush drops what it should have covered
 	keeps    atomic.Bool  // the cache cannot be dropped
@@ -62,6 +63,7 @@ func New(name string, size int64, sector int) *Disk {
 func newDisk(name string, size int64, sector int, c contents) *Disk {
 	d := &Disk{name: name, size: size, sector: sector, now: c.fork(), durable: c.fork()}
 	d.cached.Store(true)
+	d.deletes.Store(true)
 	return d
 }
 
@@ -87,6 +89,9 @@ func (d *Disk) SetBuffered(on bool) *Disk { d.buffered.Store(on); return d }
 
 // SetZeroes says whether WriteZeroes is supported. It is not in a new disk.
 func (d *Disk) SetZeroes(on bool) *Disk { d.zeroes.Store(on); return d }
+
+// SetDeletes says whether Delete is supported. It is in a new disk.
+func (d *Disk) SetDeletes(on bool) *Disk { d.deletes.Store(on); return d }
 
 // SetNoVolatileCache makes writes durable at once. Flush then answers
 // ErrNotSupported.
@@ -153,6 +158,9 @@ func (d *Disk) WriteAt(p []byte, off int64) (int, error) {
 
 // Delete makes the range what was never written.
 func (d *Disk) Delete(off, length int64) error {
+	if !d.deletes.Load() {
+		return geomlib.ErrNotSupported
+	}
 	_, err := d.change(Op{Kind: Delete, Off: off, Len: length})
 	return err
 }
@@ -306,6 +314,7 @@ func (d *Disk) like(c contents) *Disk {
 	n.cached.Store(d.cached.Load())
 	n.buffered.Store(d.buffered.Load())
 	n.zeroes.Store(d.zeroes.Load())
+	n.deletes.Store(d.deletes.Load())
 	n.noCache.Store(d.noCache.Load())
 	n.forgets.Store(d.forgets.Load())
 	n.keeps.Store(d.keeps.Load())

@@ -18,9 +18,9 @@ const jobChunk = ondisk.MinChunkMultiple
 
 // filled makes a volume of 128 chunks on two disks of 32 and writes the chunks
 // named.
-func filled(t *testing.T, cfg Config, chunks ...int64) (*Volume, []*memDisk) {
+func filled(t *testing.T, cfg Config, chunks ...int64) (*Volume, []*disktest.Disk) {
 	t.Helper()
-	disks := []*memDisk{newMem("a", 32*jobChunk, 512), newMem("b", 32*jobChunk, 512)}
+	disks := []*disktest.Disk{newMem("a", 32*jobChunk, 512), newMem("b", 32*jobChunk, 512)}
 	label(t, 128*jobChunk, jobChunk, disks...)
 	v := open(t, cfg, disks...)
 	for _, c := range chunks {

@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// tracedDisk is a memDisk that tells the order of what is done to it.
+// tracedDisk is a disk that tells the order of what is done to it.
 type tracedDisk struct {
-	*memDisk
+	*disktest.Disk
 	log  *[]string
 	fail string // the operation that fails
 }
@@ -26,7 +27,7 @@ type tracedDisk struct {
 var errTraced = errors.New("failed on purpose")
 
 func (d *tracedDisk) note(format string, args ...any) error {
-	s := d.name + " " + fmt.Sprintf(format, args...)
+	s := d.Name() + " " + fmt.Sprintf(format, args...)
 	*d.log = append(*d.log, s)
 	if s == d.fail {
 		return errTraced
@@ -36,7 +37,7 @@ func (d *tracedDisk) note(format string, args ...any) error {
 
 func (d *tracedDisk) WriteAt(p []byte, off int64) (int, error) {
 	what := "write"
-	if off == d.MediaSize()-int64(d.sector) {
+	if off == d.MediaSize()-int64(d.SectorSize()) {
 		what = "clear"
 		if bytes.HasPrefix(p, []byte(ondisk.Magic)) {
 			what = "store"
@@ -45,7 +46,7 @@ func (d *tracedDisk) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.note("%s", what); err != nil {
 		return 0, err
 	}
-	return d.memDisk.WriteAt(p, off)
+	return d.Disk.WriteAt(p, off)
 }
 
 func (d *tracedDisk) Flush() error { return d.note("flush") }
@@ -65,13 +66,14 @@ func layoutFor(t testing.TB, virtual, chunk int64, ps ...geomlib.Provider) *ondi
 
 func tracedPair() (a, b *tracedDisk, log *[]string) {
 	log = new([]string)
-	a = &tracedDisk{memDisk: newMem("a", 8<<20, 512), log: log}
-	b = &tracedDisk{memDisk: newMem("b", 8<<20, 512), log: log}
+	a = &tracedDisk{Disk: newMem("a", 8<<20, 512), log: log}
+	b = &tracedDisk{Disk: newMem("b", 8<<20, 512), log: log}
 	return a, b, log
 }
 
 func TestLabelClearsThenMapsThenStores(t *testing.T) {
 	a, b, log := tracedPair()
+	before := allOf(t, a.Disk)
 	l := layoutFor(t, 64<<20, 1<<20, a, b)
 	var steps []string
 	err := Label(t.Context(), []geomlib.Provider{a, b}, l, LabelOptions{Progress: func(s LabelStep, i int) {
@@ -90,28 +92,29 @@ func TestLabelClearsThenMapsThenStores(t *testing.T) {
 	}
 	for i, d := range []*tracedDisk{a, b} {
 		if m, err := geomlib.ReadMetadata(d); err != nil || m != l.Metadata[i] {
-			t.Errorf("%s: %+v, %v", d.name, m, err)
+			t.Errorf("%s: %+v, %v", d.Name(), m, err)
 		}
 	}
-	if n := bytes.IndexFunc(a.b[:l.MapBytes], func(r rune) bool { return r != 0 }); n >= 0 {
+	now := allOf(t, a.Disk)
+	if n := bytes.IndexFunc(now[:l.MapBytes], func(r rune) bool { return r != 0 }); n >= 0 {
 		t.Errorf("map not zero at %d", n)
 	}
 	off, ok := ondisk.ExtensionOffset(l.Metadata[0])
-	if !ok || !bytes.Equal(a.b[off:off+ondisk.ExtensionSize], make([]byte, ondisk.ExtensionSize)) {
+	if !ok || !bytes.Equal(now[off:off+ondisk.ExtensionSize], make([]byte, ondisk.ExtensionSize)) {
 		t.Error("extension block is not zero")
 	}
-	if a.b[off-1] != 0xA5 || a.b[off+ondisk.ExtensionSize] != 0xA5 {
+	if beyond := off + ondisk.ExtensionSize; now[off-1] != before[off-1] || now[beyond] != before[beyond] {
 		t.Error("label wrote beyond the extension block")
 	}
-	open(t, Config{}, a.memDisk, b.memDisk).Close()
+	open(t, Config{}, a.Disk, b.Disk).Close()
 }
 
 func TestLabelLeavesNoVolumeWhenItFails(t *testing.T) {
 	for _, fail := range []string{"a clear", "b clear", "a write", "a flush", "a store", "b store", "b flush"} {
 		a, b, _ := tracedPair()
 		a.fail, b.fail = fail, fail
-		old := layoutFor(t, 64<<20, 1<<20, a.memDisk, b.memDisk)
-		if err := Label(t.Context(), []geomlib.Provider{a.memDisk, b.memDisk}, old, LabelOptions{}); err != nil {
+		old := layoutFor(t, 64<<20, 1<<20, a.Disk, b.Disk)
+		if err := Label(t.Context(), []geomlib.Provider{a.Disk, b.Disk}, old, LabelOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		l := layoutFor(t, 128<<20, 1<<20, a, b)
@@ -120,9 +123,9 @@ func TestLabelLeavesNoVolumeWhenItFails(t *testing.T) {
 			t.Errorf("%s: %v", fail, err)
 		}
 		var left []string
-		for _, d := range []*memDisk{a.memDisk, b.memDisk} {
+		for _, d := range []*disktest.Disk{a.Disk, b.Disk} {
 			if m, err := geomlib.ReadMetadata(d); err == nil {
-				left = append(left, fmt.Sprint(d.name, m.VirtualSize>>20))
+				left = append(left, fmt.Sprint(d.Name(), m.VirtualSize>>20))
 			}
 		}
 		// The old volume before anything was done to it; after that at most a
@@ -148,11 +151,11 @@ func TestLabelRefusesProvidersOfAnotherLayout(t *testing.T) {
 		{[]geomlib.Provider{a, other}, ondisk.ErrProviderSize},
 		{[]geomlib.Provider{a, wide}, ErrSectorSize},
 	} {
-		before := bytes.Clone(a.b)
+		before := allOf(t, a)
 		if err := Label(t.Context(), c.ps, l, LabelOptions{}); !errors.Is(err, c.want) {
 			t.Errorf("%d providers: %v, want %v", len(c.ps), err, c.want)
 		}
-		if !bytes.Equal(before, a.b) {
+		if !bytes.Equal(before, allOf(t, a)) {
 			t.Error("a refused label wrote something")
 		}
 	}

@@ -217,15 +217,15 @@ func TestAChunkThatMovesHoldsUpNoOther(t *testing.T) {
 
 // slowReader takes its time to read what is not a sector.
 type slowReader struct {
-	*memDisk
+	geomlib.Provider
 	takes time.Duration
 }
 
 func (d *slowReader) ReadAt(p []byte, off int64) (int, error) {
-	if d.takes > 0 && len(p) > d.sector {
+	if d.takes > 0 && len(p) > d.SectorSize() {
 		time.Sleep(d.takes)
 	}
-	return d.memDisk.ReadAt(p, off)
+	return d.Provider.ReadAt(p, off)
 }
 
 func TestARateCountsTheTimeThatTheWorkTakes(t *testing.T) {
@@ -238,8 +238,9 @@ func TestARateCountsTheTimeThatTheWorkTakes(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(c.takes), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := &slowReader{memDisk: newMem("a", 32*jobChunk, 512)}
-				label(t, 128*jobChunk, jobChunk, d.memDisk)
+				disk := newMem("a", 32*jobChunk, 512)
+				label(t, 128*jobChunk, jobChunk, disk)
+				d := &slowReader{Provider: disk.Plain()}
 				m, err := geomlib.ReadMetadata(d)
 				if err != nil {
 					t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
 )
 
 // TestClientsGoOnWhileComponentsChangePlaces lets clients write, discard and read
@@ -17,7 +18,7 @@ import (
 // moves. Nobody waits for ever, and everybody reads what he wrote.
 func TestClientsGoOnWhileComponentsChangePlaces(t *testing.T) {
 	const clients, chunks = 12, 96
-	disks := []*memDisk{newMem("a", 72*jobChunk, 512), newMem("b", 72*jobChunk, 512), newMem("c", 72*jobChunk, 512)}
+	disks := []*disktest.Disk{newMem("a", 72*jobChunk, 512), newMem("b", 72*jobChunk, 512), newMem("c", 72*jobChunk, 512)}
 	label(t, 128*jobChunk, jobChunk, disks...)
 	v := open(t, Config{Workers: 4, Alloc: Spread}, disks...)
 	ctx, stop := context.WithCancel(t.Context())
@@ -33,7 +34,7 @@ func TestClientsGoOnWhileComponentsChangePlaces(t *testing.T) {
 		spare := newMem("d", 72*jobChunk, 512)
 		size := v.Size()
 		for range 12 {
-			zero := v.component(0).p().(*memDisk)
+			zero := v.component(0).p().(*disktest.Disk)
 			must := func(err error) {
 				if err == nil {
 					var s JobStatus
@@ -47,7 +48,7 @@ func TestClientsGoOnWhileComponentsChangePlaces(t *testing.T) {
 			if err := v.Add([]geomlib.Provider{spare}, AddOptions{}); err != nil {
 				t.Error(err)
 			}
-			must(v.Evacuate([]string{zero.name}, "", JobOptions{}))
+			must(v.Evacuate([]string{zero.Name()}, "", JobOptions{}))
 			spare = zero
 			must(v.Pack(JobOptions{}))
 			size += 600 * jobChunk

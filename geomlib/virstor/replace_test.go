@@ -3,12 +3,14 @@ package virstor
 import (
 	"errors"
 	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
 )
 
 // TestReplaceTakesNoComponentThatHoldsData: whoever names one of the volume means
 // another disk, unless a replacement was filling it when it was cancelled.
 func TestReplaceTakesNoComponentThatHoldsData(t *testing.T) {
-	disks := []*memDisk{newMem("a", 32*jobChunk, 512), newMem("b", 32*jobChunk, 512), newMem("c", 32*jobChunk, 512)}
+	disks := []*disktest.Disk{newMem("a", 32*jobChunk, 512), newMem("b", 32*jobChunk, 512), newMem("c", 32*jobChunk, 512)}
 	label(t, 128*jobChunk, jobChunk, disks...)
 	v := open(t, Config{Alloc: Spread}, disks...)
 	t.Cleanup(func() {

@@ -12,7 +12,7 @@ import (
 // slowDisk takes its time for writes, as a disk does that has no hole to offer.
 // Zeros may take longer: what was asked first is not what is done first.
 type slowDisk struct {
-	*memDisk
+	geomlib.Provider
 	perByte, perZero time.Duration
 }
 
@@ -22,21 +22,21 @@ func (d slowDisk) WriteAt(b []byte, off int64) (int, error) {
 		each = d.perZero
 	}
 	time.Sleep(each * time.Duration(len(b)))
-	return d.memDisk.WriteAt(b, off)
+	return d.Provider.WriteAt(b, off)
 }
 
 // What a byte takes on the disk of openSlow.
 const perByte, perZero = 10 * time.Nanosecond, 50 * time.Nanosecond
 
 // openSlow opens a volume of 64 chunks on a disk of 16 that is full of junk.
-func openSlow(t testing.TB, cfg Config) (*Volume, *memDisk) {
+func openSlow(t testing.TB, cfg Config) (*Volume, *disktest.Disk) {
 	d := newMem("slow", 16*crashChunk+512, 512)
 	label(t, 64*crashChunk, crashChunk, d)
 	m, err := geomlib.ReadMetadata(d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := Open(Assemble([]Member{{slowDisk{d, perByte, perZero}, m}})[0], cfg)
+	v, err := Open(Assemble([]Member{{slowDisk{d.Plain(), perByte, perZero}, m}})[0], cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,11 +44,10 @@ func openSlow(t testing.TB, cfg Config) (*Volume, *memDisk) {
 }
 
 // zeroedChunks are the chunks of d that hold nothing but zeros.
-func zeroedChunks(d *memDisk) (list []int64) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
+func zeroedChunks(t testing.TB, d *disktest.Disk) (list []int64) {
+	b := allOf(t, d)
 	for c := int64(2); c < 16; c++ {
-		if isZero(d.b[c*crashChunk:][:crashChunk]) {
+		if isZero(b[c*crashChunk:][:crashChunk]) {
 			list = append(list, c)
 		}
 	}
@@ -60,7 +59,7 @@ func TestTheNextChunksAreZeroedWhileAVolumeIsIdle(t *testing.T) {
 		v, d := openSlow(t, Config{ZeroAhead: 3})
 		defer v.Close()
 		time.Sleep(time.Minute)
-		if got := zeroedChunks(d); got != nil {
+		if got := zeroedChunks(t, d); got != nil {
 			t.Fatalf("nothing was allocated yet, and chunks %v are zeroed", got)
 		}
 		data := make([]byte, 4096)
@@ -74,7 +73,7 @@ func TestTheNextChunksAreZeroedWhileAVolumeIsIdle(t *testing.T) {
 		}
 		slow := write(0)
 		time.Sleep(time.Minute)
-		if got := zeroedChunks(d); len(got) != 3 || got[0] != 3 || got[2] != 5 {
+		if got := zeroedChunks(t, d); len(got) != 3 || got[0] != 3 || got[2] != 5 {
 			t.Fatalf("chunks %v are zeroed, not 3, 4 and 5", got)
 		}
 		if quick := write(1); quick > slow/10 {
@@ -88,7 +87,7 @@ func TestTheNextChunksAreZeroedWhileAVolumeIsIdle(t *testing.T) {
 			t.Fatal("the new chunk holds something else than the data and zeros")
 		}
 		time.Sleep(time.Minute)
-		if got := zeroedChunks(d); len(got) != 3 || got[0] != 4 || got[2] != 6 {
+		if got := zeroedChunks(t, d); len(got) != 3 || got[0] != 4 || got[2] != 6 {
 			t.Fatalf("chunks %v are zeroed, not 4, 5 and 6", got)
 		}
 	})
@@ -174,7 +173,7 @@ func BenchmarkFirstWrite(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			v, err := Open(Assemble([]Member{{slowDisk{d, 5 * time.Nanosecond, 5 * time.Nanosecond}, m}})[0], Config{ZeroAhead: ahead})
+			v, err := Open(Assemble([]Member{{slowDisk{d.Plain(), 5 * time.Nanosecond, 5 * time.Nanosecond}, m}})[0], Config{ZeroAhead: ahead})
 			if err != nil {
 				b.Fatal(err)
 			}
