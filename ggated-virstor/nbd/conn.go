@@ -58,21 +58,8 @@ type conn struct {
 
 	counters counters
 
-	// The reader's.
-	reads, writes quota
-	queued        waiter
-	wakeup        *time.Timer // while it waits for something other than input
-	readDeadline  deadline
-	spare         *request // requests nobody uses
-	extents       extentWalk
-	qd1           qd1
-	socket        *socket // reads from raw
-
-	// The writer's, whoever that is at the moment (see sender.writing).
-	writeDeadline deadline
-	out           outgoing
-	buffers       net.Buffers
-	stage         stage
+	reader
+	writer
 
 	// Guarded by the order of the export.
 	spans int  // changes that wait or are at work
@@ -85,6 +72,27 @@ type conn struct {
 	kick   chan struct{} // wakes the writer goroutine
 	wake   chan struct{} // wakes the reader, see sender.waiting
 	sender sender
+}
+
+// reader is what of a connection belongs to its reader goroutine alone.
+type reader struct {
+	reads, writes quota
+	queued        waiter      // for the shared part of a quota
+	wakeup        *time.Timer // while it waits for something other than input
+	readDeadline  deadline
+	unused        *request // requests nobody uses
+	extents       extentWalk
+	qd1           qd1
+	socket        *socket // reads from raw
+}
+
+// writer is what of a connection belongs to whoever writes at the moment (see
+// sender.writing).
+type writer struct {
+	writeDeadline deadline
+	out           outgoing
+	buffers       net.Buffers
+	stage         stage
 }
 
 // awaitTick is how often a reader that waits for something other than its peer

@@ -29,7 +29,7 @@ type sender struct {
 	handed  bool // the writer goroutine is to go on with the batch in conn.out
 	waiting bool // the reader wants c.wake when a request ends
 	dead    bool
-	spare   *request // answered, to be used again
+	unused  *request // answered, to be used again
 }
 
 // enqueue queues the reply that is encoded in r.
@@ -229,7 +229,7 @@ func (c *conn) keepLocked(batch *request, n int) {
 	for last.next != nil {
 		last = last.next
 	}
-	last.next, s.spare = s.spare, batch
+	last.next, s.unused = s.unused, batch
 	c.outstanding.Add(int64(-n))
 	if s.waiting {
 		notify(c.wake)
@@ -238,18 +238,18 @@ func (c *conn) keepLocked(batch *request, n int) {
 
 // spareRequest returns a request to use. Only the reader calls it.
 func (c *conn) spareRequest() *request {
-	if c.spare == nil {
+	if c.unused == nil {
 		c.sender.mu.Lock()
-		c.spare, c.sender.spare = c.sender.spare, nil
+		c.unused, c.sender.unused = c.sender.unused, nil
 		c.sender.mu.Unlock()
 	}
-	r := c.spare
+	r := c.unused
 	if r == nil {
 		r = &request{conn: c}
 		r.op.Done = r
 		return r
 	}
-	c.spare, r.next = r.next, nil
+	c.unused, r.next = r.next, nil
 	return r
 }
 

@@ -12,7 +12,7 @@ import (
 type request struct {
 	op   virstor.Request
 	conn *conn
-	next *request // in the reply queue, or among the spare ones
+	next *request // in the reply queue, or among the unused ones
 
 	cmd    uint16
 	cookie uint64
