@@ -98,7 +98,7 @@ func (s *stopped) Stop(context.Context, string, control.StopRequest) (control.St
 	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
 		return control.StopResult{}, err
 	}
-	err := virstor.Settle(s.parts.Assembly, true, s.call.warnings())
+	err := virstor.FinishInterrupted(s.parts.Assembly, true, s.call.warnings())
 	var not *virstor.NotHandedBackError
 	switch {
 	case errors.As(err, &not):

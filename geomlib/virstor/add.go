@@ -42,7 +42,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	if err := v.cond.refusal(deedChangeMembers); err != nil {
 		return fmt.Errorf("add to %s: %w", v.name, err)
 	}
-	if err := v.settledLocked(); err != nil {
+	if err := v.mayChangeLocked(); err != nil {
 		return fmt.Errorf("add to %s: %w", v.name, err)
 	}
 	if err := v.mayJoinLocked(providers); err != nil {
@@ -101,7 +101,7 @@ func (v *Volume) join(comps, next, joins []*component) error {
 		}
 	}
 	for _, c := range joins {
-		v.undoAdd(c.p())
+		v.undoAdd(c.prov())
 	}
 	return err
 }

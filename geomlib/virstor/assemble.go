@@ -60,10 +60,6 @@ type Assembly struct {
 	highest uint64    // generation of any member
 }
 
-// ErrInterruptedAdd is why a component without a member block is ignored that component
-// 0 does not count.
-var ErrInterruptedAdd = errors.New("left by an interrupted add or remove: component 0 does not count it")
-
 // Assemble sorts members into volumes by their id. What component 0 says decides.
 // The result is ordered by name.
 func Assemble(members []Member) []*Assembly {

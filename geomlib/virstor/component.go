@@ -13,7 +13,7 @@ import (
 
 // component is one provider of a volume, with what is known of its cache.
 type component struct {
-	index     atomic.Uint32 // changed under Volume.metaMu
+	number    atomic.Uint32 // changed under Volume.metaMu
 	chunkSize int64
 	sector    int64
 	guard     int64 // offset of the metadata sector, never written as data
@@ -66,7 +66,7 @@ func newComponent(p geomlib.Provider, m ondisk.Metadata, log *slog.Logger, break
 		member:    m.Member.ID,
 	}
 	c.setMeta(m)
-	c.setNo(m.No)
+	c.setIndex(m.No)
 	c.sync.cond.L = &c.sync.mu
 	c.use(p)
 	return c
@@ -89,11 +89,11 @@ func (c *component) use(p geomlib.Provider) {
 // errFailedBefore: the process that served the volume before had a flush fail.
 var errFailedBefore = errors.New("a flush failed before this process had the component")
 
-func (c *component) p() geomlib.Provider { return *c.provider.Load() }
+func (c *component) prov() geomlib.Provider { return *c.provider.Load() }
 
 // accounted is p for those who write metadata and flush it: a failure of their
 // flush is the component's.
-func (c *component) accounted() geomlib.Provider { return accounted{c.p(), c} }
+func (c *component) accounted() geomlib.Provider { return accounted{c.prov(), c} }
 
 type accounted struct {
 	geomlib.Provider
@@ -116,10 +116,10 @@ func (c *component) noteUnwritten(err error) {
 	}
 }
 
-// no is the component's index.
-func (c *component) no() uint16 { return uint16(c.index.Load()) }
+// index is the component's index.
+func (c *component) index() uint16 { return uint16(c.number.Load()) }
 
-func (c *component) setNo(i uint16) { c.index.Store(uint32(i)) }
+func (c *component) setIndex(i uint16) { c.number.Store(uint32(i)) }
 
 // meta is the component's metadata. It is a copy.
 func (c *component) meta() ondisk.Metadata { return *c.metadata.Load() }
@@ -128,7 +128,7 @@ func (c *component) meta() ondisk.Metadata { return *c.metadata.Load() }
 // knows the component.
 func (c *component) setMeta(m ondisk.Metadata) { c.metadata.Store(&m) }
 
-func (c *component) name() string { return c.p().Name() }
+func (c *component) name() string { return c.prov().Name() }
 
 // first is the first chunk that data may use.
 func (c *component) first() uint32 { return uint32(c.meta().ChunkReserved) }
@@ -136,7 +136,7 @@ func (c *component) first() uint32 { return uint32(c.meta().ChunkReserved) }
 // usable is the first chunk that data may not use: the end of the component,
 // or the chunk that reaches into the metadata sector.
 func (c *component) usable() uint32 {
-	return min(c.meta().ChunkCount, ondisk.UsableChunks(c.p().MediaSize(), int(c.sector), c.chunkSize))
+	return min(c.meta().ChunkCount, ondisk.UsableChunks(c.prov().MediaSize(), int(c.sector), c.chunkSize))
 }
 
 func (c *component) offset(chunk uint32) int64 { return int64(chunk) * c.chunkSize }
@@ -145,7 +145,7 @@ func (c *component) readAt(b []byte, off int64) error {
 	if off+int64(len(b)) > c.guard {
 		return fmt.Errorf("read %s at %d: %w", c.name(), off, ErrLastSector)
 	}
-	_, err := c.p().ReadAt(b, off)
+	_, err := c.prov().ReadAt(b, off)
 	if err != nil {
 		c.readFailed(err)
 		return fmt.Errorf("read %d bytes of %s at %d: %w", len(b), c.name(), off, err)
@@ -171,7 +171,7 @@ func (c *component) writeAt(b []byte, off int64) error {
 
 // writeRaw is writeAt without the guard of the metadata sector.
 func (c *component) writeRaw(b []byte, off int64) error {
-	_, err := c.p().WriteAt(b, off)
+	_, err := c.prov().WriteAt(b, off)
 	c.markDirty()
 	if err != nil {
 		c.writeFailed(err)
@@ -195,7 +195,7 @@ func (c *component) clear(off, n int64, zeros []byte) error {
 	if c.refused.Load() {
 		return fmt.Errorf("zero %s at %d: %w", c.name(), off, ErrTakesNoWrites)
 	}
-	p := c.p()
+	p := c.prov()
 	end := off + n
 	holes, trusted := p.(geomlib.HoleFinder)
 	for off < end {
@@ -323,7 +323,7 @@ func (c *component) fail(err error) {
 
 func (c *component) flushDevice() error {
 	c.stats.flushes.Add(1)
-	err := c.p().Flush()
+	err := c.prov().Flush()
 	if errors.Is(err, geomlib.ErrNotSupported) {
 		c.quiet.Do(func() {
 			c.log.Info("device has no volatile cache to flush", "component", c.name())

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // condition is what has gone wrong with an open volume, and how far it has ended. An
@@ -191,4 +193,28 @@ func (c *condition) giveUp() bool {
 	}
 	c.word.Or(uint32(stateGivenUp))
 	return true
+}
+
+// doubtLocked notes that a write to component 0 failed of which nobody knows what it
+// left, and that one outcome would lose what is written from now on. Until the volume is
+// reopened no map sector, no extension record and no metadata is written any more.
+// v.metaMu is held and the committer is paused.
+func (v *Volume) doubtLocked(err error) error {
+	return v.cond.freeze(err)
+}
+
+// mayChangeLocked refuses what changes metadata while it is not known what that is, or
+// while an operation is half done. A list of members that could not be taken back before
+// is taken back first. v.metaMu is held.
+func (v *Volume) mayChangeLocked() error {
+	if err := v.cond.refusal(deedWriteMetadata); err != nil {
+		return err
+	}
+	if err := v.relistLocked(); err != nil {
+		return err
+	}
+	if k := v.ext.rec.Intent.Kind; v.ext.room && k != ondisk.IntentNone {
+		return fmt.Errorf("%w: %q", ErrUnfinished, k)
+	}
+	return nil
 }

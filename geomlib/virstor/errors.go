@@ -47,6 +47,67 @@ var (
 	ErrNoExtension = errors.New("volume has no room for an extension block")
 )
 
+// ErrUnfinished: an operation failed in the middle, and the next start finishes it.
+var ErrUnfinished = errors.New("an operation failed in the middle; restart the volume to finish it")
+
+// ErrChanged: the components hold something else than when the volume was opened.
+var ErrChanged = errors.New("components have changed since they were read")
+
+// ErrRecord: the extension record, though intact, contradicts the volume. It comes
+// with ErrDamaged; the members of such an assembly are those without the record.
+var ErrRecord = errors.New("extension record that cannot be one")
+
+// ErrInterruptedAdd is why a component without a member block is ignored that component
+// 0 does not count.
+var ErrInterruptedAdd = errors.New("left by an interrupted add or remove: component 0 does not count it")
+
+// ErrLabelled: a provider belongs to another volume.
+var ErrLabelled = errors.New("is labelled")
+
+var (
+	// ErrNotGrown: the provider's metadata is where it belongs.
+	ErrNotGrown = errors.New("provider has not grown")
+	// ErrUnproved: nothing tells which of the metadata sectors that a provider holds
+	// is the true one.
+	ErrUnproved = errors.New("what the provider was is not proved")
+)
+
+// What a provider is that names the volume and is no member of it. None of them is
+// read from, written to or cleared by an open volume, but for one that ErrLeaving is
+// said of.
+var (
+	// ErrStale: the provider missed what the members have. It is, or was, one.
+	ErrStale = errors.New("stale")
+	// ErrStranger: the members do not know the provider: it was removed, its add
+	// was not finished, or it comes from another volume of that id.
+	ErrStranger = errors.New("no member")
+	// ErrLeaving: the provider is being removed; the next opening for writing
+	// finishes that, which clears it.
+	ErrLeaving = errors.New("being removed")
+	// ErrDamagedMember: the member block of the provider is damaged, so that
+	// nobody knows what it is.
+	ErrDamagedMember = errors.New("damaged member block")
+	// ErrUnjudged: component 0, which says who is a member, is missing.
+	ErrUnjudged = errors.New("component 0 is missing")
+	// ErrHistories: the members went two ways since they parted, as those of a
+	// cloned set do when both are used.
+	ErrHistories = errors.New("two histories of one volume")
+	// ErrOldSet: the members are older than what this host has served.
+	ErrOldSet = errors.New("older than what was served here")
+	// ErrTakesNoWrites: the component takes no writes and is only read.
+	ErrTakesNoWrites = errors.New("component takes no writes")
+)
+
+// Errors of Remove.
+var (
+	// ErrAllocated: chunks of the component hold data.
+	ErrAllocated = errors.New("component holds data")
+	// ErrComponentZero: component 0 holds the allocation map.
+	ErrComponentZero = errors.New("component 0 holds the allocation map")
+	// ErrNotComponent: the provider is no component of the volume.
+	ErrNotComponent = errors.New("not a component")
+)
+
 // IncompleteError is ErrIncomplete with what the volume lacks.
 type IncompleteError struct {
 	Lacks string // "component 1 of 3 of mydata is missing", and what is there instead
@@ -61,3 +122,13 @@ func (e *IncompleteError) Unwrap() error { return ErrIncomplete }
 func incomplete(format string, args ...any) error {
 	return &IncompleteError{fmt.Sprintf(format, args...)}
 }
+
+// Errors of jobs.
+var (
+	// ErrJobRunning: a volume does one long job at a time.
+	ErrJobRunning = errors.New("another job is running")
+	// ErrJobKind: there is no job of that kind.
+	ErrJobKind = errors.New("unknown job")
+	// ErrNoJob: there is no job to cancel.
+	ErrNoJob = errors.New("no job is running")
+)

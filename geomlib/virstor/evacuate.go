@@ -22,9 +22,9 @@ func (e *ShortError) Error() string {
 		e.Job, e.Volume, ErrNoSpace, e.Missing, e.Needs)
 }
 
-// short is the error of a job that misses chunks where a new component with room
+// shortOf is the error of a job that misses chunks where a new component with room
 // for needs would do.
-func (v *Volume) short(job string, missing, needs int64) error {
+func (v *Volume) shortOf(job string, missing, needs int64) error {
 	return &ShortError{job, v.name, missing * v.chunk, max(needs, leastChunks)*v.chunk + v.sector}
 }
 
@@ -86,12 +86,12 @@ func (v *Volume) taskOf(leaving []*component, to *component, opt JobOptions) (on
 		return task, fmt.Errorf("evacuate %d components of %s at once: at most %d: %w", len(leaving), v.name, len(task.Components), ErrRequest)
 	}
 	for i, c := range leaving {
-		task.Components[i], task.Members[i] = uint32(c.no()), c.member
+		task.Components[i], task.Members[i] = uint32(c.index()), c.member
 	}
 	task.ComponentCount = uint8(len(leaving))
 	if to != nil {
 		task.Kind = ondisk.TaskReplace
-		task.Arg[1], task.Target = uint64(to.no()), to.member
+		task.Arg[1], task.Target = uint64(to.index()), to.member
 	}
 	task.Arg[0] = uint64(opt.Rate)
 	return task, nil
@@ -99,7 +99,7 @@ func (v *Volume) taskOf(leaving []*component, to *component, opt JobOptions) (on
 
 // evacuation finds the components.
 func (v *Volume) evacuation(names []string, target string) (leaving []*component, to *component, err error) {
-	if leaving, to, err = v.find(names, target); err != nil {
+	if leaving, to, err = v.findLeaving(names, target); err != nil {
 		return nil, nil, err
 	}
 	if len(leaving) == len(v.components()) {
@@ -114,15 +114,15 @@ func (v *Volume) mayEvacuate(leaving []*component, to *component) error {
 		return &JobError{jobEvacuate, v.name, v.cond.refusal(deedAllocate)}
 	}
 	// What was freed before needs no room.
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		return &JobError{jobEvacuate, v.name, err}
 	}
 	return v.roomFor(leaving, to)
 }
 
-// find finds the components that leave, and the one that takes their chunks if
+// findLeaving finds the components that leave, and the one that takes their chunks if
 // one is named.
-func (v *Volume) find(names []string, target string) (leaving []*component, to *component, err error) {
+func (v *Volume) findLeaving(names []string, target string) (leaving []*component, to *component, err error) {
 	if _, room := ondisk.ExtensionOffset(v.component(0).meta()); !room {
 		return nil, nil, &JobError{jobEvacuate, v.name, ErrNoExtension}
 	}
@@ -157,8 +157,8 @@ func (v *Volume) roomFor(leaving []*component, to *component) error {
 		}
 		have += int64(f.free)
 	}
-	if need := v.need(leaving); need > have {
-		return v.short(jobEvacuate, need-have, need-have)
+	if need := v.chunksNeeded(leaving); need > have {
+		return v.shortOf(jobEvacuate, need-have, need-have)
 	}
 	if slices.Contains(leaving, v.component(0)) {
 		_, err := v.successor(leaving, to)
@@ -167,8 +167,8 @@ func (v *Volume) roomFor(leaving []*component, to *component) error {
 	return nil
 }
 
-// need is how many chunks leaving take elsewhere, the map's included.
-func (v *Volume) need(leaving []*component) int64 {
+// chunksNeeded is how many chunks leaving take elsewhere, the map's included.
+func (v *Volume) chunksNeeded(leaving []*component) int64 {
 	var n int64
 	for _, f := range v.alloc.figures() {
 		c := f.c
@@ -179,7 +179,7 @@ func (v *Volume) need(leaving []*component) int64 {
 		if v.lastSectorInUse(c) {
 			n++
 		}
-		if c.no() == 0 {
+		if c.index() == 0 {
 			n += int64(c.first())
 		}
 	}
@@ -190,15 +190,15 @@ func (v *Volume) need(leaving []*component) int64 {
 // yet, take the place of the named one when it is too small (ShortError). It
 // tells how many chunks would move.
 func (v *Volume) MayReplace(name string, mediaSize int64) (chunks int64, err error) {
-	leaving, _, err := v.find([]string{name}, "")
+	leaving, _, err := v.findLeaving([]string{name}, "")
 	if err != nil {
 		return 0, err
 	}
-	need, have := v.need(leaving), int64(ondisk.UsableChunks(mediaSize, int(v.sector), v.chunk))
+	need, have := v.chunksNeeded(leaving), int64(ondisk.UsableChunks(mediaSize, int(v.sector), v.chunk))
 	if need > have {
-		return 0, v.short(jobReplace, need-have, need)
+		return 0, v.shortOf(jobReplace, need-have, need)
 	}
-	return int64(len(v.chunksWhere(v.on(leaving)))), nil
+	return int64(len(v.chunksWhere(v.onAny(leaving)))), nil
 }
 
 // DryReplace starts a job that only tells what MayReplace does.
@@ -250,8 +250,8 @@ func (j *jobHandle) wouldMove(chunks int64) {
 	j.result("%d chunks, %d bytes, would be moved", chunks, chunks*j.v.chunk)
 }
 
-// on picks what lies on any of comps.
-func (v *Volume) on(comps []*component) func(phys) bool {
+// onAny picks what lies on any of comps.
+func (v *Volume) onAny(comps []*component) func(phys) bool {
 	return func(p phys) bool { return slices.Contains(comps, v.component(p.comp)) }
 }
 
@@ -267,7 +267,7 @@ func kindOf(to *component) string {
 func (v *Volume) startEvacuation(leaving []*component, to *component, task ondisk.Task, opt JobOptions) error {
 	return v.startJobLocked(kindOf(to), task, opt, func(j *jobHandle) error {
 		if opt.DryRun {
-			j.wouldMove(int64(len(v.chunksWhere(v.on(leaving)))))
+			j.wouldMove(int64(len(v.chunksWhere(v.onAny(leaving)))))
 			return nil
 		}
 		return v.evacuate(j, leaving, to)
@@ -277,11 +277,11 @@ func (v *Volume) startEvacuation(leaving []*component, to *component, task ondis
 // evacuate moves everything off leaving and removes it.
 func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) error {
 	for _, c := range leaving {
-		v.alloc.setBar(c.no(), barLeaving, true)
+		v.alloc.setBar(c.index(), barLeaving, true)
 	}
 	if err := v.handOver(j, leaving, to); err != nil {
 		for _, c := range leaving {
-			v.alloc.setBar(c.no(), barLeaving, false)
+			v.alloc.setBar(c.index(), barLeaving, false)
 		}
 		if v.zeroFails(leaving) && j.ctx.Err() == nil {
 			return v.leaveAll(j, leaving, to, nil)
@@ -295,7 +295,7 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 // nil, is a provider that joins in its place.
 func (v *Volume) leaveAll(j *jobHandle, leaving []*component, to, fresh *component) error {
 	for _, c := range leaving {
-		v.alloc.setBar(c.no(), barLeaving, true)
+		v.alloc.setBar(c.index(), barLeaving, true)
 	}
 	err := v.leaveUnwritten(j, leaving, to, fresh)
 	if err == nil {
@@ -310,7 +310,7 @@ func (v *Volume) leaveAll(j *jobHandle, leaving []*component, to, fresh *compone
 	if err != nil {
 		for _, c := range leaving {
 			if slices.Contains(v.components(), c) {
-				v.alloc.setBar(c.no(), barLeaving, false)
+				v.alloc.setBar(c.index(), barLeaving, false)
 			}
 		}
 		return err
@@ -326,7 +326,7 @@ func (v *Volume) removeAll(j *jobHandle, leaving []*component) error {
 		}
 		if err := v.removeEmpty(c.name()); err != nil {
 			for _, c := range leaving[i+1:] {
-				v.alloc.setBar(c.no(), barLeaving, false)
+				v.alloc.setBar(c.index(), barLeaving, false)
 			}
 			return err
 		}
@@ -339,24 +339,24 @@ func (v *Volume) removeAll(j *jobHandle, leaving []*component) error {
 // handOver empties leaving and gives the map on, if component 0 is one of them.
 func (v *Volume) handOver(j *jobHandle, leaving []*component, to *component) error {
 	if !slices.Contains(leaving, v.component(0)) {
-		return v.empty(j, leaving, to)
+		return v.emptyComponents(j, leaving, to)
 	}
 	t, err := v.successor(leaving, to)
 	if err != nil {
 		return err
 	}
 	// Nothing goes where the map will be.
-	v.alloc.claimBelow(t.no(), v.component(0).first())
-	if err := v.empty(j, leaving, to); err != nil {
-		v.alloc.releaseKept(t.no())
+	v.alloc.claimBelow(t.index(), v.component(0).first())
+	if err := v.emptyComponents(j, leaving, to); err != nil {
+		v.alloc.releaseKept(t.index())
 		return err
 	}
 	return v.handZeroOn(j, t, to)
 }
 
-// empty moves all chunks off leaving, until none is there and none on its way.
-func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error {
-	on := v.on(leaving)
+// emptyComponents moves all chunks off leaving, until none is there and none on its way.
+func (v *Volume) emptyComponents(j *jobHandle, leaving []*component, to *component) error {
+	on := v.onAny(leaving)
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for first := true; ; first = false {
 		v.committer.pause() // what was assigned before is published now
@@ -375,7 +375,7 @@ func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error 
 			}
 			if !ok {
 				left := int64(len(places) - i)
-				return v.short(j.kind(), left, left)
+				return v.shortOf(j.kind(), left, left)
 			}
 			moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
 			if err != nil {
@@ -390,7 +390,7 @@ func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error 
 			}
 		}
 	}
-	return v.settleFreed()
+	return v.waitFreed()
 }
 
 // takeFor takes a chunk of to, or of whichever component the order says. Chunks
@@ -398,7 +398,7 @@ func (v *Volume) empty(j *jobHandle, leaving []*component, to *component) error 
 func (v *Volume) takeFor(to *component) (target phys, ok bool, err error) {
 	take := func() (phys, bool) {
 		if to != nil {
-			return v.alloc.takeFrom(to.no())
+			return v.alloc.takeFrom(to.index())
 		}
 		ps, ok := v.alloc.take(nil, 1, true)
 		if !ok {
@@ -409,7 +409,7 @@ func (v *Volume) takeFor(to *component) (target phys, ok bool, err error) {
 	if target, ok = take(); ok || v.freed.pending() == 0 {
 		return target, ok, nil
 	}
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		return phys{}, false, err
 	}
 	target, ok = take()

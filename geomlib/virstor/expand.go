@@ -3,19 +3,10 @@ package virstor
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
-)
-
-var (
-	// ErrNotGrown: the provider's metadata is where it belongs.
-	ErrNotGrown = errors.New("provider has not grown")
-	// ErrUnproved: nothing tells which of the metadata sectors that a provider holds
-	// is the true one.
-	ErrUnproved = errors.New("what the provider was is not proved")
 )
 
 // Expansion says which metadata is to be believed of a provider that has grown. Space

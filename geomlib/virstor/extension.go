@@ -9,10 +9,6 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// ErrRecord: the extension record, though intact, contradicts the volume. It comes
-// with ErrDamaged; the members of such an assembly are those without the record.
-var ErrRecord = errors.New("extension record that cannot be one")
-
 // extension is the extension block of component 0.
 type extension struct {
 	offset int64 // bytes from the start of component 0

@@ -3,6 +3,7 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -93,7 +94,7 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 	}
 	n := uint64(v.Size() / v.chunk)
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
-		if p := physOf(v.chunks.load(vc)); p.comp == c.no() && p.chunk >= c.usable() {
+		if p := physOf(v.chunks.load(vc)); p.comp == c.index() && p.chunk >= c.usable() {
 			return true
 		}
 	}
@@ -118,7 +119,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 			return fmt.Errorf("activate %s: %d providers for %d components: %w", v.name, len(providers), len(comps), ErrRequest)
 		}
 		for i, c := range comps {
-			old := c.p()
+			old := c.prov()
 			if providers[i].MediaSize() != old.MediaSize() || providers[i].SectorSize() != old.SectorSize() {
 				return fmt.Errorf("activate %s: %s is not %s: %w", v.name, providers[i].Name(), old.Name(), ErrRequest)
 			}
@@ -126,7 +127,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		next := make([]*component, len(comps))
 		for i, c := range comps {
 			next[i] = v.newComponent(providers[i], c.meta())
-			next[i].setNo(uint16(i))
+			next[i].setIndex(uint16(i))
 			next[i].refused.Store(c.refused.Load())
 		}
 		next[0].ledger.Store(&mapLedger{v: v})
@@ -145,11 +146,11 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		return nil
 	}
 	v.cutForShrink()
-	v.parked.mu.Lock()
+	v.untilActive.mu.Lock()
 	v.writable.Store(true)
-	reqs := v.parked.reqs
-	v.parked.reqs = nil
-	v.parked.mu.Unlock()
+	reqs := v.untilActive.reqs
+	v.untilActive.reqs = nil
+	v.untilActive.mu.Unlock()
 	for _, r := range reqs {
 		v.workers.put(r)
 	}
@@ -168,19 +169,16 @@ func (v *Volume) strandActivated(err error) error {
 	if e := v.mapUnchanged(); e != nil {
 		return errors.Join(err, e)
 	}
-	v.parked.mu.Lock()
+	v.untilActive.mu.Lock()
 	e := v.beStranded(err)
-	reqs := v.parked.reqs
-	v.parked.reqs = nil
-	v.parked.mu.Unlock()
+	reqs := v.untilActive.reqs
+	v.untilActive.reqs = nil
+	v.untilActive.mu.Unlock()
 	for _, r := range reqs {
 		v.workers.put(r)
 	}
 	return e
 }
-
-// ErrChanged: the components hold something else than when the volume was opened.
-var ErrChanged = errors.New("components have changed since they were read")
 
 // unchanged compares what was read before the components were opened for writing with
 // what they hold now: somebody else may have had them in between.
@@ -188,7 +186,7 @@ func (v *Volume) unchanged() error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	for _, c := range v.components() {
-		m, err := geomlib.ReadMetadata(c.p())
+		m, err := geomlib.ReadMetadata(c.prov())
 		if err != nil {
 			return err
 		}
@@ -198,7 +196,7 @@ func (v *Volume) unchanged() error {
 	}
 	zero := v.component(0)
 	if zero.meta().Version == ondisk.VersionFenced {
-		e, err := readExtension(zero.p(), zero.meta())
+		e, err := readExtension(zero.prov(), zero.meta())
 		if err != nil {
 			return err
 		}
@@ -232,4 +230,44 @@ func (v *Volume) mapUnchanged() error {
 		err = fmt.Errorf("%w: %d chunks are allocated, %d were", ErrChanged, allocated, v.stats.allocated.Load())
 	}
 	return err
+}
+
+// FinishInterrupted does to the disks what opening a volume for writing does and what
+// closing it does, and serves nothing: an interrupted operation is finished, the
+// components are fenced and their metadata made to agree, and with handBack the
+// volume is then handed to the kernel class, if it could go on with it. If it
+// could not, the error is a *NotHandedBackError and all else is done. A job that
+// was interrupted is not resumed. The providers stay the caller's.
+func FinishInterrupted(a *Assembly, handBack bool, log *slog.Logger) error {
+	return finishInterrupted(a, handBack, log, func(*Volume) error { return nil })
+}
+
+// finishInterrupted is FinishInterrupted with a change of the open volume, whose metaMu is held.
+func finishInterrupted(a *Assembly, handBack bool, log *slog.Logger, change func(*Volume) error) error {
+	if a.Err != nil {
+		return a.Err
+	}
+	cfg := Config{Log: log}
+	cfg.setDefaults()
+	v, err := newVolume(a, cfg)
+	if err != nil {
+		return err
+	}
+	if err := v.prepare(); err != nil {
+		return err
+	}
+	v.writable.Store(true)
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	if err := change(v); err != nil {
+		return err
+	}
+	if !handBack {
+		return v.markCleanLocked()
+	}
+	kept, err := v.handBackLocked()
+	if err != nil {
+		return err
+	}
+	return kept
 }

@@ -274,8 +274,8 @@ func keepFailed(e *ondisk.Extension, keep func(id uint64) bool) {
 // generation.
 func (v *Volume) setRefused(c *component, refused bool) {
 	c.refused.Store(refused)
-	if int(c.no()) < v.alloc.poolCount() {
-		v.alloc.setBar(c.no(), barRefused, refused && !v.cfg.breaks(breakRefusedTakes))
+	if int(c.index()) < v.alloc.poolCount() {
+		v.alloc.setBar(c.index(), barRefused, refused && !v.cfg.breaks(breakRefusedTakes))
 	}
 }
 
@@ -341,7 +341,7 @@ func (v *Volume) RaiseGeneration() error {
 	if err := v.cond.refusal(deedChangeMembers); err != nil {
 		return fmt.Errorf("raise the generation of %s: %w", v.name, err)
 	}
-	if err := v.settledLocked(); err != nil {
+	if err := v.mayChangeLocked(); err != nil {
 		return fmt.Errorf("raise the generation of %s: %w", v.name, err)
 	}
 	if err := v.riseLocked(rise{comps: v.components()}); err != nil {

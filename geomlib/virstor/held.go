@@ -339,3 +339,37 @@ func (r *Request) ahead(off int64) (from, to int64) {
 	}
 	return min(off, end), end
 }
+
+// fullRule is what happens to a write that finds no chunk. It can change while
+// the volume is used.
+type fullRule struct {
+	policy  FullPolicy
+	timeout time.Duration
+}
+
+// SetFull changes Config.WhenFull and Config.FullTimeout. Writes that are held
+// obey at once. It may be called at any time by any goroutine.
+func (v *Volume) SetFull(p FullPolicy, timeout time.Duration) {
+	v.full.Store(&fullRule{p, timeout})
+	v.committer.kick()
+}
+
+// SetHeldLimit changes Config.HeldLimit, in bytes, more than 0. Writes that are
+// held stay so. It may be called at any time by any goroutine.
+func (v *Volume) SetHeldLimit(bytes int64) { v.held.setLimit(bytes) }
+
+// SetReserve changes how many chunks ordinary writes leave free. A smaller
+// reserve lets writes that are held for space go on at once: the way out when
+// a volume is full.
+func (v *Volume) SetReserve(chunks int64) error {
+	if chunks < 0 {
+		return refuse(ErrRequest, "a reserve of %d chunks: the number must not be negative", chunks)
+	}
+	if chunks > 0 && chunks > v.Status().PhysicalChunks {
+		return refuse(ErrRequest, "%d chunks are asked for, and %s has %d", chunks, v.name, v.Status().PhysicalChunks)
+	}
+	v.alloc.setReserve(chunks)
+	v.committer.kick()
+	v.emit(Event{Kind: EventAllocated})
+	return nil
+}

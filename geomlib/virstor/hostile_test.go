@@ -235,7 +235,7 @@ func everyVerb(dir string, disks []*disktest.Disk) {
 	ds, _ = clones()
 	for _, a := range virstor.Assemble(membersOn(ds)) {
 		_, _ = backup.FromAssembly(ctx, a, time.Unix(0, 0), nil)
-		_ = virstor.Settle(a, true, nil)
+		_ = virstor.FinishInterrupted(a, true, nil)
 	}
 	for _, verb := range hostileVerbs {
 		ds, _ := clones()
@@ -322,7 +322,7 @@ func useHostile(v *virstor.Volume) {
 	_, _ = v.WriteAt(b, max(0, v.Size()-512))
 	_, _ = v.WriteAt(b, 0)
 	_ = v.Discard(0, v.Size())
-	_ = v.Snapshot()
+	_ = v.CopyMap()
 	_, _ = v.Status(), v.Metadata()
 	_ = v.Stop()
 }

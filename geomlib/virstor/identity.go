@@ -8,7 +8,7 @@ import (
 )
 
 // Rename gives an assembled volume that nobody serves another name (ErrName as
-// ondisk.CheckNewName says), after all that Settle does; handBack is Settle's, too. The
+// ondisk.CheckNewName says), after all that FinishInterrupted does; handBack is as there. The
 // name that component 0 has is the volume's: writing that one sector does it. A crash
 // before it changes nothing, and after it the next opening for writing gives the others
 // the name.
@@ -16,7 +16,7 @@ func Rename(a *Assembly, name string, handBack bool, log *slog.Logger) error {
 	if err := ondisk.CheckNewName(name); err != nil {
 		return fmt.Errorf("rename %s: %w", ondisk.Printable(a.Name), err)
 	}
-	return settle(a, handBack, log, func(v *Volume) error {
+	return finishInterrupted(a, handBack, log, func(v *Volume) error {
 		if err := v.riseLocked(rise{comps: v.components(), edit: func(_ *component, m *ondisk.Metadata) { m.Name = name }}); err != nil {
 			return fmt.Errorf("rename %s: %w", ondisk.Printable(v.name), err)
 		}
@@ -24,8 +24,8 @@ func Rename(a *Assembly, name string, handBack bool, log *slog.Logger) error {
 	})
 }
 
-// NewID gives an assembled volume that nobody serves another id, after all that Settle
-// does; handBack is Settle's, too. id is not 0, not the volume's, and no other volume's,
+// NewID gives an assembled volume that nobody serves another id, after all that FinishInterrupted
+// does; handBack is as there. id is not 0, not the volume's, and no other volume's,
 // which the caller has seen to.
 //
 // The metadata sector of component 0 commits. Before it, the record that says that the
@@ -36,7 +36,7 @@ func NewID(a *Assembly, id uint32, handBack bool, log *slog.Logger) error {
 	if id == 0 || id == a.ID {
 		return fmt.Errorf("new id %08x for %s: %w", id, ondisk.Printable(a.Name), ErrRequest)
 	}
-	return settle(a, handBack, log, func(v *Volume) error {
+	return finishInterrupted(a, handBack, log, func(v *Volume) error {
 		if err := v.newIDLocked(id); err != nil {
 			return fmt.Errorf("new id for %s: %w", ondisk.Printable(v.name), err)
 		}

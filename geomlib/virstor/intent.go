@@ -191,7 +191,7 @@ func (v *Volume) forgetMember(p geomlib.Provider) bool {
 // flushes it. Only sectors that change are written.
 func (v *Volume) rewriteMap(change func(ondisk.Entry) ondisk.Entry) error {
 	zero := v.component(0)
-	p := zero.p()
+	p := zero.prov()
 	total := zero.meta().MapBytes()
 	buf := make([]byte, min(1<<20, total))
 	order := ondisk.OrderUnknown

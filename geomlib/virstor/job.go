@@ -13,16 +13,6 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// Errors of jobs.
-var (
-	// ErrJobRunning: a volume does one long job at a time.
-	ErrJobRunning = errors.New("another job is running")
-	// ErrJobKind: there is no job of that kind.
-	ErrJobKind = errors.New("unknown job")
-	// ErrNoJob: there is no job to cancel.
-	ErrNoJob = errors.New("no job is running")
-)
-
 // JobState is how far a job is.
 type JobState uint8
 
@@ -207,7 +197,7 @@ func (v *Volume) mayStartJob(opt JobOptions) (room bool, err error) {
 	if err := v.cond.refusal(deedStartJob); err != nil {
 		return false, err
 	}
-	return v.ext.room, v.settledLocked()
+	return v.ext.room, v.mayChangeLocked()
 }
 
 // goesOnLater tells whether a job that ended with err was interrupted by the

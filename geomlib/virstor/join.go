@@ -9,9 +9,6 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// ErrLabelled: a provider belongs to another volume.
-var ErrLabelled = errors.New("is labelled")
-
 // MayJoin refuses providers that may not become components because of what they are: a
 // component already, by whatever name; labelled as part of another volume (ErrLabelled);
 // or labelled for this one and no member of it, such as a disk that was removed or an
@@ -64,7 +61,7 @@ func (v *Volume) notHeld(p geomlib.Provider, others []geomlib.Provider) error {
 		if p.Name() == c.name() {
 			return refuse(ErrInUse, "Component %s already in %s", p.Name(), v.name)
 		}
-		if geomlib.Same(p, c.p()) {
+		if geomlib.Same(p, c.prov()) {
 			return refuse(ErrInUse, "Component %s already in %s, as %s: %v", p.Name(), v.name, c.name(), geomlib.ErrSame)
 		}
 	}

@@ -106,7 +106,7 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds, inOrder bool) (in
 		}
 		// The kernel class looks at these too, and refuses the map.
 		if int(e.Component) >= len(comps) || e.Chunk >= comps[e.Component].count {
-			v.litter = true
+			v.garbage = true
 		}
 		return 0, nil
 	}

@@ -129,7 +129,7 @@ func (k *committer) publish() {
 		}
 	}
 	if len(b.chunks) > 0 {
-		k.settle()
+		k.failChunks()
 	}
 	for _, g := range b.ops {
 		for i := range g.ops {

@@ -69,19 +69,19 @@ func (v *Volume) copyChunk(from, to phys, buf []byte) error {
 	return dst.flush()
 }
 
-// place is a chunk by both its names.
-type place struct {
+// mapping is a chunk by both its names.
+type mapping struct {
 	vc uint64
 	at phys
 }
 
 // chunksWhere lists the allocated chunks that pick chooses, in virtual order.
-func (v *Volume) chunksWhere(pick func(phys) bool) []place {
-	var ps []place
+func (v *Volume) chunksWhere(pick func(phys) bool) []mapping {
+	var ps []mapping
 	n := uint64(v.Size() / v.chunk)
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
 		if p := physOf(v.chunks.load(vc)); pick(p) {
-			ps = append(ps, place{vc, p})
+			ps = append(ps, mapping{vc, p})
 		}
 	}
 	return ps

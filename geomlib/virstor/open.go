@@ -118,7 +118,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		}
 		md.No, md.Count, md.VirtualSize, md.Name = mem.Metadata.No, mem.Metadata.Count, mem.Metadata.VirtualSize, mem.Metadata.Name
 		c := v.newComponent(mem.Provider, md)
-		c.setNo(uint16(i))
+		c.setIndex(uint16(i))
 		comps = append(comps, c)
 	}
 	for _, i := range a.Failed {

@@ -1,7 +1,6 @@
 package virstor
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,32 +9,6 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/member"
 	"github.com/gvirstor/gvirstor/ondisk"
-)
-
-// What a provider is that names the volume and is no member of it. None of them is
-// read from, written to or cleared by an open volume, but for one that ErrLeaving is
-// said of.
-var (
-	// ErrStale: the provider missed what the members have. It is, or was, one.
-	ErrStale = errors.New("stale")
-	// ErrStranger: the members do not know the provider: it was removed, its add
-	// was not finished, or it comes from another volume of that id.
-	ErrStranger = errors.New("no member")
-	// ErrLeaving: the provider is being removed; the next opening for writing
-	// finishes that, which clears it.
-	ErrLeaving = errors.New("being removed")
-	// ErrDamagedMember: the member block of the provider is damaged, so that
-	// nobody knows what it is.
-	ErrDamagedMember = errors.New("damaged member block")
-	// ErrUnjudged: component 0, which says who is a member, is missing.
-	ErrUnjudged = errors.New("component 0 is missing")
-	// ErrHistories: the members went two ways since they parted, as those of a
-	// cloned set do when both are used.
-	ErrHistories = errors.New("two histories of one volume")
-	// ErrOldSet: the members are older than what this host has served.
-	ErrOldSet = errors.New("older than what was served here")
-	// ErrTakesNoWrites: the component takes no writes and is only read.
-	ErrTakesNoWrites = errors.New("component takes no writes")
 )
 
 // OutsiderError says why a provider that names a volume takes no part in it. It wraps

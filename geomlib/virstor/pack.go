@@ -17,7 +17,7 @@ func (v *Volume) Pack(opt JobOptions) error {
 }
 
 func (v *Volume) pack(j *jobHandle) error {
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		return err
 	}
 	if j.opt.DryRun {
@@ -64,9 +64,9 @@ func (v *Volume) packMoves() int64 {
 	for _, c := range v.components() {
 		room := int64(c.usable()) - int64(c.first())
 		take := min(left, room)
-		end := phys{c.no(), c.first() + uint32(take)}
+		end := phys{c.index(), c.first() + uint32(take)}
 		for _, pl := range used {
-			if pl.at.comp == c.no() && before(pl.at, end) >= 0 {
+			if pl.at.comp == c.index() && before(pl.at, end) >= 0 {
 				n++
 			}
 		}
@@ -78,7 +78,7 @@ func (v *Volume) packMoves() int64 {
 // packPass moves the chunks that lie last to the places that are free first.
 func (v *Volume) packPass(j *jobHandle, buf []byte) (int64, error) {
 	places := v.chunksWhere(func(phys) bool { return true })
-	slices.SortFunc(places, func(a, b place) int { return v.packOrder(b.at, a.at) })
+	slices.SortFunc(places, func(a, b mapping) int { return v.packOrder(b.at, a.at) })
 	j.total(v.packTotal() + v.packMoves()*v.chunk)
 	var n int64
 	for _, pl := range places {
@@ -104,12 +104,12 @@ func (v *Volume) packPass(j *jobHandle, buf []byte) (int64, error) {
 		}
 		// What moved away is where something may move to.
 		if v.freed.pending() >= packFlush {
-			if err := v.settleFreed(); err != nil {
+			if err := v.waitFreed(); err != nil {
 				return n, err
 			}
 		}
 	}
-	return n, v.settleFreed()
+	return n, v.waitFreed()
 }
 
 // packFlush is how many moves share a flush of the map.
@@ -170,94 +170,4 @@ func (a *allocator) takeFirst() (phys, bool) {
 		}
 	}
 	return phys{}, false
-}
-
-// Rebalance starts a job that moves chunks until all components are equally full.
-func (v *Volume) Rebalance(opt JobOptions) error {
-	task := ondisk.Task{Kind: ondisk.TaskRebalance, Arg: [8]uint64{uint64(opt.Rate)}}
-	return v.startJob(jobRebalance, task, opt, v.rebalance)
-}
-
-// surplus is how many chunks each component has above (or below) its share. The
-// shares are whole chunks, and what rounding them down leaves over stays where
-// most is: the surplusses sum up to nothing.
-func (v *Volume) surplus() []int64 {
-	figures := v.alloc.figures()
-	s := make([]int64, len(figures))
-	var used, room int64
-	for i, f := range figures {
-		s[i] = int64(f.total - f.free)
-		used += s[i]
-		room += int64(f.total)
-	}
-	if room == 0 {
-		return s
-	}
-	over := used
-	order := make([]int, len(figures))
-	for i, f := range figures {
-		share := used * int64(f.total) / room
-		s[i] -= share
-		over -= share
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(s[b], s[a]) })
-	for _, i := range order[:over] {
-		s[i]--
-	}
-	return s
-}
-
-func (v *Volume) rebalance(j *jobHandle) error {
-	if err := v.settleFreed(); err != nil {
-		return err
-	}
-	surplus := v.surplus()
-	var n int64
-	for _, s := range surplus {
-		n += max(0, s)
-	}
-	j.total(n * v.chunk)
-	if j.opt.DryRun {
-		j.wouldMove(n)
-		return nil
-	}
-	// A component may have been added since.
-	places := v.chunksWhere(func(p phys) bool { return int(p.comp) < len(surplus) && surplus[p.comp] > 0 })
-	slices.SortFunc(places, func(a, b place) int { return before(b.at, a.at) })
-	buf := make([]byte, min(moveBuffer, v.chunk))
-	var done int64
-	for _, pl := range places {
-		if done == n {
-			break
-		}
-		if surplus[pl.at.comp] <= 0 {
-			continue
-		}
-		to := slices.Index(surplus, slices.Min(surplus))
-		if surplus[to] >= 0 {
-			break // those with room have their share
-		}
-		target, ok := v.alloc.takeFrom(uint16(to))
-		if !ok {
-			surplus[to] = 0 // full, whatever its share
-			continue
-		}
-		moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
-		if err != nil {
-			return err
-		}
-		now := int64(0)
-		if moved {
-			now = 1
-		}
-		surplus[pl.at.comp] -= now
-		surplus[to] += now
-		done += now
-		if err := j.step(v.chunk, now); err != nil {
-			return err
-		}
-	}
-	j.result("%d chunks moved", done)
-	return v.settleFreed()
 }

@@ -34,7 +34,7 @@ func TestClientsGoOnWhileComponentsChangePlaces(t *testing.T) {
 		spare := newMem("d", 72*jobChunk, 512)
 		size := v.Size()
 		for range 12 {
-			zero := v.component(0).p().(*disktest.Disk)
+			zero := v.component(0).prov().(*disktest.Disk)
 			must := func(err error) {
 				if err == nil {
 					var s JobStatus

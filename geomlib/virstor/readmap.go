@@ -41,7 +41,7 @@ type mapReader struct {
 func (v *Volume) readMap(takeIn func(*mapPiece) error) error {
 	zero := v.component(0)
 	total := zero.meta().MapBytes()
-	r := &mapReader{p: zero.p(), size: min(v.cfg.mapPiece, total), total: total, takeIn: takeIn}
+	r := &mapReader{p: zero.prov(), size: min(v.cfg.mapPiece, total), total: total, takeIn: takeIn}
 	r.turn.L = &r.mu
 	readers := 1
 	if !v.cfg.serial {

@@ -47,11 +47,11 @@ func (v *Volume) reclaim(j *jobHandle) error {
 		return nil
 	}
 	j.result("%d chunks, %d bytes, came back", freed, freed*v.chunk)
-	return v.settleFreed()
+	return v.waitFreed()
 }
 
 // chunkIsZero looks at a chunk without taking it; the answer may be old.
-func (v *Volume) chunkIsZero(pl place, buf []byte) (bool, error) {
+func (v *Volume) chunkIsZero(pl mapping, buf []byte) (bool, error) {
 	ph, ok := v.chunks.pinWait(pl.vc)
 	if !ok {
 		return false, nil
@@ -85,7 +85,7 @@ func (v *Volume) readsZero(ph phys, buf []byte) (bool, error) {
 		return false, nil
 	}
 	at, end := int64(0), v.chunk
-	if h, ok := c.p().(geomlib.HoleFinder); ok {
+	if h, ok := c.prov().(geomlib.HoleFinder); ok {
 		start, _, err := h.NextData(base, base+v.chunk)
 		if err == nil {
 			at = (start - base) &^ (v.sector - 1)

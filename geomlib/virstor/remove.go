@@ -1,21 +1,10 @@
 package virstor
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/gvirstor/gvirstor/ondisk"
-)
-
-// Errors of Remove.
-var (
-	// ErrAllocated: chunks of the component hold data.
-	ErrAllocated = errors.New("component holds data")
-	// ErrComponentZero: component 0 holds the allocation map.
-	ErrComponentZero = errors.New("component 0 holds the allocation map")
-	// ErrNotComponent: the provider is no component of the volume.
-	ErrNotComponent = errors.New("not a component")
 )
 
 // AllocatedError tells how many chunks keep a component from being removed.
@@ -57,7 +46,7 @@ func (v *Volume) removeEmpty(name string) error {
 	if err := v.cond.refusal(deedRenumber); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
-	if err := v.settledLocked(); err != nil {
+	if err := v.mayChangeLocked(); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	comps := v.components()
@@ -70,25 +59,25 @@ func (v *Volume) removeEmpty(name string) error {
 	switch {
 	case gone == nil:
 		return fmt.Errorf("%s: %w of %s", name, ErrNotComponent, v.name)
-	case gone.no() == 0:
+	case gone.index() == 0:
 		return fmt.Errorf("%s: %w of %s; `gvirstor remove -e` moves that first", name, ErrComponentZero, v.name)
 	}
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		return fmt.Errorf("remove %s from %s: %w", name, v.name, err)
 	}
-	v.alloc.setBar(gone.no(), barLeaving, true)
+	v.alloc.setBar(gone.index(), barLeaving, true)
 	if n := v.chunksOn(gone); n > 0 {
-		v.alloc.setBar(gone.no(), barLeaving, false)
+		v.alloc.setBar(gone.index(), barLeaving, false)
 		return &AllocatedError{name, n}
 	}
 	if err := v.takeOutLocked(gone); err != nil {
 		if !slices.Contains(v.components(), gone) {
-			v.left = append(v.left, gone.p())
+			v.left = append(v.left, gone.prov())
 		}
 		return fmt.Errorf("remove %s from %s: %w; what was begun is finished at the next start", name, v.name, err)
 	}
 	v.emit(Event{Kind: EventComponents})
-	if err := gone.p().Close(); err != nil {
+	if err := gone.prov().Close(); err != nil {
 		return fmt.Errorf("close %s after its removal from %s: %w", name, v.name, err)
 	}
 	return nil
@@ -97,7 +86,7 @@ func (v *Volume) removeEmpty(name string) error {
 // chunksOn counts the chunks of c that are taken, that on its metadata sector
 // included.
 func (v *Volume) chunksOn(c *component) uint32 {
-	n := v.alloc.used(c.no())
+	n := v.alloc.used(c.index())
 	if v.lastSectorInUse(c) {
 		n++
 	}
@@ -110,7 +99,7 @@ func (v *Volume) chunksOn(c *component) uint32 {
 // which nobody believes. v.metaMu is held.
 func (v *Volume) takeOutLocked(gone *component) error {
 	comps := v.components()
-	removed, last := gone.no(), uint16(len(comps)-1)
+	removed, last := gone.index(), uint16(len(comps)-1)
 	if v.cfg.breaks(breakClearEarly) {
 		v.discharge(gone)
 	}
@@ -129,7 +118,7 @@ func (v *Volume) takeOutLocked(gone *component) error {
 		return err
 	}
 	if removed < last {
-		next[removed].setNo(removed)
+		next[removed].setIndex(removed)
 	}
 	if err := v.forgetIndex(next); err != nil {
 		return err
@@ -143,10 +132,10 @@ func (v *Volume) takeOutLocked(gone *component) error {
 
 // discharge clears the label of a component that is no member any more.
 func (v *Volume) discharge(gone *component) (cleared bool) {
-	if v.forgetMember(gone.p()) {
+	if v.forgetMember(gone.prov()) {
 		return true
 	}
-	v.outside.add(*NewOutsider(v.name, Member{gone.p(), gone.meta()}, ErrStranger, v.gen.settled))
+	v.outside.add(*NewOutsider(v.name, Member{gone.prov(), gone.meta()}, ErrStranger, v.gen.settled))
 	return false
 }
 
@@ -154,7 +143,7 @@ func (v *Volume) discharge(gone *component) (cleared bool) {
 // left no room for that only the last component can leave, which needs no more than the
 // list of members. v.metaMu is held.
 func (v *Volume) intendRemoval(gone, moved *component) error {
-	removed, last := uint64(gone.no()), uint64(moved.no())
+	removed, last := uint64(gone.index()), uint64(moved.index())
 	if !v.ext.room && gone == moved {
 		return nil
 	}
@@ -172,7 +161,7 @@ func (v *Volume) intendRemoval(gone, moved *component) error {
 		_ = v.cond.doubt(err)
 		return err
 	}
-	v.alloc.setBar(gone.no(), barLeaving, false)
+	v.alloc.setBar(gone.index(), barLeaving, false)
 	return err
 }
 
@@ -195,7 +184,7 @@ func (v *Volume) renameLast(removed, last uint16) error {
 func (v *Volume) forgetIndex(comps []*component) error {
 	v.committer.pause()
 	defer v.committer.unpause()
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		return err
 	}
 	v.setComponents(comps)
@@ -285,8 +274,8 @@ func (v *Volume) renumberChunks(from, to uint16) error {
 	return v.committer.commit(ops)
 }
 
-// settleFreed waits until chunks that were freed are free.
-func (v *Volume) settleFreed() error {
+// waitFreed waits until chunks that were freed are free.
+func (v *Volume) waitFreed() error {
 	for v.freed.pending() > 0 {
 		if err := v.component(0).flush(); err != nil {
 			return err

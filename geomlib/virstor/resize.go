@@ -18,7 +18,7 @@ func (v *Volume) Resize(size int64, force bool, opt JobOptions) error {
 		return &JobError{jobResize, v.name, err}
 	}
 	// What was freed before is room.
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		return &JobError{jobResize, v.name, err}
 	}
 	if err := v.resizable(rounded, force); err != nil {
@@ -78,7 +78,7 @@ func (v *Volume) resizable(size int64, force bool) error {
 				v.name, size, ErrTooSmall, zero.name(), zero.usable(), 2*chunks)
 		}
 		if available < more {
-			return v.short(jobResize, more-available, more-available)
+			return v.shortOf(jobResize, more-available, more-available)
 		}
 	}
 	return nil
@@ -157,7 +157,7 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	defer v.metaMu.Unlock()
 	v.committer.pause()
 	defer v.committer.unpause()
-	if err := v.settledLocked(); err != nil {
+	if err := v.mayChangeLocked(); err != nil {
 		v.alloc.releaseKept(0)
 		return fmt.Errorf("grow %s: %w", v.name, err)
 	}
@@ -211,7 +211,7 @@ func (v *Volume) grown(m ondisk.Metadata, size int64) (next ondisk.Metadata, err
 // allocated, and moves the extension record. v.metaMu is held and the committer
 // is paused.
 func (v *Volume) prepareMap(zero *component, next ondisk.Metadata) error {
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		return err
 	}
 	has := zero.meta().MapBytes()
@@ -321,10 +321,10 @@ func (v *Volume) freeTail(j *jobHandle, size, was int64, force bool) error {
 // storeShrunkLocked makes size component 0's, when the freed tail is durable;
 // v.metaMu is held.
 func (v *Volume) storeShrunkLocked(size int64) error {
-	if err := v.settledLocked(); err != nil {
+	if err := v.mayChangeLocked(); err != nil {
 		return fmt.Errorf("shrink %s: %w", v.name, err)
 	}
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		return err
 	}
 	zero := v.component(0)

@@ -90,7 +90,7 @@ func (v *Volume) Status() Status {
 func (f figure) status(index int) ComponentStatus {
 	c := f.c
 	return ComponentStatus{
-		Name: c.name(), Index: index, MediaSize: c.p().MediaSize(), SectorSize: int(c.sector),
+		Name: c.name(), Index: index, MediaSize: c.prov().MediaSize(), SectorSize: int(c.sector),
 		ChunkCount: c.meta().ChunkCount, Usable: f.total, Reserved: c.first(), Used: f.total - f.free, Free: f.free,
 		FlushFailed: c.failedFlush() != nil, TakesNoWrites: c.refused.Load(), Trouble: c.troubled.list(),
 		Stats: ComponentStats{

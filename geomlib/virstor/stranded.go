@@ -180,7 +180,7 @@ func (d *departure) begin(fresh *component) {
 	}
 	d.to, d.joins = fresh, true
 	next := append(slices.Clone(v.components()), fresh)
-	fresh.setNo(uint16(len(next) - 1))
+	fresh.setIndex(uint16(len(next) - 1))
 	v.setComponents(next)
 	v.alloc.addPool(newChunkPool(0, fresh.usable()))
 	v.alloc.hold(next)
@@ -197,14 +197,14 @@ func (d *departure) undo() (err error) {
 		v.alloc.put(at)
 	}
 	if d.heir != nil {
-		v.alloc.releaseKept(d.heir.no())
+		v.alloc.releaseKept(d.heir.index())
 	}
 	if d.joins {
 		comps := v.components()
 		comps = comps[:len(comps)-1]
 		v.setComponents(comps)
 		v.alloc.dropLast(comps)
-		err = d.to.p().Close()
+		err = d.to.prov().Close()
 	}
 	v.setRefused(d.gone, d.was.refused)
 	if !d.was.stranded {
@@ -222,11 +222,11 @@ func (d *departure) pickHeir() error {
 		if slices.Contains(d.leaving, c) || d.to != nil && c != d.to || c.refused.Load() || c.failedFlush() != nil || c.usable() <= reserved {
 			continue
 		}
-		if v.alloc.claimBelow(c.no(), reserved) == 0 || v.cfg.breaks(breakHeirInUse) {
+		if v.alloc.claimBelow(c.index(), reserved) == 0 || v.cfg.breaks(breakHeirInUse) {
 			d.heir = c
 			return nil
 		}
-		v.alloc.releaseKept(c.no())
+		v.alloc.releaseKept(c.index())
 	}
 	return refuse(ErrTakesNoWrites, "%s takes no writes, and no other component of %s has its first %d chunks free for the allocation map: `gvirstor replace %s %s NEW` takes a provider that has",
 		d.gone.name(), v.name, reserved, v.name, d.gone.name())
@@ -235,14 +235,14 @@ func (d *departure) pickHeir() error {
 // copyOff copies what is on component 0 to where there is room.
 func (d *departure) copyOff(j *jobHandle) error {
 	v := d.v
-	places := v.chunksWhere(v.on([]*component{d.gone}))
+	places := v.chunksWhere(v.onAny([]*component{d.gone}))
 	j.total(int64(len(places)) * v.chunk)
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for i, pl := range places {
 		target, ok := d.take()
 		if !ok {
 			left := int64(len(places) - i)
-			return v.short(j.kind(), left, left+int64(d.gone.first()))
+			return v.shortOf(j.kind(), left, left+int64(d.gone.first()))
 		}
 		d.moves[pl.vc] = target
 		if err := d.copyOne(pl, target, buf); err != nil {
@@ -258,7 +258,7 @@ func (d *departure) copyOff(j *jobHandle) error {
 // take is takeFor without a wait for chunks that component 0 has to free.
 func (d *departure) take() (phys, bool) {
 	if d.to != nil {
-		return d.v.alloc.takeFrom(d.to.no())
+		return d.v.alloc.takeFrom(d.to.index())
 	}
 	ps, ok := d.v.alloc.take(nil, 1, true)
 	if !ok {
@@ -269,7 +269,7 @@ func (d *departure) take() (phys, bool) {
 
 // copyOne copies a chunk when the writes to it that had begun have ended. None begins
 // any more.
-func (d *departure) copyOne(pl place, target phys, buf []byte) error {
+func (d *departure) copyOne(pl mapping, target phys, buf []byte) error {
 	v := d.v
 	if !d.inDoubt[pl.vc] {
 		at, ok := v.chunks.lock(pl.vc)

@@ -112,7 +112,7 @@ func isStorageFull(err error) bool {
 
 func (c *component) noteTrouble(kind Trouble, err error) {
 	if c.troubled.note(kind, c.name(), err, c.log) && c.emit != nil {
-		c.emit(Event{Kind: EventTrouble, Component: int(c.no()), Err: err})
+		c.emit(Event{Kind: EventTrouble, Component: int(c.index()), Err: err})
 	}
 }
 

@@ -154,7 +154,7 @@ func (v *Volume) dropCaches() error {
 	}
 	var keep []string
 	for _, c := range v.components() {
-		p := c.p()
+		p := c.prov()
 		d, ok := p.(geomlib.CacheDropper)
 		if !ok {
 			continue // nothing is between the engine and the medium
@@ -205,7 +205,7 @@ func (v *Volume) rewriteLoadedMap() error {
 	var written int64
 	for off, end := int64(0), int64(0); ; {
 		if off == end {
-			if off, end = mapscan.NextData(zero.p(), off, total); off >= end {
+			if off, end = mapscan.NextData(zero.prov(), off, total); off >= end {
 				break
 			}
 		}
@@ -222,7 +222,7 @@ func (v *Volume) rewriteLoadedMap() error {
 	if err := zero.flushNow(); err != nil {
 		return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)
 	}
-	v.litter = false // what unallocated entries held is gone
+	v.garbage = false // what unallocated entries held is gone
 	v.log.Info("not closed in order: the allocation map was read from the medium and written again", "volume", v.name, "bytes", written)
 	return nil
 }

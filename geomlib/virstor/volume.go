@@ -21,7 +21,7 @@ type Volume struct {
 	sector     int64 // bytes of a sector, of all components
 	chunkShift uint8 // binary logarithm of chunk, or 0: it is no power of two
 	order      ondisk.Order
-	litter     bool // unallocated map entries hold what the kernel class refuses
+	garbage    bool // unallocated map entries hold what the kernel class refuses
 
 	size        atomic.Int64
 	chunks      *chunkMap
@@ -51,9 +51,9 @@ type Volume struct {
 	idle     chan struct{} // closed when closing and nothing is in flight
 	idleOnce sync.Once
 
-	writable   atomic.Bool
-	activating sync.Mutex // held by Activate, and by Close once it has begun
-	parked     struct {   // until Activate
+	writable    atomic.Bool
+	activating  sync.Mutex // held by Activate, and by Close once it has begun
+	untilActive struct {   // until Activate
 		mu   sync.Mutex
 		reqs []*Request
 	}
@@ -73,7 +73,7 @@ type Volume struct {
 	unfinished []uint64
 
 	job    jobRunner
-	moving gate // requests that change the map are in it
+	moving barrier // requests that change the map are in it
 
 	// renamed is the index that map entries name as another one until an unfinished
 	// removal is finished. Nothing changes it once the map is loaded.
@@ -185,51 +185,33 @@ func (v *Volume) extents(off, end int64, emit func(length int64, allocated bool)
 	}
 }
 
-// deferred keeps r until Activate, or ends it where there is nothing to wait for.
-func (v *Volume) deferred(r *Request) bool {
+// keepUntilActive keeps r until Activate, or ends it where there is nothing to wait for.
+func (v *Volume) keepUntilActive(r *Request) bool {
 	if v.writable.Load() || v.cfg.ReadOnly {
 		return false
 	}
 	if v.cond.is(stateStranded) {
 		return v.endStranded(r)
 	}
-	v.parked.mu.Lock()
+	v.untilActive.mu.Lock()
 	if v.writable.Load() || v.cond.is(stateStranded) {
-		v.parked.mu.Unlock()
+		v.untilActive.mu.Unlock()
 		v.workers.put(r)
 		return true
 	}
-	v.parked.reqs = append(v.parked.reqs, r)
-	v.parked.mu.Unlock()
+	v.untilActive.reqs = append(v.untilActive.reqs, r)
+	v.untilActive.mu.Unlock()
 	if !v.cond.allows(deedHold) {
-		v.failParked() // Close may have been here before r was
+		v.failUntilActive() // Close may have been here before r was
 	}
 	return true
-}
-
-// drained is called when nothing is in flight in a closing volume.
-func (v *Volume) drained() { v.idleOnce.Do(func() { close(v.idle) }) }
-
-// Close ends a volume: requests in flight are completed, those held for space
-// fail, everything is flushed. The fence stays on. The providers are closed.
-func (v *Volume) Close() error {
-	return v.close(nil)
-}
-
-// flushSoon flushes component 0 so that freed chunks become usable.
-type flushSoon struct{ v *Volume }
-
-func (f *flushSoon) perform() {
-	if f.v.component(0).flush() != nil { // which the component remembers
-		f.v.committer.kick() // what waits for those chunks waits in vain
-	}
 }
 
 // Providers returns the components' providers by index.
 func (v *Volume) Providers() []geomlib.Provider {
 	var ps []geomlib.Provider
 	for _, f := range v.alloc.figures() {
-		ps = append(ps, f.c.p())
+		ps = append(ps, f.c.prov())
 	}
 	return ps
 }

@@ -2,6 +2,7 @@ package virstor
 
 import (
 	"bytes"
+	"sync"
 	"unsafe"
 )
 
@@ -33,3 +34,14 @@ func isZero(b []byte) bool {
 	}
 	return true
 }
+
+// sectorPool lends buffers of one sector.
+type sectorPool struct{ pool sync.Pool }
+
+func newSectorPool(size int64) *sectorPool {
+	return &sectorPool{sync.Pool{New: func() any { b := make([]byte, size); return &b }}}
+}
+
+func (s *sectorPool) get() *[]byte { return s.pool.Get().(*[]byte) }
+
+func (s *sectorPool) put(b *[]byte) { s.pool.Put(b) }

@@ -75,7 +75,7 @@ func (b *Backup) add(vc uint64, component uint16, chunk uint32) {
 // FromVolume backs up an open volume. It is one moment of it: nothing is
 // allocated meanwhile.
 func FromVolume(v *virstor.Volume, now time.Time) (*Backup, error) {
-	s := v.Snapshot()
+	s := v.CopyMap()
 	b := &Backup{Time: now.UTC(), Order: s.Order}
 	for i, m := range s.Metadata {
 		b.Components = append(b.Components, Component{Name: s.Names[i], SectorSize: v.SectorSize(), Metadata: m})

@@ -370,7 +370,7 @@ func (b *Backup) settle(on []geomlib.Provider, res *Restored, above uint64, log 
 	handBack := b.Components[0].Metadata.Version == ondisk.Version
 	for _, a := range virstor.Assemble(members) {
 		a.Above = above
-		err := virstor.Settle(a, handBack, log)
+		err := virstor.FinishInterrupted(a, handBack, log)
 		var kept *virstor.NotHandedBackError
 		if errors.As(err, &kept) {
 			res.StaysFenced = kept.Reasons

@@ -53,7 +53,7 @@ func seats(know ondisk.Metadata, intact, damaged []*member) []*member {
 		list[m.want.No] = m
 	}
 	candidates := slices.DeleteFunc(slices.Clone(damaged), func(m *member) bool { return !ofAge(m.said, know.Member) })
-	if found := settle(know.Member.List, list, candidates); found != nil {
+	if found := finishInterrupted(know.Member.List, list, candidates); found != nil {
 		return found
 	}
 	return withLostID(know.Member.List, list, candidates)
@@ -119,10 +119,10 @@ func reduce(change, which uint64, sums, of *[64]uint64) (uint64, uint64) {
 // maxDamaged is how many members with a damaged block are tried at every index.
 const maxDamaged = 7
 
-// settle puts the candidates at the indexes that nobody has, so that the ids of all make
+// finishInterrupted puts the candidates at the indexes that nobody has, so that the ids of all make
 // the list; nil when no order of them does. Each is tried first where it says that it
 // belongs.
-func settle(want uint64, list, candidates []*member) []*member {
+func finishInterrupted(want uint64, list, candidates []*member) []*member {
 	free := slices.Index(list, nil)
 	if free < 0 {
 		if len(list) == 0 || ondisk.MemberList(idsOf(list)) != want {
@@ -139,7 +139,7 @@ func settle(want uint64, list, candidates []*member) []*member {
 	for i, m := range candidates {
 		next := slices.Clone(list)
 		next[free] = m
-		if found := settle(want, next, slices.Delete(slices.Clone(candidates), i, i+1)); found != nil {
+		if found := finishInterrupted(want, next, slices.Delete(slices.Clone(candidates), i, i+1)); found != nil {
 			return found
 		}
 	}

@@ -227,7 +227,7 @@ func (a *applier) settle(res *Result, log *slog.Logger) error {
 	}
 	for _, as := range virstor.Assemble(members) {
 		as.Above = max(a.volume.Highest(), a.plan.Above)
-		err := virstor.Settle(as, a.plan.handsBack(), log)
+		err := virstor.FinishInterrupted(as, a.plan.handsBack(), log)
 		var kept *virstor.NotHandedBackError
 		if errors.As(err, &kept) {
 			res.StaysFenced = kept.Reasons

@@ -988,19 +988,19 @@ func (w *world) readAll(now *view) (contents, error) {
 // named twice or overlaps the map, the extension block or a metadata sector.
 func (w *world) rawMap() error {
 	comps := w.vol.components()
-	zero, err := geomlib.ReadMetadata(comps[0].p())
+	zero, err := geomlib.ReadMetadata(comps[0].prov())
 	if err != nil {
 		return fmt.Errorf("raw bytes: %w", err)
 	}
 	for i, c := range comps {
-		m, err := geomlib.ReadMetadata(c.p())
+		m, err := geomlib.ReadMetadata(c.prov())
 		if err != nil || int(m.No) != i || int(m.Count) != len(comps) || m.Version != ondisk.VersionFenced ||
 			m.VirtualSize != zero.VirtualSize || m.ID != zero.ID {
 			return fmt.Errorf("raw bytes: component %d of %d has the metadata %+v, %w", i, len(comps), m, err)
 		}
 	}
 	raw := make([]byte, zero.MapBytes())
-	if _, err := comps[0].p().ReadAt(raw, 0); err != nil {
+	if _, err := comps[0].prov().ReadAt(raw, 0); err != nil {
 		return fmt.Errorf("raw bytes: %w", err)
 	}
 	reserved := max(int64(len(raw)), int64(zero.ChunkReserved)*w.chunk)
@@ -1026,7 +1026,7 @@ func (w *world) rawMap() error {
 			return fmt.Errorf("raw bytes: chunk %d is %v of %d components", vc, p, len(comps))
 		}
 		from, to := int64(p.chunk)*w.chunk, (int64(p.chunk)+1)*w.chunk
-		if c := comps[p.comp].p(); p.comp == 0 && from < reserved || to > c.MediaSize()-int64(c.SectorSize()) {
+		if c := comps[p.comp].prov(); p.comp == 0 && from < reserved || to > c.MediaSize()-int64(c.SectorSize()) {
 			return fmt.Errorf("raw bytes: chunk %d is %v, which overlaps the map, the extension block or the metadata", vc, p)
 		}
 	}

@@ -49,7 +49,7 @@ func (v *Volume) Stop() error {
 func (v *Volume) handBackLocked() (kept, err error) {
 	reasons := v.obstacles()
 	reasons = append(reasons, v.unclearedLocked()...)
-	if err := v.settledLocked(); err != nil {
+	if err := v.mayChangeLocked(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
 	if t := v.ext.rec.Task.Kind; v.ext.room && t != ondisk.TaskNone {
@@ -85,7 +85,7 @@ func (v *Volume) close(last func() error) error {
 	if v.inFlight.Add(closingBias) == closingBias {
 		v.drained()
 	}
-	v.failParked()
+	v.failUntilActive()
 	v.FailHeld()
 	v.committer.giveUp()
 	v.catchUp()
@@ -111,7 +111,7 @@ func (v *Volume) close(last func() error) error {
 	var closed []*component // one whose removal failed half way has two indexes
 	for _, c := range v.components() {
 		if !slices.Contains(closed, c) {
-			err = errors.Join(err, c.p().Close())
+			err = errors.Join(err, c.prov().Close())
 			closed = append(closed, c)
 		}
 	}
@@ -132,12 +132,12 @@ func (v *Volume) finalFlush() error {
 	return v.flushAll()
 }
 
-// failParked ends what waits for Activate.
-func (v *Volume) failParked() {
-	v.parked.mu.Lock()
-	reqs := v.parked.reqs
-	v.parked.reqs = nil
-	v.parked.mu.Unlock()
+// failUntilActive ends what waits for Activate.
+func (v *Volume) failUntilActive() {
+	v.untilActive.mu.Lock()
+	reqs := v.untilActive.reqs
+	v.untilActive.reqs = nil
+	v.untilActive.mu.Unlock()
 	for _, r := range reqs {
 		v.finish(r, fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed))
 	}
@@ -149,7 +149,7 @@ func (v *Volume) markCleanLocked() error {
 	if v.cfg.ReadOnly || !v.writable.Load() {
 		return nil
 	}
-	if v.settledLocked() != nil || !v.cond.allows(deedMarkClean) {
+	if v.mayChangeLocked() != nil || !v.cond.allows(deedMarkClean) {
 		// Half way through a removal one component has two indexes, which is no list
 		// of members. The next opening finishes it.
 		return nil
@@ -166,7 +166,7 @@ func (v *Volume) obstacles() []string {
 	if v.cond.is(stateDegraded) {
 		why = append(why, "a map sector could not be written")
 	}
-	if v.litter {
+	if v.garbage {
 		why = append(why, "unallocated map entries hold values that the kernel class refuses (run `gvirstor repair`)")
 	}
 	roomAt := -1
@@ -269,3 +269,12 @@ func (v *Volume) storeMetaLocked(c *component, m ondisk.Metadata) error {
 	c.setMeta(m)
 	return nil
 }
+
+// Close ends a volume: requests in flight are completed, those held for space
+// fail, everything is flushed. The fence stays on. The providers are closed.
+func (v *Volume) Close() error {
+	return v.close(nil)
+}
+
+// drained is called when nothing is in flight in a closing volume.
+func (v *Volume) drained() { v.idleOnce.Do(func() { close(v.idle) }) }

@@ -25,7 +25,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) (err error) {
 	keep := false
 	defer func() {
 		if err != nil && !keep {
-			v.alloc.releaseKept(t.no())
+			v.alloc.releaseKept(t.index())
 		}
 	}()
 	if err := v.vacate(j, t, reserved, to); err != nil {
@@ -39,7 +39,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) (err error) {
 	defer v.moving.open(v.resume)
 	v.committer.pause()
 	defer v.committer.unpause()
-	if err := v.settledLocked(); err != nil {
+	if err := v.mayChangeLocked(); err != nil {
 		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 	}
 	gone := v.component(0)
@@ -68,7 +68,7 @@ func (v *Volume) dismissZero(gone *component) error {
 	if lost := gone.failedFlush(); lost != nil {
 		v.lost.CompareAndSwap(nil, &lost)
 	}
-	if e := gone.p().Close(); e != nil && !gone.refused.Load() {
+	if e := gone.prov().Close(); e != nil && !gone.refused.Load() {
 		err = errors.Join(err, fmt.Errorf("close %s after its removal from %s: %w", gone.name(), v.name, e))
 	}
 	return err
@@ -105,13 +105,13 @@ func (v *Volume) successor(leaving []*component, to *component) (*component, err
 func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) error {
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for {
-		if v.alloc.claimBelow(t.no(), n) == 0 {
+		if v.alloc.claimBelow(t.index(), n) == 0 {
 			return nil
 		}
 		if err := j.ctx.Err(); err != nil {
 			return err
 		}
-		places := v.chunksWhere(func(p phys) bool { return p.comp == t.no() && p.chunk < n })
+		places := v.chunksWhere(func(p phys) bool { return p.comp == t.index() && p.chunk < n })
 		j.more(int64(len(places)) * v.chunk)
 		for i, pl := range places {
 			target, ok, err := v.takeFor(to)
@@ -120,7 +120,7 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 			}
 			if !ok {
 				left := int64(len(places) - i)
-				return v.short(j.kind(), left, left)
+				return v.shortOf(j.kind(), left, left)
 			}
 			if _, err := v.moveChunk(pl.vc, pl.at, target, buf); err != nil {
 				return err
@@ -131,7 +131,7 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 		}
 		v.committer.pause()
 		v.committer.unpause()
-		if err := v.settleFreed(); err != nil {
+		if err := v.waitFreed(); err != nil {
 			return err
 		}
 	}
@@ -142,7 +142,7 @@ func (v *Volume) heirs(t *component) []*component {
 	comps := v.components()
 	last := len(comps) - 1
 	next := slices.Clone(comps[:last])
-	if i := int(t.no()); i < last {
+	if i := int(t.index()); i < last {
 		next[i] = comps[last]
 	}
 	next[0] = t
@@ -156,7 +156,7 @@ func (v *Volume) storeSuccessor(s succession) (next []*component, err error) {
 	t, om := s.heir, v.component(0).meta()
 	next = v.heirs(t)
 	if !s.unwritten {
-		if err := v.settleFreed(); err != nil {
+		if err := v.waitFreed(); err != nil {
 			return nil, err
 		}
 		if err := v.cond.refusal(deedAllocate); err != nil {
@@ -218,7 +218,7 @@ func (v *Volume) heirRecord(s succession, next []*component) (extension, error) 
 	if t.member == 0 {
 		t.member = v.draw()
 	}
-	e.rec.Intent = ondisk.Intent{Kind: ondisk.IntentReplaceZero, Arg: [8]uint64{uint64(t.no())}, Leaves: gone.member, Moves: t.member}
+	e.rec.Intent = ondisk.Intent{Kind: ondisk.IntentReplaceZero, Arg: [8]uint64{uint64(t.index())}, Leaves: gone.member, Moves: t.member}
 	if s.task.Kind != ondisk.TaskNone {
 		e.rec.Task = s.task
 	}
@@ -268,7 +268,7 @@ func heirWord(w uint64, index, last uint16) uint64 {
 // copyMap writes the map to the heir as it will be when that is component 0 and
 // component last has its index.
 func (v *Volume) copyMap(s succession, last uint16) error {
-	t, index := s.heir, s.heir.no()
+	t, index := s.heir, s.heir.index()
 	total := v.component(0).meta().MapBytes()
 	if err := t.clear(0, total, v.zeros); err != nil {
 		return err
@@ -299,7 +299,7 @@ func (v *Volume) copyMap(s succession, last uint16) error {
 // swapZero makes memory agree with what storeSuccessor wrote: next is the list of
 // members. v.metaMu is held and the committer is paused.
 func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
-	index, last := t.no(), uint16(len(next))
+	index, last := t.index(), uint16(len(next))
 	gone := v.component(0)
 	both := slices.Clone(v.components())
 	both[0] = t
@@ -314,7 +314,7 @@ func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 	}
 	gone.ledger.Store(nil)
 	for i, c := range next {
-		c.setNo(uint16(i))
+		c.setIndex(uint16(i))
 	}
 	v.alloc.swapZero(next, index, reserved)
 	v.setComponents(next)

@@ -20,7 +20,7 @@ func settleDisks(t *testing.T, disks ...*disktest.Disk) error {
 		mustDo(t, err)
 		ms = append(ms, Member{d, m})
 	}
-	return Settle(Assemble(ms)[0], true, nil)
+	return FinishInterrupted(Assemble(ms)[0], true, nil)
 }
 
 func TestAnUnfinishedJobIsAnObstacleForAStoppedVolumeAsForOneInService(t *testing.T) {

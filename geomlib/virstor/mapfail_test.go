@@ -67,7 +67,7 @@ func TestAMoveThatFailedGivesItsTargetBack(t *testing.T) {
 	if err := errors.Join(v.Discard(crashChunk, crashChunk), v.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		t.Fatal(err)
 	}
 	free := v.Status().Free
@@ -84,7 +84,7 @@ func TestAMoveThatFailedGivesItsTargetBack(t *testing.T) {
 	if err := v.Discard(3*crashChunk, crashChunk); err != nil { // which makes the committer try again
 		t.Fatal(err)
 	}
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		t.Fatal(err)
 	}
 	if got := v.Status().Free; got != free+1 {
@@ -100,7 +100,7 @@ func TestAVolumeClosesThoughAMoveIsInDoubt(t *testing.T) {
 	if err := errors.Join(v.Discard(crashChunk, crashChunk), v.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.settleFreed(); err != nil {
+	if err := v.waitFreed(); err != nil {
 		t.Fatal(err)
 	}
 	d.FailRange(disktest.Write, 100/64*512, 512, syscall.EIO)
@@ -120,7 +120,7 @@ func TestAVolumeClosesThoughAMoveIsInDoubt(t *testing.T) {
 func TestAChunkWhoseMoveIsInDoubtCanBeRead(t *testing.T) {
 	v, d := wide(t, Config{}, 1, 2, 100)
 	mustDo(t, errors.Join(v.Discard(crashChunk, crashChunk), v.Flush()))
-	mustDo(t, v.settleFreed())
+	mustDo(t, v.waitFreed())
 	heal := d.FailRange(disktest.Write, 100/64*512, 512, syscall.EIO)
 	mustDo(t, v.Pack(JobOptions{}))
 	if s, _ := v.WaitJob(t.Context()); s.Err == nil {
@@ -170,7 +170,7 @@ func TestAComponentIsNotRemovedWhileAJobRuns(t *testing.T) {
 func TestAChunkThatMovesHoldsUpNoOther(t *testing.T) {
 	v, d := wide(t, Config{Workers: 2}, 1, 2, 3, 4)
 	defer v.Close()
-	if err := errors.Join(v.Discard(crashChunk, crashChunk), v.settleFreed()); err != nil {
+	if err := errors.Join(v.Discard(crashChunk, crashChunk), v.waitFreed()); err != nil {
 		t.Fatal(err)
 	}
 	from := v.component(0).offset(physOf(v.chunks.load(4)).chunk)

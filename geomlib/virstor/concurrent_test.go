@@ -119,7 +119,7 @@ func besides(v *Volume, spare *disktest.Disk) map[string]func(*rand.Rand) {
 		"flush":       func(*rand.Rand) { _ = v.Flush() },
 		"status":      func(*rand.Rand) { consistent(v.Status()) },
 		"metadata":    func(*rand.Rand) { _, _ = v.Metadata(), v.Providers() },
-		"snapshot":    func(*rand.Rand) { _ = v.Snapshot() },
+		"snapshot":    func(*rand.Rand) { _ = v.CopyMap() },
 		"extents":     func(*rand.Rand) { v.Extents(0, v.Size(), func(int64, bool) bool { return true }) },
 		"job":         func(*rand.Rand) { _, _ = v.Job(); _ = v.JobTotals() },
 		"cancel":      func(*rand.Rand) { _ = v.CancelJob() },

@@ -9,23 +9,23 @@ type Mapping struct {
 	Chunk     uint32
 }
 
-// Snapshot is the metadata and the allocation map of a volume at one moment.
-type Snapshot struct {
+// MapCopy is the metadata and the allocation map of a volume at one moment.
+type MapCopy struct {
 	Names    []string          // of the providers, by index
 	Metadata []ondisk.Metadata // by index
 	Order    ondisk.Order
 	Mappings []Mapping // by virtual chunk
 }
 
-// Snapshot copies what says where everything is. Nothing is allocated, moved,
+// CopyMap copies what says where everything is. Nothing is allocated, moved,
 // freed, added or removed meanwhile; reads and overwrites go on. It waits for
 // what is being committed.
-func (v *Volume) Snapshot() Snapshot {
+func (v *Volume) CopyMap() MapCopy {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	v.committer.pause()
 	defer v.committer.unpause()
-	s := Snapshot{Order: v.order}
+	s := MapCopy{Order: v.order}
 	for _, c := range v.components() {
 		s.Names = append(s.Names, c.name())
 		s.Metadata = append(s.Metadata, c.meta())

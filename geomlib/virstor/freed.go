@@ -1,0 +1,100 @@
+package virstor
+
+import "sync"
+
+// freedChunks are physical chunks whose unmapping is durable (until then they are in
+// the map's ledger), and which are passed down to the device before they are free to
+// be used again.
+type freedChunks struct {
+	v *Volume
+
+	mu      sync.Mutex
+	ready   []phys
+	passing int       // taken from ready, and not yet free
+	running bool      // a worker empties ready
+	stopped sync.Cond // running ended
+}
+
+// take takes chunks over, and reports whether begin is to be called.
+func (f *freedChunks) take(chunks []phys) (begin bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ready = append(f.ready, chunks...)
+	begin = len(f.ready) > 0 && !f.running
+	f.running = f.running || begin
+	return begin
+}
+
+func (f *freedChunks) begin() {
+	if f.v.cfg.serial {
+		f.perform()
+	} else {
+		f.v.passDowns.put(f)
+	}
+}
+
+// pending is the number of chunks that are not yet free.
+func (f *freedChunks) pending() int {
+	n := f.v.ledger().pending() // first: a chunk that is passed on meanwhile counts twice, not never
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n += len(f.ready) + f.passing
+	if f.running && n == 0 {
+		n = 1
+	}
+	return n
+}
+
+// wait returns when no worker empties ready.
+func (f *freedChunks) wait() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.running {
+		f.stopped.Wait()
+	}
+}
+
+// perform passes discards down and gives the chunks back, on the worker that is
+// there for it: those who wait for freed chunks may be what all others wait for.
+func (f *freedChunks) perform() {
+	v := f.v
+	var batch []phys
+	for {
+		f.mu.Lock()
+		batch, f.ready = f.ready, batch[:0]
+		f.passing = len(batch)
+		if len(batch) == 0 {
+			f.running = false
+			f.stopped.Broadcast()
+			f.mu.Unlock()
+			v.committer.kick()
+			return
+		}
+		f.mu.Unlock()
+		for _, p := range batch {
+			c := v.component(p.comp)
+			if v.cfg.Discard != DiscardOff {
+				v.passDown(c, c.offset(p.chunk), v.chunk)
+			}
+			v.alloc.put(p)
+			f.passed()
+		}
+		v.committer.kick()
+	}
+}
+
+// passed notes that one more chunk is free.
+func (f *freedChunks) passed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.passing--
+}
+
+// flushSoon flushes component 0 so that freed chunks become usable.
+type flushSoon struct{ v *Volume }
+
+func (f *flushSoon) perform() {
+	if f.v.component(0).flush() != nil { // which the component remembers
+		f.v.committer.kick() // what waits for those chunks waits in vain
+	}
+}

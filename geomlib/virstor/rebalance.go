@@ -1,0 +1,98 @@
+package virstor
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Rebalance starts a job that moves chunks until all components are equally full.
+func (v *Volume) Rebalance(opt JobOptions) error {
+	task := ondisk.Task{Kind: ondisk.TaskRebalance, Arg: [8]uint64{uint64(opt.Rate)}}
+	return v.startJob(jobRebalance, task, opt, v.rebalance)
+}
+
+// surplus is how many chunks each component has above (or below) its share. The
+// shares are whole chunks, and what rounding them down leaves over stays where
+// most is: the surplusses sum up to nothing.
+func (v *Volume) surplus() []int64 {
+	figures := v.alloc.figures()
+	s := make([]int64, len(figures))
+	var used, room int64
+	for i, f := range figures {
+		s[i] = int64(f.total - f.free)
+		used += s[i]
+		room += int64(f.total)
+	}
+	if room == 0 {
+		return s
+	}
+	over := used
+	order := make([]int, len(figures))
+	for i, f := range figures {
+		share := used * int64(f.total) / room
+		s[i] -= share
+		over -= share
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(s[b], s[a]) })
+	for _, i := range order[:over] {
+		s[i]--
+	}
+	return s
+}
+
+func (v *Volume) rebalance(j *jobHandle) error {
+	if err := v.waitFreed(); err != nil {
+		return err
+	}
+	surplus := v.surplus()
+	var n int64
+	for _, s := range surplus {
+		n += max(0, s)
+	}
+	j.total(n * v.chunk)
+	if j.opt.DryRun {
+		j.wouldMove(n)
+		return nil
+	}
+	// A component may have been added since.
+	places := v.chunksWhere(func(p phys) bool { return int(p.comp) < len(surplus) && surplus[p.comp] > 0 })
+	slices.SortFunc(places, func(a, b mapping) int { return before(b.at, a.at) })
+	buf := make([]byte, min(moveBuffer, v.chunk))
+	var done int64
+	for _, pl := range places {
+		if done == n {
+			break
+		}
+		if surplus[pl.at.comp] <= 0 {
+			continue
+		}
+		to := slices.Index(surplus, slices.Min(surplus))
+		if surplus[to] >= 0 {
+			break // those with room have their share
+		}
+		target, ok := v.alloc.takeFrom(uint16(to))
+		if !ok {
+			surplus[to] = 0 // full, whatever its share
+			continue
+		}
+		moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
+		if err != nil {
+			return err
+		}
+		now := int64(0)
+		if moved {
+			now = 1
+		}
+		surplus[pl.at.comp] -= now
+		surplus[to] += now
+		done += now
+		if err := j.step(v.chunk, now); err != nil {
+			return err
+		}
+	}
+	j.result("%d chunks moved", done)
+	return v.waitFreed()
+}
