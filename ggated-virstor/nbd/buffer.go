@@ -15,14 +15,16 @@ const (
 
 // buffer is a page-aligned piece of memory of a power of two.
 type buffer struct {
-	mem   []byte
-	class int
+	mem    []byte
+	class  int
+	mapped bool // from the system, by mappedPool
 }
 
-// bufferPool keeps buffers by size. What nobody uses goes back to the garbage
-// collector after a while.
+// bufferPool keeps buffers by size. What nobody uses goes back after a while,
+// the small ones' memory to the garbage collector, the others' to the system.
 type bufferPool struct {
-	classes [maxClass - minClass + 1]sync.Pool
+	small  [mappedClass - minClass]sync.Pool
+	mapped mappedPool
 }
 
 // classOf is the binary logarithm of the buffer that holds n bytes.
@@ -36,14 +38,21 @@ func bufferSize(n int) int64 { return 1 << classOf(n) }
 // get returns a buffer for n bytes, 0 < n <= maxPayload, with any contents.
 func (p *bufferPool) get(n int) *buffer {
 	class := classOf(n)
-	if b, ok := p.classes[class-minClass].Get().(*buffer); ok {
+	if class >= mappedClass {
+		return p.mapped.get(class)
+	}
+	if b, ok := p.small[class-minClass].Get().(*buffer); ok {
 		return b
 	}
 	return &buffer{mem: alignedBytes(1 << class), class: class}
 }
 
 func (p *bufferPool) put(b *buffer) {
-	p.classes[b.class-minClass].Put(b)
+	if b.class >= mappedClass {
+		p.mapped.put(b)
+		return
+	}
+	p.small[b.class-minClass].Put(b)
 }
 
 // alignedBytes allocates n bytes that start at a page's border. The allocator

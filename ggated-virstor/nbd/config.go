@@ -62,8 +62,8 @@ type Config struct {
 	// connection is not read. It should exceed what a volume holds while full.
 	ConnMemory int64
 	// ReadMemory bounds the same for the reads of all connections together
-	// (256 MiB, at least 32 MiB), WriteMemory for the writes of all connections
-	// of one export (256 MiB, at least 32 MiB), so that writes which a full
+	// (128 MiB, at least 32 MiB), WriteMemory for the writes of all connections
+	// of one export (128 MiB, at least 32 MiB), so that writes which a full
 	// volume holds take memory neither from reads nor from other exports. Each
 	// connection has 256 KiB of its own for either beside these. Of ReadMemory a
 	// connection leaves to others as much as it uses: one that does not take
@@ -95,8 +95,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.DrainTimeout, 10*time.Second)
 	setDefault(&c.MaxInFlight, 4096)
 	setDefault(&c.ConnMemory, 128<<20)
-	setDefault(&c.ReadMemory, 256<<20)
-	setDefault(&c.WriteMemory, 256<<20)
+	setDefault(&c.ReadMemory, 128<<20)
+	setDefault(&c.WriteMemory, 128<<20)
 	setDefault(&c.OrphanMemory, 64<<20)
 	for _, v := range []struct {
 		name string

@@ -357,6 +357,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	gone := make(chan struct{})
 	go func() {
 		s.goroutines.Wait()
+		s.pool.mapped.close()
 		close(gone)
 	}()
 	select {

@@ -12,8 +12,9 @@ type lull struct {
 	since    time.Time // there have been no more
 }
 
-// sweep disconnects clients that ask for nothing for too long, and says how many
-// were rude since that was said last. It ends with Shutdown.
+// sweep disconnects clients that ask for nothing for too long, says how many were
+// rude since that was said last, and gives memory back that no request needed
+// since it looked last. It ends with Shutdown.
 func (s *Server) sweep() {
 	every := min(sweepEvery, s.cfg.FirstRequest/4)
 	if s.cfg.Idle > 0 {
@@ -35,6 +36,7 @@ func (s *Server) sweepOnce(now time.Time) {
 	for _, c := range s.idlers(now) {
 		c.close(errIdle)
 	}
+	s.pool.mapped.trim()
 	if n, say := s.rude.rest(now); say {
 		s.cfg.Log.Warn("NBD clients disconnected", "times", n)
 	}
