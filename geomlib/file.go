@@ -14,7 +14,7 @@ import (
 type Kind int
 
 const (
-	// KindOther is a provider that Open did not make.
+	// KindOther is neither of these.
 	KindOther Kind = iota
 	// KindRegular is a regular file.
 	KindRegular
@@ -35,8 +35,8 @@ func (k Kind) String() string {
 
 // KindOf returns what p is made of.
 func KindOf(p Provider) Kind {
-	if f, ok := p.(opened); ok {
-		return f.self().kind
+	if k, ok := p.(Kinded); ok {
+		return k.Kind()
 	}
 	return KindOther
 }
@@ -45,12 +45,10 @@ func KindOf(p Provider) Kind {
 // by geom_gate(4) must refuse those.
 func IsRegular(p Provider) bool { return KindOf(p) == KindRegular }
 
-// KeepsBlocks reports whether p is a regular file that had all of its blocks when it
-// was opened, as fallocate(1) and dd(1) make them. Whoever made such a file has set
-// the space aside, so Delete is ErrNotSupported, and WriteZeroes gives no block back.
+// KeepsBlocks is that of p, false when it is no BlockKeeper.
 func KeepsBlocks(p Provider) bool {
-	f, ok := p.(opened)
-	return ok && f.self().medium.keepsBlocks()
+	k, ok := p.(BlockKeeper)
+	return ok && k.KeepsBlocks()
 }
 
 // preallocated reports whether a regular file has blocks for all of its bytes. One
@@ -64,19 +62,6 @@ func preallocated(fd int) bool {
 	const block = 512 // of st_blocks, whatever the file system's (stat(2))
 	return st.Size > 0 && int64(st.Blocks)*block >= st.Size
 }
-
-// FileOf returns the open file of a provider that Open or FromFile made, so
-// that its descriptor can be passed to another process. The file stays the
-// provider's: do not close it.
-func FileOf(p Provider) (*os.File, bool) {
-	f, ok := p.(opened)
-	if !ok {
-		return nil, false
-	}
-	return f.self().f, true
-}
-
-type opened interface{ self() *file }
 
 // medium is what the operating system does for one open descriptor beyond
 // pread and pwrite. It fails with errno values, or ErrNotSupported.
@@ -111,11 +96,19 @@ type file struct {
 // sparseFile is a regular file on a file system whose holes are trusted.
 type sparseFile struct{ *file }
 
-func (p *file) self() *file             { return p }
 func (p *file) Name() string            { return p.name }
 func (p *file) MediaSize() int64        { return p.size }
 func (p *file) SectorSize() int         { return int(p.sector) }
 func (p *file) WritesAreBuffered() bool { return p.medium.buffered() }
+
+// Kind implements Kinded.
+func (p *file) Kind() Kind { return p.kind }
+
+// KeepsBlocks implements BlockKeeper.
+func (p *file) KeepsBlocks() bool { return p.medium.keepsBlocks() }
+
+// Descriptor implements Passable. There is nothing else to know of it.
+func (p *file) Descriptor() (f *os.File, state []byte, ok bool) { return p.f, nil, true }
 
 func (p *file) ReadAt(b []byte, off int64) (int, error) {
 	if err := p.check("read", off, int64(len(b))); err != nil {

@@ -254,7 +254,7 @@ func TestCachedReadsAreAnsweredFromTheCacheAlone(t *testing.T) {
 	if p.(CachedReader).ReadCached(got, mib-512) {
 		t.Fatal("a read beyond the end was answered")
 	}
-	f, _ := FileOf(p)
+	f, _, _ := DescriptorOf(p)
 	if err := p.Flush(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package geomlib
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,8 +40,14 @@ func Same(p, q Provider) bool {
 }
 
 // Twin is the one of held that the provider called name is, nil when it is none of them
-// as far as can be told. Nothing is opened.
+// as far as can be told. Nothing is opened. A name with a scheme is that of one alone.
 func Twin(name string, held []Provider) Provider {
+	if Name(name).Scheme() != "" {
+		if i := slices.IndexFunc(held, func(p Provider) bool { return p.Name() == name }); i >= 0 {
+			return held[i]
+		}
+		return nil
+	}
 	path, err := findProvider(name)
 	if err != nil {
 		return nil

@@ -96,7 +96,7 @@ func holesOfANewFile(t *rapid.T, path string) {
 			clear(part)
 			err = p.(Zeroer).WriteZeroes(off, n)
 		case "drop cache":
-			of, _ := FileOf(p)
+			of, _, _ := DescriptorOf(p)
 			err = errors.Join(p.Flush(), unix.Fadvise(int(of.Fd()), 0, 0, unix.FADV_DONTNEED))
 		}
 		if err != nil {

@@ -49,8 +49,9 @@ const (
 // errKind is wrapped when a name is neither a disk nor a regular file.
 var errKind = errors.New("neither a disk nor a regular file")
 
-// Open opens the provider called name: a path, or a name below /dev with or
-// without that prefix. ErrLocked means that another process has it.
+// Open opens the file or device called name: a path, or a name below /dev with or
+// without that prefix. ErrLocked means that another process has it. Whoever is to
+// open whatever a user names asks a Registry.
 func Open(name string, o OpenOptions) (Provider, error) {
 	path, err := findProvider(name)
 	if err != nil {
@@ -73,7 +74,7 @@ func Open(name string, o OpenOptions) (Provider, error) {
 // error f is the caller's still. A lock on f travels with its descriptor, so
 // taking it again here succeeds.
 func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
-	path := filepath.Clean(name)
+	path := Name(name).Clean()
 	// From here on f is never in the runtime's poller: Fd made it blocking.
 	p := &file{f: f, fd: int(f.Fd()), name: path, readOnly: o.ReadOnly, closed: o.Closed,
 		flushHasFailed: o.FlushHasFailed, flushFails: o.FlushFails}
@@ -111,13 +112,16 @@ func findProvider(name string) (string, error) {
 	if name == "" {
 		return "", errors.New("provider without a name")
 	}
+	if scheme := Name(name).Scheme(); scheme != "" {
+		return "", unknownScheme(name, scheme, nil)
+	}
 	path := filepath.Clean(name)
 	_, err := os.Stat(path)
 	if !errors.Is(err, fs.ErrNotExist) || filepath.IsAbs(path) {
 		return path, nil // whatever is wrong, opening it will tell
 	}
 	dev := filepath.Join("/dev", path)
-	if _, err := os.Stat(dev); err != nil || !strings.HasPrefix(dev, "/dev/") {
+	if _, err := os.Stat(dev); err != nil || !strings.HasPrefix(dev, devPrefix) {
 		return "", fmt.Errorf("%s: no such file, and no such provider in /dev: %w", name, syscall.ENOENT)
 	}
 	return dev, nil

@@ -178,7 +178,7 @@ func TestReadOnlyProviderRefusesToChangeAnything(t *testing.T) {
 
 func TestKeepWritersOffOpensForWritingWhereItCan(t *testing.T) {
 	p := mustOpen(t, newFile(t, mib), OpenOptions{ReadOnly: true, KeepWritersOff: true})
-	f, ok := FileOf(p)
+	f, _, ok := DescriptorOf(p)
 	if !ok {
 		t.Fatal("no file")
 	}
@@ -223,7 +223,7 @@ func TestErrnosOfTheSystemAreKept(t *testing.T) {
 func TestFromFileServesADescriptorOpenedByAnother(t *testing.T) {
 	path := newFile(t, mib)
 	first := mustOpen(t, path, OpenOptions{})
-	f, _ := FileOf(first)
+	f, _, _ := DescriptorOf(first)
 	fd, err := unix.Dup(int(f.Fd()))
 	if err != nil {
 		t.Fatal(err)

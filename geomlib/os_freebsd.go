@@ -3,7 +3,6 @@ package geomlib
 import (
 	"bytes"
 	"io/fs"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -184,7 +183,7 @@ func deviceName(fd int, path string) string {
 			return name
 		}
 	}
-	return strings.TrimPrefix(path, "/dev/")
+	return Name(path).Bare()
 }
 
 // cString returns what stands before the first NUL.

@@ -1,8 +1,17 @@
 // Package geomlib is libgeom(3) for Go: providers (disks, partitions, files),
 // their last-sector metadata, exclusive locks, and the GEOM tree.
+//
+// Files opens regular files and devices. A further kind of provider, such as one that
+// is reached by a network, is a package of its own with two types: a Provider, with
+// those of the roles beside it (HoleFinder, Zeroer, Passable, ...) that fit, and an
+// Opener for the scheme of its names. Programs put the Opener into their Registry;
+// nothing else opens by name.
 package geomlib
 
-import "errors"
+import (
+	"errors"
+	"os"
+)
 
 // Provider is one disk, partition or regular file, opened.
 //
@@ -91,6 +100,37 @@ type FlushHistory interface {
 	// descriptor before. The system tells of a lost write once: a flush that
 	// succeeds afterwards does not bring it back.
 	FlushFailed() bool
+}
+
+// Kinded is implemented by providers that know what they are made of.
+type Kinded interface {
+	Kind() Kind
+}
+
+// BlockKeeper is implemented by providers that may stand for space which somebody has
+// set aside.
+type BlockKeeper interface {
+	// KeepsBlocks reports whether the provider is a regular file that had all of its
+	// blocks when it was opened, as fallocate(1) and dd(1) make them. Delete is then
+	// ErrNotSupported, and WriteZeroes gives no block back.
+	KeepsBlocks() bool
+}
+
+// Passable is implemented by providers that another process can go on with: those
+// behind a descriptor.
+type Passable interface {
+	// Descriptor returns the open file, and what else Opener.Adopt needs to make the
+	// same provider of it in another process. The file stays the provider's: do not
+	// close it. ok is false when there is none to pass on.
+	Descriptor() (f *os.File, state []byte, ok bool)
+}
+
+// DescriptorOf is that of p, not ok when p is not Passable.
+func DescriptorOf(p Provider) (f *os.File, state []byte, ok bool) {
+	if d, passable := p.(Passable); passable {
+		return d.Descriptor()
+	}
+	return nil, nil, false
 }
 
 var (

@@ -2,7 +2,6 @@ package geomlib
 
 import (
 	"errors"
-	"strings"
 )
 
 // Tree is the GEOM configuration at one moment, as the kernel prints it in
@@ -96,7 +95,7 @@ func (t *Tree) Geom(class, name string) *Geom {
 // Provider returns the provider of that name or alias, with or without /dev/,
 // or nil. One that is on its way out is returned only if no other has the name.
 func (t *Tree) Provider(name string) *TreeProvider {
-	name = strings.TrimPrefix(name, "/dev/")
+	name = Name(name).Bare()
 	var found *TreeProvider
 	for _, c := range t.Classes {
 		for _, g := range c.Geoms {

@@ -14,6 +14,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
+	"github.com/gvirstor/gvirstor/ggated-virstor/providers"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 )
@@ -89,7 +90,9 @@ func grown(ctx context.Context, g *space.FileGrower, log *slog.Logger) []string 
 func (h *direct) Listeners() listeners                   { return h.listening }
 func (h *direct) Gate() *gatepub.Publisher               { return nil } // devices are a worker's
 func (h *direct) Providers() (names []string, must bool) { return h.providers, true }
-func (h *direct) Opener() daemon.Opener                  { return daemon.Direct{LockDir: h.o.RunDir} }
+func (h *direct) Opener() daemon.Opener {
+	return daemon.Direct{Registry: providers.Registry(), LockDir: h.o.RunDir}
+}
 func (h *direct) Figures() func() ([]web.Figure, error)  { return nil }
 func (h *direct) Ready() error                           { return nil }
 func (h *direct) Ended() <-chan struct{}                 { return h.ended }

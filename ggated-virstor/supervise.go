@@ -19,6 +19,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/helper"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
+	"github.com/gvirstor/gvirstor/ggated-virstor/providers"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 )
 
@@ -46,7 +47,8 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	res, held, err := supervisor.Inherit(o.RunDir)
+	registry := providers.Registry()
+	res, held, err := supervisor.Inherit(o.RunDir, registry)
 	if err != nil {
 		return err
 	}
@@ -57,7 +59,7 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	} else {
 		log.Info("upgraded", "version", version)
 	}
-	opt := supervisor.Options{Providers: slices.Concat(o.Providers, o.SpareProviders()), RunDir: o.RunDir, ReadOnly: o.ReadOnly,
+	opt := supervisor.Options{Providers: slices.Concat(o.Providers, o.SpareProviders()), Registry: registry, RunDir: o.RunDir, ReadOnly: o.ReadOnly,
 		GateName: o.GateName, GateUnit: o.Unit, Program: program, Args: os.Args[1:],
 		Protect: func(int) error { return nil }, Log: log}
 	if res.Gate != nil {

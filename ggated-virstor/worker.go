@@ -19,6 +19,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
+	"github.com/gvirstor/gvirstor/ggated-virstor/providers"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
@@ -30,7 +31,7 @@ func work(o *options.Options) error {
 	// The supervisor decides when to end, also when a terminal or rc(8) signals
 	// both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	c, err := supervisor.Connect()
+	c, err := supervisor.Connect(providers.Registry())
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func (b *backend) use(ctx context.Context, p purpose, do func(*backend) error) (
 // componentName is the name under which v has the component that operand means.
 func componentName(v *control.VolumeStatus, operand string) (string, error) {
 	for _, c := range v.Components {
-		if strings.TrimPrefix(c.Name, "/dev/") == strings.TrimPrefix(operand, "/dev/") {
+		if geomlib.Name(operand).Same(c.Name) {
 			return c.Name, nil
 		}
 	}
@@ -185,7 +185,7 @@ func findComponents(tree *geomlib.Tree, name string) []string {
 					continue
 				}
 				// A file here may have the name of a disk.
-				o, err := geomlib.Open("/dev/"+p.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+				o, err := geomlib.Files{}.Open("/dev/"+p.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
 				if err != nil {
 					continue // no medium, or gone
 				}

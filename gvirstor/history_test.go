@@ -50,7 +50,7 @@ func openFiles(t *testing.T, files []string) *virstor.Volume {
 // generationOf is what is settled on a file.
 func generationOf(t *testing.T, file string) uint64 {
 	t.Helper()
-	m, err := readLabel(file)
+	m, err := readLabel(nil, file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestOneOfTwoHistoriesIsTakenWhenItIsChosenAndForced(t *testing.T) {
 
 func openedID(t *testing.T, file string) uint32 {
 	t.Helper()
-	m, err := readLabel(file)
+	m, err := readLabel(nil, file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +355,7 @@ func TestABackupTellsWhichMembersItIsOfAndWhoIsLeftOut(t *testing.T) {
 	if run(context.Background(), e) != 0 {
 		t.Fatal(stderr)
 	}
-	m, err := readLabel(a[1])
+	m, err := readLabel(nil, a[1])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/providers"
 )
 
 // version is set by the linker.
@@ -25,12 +26,13 @@ func programMain() int {
 	_, hear := progressSignals()
 	defer hear()
 	return run(ctx, &env{
-		args:   os.Args[1:],
-		stdout: os.Stdout,
-		stderr: os.Stderr,
-		getenv: os.Getenv,
-		dial:   control.Dial,
-		kernel: newKernel(),
+		args:     os.Args[1:],
+		stdout:   os.Stdout,
+		stderr:   os.Stderr,
+		getenv:   os.Getenv,
+		dial:     control.Dial,
+		kernel:   newKernel(),
+		registry: providers.Registry(),
 		terminal: func() (width, height int, ok bool) {
 			width, height, err := term.GetSize(int(os.Stdout.Fd()))
 			return width, height, err == nil

@@ -18,7 +18,7 @@ func notTwice(name string, held []geomlib.Provider) error {
 	if p == nil {
 		return nil
 	}
-	if p.Name() == name || p.Name() == "/dev/"+name {
+	if geomlib.Name(name).Same(p.Name()) {
 		return fmt.Errorf("%s is named twice", ondisk.Printable(name))
 	}
 	return fmt.Errorf("%s is %s: %w", ondisk.Printable(name), ondisk.Printable(p.Name()), geomlib.ErrSame)
@@ -27,7 +27,7 @@ func notTwice(name string, held []geomlib.Provider) error {
 // open opens a provider that is to be changed. One that the daemon holds without
 // serving it, since the rest of its volume is missing, it lets go.
 func (c *call) open(ctx context.Context, name string, o geomlib.OpenOptions) (geomlib.Provider, error) {
-	p, err := geomlib.Open(name, o)
+	p, err := c.registry.Open(name, o)
 	if !errors.Is(err, geomlib.ErrLocked) {
 		return p, err
 	}
@@ -43,12 +43,15 @@ func (c *call) open(ctx context.Context, name string, o geomlib.OpenOptions) (ge
 	if e := client.Release(ctx, control.ReleaseRequest{Providers: []string{path}}); e != nil {
 		return nil, fmt.Errorf("%w (%w)", err, e)
 	}
-	return geomlib.Open(name, o)
+	return c.registry.Open(name, o)
 }
 
 // forDaemon is the provider's name as a daemon in another working folder
 // understands it: the absolute path of what is found here, else name.
 func forDaemon(name string) (string, error) {
+	if geomlib.Name(name).Scheme() != "" {
+		return name, nil
+	}
 	if _, err := os.Stat(name); err != nil {
 		return name, nil // below /dev, or the daemon tells what is wrong
 	}
@@ -73,12 +76,12 @@ func allForDaemon(names []string) ([]string, error) {
 
 // openToLook opens providers for reading. live reports that somebody else has one
 // of them open and may be serving it.
-func openToLook(names []string) (providers []geomlib.Provider, live bool, err error) {
+func (c *call) openToLook(names []string) (providers []geomlib.Provider, live bool, err error) {
 	for _, name := range names {
-		p, err := geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true})
+		p, err := c.registry.Open(name, geomlib.OpenOptions{ReadOnly: true})
 		if errors.Is(err, geomlib.ErrLocked) {
 			live = true
-			p, err = geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+			p, err = c.registry.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
 		}
 		if err != nil {
 			return providers, live, failf("Can't open %s: %s", name, providerText(name, err))

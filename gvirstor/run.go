@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -22,6 +23,7 @@ type env struct {
 	getenv         func(string) string
 	dial           func(socket string) (*control.Client, error)
 	kernel         kernel
+	registry       geomlib.Registry // opens what the user names
 	// terminal tells stdout's size; ok is false when it is no terminal.
 	terminal func() (width, height int, ok bool)
 }

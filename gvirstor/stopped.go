@@ -224,7 +224,7 @@ func (c *call) refuseOlder(p *parts, w *where) error {
 
 // Open implements verbs.Host.
 func (s *stopped) Open(name string, sectorSize int) (geomlib.Provider, error) {
-	p, err := geomlib.Open(name, geomlib.OpenOptions{SectorSize: sectorSize})
+	p, err := s.call.registry.Open(name, geomlib.OpenOptions{SectorSize: sectorSize})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open %s: %s", name, providerText(name, err))
 	}

@@ -45,7 +45,7 @@ func (c *call) backup(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
-	providers, live, err := openToLook(names)
+	providers, live, err := c.openToLook(names)
 	defer closeProviders(providers)
 	if err != nil {
 		return err

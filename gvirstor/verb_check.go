@@ -41,7 +41,7 @@ func (c *call) check(ctx context.Context, json bool) error {
 	if err != nil {
 		return err
 	}
-	providers, live, err := openToLook(names)
+	providers, live, err := c.openToLook(names)
 	defer closeProviders(providers)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func (c *call) dump(json bool) error {
 	failed := false
 	dumps := []dumpedMetadata{}
 	for _, name := range c.operands {
-		l, err := readLabel(name)
+		l, err := readLabel(c.registry, name)
 		if err != nil {
 			fmt.Fprintf(c.stderr, "Can't read metadata from %s: %s.\n", ondisk.Printable(name), providerText(name, err))
 			failed = true
@@ -70,8 +70,8 @@ type label struct {
 
 // readLabel looks at a provider that may be in service. With ondisk.ErrMemberBlock comes
 // what a damaged one says, and without the record the rest.
-func readLabel(name string) (label, error) {
-	p, err := geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+func readLabel(registry geomlib.Registry, name string) (label, error) {
+	p, err := registry.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
 	if err != nil {
 		return label{}, err
 	}

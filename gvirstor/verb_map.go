@@ -65,7 +65,7 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	if err != nil {
 		return err
 	}
-	providers, _, err := openToLook(names)
+	providers, _, err := c.openToLook(names)
 	defer closeProviders(providers)
 	if err != nil {
 		return err

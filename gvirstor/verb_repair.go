@@ -216,9 +216,8 @@ func (c *call) history(name string, providers []geomlib.Provider) (geomlib.Provi
 	if name == "" {
 		return nil, nil
 	}
-	bare := func(s string) string { return strings.TrimPrefix(s, "/dev/") }
 	for i, operand := range c.operands {
-		if bare(operand) == bare(name) {
+		if geomlib.Name(operand).Same(name) {
 			return providers[i], nil
 		}
 	}

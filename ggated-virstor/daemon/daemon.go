@@ -131,7 +131,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	}
 	seen := make(map[string]bool) // a spare may be named as such and as a provider
 	for _, name := range withLeft(names, left) {
-		bare := strings.TrimPrefix(name, "/dev/")
+		bare := geomlib.Name(name).Bare()
 		if !slices.Contains(d.named, bare) {
 			d.named = append(d.named, bare)
 		}
@@ -183,9 +183,8 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 
 // knows reports whether a provider is open already, as part of a volume or not.
 func (d *Daemon) knows(name string) bool {
-	want := strings.TrimPrefix(name, "/dev/")
 	for known := range d.loose {
-		if strings.TrimPrefix(known, "/dev/") == want {
+		if geomlib.Name(name).Same(known) {
 			return true
 		}
 	}
@@ -251,7 +250,7 @@ func (d *Daemon) inOrder(as []*virstor.Assembly) []*virstor.Assembly {
 	place := func(a *virstor.Assembly) int {
 		first := len(d.named)
 		for _, name := range providersOf(a) {
-			if i := slices.Index(d.named, strings.TrimPrefix(name, "/dev/")); i >= 0 {
+			if i := slices.Index(d.named, geomlib.Name(name).Bare()); i >= 0 {
 				first = min(first, i)
 			}
 		}

@@ -8,18 +8,19 @@ import (
 
 // Direct opens providers in this process.
 type Direct struct {
-	LockDir string // where volumes are locked by id
+	Registry geomlib.Registry // opens providers by their names
+	LockDir  string           // where volumes are locked by id
 }
 
 // Open implements Opener. Read-only volumes too keep other writers off where
 // the medium allows it.
 func (o Direct) Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error) {
-	return geomlib.Open(name, geomlib.OpenOptions{ReadOnly: readOnly, KeepWritersOff: readOnly, SectorSize: sectorSize})
+	return o.Registry.Open(name, geomlib.OpenOptions{ReadOnly: readOnly, KeepWritersOff: readOnly, SectorSize: sectorSize})
 }
 
 // Peek implements Opener.
 func (o Direct) Peek(name string, sectorSize int) (geomlib.Provider, error) {
-	return geomlib.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true, SectorSize: sectorSize})
+	return o.Registry.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true, SectorSize: sectorSize})
 }
 
 // LockVolume implements Opener.

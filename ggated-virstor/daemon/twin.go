@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -13,7 +12,7 @@ import (
 func (d *Daemon) twin(name string) error {
 	tell := func(held []geomlib.Provider, what string) error {
 		p := geomlib.Twin(name, held)
-		if p == nil || strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
+		if p == nil || geomlib.Name(name).Same(p.Name()) {
 			return nil
 		}
 		return fmt.Errorf("%s is %s: %w%s", ondisk.Printable(name), ondisk.Printable(p.Name()), geomlib.ErrSame, what)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -16,7 +15,7 @@ import (
 
 // findVolume looks a volume up by its name or by that of one of its nodes.
 func (d *Daemon) findVolume(name string) (*served, error) {
-	name = strings.TrimPrefix(name, "/dev/")
+	name = geomlib.Name(name).Bare()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s := d.volumes[name]; s != nil {
@@ -91,9 +90,8 @@ func (d *Daemon) Release(_ context.Context, r control.ReleaseRequest) error {
 		if v := d.user(name); v != "" {
 			return control.Errorf(control.Busy, "%s is used by %s, which is in service", name, v)
 		}
-		want := strings.TrimPrefix(name, "/dev/")
 		for known, m := range d.loose {
-			if strings.TrimPrefix(known, "/dev/") != want {
+			if !geomlib.Name(name).Same(known) {
 				continue
 			}
 			err = errors.Join(err, m.Provider.Close())

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 // World is what options say of files: the configuration, and where providers are.
@@ -42,13 +44,15 @@ func (w *Here) Load(path string) (*File, error) {
 	return file, err
 }
 
-// Absolute implements World: it gives a file that is found from here its whole path. Others are below
-// /dev.
+// Absolute implements World: it gives a file that is found from here its whole path.
+// Others are below /dev, or have a scheme.
 func (w *Here) Absolute(name string) (string, error) {
 	path := name
-	if filepath.IsAbs(name) { // which needs no look, that may hang
+	switch {
+	case geomlib.Name(name).Scheme() != "": // the same from everywhere
+	case filepath.IsAbs(name): // which needs no look, that may hang
 		path = filepath.Clean(name)
-	} else if isHere(name) {
+	case isHere(name):
 		var err error
 		if path, err = filepath.Abs(name); err != nil {
 			return "", fmt.Errorf("where is %s: %w", name, err)

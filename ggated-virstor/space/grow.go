@@ -148,7 +148,7 @@ func isComponent(path string) (bool, error) {
 	if err != nil {
 		return false, nil
 	}
-	p, err := geomlib.FromFile(f, path, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+	p, err := geomlib.Files{}.Adopt(f, path, nil, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
 	if err != nil {
 		f.Close()
 		return false, nil

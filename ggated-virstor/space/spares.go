@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -288,7 +287,7 @@ func (s *Spares) fail(sp *spare, err error) {
 	s.closeLocked(sp)
 	sp.err = err
 	known := false
-	i := slices.IndexFunc(s.spares, func(o *spare) bool { return o == sp || o.err != nil && sameProvider(o.name, sp.name) })
+	i := slices.IndexFunc(s.spares, func(o *spare) bool { return o == sp || o.err != nil && geomlib.Name(o.name).Same(sp.name) })
 	if i < 0 {
 		s.spares = append(s.spares, sp)
 	} else {
@@ -376,7 +375,7 @@ func (s *Spares) keep(p geomlib.Provider) {
 	defer s.mu.Unlock()
 	sp := &spare{name: p.Name(), p: p}
 	s.out, s.retryAt = false, time.Time{}
-	if i := slices.IndexFunc(s.spares, func(o *spare) bool { return o.err != nil && sameProvider(o.name, sp.name) }); i >= 0 {
+	if i := slices.IndexFunc(s.spares, func(o *spare) bool { return o.err != nil && geomlib.Name(o.name).Same(sp.name) }); i >= 0 {
 		sp.told = s.spares[i].told
 		s.spares[i] = sp
 	} else {
@@ -397,11 +396,6 @@ func (s *Spares) Providers() []geomlib.Provider {
 	return ps
 }
 
-// sameProvider compares names with or without /dev/.
-func sameProvider(a, b string) bool {
-	return strings.TrimPrefix(a, "/dev/") == strings.TrimPrefix(b, "/dev/")
-}
-
 // Holds reports whether a provider of that name is kept open as a spare.
 func (s *Spares) Holds(name string) bool {
 	sp := s.findSpare(name)
@@ -418,7 +412,7 @@ func (s *Spares) findSpare(name string) *spare {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sp := range s.spares {
-		if sameProvider(sp.name, name) {
+		if geomlib.Name(sp.name).Same(name) {
 			return sp
 		}
 	}

@@ -19,8 +19,9 @@ import (
 // Client is the supervisor as its worker sees it. It is a daemon.Opener and
 // gatepub.Units.
 type Client struct {
-	peer *fdrpc.Peer
-	done chan struct{}
+	peer     *fdrpc.Peer
+	registry geomlib.Registry
+	done     chan struct{}
 	// guard is held until the process ends.
 	guard *Guard
 	door  net.Listener // of administrators' connections; nil in tests
@@ -38,8 +39,9 @@ const (
 // IsWorker reports whether this process was started by a supervisor.
 func IsWorker() bool { return os.Getenv(workerEnv) == "1" }
 
-// Connect reaches the supervisor that started this process.
-func Connect() (*Client, error) {
+// Connect reaches the supervisor that started this process. The registry makes
+// providers of the descriptors that it passes on.
+func Connect(registry geomlib.Registry) (*Client, error) {
 	c, err := fdrpc.ConnOf(os.NewFile(workerFD, "supervisor"))
 	if err != nil {
 		return nil, err
@@ -49,7 +51,7 @@ func Connect() (*Client, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	client := newClient(c)
-	client.door = d
+	client.door, client.registry = d, registry
 	return client, nil
 }
 
@@ -156,7 +158,7 @@ func (c *Client) open(method, name string, o geomlib.OpenOptions) (geomlib.Provi
 		return nil, err
 	}
 	o.FlushHasFailed = a.FlushFailed
-	p, err := geomlib.FromFile(f, a.Name, o)
+	p, err := c.registry.Adopt(f, a.Name, a.State, o)
 	if err != nil {
 		f.Close()
 		if o.Closed != nil {

@@ -36,6 +36,7 @@ type handedProvider struct {
 	Aliases    []string `json:"aliases"`
 	ReadOnly   bool     `json:"read_only"`
 	SectorSize int      `json:"sector_size"`
+	State      []byte   `json:"state,omitempty"` // of the provider, beside its descriptor
 	// FlushFailed goes along with the descriptor until the provider is closed.
 	FlushFailed bool `json:"flush_failed,omitempty"`
 }
@@ -76,8 +77,9 @@ func inherited() (*handover, error) {
 }
 
 // Inherit returns the resources, and what is open, of the program that was
-// replaced by this one in the same process; nil when there was none.
-func Inherit(lockDir string) (*Resources, *Held, error) {
+// replaced by this one in the same process; nil when there was none. The registry
+// makes providers of the descriptors.
+func Inherit(lockDir string, registry geomlib.Registry) (*Resources, *Held, error) {
 	h, err := inherited()
 	if h == nil || err != nil {
 		return nil, nil, err
@@ -98,14 +100,15 @@ func Inherit(lockDir string) (*Resources, *Held, error) {
 	}
 	r.Guard, r.WorkerGuard = &Guard{fileOf(h.Guards[0], "guard")}, &Guard{fileOf(h.Guards[1], "guard")}
 	s := newStore(lockDir, lockPatience)
+	s.registry = registry
 	for _, p := range h.Providers {
 		o := geomlib.OpenOptions{ReadOnly: p.ReadOnly, SectorSize: p.SectorSize}
 		f := fileOf(p.FD, p.Name)
-		prov, err := geomlib.FromFile(f, p.Name, o)
+		prov, err := registry.Adopt(f, p.Name, p.State, o)
 		if err != nil {
 			return nil, nil, errors.Join(err, f.Close())
 		}
-		s.providers[prov.Name()] = &heldProvider{p: prov, f: f, aliases: p.Aliases, opts: o, flushFailed: p.FlushFailed}
+		s.providers[prov.Name()] = &heldProvider{p: prov, f: f, state: p.State, aliases: p.Aliases, opts: o, flushFailed: p.FlushFailed}
 	}
 	for id, fd := range h.Locks {
 		s.locks[id] = &heldLock{l: geomlib.VolumeLockFromFile(fileOf(fd, "lock"))}
@@ -155,7 +158,7 @@ func (s *Supervisor) replace(path string) error {
 	for name, p := range s.store.providers {
 		fd := int(p.f.Fd())
 		h.Providers = append(h.Providers, handedProvider{FD: fd, Name: name, Aliases: p.aliases,
-			ReadOnly: p.opts.ReadOnly, SectorSize: p.p.SectorSize(), FlushFailed: p.flushFailed})
+			ReadOnly: p.opts.ReadOnly, SectorSize: p.p.SectorSize(), State: p.state, FlushFailed: p.flushFailed})
 		keep = append(keep, fd)
 	}
 	for id, l := range s.store.locks {

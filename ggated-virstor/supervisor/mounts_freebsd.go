@@ -3,9 +3,10 @@ package supervisor
 import (
 	"bytes"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 // systemMounts asks the kernel, without asking the file systems themselves.
@@ -22,7 +23,7 @@ func (systemMounts) on(devices []string) ([]string, error) {
 	}
 	var paths []string
 	for _, st := range buf[:n] {
-		from := strings.TrimPrefix(cString(st.Mntfromname[:]), "/dev/")
+		from := geomlib.Name(cString(st.Mntfromname[:])).Bare()
 		if slices.Contains(devices, from) {
 			paths = append(paths, cString(st.Mntonname[:]))
 		}

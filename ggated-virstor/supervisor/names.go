@@ -5,10 +5,10 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -36,7 +36,7 @@ type names struct {
 type grant struct{ open map[string]string }
 
 // bare is the key of a provider's name, which may have /dev/ before it or not.
-func bare(name string) string { return strings.TrimPrefix(name, "/dev/") }
+func bare(name string) string { return geomlib.Name(name).Bare() }
 
 func byBareName(all []string) map[string]string {
 	m := make(map[string]string, len(all))

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,7 +16,8 @@ import (
 
 // store is what the supervisor holds open for its workers.
 type store struct {
-	lockDir string
+	lockDir  string
+	registry geomlib.Registry
 	// explain says more about a provider that another holds, or nothing.
 	explain func(name string) string
 	// patience is how long a lock of a volume may be held by a worker that is
@@ -34,12 +34,18 @@ type store struct {
 type heldProvider struct {
 	p       geomlib.Provider
 	f       *os.File
+	state   []byte   // that goes along with f
 	aliases []string // under which it was asked for
 	opts    geomlib.OpenOptions
 	users   int // opens of the present worker
 	// flushFailed: what was written through f may be lost, though the system will
 	// not say so again. It holds for every worker until the provider is closed.
 	flushFailed bool
+}
+
+// answer is what a worker is told beside the descriptor.
+func (h *heldProvider) answer() openAnswer {
+	return openAnswer{Name: h.p.Name(), State: h.state, FlushFailed: h.flushFailed}
 }
 
 type heldLock struct {
@@ -55,7 +61,7 @@ func newStore(lockDir string, patience time.Duration) *store {
 // findLocked looks for an open provider by any of its names; s.mu is held.
 func (s *store) findLocked(name string) *heldProvider {
 	for own, h := range s.providers {
-		if own == name || strings.TrimPrefix(own, "/dev/") == strings.TrimPrefix(name, "/dev/") || slices.Contains(h.aliases, name) {
+		if geomlib.Name(own).Same(name) || slices.Contains(h.aliases, name) {
 			return h
 		}
 	}
@@ -71,20 +77,20 @@ func (s *store) reopen(a openArgs) (openAnswer, *os.File) {
 		return openAnswer{}, nil
 	}
 	h.users++
-	return openAnswer{Name: h.p.Name(), FlushFailed: h.flushFailed}, h.f
+	return h.answer(), h.f
 }
 
 // open opens the provider. That may wait for GEOM.
 func (s *store) open(ctx context.Context, a openArgs) (openAnswer, *os.File, error) {
 	o := geomlib.OpenOptions{ReadOnly: a.ReadOnly, KeepWritersOff: a.ReadOnly, SectorSize: a.SectorSize}
-	p, err := geomlib.Open(a.Name, o)
+	p, err := s.registry.Open(a.Name, o)
 	if err != nil {
 		if why := s.explain(a.Name); why != "" && errors.Is(err, geomlib.ErrLocked) {
 			err = fmt.Errorf("%w (%s)", err, why)
 		}
 		return openAnswer{}, nil, err
 	}
-	f, ok := geomlib.FileOf(p)
+	f, state, ok := geomlib.DescriptorOf(p)
 	if !ok {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: no descriptor to pass on", a.Name), p.Close())
 	}
@@ -96,8 +102,9 @@ func (s *store) open(ctx context.Context, a openArgs) (openAnswer, *os.File, err
 	if s.providers[p.Name()] != nil {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: %w: it is open under another name", a.Name, geomlib.ErrLocked), p.Close())
 	}
-	s.providers[p.Name()] = &heldProvider{p: p, f: f, aliases: []string{a.Name}, opts: o, users: 1}
-	return openAnswer{Name: p.Name()}, f, nil
+	h := &heldProvider{p: p, f: f, state: state, aliases: []string{a.Name}, opts: o, users: 1}
+	s.providers[p.Name()] = h
+	return h.answer(), f, nil
 }
 
 // held returns the descriptor that is held, nil if there is none, and counts no
@@ -109,24 +116,24 @@ func (s *store) held(name string) (openAnswer, *os.File) {
 	if h == nil {
 		return openAnswer{}, nil
 	}
-	return openAnswer{Name: h.p.Name(), FlushFailed: h.flushFailed}, h.f
+	return h.answer(), h.f
 }
 
 // peek returns a descriptor for reading, which is the caller's, without waiting
 // for GEOM.
 func (s *store) peek(ctx context.Context, a openArgs) (openAnswer, *os.File, error) {
-	p, err := geomlib.Open(a.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true, SectorSize: a.SectorSize})
+	p, err := s.registry.Open(a.Name, geomlib.OpenOptions{ReadOnly: true, NoLock: true, SectorSize: a.SectorSize})
 	if err != nil {
 		return openAnswer{}, nil, err
 	}
-	f, ok := geomlib.FileOf(p)
+	f, state, ok := geomlib.DescriptorOf(p)
 	if !ok {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: no descriptor to pass on", a.Name), p.Close())
 	}
 	if ctx.Err() != nil {
 		return openAnswer{}, nil, errors.Join(ctx.Err(), p.Close())
 	}
-	return openAnswer{Name: p.Name()}, f, nil
+	return openAnswer{Name: p.Name(), State: state}, f, nil
 }
 
 // hasLock reports whether the lock of a volume is held.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
@@ -24,7 +25,10 @@ import (
 type Options struct {
 	Providers []string // that the configuration names, to serve first
 	Grown     []string // that volumes have grown by, to serve, too
-	RunDir    string   // of locks and records
+	// Registry opens providers by their names. Of its schemes those are of use here
+	// whose providers are Passable.
+	Registry geomlib.Registry
+	RunDir   string // of locks and records
 	// ReadOnly: nothing is opened for writing, whatever the worker asks for.
 	ReadOnly bool
 	// Units is nil when there is no geom_gate.
@@ -130,6 +134,7 @@ func New(opt Options, res Resources, held *Held) (*Supervisor, error) {
 		s.store, s.served = held.store, true
 	} else {
 		s.store = newStore(opt.RunDir, lockPatience)
+		s.store.registry = opt.Registry
 	}
 	s.names.configure(opt.Providers)
 	s.names.grew(opt.Grown...)

@@ -403,7 +403,7 @@ func TestAFlushThatFailedIsKnownToTheNextWorkerUntilTheProviderIsClosed(t *testi
 	prov, err := p.c.Open(path, false, 0)
 	must(t, err)
 	must(t, prov.Flush())
-	f, _ := geomlib.FileOf(prov)
+	f, _, _ := geomlib.DescriptorOf(prov)
 	must(t, f.Close()) // its flushes fail from now on
 	if prov.Flush() == nil {
 		t.Fatal("a closed file was flushed")

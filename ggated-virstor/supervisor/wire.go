@@ -88,6 +88,8 @@ type openArgs struct {
 
 type openAnswer struct {
 	Name string `json:"name"`
+	// State goes along with the descriptor, as the provider told it.
+	State []byte `json:"state,omitempty"`
 	// FlushFailed: a flush failed while a worker had the provider.
 	FlushFailed bool `json:"flush_failed,omitempty"`
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -100,7 +99,7 @@ func (e Engine) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider,
 // without /dev/: name itself if it is no component.
 func (e Engine) Component(name string) (known string, is bool) {
 	for _, p := range e.Vol.Providers() {
-		if strings.TrimPrefix(p.Name(), "/dev/") == strings.TrimPrefix(name, "/dev/") {
+		if geomlib.Name(name).Same(p.Name()) {
 			return p.Name(), true
 		}
 	}

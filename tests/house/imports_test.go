@@ -48,6 +48,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/supervisor", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/peercred", "ggated-virstor/publish", "ggated-virstor/space", "ggated-virstor/web"},
 		elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/publish/publishtest", own: []string{"ondisk", "geomlib", "ggated-virstor/publish"}},
+	{dir: "ggated-virstor/providers", own: []string{"geomlib"}},
 	{dir: "ggated-virstor/publish", own: []string{"geomlib", "ggated-virstor/control"}},
 	{dir: "ggated-virstor/gatepub", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/gatepub", "ggated-virstor/publish"}},
 	{dir: "ggated-virstor/gatepub/serve", own: []string{"geomlib"}},
@@ -58,7 +59,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/verbs", own: []string{"ondisk", "geomlib", "ggated-virstor/control"}, forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor", own: []string{"ondisk", "geomlib", "ggated-virstor"},
 		elsewhere: []string{"golang.org/x/sys"}},
-	{dir: "gvirstor", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/verbs", "gvirstor"},
+	{dir: "gvirstor", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/providers", "ggated-virstor/verbs", "gvirstor"},
 		elsewhere: []string{"golang.org/x/sys", "golang.org/x/term", "github.com/spf13/pflag"}},
 }
 

@@ -1,0 +1,84 @@
+package geomlib
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+// ErrScheme means that no Opener is known for the scheme of a name.
+var ErrScheme = errors.New("no such kind of provider is known")
+
+// Opener opens the providers of one kind. Its methods may be called by many goroutines
+// at once.
+type Opener interface {
+	// Open opens the provider of that name, which has its scheme still. Options that
+	// mean nothing for the kind are ignored, except that ReadOnly must hold and that,
+	// without NoLock, ErrLocked is due to whoever comes second.
+	Open(name string, o OpenOptions) (Provider, error)
+	// Adopt makes a provider of what Passable.Descriptor told of one that another
+	// process opened by name. The provider owns f from then on; after an error f is the
+	// caller's still. ErrNotSupported: providers of this kind are never passed on.
+	Adopt(f *os.File, name string, state []byte, o OpenOptions) (Provider, error)
+}
+
+// Registry opens providers by their names: those that have a scheme by the Opener of
+// that scheme, all others as Files does. The zero value knows no schemes. It is filled
+// where a program begins, and handed to whoever opens by name; once it is in use it
+// must not be changed.
+type Registry map[string]Opener
+
+// Open opens the provider called name. ErrScheme: nothing here opens such names.
+func (r Registry) Open(name string, o OpenOptions) (Provider, error) {
+	by, err := r.opener(name)
+	if err != nil {
+		return nil, err
+	}
+	return by.Open(name, o)
+}
+
+// Adopt makes a provider of what Passable.Descriptor told of one that another process
+// opened by name (ErrScheme). The provider owns f from then on; after an error f is the
+// caller's still.
+func (r Registry) Adopt(f *os.File, name string, state []byte, o OpenOptions) (Provider, error) {
+	by, err := r.opener(name)
+	if err != nil {
+		return nil, err
+	}
+	return by.Adopt(f, name, state, o)
+}
+
+func (r Registry) opener(name string) (Opener, error) {
+	scheme := Name(name).Scheme()
+	if scheme == "" {
+		return Files{}, nil
+	}
+	if by := r[scheme]; by != nil {
+		return by, nil
+	}
+	return nil, unknownScheme(name, scheme, slices.Sorted(maps.Keys(r)))
+}
+
+// unknownScheme names what could have been meant.
+func unknownScheme(name, scheme string, known []string) error {
+	var more strings.Builder
+	for _, s := range known {
+		fmt.Fprintf(&more, ", %s://", s)
+	}
+	return fmt.Errorf("%s: scheme %q: %w: known are paths of files and devices, names below /dev%s",
+		name, scheme, ErrScheme, more.String())
+}
+
+// Files is the Opener of regular files and of devices, whose names have no scheme.
+type Files struct{}
+
+// Open implements Opener.
+func (Files) Open(name string, o OpenOptions) (Provider, error) { return Open(name, o) }
+
+// Adopt implements Opener; the descriptor says all by itself.
+func (Files) Adopt(f *os.File, name string, _ []byte, o OpenOptions) (Provider, error) {
+	return FromFile(f, name, o)
+}
