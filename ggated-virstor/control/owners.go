@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -24,12 +23,6 @@ type owners struct {
 	self uint32
 }
 
-// ownedConn is a connection whose other end is known.
-type ownedConn struct {
-	net.Conn
-	peer peercred.Peer
-}
-
 // Accept waits for a connection of somebody who may ask.
 func (o *owners) Accept() (net.Conn, error) {
 	for {
@@ -42,25 +35,9 @@ func (o *owners) Accept() (net.Conn, error) {
 			return c, nil // the socket's mode alone keeps others off
 		}
 		if err == nil && (p.UID == 0 || p.UID == o.self) {
-			return ownedConn{c, p}, nil
+			return c, nil
 		}
 		o.log.Warn("control connection refused: only root and the daemon's own user may ask", "peer", p.String(), "error", err)
 		c.Close()
 	}
-}
-
-type peerKey struct{}
-
-// ConnContext is for http.Server: handlers find the peer with PeerOf.
-func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	if o, ok := c.(ownedConn); ok {
-		return context.WithValue(ctx, peerKey{}, o.peer)
-	}
-	return ctx
-}
-
-// PeerOf is who sent a request that came through OwnersOnly.
-func PeerOf(ctx context.Context) (peercred.Peer, bool) {
-	p, ok := ctx.Value(peerKey{}).(peercred.Peer)
-	return p, ok
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"reflect"
 	"strings"
 )
 
@@ -29,8 +28,6 @@ type row interface {
 	handler(s *Server) http.HandlerFunc
 	// access is what a request with that body has the daemon open.
 	access(body []byte) Access
-	// types are the names of Q and A, empty for None.
-	types() (request, answer string)
 }
 
 func (v *verb[Q, A]) pattern() string { return v.method + " " + version + v.path }
@@ -49,16 +46,6 @@ func (v *verb[Q, A]) access(body []byte) Access {
 		return Access{}
 	}
 	return o.access()
-}
-
-func (v *verb[Q, A]) types() (request, answer string) {
-	name := func(t reflect.Type) string {
-		if t == reflect.TypeFor[None]() {
-			return ""
-		}
-		return t.Name()
-	}
-	return name(reflect.TypeFor[Q]()), name(reflect.TypeFor[A]())
 }
 
 // ask has c bring the verb to whoever answers it.

@@ -10,12 +10,23 @@ import (
 	"time"
 )
 
+// types are the names of Q and A, empty for None.
+func (v *verb[Q, A]) types() (request, answer string) {
+	name := func(t reflect.Type) string {
+		if t == reflect.TypeFor[None]() {
+			return ""
+		}
+		return t.Name()
+	}
+	return name(reflect.TypeFor[Q]()), name(reflect.TypeFor[A]())
+}
+
 // page is the table as the page of the API shows it.
 func page() string {
 	var b strings.Builder
 	for _, r := range rows() {
 		method, path, _ := strings.Cut(r.pattern(), " ")
-		request, answer := r.types()
+		request, answer := r.(interface{ types() (string, string) }).types()
 		if answer != "" {
 			answer = " -> " + answer
 		}

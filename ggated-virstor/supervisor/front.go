@@ -98,7 +98,7 @@ func (f *front) open(listener *os.File) error {
 	}
 	server := &http.Server{
 		Handler: f, ReadHeaderTimeout: frontRead, ReadTimeout: frontRead, IdleTimeout: frontIdle, MaxHeaderBytes: frontHeader,
-		ErrorLog: slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), ConnContext: control.ConnContext,
+		ErrorLog: slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan struct{})
 	f.mu.Lock()

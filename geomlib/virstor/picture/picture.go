@@ -40,32 +40,9 @@ type Component struct {
 	Fill     float64 `json:"fill"` // Used / Chunks
 }
 
-// FromVolume makes the picture of an open volume in cells parts, or in one for
-// each chunk when there are fewer chunks.
-func FromVolume(v *virstor.Volume, cells int) (*Picture, error) {
-	s := v.Status()
-	p := &Picture{Name: s.Name, ID: fmt.Sprintf("%08x", s.ID), VirtualSize: s.Size, ChunkSize: s.ChunkSize, VirtualChunks: uint64(s.Size / s.ChunkSize)}
-	for _, c := range s.Components {
-		p.addComponent(Component{Name: c.Name, Size: c.MediaSize, Chunks: uint64(c.Usable), Used: uint64(c.Used), Reserved: uint64(c.Reserved)})
-	}
-	fill, err := newFiller(p, cells)
-	if err != nil {
-		return nil, err
-	}
-	var off int64
-	v.Extents(0, s.Size, func(n int64, allocated bool) bool {
-		if allocated {
-			fill.add(uint64(off/s.ChunkSize), uint64(n/s.ChunkSize))
-		}
-		off += n
-		return true
-	})
-	fill.done()
-	return p, nil
-}
-
-// FromAssembly makes the picture of a volume that is not open here, from its map.
-// Entries that cannot be right are left out. progress, if not nil, is told how
+// FromAssembly makes the picture of a volume from its map, in cells parts, or in one for
+// each chunk when there are fewer chunks. The volume need not be open here. Entries that
+// cannot be right are left out. progress, if not nil, is told how
 // many bytes of the map have been read.
 func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int, progress func(done, total int64)) (*Picture, error) {
 	if a.Err != nil {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -69,21 +68,36 @@ func TestTheKernelsVolumeLooksLikeWhatWasWritten(t *testing.T) {
 	}
 }
 
-func TestOpenAndStoppedTheSameIsDrawn(t *testing.T) {
+func TestWhatIsDrawnIsWhatTheOpenVolumeTells(t *testing.T) {
 	disks, _ := voltest.New(t, false)
 	v := voltest.Open(t, virstor.Config{ReadOnly: true}, disks)
 	defer v.Close()
-	for _, cells := range []int{1, 7, 50, 128, 5000} {
-		open, err := picture.FromVolume(v, cells)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if stopped := draw(t, disks, cells); !reflect.DeepEqual(open, stopped) {
-			t.Errorf("open %+v\nstopped %+v", open, stopped)
+	p := draw(t, disks, 128) // one cell for each chunk
+	s := v.Status()
+	if p.VirtualSize != s.Size || p.ChunkSize != s.ChunkSize || p.Allocated != uint64(s.Allocated) {
+		t.Errorf("drawn %+v\nopen %+v", p, s)
+	}
+	for i, c := range s.Components {
+		if d := p.Components[i]; d.Name != c.Name || d.Chunks != uint64(c.Usable) || d.Used != uint64(c.Used) || d.Reserved != uint64(c.Reserved) {
+			t.Errorf("component %d: drawn %+v\nopen %+v", i, d, c)
 		}
 	}
+	at := 0
+	v.Extents(0, s.Size, func(n int64, allocated bool) bool {
+		for ; n > 0; n -= s.ChunkSize {
+			if (p.Cells[at] != 0) != allocated {
+				t.Errorf("chunk %d is drawn as %v", at, p.Cells[at])
+			}
+			at++
+		}
+		return true
+	})
+}
+
+func TestAPictureHasANumberOfCellsThatCanBeDrawn(t *testing.T) {
+	disks, _ := voltest.New(t, false)
 	for _, cells := range []int{0, -1, 1 << 21} {
-		if _, err := picture.FromVolume(v, cells); !errors.Is(err, picture.ErrCells) {
+		if _, err := tryDraw(t, disks, cells); !errors.Is(err, picture.ErrCells) {
 			t.Errorf("%d cells: %v", cells, err)
 		}
 	}
