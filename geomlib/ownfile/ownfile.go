@@ -221,7 +221,7 @@ func above(path string) []string {
 	}
 }
 
-// Words are the blank-separated words of a command, without quotes around them.
+// words are the blank-separated words of a command, without quotes around them.
 func words(command string) []string {
 	ws := strings.Fields(command)
 	for i, w := range ws {

@@ -65,7 +65,7 @@ func Record(p geomlib.Provider, m ondisk.Metadata) (rec ondisk.Extension, found 
 	return rec, false, nil
 }
 
-// writeExtension makes change in a new record, written and flushed. v.metaMu
+// writeExtensionLocked makes change in a new record, written and flushed. v.metaMu
 // is held.
 func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
 	if !v.ext.room {

@@ -364,7 +364,7 @@ func (v *Volume) Generation() (settled uint64, began time.Time) {
 	return v.gen.settled, time.Unix(b.Began, 0)
 }
 
-// daily is RaiseGeneration once a day, until it is stopped.
+// startDaily has RaiseGeneration called once a day, until it is stopped.
 func (v *Volume) startDaily() {
 	if v.cfg.serial || v.cfg.ReadOnly || !v.writable.Load() {
 		return

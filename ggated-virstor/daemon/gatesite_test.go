@@ -152,7 +152,7 @@ func (s *site) crash() {
 	s.d = nil
 }
 
-// device waits for the volume's node and opens it.
+// open waits for the volume's node and opens it.
 func (s *site) open(name string) *gatetest.Dev {
 	s.t.Helper()
 	d, err := s.k.OpenDev(name, gatetest.Reader|gatetest.Writer)

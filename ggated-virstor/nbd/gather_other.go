@@ -4,7 +4,7 @@ package nbd
 
 import "golang.org/x/sys/unix"
 
-// Elsewhere the reader waits for its client in net.Conn's Write.
+// canGather is false: here the reader waits for its client in net.Conn's Write.
 const canGather = false
 
 type gather struct{}

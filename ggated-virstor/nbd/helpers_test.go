@@ -241,7 +241,7 @@ func (r *rig) only() *conn {
 	return nil
 }
 
-// waiting says whether the reader of c waits for something other than input.
+// readerWaits says whether the reader of c waits for something other than input.
 func (c *conn) readerWaits() bool {
 	c.sender.mu.Lock()
 	defer c.sender.mu.Unlock()

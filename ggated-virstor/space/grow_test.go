@@ -93,7 +93,7 @@ func TestAFileThatCannotBeAttachedIsRemoved(t *testing.T) {
 	}
 }
 
-// mdconfig puts a program of that name, which keeps its units in a file, first
+// fakeMdconfig puts a program of that name, which keeps its units in a file, first
 // in PATH.
 func fakeMdconfig(t *testing.T) {
 	t.Helper()

@@ -63,7 +63,7 @@ func (w world) with(other world) world {
 	return w
 }
 
-// names are the disks in the order in which they are judged.
+// judge: names are the disks in the order in which they are judged.
 func (w world) judge() (Verdict, []string) {
 	var claims []Claim
 	var names []string
