@@ -33,6 +33,25 @@ func asUsers(t *testing.T, do func(t *testing.T, uid int)) {
 	}
 }
 
+// atBothFronts runs do for a daemon that root starts, which serves from a worker that
+// may do little, and for one that a user starts, which is one process; without
+// root for the latter. begin starts it on a site.
+func atBothFronts(t *testing.T, do func(t *testing.T, begin func(s *site, flags ...string))) {
+	asUsers(t, func(t *testing.T, uid int) {
+		do(t, func(s *site, flags ...string) {
+			t.Helper()
+			if uid != os.Geteuid() {
+				s.own(uid)
+				s.user = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+			}
+			s.start(append([]string{"--supervise=auto"}, flags...)...)
+			if alone := s.worker() == s.cmd.Process.Pid; alone != (uid != 0) {
+				t.Fatalf("started by uid %d it is one process: %v", uid, alone)
+			}
+		})
+	})
+}
+
 // own gives everything in the site's folder to a user.
 func (s *site) own(uid int) {
 	s.t.Helper()

@@ -311,10 +311,12 @@ func TestTheModeCountsAsWritersThoseWhoMayWrite(t *testing.T) {
 
 // TestIdleClientsDoNotShutOutOthers: one peer takes its part of the places and no
 // more, and is told of.
-func TestIdleClientsDoNotShutOutOthers(t *testing.T) {
+func TestIdleClientsDoNotShutOutOthers(t *testing.T) { atBothFronts(t, idleClients) }
+
+func idleClients(t *testing.T, begin func(*site, ...string)) {
 	s := newSite(t, 64*mib)
 	s.label("-s", "64m", "-m", "1m")
-	s.start("--nbd", "tcp:127.0.0.1:0", "--nbd-max-clients", "8")
+	begin(s, "--nbd", "tcp:127.0.0.1:0", "--nbd-max-clients", "8")
 	u, err := url.Parse(s.tcpURI())
 	if err != nil {
 		t.Fatal(err)
@@ -352,10 +354,12 @@ func TestIdleClientsDoNotShutOutOthers(t *testing.T) {
 }
 
 // TestRudeClientsDoNotFillTheLog: a line, and a minute later how many more.
-func TestRudeClientsDoNotFillTheLog(t *testing.T) {
+func TestRudeClientsDoNotFillTheLog(t *testing.T) { atBothFronts(t, rudeClients) }
+
+func rudeClients(t *testing.T, begin func(*site, ...string)) {
 	s := newSite(t, 64*mib)
 	s.label("-s", "64m", "-m", "1m")
-	s.start()
+	begin(s)
 	for range 100 {
 		nc, err := net.Dial("unix", s.socket)
 		if err != nil {
@@ -374,24 +378,31 @@ func TestRudeClientsDoNotFillTheLog(t *testing.T) {
 }
 
 func TestTooManyComponentsForTheDescriptorsIsOneLine(t *testing.T) {
-	s := newSite(t, 64*mib)
-	args := []string{"-c", `ulimit -n 64; exec "$0" "$@"`, filepath.Join(programs, "ggated-virstor"), "--control", s.control, "--run-dir", s.dir,
-		"--backup-dir", "", "--state-dir", "", "--nbd", "unix:" + s.socket}
-	for i := range 400 {
-		args = append(args, filepath.Join(s.dir, fmt.Sprintf("c%d", i)))
-	}
-	out, err := try(t, "/bin/sh", args...)
-	if err == nil || strings.Count(out, "\n") != 1 || !strings.Contains(out, "`ulimit -n` must be at least 441, and 697 with all NBD clients; it is 64") {
-		t.Errorf("%v, %d bytes: %.400s", err, len(out), out)
-	}
+	asUsers(t, func(t *testing.T, uid int) {
+		s := newSite(t, 64*mib)
+		s.own(uid)
+		s.files = nil
+		for i := range 400 {
+			s.files = append(s.files, filepath.Join(s.dir, fmt.Sprintf("c%d", i)))
+		}
+		c, log := s.daemonAs(uid)
+		c.Args = append([]string{"/bin/sh", "-c", `ulimit -n 64; exec "$0" "$@"`}, c.Args...)
+		c.Path = "/bin/sh"
+		mustRefuse(t, c, log, "`ulimit -n` must be at least 441, and 697 with all NBD clients; it is 64")
+		if out := log.String(); strings.Count(out, "\n") != 1 {
+			t.Errorf("%d bytes: %.400s", len(out), out)
+		}
+	})
 }
 
 // TestTheHTTPDoorIsNarrow: the address that was said, names of the server alone,
 // reading alone, and a warning where others can reach it.
-func TestTheHTTPDoorIsNarrow(t *testing.T) {
+func TestTheHTTPDoorIsNarrow(t *testing.T) { atBothFronts(t, narrowHTTP) }
+
+func narrowHTTP(t *testing.T, begin func(*site, ...string)) {
 	s := newSite(t, 64*mib)
 	s.label("-s", "64m", "-m", "1m")
-	s.start("--http", "0.0.0.0:0", "--http-host", "storage.example")
+	begin(s, "--http", "0.0.0.0:0", "--http-host", "storage.example")
 	s.said("metrics and health can be read from other machines")
 	_, rest, _ := strings.Cut(s.log.String(), `msg="metrics and health" `)
 	_, rest, ok := strings.Cut(rest, "http=") // a worker says its number before
