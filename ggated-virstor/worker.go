@@ -48,7 +48,7 @@ func work(o *options.Options) error {
 	if err != nil {
 		return err
 	}
-	if err := confineWorker(id, log); err != nil {
+	if err := confineWorker(id, o.Capsicum, log); err != nil {
 		return err
 	}
 	go h.awaitEnd()
@@ -196,8 +196,9 @@ func moreProcs(base, receivers int) func(devices int) {
 }
 
 // confineWorker gives up what root, this user and this process may do but for what
-// the worker does. A system that cannot keep it from more is told of, and served on.
-func confineWorker(id *identity, log *slog.Logger) error {
+// the worker does, and in capability mode if that is wanted. A system that cannot keep
+// it from more is told of, and served on.
+func confineWorker(id *identity, capsicum bool, log *slog.Logger) error {
 	if err := confine.OS().Capabilities(); err != nil {
 		log.Warn("the worker may do more than it needs", "error", err)
 	}
@@ -205,6 +206,12 @@ func confineWorker(id *identity, log *slog.Logger) error {
 		return err
 	}
 	if err := confine.OS().Calls(); err != nil && !errors.Is(err, confine.ErrUnsupported) {
+		log.Warn("the worker may do more than it needs", "error", err)
+	}
+	if !capsicum {
+		return nil
+	}
+	if err := confine.OS().CapabilityMode(); err != nil {
 		log.Warn("the worker may do more than it needs", "error", err)
 	}
 	return nil

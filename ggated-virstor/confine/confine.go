@@ -16,6 +16,10 @@ type System interface {
 	// From then on they fail with EPERM. ErrUnsupported: there is no such thing
 	// here.
 	Calls() error
+	// CapabilityMode enters FreeBSD's capability mode (capsicum(4)) with all threads:
+	// from then on calls that name something fail with ECAPMODE. ErrUnsupported:
+	// there is no such thing here.
+	CapabilityMode() error
 }
 
 // ErrUnsupported: the system has nothing of that kind, or this program does not use

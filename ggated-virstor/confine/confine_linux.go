@@ -80,3 +80,6 @@ func (system) Calls() error {
 	}
 	return nil
 }
+
+// CapabilityMode: Linux has none; Calls does what it would.
+func (system) CapabilityMode() error { return ErrUnsupported }

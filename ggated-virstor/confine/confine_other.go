@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !freebsd
 
 package confine
 
@@ -8,3 +8,5 @@ type system struct{}
 func (system) Capabilities() error { return nil }
 
 func (system) Calls() error { return ErrUnsupported }
+
+func (system) CapabilityMode() error { return ErrUnsupported }

@@ -43,6 +43,7 @@ type Options struct {
 
 	Supervise bool // there is a worker
 	User      string
+	Capsicum  bool // the worker enters capability mode
 	Syslog    bool
 	ReadOnly  bool
 	Level     *slog.LevelVar // of the log
@@ -196,6 +197,7 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.StringVar(&o.supervised, "supervise", "auto", "serve from a worker process that may do little, and is restarted when it dies: `auto|yes|no` (auto: as root; devices always are)")
 	f.Lookup("supervise").NoOptDefVal = "yes"
 	f.StringVar(&o.User, "user", DefaultUser, "`USER` that the worker becomes when it is started as root; empty for root")
+	f.BoolVar(&o.Capsicum, "capsicum", false, "have the worker enter capability mode, see capsicum(4); on FreeBSD only")
 	f.BoolVar(&o.Syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.BoolVar(&o.ReadOnly, "read-only", false, "write nothing to any component")
@@ -224,6 +226,9 @@ func (o *Options) validateEach() error {
 
 // validate refuses, when all is read, what contradicts something else.
 func (o *Options) validate() error {
+	if o.Capsicum && runtime.GOOS != "freebsd" {
+		return errors.New("--capsicum: only FreeBSD has capability mode")
+	}
 	if err := o.validateNBD(); err != nil {
 		return err
 	}
@@ -261,6 +266,9 @@ func (o *Options) decideProcesses() error {
 		o.Supervise = o.Gate || os.Geteuid() == 0
 	default:
 		return badValue("supervise", o.supervised, superviseModes...)
+	}
+	if o.Capsicum && !o.Supervise {
+		return errors.New("--capsicum needs a worker, whose supervisor opens what it may not: --supervise")
 	}
 	return nil
 }
