@@ -1,0 +1,39 @@
+package providertest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/disktest"
+)
+
+func TestAFileDoesWhatProvidersDo(t *testing.T) {
+	Run(t, func(t *testing.T) geomlib.Provider {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, err := geomlib.Open(path, geomlib.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		return p
+	})
+}
+
+func TestADiskInMemoryDoesWhatProvidersDo(t *testing.T) {
+	for name, set := range map[string]func(*disktest.Disk) geomlib.Provider{
+		"new":      func(d *disktest.Disk) geomlib.Provider { return d },
+		"zeroing":  func(d *disktest.Disk) geomlib.Provider { return d.SetZeroes(true) },
+		"junk":     func(d *disktest.Disk) geomlib.Provider { return d.FillJunk(1).SetZeroes(true) },
+		"no cache": func(d *disktest.Disk) geomlib.Provider { return d.SetNoVolatileCache(true) },
+		"plain":    func(d *disktest.Disk) geomlib.Provider { return d.SetDeletes(false).Plain() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			Run(t, func(*testing.T) geomlib.Provider { return set(disktest.New("a", 1<<20, 4096)) })
+		})
+	}
+}
