@@ -248,12 +248,17 @@ func writelessZero(restarted bool, do func(w *world) error) func(w *world) error
 		if !restarted {
 			return do(w)
 		}
-		if err := w.vol.Close(); err != nil && !isFailure(err) {
+		err := w.vol.Close()
+		switch {
+		case err == nil:
+		case !isFailure(err):
 			return err
+		case slices.ContainsFunc(w.vol.components(), func(c *component) bool { return c.failedFlush() != nil }):
+			// Close said so; the disk may have dropped what had not been flushed before.
+			w.model.forget(w.rec.Mark("opened again after a flush failed"))
 		}
 		cfg := w.cfg
 		cfg.ServeStranded = true
-		var err error
 		if w.vol, err = openDisks(cfg, w.disks); err != nil {
 			w.vol = nil
 			return err
