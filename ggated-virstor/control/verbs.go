@@ -252,7 +252,7 @@ func (r *JobRequest) check() error {
 
 func (r *JobRequest) access() Access {
 	var a JobArgs
-	if json.Unmarshal(r.Args, &a) == nil && a.Target != "" {
+	if r.Kind == "replace" && json.Unmarshal(r.Args, &a) == nil && a.Target != "" {
 		return Access{Open: []string{a.Target}}
 	}
 	return Access{}
