@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -138,8 +139,8 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.moving.empty.L = &v.moving.mu
 	v.partial = newPartialDiscards(v.chunk, v.sector)
 	v.sectors = newSectorPool(v.sector)
-	v.waiters.New = newWaiter
-	v.flushPool.New = func() any { return new(flushJobs) }
+	v.waiters = &sync.Pool{New: newWaiter}
+	v.flushPool = &sync.Pool{New: func() any { return new(flushJobs) }}
 	v.committer = newCommitter(v)
 	v.alloc.preparing.ended.L = &v.alloc.mu
 	if !cfg.serial {

@@ -151,7 +151,7 @@ func (v *Volume) do(op Op, fl Flags, p []byte, off, n int64) error {
 	v.catchUp()
 	<-w.ch
 	err := w.r.Err
-	w.r.Data, w.r.Err = nil, nil
+	w.r.Data, w.r.Err, w.r.req = nil, nil, reqState{}
 	v.waiters.Put(w)
 	return err
 }

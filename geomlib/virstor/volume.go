@@ -43,8 +43,8 @@ type Volume struct {
 
 	zeros     []byte
 	sectors   *sectorPool
-	waiters   sync.Pool
-	flushPool sync.Pool
+	waiters   *sync.Pool // by pointer: the runtime keeps a pool, and what holds it, for two collections
+	flushPool *sync.Pool
 
 	cond     condition
 	inFlight atomic.Int64
