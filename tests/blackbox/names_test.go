@@ -5,14 +5,19 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
 
 // hostileNames are what a stranger may have called a volume: what clears a screen,
@@ -86,7 +91,6 @@ func TestNoNameFromADiskReachesATerminalAsItIs(t *testing.T) {
 			s.gvirstor("label", "-s", "32m", "-m", "1m", "sound", s.file("sound", 8*mib))
 			s.files = append(s.files, filepath.Join(s.dir, "sound"))
 			s.start("--http", "127.0.0.1:0")
-			s.said("metrics and health")
 			for _, args := range [][]string{
 				{"status"}, {"status", "-a"}, {"status", "-ag"}, {"status", "-s"}, {"status", "-p"}, {"status", "--json"},
 				{"list", "-a"}, {"list", "-p"}, {"list", "--json"}, {"status", name}, {"stop", name}, {"add", "sound", s.files[0]},
@@ -94,17 +98,8 @@ func TestNoNameFromADiskReachesATerminalAsItIs(t *testing.T) {
 			} {
 				say(args...)
 			}
-			address := s.log.String()
-			_, address, _ = strings.Cut(address, " http=")
-			address = strings.Fields(address)[0]
-			for _, page := range []string{"/readyz", "/metrics"} {
-				answer, err := (&http.Client{Timeout: time.Minute}).Get("http://" + address + page)
-				if err != nil {
-					t.Fatal(err)
-				}
-				b, _ := io.ReadAll(answer.Body)
-				answer.Body.Close()
-				mustBeShown(t, page, string(b))
+			for _, page := range []string{"/readyz", "/metrics", "/"} {
+				mustBeShown(t, page, s.answer(page))
 			}
 			s.term()
 			mustBeShown(t, "the log", s.log.String())
@@ -120,4 +115,134 @@ func TestNoNameFromADiskReachesATerminalAsItIs(t *testing.T) {
 			mustBeShown(t, "the last words", out.String())
 		})
 	}
+}
+
+// namedSite serves a volume with data and a name that a stranger chose.
+func namedSite(t *testing.T, name string, begin func(s *site, flags ...string)) *site {
+	t.Helper()
+	s := newSite(t, 24*mib, 24*mib)
+	s.label("-s", "64m", "-m", "1m")
+	s.start()
+	c := s.dial()
+	if _, err := c.WriteAt(bytes.Repeat([]byte{1}, mib), 0); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	s.gvirstor("pack", "vol")
+	s.gvirstor("stop", "-f", "vol") // handed back: what a daemon notes beside the metadata is gone
+	s.term()
+	for _, f := range s.files {
+		rename(t, f, name)
+	}
+	begin(s, "--http", "127.0.0.1:0", "--alloc", "spread")
+	return s
+}
+
+// underWay starts a verb, and asks it how far it is until it has said that.
+func (s *site) underWay(args ...string) (end func() string) {
+	s.t.Helper()
+	out := new(logBuffer)
+	c := exec.CommandContext(s.t.Context(), filepath.Join(programs, "gvirstor"), args...)
+	c.Env = append(os.Environ(), "GVIRSTOR_CONTROL="+s.control)
+	c.Stdout, c.Stderr = out, out
+	if err := c.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		c.Wait()
+		close(done)
+	}()
+	s.until("a job is under way", func() bool {
+		select {
+		case <-done:
+			s.t.Fatalf("it ended: %q", out)
+		default:
+		}
+		v := s.status()
+		return v.Job != nil && v.Job.State == control.JobRunning
+	})
+	s.until("the job says how far it is", func() bool {
+		if err := c.Process.Signal(syscall.SIGUSR1); err != nil {
+			s.t.Fatalf("it ended: %v, %q", err, out)
+		}
+		return strings.Contains(out.String(), "% ")
+	})
+	return func() string {
+		<-done
+		return out.String()
+	}
+}
+
+// TestNoNameOfARunningJobOrAClientReachesATerminalAsItIs: the verbs of a volume that
+// is busy, and of its clients, at both fronts.
+func TestNoNameOfARunningJobOrAClientReachesATerminalAsItIs(t *testing.T) {
+	// A volume whose name has a control character is refused, which the test above sees.
+	for _, name := range []string{"\xff\xfe\x80", "ab\u202egnp.exe", "\u009b31mred"} {
+		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
+			atBothFronts(t, func(t *testing.T, begin func(*site, ...string)) { busyUnderAName(t, name, begin) })
+		})
+	}
+}
+
+func busyUnderAName(t *testing.T, name string, begin func(*site, ...string)) {
+	s := namedSite(t, name, begin)
+	name = s.servedName()
+	s.name = name
+	c, err := nbdclient.Dial(t.Context(), "nbd+unix:///"+url.PathEscape(name)+"?socket="+s.socket, nbdclient.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Abort()
+	// What was there lies on the first component; of this the other gets its share.
+	if _, err := c.WriteAt(bytes.Repeat([]byte{2}, 16*mib), 16*mib); err != nil {
+		t.Fatal(err)
+	}
+	end := s.underWay("evacuate", "-v", "--rate", "1m", name, s.files[1])
+	for _, args := range [][]string{
+		{"clients"}, {"clients", name}, {"clients", "--json"}, {"clients", "-v", name}, {"status"}, {"status", name}, {"status", "--json"},
+		{"list", "-a"}, {"list", name}, {"list", "--json"}, {"map", name}, {"evacuate", name, s.files[1]}, {"pack", name}, {"stop", name},
+		{"clients", "--disconnect", "99", name}, {"cancel", name},
+	} {
+		out, _ := s.tryGvirstor(args...)
+		mustBeShown(t, strings.Join(args, " "), out)
+	}
+	mustBeShown(t, "the verb of the job", end())
+	for _, page := range []string{"/readyz", "/metrics", "/"} {
+		mustBeShown(t, page, s.answer(page))
+	}
+	s.term()
+	mustBeShown(t, "the log", s.log.String())
+}
+
+// servedName is what the one volume of the daemon is called there.
+func (s *site) servedName() string {
+	s.t.Helper()
+	c, err := control.Dial(s.control)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	st, err := c.Status(s.t.Context())
+	if err != nil || len(st.Volumes) != 1 {
+		s.t.Fatalf("%d volumes, %v: %s", len(st.Volumes), err, s.log)
+	}
+	return st.Volumes[0].Name
+}
+
+// answer is what the daemon's --http says.
+func (s *site) answer(path string) string {
+	s.t.Helper()
+	s.said("metrics and health")
+	_, address, _ := strings.Cut(s.log.String(), " http=")
+	resp, err := (&http.Client{Timeout: time.Minute}).Get("http://" + strings.Fields(address)[0] + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(b)
 }
