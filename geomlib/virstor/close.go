@@ -177,6 +177,7 @@ func (v *Volume) obstacles() []string {
 		}
 		if c.refused.Load() {
 			why = append(why, fmt.Sprintf("%s takes no writes (`gvirstor remove -e %s %s` takes it out)", c.name(), v.name, c.name()))
+			continue // packing fills none of its holes; who takes it out moves all that is there
 		}
 		next, dense := v.alloc.dense(i, c.first())
 		if !dense {

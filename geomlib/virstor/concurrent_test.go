@@ -29,7 +29,7 @@ func TestALateFlushOfTheFormerComponent0ProvesNothing(t *testing.T) {
 	go func() { flushed <- v.Flush() }()
 	<-reachedA
 	remove := a.FailRange(disktest.Write, a.MediaSize()-512, 512, syscall.EIO) // it stays as it is
-	mustDo(t, v.handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1), nil))
+	mustDo(t, v.handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1), nil, nil))
 	remove()
 	if v.component(0).name() != "c" {
 		t.Fatal("not handed on")
@@ -95,7 +95,7 @@ func TestAMapThatIsNotHandedOnGivesItsRoomBack(t *testing.T) {
 	v.metaMu.Lock()
 	_ = v.cond.doubt(errors.New("on purpose"))
 	v.metaMu.Unlock()
-	if err := v.handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1), nil); !errors.Is(err, ErrUnfinished) {
+	if err := v.handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1), nil, nil); !errors.Is(err, ErrUnfinished) {
 		t.Fatal(err)
 	}
 	if got := v.Status().Free; got != before || len(v.alloc.pools[1].kept) > 0 {

@@ -15,17 +15,53 @@ type ShortError struct {
 	Volume  string
 	Missing int64 // bytes
 	Needs   int64 // bytes of a provider that would do
+	// Refused are the components with free chunks of which none is taken, by index:
+	// some of what is missing may be there.
+	Refused []RefusedComponent
+}
+
+// RefusedComponent is a component with free chunks that gets no new one.
+type RefusedComponent struct {
+	Name string
+	Err  error // why: ErrTakesNoWrites or ErrFlushFailed
 }
 
 func (e *ShortError) Error() string {
-	return fmt.Sprintf("%s on %s: %v: %d bytes are missing (a new component of %d bytes would do)",
+	s := fmt.Sprintf("%s on %s: %v: %d bytes are missing (a new component of %d bytes would do)",
 		e.Job, e.Volume, ErrNoSpace, e.Missing, e.Needs)
+	for _, c := range e.Refused {
+		if errors.Is(c.Err, ErrFlushFailed) {
+			s += fmt.Sprintf("; a flush of %s failed, and it is given none until the volume is reopened", c.Name)
+		} else {
+			s += fmt.Sprintf("; %s takes no writes and is given none", c.Name)
+		}
+	}
+	return s
 }
 
 // shortOf is the error of a job that misses chunks where a new component with room
-// for needs would do.
-func (v *Volume) shortOf(job string, missing, needs int64) error {
-	return &ShortError{job, v.name, missing * v.chunk, max(needs, leastChunks)*v.chunk + v.sector}
+// for needs would do. refused are those that have room for it and are given none.
+func (v *Volume) shortOf(job string, missing, needs int64, refused []RefusedComponent) error {
+	return &ShortError{job, v.name, missing * v.chunk, max(needs, leastChunks)*v.chunk + v.sector, refused}
+}
+
+// refusing are the components with free chunks that are given none because of their
+// disks, though a job could take some: of to, or of any when to is nil, but not of
+// leaving.
+func (v *Volume) refusing(leaving []*component, to *component) []RefusedComponent {
+	var rs []RefusedComponent
+	for _, f := range v.alloc.figures() {
+		if f.free == 0 || slices.Contains(leaving, f.c) || to != nil && f.c != to {
+			continue
+		}
+		switch {
+		case f.c.refused.Load():
+			rs = append(rs, RefusedComponent{f.c.name(), ErrTakesNoWrites})
+		case f.c.failedFlush() != nil:
+			rs = append(rs, RefusedComponent{f.c.name(), ErrFlushFailed})
+		}
+	}
+	return rs
 }
 
 // leastChunks is how many chunks a component has at least.
@@ -158,7 +194,7 @@ func (v *Volume) roomFor(leaving []*component, to *component) error {
 		have += int64(f.free)
 	}
 	if need := v.chunksNeeded(leaving); need > have {
-		return v.shortOf(jobEvacuate, need-have, need-have)
+		return v.shortOf(kindOf(to), need-have, need-have, v.refusing(leaving, to))
 	}
 	if slices.Contains(leaving, v.component(0)) {
 		_, err := v.successor(leaving, to)
@@ -196,7 +232,7 @@ func (v *Volume) MayReplace(name string, mediaSize int64) (chunks int64, err err
 	}
 	need, have := v.chunksNeeded(leaving), int64(ondisk.UsableChunks(mediaSize, int(v.sector), v.chunk))
 	if need > have {
-		return 0, v.shortOf(jobReplace, need-have, need)
+		return 0, v.shortOf(jobReplace, need-have, need, nil)
 	}
 	return int64(len(v.chunksWhere(v.onAny(leaving)))), nil
 }
@@ -351,7 +387,7 @@ func (v *Volume) handOver(j *jobHandle, leaving []*component, to *component) err
 		v.alloc.releaseKept(t.index())
 		return err
 	}
-	return v.handZeroOn(j, t, to)
+	return v.handZeroOn(j, t, leaving, to)
 }
 
 // emptyComponents moves all chunks off leaving, until none is there and none on its way.
@@ -375,7 +411,7 @@ func (v *Volume) emptyComponents(j *jobHandle, leaving []*component, to *compone
 			}
 			if !ok {
 				left := int64(len(places) - i)
-				return v.shortOf(j.kind(), left, left)
+				return v.shortOf(j.kind(), left, left, v.refusing(leaving, to))
 			}
 			moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
 			if err != nil {

@@ -3,6 +3,7 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -414,4 +415,71 @@ func TestATakeoverNoticesWhatChangedSinceItRead(t *testing.T) {
 			t.Errorf("activated: %v", err)
 		}
 	}
+}
+
+// filledThree is a volume on a, which is full, b, which has three chunks, and c, which has
+// room for them.
+func filledThree(t *testing.T) (*Volume, []*disktest.Disk) {
+	t.Helper()
+	disks := []*disktest.Disk{disktest.New("a", 8*crashChunk+512, 512), disktest.New("b", 8*crashChunk+512, 512), disktest.New("c", 8*crashChunk+512, 512)}
+	labelled(t, 64, disks...)
+	v, err := openDisks(Config{}, disks)
+	mustDo(t, err)
+	fillUnits(t, v, int64(v.component(0).usable()-v.component(0).first())+3)
+	return v, disks
+}
+
+func TestAJobWithoutRoomNamesTheDiskThatIsGivenNone(t *testing.T) {
+	takesNone, flushFails := RefusedComponent{"c", ErrTakesNoWrites}, RefusedComponent{"c", ErrFlushFailed}
+	for _, tt := range []struct {
+		name    string
+		flush   bool // of c fails, else it takes no writes
+		leaving []string
+		target  string
+		refused []RefusedComponent
+		says    string
+	}{
+		{"a disk that takes no writes", false, []string{"b"}, "", []RefusedComponent{takesNone}, "; c takes no writes and is given none"},
+		{"a disk whose flush failed", true, []string{"b"}, "", []RefusedComponent{flushFails}, "; a flush of c failed, and it is given none until the volume is reopened"},
+		{"the disk that is to take the chunks", false, []string{"b"}, "c", []RefusedComponent{takesNone}, "replace on vol: "},
+		{"not one that is not to take any", false, []string{"b"}, "a", nil, "would do)"},
+		{"not one that leaves", false, []string{"b", "c"}, "", nil, "would do)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v, disks := filledThree(t)
+			if tt.flush {
+				v.component(2).fail(syscall.EIO)
+			} else {
+				mustDo(t, v.Close())
+				disks[2].FailFrom(disktest.Write, 1, syscall.EROFS)
+				var err error
+				v, err = openDisks(Config{}, disks)
+				mustDo(t, err)
+			}
+			err := v.Evacuate(tt.leaving, tt.target, JobOptions{})
+			var short *ShortError
+			if !errors.As(err, &short) || !errors.Is(err, ErrNoSpace) {
+				t.Fatalf("evacuate without room: %v", err)
+			}
+			if short.Missing != 3*crashChunk || !slices.Equal(short.Refused, tt.refused) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%v, %+v", err, short)
+			}
+			_ = v.Close() // whose flush may have failed
+		})
+	}
+}
+
+func TestPackingIsNotAdvisedForADiskThatTakesNoWrites(t *testing.T) {
+	v, disks := filledThree(t)
+	holed := int64(v.component(0).usable() - v.component(0).first())
+	mustDo(t, v.Discard(holed*crashChunk, crashChunk)) // the first chunk of b
+	mustDo(t, v.Flush())
+	mustDo(t, v.Close())
+	disks[1].FailFrom(disktest.Write, 1, syscall.EROFS)
+	v, err := openDisks(Config{}, disks)
+	mustDo(t, err)
+	if why := v.obstacles(); len(why) != 1 || !strings.HasPrefix(why[0], "b takes no writes") {
+		t.Errorf("%q", why)
+	}
+	mustDo(t, v.Close())
 }

@@ -12,7 +12,7 @@ import (
 // handZeroOn makes component t number 0 and takes the one that is out of the volume, in
 // one change of the list of members; the last component takes t's index. The chunks of
 // the one that leaves are gone already. What of t's has to make way goes to component
-// to, or to any when to is nil.
+// to, or when to is nil to any but leaving.
 //
 // t frees its first chunks for the map and gets a copy of it, with the indexes as they
 // will be, and an extension record that is later than the old one's. Its metadata
@@ -20,7 +20,7 @@ import (
 //
 // The chunks that t kept free for it are given back on every failure but one: when
 // it is not known whether t is component 0 now.
-func (v *Volume) handZeroOn(j *jobHandle, t, to *component) (err error) {
+func (v *Volume) handZeroOn(j *jobHandle, t *component, leaving []*component, to *component) (err error) {
 	reserved := uint32(v.component(0).meta().ChunkReserved)
 	keep := false
 	defer func() {
@@ -28,7 +28,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t, to *component) (err error) {
 			v.alloc.releaseKept(t.index())
 		}
 	}()
-	if err := v.vacate(j, t, reserved, to); err != nil {
+	if err := v.vacate(j, t, reserved, leaving, to); err != nil {
 		return err
 	}
 	v.metaMu.Lock()
@@ -100,9 +100,9 @@ func (v *Volume) successor(leaving []*component, to *component) (*component, err
 	return nil, fmt.Errorf("no component of %s is large enough for the allocation map (%d chunks): %w", v.name, reserved, ErrTooSmall)
 }
 
-// vacate frees the chunks of t below n, for component to or for any, and keeps
-// them.
-func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) error {
+// vacate frees the chunks of t below n, for component to or for any but leaving, and
+// keeps them.
+func (v *Volume) vacate(j *jobHandle, t *component, n uint32, leaving []*component, to *component) error {
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for {
 		if v.alloc.claimBelow(t.index(), n) == 0 {
@@ -120,7 +120,7 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, to *component) err
 			}
 			if !ok {
 				left := int64(len(places) - i)
-				return v.shortOf(j.kind(), left, left)
+				return v.shortOf(j.kind(), left, left, v.refusing(leaving, to))
 			}
 			if _, err := v.moveChunk(pl.vc, pl.at, target, buf); err != nil {
 				return err

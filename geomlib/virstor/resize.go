@@ -78,7 +78,7 @@ func (v *Volume) resizable(size int64, force bool) error {
 				v.name, size, ErrTooSmall, zero.name(), zero.usable(), 2*chunks)
 		}
 		if available < more {
-			return v.shortOf(jobResize, more-available, more-available)
+			return v.shortOf(jobResize, more-available, more-available, v.refusing(nil, nil))
 		}
 	}
 	return nil
@@ -149,7 +149,7 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	if err != nil {
 		return err
 	}
-	if err := v.vacate(j, zero, uint32(next.ChunkReserved), nil); err != nil {
+	if err := v.vacate(j, zero, uint32(next.ChunkReserved), nil, nil); err != nil {
 		v.alloc.releaseKept(0)
 		return err
 	}

@@ -242,7 +242,7 @@ func (d *departure) copyOff(j *jobHandle) error {
 		target, ok := d.take()
 		if !ok {
 			left := int64(len(places) - i)
-			return v.shortOf(j.kind(), left, left+int64(d.gone.first()))
+			return v.shortOf(j.kind(), left, left+int64(d.gone.first()), v.refusing(d.leaving, d.to))
 		}
 		d.moves[pl.vc] = target
 		if err := d.copyOne(pl, target, buf); err != nil {
