@@ -156,13 +156,8 @@ var verbs = []*verb{
 		end: func(w *world) error { return w.gone("d0") }},
 
 	{name: "pack", components: []int64{6, 6, 6}, chunks: 12, before: holes,
-		do: func(w *world) error { return w.must(w.vol.Pack(JobOptions{})) },
-		end: func(w *world) error {
-			if why := w.vol.obstacles(); why != nil {
-				return errors.New(why[0])
-			}
-			return nil
-		}},
+		do:  func(w *world) error { return w.must(w.vol.Pack(JobOptions{})) },
+		end: func(w *world) error { return w.packed() }},
 	{name: "pack, cancelled, closed, resumed", components: []int64{6, 6, 6}, chunks: 12, before: holes,
 		do: func(w *world) error {
 			if err := w.cancelled(4, func() error { return w.vol.Pack(JobOptions{}) }); err != nil {

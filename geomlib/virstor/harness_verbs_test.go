@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -167,12 +168,12 @@ func (w *world) wholeLife() (err error) {
 	w.fenced()
 	err = w.live()
 	open := w.vol != nil && !w.vol.cond.is(stateClosing) // else the verb failed at that
-	if w.insists && open && isFailure(err) {
+	if w.insists && open && w.comesOf(err) {
 		w.vol.committer.expire() // a second passes
 		// While it stays degraded a chunk may be locked for good.
 		if !w.vol.cond.is(stateDegraded) {
 			w.again = true
-			if err = w.resumed(); err == nil || isFailure(err) { // of what failed, it may go on by itself
+			if err = w.resumed(); err == nil || w.comesOf(err) { // of what failed, it may go on by itself
 				err = w.live()
 			}
 			open = w.vol != nil && !w.vol.cond.is(stateClosing)
@@ -187,6 +188,29 @@ func (w *world) wholeLife() (err error) {
 	return w.endLife()
 }
 
+// comesOf reports whether err comes from the disk that fails: it is the disk's own, or a
+// job has no room and says that this disk has some, which is not given.
+func (w *world) comesOf(err error) bool {
+	if isFailure(err) {
+		return true
+	}
+	d := w.failing.Load()
+	var short *ShortError
+	return d != nil && errors.As(err, &short) &&
+		slices.ContainsFunc(short.Refused, func(c RefusedComponent) bool { return c.Name == d.Name() })
+}
+
+// packed tells what of the data's layout a volume that was packed has not. That the disk
+// which fails takes no writes is no fault of packing.
+func (w *world) packed() error {
+	for _, why := range w.vol.obstacles() {
+		if d := w.failing.Load(); d == nil || !strings.HasPrefix(why, d.Name()+" takes no writes") {
+			return errors.New(why)
+		}
+	}
+	return nil
+}
+
 // waits reports whether the verb's job waits for a component that takes no writes.
 func (w *world) waits() bool {
 	if w.vol == nil || !w.vol.anyRefused() {
@@ -197,9 +221,24 @@ func (w *world) waits() bool {
 	return w.vol.ext.rec.Task.Kind != ondisk.TaskNone
 }
 
+// heirless reports whether err is that component 0 cannot leave without a write, and true:
+// clients' data has the first chunks of every other. That may be so when a disk failed
+// before, since what would have gone there took the place of the map on the next one.
+func (w *world) heirless(err error) bool {
+	if !w.hadFailing || !errors.Is(err, ErrTakesNoWrites) {
+		return false
+	}
+	reserved := w.vol.component(0).first()
+	return !slices.ContainsFunc(w.vol.components()[1:], func(c *component) bool {
+		taken := w.vol.chunksWhere(func(p phys) bool { return p.comp == c.index() && p.chunk < reserved })
+		return len(taken) == 0 && c.usable() > reserved
+	})
+}
+
 // doVerb does the verb among writes, of which some are not flushed when it begins.
 func (w *world) doVerb() error {
 	v := w.verb
+	stays := false
 	w.counts.ops.Add(1)
 	if !v.offline {
 		if w.vol.writable.Load() { // else they wait for an Activate that failed
@@ -207,11 +246,17 @@ func (w *world) doVerb() error {
 				return err
 			}
 		}
-		if err := v.do(w); err != nil && !(w.waits() && errors.Is(err, ErrNoSpace)) {
+		err := v.do(w)
+		if stays = w.heirless(err); err != nil && !stays && !(w.waits() && errors.Is(err, ErrNoSpace)) {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
+		if stays && w.vol.Stranded() { // opened while d0 took no writes, which it takes now
+			if err := w.reopen(false); err != nil {
+				return err
+			}
+		}
 	}
-	if v.end != nil && !w.again && !w.waits() { // some of that is for the next start
+	if v.end != nil && !w.again && !w.waits() && !stays { // some of that is for the next start
 		if err := v.end(w); err != nil {
 			return fmt.Errorf("after %s: %w", v.name, err)
 		}

@@ -77,6 +77,10 @@ type world struct {
 
 	insists bool // what failed is tried once more,
 	again   bool // and this is that
+	// failing is the disk of which a request failed, if one has.
+	failing atomic.Pointer[disktest.Disk]
+	// hadFailing: one did in the life before, and new chunks went elsewhere.
+	hadFailing bool
 
 	verb  *verb  // what the run is about; nil: whatever rng picks
 	start int    // position in the log from which on crashes are of interest
@@ -706,6 +710,7 @@ func (w *world) recovered(disks []*disktest.Disk, now, cached *view, how string,
 		chunk: w.chunk, jobs: w.jobs, verb: w.verb, how: how, old: w.old, harmful: w.harmful, model: w.model.goOn(cached)}
 	c.rng = rand.New(rand.NewPCG(w.seed, hashOf(how)))
 	c.cfg.breakRule &= breakIntentTwice
+	c.hadFailing = w.hadFailing || w.failing.Load() != nil
 	if w.clients {
 		w.counts.concurrent.Add(1)
 	}

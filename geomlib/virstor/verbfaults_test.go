@@ -44,26 +44,26 @@ func verbFaultRun(v *verb, seed uint64, f verbFault, counts *crashCounts) (met b
 	}
 	w.insists = true
 	var seen atomic.Int64
-	var failing *disktest.Disk
 	for _, d := range w.disks {
 		d.SetForgetful(true)
 		defer d.Inject(func(o disktest.Op) error {
+			failing := w.failing.Load()
 			if o.Kind != f.kind || failing != nil && !(f.sticky && failing == d) {
 				return nil
 			}
 			if failing == nil && seen.Add(1) < f.nth {
 				return nil
 			}
-			failing = d
+			w.failing.Store(d)
 			return f.err
 		})()
 	}
 	err = w.wholeLife()
-	if failing == nil {
+	if w.failing.Load() == nil {
 		return false, err
 	}
 	counts.faults.Add(1)
-	if err != nil && !isFailure(err) {
+	if err != nil && !w.comesOf(err) {
 		return true, fmt.Errorf("%s, seed %d, %s: %w", v.name, seed, f, err)
 	}
 	// The next process finds what this one left.
