@@ -43,7 +43,7 @@ func (v *Volume) mayJoinLocked(providers []geomlib.Provider) error {
 	}
 	together := v.begunTogetherLocked(labelled)
 	for _, m := range labelled {
-		if together || v.begunHereLocked(m.Metadata.Member.ID) {
+		if together || v.begunHereLocked(m.Metadata.Member.ID) || v.neverJoinedLocked(m.Metadata) {
 			continue
 		}
 		kind := ErrStranger
@@ -116,4 +116,16 @@ func (v *Volume) expectAgain(name string) {
 			v.unfinished = append(v.unfinished, c.member)
 		}
 	}
+}
+
+// neverJoinedLocked reports whether a label is of a joining that nobody knows to have
+// ended: of a place behind the last component, and of a list that was not on all when it
+// was written. Labels that several tries left one after the other make no list together.
+// One disk more is like that: the last component, if it took no more writes between the
+// two steps of a rise and was removed then. Nothing on it is the volume's any more.
+// v.metaMu is held.
+func (v *Volume) neverJoinedLocked(m ondisk.Metadata) bool {
+	b := m.Member
+	return b.Exists() && b.Settled < b.Generation &&
+		int(m.No) >= len(v.components()) && !v.isMember(b.ID)
 }
