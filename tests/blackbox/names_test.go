@@ -60,61 +60,66 @@ func mustBeShown(t testing.TB, what, text string) {
 	}
 }
 
+// TestNoNameFromADiskReachesATerminalAsItIs: every verb, the log and the pages, at both fronts.
 func TestNoNameFromADiskReachesATerminalAsItIs(t *testing.T) {
 	for _, name := range hostileNames {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
-			s := newSite(t, 8*mib, 8*mib)
-			s.label("-s", "32m", "-m", "1m")
-			backup, svg, journal := filepath.Join(s.dir, "good"), filepath.Join(s.dir, "svg"), filepath.Join(s.dir, "journal")
-			for _, f := range s.files {
-				rename(t, f, name)
-			}
-			say := func(args ...string) {
-				t.Helper()
-				out, _ := s.tryGvirstor(args...)
-				mustBeShown(t, strings.Join(args, " "), out)
-			}
-			all := func(args ...string) []string { return append(args, s.files...) }
-			for _, args := range [][]string{
-				all("dump"), all("dump", "--json"), all("check", "-v"), all("check", "--json"), all("repair", "-n"), all("repair", "--json"),
-				all("backup", "-v", backup), all("restore", "-nv", backup), all("restore", "-v", backup), all("map"), all("map", "--json"),
-				all("map", "--svg", svg), all("repair", "-y", "--save", journal), {"dump", s.files[0] + name}, {"clear", s.files[0] + name},
-				{"status", name}, {"list", name}, {"no-such-verb" + name}, {"label", "-s", "1g", name, s.files[0]},
-				all("repair", "--undo", s.files[0]), {"add", name, s.files[0]}, {"expand", name, s.files[0]},
-			} {
-				say(args...)
-			}
-			for _, f := range s.files {
-				rename(t, f, name)
-			}
-			// A sound volume beside it keeps the daemon up.
-			s.gvirstor("label", "-s", "32m", "-m", "1m", "sound", s.file("sound", 8*mib))
-			s.files = append(s.files, filepath.Join(s.dir, "sound"))
-			s.start("--http", "127.0.0.1:0")
-			for _, args := range [][]string{
-				{"status"}, {"status", "-a"}, {"status", "-ag"}, {"status", "-s"}, {"status", "-p"}, {"status", "--json"},
-				{"list", "-a"}, {"list", "-p"}, {"list", "--json"}, {"status", name}, {"stop", name}, {"add", "sound", s.files[0]},
-				{"check", s.files[0]}, {"map", "sound"},
-			} {
-				say(args...)
-			}
-			for _, page := range []string{"/readyz", "/metrics", "/"} {
-				mustBeShown(t, page, s.answer(page))
-			}
-			s.term()
-			mustBeShown(t, "the log", s.log.String())
-			// The last words of a daemon that has nothing else.
-			rename(t, s.files[0], "other")
-			args := []string{"--control", s.control, "--run-dir", s.dir, "--backup-dir", "", "--state-dir", "", s.files[1]}
-			var out bytes.Buffer
-			c := exec.CommandContext(t.Context(), filepath.Join(programs, "ggated-virstor"), args...)
-			c.Stderr = &out
-			if err := c.Run(); err == nil {
-				t.Error("half a volume is served")
-			}
-			mustBeShown(t, "the last words", out.String())
+			atBothFronts(t, func(t *testing.T, begin func(*site, ...string)) { labelledByAStranger(t, name, begin) })
 		})
 	}
+}
+
+func labelledByAStranger(t *testing.T, name string, begin func(*site, ...string)) {
+	s := newSite(t, 8*mib, 8*mib)
+	s.label("-s", "32m", "-m", "1m")
+	backup, svg, journal := filepath.Join(s.dir, "good"), filepath.Join(s.dir, "svg"), filepath.Join(s.dir, "journal")
+	for _, f := range s.files {
+		rename(t, f, name)
+	}
+	say := func(args ...string) {
+		t.Helper()
+		out, _ := s.tryGvirstor(args...)
+		mustBeShown(t, strings.Join(args, " "), out)
+	}
+	all := func(args ...string) []string { return append(args, s.files...) }
+	for _, args := range [][]string{
+		all("dump"), all("dump", "--json"), all("check", "-v"), all("check", "--json"), all("repair", "-n"), all("repair", "--json"),
+		all("backup", "-v", backup), all("restore", "-nv", backup), all("restore", "-v", backup), all("map"), all("map", "--json"),
+		all("map", "--svg", svg), all("repair", "-y", "--save", journal), {"dump", s.files[0] + name}, {"clear", s.files[0] + name},
+		{"status", name}, {"list", name}, {"no-such-verb" + name}, {"label", "-s", "1g", name, s.files[0]},
+		all("repair", "--undo", s.files[0]), {"add", name, s.files[0]}, {"expand", name, s.files[0]},
+	} {
+		say(args...)
+	}
+	for _, f := range s.files {
+		rename(t, f, name)
+	}
+	// A sound volume beside it keeps the daemon up.
+	s.gvirstor("label", "-s", "32m", "-m", "1m", "sound", s.file("sound", 8*mib))
+	s.files = append(s.files, filepath.Join(s.dir, "sound"))
+	begin(s, "--http", "127.0.0.1:0")
+	for _, args := range [][]string{
+		{"status"}, {"status", "-a"}, {"status", "-ag"}, {"status", "-s"}, {"status", "-p"}, {"status", "--json"},
+		{"list", "-a"}, {"list", "-p"}, {"list", "--json"}, {"status", name}, {"stop", name}, {"add", "sound", s.files[0]},
+		{"check", s.files[0]}, {"map", "sound"},
+	} {
+		say(args...)
+	}
+	for _, page := range []string{"/readyz", "/metrics", "/"} {
+		mustBeShown(t, page, s.answer(page))
+	}
+	s.term()
+	mustBeShown(t, "the log", s.log.String())
+	// The last words of a daemon that has nothing else.
+	rename(t, s.files[0], "other")
+	args := []string{"--control", s.control, "--run-dir", s.dir, "--backup-dir", "", "--state-dir", "", s.files[1]}
+	var out bytes.Buffer
+	c := exec.CommandContext(t.Context(), filepath.Join(programs, "ggated-virstor"), args...)
+	c.Stderr = &out
+	if err := c.Run(); err == nil {
+		t.Error("half a volume is served")
+	}
+	mustBeShown(t, "the last words", out.String())
 }
 
 // namedSite serves a volume with data and a name that a stranger chose.
