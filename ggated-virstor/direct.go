@@ -35,16 +35,12 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err := checkDescriptors(o, log); err != nil {
 		return err
 	}
-	g, err := o.Grower(o.Gate)
-	if err != nil {
-		return err
-	}
 	ls, err := listen(ctx, o, log)
 	if err != nil {
 		return err
 	}
 	h := &direct{o: o, listening: ls, ended: ctx.Done(), providers: slices.Concat(o.Providers, o.SpareProviders())}
-	if g != nil {
+	if g := o.Grower(o.Gate); g != nil {
 		h.providers = append(h.providers, grown(ctx, g, log)...)
 	}
 	serving()
@@ -115,10 +111,9 @@ func (h *direct) Memory() daemon.Memory {
 	return nil
 }
 
-func (h *direct) Grower(o *options.Options) (space.Grower, error) {
-	g, err := o.Grower(o.Gate)
-	if g == nil { // a nil *space.FileGrower is no nil Grower
-		return nil, err
+func (h *direct) Grower(o *options.Options) space.Grower {
+	if g := o.Grower(o.Gate); g != nil { // a nil *space.FileGrower is no nil Grower
+		return g
 	}
-	return g, err
+	return nil
 }

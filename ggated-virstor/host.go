@@ -49,7 +49,7 @@ type settings interface {
 	// Runner runs the command of alerts, or is nil.
 	Runner(o *options.Options) space.Runner
 	// Grower grows volumes, or is nil.
-	Grower(o *options.Options) (space.Grower, error)
+	Grower(o *options.Options) space.Grower
 }
 
 // listeners are where clients connect, and the certificates that NBD clients are shown
@@ -71,10 +71,6 @@ func (ls listeners) close() error {
 }
 
 // spaceOptions are what the daemon is told of alerts and of growth.
-func spaceOptions(h settings, o *options.Options) (space.AlertOptions, space.SpareOptions, error) {
-	g, err := h.Grower(o)
-	if err != nil {
-		return space.AlertOptions{}, space.SpareOptions{}, err
-	}
-	return o.Alerts(h.Runner(o)), o.SpareOptions(g), nil
+func spaceOptions(h settings, o *options.Options) (space.AlertOptions, space.SpareOptions) {
+	return o.Alerts(h.Runner(o)), o.SpareOptions(h.Grower(o))
 }

@@ -15,12 +15,8 @@ import (
 
 // listenNBD opens the listeners for NBD clients.
 func listenNBD(ctx context.Context, o *options.Options) ([]net.Listener, error) {
-	addrs, err := o.Addresses()
-	if err != nil {
-		return nil, err
-	}
 	var listeners []net.Listener
-	for _, a := range addrs {
+	for _, a := range o.NBD {
 		l, err := nbd.Listen(ctx, a, o.ListenOptions())
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("--nbd %s: %w", a, err), closeAll(listeners))
@@ -33,19 +29,11 @@ func listenNBD(ctx context.Context, o *options.Options) ([]net.Listener, error) 
 // newNBD makes the NBD server, and tells how clients name its exports. With
 // certificates, clients from the network must use TLS.
 func newNBD(o *options.Options, certs *tls.Config, listeners []net.Listener, log *slog.Logger) (*nbd.Server, func(string) []string, error) {
-	said, err := o.Addresses()
+	addrs, err := reached(o.NBD, listeners)
 	if err != nil {
 		return nil, nil, err
 	}
-	grants, err := o.Grants()
-	if err != nil {
-		return nil, nil, err
-	}
-	addrs, err := reached(said, listeners)
-	if err != nil {
-		return nil, nil, err
-	}
-	server, err := nbd.NewServer(nbd.Config{Log: log, TLS: certs, RequireTLS: certs != nil, Grants: grants,
+	server, err := nbd.NewServer(nbd.Config{Log: log, TLS: certs, RequireTLS: certs != nil, Grants: o.Grants(),
 		MaxConns: o.NBDMaxClients, MaxPerPeer: o.NBDMaxPeer, Idle: o.NBDIdle})
 	if err != nil {
 		return nil, nil, err

@@ -33,7 +33,14 @@ func TestClientsElsewhereFindTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &options.Options{NBD: []string{"unix:nbd.sock", "tcp:localhost", "tcp::0", "tcp:[::1]:0"}, NBDMaxClients: 8}
+	o := &options.Options{NBDMaxClients: 8}
+	for _, said := range []string{"unix:nbd.sock", "tcp:localhost", "tcp::0", "tcp:[::1]:0"} {
+		a, err := nbd.ParseListen(said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.NBD = append(o.NBD, a)
+	}
 	tcp := func(ip string, port int) net.Listener {
 		return listening{addr: &net.TCPAddr{IP: net.ParseIP(ip), Port: port}}
 	}

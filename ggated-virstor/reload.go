@@ -80,13 +80,13 @@ func (r *reloader) reload() {
 	}
 	applied, later := options.Changes(r.now.Settings, next.Settings)
 	r.now.Level.Set(next.Level.Level())
-	r.daemon.SetPolicies(next.policies, next.PerVolume)
+	r.daemon.SetPolicies(next.Policies(), next.PerVolume)
 	r.daemon.SetAlertLevels(next.alerts.Levels)
 	if slices.ContainsFunc(applied, func(key string) bool { return slices.Contains(commandKeys, key) }) {
 		r.daemon.SetAlertCommand(next.alerts.Command, next.alerts.Timeout)
 	}
 	r.daemon.SetSpares(next.spares)
-	r.clients.SetGrants(next.grants)
+	r.clients.SetGrants(next.Grants())
 	r.reloadTLS()
 	n := r.daemon.ServeAll(slices.Concat(next.Providers, next.SpareProviders()))
 	r.log.Info("configuration read again", "applied", strings.Join(applied, " "), "volumes", n)
@@ -101,10 +101,8 @@ func (r *reloader) reload() {
 // reread are options that were read again, and what they mean.
 type reread struct {
 	*options.Options
-	policies virstor.Config
-	alerts   space.AlertOptions
-	spares   space.SpareOptions
-	grants   []nbd.Grant
+	alerts space.AlertOptions
+	spares space.SpareOptions
 }
 
 // read reads the options again. Nothing is changed by that.
@@ -116,14 +114,8 @@ func (r *reloader) read() (next reread, err error) {
 	if next.Options, err = parseAgain(w, r.args); err != nil {
 		return next, err
 	}
-	if next.policies, err = next.Policies(); err != nil {
-		return next, err
-	}
-	if next.alerts, next.spares, err = spaceOptions(r.settings, next.Options); err != nil {
-		return next, err
-	}
-	next.grants, err = next.Grants()
-	return next, err
+	next.alerts, next.spares = spaceOptions(r.settings, next.Options)
+	return next, nil
 }
 
 // parseAgain reads options where nobody reads what is said of them: the error has the

@@ -49,10 +49,6 @@ func serve(o *options.Options, log *slog.Logger, h host) error {
 
 // newDaemon puts the daemon together with its publishers. It serves nothing yet.
 func newDaemon(o *options.Options, log *slog.Logger, h host) (*daemon.Daemon, *nbd.Server, error) {
-	policies, err := o.Policies()
-	if err != nil {
-		return nil, nil, err
-	}
 	server, uris, err := newNBD(o, h.Listeners().certs, h.Listeners().nbd, log)
 	if err != nil {
 		return nil, nil, err
@@ -62,11 +58,8 @@ func newDaemon(o *options.Options, log *slog.Logger, h host) (*daemon.Daemon, *n
 		publishers = append(publishers, gate) // first: it can refuse to stop
 	}
 	publishers = append(publishers, &nbdpub.Publisher{Server: server, URIs: uris})
-	alerts, spares, err := spaceOptions(h, o)
-	if err != nil {
-		return nil, nil, err
-	}
-	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.ReadOnly, Volume: policies, PerVolume: o.PerVolume,
+	alerts, spares := spaceOptions(h, o)
+	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.ReadOnly, Volume: o.Policies(), PerVolume: o.PerVolume,
 		Alerts: alerts, Spares: spares, Archive: h.Archive(), Memory: h.Memory(), ForceOld: o.ForceOld}, h.Opener(), publishers, log)
 	return d, server, nil
 }

@@ -74,11 +74,7 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 			log.Warn("the supervisor is not protected", "error", err)
 		}
 	}
-	g, err := o.Grower(o.Gate)
-	if err != nil {
-		return err
-	}
-	if g != nil {
+	if g := o.Grower(o.Gate); g != nil {
 		opt.Grower = g
 		opt.Grown = grown(ctx, g, log)
 	}
@@ -128,12 +124,8 @@ func reloaded(gate bool) (r supervisor.Reloaded, err error) {
 		return r, err
 	}
 	r.Configuration = supervisor.Configuration(w.Seen())
-	g, err := next.Grower(gate)
-	if err != nil {
-		return r, err
-	}
 	r.Providers, r.Alert = slices.Concat(next.Providers, next.SpareProviders()), next.Runner()
-	if g != nil { // a nil *space.FileGrower is no nil Grower
+	if g := next.Grower(gate); g != nil { // a nil *space.FileGrower is no nil Grower
 		r.Grower = g
 	}
 	return r, nil

@@ -174,12 +174,12 @@ func (h *worker) Runner(o *options.Options) space.Runner {
 	return h.client
 }
 
-func (h *worker) Grower(o *options.Options) (space.Grower, error) {
-	g, err := o.Grower(o.Gate)
+func (h *worker) Grower(o *options.Options) space.Grower {
+	g := o.Grower(o.Gate)
 	if g == nil {
-		return nil, err
+		return nil
 	}
-	return supervisor.Growth{Client: h.client, May: g.Has}, err
+	return supervisor.Growth{Client: h.client, May: g.Has}
 }
 
 // moreProcs gives the program Ps for the threads of devices. Each device has one

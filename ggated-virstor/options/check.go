@@ -78,14 +78,8 @@ func (o *Options) CheckFolders() error {
 	if o.stateDir != "" {
 		folders["--state-dir"] = o.stateDir
 	}
-	g, err := o.Grower(false)
-	if err != nil {
-		return err
-	}
-	if g != nil {
-		for volume, plan := range g.Plans {
-			folders["--grow of "+volume] = plan.Dir
-		}
+	for _, g := range o.grow {
+		folders["--grow of "+g.volume] = g.plan.Dir
 	}
 	for option, dir := range folders {
 		if err := ownfile.CheckDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {

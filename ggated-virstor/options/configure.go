@@ -35,7 +35,7 @@ func (o *Options) configure() error {
 	}
 	typed := make(map[string]bool)
 	flags.Visit(func(f *pflag.Flag) { typed[f.Name] = true })
-	if err := file.Apply("", keySet(flags), typed, o.validateEach); err != nil {
+	if err := file.Apply("", keySet(flags), typed); err != nil {
 		return err
 	}
 	o.Settings = make(map[string]string)
@@ -56,13 +56,13 @@ func (o *Options) volumeConfig(file *File, volume string, typed map[string]bool)
 	own, flags := *o, o.flags
 	set := pflag.NewFlagSet(volume, pflag.ContinueOnError)
 	own.declarePolicies(set)
+	own.boundPolicies(set)
 	var err error
 	set.VisitAll(func(f *pflag.Flag) { err = errors.Join(err, f.Value.Set(flags.Lookup(f.Name).Value.String())) })
 	if err != nil {
 		return virstor.Config{}, fmt.Errorf("policies of %s: %w", volume, err)
 	}
-	check := func() error { _, err := own.Policies(); return err }
-	if err := file.Apply(volume, set, typed, check); err != nil {
+	if err := file.Apply(volume, set, typed); err != nil {
 		return virstor.Config{}, err
 	}
 	set.VisitAll(func(f *pflag.Flag) {
@@ -70,7 +70,7 @@ func (o *Options) volumeConfig(file *File, volume string, typed map[string]bool)
 			o.Settings["[volume "+volume+"] "+f.Name] = value
 		}
 	})
-	return own.Policies()
+	return own.Policies(), nil
 }
 
 // keySet is flags without those that are no keys.

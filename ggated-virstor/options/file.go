@@ -152,14 +152,14 @@ func (f *File) Volumes() []string {
 
 // Apply sets flags from the settings of a volume, or from those of no volume.
 // Keys in fixed are checked against a flag's existence alone: the command line
-// has set them. check is called after each setting. It fails with *FileError.
-func (f *File) Apply(volume string, flags *pflag.FlagSet, fixed map[string]bool, check func() error) error {
+// has set them. It fails with *FileError.
+func (f *File) Apply(volume string, flags *pflag.FlagSet, fixed map[string]bool) error {
 	lines := make(map[string]int)
 	for _, s := range f.Settings {
 		if s.Volume != volume {
 			continue
 		}
-		if err := s.apply(flags, lines, fixed, check); err != nil {
+		if err := s.apply(flags, lines, fixed); err != nil {
 			return &FileError{f.Name, s.Line, err}
 		}
 	}
@@ -167,7 +167,7 @@ func (f *File) Apply(volume string, flags *pflag.FlagSet, fixed map[string]bool,
 }
 
 // apply sets the flag of one setting. lines tells where keys were set before.
-func (s Setting) apply(flags *pflag.FlagSet, lines map[string]int, fixed map[string]bool, check func() error) error {
+func (s Setting) apply(flags *pflag.FlagSet, lines map[string]int, fixed map[string]bool) error {
 	flag := flags.Lookup(s.Key)
 	switch {
 	case flag == nil && s.Volume != "":
@@ -185,10 +185,11 @@ func (s Setting) apply(flags *pflag.FlagSet, lines map[string]int, fixed map[str
 	if s.Value == "" && repeatable(flag) {
 		return nil // none of them
 	}
-	if err := flag.Value.Set(s.Value); err != nil {
+	err := flag.Value.Set(s.Value)
+	if err != nil && asRefused(err) == nil {
 		return fmt.Errorf("%s = %s: %w", s.Key, s.Value, err)
 	}
-	return check()
+	return err
 }
 
 // repeatable tells whether the key of flag may be set more than once.

@@ -1,7 +1,6 @@
 package options
 
 import (
-	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -18,8 +17,6 @@ func flags() (*pflag.FlagSet, *string, *[]string) {
 	return f, level, nbd
 }
 
-func nothing() error { return nil }
-
 func TestSettingsReachTheFlagsOfTheirSection(t *testing.T) {
 	file, err := ParseFile("conf", strings.NewReader(`
 # a comment
@@ -35,7 +32,7 @@ level = middle
 		t.Fatal(err)
 	}
 	f, level, nbd := flags()
-	if err := file.Apply("", f, nil, nothing); err != nil {
+	if err := file.Apply("", f, nil); err != nil {
 		t.Fatal(err)
 	}
 	if *level != "high" || !slices.Equal(*nbd, []string{"unix:/a # not a comment", `unix:/with "quotes" and \ `}) {
@@ -46,7 +43,7 @@ level = middle
 	}
 	for volume, want := range map[string]string{"fast": "low", "other": "middle"} {
 		f, level, _ := flags()
-		if err := file.Apply(volume, f, nil, nothing); err != nil || *level != want {
+		if err := file.Apply(volume, f, nil); err != nil || *level != want {
 			t.Errorf("%s: level %q, %v", volume, *level, err)
 		}
 	}
@@ -58,7 +55,7 @@ func TestTheCommandLineWins(t *testing.T) {
 		t.Fatal(err)
 	}
 	f, level, _ := flags()
-	if err := file.Apply("", f, map[string]bool{"level": true}, nothing); err != nil {
+	if err := file.Apply("", f, map[string]bool{"level": true}); err != nil {
 		t.Fatal(err)
 	}
 	if *level != "low" || f.Lookup("debug").Value.String() != "true" {
@@ -81,18 +78,14 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 		"[volume a":                       "conf:1: section [volume a: [volume NAME] is needed",
 		"[volume sixteen-letters-]":       "conf:1: section [volume sixteen-letters-]: a volume's name has at most 15 characters",
 		"level = \xff":                    "conf:1: not a text",
-		"level = bad":                     "conf:1: bad level",
+		"level = bad":                     "conf:1: --level bad: too bad",
 		"# " + strings.Repeat("x", 1<<20): "read the configuration conf: more than 1048576 bytes",
 	} {
 		f, level, _ := flags()
 		file, err := ParseFile("conf", strings.NewReader(text))
 		if err == nil {
-			err = file.Apply("", f, nil, func() error {
-				if *level == "bad" {
-					return errors.New("bad level")
-				}
-				return nil
-			})
+			bound(f, "level", level, func(s string) bool { return s != "bad" }, "too bad")
+			err = file.Apply("", f, nil)
 		}
 		if err == nil || err.Error() != want {
 			t.Errorf("%.40q: %v, want %s", text, err, want)
@@ -116,7 +109,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		set, _, _ := flags()
-		_ = file.Apply("", set, nil, nothing)
+		_ = file.Apply("", set, nil)
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -25,7 +26,7 @@ import (
 // exported is read only.
 type Options struct {
 	Providers []string // by their whole paths, or below /dev
-	NBD       []string // addresses, as they were said
+	NBD       []nbd.Address
 	// NBDMaxClients is how many connections are served at once, NBDMaxPeer how many
 	// of these of one peer (0: the server's choice), and NBDIdle after what time
 	// without a request one is ended (0: never).
@@ -61,10 +62,10 @@ type Options struct {
 	file       string   // --config
 
 	showVersion, help, checkConfig, debug bool
-	supervised                            string // auto, yes or no
+	supervised                            superviseMode
 
 	nbdInsecure bool
-	nbdAllow    []string
+	grants      []nbd.Grant
 	tlsCert     string
 	tlsKey      string
 	tlsClientCA string
@@ -108,14 +109,19 @@ func ExitCode(err error) int {
 func Parse(p Program, w World, args []string, stdout, stderr io.Writer) (*Options, error) {
 	o := &Options{Level: new(slog.LevelVar), program: p, world: w}
 	f := o.declare()
+	flags := f.FlagUsages()
+	o.bound(f)
 	usage := func(w io.Writer) {
-		fmt.Fprintf(w, "usage: ggated-virstor [options] [provider ...]\n%s", f.FlagUsages())
+		fmt.Fprintf(w, "usage: ggated-virstor [options] [provider ...]\n%s", flags)
 	}
 	wrong := func(err error) (*Options, error) {
 		fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 		return o, ErrUsage
 	}
 	if err := f.Parse(args); err != nil {
+		if r := asRefused(err); r != nil {
+			return wrong(r)
+		}
 		_, err = wrong(err)
 		usage(stderr)
 		return o, err
@@ -143,10 +149,7 @@ func Parse(p Program, w World, args []string, stdout, stderr io.Writer) (*Option
 
 // read makes of the flags, and of the files that they name, what the options mean.
 func (o *Options) read() error {
-	err := o.validateEach()
-	if err == nil {
-		err = o.configure()
-	}
+	err := o.configure()
 	if err == nil {
 		err = o.validate()
 	}
@@ -175,9 +178,9 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.StringVar(&o.file, "config", "", "configuration `FILE` (default "+o.program.DefaultConfig+", when it exists)")
 	f.BoolVar(&o.checkConfig, "check-config", false, "tell whether the configuration and the options are right, and exit")
 	f.StringArrayVar(&o.configured, "provider", nil, "open `PROVIDER`, as those behind the options (repeatable)")
-	f.StringArrayVar(&o.NBD, "nbd", nil, "serve NBD on unix:`PATH` or tcp:HOST:PORT (repeatable)")
+	listVar(f, &o.NBD, "nbd", readAddress, "serve NBD on unix:`PATH` or tcp:HOST:PORT (repeatable)")
 	f.BoolVar(&o.nbdInsecure, "nbd-insecure", false, "allow TCP without TLS on addresses that other machines reach")
-	f.StringArrayVar(&o.nbdAllow, "nbd-allow", nil, "who may use an export: `EXPORT=ro:WHO` or EXPORT=rw:WHO; WHO is any, unix, uid:N or tls:NAME (repeatable; none: all may write all)")
+	listVar(f, &o.grants, "nbd-allow", readGrant, "who may use an export: `EXPORT=ro:WHO` or EXPORT=rw:WHO; WHO is any, unix, uid:N or tls:NAME (repeatable; none: all may write all)")
 	f.IntVar(&o.NBDMaxClients, "nbd-max-clients", 256, "serve at most `N` NBD connections at once")
 	f.IntVar(&o.NBDMaxPeer, "nbd-max-peer-clients", 0, "of these, `N` of one address, or of one user of unix sockets (0: three quarters)")
 	f.DurationVar(&o.NBDIdle, "nbd-idle", 0, "disconnect NBD clients that ask for nothing for `TIME` (0: only those that never asked for anything)")
@@ -194,7 +197,7 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.StringVar(&o.GateName, "gate-name", "", "`NAME` of the device below /dev; after a slash at its end comes the volume's (default ggateN)")
 	f.IntVar(&o.Unit, "unit", gate.UnitAuto, "`N` of ggateN (default the lowest that is free)")
 	f.IntVar(&o.Receivers, "receivers", 2, "goroutines, 1 to 4, that take the requests of each device")
-	f.StringVar(&o.supervised, "supervise", "auto", "serve from a worker process that may do little, and is restarted when it dies: `auto|yes|no` (auto: as root; devices always are)")
+	chooseVar(f, &o.supervised, "supervise", superviseWords, "serve from a worker process that may do little, and is restarted when it dies: `auto|yes|no` (auto: as root; devices always are)")
 	f.Lookup("supervise").NoOptDefVal = "yes"
 	f.StringVar(&o.User, "user", DefaultUser, "`USER` that the worker becomes when it is started as root; empty for root")
 	f.BoolVar(&o.Capsicum, "capsicum", false, "have the worker enter capability mode, see capsicum(4); on FreeBSD only")
@@ -210,24 +213,26 @@ func (o *Options) declare() *pflag.FlagSet {
 	return f
 }
 
-// validateEach refuses values that are wrong by themselves. It is asked after the command
-// line was read, and after each line of a file, which is named by that.
-func (o *Options) validateEach() error {
-	if _, err := o.Policies(); err != nil {
-		return err
-	}
-	if err := o.validateDevice(); err != nil {
-		return err
-	}
-	_, addresses := o.Addresses()
-	_, grants := o.Grants()
-	return errors.Join(addresses, grants)
+// bound has the flags refuse values that are wrong by themselves, so that the line of a
+// file that has one is known.
+func (o *Options) bound(f *pflag.FlagSet) {
+	bound(f, "receivers", &o.Receivers, func(n int) bool { return 1 <= n && n <= 4 }, "1 to 4 are possible")
+	notNegative(f, "backups", &o.backups)
+	bound(f, "unit", &o.Unit, func(n int) bool { return n >= gate.UnitAuto }, "must not be negative")
+	bound(f, "gate-name", &o.GateName, func(s string) bool { return !strings.HasPrefix(s, "/") }, "is given without /dev/")
+	bound(f, "nbd-max-clients", &o.NBDMaxClients, func(n int) bool { return n >= 1 }, "must be at least 1")
+	notNegative(f, "nbd-idle", &o.NBDIdle)
+	o.boundPolicies(f)
+	o.boundSpace(f)
 }
 
 // validate refuses, when all is read, what contradicts something else.
 func (o *Options) validate() error {
-	if o.Capsicum && runtime.GOOS != "freebsd" {
+	switch {
+	case o.Capsicum && runtime.GOOS != "freebsd":
 		return errors.New("--capsicum: only FreeBSD has capability mode")
+	case o.Unit >= 0 && o.GateName != "":
+		return errors.New("--unit and --gate-name: only one of them names a device")
 	}
 	if err := o.validateNBD(); err != nil {
 		return err
@@ -235,38 +240,21 @@ func (o *Options) validate() error {
 	return o.validateSpace()
 }
 
-// validateDevice is validateEach of what concerns devices and folders.
-func (o *Options) validateDevice() error {
-	switch {
-	case o.Receivers < 1 || o.Receivers > 4:
-		return fmt.Errorf("--receivers %d: 1 to 4 are possible", o.Receivers)
-	case o.backups < 0:
-		return fmt.Errorf("--backups %d: must not be negative", o.backups)
-	case o.Unit < gate.UnitAuto:
-		return fmt.Errorf("--unit %d: must not be negative", o.Unit)
-	case o.Unit >= 0 && o.GateName != "":
-		return errors.New("--unit and --gate-name: only one of them names a device")
-	case strings.HasPrefix(o.GateName, "/"):
-		return fmt.Errorf("--gate-name %s: is given without /dev/", o.GateName)
-	}
-	return nil
-}
+// superviseMode says whether there is to be a worker.
+type superviseMode uint8
 
-// superviseModes are what --supervise says.
-var superviseModes = []string{"auto", "yes", "no", "true", "false"}
+const (
+	superviseAuto superviseMode = iota // as root
+	superviseYes
+	superviseNo // but for devices, which are always a worker's
+)
+
+var superviseWords = []word[superviseMode]{{"auto", superviseAuto}, {"yes", superviseYes}, {"no", superviseNo},
+	{"true", superviseYes}, {"false", superviseNo}}
 
 // decideProcesses makes one process or two of what --supervise says.
 func (o *Options) decideProcesses() error {
-	switch o.supervised {
-	case "yes", "true":
-		o.Supervise = true
-	case "no", "false":
-		o.Supervise = o.Gate
-	case "auto":
-		o.Supervise = o.Gate || os.Geteuid() == 0
-	default:
-		return badValue("supervise", o.supervised, superviseModes...)
-	}
+	o.Supervise = o.Gate || o.supervised == superviseYes || o.supervised == superviseAuto && os.Geteuid() == 0
 	if o.Capsicum && !o.Supervise {
 		return errors.New("--capsicum needs a worker, whose supervisor opens what it may not: --supervise")
 	}

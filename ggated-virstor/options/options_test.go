@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 )
 
 // write makes a configuration file.
@@ -56,13 +57,10 @@ held-memory = 1m
 detect-zeroes = true
 `)
 	o := parse(t, "--config", conf, "--full-timeout", "7s", "da1")
-	if !slices.Equal(o.Providers, []string{"da1", "da0"}) || !slices.Equal(o.NBD, []string{"unix:/a"}) || o.Level.Level() != slog.LevelDebug {
+	if !slices.Equal(o.Providers, []string{"da1", "da0"}) || !slices.Equal(o.NBD, []nbd.Address{{Network: "unix", Addr: "/a"}}) || o.Level.Level() != slog.LevelDebug {
 		t.Errorf("providers %q, nbd %q, level %v", o.Providers, o.NBD, o.Level)
 	}
-	all, err := o.Policies()
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := o.Policies()
 	if all.WhenFull != virstor.Fail || all.FullTimeout.Seconds() != 7 || all.Alloc != virstor.Fill {
 		t.Errorf("policies of all: %+v", all)
 	}

@@ -3,6 +3,7 @@ package options
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,10 +22,40 @@ type spaceOptions struct {
 	alertTimeout time.Duration
 	reserve      int64
 
-	spares  []string // NAME=PROV
+	spares  []spare
 	spareAt int
-	grow    []string // NAME=DIR:SIZE
-	growMax string
+	grow    []growth
+	growMax int64 // bytes; 0: none was said
+}
+
+// spare is one of --spare.
+type spare struct{ volume, provider string }
+
+// readSpare reads NAME=PROV.
+func readSpare(text string) (spare, error) {
+	name, prov, ok := strings.Cut(text, "=")
+	if !ok || name == "" || prov == "" {
+		return spare{}, fmt.Errorf("--spare %s: NAME=PROV is needed", text)
+	}
+	return spare{name, prov}, nil
+}
+
+// growth is one of --grow.
+type growth struct {
+	volume string
+	plan   space.Plan
+}
+
+// readGrowth reads NAME=DIR:SIZE. A volume has one.
+func (o *spaceOptions) readGrowth(text string) (growth, error) {
+	name, plan, err := space.ParsePlan(text, control.ExpandNumber)
+	if err != nil {
+		return growth{}, fmt.Errorf("--grow %w", err)
+	}
+	if slices.ContainsFunc(o.grow, func(g growth) bool { return g.volume == name }) {
+		return growth{}, fmt.Errorf("--grow %s: there is one for %s already", text, name)
+	}
+	return growth{name, plan}, nil
 }
 
 // declareSpace makes the flags of spaceOptions.
@@ -39,10 +70,17 @@ func (o *spaceOptions) declareSpace(f *pflag.FlagSet) {
 	f.StringVar(&o.alertCommand, "on-alert", "", "run `COMMAND` with sh(1) for each alert, the facts in its environment and as JSON on its standard input")
 	f.DurationVar(&o.alertTimeout, "on-alert-timeout", space.HookTimeout, "kill that command after `TIME`")
 	f.Int64Var(&o.reserve, "reserve", 0, "keep `N` free chunks of each volume from ordinary writes, for 'gvirstor reserve --release'")
-	f.StringArrayVar(&o.spares, "spare", nil, "`NAME=PROV`: a spare of the volume, labelled by 'gvirstor spare' (repeatable)")
+	listVar(f, &o.spares, "spare", readSpare, "`NAME=PROV`: a spare of the volume, labelled by 'gvirstor spare' (repeatable)")
 	f.IntVar(&o.spareAt, "spare-at", 90, "add a spare when so many `PERCENT` of the physical space are allocated (0: never)")
-	f.StringArrayVar(&o.grow, "grow", nil, "`NAME=DIR:SIZE`: without a spare, add a new file of that size (repeatable; with --gate through mdconfig)")
-	f.StringVar(&o.growMax, "grow-max", "", "the files of --grow may have `SIZE` for each volume, all together")
+	listVar(f, &o.grow, "grow", o.readGrowth, "`NAME=DIR:SIZE`: without a spare, add a new file of that size (repeatable; with --gate through mdconfig)")
+	sizeVar(f, &o.growMax, "grow-max", 0, "the files of --grow may have `SIZE` for each volume, all together")
+}
+
+// boundSpace is bound of spaceOptions.
+func (o *spaceOptions) boundSpace(f *pflag.FlagSet) {
+	bound(f, "on-alert-timeout", &o.alertTimeout, func(d time.Duration) bool { return d > 0 }, "must be more than nothing")
+	notNegative(f, "reserve", &o.reserve)
+	bound(f, "spare-at", &o.spareAt, func(n int) bool { return 0 <= n && n <= 100 }, "from 0 to 100")
 }
 
 // validateSpace is validate of what concerns space.
@@ -50,74 +88,50 @@ func (o *Options) validateSpace() error {
 	if err := o.levels.Check(); err != nil {
 		return err
 	}
-	switch {
-	case o.alertTimeout <= 0:
-		return fmt.Errorf("--on-alert-timeout %s: must be more than nothing", o.alertTimeout)
-	case o.reserve < 0:
-		return fmt.Errorf("--reserve %d: must not be negative", o.reserve)
-	case o.spareAt < 0 || o.spareAt > 100:
-		return fmt.Errorf("--spare-at %d: from 0 to 100", o.spareAt)
-	}
 	if err := ownfile.CheckCommand(o.alertCommand); err != nil {
 		return fmt.Errorf("--on-alert: %w", err)
 	}
-	for _, s := range o.spares {
-		if name, prov, ok := strings.Cut(s, "="); !ok || name == "" || prov == "" {
-			return fmt.Errorf("--spare %s: NAME=PROV is needed", s)
-		}
+	switch {
+	case len(o.grow) == 0 && o.growMax > 0:
+		return errors.New("--grow-max needs --grow")
+	case len(o.grow) > 0 && o.growMax == 0:
+		return errors.New("--grow needs --grow-max with a size such as 100g: without a limit a volume could fill the file system")
 	}
-	_, err := o.Grower(false)
-	return err
+	return nil
 }
 
 // findSpares gives the providers of --spare their whole paths.
 func (o *Options) findSpares() error {
 	for i, s := range o.spares {
-		name, prov, _ := strings.Cut(s, "=")
-		path, err := o.world.Absolute(prov)
+		path, err := o.world.Absolute(s.provider)
 		if err != nil {
-			return fmt.Errorf("--spare %s: %w", s, err)
+			return fmt.Errorf("--spare %s=%s: %w", s.volume, s.provider, err)
 		}
-		o.spares[i] = name + "=" + path
+		o.spares[i].provider = path
 	}
 	return nil
 }
 
 // Grower makes the files of --grow; it is nil without. With attach its files become md(4) disks.
-func (o *Options) Grower(attach bool) (*space.FileGrower, error) {
+func (o *Options) Grower(attach bool) *space.FileGrower {
 	if len(o.grow) == 0 {
-		if o.growMax != "" {
-			return nil, errors.New("--grow-max needs --grow")
-		}
-		return nil, nil
+		return nil
 	}
-	n, err := control.ExpandNumber(o.growMax)
-	if err != nil || n <= 0 {
-		return nil, fmt.Errorf("--grow needs --grow-max with a size such as 100g, not %q: without a limit a volume could fill the file system", o.growMax)
-	}
-	g := &space.FileGrower{Plans: make(map[string]space.Plan), Max: n}
-	for _, s := range o.grow {
-		name, p, err := space.ParsePlan(s, control.ExpandNumber)
-		if err != nil {
-			return nil, fmt.Errorf("--grow %w", err)
-		}
-		if _, twice := g.Plans[name]; twice {
-			return nil, fmt.Errorf("--grow %s: there is one for %s already", s, name)
-		}
-		g.Plans[name] = p
+	g := &space.FileGrower{Plans: make(map[string]space.Plan), Max: o.growMax}
+	for _, one := range o.grow {
+		g.Plans[one.volume] = one.plan
 	}
 	if attach {
 		g.Attach, g.Detach = space.Mdconfig, space.MdconfigDetach
 	}
-	return g, nil
+	return g
 }
 
 // SpareProviders are those of --spare, which may be components by now.
 func (o *Options) SpareProviders() []string {
 	var ps []string
 	for _, s := range o.spares {
-		_, prov, _ := strings.Cut(s, "=")
-		ps = append(ps, prov)
+		ps = append(ps, s.provider)
 	}
 	return ps
 }
@@ -139,8 +153,7 @@ func (o *Options) Alerts(run space.Runner) space.AlertOptions {
 func (o *Options) SpareOptions(g space.Grower) space.SpareOptions {
 	s := space.SpareOptions{Percent: o.spareAt, Grower: g, Spares: make(map[string]string), Margin: o.levels.Margin}
 	for _, spare := range o.spares {
-		name, prov, _ := strings.Cut(spare, "=")
-		s.Spares[prov] = name
+		s.Spares[spare.provider] = spare.volume
 	}
 	return s
 }
