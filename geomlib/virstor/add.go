@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -64,9 +65,9 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	}
 	v.setComponents(next)
 	for _, c := range next[len(comps):] {
-		v.alloc.addPool(newChunkPool(c.first(), c.usable()))
+		v.alloc.Append(alloc.NewPool(c.first(), c.usable()))
 	}
-	v.alloc.hold(next)
+	v.alloc.Hold(next)
 	v.committer.kick()
 	v.emit(Event{Kind: EventComponents})
 	return nil

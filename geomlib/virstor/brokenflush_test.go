@@ -50,7 +50,7 @@ func TestAChunkThatIsFreedDuringAFlushIsNotCoveredByIt(t *testing.T) {
 		h.release()
 		mustDo(t, <-h.flushed)
 		h.v.freed.wait()
-		free := isFree(h.v, was)
+		free := h.v.alloc.IsFree(was)
 		_ = h.v.Close()
 		return free
 	}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // A word of the chunk map describes one virtual chunk:
@@ -32,15 +34,9 @@ const (
 	pageShift   = 9
 )
 
-// phys names a physical chunk.
-type phys struct {
-	comp  uint16
-	chunk uint32
-}
+func wordOf(p alloc.Phys) uint64 { return wordAlloc | uint64(p.Comp)<<compShift | uint64(p.Chunk) }
 
-func wordOf(p phys) uint64 { return wordAlloc | uint64(p.comp)<<compShift | uint64(p.chunk) }
-
-func physOf(w uint64) phys { return phys{comp: uint16(w >> compShift), chunk: uint32(w)} }
+func physOf(w uint64) alloc.Phys { return alloc.Phys{Comp: uint16(w >> compShift), Chunk: uint32(w)} }
 
 type mapPage [pageEntries]atomic.Uint64
 
@@ -166,29 +162,31 @@ func (m *chunkMap) page(vc uint64) *mapPage {
 func (m *chunkMap) load(vc uint64) uint64 { return m.slot(vc).word(vc % pageEntries) }
 
 // set publishes the mapping of a chunk that has none and is not busy.
-func (m *chunkMap) set(vc uint64, p phys) { m.page(vc)[vc%pageEntries].Store(wordOf(p)) }
+func (m *chunkMap) set(vc uint64, p alloc.Phys) { m.page(vc)[vc%pageEntries].Store(wordOf(p)) }
 
 // pin keeps the mapping of vc as it is until unpin. The physical chunk is
 // not reused while it is pinned.
-func (m *chunkMap) pin(vc uint64) (phys, pinState) { return m.pinUnless(vc, wordBusy) }
+func (m *chunkMap) pin(vc uint64) (alloc.Phys, pinState) { return m.pinUnless(vc, wordBusy) }
 
 // pinRead is pin for one who only reads.
-func (m *chunkMap) pinRead(vc uint64) (phys, pinState) { return m.pinUnless(vc, wordBusy|wordShown) }
+func (m *chunkMap) pinRead(vc uint64) (alloc.Phys, pinState) {
+	return m.pinUnless(vc, wordBusy|wordShown)
+}
 
 // pinUnless is pin and pinRead: a word that has of mask no bit but wordBusy is busy.
-func (m *chunkMap) pinUnless(vc, mask uint64) (phys, pinState) {
+func (m *chunkMap) pinUnless(vc, mask uint64) (alloc.Phys, pinState) {
 	p := m.existing(vc)
 	if p == nil {
-		return phys{}, unallocated
+		return alloc.Phys{}, unallocated
 	}
 	e := &p[vc%pageEntries]
 	for {
 		w := e.Load()
 		switch {
 		case w&mask == wordBusy:
-			return phys{}, busy
+			return alloc.Phys{}, busy
 		case w&wordAlloc == 0:
-			return phys{}, unallocated
+			return alloc.Phys{}, unallocated
 		case w>>pinShift >= pinLimit:
 			runtime.Gosched()
 		case e.CompareAndSwap(w, w+pinOne):
@@ -199,7 +197,7 @@ func (m *chunkMap) pinUnless(vc, mask uint64) (phys, pinState) {
 
 // pinWait is pin that waits while the chunk is busy. It reports whether the
 // chunk is allocated and pinned.
-func (m *chunkMap) pinWait(vc uint64) (phys, bool) {
+func (m *chunkMap) pinWait(vc uint64) (alloc.Phys, bool) {
 	for {
 		ph, state := m.pin(vc)
 		if state != busy {
@@ -227,23 +225,23 @@ func (m *chunkMap) unpin(vc uint64) {
 
 // lock takes vc for its caller alone: it waits for other owners and for
 // pinned I/O. It reports false, without the lock, when vc is not allocated.
-func (m *chunkMap) lock(vc uint64) (phys, bool) {
+func (m *chunkMap) lock(vc uint64) (alloc.Phys, bool) {
 	ph, state := m.own(vc, true)
 	return ph, state == pinned
 }
 
 // lockState is lock with the answer of tryLock, which is never busy.
-func (m *chunkMap) lockState(vc uint64) (phys, pinState) { return m.own(vc, true) }
+func (m *chunkMap) lockState(vc uint64) (alloc.Phys, pinState) { return m.own(vc, true) }
 
 // tryLock is lock that does not wait for another owner: pinned means that the
 // caller has vc, busy that somebody else does. It waits for pinned I/O.
-func (m *chunkMap) tryLock(vc uint64) (phys, pinState) { return m.own(vc, false) }
+func (m *chunkMap) tryLock(vc uint64) (alloc.Phys, pinState) { return m.own(vc, false) }
 
 // own is lock and tryLock. wait: for another owner.
-func (m *chunkMap) own(vc uint64, wait bool) (phys, pinState) {
+func (m *chunkMap) own(vc uint64, wait bool) (alloc.Phys, pinState) {
 	p := m.existing(vc)
 	if p == nil {
-		return phys{}, unallocated
+		return alloc.Phys{}, unallocated
 	}
 	e := &p[vc%pageEntries]
 	s := m.shard(vc)
@@ -253,13 +251,13 @@ func (m *chunkMap) own(vc uint64, wait bool) (phys, pinState) {
 		w := e.Load()
 		if w&wordBusy != 0 {
 			if !wait {
-				return phys{}, busy
+				return alloc.Phys{}, busy
 			}
 			s.cond.Wait()
 			continue
 		}
 		if w&wordAlloc == 0 {
-			return phys{}, unallocated
+			return alloc.Phys{}, unallocated
 		}
 		if e.CompareAndSwap(w, w|wordBusy) {
 			break

@@ -179,7 +179,7 @@ func (v *Volume) obstacles() []string {
 			why = append(why, fmt.Sprintf("%s takes no writes (`gvirstor remove -e %s %s` takes it out)", c.name(), v.name, c.name()))
 			continue // packing fills none of its holes; who takes it out moves all that is there
 		}
-		next, dense := v.alloc.dense(i, c.first())
+		next, dense := v.alloc.Dense(i, c.first())
 		if !dense {
 			why = append(why, fmt.Sprintf("%s has holes between its used chunks (run `gvirstor pack %s`)", c.name(), v.name))
 		}
@@ -205,7 +205,7 @@ func (v *Volume) unfenceLocked() error {
 	exact := make([]ondisk.Metadata, len(comps))
 	current := len(comps) - 1
 	for i, c := range comps {
-		if next, _ := v.alloc.dense(i, c.first()); next < c.usable() {
+		if next, _ := v.alloc.Dense(i, c.first()); next < c.usable() {
 			current = i
 			break
 		}
@@ -213,7 +213,7 @@ func (v *Volume) unfenceLocked() error {
 	for i, c := range comps {
 		m := agreed(comps, i)
 		m.Version = ondisk.VersionFenced
-		m.ChunkNext, _ = v.alloc.dense(i, c.first())
+		m.ChunkNext, _ = v.alloc.Dense(i, c.first())
 		m.Flags = 0
 		if m.ChunkNext > 0 {
 			m.Flags |= ondisk.FlagAllocated

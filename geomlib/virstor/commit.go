@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // run does one batch. This is the commit order.
@@ -85,7 +87,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	if again && len(b.missing) > 0 && k.probing() {
 		return false, k.storageFull(r) || waiting
 	}
-	room := len(b.missing) == 0 || !waiting && (!again || int64(len(b.missing)) <= v.alloc.available())
+	room := len(b.missing) == 0 || !waiting && (!again || int64(len(b.missing)) <= v.alloc.Available())
 	if room && again {
 		if !mayResume(r) {
 			return false, k.hold(r, r.req.held.why) && len(b.missing) > 0 || waiting
@@ -94,7 +96,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		k.findMissing(r)
 	}
 	if room && len(b.missing) > 0 {
-		b.taken, room = v.alloc.take(b.taken[:0], len(b.missing), false)
+		b.taken, room = v.alloc.Take(b.taken[:0], len(b.missing), false)
 	}
 	if !room {
 		return false, k.noSpace(r) || waiting
@@ -171,7 +173,7 @@ func (k *committer) cover(r *Request) {
 // noSpace holds or fails a write that finds no chunk, and reports whether it holds.
 func (k *committer) noSpace(r *Request) bool {
 	v := k.v
-	if k.noRoom != nil && v.holdsFor(k.noRoom) && int64(len(k.batch.missing)) <= v.alloc.available() {
+	if k.noRoom != nil && v.holdsFor(k.noRoom) && int64(len(k.batch.missing)) <= v.alloc.Available() {
 		return k.storageFull(r) // behind those that wait for room, not for chunks
 	}
 	soon := v.freed.pending() > 0 && v.component(0).failedFlush() == nil
@@ -270,7 +272,7 @@ func (k *committer) flushData() {
 	b.touched = b.touched[:0]
 	for i := range b.chunks {
 		c := &b.chunks[i]
-		if comp := v.component(c.to.comp); c.err == nil && !slices.Contains(b.touched, comp) {
+		if comp := v.component(c.to.Comp); c.err == nil && !slices.Contains(b.touched, comp) {
 			b.touched = append(b.touched, comp)
 		}
 	}
@@ -282,11 +284,11 @@ func (k *committer) flushData() {
 	}
 	for i := range b.chunks {
 		c := &b.chunks[i]
-		if err := v.component(c.to.comp).failedFlush(); err != nil && c.err == nil {
+		if err := v.component(c.to.Comp).failedFlush(); err != nil && c.err == nil {
 			c.err = err
 			// Nothing written there can be proved to be there: use it no more.
-			v.alloc.setBar(c.to.comp, barFailed, true)
-			v.emit(Event{Kind: EventComponentFailed, Component: int(c.to.comp), Err: err})
+			v.alloc.SetBar(c.to.Comp, alloc.BarFailed, true)
+			v.emit(Event{Kind: EventComponentFailed, Component: int(c.to.Comp), Err: err})
 		}
 	}
 	k.failChunks()
@@ -323,13 +325,13 @@ func (k *committer) events() {
 		return
 	}
 	for i := range b.chunks {
-		c := int(b.chunks[i].to.comp)
+		c := int(b.chunks[i].to.Comp)
 		if v.cfg.Alloc == Fill && k.lastComp >= 0 && c > k.lastComp {
 			v.emit(Event{Kind: EventComponentSwitch, Component: c})
 		}
 		k.lastComp = c
 	}
-	if k.full && v.held.empty() && v.alloc.available() > 0 {
+	if k.full && v.held.empty() && v.alloc.Available() > 0 {
 		k.full = false
 		v.emit(Event{Kind: EventSpace})
 	}
@@ -347,7 +349,7 @@ type batch struct {
 	chunks  []newChunk
 	index   map[uint64]int // virtual chunk → chunks
 	missing []uint64
-	taken   []grant
+	taken   []alloc.Grant
 	touched []*component
 	changes []mapChange
 	wg      sync.WaitGroup
@@ -364,7 +366,7 @@ type mapChange struct {
 type newChunk struct {
 	v      *Volume
 	vc     uint64
-	to     phys
+	to     alloc.Phys
 	zeroed bool // it reads as zeros already
 	pieces []newPiece
 	gaps   []extent
@@ -401,7 +403,7 @@ func (b *batch) reset() {
 }
 
 // add appends a new chunk, reusing what an earlier batch left there.
-func (b *batch) add(vc uint64, to grant) {
+func (b *batch) add(vc uint64, to alloc.Grant) {
 	b.index[vc] = len(b.chunks)
 	if len(b.chunks) < cap(b.chunks) {
 		b.chunks = b.chunks[:len(b.chunks)+1]
@@ -409,7 +411,7 @@ func (b *batch) add(vc uint64, to grant) {
 		b.chunks = append(b.chunks, newChunk{})
 	}
 	c := &b.chunks[len(b.chunks)-1]
-	c.vc, c.to, c.zeroed, c.err = vc, to.at, to.zeroed, nil
+	c.vc, c.to, c.zeroed, c.err = vc, to.At, to.Zeroed, nil
 }
 
 func (c *newChunk) perform() {
@@ -420,8 +422,8 @@ func (c *newChunk) perform() {
 // write puts the data of all requests into the chunk, in their order, and zeros
 // where there is none.
 func (c *newChunk) write() error {
-	comp := c.v.component(c.to.comp)
-	base := comp.offset(c.to.chunk)
+	comp := c.v.component(c.to.Comp)
+	base := comp.offset(c.to.Chunk)
 	if c.v.cfg.Zero == ZeroAuto && !c.zeroed && !c.v.cfg.breaks(breakZeroing) {
 		c.findGaps(c.v.chunk)
 		if c.v.cfg.breaks(breakZeroTail) {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // committer is the one goroutine that assigns chunks and writes map sectors.
@@ -44,8 +46,8 @@ type committer struct {
 // The committer unlocks it.
 type mapOp struct {
 	vc   uint64
-	old  phys
-	new  phys
+	old  alloc.Phys
+	new  alloc.Phys
 	set  bool // map to new; otherwise unmap
 	same bool // new is the same place under another component index
 

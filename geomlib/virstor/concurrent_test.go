@@ -11,6 +11,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // A flush that began before the map moved ends after one of the new component 0 has
@@ -20,8 +21,8 @@ func TestALateFlushOfTheFormerComponent0ProvesNothing(t *testing.T) {
 	labelled(t, 64, a, c)
 	v, err := openDisks(Config{}, []*disktest.Disk{a, c})
 	mustDo(t, err)
-	v.alloc.setBar(0, barLeaving, true)
-	v.alloc.claimBelow(1, v.component(0).first())
+	v.alloc.SetBar(0, alloc.BarLeaving, true)
+	v.alloc.ClaimBelow(1, v.component(0).first())
 	mustDo(t, <-startWrite(v, 0, 1).done)
 	mustDo(t, <-startWrite(v, crashChunk, 2).done)
 	reachedA, releaseA := a.Block(disktest.Flush)
@@ -43,7 +44,7 @@ func TestALateFlushOfTheFormerComponent0ProvesNothing(t *testing.T) {
 	<-reachedC
 	releaseA()
 	mustDo(t, <-flushed)
-	if isFree(v, was) || v.freed.pending() == 0 {
+	if v.alloc.IsFree(was) || v.freed.pending() == 0 {
 		t.Errorf("%v is free while the sector that freed it is in no flush that ended", was)
 	}
 	if v.ledger().isDurable() {
@@ -52,12 +53,6 @@ func TestALateFlushOfTheFormerComponent0ProvesNothing(t *testing.T) {
 	releaseC()
 	mustDo(t, <-done)
 	_ = v.Close()
-}
-
-func isFree(v *Volume, p phys) bool {
-	v.alloc.mu.Lock()
-	defer v.alloc.mu.Unlock()
-	return v.alloc.pools[p.comp].bits[p.chunk/64]&(1<<(p.chunk%64)) != 0
 }
 
 // An evacuation that is given up leaves a component closed whose flush failed.
@@ -78,8 +73,8 @@ func TestAnEvacuationThatFailsOpensNothingThatAFailedFlushClosed(t *testing.T) {
 		t.Fatal("evacuated")
 	}
 	remove()
-	if v.alloc.pools[1].bars != barFailed {
-		t.Errorf("bars of b: %b", v.alloc.pools[1].bars)
+	if bars, _ := v.alloc.Bars(1); bars != alloc.BarFailed {
+		t.Errorf("bars of b: %b", bars)
 	}
 	_ = v.Close()
 }
@@ -98,8 +93,9 @@ func TestAMapThatIsNotHandedOnGivesItsRoomBack(t *testing.T) {
 	if err := v.handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1), nil, nil); !errors.Is(err, ErrUnfinished) {
 		t.Fatal(err)
 	}
-	if got := v.Status().Free; got != before || len(v.alloc.pools[1].kept) > 0 {
-		t.Errorf("%d chunks are free, want %d; kept are %v", got, before, v.alloc.pools[1].kept)
+	_, kept := v.alloc.Bars(1)
+	if got := v.Status().Free; got != before || kept > 0 {
+		t.Errorf("%d chunks are free, want %d; kept are %d", got, before, kept)
 	}
 	v.cond.word.Store(0)
 	mustDo(t, v.Close())

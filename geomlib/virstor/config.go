@@ -24,6 +24,24 @@ func (p FullPolicy) String() string {
 	return "wait"
 }
 
+// AllocOrder says which component gives the next chunk.
+type AllocOrder uint8
+
+// The allocation orders. Both take the lowest free chunk of a component.
+const (
+	// Fill uses component after component, as the kernel class does.
+	Fill AllocOrder = iota
+	// Spread takes the components in turn.
+	Spread
+)
+
+func (o AllocOrder) String() string {
+	if o == Spread {
+		return "spread"
+	}
+	return "fill"
+}
+
 // ZeroPolicy says what a new chunk holds where it was not written.
 type ZeroPolicy uint8
 

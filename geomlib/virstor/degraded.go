@@ -4,13 +4,15 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // degraded is what the committer keeps while map sectors are not known to hold
 // what they should.
 type degraded struct {
 	sectors map[int64]struct{} // map sectors to be rewritten from RAM
-	kept    []phys             // chunks that such a sector may name
+	kept    []alloc.Phys       // chunks that such a sector may name
 	locked  []mapOp            // moves whose outcome is unknown; their chunks are locked
 }
 
@@ -28,7 +30,7 @@ func (d *degraded) add(sector int64) {
 	d.sectors[sector] = struct{}{}
 }
 
-func (d *degraded) keep(p phys) { d.kept = append(d.kept, p) }
+func (d *degraded) keep(p alloc.Phys) { d.kept = append(d.kept, p) }
 
 // repair rewrites the sectors in doubt from RAM and flushes them. When that
 // succeeds the volume allocates again.
@@ -41,11 +43,11 @@ func (k *committer) repair() {
 	for _, o := range d.locked {
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
 		if !o.same {
-			v.alloc.put(o.new)
+			v.alloc.Put(o.new)
 		}
 	}
 	for _, p := range d.kept {
-		v.alloc.put(p)
+		v.alloc.Put(p)
 	}
 	*d = degraded{}
 	v.cond.rewritten()

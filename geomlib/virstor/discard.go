@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // discardStep is how many chunks one commit frees, so that a discard of a
@@ -137,16 +138,16 @@ func (v *Volume) discardPiece(pc piece, zero bool) (pinState, error) {
 }
 
 // discardLocked does what discardPiece says to the medium. The chunk is locked.
-func (v *Volume) discardLocked(pc piece, ph phys, zero bool) error {
-	c := v.component(ph.comp)
-	at := c.offset(ph.chunk) + pc.in
+func (v *Volume) discardLocked(pc piece, ph alloc.Phys, zero bool) error {
+	c := v.component(ph.Comp)
+	at := c.offset(ph.Chunk) + pc.in
 	if zero {
 		return c.clear(at, pc.n, v.zeros)
 	}
 	from := (pc.in + v.sector - 1) &^ (v.sector - 1)
 	to := (pc.in + pc.n) &^ (v.sector - 1)
 	if from < to {
-		v.passDown(c, c.offset(ph.chunk)+from, to-from)
+		v.passDown(c, c.offset(ph.Chunk)+from, to-from)
 	}
 	return nil
 }
@@ -167,7 +168,7 @@ func (v *Volume) passDown(c *component, off, n int64) {
 // freeChunks unmaps the allocated chunks that lie wholly in [off, end), up to
 // discardStep of them, and returns how far it came and how many it were. take is
 // one of chunkMap's. waits: it came no further than off, whose chunk is busy.
-func (v *Volume) freeChunks(off, end int64, take func(uint64) (phys, pinState)) (next, freed int64, waits bool, err error) {
+func (v *Volume) freeChunks(off, end int64, take func(uint64) (alloc.Phys, pinState)) (next, freed int64, waits bool, err error) {
 	var ops []mapOp
 	limit := uint64(end / v.chunk)
 	vc := uint64(off / v.chunk)

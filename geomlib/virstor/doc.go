@@ -17,7 +17,8 @@
 //
 // A chunk is pinned by an atomic add on its word in the chunk map (chunkmap.go),
 // and taken exclusively, for a move or a partial-sector write, by a bit in the
-// same word. Only the committer writes map sectors.
+// same word. Only the committer writes map sectors. Free chunks are the business of
+// internal/alloc alone.
 //
 // # Commit order
 //

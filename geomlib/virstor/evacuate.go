@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -50,15 +51,15 @@ func (v *Volume) shortOf(job string, missing, needs int64, refused []RefusedComp
 // leaving.
 func (v *Volume) refusing(leaving []*component, to *component) []RefusedComponent {
 	var rs []RefusedComponent
-	for _, f := range v.alloc.figures() {
-		if f.free == 0 || slices.Contains(leaving, f.c) || to != nil && f.c != to {
+	for _, f := range v.alloc.Figures() {
+		if f.Free == 0 || slices.Contains(leaving, f.Owner) || to != nil && f.Owner != to {
 			continue
 		}
 		switch {
-		case f.c.refused.Load():
-			rs = append(rs, RefusedComponent{f.c.name(), ErrTakesNoWrites})
-		case f.c.failedFlush() != nil:
-			rs = append(rs, RefusedComponent{f.c.name(), ErrFlushFailed})
+		case f.Owner.refused.Load():
+			rs = append(rs, RefusedComponent{f.Owner.name(), ErrTakesNoWrites})
+		case f.Owner.failedFlush() != nil:
+			rs = append(rs, RefusedComponent{f.Owner.name(), ErrFlushFailed})
 		}
 	}
 	return rs
@@ -187,11 +188,11 @@ func (v *Volume) findLeaving(names []string, target string) (leaving []*componen
 // the map if component 0 leaves.
 func (v *Volume) roomFor(leaving []*component, to *component) error {
 	var have int64
-	for _, f := range v.alloc.figures() {
-		if slices.Contains(leaving, f.c) || to != nil && f.c != to || f.c.failedFlush() != nil || f.c.refused.Load() {
+	for _, f := range v.alloc.Figures() {
+		if slices.Contains(leaving, f.Owner) || to != nil && f.Owner != to || f.Owner.failedFlush() != nil || f.Owner.refused.Load() {
 			continue
 		}
-		have += int64(f.free)
+		have += int64(f.Free)
 	}
 	if need := v.chunksNeeded(leaving); need > have {
 		return v.shortOf(kindOf(to), need-have, need-have, v.refusing(leaving, to))
@@ -206,12 +207,12 @@ func (v *Volume) roomFor(leaving []*component, to *component) error {
 // chunksNeeded is how many chunks leaving take elsewhere, the map's included.
 func (v *Volume) chunksNeeded(leaving []*component) int64 {
 	var n int64
-	for _, f := range v.alloc.figures() {
-		c := f.c
+	for _, f := range v.alloc.Figures() {
+		c := f.Owner
 		if !slices.Contains(leaving, c) {
 			continue
 		}
-		n += int64(f.total - f.free)
+		n += int64(f.Total - f.Free)
 		if v.lastSectorInUse(c) {
 			n++
 		}
@@ -287,8 +288,8 @@ func (j *jobHandle) wouldMove(chunks int64) {
 }
 
 // onAny picks what lies on any of comps.
-func (v *Volume) onAny(comps []*component) func(phys) bool {
-	return func(p phys) bool { return slices.Contains(comps, v.component(p.comp)) }
+func (v *Volume) onAny(comps []*component) func(alloc.Phys) bool {
+	return func(p alloc.Phys) bool { return slices.Contains(comps, v.component(p.Comp)) }
 }
 
 // kindOf is the kind of a job that empties components for to, or for any.
@@ -313,11 +314,11 @@ func (v *Volume) startEvacuation(leaving []*component, to *component, task ondis
 // evacuate moves everything off leaving and removes it.
 func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) error {
 	for _, c := range leaving {
-		v.alloc.setBar(c.index(), barLeaving, true)
+		v.alloc.SetBar(c.index(), alloc.BarLeaving, true)
 	}
 	if err := v.handOver(j, leaving, to); err != nil {
 		for _, c := range leaving {
-			v.alloc.setBar(c.index(), barLeaving, false)
+			v.alloc.SetBar(c.index(), alloc.BarLeaving, false)
 		}
 		if v.zeroFails(leaving) && j.ctx.Err() == nil {
 			return v.leaveAll(j, leaving, to, nil)
@@ -331,7 +332,7 @@ func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) err
 // nil, is a provider that joins in its place.
 func (v *Volume) leaveAll(j *jobHandle, leaving []*component, to, fresh *component) error {
 	for _, c := range leaving {
-		v.alloc.setBar(c.index(), barLeaving, true)
+		v.alloc.SetBar(c.index(), alloc.BarLeaving, true)
 	}
 	err := v.leaveUnwritten(j, leaving, to, fresh)
 	if err == nil {
@@ -346,7 +347,7 @@ func (v *Volume) leaveAll(j *jobHandle, leaving []*component, to, fresh *compone
 	if err != nil {
 		for _, c := range leaving {
 			if slices.Contains(v.components(), c) {
-				v.alloc.setBar(c.index(), barLeaving, false)
+				v.alloc.SetBar(c.index(), alloc.BarLeaving, false)
 			}
 		}
 		return err
@@ -362,7 +363,7 @@ func (v *Volume) removeAll(j *jobHandle, leaving []*component) error {
 		}
 		if err := v.removeEmpty(c.name()); err != nil {
 			for _, c := range leaving[i+1:] {
-				v.alloc.setBar(c.index(), barLeaving, false)
+				v.alloc.SetBar(c.index(), alloc.BarLeaving, false)
 			}
 			return err
 		}
@@ -382,9 +383,9 @@ func (v *Volume) handOver(j *jobHandle, leaving []*component, to *component) err
 		return err
 	}
 	// Nothing goes where the map will be.
-	v.alloc.claimBelow(t.index(), v.component(0).first())
+	v.alloc.ClaimBelow(t.index(), v.component(0).first())
 	if err := v.emptyComponents(j, leaving, to); err != nil {
-		v.alloc.releaseKept(t.index())
+		v.alloc.ReleaseKept(t.index())
 		return err
 	}
 	return v.handZeroOn(j, t, leaving, to)
@@ -431,22 +432,22 @@ func (v *Volume) emptyComponents(j *jobHandle, leaving []*component, to *compone
 
 // takeFor takes a chunk of to, or of whichever component the order says. Chunks
 // that clients have freed are waited for before it says that there is none.
-func (v *Volume) takeFor(to *component) (target phys, ok bool, err error) {
-	take := func() (phys, bool) {
+func (v *Volume) takeFor(to *component) (target alloc.Phys, ok bool, err error) {
+	take := func() (alloc.Phys, bool) {
 		if to != nil {
-			return v.alloc.takeFrom(to.index())
+			return v.alloc.TakeFrom(to.index())
 		}
-		ps, ok := v.alloc.take(nil, 1, true)
+		ps, ok := v.alloc.Take(nil, 1, true)
 		if !ok {
-			return phys{}, false
+			return alloc.Phys{}, false
 		}
-		return ps[0].at, true
+		return ps[0].At, true
 	}
 	if target, ok = take(); ok || v.freed.pending() == 0 {
 		return target, ok, nil
 	}
 	if err := v.waitFreed(); err != nil {
-		return phys{}, false, err
+		return alloc.Phys{}, false, err
 	}
 	target, ok = take()
 	return target, ok, nil

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -94,7 +95,7 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 	}
 	n := uint64(v.Size() / v.chunk)
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
-		if p := physOf(v.chunks.load(vc)); p.comp == c.index() && p.chunk >= c.usable() {
+		if p := physOf(v.chunks.load(vc)); p.Comp == c.index() && p.Chunk >= c.usable() {
 			return true
 		}
 	}
@@ -132,7 +133,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		}
 		next[0].ledger.Store(&mapLedger{v: v})
 		v.setComponents(next)
-		v.alloc.hold(next)
+		v.alloc.Hold(next)
 	}
 	if err := v.takeOver(); err != nil {
 		if !v.mayStrand(err) {
@@ -217,7 +218,7 @@ func (v *Volume) mapUnchanged() error {
 				e.Component = uint16(v.renamed.to)
 			}
 			word := v.chunks.load(vc)
-			if e.Allocated() != (word&wordAlloc != 0) || e.Allocated() && physOf(word) != (phys{e.Component, e.Chunk}) {
+			if e.Allocated() != (word&wordAlloc != 0) || e.Allocated() && physOf(word) != (alloc.Phys{Comp: e.Component, Chunk: e.Chunk}) {
 				return fmt.Errorf("%w: the map entry of virtual chunk %d", ErrChanged, vc)
 			}
 			if e.Allocated() {

@@ -90,7 +90,7 @@ func (v *Volume) finishFUA(r *Request) {
 			}
 			continue
 		case pinned:
-			c := v.component(ph.comp)
+			c := v.component(ph.Comp)
 			v.chunks.unpin(pc.vc)
 			if c == last {
 				break

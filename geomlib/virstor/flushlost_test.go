@@ -8,6 +8,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // The system tells of a lost write once, to the flush that meets it. A flush for
@@ -151,7 +152,7 @@ func TestNothingIsLeftWaitingByClose(t *testing.T) {
 	mustDo(t, err)
 	for n := range int64(20) {
 		w := startWrite(v, n*crashChunk, 1)
-		if v.alloc.available() > 0 {
+		if v.alloc.Available() > 0 {
 			mustDo(t, <-w.done)
 		}
 	}
@@ -188,7 +189,7 @@ func TestCloseEndsWhileTheMapCannotBeWritten(t *testing.T) {
 	mustDo(t, <-startWrite(v, 0, 1).done)
 	mustDo(t, v.Flush())
 	ph := physOf(v.chunks.load(0))
-	to, ok := v.alloc.takeFrom(1)
+	to, ok := v.alloc.TakeFrom(1)
 	if !ok {
 		t.Fatal("no chunk to move to")
 	}
@@ -274,17 +275,17 @@ func TestADiscardThatIsRefusedWhileDegradedChangesNothing(t *testing.T) {
 	}
 	mustDo(t, <-startWrite(v, 0, 3).done)
 	ph := physOf(v.chunks.load(0))
-	to, ok := v.alloc.takeFrom(0)
+	to, ok := v.alloc.TakeFrom(0)
 	if !ok {
 		t.Fatal("no chunk to move to")
 	}
 	if _, err := v.moveChunk(0, ph, to, make([]byte, crashChunk)); !errors.Is(err, ErrDegraded) {
 		t.Fatalf("move while degraded: %v", err)
 	}
-	if free, _ := v.alloc.takeFrom(0); free != to {
+	if free, _ := v.alloc.TakeFrom(0); free != to {
 		t.Errorf("the next free chunk is %v, want %v, to which nothing was moved", free, to)
 	} else {
-		v.alloc.put(to)
+		v.alloc.Put(to)
 	}
 	within(t, 20*time.Second, "an overwrite of a chunk that was not moved", func() {
 		mustDo(t, <-startWrite(v, 0, 4).done)
@@ -326,14 +327,14 @@ func TestARemovalWhoseMapSectorFailsGivesNoChunkOutTwice(t *testing.T) {
 		written = append(written, vc)
 	}
 	b := make([]byte, unit)
-	places := make(map[phys]int64)
+	places := make(map[alloc.Phys]int64)
 	for _, vc := range written {
 		if _, err := v.ReadAt(b, vc*crashChunk); err != nil || idOf(b) != uint64(vc)+1 {
 			t.Errorf("virtual chunk %d holds %d, %v", vc, idOf(b), err)
 		}
 		ph := physOf(v.chunks.load(uint64(vc)))
-		if ph.comp == 2 {
-			ph.comp = 1 // which is the same one now
+		if ph.Comp == 2 {
+			ph.Comp = 1 // which is the same one now
 		}
 		if other, ok := places[ph]; ok {
 			t.Errorf("virtual chunks %d and %d are both at %v", other, vc, ph)

@@ -1,6 +1,10 @@
 package virstor
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+)
 
 // freedChunks are physical chunks whose unmapping is durable (until then they are in
 // the map's ledger), and which are passed down to the device before they are free to
@@ -9,14 +13,14 @@ type freedChunks struct {
 	v *Volume
 
 	mu      sync.Mutex
-	ready   []phys
+	ready   []alloc.Phys
 	passing int       // taken from ready, and not yet free
 	running bool      // a worker empties ready
 	stopped sync.Cond // running ended
 }
 
 // take takes chunks over, and reports whether begin is to be called.
-func (f *freedChunks) take(chunks []phys) (begin bool) {
+func (f *freedChunks) take(chunks []alloc.Phys) (begin bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ready = append(f.ready, chunks...)
@@ -58,7 +62,7 @@ func (f *freedChunks) wait() {
 // there for it: those who wait for freed chunks may be what all others wait for.
 func (f *freedChunks) perform() {
 	v := f.v
-	var batch []phys
+	var batch []alloc.Phys
 	for {
 		f.mu.Lock()
 		batch, f.ready = f.ready, batch[:0]
@@ -72,11 +76,11 @@ func (f *freedChunks) perform() {
 		}
 		f.mu.Unlock()
 		for _, p := range batch {
-			c := v.component(p.comp)
+			c := v.component(p.Comp)
 			if v.cfg.Discard != DiscardOff {
-				v.passDown(c, c.offset(p.chunk), v.chunk)
+				v.passDown(c, c.offset(p.Chunk), v.chunk)
 			}
-			v.alloc.put(p)
+			v.alloc.Put(p)
 			f.passed()
 		}
 		v.committer.kick()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -274,8 +275,8 @@ func keepFailed(e *ondisk.Extension, keep func(id uint64) bool) {
 // generation.
 func (v *Volume) setRefused(c *component, refused bool) {
 	c.refused.Store(refused)
-	if int(c.index()) < v.alloc.poolCount() {
-		v.alloc.setBar(c.index(), barRefused, refused && !v.cfg.breaks(breakRefusedTakes))
+	if int(c.index()) < v.alloc.Len() {
+		v.alloc.SetBar(c.index(), alloc.BarRefused, refused && !v.cfg.breaks(breakRefusedTakes))
 	}
 }
 

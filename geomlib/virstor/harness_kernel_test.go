@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -79,7 +80,7 @@ func kernelFill(first ondisk.Metadata, comps []*kernelComponent) error {
 	for _, c := range comps {
 		c.next = uint32(c.meta.ChunkReserved)
 	}
-	used := make(map[phys]uint64)
+	used := make(map[alloc.Phys]uint64)
 	free := 0
 	for vc := uint64(0); vc < first.Entries(); vc++ {
 		e := ondisk.DecodeEntry(raw[vc*ondisk.EntrySize:], ondisk.LittleEndian)
@@ -90,7 +91,7 @@ func kernelFill(first ondisk.Metadata, comps []*kernelComponent) error {
 			free++
 			continue
 		}
-		p := phys{e.Component, e.Chunk}
+		p := alloc.Phys{Comp: e.Component, Chunk: e.Chunk}
 		if other, twice := used[p]; twice {
 			return fmt.Errorf("chunk %v is mapped by %d and %d", p, other, vc)
 		}
@@ -107,14 +108,14 @@ func kernelFill(first ondisk.Metadata, comps []*kernelComponent) error {
 			c = comps[current]
 			c.next = max(c.next, uint32(c.meta.ChunkReserved))
 		}
-		p := phys{uint16(current), c.next}
+		p := alloc.Phys{Comp: uint16(current), Chunk: c.next}
 		c.next++
 		if vc, twice := used[p]; twice {
 			return fmt.Errorf("the kernel class hands out chunk %v, which virtual chunk %d has", p, vc)
 		}
 		used[p] = 0
 		size := int64(first.ChunkSize)
-		if (int64(p.chunk)+1)*size > c.p.MediaSize()-int64(c.p.SectorSize()) {
+		if (int64(p.Chunk)+1)*size > c.p.MediaSize()-int64(c.p.SectorSize()) {
 			return fmt.Errorf("the kernel class hands out chunk %v, which holds the metadata sector", p)
 		}
 	}

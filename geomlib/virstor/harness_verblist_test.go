@@ -9,6 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -74,7 +75,7 @@ var verbs = []*verb{
 			if err := w.discardOn("d1"); err != nil {
 				return err
 			}
-			return w.discardWhere(func(p phys) bool { return p.comp == 2 && p.chunk < 4 })
+			return w.discardWhere(func(p alloc.Phys) bool { return p.Comp == 2 && p.Chunk < 4 })
 		},
 		do:  func(w *world) error { return w.remove("d1") },
 		end: func(w *world) error { return w.gone("d1") }},
@@ -375,7 +376,7 @@ func noneLeft(w *world) error {
 }
 
 // holes frees every other chunk.
-func holes(w *world) error { return w.discardWhere(func(p phys) bool { return p.chunk%2 == 0 }) }
+func holes(w *world) error { return w.discardWhere(func(p alloc.Phys) bool { return p.Chunk%2 == 0 }) }
 
 // tail writes to the second half of the volume.
 func tail(w *world) error {

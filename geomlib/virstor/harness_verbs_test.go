@@ -11,6 +11,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -230,7 +231,7 @@ func (w *world) heirless(err error) bool {
 	}
 	reserved := w.vol.component(0).first()
 	return !slices.ContainsFunc(w.vol.components()[1:], func(c *component) bool {
-		taken := w.vol.chunksWhere(func(p phys) bool { return p.comp == c.index() && p.chunk < reserved })
+		taken := w.vol.chunksWhere(func(p alloc.Phys) bool { return p.Comp == c.index() && p.Chunk < reserved })
 		return len(taken) == 0 && c.usable() > reserved
 	})
 }
@@ -330,10 +331,10 @@ func (w *world) add(names ...string) error {
 
 // discardOn discards every chunk on a component.
 func (w *world) discardOn(name string) error {
-	return w.discardWhere(func(p phys) bool { return w.vol.component(p.comp).name() == name })
+	return w.discardWhere(func(p alloc.Phys) bool { return w.vol.component(p.Comp).name() == name })
 }
 
-func (w *world) discardWhere(pick func(phys) bool) error {
+func (w *world) discardWhere(pick func(alloc.Phys) bool) error {
 	for _, pl := range w.vol.chunksWhere(pick) {
 		if err := w.change(int64(pl.vc)*w.chunk/unit, w.chunk/unit, OpDelete, 0); err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -1009,10 +1010,10 @@ func (w *world) rawMap() error {
 		return fmt.Errorf("raw bytes: %w", err)
 	}
 	reserved := max(int64(len(raw)), int64(zero.ChunkReserved)*w.chunk)
-	used := make(map[phys]uint64)
+	used := make(map[alloc.Phys]uint64)
 	for vc := uint64(0); vc < zero.Entries(); vc++ {
 		e := ondisk.DecodeEntry(raw[vc*ondisk.EntrySize:], w.vol.order)
-		p := phys{e.Component, e.Chunk}
+		p := alloc.Phys{Comp: e.Component, Chunk: e.Chunk}
 		word := w.vol.chunks.load(vc) & wordMap
 		if !e.Allocated() {
 			if word != 0 {
@@ -1027,11 +1028,11 @@ func (w *world) rawMap() error {
 			return fmt.Errorf("raw bytes: chunks %d and %d are both %v", other, vc, p)
 		}
 		used[p] = vc
-		if int(p.comp) >= len(comps) {
+		if int(p.Comp) >= len(comps) {
 			return fmt.Errorf("raw bytes: chunk %d is %v of %d components", vc, p, len(comps))
 		}
-		from, to := int64(p.chunk)*w.chunk, (int64(p.chunk)+1)*w.chunk
-		if c := comps[p.comp].prov(); p.comp == 0 && from < reserved || to > c.MediaSize()-int64(c.SectorSize()) {
+		from, to := int64(p.Chunk)*w.chunk, (int64(p.Chunk)+1)*w.chunk
+		if c := comps[p.Comp].prov(); p.Comp == 0 && from < reserved || to > c.MediaSize()-int64(c.SectorSize()) {
 			return fmt.Errorf("raw bytes: chunk %d is %v, which overlaps the map, the extension block or the metadata", vc, p)
 		}
 	}

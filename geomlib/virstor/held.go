@@ -368,7 +368,7 @@ func (v *Volume) SetReserve(chunks int64) error {
 	if chunks > 0 && chunks > v.Status().PhysicalChunks {
 		return refuse(ErrRequest, "%d chunks are asked for, and %s has %d", chunks, v.name, v.Status().PhysicalChunks)
 	}
-	v.alloc.setReserve(chunks)
+	v.alloc.SetReserve(chunks)
 	v.committer.kick()
 	v.emit(Event{Kind: EventAllocated})
 	return nil

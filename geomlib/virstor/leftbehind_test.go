@@ -10,6 +10,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -69,7 +70,7 @@ func servedWithout(t *testing.T, v *Volume, d *disktest.Disk) {
 	}
 	holdsUnits(t, v, 9)
 	mustDo(t, v.Flush())
-	on := func(p phys) bool { return v.component(p.comp).name() == d.Name() }
+	on := func(p alloc.Phys) bool { return v.component(p.Comp).name() == d.Name() }
 	held := v.chunksWhere(on)
 	if err := <-startWrite(v, int64(held[0].vc)*crashChunk, 1).done; !errors.Is(err, ErrTakesNoWrites) {
 		t.Errorf("overwriting data on %s: %v", d.Name(), err)

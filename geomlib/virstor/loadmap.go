@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -15,32 +16,31 @@ func mapError(vc uint64, format string, args ...any) error {
 // loadMap reads the map from component 0 and builds from it what is free. An
 // entry that cannot be right fails it.
 func (v *Volume) loadMap() error {
-	for _, c := range v.components() {
-		v.alloc.addPool(newChunkPool(c.first(), v.endOfPool(c)))
-	}
-	v.alloc.hold(v.components())
 	comps := v.bounds()
 	err := v.readMap(func(p *mapPiece) error { return v.loadPiece(p, comps) })
 	if err != nil {
 		return fmt.Errorf("%s: %w", v.name, err)
 	}
-	v.alloc.recount()
+	for i := range comps {
+		v.alloc.Append(comps[i].pool)
+	}
+	v.alloc.Hold(v.components())
 	if v.order == ondisk.OrderUnknown {
 		v.order = ondisk.LittleEndian
 	}
 	return nil
 }
 
-// bounds are what a map entry may name of one component.
+// bounds are what a map entry may name of one component, and the pool of what none does.
 type bounds struct {
 	first, count, usable uint32
-	pool                 *chunkPool
+	pool                 *alloc.Pool
 }
 
 func (v *Volume) bounds() []bounds {
 	var bs []bounds
-	for i, c := range v.components() {
-		bs = append(bs, bounds{c.first(), c.meta().ChunkCount, c.usable(), v.alloc.pools[i]})
+	for _, c := range v.components() {
+		bs = append(bs, bounds{c.first(), c.meta().ChunkCount, c.usable(), alloc.NewPool(c.first(), v.endOfPool(c))})
 	}
 	return bs
 }
@@ -130,13 +130,13 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds, inOrder bool) (in
 			n = runLength(b, most)
 		}
 	}
-	word := wordOf(phys{e.Component, e.Chunk})
+	word := wordOf(alloc.Phys{Comp: e.Component, Chunk: e.Chunk})
 	switch {
 	case e.Chunk >= c.usable:
 		// The kernel class allocated the chunk that holds the metadata sector; it
 		// is served, but for that sector, and in no pool.
-	case c.pool.claimRun(e.Chunk, n):
-	case c.pool.claim(e.Chunk):
+	case c.pool.ClaimRun(e.Chunk, n):
+	case c.pool.Claim(e.Chunk):
 		n = 1 // one behind it is taken: each is looked at on its own
 	default:
 		return 0, mapError(vc, "names chunk %d of %s, which another virtual chunk has", e.Chunk, v.component(e.Component).name())
@@ -169,17 +169,5 @@ func (m *chunkMap) setRun(vc, word, n uint64) {
 	words := m.page(vc).plain()[vc%pageEntries:]
 	for i := range words[:n] {
 		words[i] = word + uint64(i)
-	}
-}
-
-// recount makes free agree with the pools after claims.
-func (a *allocator) recount() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.free = 0
-	for _, p := range a.pools {
-		if !p.closed() {
-			a.free += int64(p.free)
-		}
 	}
 }

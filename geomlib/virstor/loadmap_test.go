@@ -11,6 +11,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -61,7 +62,7 @@ func TestALoadedMapIsTheOneOnDisk(t *testing.T) {
 		want := drawMap(t, entries, uint32(l.Metadata[0].ChunkReserved), sizes)
 		order := rapid.SampledFrom([]ondisk.Order{ondisk.LittleEndian, ondisk.BigEndian}).Draw(t, "order")
 		twice := -1 // an entry that names a chunk of an earlier one
-		used := map[phys]bool{}
+		used := map[alloc.Phys]bool{}
 		if rapid.Bool().Draw(t, "damaged") {
 			at, of := rapid.IntRange(0, entries-1).Draw(t, "at"), rapid.IntRange(0, entries-1).Draw(t, "of")
 			if want[of].Allocated() && at != of {
@@ -73,7 +74,7 @@ func TestALoadedMapIsTheOneOnDisk(t *testing.T) {
 		for vc, e := range want {
 			e.Encode(front[vc*ondisk.EntrySize:], order)
 			if e.Allocated() {
-				used[phys{e.Component, e.Chunk}] = true
+				used[alloc.Phys{Comp: e.Component, Chunk: e.Chunk}] = true
 			}
 		}
 		var ms []Member
@@ -109,26 +110,25 @@ func TestALoadedMapIsTheOneOnDisk(t *testing.T) {
 		for vc, e := range want {
 			w := uint64(0)
 			if e.Allocated() {
-				w = wordOf(phys{e.Component, e.Chunk})
+				w = wordOf(alloc.Phys{Comp: e.Component, Chunk: e.Chunk})
 			}
 			if got := v.chunks.load(uint64(vc)); got != w {
 				t.Fatalf("virtual chunk %d: %#x, want %#x", vc, got, w)
 			}
 		}
-		for c := range disks {
-			p := v.alloc.pools[c]
+		for c, f := range v.alloc.Figures() {
 			free := uint32(0)
-			for chunk := p.first; chunk < p.first+p.total; chunk++ {
-				isFree := p.bits[chunk/64]&(1<<(chunk%64)) != 0
-				if isFree == used[phys{uint16(c), chunk}] {
+			for chunk := f.Owner.first(); chunk < f.Owner.first()+f.Total; chunk++ {
+				isFree := v.alloc.IsFree(alloc.Phys{Comp: uint16(c), Chunk: chunk})
+				if isFree == used[alloc.Phys{Comp: uint16(c), Chunk: chunk}] {
 					t.Fatalf("chunk %d of component %d: free %t", chunk, c, isFree)
 				}
 				if isFree {
 					free++
 				}
 			}
-			if free != p.free {
-				t.Fatalf("component %d counts %d free chunks, has %d", c, p.free, free)
+			if free != f.Free {
+				t.Fatalf("component %d counts %d free chunks, has %d", c, f.Free, free)
 			}
 		}
 	})

@@ -33,7 +33,7 @@ func (v *Volume) CopyMap() MapCopy {
 	n := uint64(v.Size() / v.chunk)
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
 		p := physOf(v.chunks.load(vc))
-		s.Mappings = append(s.Mappings, Mapping{Virtual: vc, Component: p.comp, Chunk: p.chunk})
+		s.Mappings = append(s.Mappings, Mapping{Virtual: vc, Component: p.Comp, Chunk: p.Chunk})
 	}
 	return s
 }

@@ -173,7 +173,7 @@ func TestAChunkThatMovesHoldsUpNoOther(t *testing.T) {
 	if err := errors.Join(v.Discard(crashChunk, crashChunk), v.waitFreed()); err != nil {
 		t.Fatal(err)
 	}
-	from := v.component(0).offset(physOf(v.chunks.load(4)).chunk)
+	from := v.component(0).offset(physOf(v.chunks.load(4)).Chunk)
 	reached, release := d.BlockWhen(func(o disktest.Op) bool { return o.Kind == disktest.Read && o.Off == from })
 	if err := v.Pack(JobOptions{}); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,8 @@ package virstor
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // mapLedger tells what of the map is durable on one component, and which chunks
@@ -17,9 +19,9 @@ type mapLedger struct {
 	written, durable atomic.Uint64
 
 	mu       sync.Mutex
-	waiting  []phys // freed; the sector that says so is in no flush that began since
-	flushing []phys // freed; the running flush covers the sector
-	covers   uint64 // map writes that the running flush covers
+	waiting  []alloc.Phys // freed; the sector that says so is in no flush that began since
+	flushing []alloc.Phys // freed; the running flush covers the sector
+	covers   uint64       // map writes that the running flush covers
 	running  bool
 }
 
@@ -33,7 +35,7 @@ func (l *mapLedger) wrote() (all bool) {
 }
 
 // free keeps a chunk until the map sector that freed it is durable.
-func (l *mapLedger) free(p phys) {
+func (l *mapLedger) free(p alloc.Phys) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.running && l.v.cfg.breaks(breakFreedCovered) {
@@ -52,7 +54,7 @@ func (l *mapLedger) pending() int {
 
 // abandon returns the chunks that are kept, when nobody will ask again what this
 // component's map says of them, and forgets them.
-func (l *mapLedger) abandon() []phys {
+func (l *mapLedger) abandon() []alloc.Phys {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	chunks := append(l.waiting, l.flushing...)

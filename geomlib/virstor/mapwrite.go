@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -125,7 +126,7 @@ func (k *committer) publish() {
 			v.cond.keep()
 			k.degrade.keep(c.to)
 		case !v.cfg.breaks(breakFailedLeaks):
-			v.alloc.put(c.to)
+			v.alloc.Put(c.to)
 		}
 	}
 	if len(b.chunks) > 0 {
@@ -162,7 +163,7 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 	case !doubt:
 		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
 		if o.set && !o.same {
-			v.alloc.put(o.new)
+			v.alloc.Put(o.new)
 		}
 	case o.set:
 		// Writes acknowledged on either copy could come back as the other:
@@ -183,9 +184,9 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 }
 
 // release lets a chunk go once its unmapping is durable.
-func (k *committer) release(p phys) {
+func (k *committer) release(p alloc.Phys) {
 	if k.v.cfg.breaks(breakEarlyReuse) {
-		k.v.alloc.put(p)
+		k.v.alloc.Put(p)
 		return
 	}
 	k.v.ledger().free(p)

@@ -3,6 +3,8 @@ package virstor
 import (
 	"bytes"
 	"fmt"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // moveChunk moves virtual chunk vc from one place to another, which the caller
@@ -10,24 +12,24 @@ import (
 // back, when vc is not there any more. I/O to the chunk waits meanwhile.
 //
 // Copy, flush, one map sector; the old place is free when that is durable.
-func (v *Volume) moveChunk(vc uint64, from, to phys, buf []byte) (bool, error) {
+func (v *Volume) moveChunk(vc uint64, from, to alloc.Phys, buf []byte) (bool, error) {
 	if err := v.cond.refusal(deedAllocate); err != nil { // the chunk may be one in doubt, which nobody gets
-		v.alloc.put(to)
+		v.alloc.Put(to)
 		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, err)
 	}
 	ph, ok := v.chunks.lock(vc)
 	if !ok {
-		v.alloc.put(to)
+		v.alloc.Put(to)
 		return false, nil
 	}
 	if ph != from {
 		v.chunks.unlock(vc, wordOf(ph), v.resume)
-		v.alloc.put(to)
+		v.alloc.Put(to)
 		return false, nil
 	}
 	if err := v.copyChunk(from, to, buf); err != nil {
 		v.chunks.unlock(vc, wordOf(from), v.resume)
-		v.alloc.put(to)
+		v.alloc.Put(to)
 		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, err)
 	}
 	return true, v.committer.commit([]mapOp{{vc: vc, old: from, new: to, set: true}})
@@ -35,9 +37,9 @@ func (v *Volume) moveChunk(vc uint64, from, to phys, buf []byte) (bool, error) {
 
 // copyChunk copies a chunk and flushes the copy. What is zeros becomes zeros
 // in the cheapest way.
-func (v *Volume) copyChunk(from, to phys, buf []byte) error {
-	src, dst := v.component(from.comp), v.component(to.comp)
-	s, d := src.offset(from.chunk), dst.offset(to.chunk)
+func (v *Volume) copyChunk(from, to alloc.Phys, buf []byte) error {
+	src, dst := v.component(from.Comp), v.component(to.Comp)
+	s, d := src.offset(from.Chunk), dst.offset(to.Chunk)
 	end := v.chunk
 	if s+end > src.guard {
 		// The kernel class allocated this chunk over its metadata sector: what
@@ -72,11 +74,11 @@ func (v *Volume) copyChunk(from, to phys, buf []byte) error {
 // mapping is a chunk by both its names.
 type mapping struct {
 	vc uint64
-	at phys
+	at alloc.Phys
 }
 
 // chunksWhere lists the allocated chunks that pick chooses, in virtual order.
-func (v *Volume) chunksWhere(pick func(phys) bool) []mapping {
+func (v *Volume) chunksWhere(pick func(alloc.Phys) bool) []mapping {
 	var ps []mapping
 	n := uint64(v.Size() / v.chunk)
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {

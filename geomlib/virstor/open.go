@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -130,7 +131,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.adopt(a)
 	v.size.Store(int64(m.VirtualSize))
 	v.chunks = newChunkMap(m.Entries())
-	v.alloc.order, v.alloc.reserve = cfg.Alloc, cfg.Reserve
+	v.alloc = alloc.New[*component](cfg.Alloc == Spread, cfg.Reserve)
 	v.held.limit = cfg.HeldLimit
 	v.cond.broken = cfg.breaks(breakConditions)
 	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})
@@ -142,7 +143,6 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.waiters = &sync.Pool{New: newWaiter}
 	v.flushPool = &sync.Pool{New: func() any { return new(flushJobs) }}
 	v.committer = newCommitter(v)
-	v.alloc.preparing.ended.L = &v.alloc.mu
 	if !cfg.serial {
 		v.ahead = newZeroAhead(v)
 	}

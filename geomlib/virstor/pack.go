@@ -1,10 +1,10 @@
 package virstor
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -27,7 +27,7 @@ func (v *Volume) pack(j *jobHandle) error {
 	// Chunks that are written meanwhile go to the lowest places too, so that
 	// every pass begins with less to do. Under a load that frees chunks as fast as
 	// they are moved there is no end to that: then it is told how things stand.
-	defer v.alloc.setFill(v.alloc.setFill(true))
+	defer v.alloc.SetFill(v.alloc.SetFill(true))
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	var moved int64
 	for last := int64(math.MaxInt64); last > 0; {
@@ -51,22 +51,17 @@ func (v *Volume) pack(j *jobHandle) error {
 	return nil
 }
 
-// before is the order in which the kernel class fills.
-func before(a, b phys) int {
-	return cmp.Or(cmp.Compare(a.comp, b.comp), cmp.Compare(a.chunk, b.chunk))
-}
-
 // packMoves is how many chunks lie beyond the places they would fill.
 func (v *Volume) packMoves() int64 {
-	used := v.chunksWhere(func(phys) bool { return true })
+	used := v.chunksWhere(func(alloc.Phys) bool { return true })
 	var n int64
 	left := int64(len(used))
 	for _, c := range v.components() {
 		room := int64(c.usable()) - int64(c.first())
 		take := min(left, room)
-		end := phys{c.index(), c.first() + uint32(take)}
+		end := alloc.Phys{Comp: c.index(), Chunk: c.first() + uint32(take)}
 		for _, pl := range used {
-			if pl.at.comp == c.index() && before(pl.at, end) >= 0 {
+			if pl.at.Comp == c.index() && pl.at.Compare(end) >= 0 {
 				n++
 			}
 		}
@@ -77,17 +72,17 @@ func (v *Volume) packMoves() int64 {
 
 // packPass moves the chunks that lie last to the places that are free first.
 func (v *Volume) packPass(j *jobHandle, buf []byte) (int64, error) {
-	places := v.chunksWhere(func(phys) bool { return true })
+	places := v.chunksWhere(func(alloc.Phys) bool { return true })
 	slices.SortFunc(places, func(a, b mapping) int { return v.packOrder(b.at, a.at) })
 	j.total(v.packTotal() + v.packMoves()*v.chunk)
 	var n int64
 	for _, pl := range places {
-		target, ok := v.alloc.takeFirst()
+		target, ok := v.alloc.TakeFirst()
 		if !ok {
 			break
 		}
-		if !v.onLastSector(pl.at) && before(target, pl.at) > 0 {
-			v.alloc.put(target)
+		if !v.onLastSector(pl.at) && target.Compare(pl.at) > 0 {
+			v.alloc.Put(target)
 			break
 		}
 		moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
@@ -116,7 +111,7 @@ func (v *Volume) packPass(j *jobHandle, buf []byte) (int64, error) {
 const packFlush = 16
 
 // packOrder puts chunks on a metadata sector last, so that they move first.
-func (v *Volume) packOrder(a, b phys) int {
+func (v *Volume) packOrder(a, b alloc.Phys) int {
 	la, lb := v.onLastSector(a), v.onLastSector(b)
 	switch {
 	case la && !lb:
@@ -124,12 +119,12 @@ func (v *Volume) packOrder(a, b phys) int {
 	case lb && !la:
 		return -1
 	}
-	return before(a, b)
+	return a.Compare(b)
 }
 
-func (v *Volume) onLastSector(p phys) bool {
-	c := v.component(p.comp)
-	return p.chunk >= c.usable()
+func (v *Volume) onLastSector(p alloc.Phys) bool {
+	c := v.component(p.Comp)
+	return p.Chunk >= c.usable()
 }
 
 // packTotal is what the job has done so far, in bytes.
@@ -153,21 +148,4 @@ func (v *Volume) lowerChunkCounts() error {
 		}
 	}
 	return nil
-}
-
-// takeFirst takes the free chunk that lies first, whatever the order of the
-// volume.
-func (a *allocator) takeFirst() (phys, bool) {
-	a.lockSettled()
-	defer a.mu.Unlock()
-	for i, p := range a.pools[:a.takers] {
-		if p.closed() {
-			continue
-		}
-		if chunk, _, ok := p.lowest(); ok {
-			a.free--
-			return phys{uint16(i), chunk}, true
-		}
-	}
-	return phys{}, false
 }

@@ -19,8 +19,8 @@ func (v *Volume) read(r *Request, block bool) {
 		case unallocated:
 			clear(buf)
 		case pinned:
-			c := v.component(ph.comp)
-			at := c.offset(ph.chunk) + pc.in
+			c := v.component(ph.Comp)
+			at := c.offset(ph.Chunk) + pc.in
 			if !block {
 				ok := c.readCached(buf, at)
 				v.chunks.unpin(pc.vc)

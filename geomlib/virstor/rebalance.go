@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -17,13 +18,13 @@ func (v *Volume) Rebalance(opt JobOptions) error {
 // shares are whole chunks, and what rounding them down leaves over stays where
 // most is: the surplusses sum up to nothing.
 func (v *Volume) surplus() []int64 {
-	figures := v.alloc.figures()
+	figures := v.alloc.Figures()
 	s := make([]int64, len(figures))
 	var used, room int64
 	for i, f := range figures {
-		s[i] = int64(f.total - f.free)
+		s[i] = int64(f.Total - f.Free)
 		used += s[i]
-		room += int64(f.total)
+		room += int64(f.Total)
 	}
 	if room == 0 {
 		return s
@@ -31,7 +32,7 @@ func (v *Volume) surplus() []int64 {
 	over := used
 	order := make([]int, len(figures))
 	for i, f := range figures {
-		share := used * int64(f.total) / room
+		share := used * int64(f.Total) / room
 		s[i] -= share
 		over -= share
 		order[i] = i
@@ -58,22 +59,22 @@ func (v *Volume) rebalance(j *jobHandle) error {
 		return nil
 	}
 	// A component may have been added since.
-	places := v.chunksWhere(func(p phys) bool { return int(p.comp) < len(surplus) && surplus[p.comp] > 0 })
-	slices.SortFunc(places, func(a, b mapping) int { return before(b.at, a.at) })
+	places := v.chunksWhere(func(p alloc.Phys) bool { return int(p.Comp) < len(surplus) && surplus[p.Comp] > 0 })
+	slices.SortFunc(places, func(a, b mapping) int { return b.at.Compare(a.at) })
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	var done int64
 	for _, pl := range places {
 		if done == n {
 			break
 		}
-		if surplus[pl.at.comp] <= 0 {
+		if surplus[pl.at.Comp] <= 0 {
 			continue
 		}
 		to := slices.Index(surplus, slices.Min(surplus))
 		if surplus[to] >= 0 {
 			break // those with room have their share
 		}
-		target, ok := v.alloc.takeFrom(uint16(to))
+		target, ok := v.alloc.TakeFrom(uint16(to))
 		if !ok {
 			surplus[to] = 0 // full, whatever its share
 			continue
@@ -86,7 +87,7 @@ func (v *Volume) rebalance(j *jobHandle) error {
 		if moved {
 			now = 1
 		}
-		surplus[pl.at.comp] -= now
+		surplus[pl.at.Comp] -= now
 		surplus[to] += now
 		done += now
 		if err := j.step(v.chunk, now); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -15,7 +16,7 @@ func (v *Volume) Reclaim(opt JobOptions) error {
 }
 
 func (v *Volume) reclaim(j *jobHandle) error {
-	places := v.chunksWhere(func(phys) bool { return true })
+	places := v.chunksWhere(func(alloc.Phys) bool { return true })
 	j.total(int64(len(places)) * v.chunk)
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	var found, freed int64
@@ -78,9 +79,9 @@ func (v *Volume) freeIfZero(vc uint64, buf []byte) (bool, error) {
 }
 
 // readsZero reports whether a physical chunk holds only zeros.
-func (v *Volume) readsZero(ph phys, buf []byte) (bool, error) {
-	c := v.component(ph.comp)
-	base := c.offset(ph.chunk)
+func (v *Volume) readsZero(ph alloc.Phys, buf []byte) (bool, error) {
+	c := v.component(ph.Comp)
+	base := c.offset(ph.Chunk)
 	if base+v.chunk > c.guard {
 		return false, nil
 	}

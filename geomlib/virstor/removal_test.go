@@ -27,7 +27,7 @@ func three(t *testing.T) (*Volume, []*disktest.Disk) {
 		}
 	}
 	for c := range int64(9) {
-		if physOf(v.chunks.load(uint64(c))).comp == 1 {
+		if physOf(v.chunks.load(uint64(c))).Comp == 1 {
 			if err := v.Discard(c*crashChunk, crashChunk); err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -65,9 +66,9 @@ func (v *Volume) removeEmpty(name string) error {
 	if err := v.waitFreed(); err != nil {
 		return fmt.Errorf("remove %s from %s: %w", name, v.name, err)
 	}
-	v.alloc.setBar(gone.index(), barLeaving, true)
+	v.alloc.SetBar(gone.index(), alloc.BarLeaving, true)
 	if n := v.chunksOn(gone); n > 0 {
-		v.alloc.setBar(gone.index(), barLeaving, false)
+		v.alloc.SetBar(gone.index(), alloc.BarLeaving, false)
 		return &AllocatedError{name, n}
 	}
 	if err := v.takeOutLocked(gone); err != nil {
@@ -86,7 +87,7 @@ func (v *Volume) removeEmpty(name string) error {
 // chunksOn counts the chunks of c that are taken, that on its metadata sector
 // included.
 func (v *Volume) chunksOn(c *component) uint32 {
-	n := v.alloc.used(c.index())
+	n := v.alloc.Used(c.index())
 	if v.lastSectorInUse(c) {
 		n++
 	}
@@ -161,7 +162,7 @@ func (v *Volume) intendRemoval(gone, moved *component) error {
 		_ = v.cond.doubt(err)
 		return err
 	}
-	v.alloc.setBar(gone.index(), barLeaving, false)
+	v.alloc.SetBar(gone.index(), alloc.BarLeaving, false)
 	return err
 }
 
@@ -172,7 +173,7 @@ func (v *Volume) renameLast(removed, last uint16) error {
 	both[removed] = both[last]
 	v.committer.pause()
 	v.setComponents(both)
-	v.alloc.renumber(both, removed, last)
+	v.alloc.Renumber(both, removed, last)
 	v.committer.unpause()
 	if err := v.renumberChunks(last, removed); err != nil {
 		return err
@@ -188,7 +189,7 @@ func (v *Volume) forgetIndex(comps []*component) error {
 		return err
 	}
 	v.setComponents(comps)
-	v.alloc.truncate(comps)
+	v.alloc.Truncate(comps)
 	return nil
 }
 
@@ -249,18 +250,18 @@ func (v *Volume) renumberChunks(from, to uint16) error {
 	n := uint64(v.Size() / v.chunk)
 	var ops []mapOp
 	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
-		if physOf(v.chunks.load(vc)).comp != from {
+		if physOf(v.chunks.load(vc)).Comp != from {
 			continue
 		}
 		ph, ok := v.chunks.lock(vc)
 		if !ok {
 			continue
 		}
-		if ph.comp != from {
+		if ph.Comp != from {
 			v.chunks.unlock(vc, wordOf(ph), v.resume)
 			continue
 		}
-		ops = append(ops, mapOp{vc: vc, old: ph, new: phys{to, ph.chunk}, set: true, same: true})
+		ops = append(ops, mapOp{vc: vc, old: ph, new: alloc.Phys{Comp: to, Chunk: ph.Chunk}, set: true, same: true})
 		if len(ops) == discardStep {
 			if err := v.committer.commit(ops); err != nil {
 				return err

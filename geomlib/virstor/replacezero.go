@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -25,7 +26,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t *component, leaving []*component, to
 	keep := false
 	defer func() {
 		if err != nil && !keep {
-			v.alloc.releaseKept(t.index())
+			v.alloc.ReleaseKept(t.index())
 		}
 	}()
 	if err := v.vacate(j, t, reserved, leaving, to); err != nil {
@@ -82,8 +83,8 @@ type succession struct {
 	// unwritten: component 0 takes no writes. What is to be known of its leaving is
 	// all in the heir's record, and takes effect with that.
 	unwritten bool
-	moves     map[uint64]phys // virtual chunks that lie elsewhere from then on
-	task      ondisk.Task     // what remains to be done then, if it is in no record yet
+	moves     map[uint64]alloc.Phys // virtual chunks that lie elsewhere from then on
+	task      ondisk.Task           // what remains to be done then, if it is in no record yet
 }
 
 // successor picks the component that will hold the map.
@@ -105,13 +106,13 @@ func (v *Volume) successor(leaving []*component, to *component) (*component, err
 func (v *Volume) vacate(j *jobHandle, t *component, n uint32, leaving []*component, to *component) error {
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for {
-		if v.alloc.claimBelow(t.index(), n) == 0 {
+		if v.alloc.ClaimBelow(t.index(), n) == 0 {
 			return nil
 		}
 		if err := j.ctx.Err(); err != nil {
 			return err
 		}
-		places := v.chunksWhere(func(p phys) bool { return p.comp == t.index() && p.chunk < n })
+		places := v.chunksWhere(func(p alloc.Phys) bool { return p.Comp == t.index() && p.Chunk < n })
 		j.more(int64(len(places)) * v.chunk)
 		for i, pl := range places {
 			target, ok, err := v.takeFor(to)
@@ -257,10 +258,10 @@ func heirWord(w uint64, index, last uint16) uint64 {
 	switch {
 	case w&wordAlloc == 0:
 		return w
-	case p.comp == index:
-		return wordOf(phys{0, p.chunk})
-	case p.comp == last:
-		return wordOf(phys{index, p.chunk})
+	case p.Comp == index:
+		return wordOf(alloc.Phys{Comp: 0, Chunk: p.Chunk})
+	case p.Comp == last:
+		return wordOf(alloc.Phys{Comp: index, Chunk: p.Chunk})
 	}
 	return w
 }
@@ -283,7 +284,7 @@ func (v *Volume) copyMap(s succession, last uint16) error {
 			if to, moves := s.moves[first+i]; moves {
 				w = wordOf(to)
 			}
-			if w&wordAlloc != 0 && physOf(w).comp == 0 {
+			if w&wordAlloc != 0 && physOf(w).Comp == 0 {
 				return fmt.Errorf("virtual chunk %d is on component 0 of %s still: %w", first+i, v.name, ErrAllocated)
 			}
 			v.encodeEntry(buf[i*ondisk.EntrySize:], heirWord(w, index, last))
@@ -316,7 +317,7 @@ func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 	for i, c := range next {
 		c.setIndex(uint16(i))
 	}
-	v.alloc.swapZero(next, index, reserved)
+	v.alloc.SwapZero(next, index, reserved)
 	v.setComponents(next)
 	clear(v.committer.unflushed)
 }
@@ -324,9 +325,9 @@ func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 // renameWords lets the map in memory name component from by the index to; both indexes
 // are its until all is done.
 func (v *Volume) renameWords(from, to uint16) {
-	for _, pl := range v.chunksWhere(func(p phys) bool { return p.comp == from }) {
+	for _, pl := range v.chunksWhere(func(p alloc.Phys) bool { return p.Comp == from }) {
 		if ph, ok := v.chunks.lock(pl.vc); ok {
-			v.chunks.unlock(pl.vc, wordOf(phys{to, ph.chunk}), v.resume)
+			v.chunks.unlock(pl.vc, wordOf(alloc.Phys{Comp: to, Chunk: ph.Chunk}), v.resume)
 		}
 	}
 }
@@ -340,62 +341,4 @@ func (v *Volume) finishReplaceZeroLocked() error {
 	}
 	c := v.component(index)
 	return geomlib.StoreMetadata(c.accounted(), c.meta())
-}
-
-// claimBelow claims the free chunks of comp below n and returns how many below
-// n are in use otherwise.
-func (a *allocator) claimBelow(comp uint16, n uint32) (used int) {
-	a.lockSettled()
-	defer a.mu.Unlock()
-	p := a.pools[comp]
-	if p.kept == nil {
-		p.kept = make(map[uint32]bool)
-	}
-	for c := p.first; c < n; c++ {
-		if p.kept[c] {
-			continue
-		}
-		if p.claim(c) {
-			p.kept[c] = true
-			if !p.closed() {
-				a.free--
-			}
-			continue
-		}
-		used++
-	}
-	return used
-}
-
-// releaseKept undoes claimBelow.
-func (a *allocator) releaseKept(comp uint16) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	p := a.pools[comp]
-	for c := range p.kept {
-		p.release(c)
-		if !p.closed() {
-			a.free++
-		}
-	}
-	p.kept = nil
-}
-
-// swapZero gives index 0 the pool of comp without the chunks that are reserved now, comp
-// that of the last component, and forgets that of the former component 0.
-func (a *allocator) swapZero(comps []*component, comp uint16, reserved uint32) {
-	a.lockSettled()
-	defer a.mu.Unlock()
-	p, last := a.pools[comp], len(a.pools)-1
-	p.total -= reserved
-	p.first = reserved
-	p.kept = nil
-	if !a.pools[0].closed() {
-		a.free -= int64(a.pools[0].free)
-	}
-	a.pools[comp] = a.pools[last]
-	a.pools[0] = p
-	a.pools = a.pools[:last]
-	a.takers = last
-	a.holdLocked(comps)
 }

@@ -72,7 +72,7 @@ func (v *Volume) resizable(size int64, force bool) error {
 	}
 	zero := v.component(0)
 	if more := 2*chunks - int64(zero.first()); more > 0 {
-		available := v.alloc.available()
+		available := v.alloc.Available()
 		if 2*chunks >= int64(zero.usable()) {
 			return fmt.Errorf("grow %s to %d bytes: %w: %s holds %d chunks and the map would reserve %d",
 				v.name, size, ErrTooSmall, zero.name(), zero.usable(), 2*chunks)
@@ -150,7 +150,7 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 		return err
 	}
 	if err := v.vacate(j, zero, uint32(next.ChunkReserved), nil, nil); err != nil {
-		v.alloc.releaseKept(0)
+		v.alloc.ReleaseKept(0)
 		return err
 	}
 	v.metaMu.Lock()
@@ -158,18 +158,18 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	v.committer.pause()
 	defer v.committer.unpause()
 	if err := v.mayChangeLocked(); err != nil {
-		v.alloc.releaseKept(0)
+		v.alloc.ReleaseKept(0)
 		return fmt.Errorf("grow %s: %w", v.name, err)
 	}
 	was := zero.meta() // a component may have joined, and the generation risen, since it was looked at
 	if !v.cfg.breaks(breakOldMetadata) {
 		if next, err = v.grown(was, size); err != nil {
-			v.alloc.releaseKept(0)
+			v.alloc.ReleaseKept(0)
 			return err
 		}
 	}
 	if err := v.prepareMap(zero, next); err != nil {
-		v.alloc.releaseKept(0)
+		v.alloc.ReleaseKept(0)
 		return err
 	}
 	if err := geomlib.StoreMetadata(zero.accounted(), next); err != nil {
@@ -177,7 +177,7 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	}
 	zero.setMeta(next)
 	v.ext.offset, v.ext.room = ondisk.ExtensionOffset(next)
-	v.alloc.reserveKept(uint32(was.ChunkReserved), uint32(next.ChunkReserved))
+	v.alloc.ReserveKept(uint32(was.ChunkReserved), uint32(next.ChunkReserved))
 	v.adoptSize(next.VirtualSize)
 	return nil
 }
@@ -345,14 +345,4 @@ func (v *Volume) storeShrunkLocked(size int64) error {
 	}
 	zero.setMeta(m)
 	return nil
-}
-
-// reserveKept makes kept chunks of component 0 reserved ones.
-func (a *allocator) reserveKept(old, reserved uint32) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	p := a.pools[0]
-	p.total -= reserved - old
-	p.first = reserved
-	p.kept = nil
 }

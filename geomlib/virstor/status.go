@@ -1,6 +1,9 @@
 package virstor
 
-import "github.com/gvirstor/gvirstor/ondisk"
+import (
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
 
 // Status is a volume at one moment. Sizes are bytes, counts are chunks.
 type Status struct {
@@ -63,6 +66,7 @@ func (v *Volume) Status() Status {
 		VirtualChunks: v.Size() / v.chunk,
 		Allocated:     v.stats.allocated.Load(),
 		Pending:       v.freed.pending(),
+		Reserved:      v.alloc.Reserve(),
 		ReadOnly:      v.cfg.ReadOnly,
 		Fenced:        v.writable.Load() || v.cond.is(stateStranded),
 		Degraded:      v.cond.is(stateDegraded),
@@ -75,23 +79,20 @@ func (v *Volume) Status() Status {
 			MapWrites: v.stats.mapWrites.Load(),
 		},
 	}
-	v.alloc.mu.Lock()
-	s.Reserved = v.alloc.reserve
-	v.alloc.mu.Unlock()
-	for i, f := range v.alloc.figures() {
-		s.PhysicalChunks += int64(f.total)
-		s.Free += int64(f.free)
-		s.Components = append(s.Components, f.status(i))
+	for i, f := range v.alloc.Figures() {
+		s.PhysicalChunks += int64(f.Total)
+		s.Free += int64(f.Free)
+		s.Components = append(s.Components, componentStatus(f, i))
 	}
 	return s
 }
 
-// status is the figure in a Status.
-func (f figure) status(index int) ComponentStatus {
-	c := f.c
+// componentStatus is a figure of the allocator in a Status.
+func componentStatus(f alloc.Figure[*component], index int) ComponentStatus {
+	c := f.Owner
 	return ComponentStatus{
 		Name: c.name(), Index: index, MediaSize: c.prov().MediaSize(), SectorSize: int(c.sector),
-		ChunkCount: c.meta().ChunkCount, Usable: f.total, Reserved: c.first(), Used: f.total - f.free, Free: f.free,
+		ChunkCount: c.meta().ChunkCount, Usable: f.Total, Reserved: c.first(), Used: f.Total - f.Free, Free: f.Free,
 		FlushFailed: c.failedFlush() != nil, TakesNoWrites: c.refused.Load(), Trouble: c.troubled.list(),
 		Stats: ComponentStats{
 			ReadErrors: c.stats.readErrors.Load(), WriteErrors: c.stats.writeErrors.Load(),

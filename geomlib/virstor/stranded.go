@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -133,7 +134,7 @@ type departure struct {
 	to      *component // takes the chunks; nil: any
 	joins   bool       // to is no member yet
 	heir    *component
-	moves   map[uint64]phys
+	moves   map[uint64]alloc.Phys
 	inDoubt map[uint64]bool // virtual chunks whose last move is; nobody changes them
 	was     struct{ stranded, refused bool }
 }
@@ -142,7 +143,7 @@ type departure struct {
 // writes. fresh, if not nil, is a provider that joins for it: it is a component
 // when leaveUnwritten succeeds, and closed when not.
 func (v *Volume) leaveUnwritten(j *jobHandle, leaving []*component, to, fresh *component) error {
-	d := &departure{v: v, gone: v.component(0), leaving: leaving, to: to, moves: make(map[uint64]phys)}
+	d := &departure{v: v, gone: v.component(0), leaving: leaving, to: to, moves: make(map[uint64]alloc.Phys)}
 	v.log.Warn("component 0 takes no writes: it leaves without any", "volume", v.name, "component", d.gone.name())
 	d.begin(fresh)
 	err := d.pickHeir()
@@ -182,8 +183,8 @@ func (d *departure) begin(fresh *component) {
 	next := append(slices.Clone(v.components()), fresh)
 	fresh.setIndex(uint16(len(next) - 1))
 	v.setComponents(next)
-	v.alloc.addPool(newChunkPool(0, fresh.usable()))
-	v.alloc.hold(next)
+	v.alloc.Append(alloc.NewPool(0, fresh.usable()))
+	v.alloc.Hold(next)
 }
 
 // undo is for a departure that nobody knows of.
@@ -194,16 +195,16 @@ func (d *departure) undo() (err error) {
 	v.committer.pause()
 	defer v.committer.unpause()
 	for _, at := range d.moves {
-		v.alloc.put(at)
+		v.alloc.Put(at)
 	}
 	if d.heir != nil {
-		v.alloc.releaseKept(d.heir.index())
+		v.alloc.ReleaseKept(d.heir.index())
 	}
 	if d.joins {
 		comps := v.components()
 		comps = comps[:len(comps)-1]
 		v.setComponents(comps)
-		v.alloc.dropLast(comps)
+		v.alloc.DropLast(comps)
 		err = d.to.prov().Close()
 	}
 	v.setRefused(d.gone, d.was.refused)
@@ -222,11 +223,11 @@ func (d *departure) pickHeir() error {
 		if slices.Contains(d.leaving, c) || d.to != nil && c != d.to || c.refused.Load() || c.failedFlush() != nil || c.usable() <= reserved {
 			continue
 		}
-		if v.alloc.claimBelow(c.index(), reserved) == 0 || v.cfg.breaks(breakHeirInUse) {
+		if v.alloc.ClaimBelow(c.index(), reserved) == 0 || v.cfg.breaks(breakHeirInUse) {
 			d.heir = c
 			return nil
 		}
-		v.alloc.releaseKept(c.index())
+		v.alloc.ReleaseKept(c.index())
 	}
 	return refuse(ErrTakesNoWrites, "%s takes no writes, and no other component of %s has its first %d chunks free for the allocation map: `gvirstor replace %s %s NEW` takes a provider that has",
 		d.gone.name(), v.name, reserved, v.name, d.gone.name())
@@ -256,20 +257,20 @@ func (d *departure) copyOff(j *jobHandle) error {
 }
 
 // take is takeFor without a wait for chunks that component 0 has to free.
-func (d *departure) take() (phys, bool) {
+func (d *departure) take() (alloc.Phys, bool) {
 	if d.to != nil {
-		return d.v.alloc.takeFrom(d.to.index())
+		return d.v.alloc.TakeFrom(d.to.index())
 	}
-	ps, ok := d.v.alloc.take(nil, 1, true)
+	ps, ok := d.v.alloc.Take(nil, 1, true)
 	if !ok {
-		return phys{}, false
+		return alloc.Phys{}, false
 	}
-	return ps[0].at, true
+	return ps[0].At, true
 }
 
 // copyOne copies a chunk when the writes to it that had begun have ended. None begins
 // any more.
-func (d *departure) copyOne(pl mapping, target phys, buf []byte) error {
+func (d *departure) copyOne(pl mapping, target alloc.Phys, buf []byte) error {
 	v := d.v
 	if !d.inDoubt[pl.vc] {
 		at, ok := v.chunks.lock(pl.vc)
@@ -322,7 +323,7 @@ func (d *departure) remember() {
 			v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
 		}
 		if !o.same {
-			v.alloc.put(o.new)
+			v.alloc.Put(o.new)
 		}
 	}
 	for vc, to := range d.moves {
@@ -331,7 +332,7 @@ func (d *departure) remember() {
 		}
 	}
 	for _, p := range append(k.degrade.kept, d.gone.ledger.Load().abandon()...) {
-		v.alloc.put(p)
+		v.alloc.Put(p)
 	}
 	k.degrade = degraded{}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -25,7 +26,7 @@ type Volume struct {
 
 	size        atomic.Int64
 	chunks      *chunkMap
-	alloc       allocator
+	alloc       *alloc.Allocator[*component]
 	comps       atomic.Pointer[[]*component]
 	full        atomic.Pointer[fullRule]
 	inline      atomic.Bool // writes to every component are copies into a cache
@@ -154,7 +155,7 @@ func (v *Volume) encodeEntry(b []byte, word uint64) {
 	var e ondisk.Entry
 	if word&wordAlloc != 0 {
 		p := physOf(word)
-		e = ondisk.Entry{Flags: ondisk.FlagAllocated, Component: p.comp, Chunk: p.chunk}
+		e = ondisk.Entry{Flags: ondisk.FlagAllocated, Component: p.Comp, Chunk: p.Chunk}
 	}
 	e.Encode(b, v.order)
 }
@@ -210,8 +211,8 @@ func (v *Volume) keepUntilActive(r *Request) bool {
 // Providers returns the components' providers by index.
 func (v *Volume) Providers() []geomlib.Provider {
 	var ps []geomlib.Provider
-	for _, f := range v.alloc.figures() {
-		ps = append(ps, f.c.prov())
+	for _, f := range v.alloc.Figures() {
+		ps = append(ps, f.Owner.prov())
 	}
 	return ps
 }

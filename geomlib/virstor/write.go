@@ -103,8 +103,8 @@ func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
 	if err := v.gaveUp(); err != nil {
 		return pinned, err
 	}
-	c := v.component(ph.comp)
-	at := c.offset(ph.chunk) + pc.in
+	c := v.component(ph.Comp)
+	at := c.offset(ph.Chunk) + pc.in
 	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
 	if data == nil {
 		return pinned, c.writeZeros(at, pc.n, v.zeros)
@@ -123,8 +123,8 @@ func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
 	if err := v.gaveUp(); err != nil {
 		return pinned, err
 	}
-	c := v.component(ph.comp)
-	at, n := c.offset(ph.chunk)+pc.in, pc.n
+	c := v.component(ph.Comp)
+	at, n := c.offset(ph.Chunk)+pc.in, pc.n
 	v.partial.written(pc.vc, pc.in, pc.n)
 	s := v.sectors.get()
 	defer v.sectors.put(s)

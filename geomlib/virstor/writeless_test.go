@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // writeless is a verb beside a disk that from some write on takes no more, but is
@@ -310,7 +311,7 @@ func (r *writeless) stillFails(disks []*disktest.Disk, now *view) error {
 		return r.named(err)
 	}
 	on := func() (n int) {
-		return len(c.vol.chunksWhere(func(p phys) bool { return c.vol.component(p.comp).name() == r.name() }))
+		return len(c.vol.chunksWhere(func(p alloc.Phys) bool { return c.vol.component(p.Comp).name() == r.name() }))
 	}
 	before := on()
 	if _, err = c.readAll(now); err != nil {

@@ -1,93 +1,8 @@
 package virstor
 
 import (
-	"math/bits"
-	"sync"
 	"time"
 )
-
-// preparation is the free chunk that is being zeroed ahead of its use. It is part
-// of the allocator and guarded by its mu. The chunk stays free.
-type preparation struct {
-	on     bool
-	wanted bool // somebody waits in lockSettled: stop after the piece under way
-	ended  sync.Cond
-}
-
-// lockSettled takes a.mu when no free chunk is being zeroed. Whoever takes chunks,
-// or changes which can be taken, locks with it: zeros that are on their way must
-// not overtake data.
-func (a *allocator) lockSettled() {
-	a.mu.Lock()
-	for a.preparing.on {
-		a.preparing.wanted = true
-		a.preparing.ended.Wait()
-	}
-}
-
-// prepare picks the first of the next stock chunks in the order of allocation that
-// is not zeroed yet, and begins its preparation.
-func (a *allocator) prepare(stock int) (p *chunkPool, at phys, ok bool) {
-	a.lockSettled()
-	defer a.mu.Unlock()
-	each := stock
-	if a.order == Spread {
-		each = (stock + a.takers - 1) / max(1, a.takers)
-	}
-	for c, p := range a.pools[:a.takers] {
-		if p.closed() {
-			continue
-		}
-		n := 0
-		for chunk := range p.eachFree {
-			if n == each || stock == 0 {
-				break
-			}
-			if !p.zeroed[chunk] {
-				a.preparing.on, a.preparing.wanted = true, false
-				return p, phys{uint16(c), chunk}, true
-			}
-			n++
-			stock--
-		}
-	}
-	return nil, phys{}, false
-}
-
-// eachFree yields the free chunks, the lowest first.
-func (p *chunkPool) eachFree(yield func(uint32) bool) {
-	if p.free == 0 {
-		return
-	}
-	for w := p.hint; w < len(p.bits); w++ {
-		for word := p.bits[w]; word != 0; word &= word - 1 {
-			if !yield(uint32(w*64 + bits.TrailingZeros64(word))) {
-				return
-			}
-		}
-	}
-}
-
-// prepared ends the preparation of a chunk of p. done: it is zeroed.
-func (a *allocator) prepared(p *chunkPool, chunk uint32, done bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if done {
-		if p.zeroed == nil {
-			p.zeroed = make(map[uint32]bool)
-		}
-		p.zeroed[chunk] = true
-	}
-	a.preparing.on = false
-	a.preparing.ended.Broadcast()
-}
-
-// isWanted reports whether the preparation is in somebody's way.
-func (a *allocator) isWanted() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.preparing.wanted
-}
 
 const (
 	// aheadBytes bounds what is zeroed and not used, in a volume.
@@ -198,15 +113,15 @@ func (z *zeroAhead) one() bool {
 	if v.stats.committed.Load() == 0 || !v.cond.allows(deedAllocate) || !v.held.empty() {
 		return false // who is held for room comes first
 	}
-	p, at, ok := v.alloc.prepare(z.stock)
+	p, at, ok := v.alloc.Prepare(z.stock)
 	if !ok {
 		return false
 	}
-	whole, err := z.clear(v.component(at.comp), at.chunk)
-	v.alloc.prepared(p, at.chunk, whole || v.cfg.breaks(breakAheadWhole))
+	whole, err := z.clear(v.component(at.Comp), at.Chunk)
+	v.alloc.Prepared(p, at.Chunk, whole || v.cfg.breaks(breakAheadWhole))
 	if err != nil && !isStorageFull(err) { // of which the component tells, and which ends
 		// The write that needs the chunk will fail and be heard.
-		v.log.Warn("chunk not zeroed ahead", "volume", v.name, "component", v.component(at.comp).name(), "chunk", at.chunk, "error", err)
+		v.log.Warn("chunk not zeroed ahead", "volume", v.name, "component", v.component(at.Comp).name(), "chunk", at.Chunk, "error", err)
 	}
 	return err == nil
 }
@@ -221,7 +136,7 @@ func (z *zeroAhead) clear(c *component, chunk uint32) (whole bool, err error) {
 			return false, nil
 		default:
 		}
-		if z.v.alloc.isWanted() || z.v.inFlight.Load() != 0 {
+		if z.v.alloc.IsWanted() || z.v.inFlight.Load() != 0 {
 			return false, nil
 		}
 		if err := c.clear(base+off, min(aheadPiece, z.v.chunk-off), z.v.zeros); err != nil {
