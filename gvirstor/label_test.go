@@ -18,7 +18,7 @@ func TestAnInterruptedLabelSaysWhatToDo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	e, _, stderr := testEnv("label", "-s", "1g", "mydata", path)
-	if status := run(ctx, e); status != 1 || stderr.String() != "gvirstor: Can't label mydata: Interrupted; give it again\n" {
+	if status := run(ctx, e); status != 1 || stderr.String() != "gvirstor: Can't label mydata: Interrupted; give it again, with -f\n" {
 		t.Errorf("%d: %s", status, stderr)
 	}
 }

@@ -11,16 +11,20 @@ func addCommand() *command {
 	var w where
 	return &command{
 		name:     "add",
-		operands: "[-vh] " + whereUsage + " name prov [prov ...]",
+		operands: "[-fhv] " + whereUsage + " name prov [prov ...]",
 		verbose:  true,
 		options: func(f *options) {
+			f.flag(&r.Force, "f", "force")
 			f.flag(&r.Hardcode, "h", "hardcode")
 			w.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error { return c.add(ctx, r, &w) },
-		about: `Adds providers to a volume, all of them or none. What they hold is lost. The
-volume may be in service: writes that waited for space go on when it returns.
+		about: `Adds providers to a volume, all of them or none. Those that hold something, such
+as a file system, a partition table or another volume's label, are named and
+refused. The volume may be in service: writes that waited for space go on when
+it returns.
 
+-f          add them whatever they hold: that is lost
 -h          write the providers' names into the metadata` + whereHelp,
 		example: "gvirstor add mydata ada7",
 	}

@@ -37,11 +37,15 @@ func (c *call) evacuate(ctx context.Context, o jobOptions) error {
 
 func replaceCommand() *command {
 	var o jobOptions
+	var force bool
 	return &command{
 		name:     "replace",
-		operands: "[-bnv] [--rate n] " + whereUsage + " name old new",
+		operands: "[-bfnv] [--rate n] " + whereUsage + " name old new",
 		verbose:  true,
-		options:  o.declare,
+		options: func(f *options) {
+			o.declare(f)
+			f.flag(&force, "f", "force")
+		},
 		run: func(ctx context.Context, c *call) error {
 			if len(c.operands) != 3 {
 				return c.wrongNumber()
@@ -50,10 +54,12 @@ func replaceCommand() *command {
 			if err != nil {
 				return err
 			}
-			return c.startJob(ctx, c.operands[0], "replace", control.JobArgs{Providers: provs[:1], Target: provs[1]}, o)
+			return c.startJob(ctx, c.operands[0], "replace", control.JobArgs{Providers: provs[:1], Target: provs[1], Force: force}, o)
 		},
 		about: `Adds a provider, moves everything from one component to it, and removes the
-old one.
+old one. A new one that holds something, such as a file system, is refused.
+
+-f          take the new one whatever it holds: that is lost
 ` + jobOptionsHelp,
 		example: "gvirstor replace mydata ada4 ada9",
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/signature"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -17,6 +18,8 @@ import (
 // labelOptions are those of label. Sizes are bytes.
 type labelOptions struct {
 	hardcode               bool
+	force                  bool // whatever the providers hold
+	dryRun                 bool
 	chunkSize, virtualSize int64
 	sectorSize             int64 // of regular files; 0: as geomlib.Open finds
 }
@@ -25,21 +28,26 @@ func labelCommand() *command {
 	o := labelOptions{chunkSize: ondisk.DefaultChunkSize, virtualSize: ondisk.DefaultVirtualSize}
 	return &command{
 		name:     "label",
-		operands: "[-h] [-v] [-m chunk_size] [-s vir_size] [--sector-size size] name provider0 [provider1 ...]",
+		operands: "[-fhnv] [-m chunk_size] [-s vir_size] [--sector-size size] name provider0 [provider1 ...]",
 		verbose:  true,
 		options: func(f *options) {
+			f.flag(&o.force, "f", "force")
 			f.flag(&o.hardcode, "h", "hardcode")
+			f.flag(&o.dryRun, "n", "dry-run")
 			f.number(&o.chunkSize, "m", "chunk-size")
 			f.number(&o.virtualSize, "s", "virtual-size")
 			f.number(&o.sectorSize, "", "sector-size")
 		},
 		run: func(ctx context.Context, c *call) error { return c.label(ctx, &o) },
-		about: `Makes a volume of providers: disks, partitions or regular files. What they
-hold is lost. provider0 holds the allocation map. A daemon that runs is told and
-serves the new volume at once.
+		about: `Makes a volume of providers: disks, partitions or regular files. Those that hold
+something, such as a file system, a partition table or another volume's label,
+are named and refused. provider0 holds the allocation map. A daemon that runs is
+told and serves the new volume at once.
 
+-f               label them whatever they hold: that is lost
 -h               write the providers' names into the metadata: elsewhere they
                  are no components
+-n               only tell what would be done, and what would be lost
 -m chunk_size    the unit of allocation, 4M if not given
 -s vir_size      the size of the virtual disk, 2T if not given
 --sector-size    sector size of components that are regular files, else 512
@@ -66,7 +74,7 @@ func (c *call) label(ctx context.Context, o *labelOptions) (err error) {
 	if client != nil {
 		defer client.Close()
 	}
-	providers, err := c.openForLabel(ctx, names, int(o.sectorSize))
+	providers, err := c.openForLabel(ctx, names, geomlib.OpenOptions{SectorSize: int(o.sectorSize), ReadOnly: o.dryRun})
 	defer func() {
 		for _, p := range providers {
 			err = errors.Join(err, p.Close())
@@ -81,6 +89,17 @@ func (c *call) label(ctx context.Context, o *labelOptions) (err error) {
 	layout, err := planLabel(name, providers, o)
 	if err != nil {
 		return err
+	}
+	holds, err := findHeld(names, providers, o.force && !o.dryRun)
+	if err == nil && holds != "" && !o.force {
+		err = failf("Can't label: %w; with -f all is labelled all the same, and that is lost", errors.New(holds))
+	}
+	if err != nil {
+		return err
+	}
+	if o.dryRun {
+		c.tellLabel(names, layout, holds)
+		return nil
 	}
 	if err := c.writeLabel(ctx, names, providers, layout); err != nil {
 		return err
@@ -122,14 +141,14 @@ func (c *call) daemonForLabel(ctx context.Context, name string) (*control.Client
 
 // openForLabel opens and locks the providers. On error it returns those that
 // are open.
-func (c *call) openForLabel(ctx context.Context, names []string, sectorSize int) ([]geomlib.Provider, error) {
+func (c *call) openForLabel(ctx context.Context, names []string, o geomlib.OpenOptions) ([]geomlib.Provider, error) {
 	var providers []geomlib.Provider
 	missing := false
 	for _, name := range names {
 		if err := notTwice(name, providers); err != nil {
 			return providers, failf("Can't label %s: it is in use, or named twice: %w", name, err)
 		}
-		p, err := c.open(ctx, name, geomlib.OpenOptions{SectorSize: sectorSize})
+		p, err := c.open(ctx, name, o)
 		switch {
 		case errors.Is(err, geomlib.ErrLocked):
 			return providers, failf("Can't label %s: it is in use, or named twice: %w", name, err)
@@ -147,6 +166,39 @@ func (c *call) openForLabel(ctx context.Context, names []string, sectorSize int)
 		return providers, failf("Device not specified")
 	}
 	return providers, nil
+}
+
+// findHeld tells what providers hold that would be lost, empty if nothing does. blind:
+// nobody wants to know, so that a disk that cannot be read is no error.
+func findHeld(names []string, providers []geomlib.Provider, blind bool) (string, error) {
+	var holds []string
+	for i, p := range providers {
+		if blind {
+			break
+		}
+		all, err := signature.Find(p)
+		if err != nil {
+			return "", failf("Can't %w; -f labels it unseen", err)
+		}
+		if len(all) > 0 {
+			holds = append(holds, ondisk.Printable(names[i])+" holds "+signature.Text(all))
+		}
+	}
+	return strings.Join(holds, "; "), nil
+}
+
+// tellLabel tells what labelling would do.
+func (c *call) tellLabel(names []string, l *ondisk.Layout, holds string) {
+	for _, line := range l.Notices {
+		fmt.Fprintln(c.stderr, line)
+	}
+	fmt.Fprintln(c.stdout, labelHeading(l))
+	for i, name := range names {
+		fmt.Fprintf(c.stdout, "Would be labelled: %s (%d chunks)\n", name, l.Metadata[i].ChunkCount)
+	}
+	if holds != "" {
+		fmt.Fprintf(c.stdout, "Would be lost: %s.\n", holds)
+	}
 }
 
 // refuseServed refuses providers whose metadata names a volume in service,
@@ -215,7 +267,7 @@ func (c *call) writeLabel(ctx context.Context, names []string, providers []geoml
 			fmt.Fprintln(c.stdout)
 		}
 		if errors.Is(err, context.Canceled) {
-			return failf("Can't label %s: %s; give it again", layout.Metadata[0].Name, errorText(err))
+			return failf("Can't label %s: %s; give it again, with -f", layout.Metadata[0].Name, errorText(err))
 		}
 		return failf("Can't %w", err)
 	}

@@ -8,30 +8,34 @@ import (
 )
 
 func spareCommand() *command {
-	var remove, json bool
+	var remove, force, json bool
 	return &command{
 		name:     "spare",
-		operands: "[-rv] [--json] name [prov ...]",
+		operands: "[-frv] [--json] name [prov ...]",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&remove, "r", "remove")
+			f.flag(&force, "f", "force")
 			f.flag(&json, "", "json")
 		},
-		run: func(ctx context.Context, c *call) error { return c.spare(ctx, remove, json) },
+		run: func(ctx context.Context, c *call) error {
+			return c.spare(ctx, control.SpareRequest{Remove: remove, Force: force}, json)
+		},
 		about: `Labels providers as spares of a volume in service. The daemon holds them and
-adds one by itself each time that space is short (its --spare-at); what they
-hold is lost then. The label, in the last sector, is written at once: after a
-restart the daemon takes as spares only what has it, named by --spare.
-Without providers, lists the spares.
+adds one by itself each time that space is short (its --spare-at). Those that
+hold something, such as a file system, are named and refused. The label, in the
+last sector, is written at once: after a restart the daemon takes as spares only
+what has it, named by --spare. Without providers, lists the spares.
 
+-f          take them whatever they hold: that is lost when they are added
 -r          take the label off
 --json      the list with sizes in bytes`,
 		example: "gvirstor spare mydata ada7 ada8",
 	}
 }
 
-func (c *call) spare(ctx context.Context, remove, json bool) error {
-	if len(c.operands) < 1 || remove && len(c.operands) < 2 {
+func (c *call) spare(ctx context.Context, r control.SpareRequest, json bool) error {
+	if len(c.operands) < 1 || r.Remove && len(c.operands) < 2 {
 		return c.wrongNumber()
 	}
 	if json && len(c.operands) > 1 {
@@ -51,11 +55,10 @@ func (c *call) spare(ctx context.Context, remove, json bool) error {
 		}
 		return nil
 	}
-	provs, err := allForDaemon(c.operands[1:])
-	if err != nil {
+	if r.Providers, err = allForDaemon(c.operands[1:]); err != nil {
 		return err
 	}
-	if err := client.Spare(ctx, v.Name, control.SpareRequest{Providers: provs, Remove: remove}); err != nil {
+	if err := client.Spare(ctx, v.Name, r); err != nil {
 		return failf("Can't change the spares of %s: %w", v.Name, err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 // AddOptions modify Add.
 type AddOptions struct {
 	Hardcode bool // store the providers' names in the metadata
+	Force    bool // even those that are labelled for another volume (ErrLabelled)
 }
 
 // refusal is an error in the kernel class's words, of a kind that callers decide by.
@@ -46,7 +47,7 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	if err := v.mayChangeLocked(); err != nil {
 		return fmt.Errorf("add to %s: %w", v.name, err)
 	}
-	if err := v.mayJoinLocked(providers); err != nil {
+	if err := v.mayJoinLocked(providers, o.Force); err != nil {
 		return err
 	}
 	comps := v.components()

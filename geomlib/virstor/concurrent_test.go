@@ -122,7 +122,7 @@ func besides(v *Volume, spare *disktest.Disk) map[string]func(*rand.Rand) {
 		"add":         func(*rand.Rand) { _ = v.Add([]geomlib.Provider{spare}, AddOptions{}) },
 		"remove":      func(r *rand.Rand) { _ = v.Remove(anyName(r)) },
 		"evacuate":    func(r *rand.Rand) { _ = v.Evacuate([]string{anyName(r)}, "", JobOptions{}) },
-		"replace":     func(r *rand.Rand) { _ = v.Replace(anyName(r), spare, JobOptions{}) },
+		"replace":     func(r *rand.Rand) { _ = v.Replace(anyName(r), spare, false, JobOptions{}) },
 		"may replace": func(r *rand.Rand) { _, _ = v.MayReplace(anyName(r), 24*crashChunk) },
 		"dry replace": func(r *rand.Rand) { _ = v.DryReplace(anyName(r), 24*crashChunk) },
 		"pack":        func(*rand.Rand) { _ = v.Pack(JobOptions{}) },

@@ -252,8 +252,8 @@ func (v *Volume) DryReplace(name string, mediaSize int64) error {
 
 // Replace adds p, which is no component yet, and starts the job that moves
 // everything from the named component to it. The volume owns p; on error it is
-// closed and no component.
-func (v *Volume) Replace(name string, p geomlib.Provider, opt JobOptions) error {
+// closed and no component. Its name is not stored.
+func (v *Volume) Replace(name string, p geomlib.Provider, force bool, opt JobOptions) error {
 	if opt.DryRun {
 		return errors.Join(v.DryReplace(name, p.MediaSize()), p.Close())
 	}
@@ -265,7 +265,7 @@ func (v *Volume) Replace(name string, p geomlib.Provider, opt JobOptions) error 
 		err = fmt.Errorf("replace on %s: %w (%s)", v.name, ErrJobRunning, j.Kind)
 	}
 	if err == nil {
-		err = v.Add([]geomlib.Provider{p}, AddOptions{})
+		err = v.Add([]geomlib.Provider{p}, AddOptions{Force: force})
 		if err != nil && v.component(0).name() == name && v.zeroFails(v.components()) {
 			return v.replaceUnwritten(p, opt)
 		}

@@ -262,7 +262,7 @@ func (c *clients) verb(rng *rand.Rand) error {
 		return v.Evacuate([]string{one}, "", JobOptions{})
 	case 4:
 		if ps := c.spare(rng); len(ps) == 1 {
-			return v.Replace(one, ps[0], JobOptions{})
+			return v.Replace(one, ps[0], false, JobOptions{})
 		}
 		return nil
 	case 5:

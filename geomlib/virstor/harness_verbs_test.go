@@ -365,7 +365,7 @@ func (w *world) replaceBy(old, by string) error {
 	if w.has(by) {
 		return w.evacuate(by, old)
 	}
-	return w.must(w.vol.Replace(old, w.disk(by), JobOptions{}))
+	return w.must(w.vol.Replace(old, w.disk(by), false, JobOptions{}))
 }
 
 // gone tells which of the disks are components, or labelled so, and which of the

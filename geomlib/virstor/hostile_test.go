@@ -272,7 +272,7 @@ var hostileVerbs = []func(v *virstor.Volume, spare geomlib.Provider) error{
 		return v.Evacuate([]string{lastOf(v)}, "", virstor.JobOptions{})
 	},
 	func(v *virstor.Volume, spare geomlib.Provider) error {
-		return v.Replace(v.Providers()[0].Name(), spare, virstor.JobOptions{})
+		return v.Replace(v.Providers()[0].Name(), spare, false, virstor.JobOptions{})
 	},
 	func(v *virstor.Volume, _ geomlib.Provider) error { return v.Pack(virstor.JobOptions{}) },
 	func(v *virstor.Volume, _ geomlib.Provider) error { return v.Rebalance(virstor.JobOptions{}) },

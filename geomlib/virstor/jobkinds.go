@@ -89,7 +89,9 @@ type JobArgs struct {
 	// volume owns it; on error it is closed and no component.
 	Joins geomlib.Provider
 	Size  int64 // resize: bytes
-	Force bool  // resize: what lies beyond the new end is given up
+	// Force: what lies beyond the new end is given up (resize); Joins may be labelled
+	// for another volume (replace, AddOptions).
+	Force bool
 }
 
 // StartJob starts a job of one of JobKinds (ErrJobKind, ErrJobRunning, and what the
@@ -113,7 +115,7 @@ func (v *Volume) StartJob(kind string, a JobArgs) error {
 // may go on.
 func (v *Volume) startReplace(a JobArgs) error {
 	if a.Joins != nil && len(a.Components) == 1 {
-		return v.Replace(a.Components[0], a.Joins, a.JobOptions)
+		return v.Replace(a.Components[0], a.Joins, a.Force, a.JobOptions)
 	}
 	if len(a.Components) != 1 || a.Target == "" {
 		err := refuse(ErrRequest, "replace: one component to leave and one to take its place are needed")

@@ -10,18 +10,18 @@ import (
 )
 
 // MayJoin refuses providers that may not become components because of what they are: a
-// component already, by whatever name; labelled as part of another volume (ErrLabelled);
-// or labelled for this one and no member of it, such as a disk that was removed or an
+// component already, by whatever name; labelled as part of another volume, unless o.Force
+// is set (ErrLabelled); or labelled for this one and no member of it, such as a disk that was removed or an
 // older copy (OutsiderError). What this volume's own unfinished add or replace left on a
 // provider is in nobody's way. Add and Replace refuse the same.
-func (v *Volume) MayJoin(providers ...geomlib.Provider) error {
+func (v *Volume) MayJoin(o AddOptions, providers ...geomlib.Provider) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	return v.mayJoinLocked(providers)
+	return v.mayJoinLocked(providers, o.Force)
 }
 
 // mayJoinLocked is MayJoin; v.metaMu is held.
-func (v *Volume) mayJoinLocked(providers []geomlib.Provider) error {
+func (v *Volume) mayJoinLocked(providers []geomlib.Provider, force bool) error {
 	var labelled []Member
 	for i, p := range providers {
 		if err := v.notHeld(p, providers[:i]); err != nil {
@@ -30,11 +30,12 @@ func (v *Volume) mayJoinLocked(providers []geomlib.Provider) error {
 		m, err := geomlib.ReadMetadata(p)
 		switch {
 		case errors.Is(err, geomlib.ErrNoMetadata):
-		case err != nil && !(errors.Is(err, ondisk.ErrMemberBlock) && m.ID == v.id):
+		case err != nil && !errors.Is(err, ondisk.ErrMemberBlock):
 			return err
+		case m.ID != v.id && force:
 		case m.ID != v.id:
-			return fmt.Errorf("%s %w: component %d of %s; `gvirstor clear %s` first if that is of no use any more",
-				p.Name(), ErrLabelled, m.No, ondisk.Printable(m.Name), p.Name())
+			return fmt.Errorf("%s %w: component %d of %s; with -f it is taken all the same, and lost to that",
+				p.Name(), ErrLabelled, m.No, ondisk.Printable(m.Name))
 		case err != nil:
 			return v.outsideLocked(Member{p, m}, ErrDamagedMember)
 		default:

@@ -78,9 +78,9 @@ func TestADiskThatIsLabelledForTheVolumeDoesNotJoinAgain(t *testing.T) {
 			was := sectorOf(d)
 			n := len(s.v.components())
 			for verb, err := range map[string]error{
-				"add":       s.v.Add([]geomlib.Provider{d}, AddOptions{}),
-				"replace":   s.v.Replace("b", d, JobOptions{}),
-				"may join?": s.v.MayJoin(d),
+				"add":       s.v.Add([]geomlib.Provider{d}, AddOptions{Force: true}),
+				"replace":   s.v.Replace("b", d, true, JobOptions{}),
+				"may join?": s.v.MayJoin(AddOptions{Force: true}, d),
 			} {
 				if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), d.Name()) {
 					t.Errorf("%s: %v", verb, err)
@@ -92,6 +92,38 @@ func TestADiskThatIsLabelledForTheVolumeDoesNotJoinAgain(t *testing.T) {
 			mustDo(t, geomlib.ClearMetadata(d)) // as the user does by hand
 			mustDo(t, s.v.Add([]geomlib.Provider{d}, AddOptions{}))
 		})
+	}
+}
+
+func TestADiskOfAnotherVolumeJoinsByForceAlone(t *testing.T) {
+	v, _ := trio(t)
+	defer v.Close()
+	fresh := func(name string) *disktest.Disk {
+		d := disktest.New(name, 16*crashChunk, 512)
+		mustDo(t, geomlib.StoreMetadata(d, ondisk.Metadata{Version: ondisk.VersionFenced, Name: "theirs", ID: v.ID() + 1, Count: 1,
+			Member: ondisk.MemberBlock{ID: 1, Generation: 2, Settled: 2}}))
+		return d
+	}
+	d, e := fresh("d"), fresh("e")
+	damaged := fresh("damaged")
+	b := []byte(sectorOf(damaged))
+	b[160] ^= 1
+	_, err := damaged.WriteAt(b, damaged.MediaSize()-512)
+	mustDo(t, err)
+	for _, p := range []*disktest.Disk{d, damaged} {
+		if err := v.Add([]geomlib.Provider{p}, AddOptions{}); !errors.Is(err, ErrLabelled) {
+			t.Errorf("add %s: %v", p.Name(), err)
+		}
+	}
+	if err := v.Replace("b", e, false, JobOptions{}); !errors.Is(err, ErrLabelled) {
+		t.Errorf("replace: %v", err)
+	}
+	mustDo(t, v.Add([]geomlib.Provider{d, damaged}, AddOptions{Force: true}))
+	endsWell(t, v, v.Replace("b", fresh("f"), true, JobOptions{}))
+	for _, c := range v.components() {
+		if m := mustMeta(t, c.prov().(*disktest.Disk)); m.ID != v.ID() {
+			t.Errorf("%s is of %s", c.name(), m.Name)
+		}
 	}
 }
 
@@ -211,7 +243,7 @@ func TestOneDiskUnderTwoNamesIsOneComponent(t *testing.T) {
 	if err := v.Add([]geomlib.Provider{b("another link")}, AddOptions{}); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "another link already in vol, as b") {
 		t.Errorf("add: %v", err)
 	}
-	if err := v.Replace("b", b("another link"), JobOptions{}); !errors.Is(err, ErrInUse) {
+	if err := v.Replace("b", b("another link"), false, JobOptions{}); !errors.Is(err, ErrInUse) {
 		t.Errorf("replace: %v", err)
 	}
 	c := named{disktest.New("c", 16*crashChunk, 512), "c", geomlib.Identity{}}

@@ -75,7 +75,7 @@ func TestAVolumeWhoseComponent0TakesNoWritesIsReadAndNothingElseUntilThatHasLeft
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	s := endsWell(t, v, v.Replace("a", spare, JobOptions{}))
+	s := endsWell(t, v, v.Replace("a", spare, false, JobOptions{}))
 	if !strings.Contains(s.Result, "a, component 0, took no writes") {
 		t.Errorf("no word about the disk: %q", s.Result)
 	}
@@ -128,7 +128,7 @@ func TestAVolumeThatIsTakenOverIsReadWhenComponent0TakesNoWrites(t *testing.T) {
 		t.Errorf("a write that waited: %v", err)
 	}
 	holdsSeven(t, v)
-	endsWell(t, v, v.Replace("a", spare, JobOptions{}))
+	endsWell(t, v, v.Replace("a", spare, false, JobOptions{}))
 	mustDo(t, <-startWrite(v, 0, 1).done)
 	holdsSeven(t, v)
 }
@@ -146,7 +146,7 @@ func TestAProviderThatCannotReplaceComponent0IsLetGoAndAllIsAsBefore(t *testing.
 		return nil
 	})
 	free := v.Status().Free
-	mustDo(t, v.Replace("a", spare, JobOptions{}))
+	mustDo(t, v.Replace("a", spare, false, JobOptions{}))
 	if s, _ := v.WaitJob(t.Context()); !errors.Is(s.Err, syscall.ENXIO) {
 		t.Errorf("the job ended with %v", s.Err)
 	}
@@ -169,7 +169,7 @@ func TestFlushesFailWhenAComponent0HasLeftOfWhichOneDid(t *testing.T) {
 		}
 		return nil
 	})
-	endsWell(t, v, v.Replace("a", spare, JobOptions{}))
+	endsWell(t, v, v.Replace("a", spare, false, JobOptions{}))
 	if names := namesOf(v); names != "new b" {
 		t.Errorf("its components are %s", names)
 	}

@@ -115,7 +115,7 @@ func TestVerbsReachTheBackend(t *testing.T) {
 		t.Error(r, err)
 	}
 	want := []string{
-		"add virstor/a {Providers:[/dev/ada5] Hardcode:true SectorSize:0}",
+		"add virstor/a {Providers:[/dev/ada5] Hardcode:true Force:false SectorSize:0}",
 		"remove a {Providers:[/dev/ada5]}",
 		"serve {Providers:[x] SectorSize:4096}",
 		"stop a {Force:true}",

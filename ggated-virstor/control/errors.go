@@ -26,6 +26,7 @@ const (
 	ProviderTooSmall  Code = "provider_too_small"  // to be a component or a spare
 	SectorSizeDiffers Code = "sector_size_differs" // from that of the volume
 	AlreadyComponent  Code = "already_component"   // of the volume
+	HoldsData         Code = "holds_data"          // a file system, a label, …: nothing is taken without force
 )
 
 // Error is a failure as the daemon tells it. Backends return it (wrapped or not) to

@@ -10,7 +10,7 @@ type JobArgs struct {
 	Providers []string `json:"providers,omitempty"` // evacuate, replace: the components that leave
 	Target    string   `json:"target,omitempty"`    // replace: the component that takes their chunks
 	Size      int64    `json:"size,omitempty"`      // resize: bytes
-	Force     bool     `json:"force,omitempty"`     // resize: give up what lies beyond
+	Force     bool     `json:"force,omitempty"`     // resize: give up what lies beyond; replace: whatever the target holds
 	Rate      int64    `json:"rate,omitempty"`      // bytes a second; 0: as fast as it goes
 	DryRun    bool     `json:"dry_run,omitempty"`   // only tell
 }

@@ -75,6 +75,7 @@ func (c *Client) Volume(ctx context.Context, name string) (VolumeStatus, error) 
 type AddRequest struct {
 	Providers []string `json:"providers"`
 	Hardcode  bool     `json:"hardcode,omitempty"` // write their names into the metadata
+	Force     bool     `json:"force,omitempty"`    // whatever they hold (HoldsData)
 	// SectorSize, in bytes, is that of regular files; 0 leaves it to the daemon.
 	SectorSize int `json:"sector_size,omitempty"`
 }
@@ -186,6 +187,7 @@ func (c *Client) Reserve(ctx context.Context, name string, r ReserveRequest) err
 type SpareRequest struct {
 	Providers []string `json:"providers"`
 	Remove    bool     `json:"remove,omitempty"`
+	Force     bool     `json:"force,omitempty"` // whatever they hold (HoldsData)
 	// SectorSize, in bytes, is that of regular files; 0 leaves it to the daemon.
 	SectorSize int `json:"sector_size,omitempty"`
 }

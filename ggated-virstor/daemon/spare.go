@@ -67,7 +67,7 @@ func (d *Daemon) Spare(ctx context.Context, name string, q control.SpareRequest)
 		if q.Remove {
 			err = s.spares.Remove(name)
 		} else {
-			err = d.labelSpare(ctx, s, name, q.SectorSize)
+			err = d.labelSpare(ctx, s, name, q)
 		}
 		if errors.Is(err, space.ErrNoSpare) {
 			return control.Errorf(control.Invalid, "%s is no spare of %s", name, s.vol.Name())
@@ -81,13 +81,13 @@ func (d *Daemon) Spare(ctx context.Context, name string, q control.SpareRequest)
 }
 
 // labelSpare makes a provider a spare of s. d.verbs is held.
-func (d *Daemon) labelSpare(ctx context.Context, s *served, name string, sectorSize int) error {
+func (d *Daemon) labelSpare(ctx context.Context, s *served, name string, q control.SpareRequest) error {
 	if s.spares.Holds(name) {
 		return control.Errorf(control.Invalid, "%s already is a spare of %s", name, s.vol.Name())
 	}
-	ps, err := d.openFree(s, control.AddRequest{Providers: []string{name}, SectorSize: sectorSize})
+	ps, err := d.verbsOf(s).OpenFree(ctx, []string{name}, q.SectorSize, q.Force)
 	if err == nil {
-		err = s.suitsAsSpare(ctx, ps[0])
+		err = s.suitsAsSpare(ps[0])
 	}
 	if err == nil {
 		err = geomlib.StoreSpare(ps[0], s.vol.Name(), s.vol.ID())
@@ -103,18 +103,15 @@ func (d *Daemon) labelSpare(ctx context.Context, s *served, name string, sectorS
 }
 
 // suitsAsSpare refuses now what adding p would refuse when it matters.
-func (s *served) suitsAsSpare(ctx context.Context, p geomlib.Provider) error {
+func (s *served) suitsAsSpare(p geomlib.Provider) error {
 	v := s.vol
-	if l, err := geomlib.ReadSpare(p); err == nil && l.VolumeID != v.ID() {
-		return control.Errorf(control.Invalid, "%s is a spare of %s; `gvirstor clear %s` first if it is not needed there", p.Name(), ondisk.Printable(l.Name), p.Name())
-	}
 	if p.SectorSize() != v.SectorSize() {
 		return control.Errorf(control.Invalid, "Sector size doesn't fit for %s (%d, needs to be %d)", p.Name(), p.SectorSize(), v.SectorSize())
 	}
 	if p.MediaSize() < 4*v.ChunkSize() {
 		return control.Errorf(control.Invalid, "Provider too small: %s (%d bytes, needs %d)", p.Name(), p.MediaSize(), 4*v.ChunkSize())
 	}
-	return s.mayAdd(ctx, []geomlib.Provider{p})
+	return nil
 }
 
 // spareError: the provider is no component but a spare.

@@ -62,7 +62,7 @@ func TestAVolumeWhoseComponent0CanOnlyBeReadIsServedAndGoesOnWhenThatIsReplaced(
 	if _, err := s.vol.WriteAt([]byte("x"), 5<<20); !errors.Is(err, virstor.ErrStranded) {
 		t.Errorf("a write: %v", err)
 	}
-	must(t, s.vol.Replace(names[0], fileOf(t, filepath.Join(t.TempDir(), "new"), 24<<20), virstor.JobOptions{}))
+	must(t, s.vol.Replace(names[0], fileOf(t, filepath.Join(t.TempDir(), "new"), 24<<20), false, virstor.JobOptions{}))
 	job, err := s.vol.WaitJob(t.Context())
 	must(t, errors.Join(err, job.Err))
 	reads()

@@ -136,11 +136,6 @@ func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) err
 	return nil
 }
 
-// openFree opens providers that may become components.
-func (d *Daemon) openFree(s *served, r control.AddRequest) ([]geomlib.Provider, error) {
-	return d.verbsOf(s).OpenFree(r.Providers, r.SectorSize)
-}
-
 // Remove implements control.Backend.
 func (d *Daemon) Remove(ctx context.Context, name string, r control.RemoveRequest) error {
 	s, err := d.findActive(name)

@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/signature"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -45,12 +47,9 @@ func (e Engine) Add(ctx context.Context, _ string, r control.AddRequest) error {
 	if len(r.Providers) == 0 {
 		return control.Errorf(control.Invalid, "add: no providers")
 	}
-	ps, err := e.OpenFree(r.Providers, r.SectorSize)
+	ps, err := e.OpenFree(ctx, r.Providers, r.SectorSize, r.Force)
 	if err == nil {
-		err = e.Host.MayAdd(ctx, ps)
-	}
-	if err == nil {
-		err = e.Vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode})
+		err = e.Vol.Add(ps, virstor.AddOptions{Hardcode: r.Hardcode, Force: r.Force})
 	}
 	if err != nil {
 		closeAll(ps)
@@ -66,9 +65,10 @@ func closeAll(ps []geomlib.Provider) {
 }
 
 // OpenFree opens providers that belong to nothing and may become components. sectorSize,
-// in bytes, is that of regular files; 0: that of the volume. What it has opened is the
-// caller's, after an error, too.
-func (e Engine) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider, err error) {
+// in bytes, is that of regular files; 0: that of the volume. Without force they must hold
+// nothing that is known (HoldsData). What it has opened is the caller's, after an error,
+// too.
+func (e Engine) OpenFree(ctx context.Context, names []string, sectorSize int, force bool) (ps []geomlib.Provider, err error) {
 	if sectorSize == 0 {
 		sectorSize = e.Vol.SectorSize()
 	}
@@ -92,7 +92,30 @@ func (e Engine) OpenFree(names []string, sectorSize int) (ps []geomlib.Provider,
 		}
 		ps = append(ps, p)
 	}
-	return ps, e.Vol.MayJoin(ps...)
+	err = e.Vol.MayJoin(virstor.AddOptions{Force: force}, ps...)
+	if err == nil {
+		err = e.Host.MayAdd(ctx, ps)
+	}
+	if err == nil && !force {
+		err = e.refuseHolding(ps)
+	}
+	return ps, err
+}
+
+// refuseHolding refuses providers that hold something else than this volume's own labels.
+func (e Engine) refuseHolding(ps []geomlib.Provider) error {
+	for _, p := range ps {
+		all, err := signature.Find(p)
+		if err != nil {
+			return err
+		}
+		all = slices.DeleteFunc(all, func(f signature.Found) bool { return f.Volume == e.Vol.ID() })
+		if len(all) > 0 {
+			return control.Errorf(control.Invalid, "%s holds %s; with -f it is taken all the same, and that is lost",
+				ondisk.Printable(p.Name()), signature.Text(all)).WithCode(control.HoldsData)
+		}
+	}
+	return nil
 }
 
 // Component is the name by which the volume knows a provider that is given with or

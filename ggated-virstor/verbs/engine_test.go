@@ -2,8 +2,10 @@ package verbs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -98,6 +100,71 @@ func TestAnAddThatIsRefusedHasACodeAndClosesWhatItOpened(t *testing.T) {
 		}
 	}
 	if n := len(e.Vol.Providers()); n != 3 {
+		t.Errorf("the volume has %d components", n)
+	}
+}
+
+func TestWhatHoldsSomethingIsTakenByForceAlone(t *testing.T) {
+	vol, err := virstor.Open(labelled(t), virstor.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := vol.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	fresh := func(name string) *closable {
+		return &closable{Provider: disktest.New(name, 16<<20+4096, 512)}
+	}
+	s := shelf{"xfs": fresh("xfs"), "component": fresh("component"), "spare": fresh("spare"), "own": fresh("own"), "target": fresh("target")}
+	put := func(p geomlib.Provider, text string) {
+		b := make([]byte, 512)
+		copy(b, text)
+		if _, err := p.WriteAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(s["xfs"], "XFSB")
+	put(s["target"], "LUKS\xba\xbe")
+	m := ondisk.Metadata{Version: ondisk.Version, Name: "theirs", ID: 8, Count: 1, ProviderSize: 16<<20 + 4096, ChunkSize: 1 << 20}
+	if err := errors.Join(geomlib.StoreMetadata(s["component"], m),
+		geomlib.StoreSpare(s["spare"], "theirs", 8), geomlib.StoreSpare(s["own"], "vol", vol.ID())); err != nil {
+		t.Fatal(err)
+	}
+	e := Engine{Vol: vol, Host: s}
+	add := func(name string, force bool) error {
+		return e.Add(t.Context(), "vol", control.AddRequest{Providers: []string{name}, Force: force})
+	}
+	for name, says := range map[string]string{
+		"xfs":       "xfs holds an XFS file system; with -f",
+		"component": "component is labelled: component 0 of theirs; with -f",
+		"spare":     "spare holds a spare of the volume theirs; with -f",
+	} {
+		if err := add(name, false); control.CodeOf(err) != control.HoldsData || !strings.Contains(err.Error(), says) {
+			t.Errorf("add %s: %v", name, err)
+		}
+		if err := add(name, true); err != nil {
+			t.Errorf("add -f %s: %v", name, err)
+		}
+	}
+	if err := add("own", false); err != nil {
+		t.Errorf("add of the volume's own spare: %v", err)
+	}
+	replace := func(args string) error {
+		_, err := e.StartJob(t.Context(), "vol", control.JobRequest{Kind: "replace", Args: []byte(args)})
+		return err
+	}
+	if err := replace(`{"providers": ["b"], "target": "target"}`); control.CodeOf(err) != control.HoldsData {
+		t.Errorf("replace: %v", err)
+	}
+	if err := replace(`{"providers": ["b"], "target": "target", "force": true}`); err != nil {
+		t.Errorf("replace -f: %v", err)
+	}
+	if j, err := vol.WaitJob(t.Context()); err != nil || j.Err != nil {
+		t.Error(err, j.Err)
+	}
+	if n := len(vol.Providers()); n != 7 {
 		t.Errorf("the volume has %d components", n)
 	}
 }

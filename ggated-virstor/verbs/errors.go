@@ -42,7 +42,7 @@ func classes() []class {
 		{virstor.ErrRequest, control.Invalid, ""},
 		{virstor.ErrNoExtension, control.Invalid, ""},
 		{virstor.ErrTakesNoWrites, control.Invalid, ""},
-		{virstor.ErrLabelled, control.Invalid, ""},
+		{virstor.ErrLabelled, control.Invalid, control.HoldsData},
 		{virstor.ErrStale, control.Invalid, ""},
 		{virstor.ErrStranger, control.Invalid, ""},
 		{virstor.ErrDamagedMember, control.Invalid, ""},

@@ -39,7 +39,7 @@ func (e Engine) StartJob(ctx context.Context, _ string, r control.JobRequest) (c
 	}
 	var err error
 	if traits.Joins && a.Target != "" {
-		args.Target, args.Joins, err = e.target(ctx, a.Target)
+		args.Target, args.Joins, err = e.target(ctx, a.Target, a.Force)
 	}
 	if err == nil {
 		err = e.Vol.StartJob(r.Kind, args)
@@ -52,15 +52,11 @@ func (e Engine) StartJob(ctx context.Context, _ string, r control.JobRequest) (c
 
 // target is the component that takes the place of another, or else a provider that
 // becomes one for that.
-func (e Engine) target(ctx context.Context, name string) (component string, joins geomlib.Provider, err error) {
+func (e Engine) target(ctx context.Context, name string, force bool) (component string, joins geomlib.Provider, err error) {
 	if known, is := e.Component(name); is {
 		return known, nil, nil
 	}
-	ps, err := e.OpenFree([]string{name}, 0)
-	if err == nil {
-		// The job outlives whoever asks for it.
-		err = e.Host.MayAdd(context.WithoutCancel(ctx), ps)
-	}
+	ps, err := e.OpenFree(context.WithoutCancel(ctx), []string{name}, 0, force) // the job outlives whoever asks for it
 	if err != nil {
 		closeAll(ps)
 		return "", nil, err
