@@ -100,10 +100,12 @@ func startOn(ctx context.Context, v control.Verbs, volume, kind string, a contro
 }
 
 // volumeJob is a verb that starts a job on one volume.
-func volumeJob(name, about, example string) *command {
+func volumeJob(name, brief, also, about, example string) *command {
 	var o jobOptions
 	return &command{
 		name:     name,
+		brief:    brief,
+		also:     also,
 		operands: "[-bnv] [--rate n] " + whereUsage + " name",
 		verbose:  true,
 		options:  o.declare,

@@ -131,7 +131,7 @@ func optionError(err error) error {
 	)
 	switch {
 	case errors.Is(err, pflag.ErrHelp): // -h where it is not declared
-		return &usageError{"illegal option -- h"}
+		return errHelp
 	case errors.As(err, &unknown):
 		if unknown.GetSpecifiedShortnames() == "" {
 			return &usageError{fmt.Sprintf("unrecognized option '--%s'", unknown.GetSpecifiedName())}

@@ -39,6 +39,9 @@ func (e *env) screen() io.Writer {
 // command is a verb.
 type command struct {
 	name     string
+	brief    string // what it does, in a line
+	also     string // what other tools call it, for who types that here
+	destroys bool   // what it does cannot be undone: nobody is led to it by a slip
 	operands string // of the usage, options included
 	verbose  bool   // takes -v
 	quiet    bool   // -v does not end with "Done."
@@ -59,7 +62,7 @@ type call struct {
 	socketNamed bool
 }
 
-// usageError is a wrong use: its text, if any, and the usage are printed.
+// usageError is a wrong use: its text, if any, and the usage of the verb are printed.
 type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
@@ -71,7 +74,7 @@ var errHelp = errors.New("help requested")
 func commands() []*command {
 	return []*command{
 		clearCommand(), dumpCommand(), labelCommand(), destroyCommand(), stopCommand(), addCommand(), removeCommand(),
-		helpCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
+		helpCommand(), versionCommand(), listCommand(), statusCommand(), loadCommand(), unloadCommand(),
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		renameCommand(), newidCommand(),
@@ -107,7 +110,7 @@ func runVerb(ctx context.Context, e *env) int {
 		if wrong.text != "" {
 			c.warn(wrong.text)
 		}
-		printUsage(e.stderr)
+		c.printUsage()
 	case errors.Is(err, errFindings):
 	default:
 		c.warn(err.Error())
@@ -127,9 +130,11 @@ func (c *call) dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return &usageError{}
 	}
-	if args[0] == "--version" {
-		fmt.Fprintln(c.stdout, program, version)
-		return nil
+	switch args[0] {
+	case "--version":
+		args[0] = "version"
+	case "--help", "-h", "-?":
+		args[0] = "help"
 	}
 	cmd := findCommand(args[0])
 	if cmd == nil {

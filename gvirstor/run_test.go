@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -124,6 +125,48 @@ func TestLabelGoesOnWhenTheDaemonIsForOthers(t *testing.T) {
 	}
 }
 
+func TestNoSlipLeadsToAVerbThatDestroys(t *testing.T) {
+	var mild []string
+	for _, cmd := range commands() {
+		if !cmd.destroys {
+			mild = append(mild, cmd.name)
+		}
+	}
+	for _, verb := range []string{"clear", "destroy", "restore"} {
+		if slices.Contains(mild, verb) {
+			t.Errorf("%s does not count as one that destroys", verb)
+		}
+		for cut := 1; cut < len(verb); cut++ {
+			for _, slip := range []string{verb[:cut], verb[cut:], verb[:cut] + "x" + verb[cut:]} {
+				if near := nearest(slip); near != "" && !slices.Contains(mild, near) {
+					t.Errorf("%s leads to %s", slip, near)
+				}
+			}
+		}
+	}
+}
+
+func TestWhatOtherToolsCallAVerbIsSaidOnce(t *testing.T) {
+	of := make(map[string]string)
+	for _, cmd := range commands() {
+		of[cmd.name] = cmd.name
+	}
+	for _, cmd := range commands() {
+		for _, word := range strings.Fields(cmd.also) {
+			if of[word] != "" {
+				t.Errorf("%s means %s and %s", word, of[word], cmd.name)
+			}
+			of[word] = cmd.name
+			if near := nearest(word); near != cmd.name {
+				t.Errorf("%s leads to %s, not to %s", word, near, cmd.name)
+			}
+		}
+		if cmd.brief == "" || len(cmd.brief) > 60 {
+			t.Errorf("%s is told in %d characters", cmd.name, len(cmd.brief))
+		}
+	}
+}
+
 func TestEveryVerbHasHelpWithAnExample(t *testing.T) {
 	for _, cmd := range commands() {
 		var b bytes.Buffer
@@ -143,7 +186,8 @@ func TestEveryVerbHasHelpWithAnExample(t *testing.T) {
 func TestOperandsAreNoOptionsForAnyVerb(t *testing.T) {
 	for _, cmd := range commands() {
 		e, _, stderr := testEnv(cmd.name, "-Z")
-		if run(t.Context(), e) != 1 || !strings.HasPrefix(stderr.String(), "gvirstor: illegal option -- Z\nusage: gvirstor clear [-v] prov ...\n") {
+		if run(t.Context(), e) != 1 || !strings.HasPrefix(stderr.String(), "gvirstor: illegal option -- Z\nusage: gvirstor "+cmd.name) ||
+			strings.Count(stderr.String(), "\n") != 2 {
 			t.Errorf("%s -Z: %s", cmd.name, stderr)
 		}
 	}
@@ -158,7 +202,7 @@ func TestVersionIsTold(t *testing.T) {
 
 func TestNearestVerb(t *testing.T) {
 	for name, want := range map[string]string{
-		"lable": "label", "stats": "status", "stat": "status", "sto": "stop", "lst": "list", "destory": "destroy", "hlep": "help",
+		"lable": "label", "stats": "status", "stat": "status", "sto": "stop", "lst": "list", "destory": "", "hlep": "help",
 		"unlod": "unload", "frob": "", "-v": "", "": "", "x": "", strings.Repeat("a", 5000): "",
 	} {
 		if got := nearest(name); got != want {

@@ -3,22 +3,34 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
-// printUsage prints a line for each verb, as geom(8) does.
-func printUsage(w io.Writer) {
-	prefix := "usage:"
-	for _, cmd := range commands() {
-		fmt.Fprintf(w, "%s %s\n", prefix, cmd.usage())
-		prefix = "      "
+// printUsage prints how the verb at hand is used, or how verbs are found.
+func (c *call) printUsage() {
+	if cmd := findCommand(c.verb); cmd != nil {
+		fmt.Fprintf(c.stderr, "usage: %s\n", cmd.usage())
+		return
 	}
-	fmt.Fprintf(w, "%s %s --control socket verb ...\n", prefix, program)
+	fmt.Fprintf(c.stderr, "usage: %s\n`%s help` lists the verbs\n", usageOfAll, program)
 }
+
+// usageOfAll is the usage of whatever verb.
+const usageOfAll = program + " [--control socket] verb [option ...] [operand ...]"
 
 // usage is the line of one verb.
 func (cmd *command) usage() string {
 	return strings.TrimRight(program+" "+cmd.name+" "+cmd.operands, " ")
+}
+
+// printVerbs prints a line for each verb.
+func printVerbs(w io.Writer) {
+	fmt.Fprintf(w, "usage: %s\n\n", usageOfAll)
+	for _, cmd := range commands() {
+		fmt.Fprintf(w, "    %-10s %s\n", cmd.name, cmd.brief)
+	}
+	fmt.Fprintf(w, "\n`%s help VERB` tells how a verb is used, and its options.\n", program)
 }
 
 // unknownCommand is the message for a verb that is none.
@@ -30,11 +42,15 @@ func unknownCommand(name string) string {
 	return text
 }
 
-// nearest is the verb that name is most probably meant to be, if any.
+// nearest is the verb that name is most probably meant to be, if any: by what other tools
+// call it, by its beginning, or with a slip. It is never one that destroys.
 func nearest(name string) string {
 	best, at := "", len(name)/3+2 // more slips than that are another word
 	for _, cmd := range commands() {
-		if len(name) > 1 && strings.HasPrefix(cmd.name, name) {
+		if cmd.destroys {
+			continue
+		}
+		if slices.Contains(strings.Fields(cmd.also), name) || len(name) > 1 && strings.HasPrefix(cmd.name, name) {
 			return cmd.name
 		}
 		if d := distance(name, cmd.name); d < at {

@@ -11,6 +11,8 @@ func addCommand() *command {
 	var w where
 	return &command{
 		name:     "add",
+		brief:    "Adds providers to a volume",
+		also:     "attach vgextend extend",
 		operands: "[-fhv] " + whereUsage + " name prov [prov ...]",
 		verbose:  true,
 		options: func(f *options) {

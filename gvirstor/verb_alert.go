@@ -9,6 +9,7 @@ func alertCommand() *command {
 	var test, json bool
 	return &command{
 		name:     "alert",
+		brief:    "Tests whether alerts arrive",
 		operands: "[--json] --test name",
 		options: func(f *options) {
 			f.flag(&test, "", "test")

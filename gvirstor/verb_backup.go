@@ -20,6 +20,8 @@ func backupCommand() *command {
 	var force bool
 	return &command{
 		name:     "backup",
+		brief:    "Saves the metadata and the map of a volume in a file",
+		also:     "vgcfgbackup",
 		operands: "[-fv] file name | prov ...",
 		verbose:  true,
 		options:  func(f *options) { f.flag(&force, "f", "force") },

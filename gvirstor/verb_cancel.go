@@ -8,6 +8,8 @@ import (
 func cancelCommand() *command {
 	return &command{
 		name:     "cancel",
+		brief:    "Ends the long job of a volume",
+		also:     "abort",
 		operands: "[-v] name",
 		verbose:  true,
 		run: func(ctx context.Context, c *call) error {

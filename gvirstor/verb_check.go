@@ -14,6 +14,8 @@ func checkCommand() *command {
 	var json bool
 	return &command{
 		name:     "check",
+		brief:    "Verifies volumes without writing",
+		also:     "fsck scrub verify",
 		operands: "[-v] [--json] name | prov ...",
 		options: func(f *options) {
 			f.flag(&json, "", "json")

@@ -12,6 +12,8 @@ import (
 func clearCommand() *command {
 	return &command{
 		name:     "clear",
+		brief:    "Clears the metadata of providers",
+		destroys: true,
 		operands: "[-v] prov ...",
 		verbose:  true,
 		run:      func(ctx context.Context, c *call) error { return c.clear(ctx) },

@@ -19,6 +19,8 @@ func clientsCommand() *command {
 	disconnect := int64(-1)
 	return &command{
 		name:     "clients",
+		brief:    "Shows who is connected, and disconnects",
+		also:     "connections",
 		operands: "[-v] [--json] [--disconnect id] [name]",
 		verbose:  true,
 		options: func(f *options) {

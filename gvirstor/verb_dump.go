@@ -15,6 +15,8 @@ func dumpCommand() *command {
 	var json bool
 	return &command{
 		name:     "dump",
+		brief:    "Shows the metadata of providers",
+		also:     "info inspect pvdisplay",
 		operands: "[--json] prov ...",
 		options:  func(f *options) { f.flag(&json, "", "json") },
 		run:      func(_ context.Context, c *call) error { return c.dump(json) },

@@ -10,6 +10,8 @@ func evacuateCommand() *command {
 	var o jobOptions
 	return &command{
 		name:     "evacuate",
+		brief:    "Moves everything off components and removes them",
+		also:     "pvmove migrate",
 		operands: "[-bnv] [--rate n] " + whereUsage + " name prov ...",
 		verbose:  true,
 		options:  o.declare,
@@ -40,6 +42,7 @@ func replaceCommand() *command {
 	var force bool
 	return &command{
 		name:     "replace",
+		brief:    "Moves a component to another disk",
 		operands: "[-bfnv] [--rate n] " + whereUsage + " name old new",
 		verbose:  true,
 		options: func(f *options) {

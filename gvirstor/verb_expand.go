@@ -15,6 +15,8 @@ func expandCommand() *command {
 	var offline string
 	return &command{
 		name:     "expand",
+		brief:    "Takes up the new size of providers that have grown",
+		also:     "pvresize online",
 		operands: "[-v] [--offline prov,...] name prov ...",
 		verbose:  true,
 		options:  func(f *options) { f.text(&offline, "offline") },

@@ -28,6 +28,8 @@ func labelCommand() *command {
 	o := labelOptions{chunkSize: ondisk.DefaultChunkSize, virtualSize: ondisk.DefaultVirtualSize}
 	return &command{
 		name:     "label",
+		brief:    "Makes a volume of providers",
+		also:     "create init new pvcreate vgcreate lvcreate",
 		operands: "[-fhnv] [-m chunk_size] [-s vir_size] [--sector-size size] name provider0 [provider1 ...]",
 		verbose:  true,
 		options: func(f *options) {

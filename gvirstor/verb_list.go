@@ -8,6 +8,8 @@ func listCommand() *command {
 	var o listOptions
 	return &command{
 		name:     "list",
+		brief:    "Shows all about volumes",
+		also:     "show get lvdisplay vgdisplay display",
 		operands: "[-ap] [--json] [name ...]",
 		options: func(f *options) {
 			f.flag(&o.all, "a", "all")

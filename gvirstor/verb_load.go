@@ -28,6 +28,8 @@ var errNoModules = errors.New("geom_gate is a part of FreeBSD's kernel; on this 
 func loadCommand() *command {
 	return &command{
 		name:     "load",
+		brief:    "Loads geom_gate",
+		also:     "kldload",
 		operands: "[-v]",
 		verbose:  true,
 		run:      func(_ context.Context, c *call) error { return c.load() },
@@ -52,6 +54,8 @@ func (c *call) load() error {
 func unloadCommand() *command {
 	return &command{
 		name:     "unload",
+		brief:    "Unloads geom_gate",
+		also:     "kldunload",
 		operands: "[-v]",
 		verbose:  true,
 		run:      func(_ context.Context, c *call) error { return c.unload() },

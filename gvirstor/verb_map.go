@@ -14,6 +14,8 @@ func mapCommand() *command {
 	var o mapOptions
 	return &command{
 		name:     "map",
+		brief:    "Draws how full disk and components are",
+		also:     "draw",
 		operands: "[-f] [--ascii] [--json] [--svg file] name | prov ...",
 		options: func(f *options) {
 			f.flag(&o.ascii, "", "ascii")

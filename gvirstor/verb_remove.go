@@ -12,6 +12,8 @@ func removeCommand() *command {
 	var o jobOptions
 	return &command{
 		name:     "remove",
+		brief:    "Takes components out of a volume",
+		also:     "detach vgreduce",
 		operands: "[-benv] [--rate n] " + whereUsage + " name prov [prov ...]",
 		verbose:  true,
 		options: func(f *options) {

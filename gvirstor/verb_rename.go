@@ -15,6 +15,8 @@ func renameCommand() *command {
 	var w where
 	return &command{
 		name:     "rename",
+		brief:    "Gives a volume another name",
+		also:     "lvrename vgrename",
 		operands: "[-fv] " + whereUsage + " name new",
 		verbose:  true,
 		options: func(f *options) {
@@ -45,6 +47,8 @@ func newidCommand() *command {
 	var w where
 	return &command{
 		name:     "newid",
+		brief:    "Gives a copied volume a new id",
+		also:     "reguid",
 		operands: "[-fv] " + whereUsage + " name",
 		verbose:  true,
 		options: func(f *options) {

@@ -37,6 +37,8 @@ func repairCommand() *command {
 	o := repairOptions{runDir: geomlib.DefaultRunDir(), stateDir: state.DefaultFor(os.Geteuid())}
 	return &command{
 		name:     "repair",
+		brief:    "Mends what check finds",
+		also:     "fix",
 		operands: "[-fnvy] [--json] [--save file] [--undo file] [--partial] [--keep v,...] [--drop v,...] [--history prov] [--run-dir dir] [--state-dir dir] prov ...",
 		verbose:  true,
 		options: func(f *options) {

@@ -11,6 +11,7 @@ func reserveCommand() *command {
 	var release, json bool
 	return &command{
 		name:     "reserve",
+		brief:    "Keeps free chunks from ordinary writes",
 		operands: "[-v] [--json] [--release] name [chunks]",
 		verbose:  true,
 		options: func(f *options) {

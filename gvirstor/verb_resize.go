@@ -12,6 +12,8 @@ func resizeCommand() *command {
 	var force bool
 	return &command{
 		name:     "resize",
+		brief:    "Makes a volume larger or smaller",
+		also:     "grow shrink lvresize lvextend lvreduce truncate",
 		operands: "[-bfnv] [--rate n] " + whereUsage + " -s vir_size name",
 		verbose:  true,
 		options: func(f *options) {

@@ -18,6 +18,8 @@ func restoreCommand() *command {
 	o := restoreOptions{runDir: geomlib.DefaultRunDir(), stateDir: state.DefaultFor(os.Geteuid())}
 	return &command{
 		name:     "restore",
+		brief:    "Writes what backup saved",
+		destroys: true,
 		operands: "[-fnv] [--in-order] [--run-dir dir] [--state-dir dir] file prov ...",
 		verbose:  true,
 		options: func(f *options) {

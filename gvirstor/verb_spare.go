@@ -11,6 +11,7 @@ func spareCommand() *command {
 	var remove, force, json bool
 	return &command{
 		name:     "spare",
+		brief:    "Labels, unlabels and lists spares",
 		operands: "[-frv] [--json] name [prov ...]",
 		verbose:  true,
 		options: func(f *options) {

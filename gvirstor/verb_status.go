@@ -19,6 +19,8 @@ func statusCommand() *command {
 	o := statusOptions{interval: defaultInterval}
 	return &command{
 		name:     "status",
+		brief:    "Shows the state of volumes",
+		also:     "iostat state lvs vgs pvs ls df",
 		operands: "[-agps] [--json] [--watch [--interval seconds]] [name ...]",
 		options: func(f *options) {
 			f.flag(&o.all, "a", "all")

@@ -10,18 +10,21 @@ import (
 )
 
 func destroyCommand() *command {
-	return stopVerb("destroy", "[-fv] [--offline prov,...] [--force-old] [--run-dir dir] [--state-dir dir] name ...")
+	return stopVerb("destroy", "", "[-fv] [--offline prov,...] [--force-old] [--run-dir dir] [--state-dir dir] name ...")
 }
 
 func stopCommand() *command {
-	return stopVerb("stop", `[-fv] [--offline prov,...] [--force-old] [--run-dir dir] [--state-dir dir] name ... (alias for "destroy")`)
+	return stopVerb("stop", "export deactivate halt down", `[-fv] [--offline prov,...] [--force-old] [--run-dir dir] [--state-dir dir] name ... (alias for "destroy")`)
 }
 
-func stopVerb(name, operands string) *command {
+func stopVerb(name, also, operands string) *command {
 	var force bool
 	var w where
 	return &command{
 		name:     name,
+		brief:    "Ends the service of volumes",
+		also:     also,
+		destroys: name == "destroy",
 		operands: operands,
 		verbose:  true,
 		options: func(f *options) {

@@ -111,9 +111,6 @@ func Parse(p Program, w World, args []string, stdout, stderr io.Writer) (*Option
 	f := o.declare()
 	flags := f.FlagUsages()
 	o.bound(f)
-	usage := func(w io.Writer) {
-		fmt.Fprintf(w, "usage: ggated-virstor [options] [provider ...]\n%s", flags)
-	}
 	wrong := func(err error) (*Options, error) {
 		fmt.Fprintln(stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
 		return o, ErrUsage
@@ -123,12 +120,12 @@ func Parse(p Program, w World, args []string, stdout, stderr io.Writer) (*Option
 			return wrong(r)
 		}
 		_, err = wrong(err)
-		usage(stderr)
+		fmt.Fprintln(stderr, "usage: ggated-virstor [options] [provider ...]; --help lists the options")
 		return o, err
 	}
 	switch {
 	case o.help:
-		usage(stdout)
+		fmt.Fprintf(stdout, "usage: ggated-virstor [options] [provider ...]\n%s", flags)
 		return o, ErrHelp
 	case o.showVersion:
 		fmt.Fprintln(stdout, "ggated-virstor", p.Version)

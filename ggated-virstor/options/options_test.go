@@ -156,3 +156,19 @@ func flagsOf(t *testing.T) *pflag.FlagSet {
 	t.Helper()
 	return parse(t).flags
 }
+
+func TestAWrongOptionIsToldInTwoLinesAndHelpIsNoError(t *testing.T) {
+	var out, errs bytes.Buffer
+	_, err := parseOptions(NewHere(), []string{"--frob"}, &out, &errs)
+	if ExitCode(err) != 1 || out.Len() > 0 || !strings.HasPrefix(errs.String(), "ggated-virstor: unknown flag: --frob\n") || strings.Count(errs.String(), "\n") != 2 {
+		t.Errorf("%v: %s%s", err, out.String(), errs.String())
+	}
+	for _, help := range []string{"--help", "-h"} {
+		out.Reset()
+		errs.Reset()
+		_, err := parseOptions(NewHere(), []string{help}, &out, &errs)
+		if ExitCode(err) != 0 || errs.Len() > 0 || !strings.Contains(out.String(), "--check-config") {
+			t.Errorf("%s: %v: %s%s", help, err, out.String(), errs.String())
+		}
+	}
+}
