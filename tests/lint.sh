@@ -32,7 +32,19 @@ for system in linux freebsd; do
 		echo "$dead"
 		exit 1
 	fi
+	echo "errcheck $system"
+	GOOS=$system "$linters"/errcheck -ignoretests -exclude tests/lint/errcheck.txt \
+		./ondisk/... ./geomlib/... ./ggated-virstor/... ./gvirstor/...
 done
+
+# GOVULNDB names a copy of the database of vulnerabilities, such as file:///var/db/vulndb,
+# where https://vuln.go.dev is out of reach. Without either there is nothing to look in.
+echo govulncheck
+if ! "$linters"/govulncheck -db "${GOVULNDB:-https://vuln.go.dev}" ./... >"$linters"/vulnerable 2>&1; then
+	cat "$linters"/vulnerable
+	grep -q '^govulncheck: fetching vulnerabilities:' "$linters"/vulnerable
+	echo "govulncheck: skipped"
+fi
 
 scripts=$(git ls-files | while read -r f; do
 	case $f in

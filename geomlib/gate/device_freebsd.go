@@ -118,7 +118,7 @@ func (c *ctl) enter() bool {
 
 func (c *ctl) exit() {
 	if c.users.Add(-1) == closedBias {
-		c.release()
+		_ = c.release() // Close has returned
 	}
 }
 
@@ -198,7 +198,7 @@ type thread struct {
 
 func (t *thread) Enter() {
 	runtime.LockOSThread()
-	unix.RawSyscall(unix.SYS_THR_SELF, uintptr(unsafe.Pointer(&t.self)), 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_THR_SELF, uintptr(unsafe.Pointer(&t.self)), 0, 0)
 }
 
 func (t *thread) Leave() { runtime.UnlockOSThread() }
@@ -214,6 +214,6 @@ func (t *thread) Ioctl(cmd Command, arg unsafe.Pointer) Errno {
 // interrupts some other call, which Go's own calls stand.
 func (t *thread) Interrupt() {
 	if id := t.in.Load(); id != 0 {
-		unix.RawSyscall(unix.SYS_THR_KILL, uintptr(id), uintptr(syscall.SIGIO), 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_THR_KILL, uintptr(id), uintptr(syscall.SIGIO), 0)
 	}
 }

@@ -174,7 +174,7 @@ const socketBuffer = 1 << 20
 
 func (c *conn) widen() {
 	if u, ok := c.raw.(*net.UnixConn); ok {
-		u.SetWriteBuffer(socketBuffer) // does without if it must
+		_ = u.SetWriteBuffer(socketBuffer) // does without if it must
 	}
 }
 
@@ -214,7 +214,7 @@ func (c *conn) drain(why error) {
 func (c *conn) finish() {
 	c.end.Do(func() {
 		close(c.quit)
-		c.raw.SetReadDeadline(longAgo)
+		_ = c.raw.SetReadDeadline(longAgo) // of a closed one nobody reads
 	})
 }
 

@@ -140,7 +140,7 @@ func (n *negotiation) option() (done bool, err error) {
 		return n.exportName(string(data))
 	case proto.OptAbort:
 		n.reply(opt, proto.RepAck, nil)
-		n.send() // it may be gone already
+		_ = n.send() // it may be gone already
 		return true, nil
 	case proto.OptList:
 		return false, n.list(data)

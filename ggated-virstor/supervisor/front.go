@@ -126,7 +126,7 @@ func (f *front) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), frontGrace)
 	defer cancel()
 	if server.Shutdown(ctx) != nil {
-		server.Close()
+		_ = server.Close() // only what listens can fail, and is closed
 	}
 	<-done
 }

@@ -63,7 +63,7 @@ func New(opts Options) *Kernel {
 func (k *Kernel) Close() {
 	for n := range k.units {
 		if u := k.hold(n); u != nil {
-			k.destroy(u, true)
+			_ = k.destroy(u, true) // ENXIO: somebody destroys it already
 		}
 	}
 	k.events.close()

@@ -147,11 +147,12 @@ func (c *Conn) BlockStatus(off, n int64, flags uint16) ([]Extent, error) {
 // Close says goodbye and waits for the server to close the connection.
 func (c *Conn) Close() error {
 	c.send.Lock()
-	c.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
-	_, err := c.nc.Write(proto.Request{Type: proto.CmdDisc}.Append(nil))
-	c.send.Unlock()
+	err := c.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
 	if err == nil {
-		c.nc.SetReadDeadline(time.Now().Add(30 * time.Second))
+		_, err = c.nc.Write(proto.Request{Type: proto.CmdDisc}.Append(nil))
+	}
+	c.send.Unlock()
+	if err == nil && c.nc.SetReadDeadline(time.Now().Add(30*time.Second)) == nil {
 		<-c.done
 	}
 	if err := c.nc.Close(); !errors.Is(err, net.ErrClosed) {
@@ -235,7 +236,7 @@ func (c *Conn) reply() error {
 	switch binary.BigEndian.Uint32(b) {
 	case proto.MagicSimple:
 		errno, cookie := binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint64(b[8:])
-		c.in.Discard(proto.SimpleSize)
+		_, _ = c.in.Discard(proto.SimpleSize) // they were peeked at
 		return c.simple(errno, cookie)
 	case proto.MagicStructured:
 		b, err := c.in.Peek(proto.ChunkSize)
@@ -243,7 +244,7 @@ func (c *Conn) reply() error {
 			return err
 		}
 		h := proto.DecodeChunk(b)
-		c.in.Discard(proto.ChunkSize)
+		_, _ = c.in.Discard(proto.ChunkSize)
 		if !c.structured {
 			return errors.New("structured reply that was not negotiated")
 		}

@@ -125,7 +125,11 @@ const part = 8192
 func MustHold(t testing.TB, disks []*disktest.Disk, data []byte, skip ...uint64) {
 	t.Helper()
 	v := Open(t, virstor.Config{}, disks)
-	defer v.Close()
+	defer func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	got := make([]byte, part)
 	for off := 0; off < len(data); off += Chunk {
 		if slices.Contains(skip, uint64(off/Chunk)) {
