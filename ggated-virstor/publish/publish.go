@@ -36,13 +36,16 @@ type Published interface {
 	// the text is empty when there are none.
 	Users() (n int, what string)
 	// Disconnect makes users leave. It may wait for the last answers for some
-	// seconds.
+	// seconds. What the volume holds for them the caller has failed before
+	// (virstor.Volume.FailHeld).
 	Disconnect()
 	// Withdraw ends the publication. Requests taken before are answered. With
 	// ErrInUse it goes on; after any other error it has ended as far as it could.
 	Withdraw(ctx context.Context) error
 	// Leave ends the service in a way that the next daemon can go on with
-	// for clients that do not notice, where there is one.
+	// for clients that do not notice, where there is one. The caller closes the
+	// volume then, before anybody else opens it: writes that it holds are not
+	// done, and are the next daemon's where clients do not notice.
 	Leave(ctx context.Context) error
 }
 

@@ -46,7 +46,17 @@ func Run(t *testing.T, start func(t *testing.T) Way) {
 		{"what was left can be published again", leftAndPublishedAgain},
 		{"its volume may change", follows},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, start(t), newVolume(t)) })
+		t.Run(c.name, func(t *testing.T) { c.test(t, start(t), open(t, label(t, 8*mib))) })
+	}
+	for _, c := range []struct {
+		name string
+		test func(t *testing.T, w Way, full []geomlib.Provider)
+	}{
+		{"a write that waits for space is done when there is some", heldWriteGoesOn},
+		{"a write that waits for space ends with its user", heldWriteEndsWithItsUser},
+		{"a write that waits for space is left to the next publication, or ends", heldWriteIsLeft},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, start(t), fullVolume(t)) })
 	}
 }
 
@@ -55,14 +65,16 @@ const patience = 20 * time.Second
 
 const (
 	mib     = 1 << 20
+	chunk   = 128 << 10
 	sector  = 512
 	length  = 8 * sector
 	address = 3 * mib
 )
 
-func newVolume(t *testing.T) *virstor.Volume {
+// label makes a volume of so many bytes on two disks of 8 MiB.
+func label(t *testing.T, size int64) []geomlib.Provider {
 	t.Helper()
-	req := ondisk.LabelRequest{Name: "vol", VirtualSize: 8 * mib, ChunkSize: 128 << 10, ID: 0xabc, ChunkMultiple: ondisk.MinChunkMultiple}
+	req := ondisk.LabelRequest{Name: "vol", VirtualSize: size, ChunkSize: chunk, ID: 0xabc, ChunkMultiple: ondisk.MinChunkMultiple}
 	var ps []geomlib.Provider
 	for _, name := range []string{"a", "b"} {
 		d := disktest.New(name, 8*mib, sector)
@@ -72,6 +84,12 @@ func newVolume(t *testing.T) *virstor.Volume {
 	l, err := ondisk.Plan(req)
 	must(t, err)
 	must(t, virstor.Label(t.Context(), ps, l, virstor.LabelOptions{}))
+	return ps
+}
+
+// open opens the volume on ps until the end of the test, or until it is closed.
+func open(t *testing.T, ps []geomlib.Provider) *virstor.Volume {
+	t.Helper()
 	var members []virstor.Member
 	for _, p := range ps {
 		m, err := geomlib.ReadMetadata(p)
@@ -81,11 +99,58 @@ func newVolume(t *testing.T) *virstor.Volume {
 	v, err := virstor.Open(virstor.Assemble(members)[0], virstor.Config{})
 	must(t, err)
 	t.Cleanup(func() {
-		if err := v.Close(); err != nil {
+		if err := v.Close(); err != nil && !errors.Is(err, virstor.ErrClosed) {
 			t.Error(err)
 		}
 	})
 	return v
+}
+
+// fullVolume makes a volume of 32 MiB of which the first chunks are allocated, so many
+// that none is free.
+func fullVolume(t *testing.T) []geomlib.Provider {
+	t.Helper()
+	ps := label(t, 32*mib)
+	v := open(t, ps)
+	for off := int64(0); v.Status().Free > 0; off += chunk {
+		_, err := v.WriteAt(bytes.Repeat([]byte{1}, length), off)
+		must(t, err)
+	}
+	must(t, v.Close())
+	return ps
+}
+
+// unallocated is where fullVolume has no chunk.
+const unallocated = 30 * mib
+
+// holdWrite has c write where there is no chunk, and returns when the volume holds that.
+func holdWrite(t *testing.T, c Client, v *virstor.Volume) (done <-chan error) {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.WriteAt(bytes.Repeat([]byte{5}, length), unallocated)
+		ended <- err
+	}()
+	eventually(t, "the write is held", func() bool { return v.Status().Held.Count == 1 })
+	return ended
+}
+
+// outcome is how a write ended.
+func outcome(t *testing.T, done <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		t.Fatal("the write never ends")
+		return nil
+	}
+}
+
+// grow gives v chunks.
+func grow(t *testing.T, v *virstor.Volume) {
+	t.Helper()
+	must(t, v.Add([]geomlib.Provider{disktest.New("c", 8*mib, sector)}, virstor.AddOptions{}))
 }
 
 // published publishes v, and withdraws it at the end of the test if nothing else did.
@@ -227,6 +292,73 @@ func follows(t *testing.T, w Way, v *virstor.Volume) {
 	if d, ok := p.(publish.Drainer); ok {
 		must(t, d.Drain(t.Context()))
 	}
+	withdraw(t, p)
+}
+
+// heldWriteGoesOn: and what needs no space is served meanwhile.
+func heldWriteGoesOn(t *testing.T, w Way, full []geomlib.Provider) {
+	v := open(t, full)
+	p := published(t, w, v)
+	c, other := w.Open(t, p), w.Open(t, p)
+	done := holdWrite(t, c, v)
+	for _, user := range []Client{c, other} {
+		_, err := user.WriteAt(bytes.Repeat([]byte{2}, length), chunk)
+		must(t, err)
+		_, err = user.ReadAt(make([]byte, length), unallocated)
+		must(t, err)
+	}
+	grow(t, v)
+	must(t, outcome(t, done))
+	got := make([]byte, length)
+	_, err := other.ReadAt(got, unallocated)
+	must(t, err)
+	if !bytes.Equal(got, bytes.Repeat([]byte{5}, length)) {
+		t.Error("a write that was held is not there")
+	}
+	must(t, errors.Join(c.Close(), other.Close()))
+	withdraw(t, p)
+}
+
+// heldWriteEndsWithItsUser: as when a volume is stopped by force.
+func heldWriteEndsWithItsUser(t *testing.T, w Way, full []geomlib.Provider) {
+	v := open(t, full)
+	p := published(t, w, v)
+	done := holdWrite(t, w.Open(t, p), v)
+	v.SetFull(virstor.Fail, 0)
+	v.FailHeld()
+	p.Disconnect()
+	if outcome(t, done) == nil {
+		t.Error("a write without a chunk is acknowledged")
+	}
+	if d, ok := p.(publish.Drainer); ok {
+		must(t, d.Drain(t.Context()))
+	}
+	withdraw(t, p)
+	must(t, v.Close())
+}
+
+// heldWriteIsLeft: the daemon closes the volume, and the next one opens it.
+func heldWriteIsLeft(t *testing.T, w Way, full []geomlib.Provider) {
+	v := open(t, full)
+	p := published(t, w, v)
+	c := w.Open(t, p)
+	done := holdWrite(t, c, v)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	must(t, p.Leave(ctx))
+	must(t, v.Close())
+	if _, durable := w.Publisher.(publish.Durable); !durable {
+		if outcome(t, done) == nil {
+			t.Error("a write without a chunk is acknowledged")
+		}
+		return
+	}
+	v = open(t, full)
+	p = published(t, w, v)
+	eventually(t, "the write is held again", func() bool { return v.Status().Held.Count == 1 })
+	grow(t, v)
+	must(t, outcome(t, done))
+	must(t, c.Close())
 	withdraw(t, p)
 }
 
