@@ -45,7 +45,7 @@ func (h *heldFlush) survives(t *testing.T) uint64 {
 func TestAChunkThatIsFreedDuringAFlushIsNotCoveredByIt(t *testing.T) {
 	freeAfter := func(broken rule) bool {
 		h := holdFlush(t, broken)
-		was := physOf(h.v.chunks.load(0))
+		was := h.v.chunks.Load(0).Phys()
 		mustDo(t, h.v.Discard(0, crashChunk))
 		h.release()
 		mustDo(t, <-h.flushed)

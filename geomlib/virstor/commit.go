@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 )
 
 // run does one batch. This is the commit order.
@@ -128,7 +129,7 @@ func (k *committer) findMissing(r *Request) {
 	next := uint64(0) // a chunk may have two ranges of r
 	for from, to := r.ahead(r.Offset + r.req.progress); from < to; from, to = r.ahead(to) {
 		for next = max(next, uint64(from/v.chunk)); next <= uint64((to-1)/v.chunk); next++ {
-			if _, ours := b.index[next]; !ours && v.chunks.load(next)&wordAlloc == 0 {
+			if _, ours := b.index[next]; !ours && !v.chunks.Load(next).Allocated() {
 				b.missing = append(b.missing, next)
 			}
 		}
@@ -358,7 +359,7 @@ type batch struct {
 // mapChange is one entry of the map to be written. err is where failure goes.
 type mapChange struct {
 	vc   uint64
-	word uint64
+	word chunkmap.Word
 	err  *error
 }
 

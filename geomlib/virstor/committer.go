@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 )
 
 // committer is the one goroutine that assigns chunks and writes map sectors.
@@ -55,9 +56,9 @@ type mapOp struct {
 	err   error // of its sector alone
 }
 
-func (o *mapOp) word() uint64 {
+func (o *mapOp) word() chunkmap.Word {
 	if o.set {
-		return wordOf(o.new)
+		return chunkmap.WordOf(o.new)
 	}
 	return 0
 }

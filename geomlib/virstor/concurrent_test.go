@@ -36,7 +36,7 @@ func TestALateFlushOfTheFormerComponent0ProvesNothing(t *testing.T) {
 		t.Fatal("not handed on")
 	}
 	mustDo(t, v.component(0).flush())
-	was := physOf(v.chunks.load(0))
+	was := v.chunks.Load(0).Phys()
 	mustDo(t, v.Discard(0, crashChunk))
 	reachedC, releaseC := c.Block(disktest.Flush)
 	done := make(chan error, 1)

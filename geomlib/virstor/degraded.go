@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 )
 
 // degraded is what the committer keeps while map sectors are not known to hold
@@ -41,7 +42,7 @@ func (k *committer) repair() {
 		return
 	}
 	for _, o := range d.locked {
-		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
+		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 		if !o.same {
 			v.alloc.Put(o.new)
 		}
@@ -85,7 +86,7 @@ func (k *committer) letGo(o mapOp) bool {
 	if !k.v.cond.giveUp() {
 		return false
 	}
-	k.v.chunks.unlock(o.vc, wordOf(o.old), k.v.resume)
+	k.v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 	return true
 }
 

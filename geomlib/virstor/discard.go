@@ -6,6 +6,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 )
 
 // discardStep is how many chunks one commit frees, so that a discard of a
@@ -20,7 +21,7 @@ const discardStep = 128
 func (v *Volume) discard(r *Request, block bool) {
 	r.req.discards = true
 	off, end := r.Offset+r.req.progress, r.Offset+r.Length
-	if off >= end || v.chunks.nextAllocated(uint64(off/v.chunk), uint64((end-1)/v.chunk)+1) > uint64((end-1)/v.chunk) {
+	if off >= end || v.chunks.NextAllocated(uint64(off/v.chunk), uint64((end-1)/v.chunk)+1) > uint64((end-1)/v.chunk) {
 		v.finishDiscard(r, block)
 		return
 	}
@@ -40,7 +41,7 @@ func (v *Volume) discard(r *Request, block bool) {
 	switch {
 	case err != nil:
 		v.writeFailed(r, err)
-	case waits && v.chunks.park(vc, r):
+	case waits && v.park(vc, r):
 	case waits:
 		v.workers.put(r)
 	default:
@@ -53,7 +54,7 @@ func (v *Volume) discard(r *Request, block bool) {
 func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
 	off, to := v.aheadOf(r, r.Offset+r.req.progress)
 	for off < to {
-		next := v.chunks.nextAllocated(uint64(off/v.chunk), uint64((to-1)/v.chunk)+1)
+		next := v.chunks.NextAllocated(uint64(off/v.chunk), uint64((to-1)/v.chunk)+1)
 		off = max(off, int64(next)*v.chunk)
 		if off >= to {
 			off, to = v.aheadOf(r, to)
@@ -62,10 +63,10 @@ func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
 		pc := v.pieceAt(off, to)
 		switch {
 		case pc.n == v.chunk && v.cfg.Discard == DiscardOn:
-			off, _, waits, err = v.freeChunks(off, to, v.chunks.tryLock)
+			off, _, waits, err = v.freeChunks(off, to, v.chunks.TryLock)
 		default:
-			var state pinState
-			if state, err = v.discardPiece(pc, r.Op != OpDelete); state == busy {
+			var state chunkmap.State
+			if state, err = v.discardPiece(pc, r.Op != OpDelete); state == chunkmap.Busy {
 				waits = true
 				break
 			}
@@ -118,12 +119,12 @@ func (v *Volume) finishDiscard(r *Request, block bool) {
 // It has the chunk to itself: a write that was acknowledged while the device
 // still works on the delete must not be lost to it.
 // busy: somebody else has it, and nothing was done.
-func (v *Volume) discardPiece(pc piece, zero bool) (pinState, error) {
+func (v *Volume) discardPiece(pc piece, zero bool) (chunkmap.State, error) {
 	if zero && !v.aligned(int64(pc.vc)*v.chunk+pc.in, pc.n) {
 		return v.writeLocked(pc, nil)
 	}
-	ph, state := v.chunks.tryLock(pc.vc)
-	if state != pinned {
+	ph, state := v.chunks.TryLock(pc.vc)
+	if state != chunkmap.Pinned {
 		return state, nil
 	}
 	err := v.gaveUp()
@@ -131,10 +132,10 @@ func (v *Volume) discardPiece(pc piece, zero bool) (pinState, error) {
 		err = v.discardLocked(pc, ph, zero)
 	}
 	if err == nil && v.cfg.Discard == DiscardOn && v.partial.discarded(pc.vc, pc.in, pc.n) {
-		return pinned, v.committer.commit([]mapOp{{vc: pc.vc, old: ph}})
+		return chunkmap.Pinned, v.committer.commit([]mapOp{{vc: pc.vc, old: ph}})
 	}
-	v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
-	return pinned, err
+	v.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
+	return chunkmap.Pinned, err
 }
 
 // discardLocked does what discardPiece says to the medium. The chunk is locked.
@@ -167,22 +168,22 @@ func (v *Volume) passDown(c *component, off, n int64) {
 
 // freeChunks unmaps the allocated chunks that lie wholly in [off, end), up to
 // discardStep of them, and returns how far it came and how many it were. take is
-// one of chunkMap's. waits: it came no further than off, whose chunk is busy.
-func (v *Volume) freeChunks(off, end int64, take func(uint64) (alloc.Phys, pinState)) (next, freed int64, waits bool, err error) {
+// one of chunkmap.Map's. waits: it came no further than off, whose chunk is busy.
+func (v *Volume) freeChunks(off, end int64, take func(uint64) (alloc.Phys, chunkmap.State)) (next, freed int64, waits bool, err error) {
 	var ops []mapOp
 	limit := uint64(end / v.chunk)
 	vc := uint64(off / v.chunk)
 	for len(ops) < discardStep {
-		vc = v.chunks.nextAllocated(vc, limit)
+		vc = v.chunks.NextAllocated(vc, limit)
 		if vc >= limit {
 			break
 		}
 		ph, state := take(vc)
-		if state == busy {
+		if state == chunkmap.Busy {
 			waits = len(ops) == 0
 			break
 		}
-		if state == pinned {
+		if state == chunkmap.Pinned {
 			ops = append(ops, mapOp{vc: vc, old: ph})
 		}
 		vc++

@@ -15,7 +15,7 @@
 //	                             (mapwrite.go), publish, acknowledge
 //	  no chunk left            → held (held.go) until space appears
 //
-// A chunk is pinned by an atomic add on its word in the chunk map (chunkmap.go),
+// A chunk is pinned by an atomic add on its word in the chunk map (internal/chunkmap),
 // and taken exclusively, for a move or a partial-sector write, by a bit in the
 // same word. Only the committer writes map sectors. Free chunks are the business of
 // internal/alloc alone.

@@ -94,8 +94,8 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 		return false
 	}
 	n := uint64(v.Size() / v.chunk)
-	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
-		if p := physOf(v.chunks.load(vc)); p.Comp == c.index() && p.Chunk >= c.usable() {
+	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc+1, n) {
+		if p := v.chunks.Load(vc).Phys(); p.Comp == c.index() && p.Chunk >= c.usable() {
 			return true
 		}
 	}
@@ -217,8 +217,8 @@ func (v *Volume) mapUnchanged() error {
 			if v.renamed.from > 0 && int(e.Component) == v.renamed.from {
 				e.Component = uint16(v.renamed.to)
 			}
-			word := v.chunks.load(vc)
-			if e.Allocated() != (word&wordAlloc != 0) || e.Allocated() && physOf(word) != (alloc.Phys{Comp: e.Component, Chunk: e.Chunk}) {
+			word := v.chunks.Load(vc)
+			if e.Allocated() != word.Allocated() || e.Allocated() && word.Phys() != (alloc.Phys{Comp: e.Component, Chunk: e.Chunk}) {
 				return fmt.Errorf("%w: the map entry of virtual chunk %d", ErrChanged, vc)
 			}
 			if e.Allocated() {

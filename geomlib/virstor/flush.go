@@ -3,6 +3,8 @@ package virstor
 import (
 	"errors"
 	"sync"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 )
 
 // flush puts everything acknowledged before r on stable storage.
@@ -82,16 +84,16 @@ func (v *Volume) finishFUA(r *Request) {
 	var last *component
 	for off, end := r.Offset, r.Offset+r.Length; off < end; {
 		pc := v.pieceAt(off, end)
-		ph, state := v.chunks.pin(pc.vc)
+		ph, state := v.chunks.Pin(pc.vc)
 		switch state {
-		case busy:
-			if v.chunks.park(pc.vc, r) {
+		case chunkmap.Busy:
+			if v.park(pc.vc, r) {
 				return // and begins again
 			}
 			continue
-		case pinned:
+		case chunkmap.Pinned:
 			c := v.component(ph.Comp)
-			v.chunks.unpin(pc.vc)
+			v.chunks.Unpin(pc.vc)
 			if c == last {
 				break
 			}

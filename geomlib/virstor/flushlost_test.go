@@ -188,7 +188,7 @@ func TestCloseEndsWhileTheMapCannotBeWritten(t *testing.T) {
 	mustDo(t, err)
 	mustDo(t, <-startWrite(v, 0, 1).done)
 	mustDo(t, v.Flush())
-	ph := physOf(v.chunks.load(0))
+	ph := v.chunks.Load(0).Phys()
 	to, ok := v.alloc.TakeFrom(1)
 	if !ok {
 		t.Fatal("no chunk to move to")
@@ -274,7 +274,7 @@ func TestADiscardThatIsRefusedWhileDegradedChangesNothing(t *testing.T) {
 		t.Errorf("read: %d, %v", idOf(b), err)
 	}
 	mustDo(t, <-startWrite(v, 0, 3).done)
-	ph := physOf(v.chunks.load(0))
+	ph := v.chunks.Load(0).Phys()
 	to, ok := v.alloc.TakeFrom(0)
 	if !ok {
 		t.Fatal("no chunk to move to")
@@ -332,7 +332,7 @@ func TestARemovalWhoseMapSectorFailsGivesNoChunkOutTwice(t *testing.T) {
 		if _, err := v.ReadAt(b, vc*crashChunk); err != nil || idOf(b) != uint64(vc)+1 {
 			t.Errorf("virtual chunk %d holds %d, %v", vc, idOf(b), err)
 		}
-		ph := physOf(v.chunks.load(uint64(vc)))
+		ph := v.chunks.Load(uint64(vc)).Phys()
 		if ph.Comp == 2 {
 			ph.Comp = 1 // which is the same one now
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -941,7 +942,7 @@ func (w *world) readAll(now *view) (contents, error) {
 	for off := int64(0); off < end; off += w.chunk {
 		b := buf
 		first := off / unit
-		mapped := v.chunks.load(uint64(off/w.chunk))&wordAlloc != 0
+		mapped := v.chunks.Load(uint64(off / w.chunk)).Allocated()
 		if mapped {
 			if _, err := v.ReadAt(b, off); err != nil {
 				return nil, fmt.Errorf("read: %w", err)
@@ -983,7 +984,7 @@ func (w *world) readAll(now *view) (contents, error) {
 			ids[i] = id
 		}
 	}
-	if vc, all := v.chunks.nextAllocated(uint64(w.size/w.chunk), uint64(v.Size()/w.chunk)), uint64(v.Size()/w.chunk); vc < all {
+	if vc, all := v.chunks.NextAllocated(uint64(w.size/w.chunk), uint64(v.Size()/w.chunk)), uint64(v.Size()/w.chunk); vc < all {
 		return nil, fmt.Errorf("chunk %d, beyond what was ever written, is allocated", vc)
 	}
 	return got, nil
@@ -1014,14 +1015,14 @@ func (w *world) rawMap() error {
 	for vc := uint64(0); vc < zero.Entries(); vc++ {
 		e := ondisk.DecodeEntry(raw[vc*ondisk.EntrySize:], w.vol.order)
 		p := alloc.Phys{Comp: e.Component, Chunk: e.Chunk}
-		word := w.vol.chunks.load(vc) & wordMap
+		word := w.vol.chunks.Load(vc).Mapping()
 		if !e.Allocated() {
 			if word != 0 {
-				return fmt.Errorf("raw bytes: chunk %d is %v in memory and not in the map", vc, physOf(word))
+				return fmt.Errorf("raw bytes: chunk %d is %v in memory and not in the map", vc, word.Phys())
 			}
 			continue
 		}
-		if word != wordOf(p) {
+		if word != chunkmap.WordOf(p) {
 			return fmt.Errorf("raw bytes: chunk %d is %#x in memory and %v in the map", vc, word, p)
 		}
 		if other, twice := used[p]; twice {
@@ -1063,7 +1064,7 @@ func (w *world) fillUp() (err error) {
 func (w *world) fillEmpty() error {
 	end := min(w.size, w.vol.Size())
 	for off := int64(0); off < end; off += w.chunk {
-		if w.vol.chunks.load(uint64(off/w.chunk))&wordAlloc != 0 {
+		if w.vol.chunks.Load(uint64(off / w.chunk)).Allocated() {
 			continue
 		}
 		if err := w.change(off/unit, max(1, int64(w.sector)/unit), OpWrite, 0); err != nil {

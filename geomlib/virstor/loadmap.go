@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -130,7 +131,7 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds, inOrder bool) (in
 			n = runLength(b, most)
 		}
 	}
-	word := wordOf(alloc.Phys{Comp: e.Component, Chunk: e.Chunk})
+	word := chunkmap.WordOf(alloc.Phys{Comp: e.Component, Chunk: e.Chunk})
 	switch {
 	case e.Chunk >= c.usable:
 		// The kernel class allocated the chunk that holds the metadata sector; it
@@ -141,7 +142,7 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds, inOrder bool) (in
 	default:
 		return 0, mapError(vc, "names chunk %d of %s, which another virtual chunk has", e.Chunk, v.component(e.Component).name())
 	}
-	v.chunks.setRun(vc, word, uint64(n))
+	v.chunks.SetRun(vc, word, uint64(n))
 	return int(n), nil
 }
 
@@ -157,17 +158,4 @@ func runLength(b []byte, most uint32) (n uint32) {
 		want += nextEntry
 	}
 	return n
-}
-
-// setRun gives n virtual chunks from vc on, of one page, the words from word on.
-// Nobody else knows the map yet.
-func (m *chunkMap) setRun(vc, word, n uint64) {
-	if n == pageEntries {
-		m.slot(vc).run.Store(word)
-		return
-	}
-	words := m.page(vc).plain()[vc%pageEntries:]
-	for i := range words[:n] {
-		words[i] = word + uint64(i)
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -32,7 +33,7 @@ func drawMap(t *rapid.T, entries int, reserved uint32, chunks []uint32) []ondisk
 		}
 		hole := rapid.SampledFrom([]int{0, 0, 1, 20, 600, -1}).Draw(t, "hole")
 		if hole < 0 {
-			hole = pageEntries - vc%pageEntries // to the next page
+			hole = chunkmap.PageEntries - vc%chunkmap.PageEntries // to the next page
 		}
 		vc += hole
 	}
@@ -108,11 +109,11 @@ func TestALoadedMapIsTheOneOnDisk(t *testing.T) {
 		}
 		defer v.Close()
 		for vc, e := range want {
-			w := uint64(0)
+			w := chunkmap.Word(0)
 			if e.Allocated() {
-				w = wordOf(alloc.Phys{Comp: e.Component, Chunk: e.Chunk})
+				w = chunkmap.WordOf(alloc.Phys{Comp: e.Component, Chunk: e.Chunk})
 			}
-			if got := v.chunks.load(uint64(vc)); got != w {
+			if got := v.chunks.Load(uint64(vc)); got != w {
 				t.Fatalf("virtual chunk %d: %#x, want %#x", vc, got, w)
 			}
 		}

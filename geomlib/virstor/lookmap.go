@@ -4,11 +4,12 @@ import (
 	"encoding/binary"
 	"iter"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // pageBytes is how long a page of the map is on disk.
-const pageBytes = pageEntries * ondisk.EntrySize
+const pageBytes = chunkmap.PageEntries * ondisk.EntrySize
 
 // pageState is what a page of the map looks like before it is known whether its
 // entries are right.
@@ -26,7 +27,7 @@ func (p *mapPiece) eachPage() iter.Seq2[[]byte, uint64] {
 	return func(yield func([]byte, uint64) bool) {
 		b, vc := p.b, uint64(p.off/ondisk.EntrySize)
 		for len(b) > 0 {
-			n := min(len(b), int(pageEntries-vc%pageEntries)*ondisk.EntrySize)
+			n := min(len(b), int(chunkmap.PageEntries-vc%chunkmap.PageEntries)*ondisk.EntrySize)
 			if !yield(b[:n], vc) {
 				return
 			}
@@ -65,7 +66,7 @@ func stateOf(page *[pageBytes]byte) pageState {
 func inOrder(page *[pageBytes]byte) bool {
 	le := binary.LittleEndian
 	w0 := le.Uint64(page[:])
-	if le.Uint64(page[pageBytes-ondisk.EntrySize:]) != w0+(pageEntries-1)*nextEntry {
+	if le.Uint64(page[pageBytes-ondisk.EntrySize:]) != w0+(chunkmap.PageEntries-1)*nextEntry {
 		return false // mostly
 	}
 	w1, w2, w3 := w0+nextEntry, w0+2*nextEntry, w0+3*nextEntry

@@ -31,8 +31,8 @@ func (v *Volume) CopyMap() MapCopy {
 		s.Metadata = append(s.Metadata, c.meta())
 	}
 	n := uint64(v.Size() / v.chunk)
-	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
-		p := physOf(v.chunks.load(vc))
+	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc+1, n) {
+		p := v.chunks.Load(vc).Phys()
 		s.Mappings = append(s.Mappings, Mapping{Virtual: vc, Component: p.Comp, Chunk: p.Chunk})
 	}
 	return s

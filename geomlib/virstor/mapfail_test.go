@@ -41,7 +41,7 @@ func TestADiscardThatFailsInOneMapSectorIsDoneInTheOthers(t *testing.T) {
 	}
 	// The sector of chunk 1 says that it is free. Were it overwritten as if it
 	// were not, nobody would find the data.
-	if v.chunks.load(1)&wordAlloc != 0 {
+	if v.chunks.Load(1).Allocated() {
 		t.Error("a chunk is allocated in memory and free on the disk")
 	}
 	remove()
@@ -173,7 +173,7 @@ func TestAChunkThatMovesHoldsUpNoOther(t *testing.T) {
 	if err := errors.Join(v.Discard(crashChunk, crashChunk), v.waitFreed()); err != nil {
 		t.Fatal(err)
 	}
-	from := v.component(0).offset(physOf(v.chunks.load(4)).Chunk)
+	from := v.component(0).offset(v.chunks.Load(4).Phys().Chunk)
 	reached, release := d.BlockWhen(func(o disktest.Op) bool { return o.Kind == disktest.Read && o.Off == from })
 	if err := v.Pack(JobOptions{}); err != nil {
 		t.Fatal(err)

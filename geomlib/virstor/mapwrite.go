@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -15,7 +16,7 @@ func (k *committer) writeMap() {
 	b.changes = b.changes[:0]
 	for i := range b.chunks {
 		if c := &b.chunks[i]; c.err == nil {
-			b.changes = append(b.changes, mapChange{vc: c.vc, word: wordOf(c.to), err: &c.err})
+			b.changes = append(b.changes, mapChange{vc: c.vc, word: chunkmap.WordOf(c.to), err: &c.err})
 		}
 	}
 	refused := k.v.cond.refusal(deedAllocate)
@@ -85,12 +86,12 @@ func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) err
 	buf := k.mapBuf[:int64(last-first+1)*v.sector]
 	base := first * per
 	for i := range (last - first + 1) * per {
-		v.encodeEntry(buf[i*ondisk.EntrySize:], v.chunks.load(base+i))
+		v.encodeEntry(buf[i*ondisk.EntrySize:], v.chunks.Load(base+i))
 	}
 	if v.cfg.breaks(breakNeighbour) {
 		for i := range k.batch.chunks {
 			if c := &k.batch.chunks[i]; c.vc >= base && c.vc < base+(last-first+1)*per {
-				v.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], wordOf(c.to))
+				v.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], chunkmap.WordOf(c.to))
 			}
 		}
 	}
@@ -119,7 +120,7 @@ func (k *committer) publish() {
 		c := &b.chunks[i]
 		switch {
 		case c.err == nil:
-			v.chunks.set(c.vc, c.to)
+			v.chunks.Set(c.vc, c.to)
 			v.stats.allocated.Add(1)
 		case k.degrade.has(int64(c.vc / per)):
 			// The sector may or may not hold it: keep off the chunk.
@@ -151,17 +152,17 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 	v := k.v
 	switch {
 	case o.err == nil && o.set:
-		v.chunks.unlock(o.vc, wordOf(o.new), v.resume)
+		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.new))
 		if !o.same {
 			k.release(o.old)
 		}
 	case o.err == nil:
 		v.partial.forget(o.vc)
 		v.stats.allocated.Add(-1)
-		v.chunks.unlock(o.vc, 0, v.resume)
+		v.chunks.Unlock(o.vc, 0)
 		k.release(o.old)
 	case !doubt:
-		v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
+		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 		if o.set && !o.same {
 			v.alloc.Put(o.new)
 		}
@@ -172,12 +173,12 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		if !k.letGo(*o) {
 			v.cond.keep()
 			k.degrade.locked = append(k.degrade.locked, *o)
-			v.chunks.show(o.vc, wordOf(o.old), v.resume)
+			v.chunks.Show(o.vc, chunkmap.WordOf(o.old))
 		}
 	default:
 		v.partial.forget(o.vc)
 		v.stats.allocated.Add(-1)
-		v.chunks.unlock(o.vc, 0, v.resume)
+		v.chunks.Unlock(o.vc, 0)
 		v.cond.keep()
 		k.degrade.keep(o.old)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 )
 
 // moveChunk moves virtual chunk vc from one place to another, which the caller
@@ -17,18 +18,18 @@ func (v *Volume) moveChunk(vc uint64, from, to alloc.Phys, buf []byte) (bool, er
 		v.alloc.Put(to)
 		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, err)
 	}
-	ph, ok := v.chunks.lock(vc)
+	ph, ok := v.chunks.Lock(vc)
 	if !ok {
 		v.alloc.Put(to)
 		return false, nil
 	}
 	if ph != from {
-		v.chunks.unlock(vc, wordOf(ph), v.resume)
+		v.chunks.Unlock(vc, chunkmap.WordOf(ph))
 		v.alloc.Put(to)
 		return false, nil
 	}
 	if err := v.copyChunk(from, to, buf); err != nil {
-		v.chunks.unlock(vc, wordOf(from), v.resume)
+		v.chunks.Unlock(vc, chunkmap.WordOf(from))
 		v.alloc.Put(to)
 		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, err)
 	}
@@ -81,8 +82,8 @@ type mapping struct {
 func (v *Volume) chunksWhere(pick func(alloc.Phys) bool) []mapping {
 	var ps []mapping
 	n := uint64(v.Size() / v.chunk)
-	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
-		if p := physOf(v.chunks.load(vc)); pick(p) {
+	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc+1, n) {
+		if p := v.chunks.Load(vc).Phys(); pick(p) {
 			ps = append(ps, mapping{vc, p})
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -130,7 +131,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.setComponents(comps)
 	v.adopt(a)
 	v.size.Store(int64(m.VirtualSize))
-	v.chunks = newChunkMap(m.Entries())
+	v.chunks = chunkmap.New(m.Entries())
 	v.alloc = alloc.New[*component](cfg.Alloc == Spread, cfg.Reserve)
 	v.held.limit = cfg.HeldLimit
 	v.cond.broken = cfg.breaks(breakConditions)

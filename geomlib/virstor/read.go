@@ -1,5 +1,7 @@
 package virstor
 
+import "github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+
 func (v *Volume) read(r *Request, block bool) {
 	if !block && (r.Length > v.inlineLimit || !v.aligned(r.Offset, r.Length)) {
 		v.workers.put(r)
@@ -9,21 +11,21 @@ func (v *Volume) read(r *Request, block bool) {
 	for off := r.Offset + r.req.progress; off < end; {
 		pc := v.pieceAt(off, end)
 		buf := r.Data[off-r.Offset:][:pc.n]
-		ph, state := v.chunks.pinRead(pc.vc)
+		ph, state := v.chunks.PinRead(pc.vc)
 		switch state {
-		case busy:
-			if v.chunks.park(pc.vc, r) {
+		case chunkmap.Busy:
+			if v.park(pc.vc, r) {
 				return
 			}
 			continue
-		case unallocated:
+		case chunkmap.Unallocated:
 			clear(buf)
-		case pinned:
+		case chunkmap.Pinned:
 			c := v.component(ph.Comp)
 			at := c.offset(ph.Chunk) + pc.in
 			if !block {
 				ok := c.readCached(buf, at)
-				v.chunks.unpin(pc.vc)
+				v.chunks.Unpin(pc.vc)
 				if !ok {
 					v.workers.put(r)
 					return
@@ -31,7 +33,7 @@ func (v *Volume) read(r *Request, block bool) {
 				break
 			}
 			err := v.readPiece(c, buf, at)
-			v.chunks.unpin(pc.vc)
+			v.chunks.Unpin(pc.vc)
 			if err != nil {
 				v.finish(r, err)
 				return

@@ -5,6 +5,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -53,23 +54,23 @@ func (v *Volume) reclaim(j *jobHandle) error {
 
 // chunkIsZero looks at a chunk without taking it; the answer may be old.
 func (v *Volume) chunkIsZero(pl mapping, buf []byte) (bool, error) {
-	ph, ok := v.chunks.pinWait(pl.vc)
+	ph, ok := v.chunks.PinWait(pl.vc)
 	if !ok {
 		return false, nil
 	}
-	defer v.chunks.unpin(pl.vc)
+	defer v.chunks.Unpin(pl.vc)
 	return v.readsZero(ph, buf)
 }
 
 // freeIfZero takes the chunk, looks again, and frees it.
 func (v *Volume) freeIfZero(vc uint64, buf []byte) (bool, error) {
-	ph, ok := v.chunks.lock(vc)
+	ph, ok := v.chunks.Lock(vc)
 	if !ok {
 		return false, nil
 	}
 	zero, err := v.readsZero(ph, buf)
 	if err != nil || !zero {
-		v.chunks.unlock(vc, wordOf(ph), v.resume)
+		v.chunks.Unlock(vc, chunkmap.WordOf(ph))
 		return false, err
 	}
 	if err := v.committer.commit([]mapOp{{vc: vc, old: ph}}); err != nil {

@@ -27,7 +27,7 @@ func three(t *testing.T) (*Volume, []*disktest.Disk) {
 		}
 	}
 	for c := range int64(9) {
-		if physOf(v.chunks.load(uint64(c))).Comp == 1 {
+		if v.chunks.Load(uint64(c)).Phys().Comp == 1 {
 			if err := v.Discard(c*crashChunk, crashChunk); err != nil {
 				t.Fatal(err)
 			}
@@ -48,7 +48,7 @@ func holds(t *testing.T, v *Volume) {
 		if _, err := v.ReadAt(b, c*crashChunk); err != nil {
 			t.Fatal(err)
 		}
-		if v.chunks.load(uint64(c))&wordAlloc != 0 {
+		if v.chunks.Load(uint64(c)).Allocated() {
 			n++
 			if idOf(b) != uint64(c+1) {
 				t.Errorf("chunk %d reads as %d", c, idOf(b))

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -249,16 +250,16 @@ func renumberTask(t ondisk.Task, removed, last uint16) ondisk.Task {
 func (v *Volume) renumberChunks(from, to uint16) error {
 	n := uint64(v.Size() / v.chunk)
 	var ops []mapOp
-	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc+1, n) {
-		if physOf(v.chunks.load(vc)).Comp != from {
+	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc+1, n) {
+		if v.chunks.Load(vc).Phys().Comp != from {
 			continue
 		}
-		ph, ok := v.chunks.lock(vc)
+		ph, ok := v.chunks.Lock(vc)
 		if !ok {
 			continue
 		}
 		if ph.Comp != from {
-			v.chunks.unlock(vc, wordOf(ph), v.resume)
+			v.chunks.Unlock(vc, chunkmap.WordOf(ph))
 			continue
 		}
 		ops = append(ops, mapOp{vc: vc, old: ph, new: alloc.Phys{Comp: to, Chunk: ph.Chunk}, set: true, same: true})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -253,15 +254,15 @@ func asEmpty(m ondisk.Metadata, index uint16) ondisk.Metadata {
 
 // heirWord is a word of the map as it is when component index is component 0 and the last
 // one has taken its index.
-func heirWord(w uint64, index, last uint16) uint64 {
-	p := physOf(w)
+func heirWord(w chunkmap.Word, index, last uint16) chunkmap.Word {
+	p := w.Phys()
 	switch {
-	case w&wordAlloc == 0:
+	case !w.Allocated():
 		return w
 	case p.Comp == index:
-		return wordOf(alloc.Phys{Comp: 0, Chunk: p.Chunk})
+		return chunkmap.WordOf(alloc.Phys{Comp: 0, Chunk: p.Chunk})
 	case p.Comp == last:
-		return wordOf(alloc.Phys{Comp: index, Chunk: p.Chunk})
+		return chunkmap.WordOf(alloc.Phys{Comp: index, Chunk: p.Chunk})
 	}
 	return w
 }
@@ -277,14 +278,14 @@ func (v *Volume) copyMap(s succession, last uint16) error {
 	per := uint64(v.sector / ondisk.EntrySize)
 	n := uint64(v.Size() / v.chunk)
 	buf := make([]byte, v.sector)
-	for vc := v.chunks.nextAllocated(0, n); vc < n; vc = v.chunks.nextAllocated(vc, n) {
+	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc, n) {
 		first := vc / per * per
 		for i := range per {
-			w := v.chunks.load(first + i)
+			w := v.chunks.Load(first + i)
 			if to, moves := s.moves[first+i]; moves {
-				w = wordOf(to)
+				w = chunkmap.WordOf(to)
 			}
-			if w&wordAlloc != 0 && physOf(w).Comp == 0 {
+			if w.Allocated() && w.Phys().Comp == 0 {
 				return fmt.Errorf("virtual chunk %d is on component 0 of %s still: %w", first+i, v.name, ErrAllocated)
 			}
 			v.encodeEntry(buf[i*ondisk.EntrySize:], heirWord(w, index, last))
@@ -326,8 +327,8 @@ func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 // are its until all is done.
 func (v *Volume) renameWords(from, to uint16) {
 	for _, pl := range v.chunksWhere(func(p alloc.Phys) bool { return p.Comp == from }) {
-		if ph, ok := v.chunks.lock(pl.vc); ok {
-			v.chunks.unlock(pl.vc, wordOf(alloc.Phys{Comp: to, Chunk: ph.Chunk}), v.resume)
+		if ph, ok := v.chunks.Lock(pl.vc); ok {
+			v.chunks.Unlock(pl.vc, chunkmap.WordOf(alloc.Phys{Comp: to, Chunk: ph.Chunk}))
 		}
 	}
 }

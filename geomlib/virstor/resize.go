@@ -135,7 +135,7 @@ func (v *Volume) nameTail(prefix string, off, end int64) string {
 func (v *Volume) allocatedIn(off, end int64) int64 {
 	var n int64
 	limit := uint64(end / v.chunk)
-	for vc := v.chunks.nextAllocated(uint64(off/v.chunk), limit); vc < limit; vc = v.chunks.nextAllocated(vc+1, limit) {
+	for vc := v.chunks.NextAllocated(uint64(off/v.chunk), limit); vc < limit; vc = v.chunks.NextAllocated(vc+1, limit) {
 		n++
 	}
 	return n
@@ -247,7 +247,7 @@ func (v *Volume) growExtension(zero *component, next ondisk.Metadata) error {
 // adoptSize makes size the volume's in memory and in the metadata of the other
 // components, which component 0 overrules. v.metaMu is held.
 func (v *Volume) adoptSize(size uint64) {
-	v.chunks.resize(size / uint64(v.chunk))
+	v.chunks.Resize(size / uint64(v.chunk))
 	v.size.Store(int64(size))
 	for _, c := range v.components()[1:] {
 		m := c.meta()
@@ -306,7 +306,7 @@ func (v *Volume) freeTail(j *jobHandle, size, was int64, force bool) error {
 	}
 	j.total(tail * v.chunk)
 	for off := size; off < was; {
-		next, n, _, err := v.freeChunks(off, was, v.chunks.lockState)
+		next, n, _, err := v.freeChunks(off, was, v.chunks.LockState)
 		if err != nil {
 			return err
 		}

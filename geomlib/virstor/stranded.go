@@ -7,6 +7,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -273,11 +274,11 @@ func (d *departure) take() (alloc.Phys, bool) {
 func (d *departure) copyOne(pl mapping, target alloc.Phys, buf []byte) error {
 	v := d.v
 	if !d.inDoubt[pl.vc] {
-		at, ok := v.chunks.lock(pl.vc)
+		at, ok := v.chunks.Lock(pl.vc)
 		if !ok {
 			return fmt.Errorf("it is not allocated any more: %w", ErrDamaged) // the map does not change
 		}
-		defer v.chunks.unlock(pl.vc, wordOf(at), v.resume)
+		defer v.chunks.Unlock(pl.vc, chunkmap.WordOf(at))
 	}
 	return v.copyChunk(pl.at, target, buf)
 }
@@ -317,18 +318,18 @@ func (d *departure) remember() {
 	v, k := d.v, d.v.committer
 	for _, o := range k.degrade.locked {
 		if to, moves := d.moves[o.vc]; moves {
-			v.chunks.unlock(o.vc, wordOf(to), v.resume)
+			v.chunks.Unlock(o.vc, chunkmap.WordOf(to))
 			delete(d.moves, o.vc)
 		} else {
-			v.chunks.unlock(o.vc, wordOf(o.old), v.resume)
+			v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 		}
 		if !o.same {
 			v.alloc.Put(o.new)
 		}
 	}
 	for vc, to := range d.moves {
-		if _, ok := v.chunks.lock(vc); ok { // when who reads it has done so
-			v.chunks.unlock(vc, wordOf(to), v.resume)
+		if _, ok := v.chunks.Lock(vc); ok { // when who reads it has done so
+			v.chunks.Unlock(vc, chunkmap.WordOf(to))
 		}
 	}
 	for _, p := range append(k.degrade.kept, d.gone.ledger.Load().abandon()...) {

@@ -74,8 +74,19 @@ func inlineLimit(processors int) int64 {
 // perform runs r on a worker.
 func (r *Request) perform() { r.req.v.run(r, true) }
 
-// resume is what becomes of a request that was parked.
+// resume goes on with a request that had to wait for others.
 func (v *Volume) resume(r *Request) { v.workers.put(r) }
+
+// parked is a Request that waits for a chunk that somebody else has to himself.
+type parked Request
+
+// Resume implements chunkmap.Waiter.
+func (p *parked) Resume() { p.req.v.resume((*Request)(p)) }
+
+// park leaves r to be resumed when chunk vc is free. It reports false when it is already.
+func (v *Volume) park(vc uint64, r *Request) bool {
+	return v.chunks.Park(vc, (*parked)(r), r.Op == OpRead)
+}
 
 // run does r, or as much of it as needs no wait when block is false.
 func (v *Volume) run(r *Request, block bool) {

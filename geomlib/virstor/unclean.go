@@ -211,7 +211,7 @@ func (v *Volume) rewriteLoadedMap() error {
 		}
 		b := buf[:min(int64(len(buf)), end-off)]
 		for at := 0; at < len(b); at += ondisk.EntrySize {
-			v.encodeEntry(b[at:], v.chunks.load(uint64(off)/ondisk.EntrySize+uint64(at/ondisk.EntrySize)))
+			v.encodeEntry(b[at:], v.chunks.Load(uint64(off)/ondisk.EntrySize+uint64(at/ondisk.EntrySize)))
 		}
 		if err := zero.writeRaw(b, off); err != nil {
 			return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)

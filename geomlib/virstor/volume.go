@@ -8,6 +8,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -25,7 +26,7 @@ type Volume struct {
 	garbage    bool // unallocated map entries hold what the kernel class refuses
 
 	size        atomic.Int64
-	chunks      *chunkMap
+	chunks      *chunkmap.Map
 	alloc       *alloc.Allocator[*component]
 	comps       atomic.Pointer[[]*component]
 	full        atomic.Pointer[fullRule]
@@ -151,10 +152,10 @@ func (v *Volume) emit(e Event) {
 	v.cfg.Events(e)
 }
 
-func (v *Volume) encodeEntry(b []byte, word uint64) {
+func (v *Volume) encodeEntry(b []byte, word chunkmap.Word) {
 	var e ondisk.Entry
-	if word&wordAlloc != 0 {
-		p := physOf(word)
+	if word.Allocated() {
+		p := word.Phys()
 		e = ondisk.Entry{Flags: ondisk.FlagAllocated, Component: p.Comp, Chunk: p.Chunk}
 	}
 	e.Encode(b, v.order)
@@ -171,10 +172,10 @@ func (v *Volume) Extents(off, n int64, emit func(length int64, allocated bool) b
 func (v *Volume) extents(off, end int64, emit func(length int64, allocated bool) bool) {
 	for off < end {
 		vc, limit := uint64(off/v.chunk), uint64((end-1)/v.chunk)+1
-		next := v.chunks.nextAllocated(vc, limit)
+		next := v.chunks.NextAllocated(vc, limit)
 		allocated := next == vc
 		if allocated {
-			for next < limit && v.chunks.load(next)&wordAlloc != 0 {
+			for next < limit && v.chunks.Load(next).Allocated() {
 				next++
 			}
 		}

@@ -1,5 +1,7 @@
 package virstor
 
+import "github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+
 // write writes what is allocated, and goes through the committer first when
 // anything is not.
 func (v *Volume) write(r *Request, block bool) {
@@ -24,7 +26,7 @@ func (v *Volume) write(r *Request, block bool) {
 		if r.Op == OpWrite {
 			data = r.Data[off-r.Offset:][:pc.n]
 		}
-		var state pinState
+		var state chunkmap.State
 		var err error
 		if v.aligned(off, pc.n) {
 			state, err = v.writePinned(pc, data)
@@ -36,12 +38,12 @@ func (v *Volume) write(r *Request, block bool) {
 			return
 		}
 		switch state {
-		case busy:
-			if v.chunks.park(pc.vc, r) {
+		case chunkmap.Busy:
+			if v.park(pc.vc, r) {
 				return
 			}
 			continue
-		case unallocated: // freed since
+		case chunkmap.Unallocated: // freed since
 			v.committer.put(r)
 			return
 		}
@@ -86,7 +88,7 @@ func (v *Volume) unallocatedIn(off, end int64) bool {
 		return false
 	}
 	for vc, last := v.chunkOf(off), v.chunkOf(end-1); vc <= last; vc++ {
-		if v.chunks.load(uint64(vc))&wordAlloc == 0 {
+		if !v.chunks.Load(uint64(vc)).Allocated() {
 			return true
 		}
 	}
@@ -94,34 +96,34 @@ func (v *Volume) unallocatedIn(off, end int64) bool {
 }
 
 // writePinned overwrites whole sectors. A nil data writes zeros.
-func (v *Volume) writePinned(pc piece, data []byte) (pinState, error) {
-	ph, state := v.chunks.pin(pc.vc)
-	if state != pinned {
+func (v *Volume) writePinned(pc piece, data []byte) (chunkmap.State, error) {
+	ph, state := v.chunks.Pin(pc.vc)
+	if state != chunkmap.Pinned {
 		return state, nil
 	}
-	defer v.chunks.unpin(pc.vc)
+	defer v.chunks.Unpin(pc.vc)
 	if err := v.gaveUp(); err != nil {
-		return pinned, err
+		return chunkmap.Pinned, err
 	}
 	c := v.component(ph.Comp)
 	at := c.offset(ph.Chunk) + pc.in
 	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
 	if data == nil {
-		return pinned, c.writeZeros(at, pc.n, v.zeros)
+		return chunkmap.Pinned, c.writeZeros(at, pc.n, v.zeros)
 	}
-	return pinned, c.writeAt(data, at)
+	return chunkmap.Pinned, c.writeAt(data, at)
 }
 
 // writeLocked overwrites any range of a chunk, which it takes for itself, so
 // that what else is in the sectors stays as it is.
-func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
-	ph, state := v.chunks.tryLock(pc.vc)
-	if state != pinned {
+func (v *Volume) writeLocked(pc piece, data []byte) (chunkmap.State, error) {
+	ph, state := v.chunks.TryLock(pc.vc)
+	if state != chunkmap.Pinned {
 		return state, nil
 	}
-	defer v.chunks.unlock(pc.vc, wordOf(ph), v.resume)
+	defer v.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
 	if err := v.gaveUp(); err != nil {
-		return pinned, err
+		return chunkmap.Pinned, err
 	}
 	c := v.component(ph.Comp)
 	at, n := c.offset(ph.Chunk)+pc.in, pc.n
@@ -143,14 +145,14 @@ func (v *Volume) writeLocked(pc piece, data []byte) (pinState, error) {
 			err = c.patchSector(*s, at-in, in, k, data)
 		}
 		if err != nil {
-			return pinned, err
+			return chunkmap.Pinned, err
 		}
 		if data != nil {
 			data = data[k:]
 		}
 		at, n = at+k, n-k
 	}
-	return pinned, nil
+	return chunkmap.Pinned, nil
 }
 
 // patchSector replaces k bytes from in of the sector at base.

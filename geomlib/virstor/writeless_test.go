@@ -322,7 +322,7 @@ func (r *writeless) stillFails(disks []*disktest.Disk, now *view) error {
 	}
 	b := make([]byte, unit)
 	for off := int64(0); off < min(c.size, c.vol.Size()); off += c.chunk {
-		if c.vol.chunks.load(uint64(off/c.chunk))&wordAlloc == 0 {
+		if !c.vol.chunks.Load(uint64(off / c.chunk)).Allocated() {
 			_ = c.vol.do(OpWrite, 0, b, off, unit) // of space there may be none
 		}
 	}

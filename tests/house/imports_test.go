@@ -32,6 +32,7 @@ var rules = []rule{
 	{dir: "geomlib/virstor", own: []string{"ondisk", "geomlib", "geomlib/virstor"},
 		forbid: []string{"net", "net/http", "flag", "os/exec"}},
 	{dir: "geomlib/virstor/internal/alloc"},
+	{dir: "geomlib/virstor/internal/chunkmap", own: []string{"geomlib/virstor/internal/alloc"}},
 	{dir: "geomlib/gate", own: []string{"geomlib/gate"}, elsewhere: []string{"golang.org/x/sys"},
 		forbid: []string{"net/http", "flag"}},
 	{dir: "geomlib", own: []string{"ondisk", "geomlib"}, elsewhere: []string{"golang.org/x/sys"},
