@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -223,7 +224,7 @@ func forgetClean(b *testing.B, names []string) {
 	e := a.ext.rec
 	e.Sequence++
 	e.Clean = false
-	if err := storeExtension(a.Members[0].Provider, a.ext.offset, e); err != nil {
+	if err := extblock.Store(a.Members[0].Provider, a.ext.offset, e); err != nil {
 		b.Fatal(err)
 	}
 	for _, m := range a.Members {

@@ -134,9 +134,6 @@ func (c *Config) setDefaults() {
 	if c.Workers == 0 {
 		c.Workers = 32
 	}
-	if c.mapPiece == 0 {
-		c.mapPiece = 1 << 20
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

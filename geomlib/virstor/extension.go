@@ -1,7 +1,6 @@
 package virstor
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -25,12 +24,9 @@ func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 	if !e.room {
 		return e, nil
 	}
-	var slots [2][]byte
-	for i := range slots {
-		slots[i] = make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
-		if _, err := p.ReadAt(slots[i], e.offset+int64(i)*ondisk.ExtensionSlotSize); err != nil {
-			return e, fmt.Errorf("read the extension block of %s: %w", p.Name(), err)
-		}
+	slots, err := extblock.SlotsAt(p, e.offset)
+	if err != nil {
+		return e, err
 	}
 	if err := ondisk.NewerExtension(slots); err != nil {
 		return e, fmt.Errorf("extension block of %s: %w; use the version that wrote it", p.Name(), err)
@@ -81,48 +77,12 @@ func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
 	if v.heir != nil {
 		zero = v.heir
 	}
-	if err := storeExtension(zero.accounted(), v.ext.offset, next); err != nil {
+	if err := extblock.Store(zero.accounted(), v.ext.offset, next); err != nil {
 		// Either record may be in force now; the next one must beat both.
 		v.ext.rec.Sequence++
 		return err
 	}
 	v.ext.rec, v.ext.valid = next, true
-	return nil
-}
-
-// storeExtension writes one record into its slot and flushes it.
-func storeExtension(p geomlib.Provider, off int64, e ondisk.Extension) error {
-	if err := putExtension(p, off, e); err != nil {
-		return err
-	}
-	return flushRaw(p)
-}
-
-// putExtension writes one record into its slot, for the caller to flush.
-func putExtension(p geomlib.Provider, off int64, e ondisk.Extension) error {
-	b := make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
-	if err := e.Encode(b); err != nil {
-		return fmt.Errorf("extension record for %s: %w", p.Name(), err)
-	}
-	at := off + int64(e.Slot())*ondisk.ExtensionSlotSize
-	if _, err := p.WriteAt(b, at); err != nil {
-		return fmt.Errorf("write %s at %d: %w", p.Name(), at, err)
-	}
-	return nil
-}
-
-// storeRaw writes b and flushes it.
-func storeRaw(p geomlib.Provider, b []byte, off int64) error {
-	if _, err := p.WriteAt(b, off); err != nil {
-		return fmt.Errorf("write %s at %d: %w", p.Name(), off, err)
-	}
-	return flushRaw(p)
-}
-
-func flushRaw(p geomlib.Provider) error {
-	if err := p.Flush(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
-		return fmt.Errorf("flush %s: %w", p.Name(), err)
-	}
 	return nil
 }
 
@@ -132,14 +92,13 @@ func resetExtension(p geomlib.Provider, e *extension) error {
 	if !e.room {
 		return nil
 	}
-	blank := make([]byte, max(p.SectorSize(), ondisk.ExtensionRecordSize))
-	for slot := range int64(2) {
-		if err := storeRaw(p, blank, e.offset+slot*ondisk.ExtensionSlotSize); err != nil {
+	for slot := range 2 {
+		if err := extblock.Erase(p, e.offset, slot); err != nil {
 			return err
 		}
 	}
 	e.rec = ondisk.Extension{Sequence: 1, VolumeID: e.rec.VolumeID, ChunkSize: e.rec.ChunkSize}
-	if err := storeExtension(p, e.offset, e.rec); err != nil {
+	if err := extblock.Store(p, e.offset, e.rec); err != nil {
 		return err
 	}
 	e.valid = true

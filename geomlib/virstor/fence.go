@@ -7,6 +7,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -211,9 +212,9 @@ func (v *Volume) unchanged() error {
 // mapUnchanged compares the map on component 0 with that in memory.
 func (v *Volume) mapUnchanged() error {
 	var allocated int64
-	err := v.readMap(func(p *mapPiece) error {
-		for i := 0; i < len(p.b); i += ondisk.EntrySize {
-			e, vc := ondisk.DecodeEntry(p.b[i:], v.order), uint64((p.off+int64(i))/ondisk.EntrySize)
+	err := v.mapReader().Each(func(p *mapio.Piece) error {
+		for i := 0; i < len(p.B); i += ondisk.EntrySize {
+			e, vc := ondisk.DecodeEntry(p.B[i:], v.order), uint64((p.Off+int64(i))/ondisk.EntrySize)
 			if v.renamed.from > 0 && int(e.Component) == v.renamed.from {
 				e.Component = uint16(v.renamed.to)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -158,7 +159,7 @@ func (v *Volume) commitRise(zero *component, write func(*component) error, r ris
 	r.record(&next)
 	next.Sequence++
 	// One flush makes both durable: neither needs the other.
-	if err := putExtension(zero.accounted(), v.ext.offset, next); err != nil {
+	if err := extblock.Put(zero.accounted(), v.ext.offset, next); err != nil {
 		v.ext.rec.Sequence++
 		return err
 	}

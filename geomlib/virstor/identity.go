@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -55,7 +56,7 @@ func (v *Volume) newIDLocked(id uint32) error {
 		next.Sequence++
 		next.VolumeID, next.Clean = id, false
 		next.Intent = ondisk.Intent{Kind: ondisk.IntentNewID, Arg: [8]uint64{uint64(v.id)}}
-		if err := storeExtension(comps[0].accounted(), v.ext.offset, next); err != nil {
+		if err := extblock.Store(comps[0].accounted(), v.ext.offset, next); err != nil {
 			return err
 		}
 		v.ext.rec = next

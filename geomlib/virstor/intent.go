@@ -1,10 +1,13 @@
 package virstor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -187,46 +190,27 @@ func (v *Volume) forgetMember(p geomlib.Provider) bool {
 	return true
 }
 
+// storeRaw writes b and flushes it.
+func storeRaw(p geomlib.Provider, b []byte, off int64) error {
+	if _, err := p.WriteAt(b, off); err != nil {
+		return fmt.Errorf("write %s at %d: %w", p.Name(), off, err)
+	}
+	return extblock.Flush(p)
+}
+
 // rewriteMap applies change to every allocated entry of the map on disk and
 // flushes it. Only sectors that change are written.
 func (v *Volume) rewriteMap(change func(ondisk.Entry) ondisk.Entry) error {
-	zero := v.component(0)
-	p := zero.prov()
-	total := zero.meta().MapBytes()
-	buf := make([]byte, min(1<<20, total))
-	order := ondisk.OrderUnknown
-	for off := int64(0); off < total; off += int64(len(buf)) {
-		b := buf[:min(int64(len(buf)), total-off)]
-		if _, err := p.ReadAt(b, off); err != nil {
-			return fmt.Errorf("read the allocation map: %w", err)
-		}
+	zero, order := v.component(0), ondisk.OrderUnknown
+	s := mapio.Scanner{Provider: zero.prov(), Size: zero.meta().MapBytes()}
+	err := s.Rewrite(context.Background(), func(_ uint64, sector []byte) bool {
 		if order == ondisk.OrderUnknown {
-			order = ondisk.DetectOrder(b)
+			order = ondisk.DetectOrder(sector)
 		}
-		for s := int64(0); s < int64(len(b)); s += v.sector {
-			if !rewriteEntries(b[s:s+v.sector], order, change) {
-				continue
-			}
-			if err := zero.writeRaw(b[s:s+v.sector], off+s); err != nil {
-				return fmt.Errorf("write the allocation map: %w", err)
-			}
-		}
+		return mapio.ChangeAllocated(sector, order, change)
+	}, zero.writeRaw)
+	if err != nil {
+		return err
 	}
 	return zero.flushNow()
-}
-
-// rewriteEntries applies change in one sector and reports whether it did.
-func rewriteEntries(sector []byte, order ondisk.Order, change func(ondisk.Entry) ondisk.Entry) bool {
-	changed := false
-	for ; len(sector) > 0; sector = sector[ondisk.EntrySize:] {
-		e := ondisk.DecodeEntry(sector, order)
-		if !e.Allocated() {
-			continue
-		}
-		if n := change(e); n != e {
-			n.Encode(sector, order)
-			changed = true
-		}
-	}
-	return changed
 }

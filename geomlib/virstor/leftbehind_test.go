@@ -11,6 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -158,7 +159,7 @@ func TestAMemberIsNotedWithAGenerationThatItsMediumHas(t *testing.T) {
 	mustDo(t, err)
 	e.rec.Clean = false
 	e.rec.Sequence++
-	mustDo(t, storeExtension(disks[0], e.offset, e.rec))
+	mustDo(t, extblock.Store(disks[0], e.offset, e.rec))
 	c.FailFrom(disktest.Flush, 1, syscall.EIO)
 	if _, err := openDisks(Config{}, disks); !errors.Is(err, ErrFlushFailed) {
 		t.Fatalf("the first start: %v", err)

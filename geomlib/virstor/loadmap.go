@@ -6,6 +6,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -18,7 +19,7 @@ func mapError(vc uint64, format string, args ...any) error {
 // entry that cannot be right fails it.
 func (v *Volume) loadMap() error {
 	comps := v.bounds()
-	err := v.readMap(func(p *mapPiece) error { return v.loadPiece(p, comps) })
+	err := v.mapReader().Each(func(p *mapio.Piece) error { return v.loadPiece(p, comps) })
 	if err != nil {
 		return fmt.Errorf("%s: %w", v.name, err)
 	}
@@ -46,17 +47,21 @@ func (v *Volume) bounds() []bounds {
 	return bs
 }
 
+// mapReader reads the map of component 0.
+func (v *Volume) mapReader() mapio.Reader {
+	zero := v.component(0)
+	return mapio.Reader{Provider: zero.prov(), Size: zero.meta().MapBytes(), Piece: v.cfg.mapPiece, Serial: v.cfg.serial}
+}
+
 // loadPiece takes in a piece of the map. Nobody else
 // knows the map yet.
-func (v *Volume) loadPiece(p *mapPiece, comps []bounds) error {
-	loaded, states := 0, p.pages
-	for page, vc := range p.eachPage() {
-		state := states[0]
-		states = states[1:]
-		if state == pageEmpty {
+func (v *Volume) loadPiece(p *mapio.Piece, comps []bounds) error {
+	loaded := 0
+	for page := range p.Pages() {
+		if page.State == mapio.Empty {
 			continue
 		}
-		n, err := v.loadPage(page, vc, comps, state == pageInOrder)
+		n, err := v.loadPage(page.B, page.First, comps, page.State == mapio.InOrder)
 		if err != nil {
 			return err
 		}
@@ -146,16 +151,12 @@ func (v *Volume) loadSome(b []byte, vc uint64, comps []bounds, inOrder bool) (in
 	return int(n), nil
 }
 
-// nextEntry is what an entry, little-endian, is less than one that names the next
-// chunk of its component.
-const nextEntry = 1 << 32
-
 // runLength is how many entries from the first in b on, little-endian and at most
 // most, which b has, name one chunk after the other.
 func runLength(b []byte, most uint32) (n uint32) {
 	le := binary.LittleEndian
 	for want := le.Uint64(b); n < most && le.Uint64(b[n*ondisk.EntrySize:]) == want; n++ {
-		want += nextEntry
+		want += mapio.NextEntry
 	}
 	return n
 }

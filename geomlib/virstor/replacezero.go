@@ -8,6 +8,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -172,12 +173,10 @@ func (v *Volume) storeSuccessor(s succession) (next []*component, err error) {
 	if err != nil {
 		return nil, err
 	}
-	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
-	other := e.offset + int64(1-e.rec.Slot())*ondisk.ExtensionSlotSize
-	if err := storeRaw(t.accounted(), blank, other); err != nil {
+	if err := extblock.Erase(t.accounted(), e.offset, 1-e.rec.Slot()); err != nil {
 		return nil, err
 	}
-	if err := storeExtension(t.accounted(), e.offset, e.rec); err != nil {
+	if err := extblock.Store(t.accounted(), e.offset, e.rec); err != nil {
 		return nil, err
 	}
 	was := v.ext

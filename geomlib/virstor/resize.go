@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -233,11 +234,10 @@ func (v *Volume) growExtension(zero *component, next ondisk.Metadata) error {
 	}
 	rec := v.ext.rec
 	rec.Sequence++
-	blank := make([]byte, max(v.sector, ondisk.ExtensionRecordSize))
-	if err := storeRaw(zero.accounted(), blank, off+int64(1-rec.Slot())*ondisk.ExtensionSlotSize); err != nil {
+	if err := extblock.Erase(zero.accounted(), off, 1-rec.Slot()); err != nil {
 		return err
 	}
-	if err := storeExtension(zero.accounted(), off, rec); err != nil {
+	if err := extblock.Store(zero.accounted(), off, rec); err != nil {
 		return err
 	}
 	v.ext.rec, v.ext.valid = rec, true

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -201,23 +201,17 @@ func (v *Volume) rewriteRecords() error {
 func (v *Volume) rewriteLoadedMap() error {
 	zero := v.component(0)
 	total := zero.meta().MapBytes()
-	buf := make([]byte, min(1<<20, total))
+	buf := make([]byte, min(mapio.BlockSize, total))
 	var written int64
-	for off, end := int64(0), int64(0); ; {
-		if off == end {
-			if off, end = mapscan.NextData(zero.prov(), off, total); off >= end {
-				break
-			}
-		}
-		b := buf[:min(int64(len(buf)), end-off)]
+	for off, n := range mapio.Data(zero.prov(), total) {
+		b := buf[:n]
 		for at := 0; at < len(b); at += ondisk.EntrySize {
 			v.encodeEntry(b[at:], v.chunks.Load(uint64(off)/ondisk.EntrySize+uint64(at/ondisk.EntrySize)))
 		}
 		if err := zero.writeRaw(b, off); err != nil {
 			return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)
 		}
-		off += int64(len(b))
-		written += int64(len(b))
+		written += n
 	}
 	if err := zero.flushNow(); err != nil {
 		return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)

@@ -10,8 +10,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -108,7 +107,7 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progr
 		return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, err)
 	}
 	b.Extension = readExtension(zero)
-	s := mapscan.Scanner{Provider: zero.Provider, Size: zero.Metadata.MapBytes()}
+	s := mapio.Scanner{Provider: zero.Provider, Size: zero.Metadata.MapBytes()}
 	if progress != nil {
 		s.Progress = func(done int64) { progress(done, s.Size) }
 	}
@@ -137,17 +136,11 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progr
 
 // readExtension is the record in force, nil when there is none.
 func readExtension(zero virstor.Member) *ondisk.Extension {
-	if zero.Metadata.Version != ondisk.VersionFenced {
+	e, found, err := virstor.Record(zero.Provider, zero.Metadata)
+	if err != nil || !found || e.Validate(zero.Metadata, zero.Provider.SectorSize()) != nil {
 		return nil
 	}
-	slots, room, err := extblock.Slots(zero.Provider, zero.Metadata)
-	if err != nil || !room {
-		return nil
-	}
-	if e, _, ok := ondisk.PickExtension(slots, zero.Metadata); ok && e.Validate(zero.Metadata, zero.Provider.SectorSize()) == nil {
-		return &e
-	}
-	return nil
+	return &e
 }
 
 // check refuses what no good volume is.

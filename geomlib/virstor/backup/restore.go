@@ -12,7 +12,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -218,7 +218,7 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 		}
 	}
 	zero := b.Components[0].Metadata
-	s := mapscan.Scanner{Provider: on[0], Size: zero.MapBytes(), Unreadable: func(int64, error) {}, Progress: tell}
+	s := mapio.Scanner{Provider: on[0], Size: zero.MapBytes(), Unreadable: func(int64, error) {}, Progress: tell}
 	at := b.cursor()
 	order := b.Order
 	err = s.Each(ctx, func(vc uint64, raw []byte) error {

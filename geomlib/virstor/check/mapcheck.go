@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -35,8 +35,8 @@ func (v *volumeCheck) mapSize() int64 {
 	return n
 }
 
-func (v *volumeCheck) scanner() mapscan.Scanner {
-	s := mapscan.Scanner{Provider: v.zero.p, Size: v.mapSize(), Unreadable: func(int64, error) {}}
+func (v *volumeCheck) scanner() mapio.Scanner {
+	s := mapio.Scanner{Provider: v.zero.p, Size: v.mapSize(), Unreadable: func(int64, error) {}}
 	if tell := v.in.opt.Progress; tell != nil {
 		before := v.scanned
 		// Twice is the rule: for the byte order, and for the entries.

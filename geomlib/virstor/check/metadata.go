@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -315,7 +315,7 @@ func (v *volumeCheck) checkVirtualSize() {
 func (v *volumeCheck) mapGoesOn(mine, theirs uint64) bool {
 	w := v.zero.want
 	w.VirtualSize = theirs
-	s := mapscan.Scanner{Provider: v.zero.p, Size: w.MapBytes(), Unreadable: func(int64, error) {}}
+	s := mapio.Scanner{Provider: v.zero.p, Size: w.MapBytes(), Unreadable: func(int64, error) {}}
 	err := s.Each(v.in.ctx, func(vc uint64, raw []byte) error {
 		if vc >= mine/uint64(w.ChunkSize) && ondisk.DetectOrder(raw) != ondisk.OrderUnknown {
 			return errStop

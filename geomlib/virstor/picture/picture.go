@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -64,7 +64,7 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int, progress 
 		return nil, err
 	}
 	order := ondisk.OrderUnknown
-	s := mapscan.Scanner{Provider: zero.Provider, Size: m.MapBytes()}
+	s := mapio.Scanner{Provider: zero.Provider, Size: m.MapBytes()}
 	if progress != nil {
 		s.Progress = func(done int64) { progress(done, s.Size) }
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapscan"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -156,21 +156,11 @@ func (a *applier) mendMap() error {
 	}
 	zero := a.volume.Members()[0]
 	p := a.provider(zero.Provider)
-	sector := p.SectorSize()
 	g := a.volume.Geometry()
 	done := make(map[uint64]bool)
-	s := mapscan.Scanner{Provider: p, Size: zero.Wanted.MapBytes()}
-	err := s.Blocks(a.ctx, func(off int64, b []byte) error {
-		for ; len(b) > 0; b, off = b[sector:], off+int64(sector) {
-			if !a.mendEntries(&g, uint64(off/ondisk.EntrySize), b[:sector], done) {
-				continue
-			}
-			if _, err := p.WriteAt(b[:sector], off); err != nil {
-				return fmt.Errorf("write the allocation map to %s: %w", p.Name(), err)
-			}
-		}
-		return nil
-	})
+	s := mapio.Scanner{Provider: p, Size: zero.Wanted.MapBytes()}
+	err := s.Rewrite(a.ctx, func(vc uint64, sector []byte) bool { return a.mendEntries(&g, vc, sector, done) },
+		func(b []byte, off int64) error { _, err := p.WriteAt(b, off); return err })
 	if err != nil {
 		return err
 	}

@@ -1,18 +1,21 @@
-// Package mapscan reads an allocation map from a provider, holes for nothing
-// and in bounded memory.
-package mapscan
+// Package mapio reads and changes the allocation map as it lies on component 0: holes for
+// nothing, and in bounded memory. All who look at a map read it here: the engine, with
+// several goroutines (Reader), and those who look at it while nobody serves it (Scanner).
+package mapio
 
 import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"iter"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// block is how much is read at a time, bytes. It is a multiple of every sector.
-const block = 1 << 20
+// BlockSize is how much is read or written at a time, bytes. It is a multiple of every
+// sector.
+const BlockSize = 1 << 20
 
 // Scanner reads the bytes [0, Size) of a provider as map entries. Size is a
 // whole number of sectors within the provider.
@@ -48,31 +51,42 @@ func (s Scanner) Each(ctx context.Context, visit func(vc uint64, raw []byte) err
 // known to be zeros without reading are left out. visit may change b.
 func (s Scanner) Blocks(ctx context.Context, visit func(off int64, b []byte) error) error {
 	sector := int64(s.Provider.SectorSize())
-	buf := make([]byte, min(block, s.Size))
-	for off := int64(0); off < s.Size; {
-		var end int64
-		off, end = NextData(s.Provider, off, s.Size)
-		for off < end {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			b := buf[:min(int64(len(buf)), end-off)]
-			if err := s.read(off, b, sector, visit); err != nil {
-				return err
-			}
-			off += int64(len(b))
-			if s.Progress != nil {
-				s.Progress(off)
-			}
+	buf := make([]byte, min(BlockSize, s.Size))
+	for off, n := range Data(s.Provider, s.Size) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.read(off, buf[:n], sector, visit); err != nil {
+			return err
+		}
+		if s.Progress != nil {
+			s.Progress(off + n)
 		}
 	}
 	return nil
 }
 
-// NextData finds what must be read of the bytes [off, size) of a map next: the
+// Data goes through what must be read of the bytes [0, size) of a map, in whole sectors
+// and at most BlockSize at a time: the offset and the length of each part.
+func Data(p geomlib.Provider, size int64) iter.Seq2[int64, int64] {
+	return func(yield func(off, n int64) bool) {
+		for off := int64(0); off < size; {
+			var end int64
+			for off, end = nextData(p, off, size); off < end; {
+				n := min(BlockSize, end-off)
+				if !yield(off, n) {
+					return
+				}
+				off += n
+			}
+		}
+	}
+}
+
+// nextData finds what must be read of the bytes [off, size) of a map next: the
 // sectors [start, end) hold data, and what is before start is zeros. start is end
 // when nothing is left. off is the beginning of a sector, and size the end of one.
-func NextData(p geomlib.Provider, off, size int64) (start, end int64) {
+func nextData(p geomlib.Provider, off, size int64) (start, end int64) {
 	holes, sparse := p.(geomlib.HoleFinder)
 	if !sparse || off >= size {
 		return off, size
