@@ -11,41 +11,72 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 )
 
-// run does one batch. This is the commit order.
+// commitStep is one step of a commit.
+type commitStep struct {
+	name string
+	do   func(*committer)
+}
+
+// commitOrder is the commit order: what is done with a batch, each step after the one
+// before has ended. The crash tests leave steps out, swap them and put others between
+// them, and must notice each time.
+func commitOrder() []commitStep {
+	return []commitStep{
+		// 1. A map sector that may not hold what it should is written again first. Until
+		//    that succeeds no chunk may be given out.
+		{"mend", (*committer).mend},
+		// 2. A request gets all chunks that it needs, or none and is held or fails:
+		//    requests that each have a part would wait for each other.
+		{"assign", (*committer).assign},
+		// 3. Data goes to the new chunks, and zeros where there is none: a chunk must not
+		//    show what the disk held before. No map names them yet, so that a crash or an
+		//    error leaves nothing behind.
+		{"data", (*committer).writeData},
+		// 4. Each component with new chunks is flushed. The map could otherwise survive a
+		//    loss of power that takes the data of a chunk that it names.
+		{"flush", (*committer).flushData},
+		// 5. The sectors with changes are written, once each, as memory has them and with
+		//    the changes of this batch whose data is flushed: never with a neighbour's that
+		//    is still on its way.
+		{"map", (*committer).writeMap},
+		// 6. Memory follows the disk, so that who looks at the map finds nothing that a
+		//    death of the process would take back. Chunks that were freed wait for the
+		//    flush that makes it durable.
+		{"publish", (*committer).publish},
+		// 7. Whoever is told finds the batch counted.
+		{"count", (*committer).count},
+		// 8. What is acknowledged is found again when the process dies; that power was
+		//    not lost is for a flush to promise.
+		{"acknowledge", (*committer).acknowledge},
+		// 9. Nobody waits for events.
+		{"tell", (*committer).tell},
+	}
+}
+
+// run does one batch.
 func (k *committer) run() {
 	k.running.Lock()
 	defer k.running.Unlock()
-	v, b := k.v, &k.batch
+	for _, step := range k.steps {
+		step.do(k)
+	}
+}
+
+// mend writes the map sectors in doubt again, if there are any.
+func (k *committer) mend() {
 	if k.degrade.is() {
 		k.repair()
 	}
-	k.assign()
-	switch {
-	case v.cfg.breaks(breakMapFirst):
-		k.writeMap()
-		k.writeData()
-		k.flushData()
-	case v.cfg.breaks(breakEarlyAck):
-		k.writeData()
-		k.flushData()
-		k.acknowledge()
-		for i := range b.chunks {
-			b.chunks[i].pieces = b.chunks[i].pieces[:0]
-		}
-		k.writeMap()
-	default:
-		k.writeData()
-		k.flushData()
-		k.writeMap()
-	}
-	k.publish()
+}
+
+// count adds the batch to the statistics.
+func (k *committer) count() {
+	v, n := k.v, uint64(len(k.batch.chunks))
 	v.stats.commits.Add(1)
-	v.stats.committed.Add(uint64(len(b.chunks)))
-	if len(b.chunks) > 0 {
-		v.commitSizes.add(uint64(len(b.chunks)))
+	v.stats.committed.Add(n)
+	if n > 0 {
+		v.commitSizes.add(n)
 	}
-	k.acknowledge() // whoever is told finds it counted
-	k.events()
 }
 
 // assign gives chunks to the requests of the batch, all that a request needs or
@@ -74,7 +105,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		return false, waiting
 	}
 	if again {
-		k.learn(r)
+		v.held.learn(r)
 	} else if r.req.noRoom != nil {
 		return false, k.storageFull(r) || waiting
 	}
@@ -93,7 +124,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		if !mayResume(r) {
 			return false, k.hold(r, r.req.held.why) && len(b.missing) > 0 || waiting
 		}
-		k.learn(r) // for the last time
+		v.held.learn(r) // for the last time
 		k.findMissing(r)
 	}
 	if room && len(b.missing) > 0 {
@@ -110,13 +141,6 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	}
 	k.cover(r)
 	return true, waiting
-}
-
-// learn brings what r, which was held, leaves to later requests up to date.
-func (k *committer) learn(r *Request) {
-	if !k.v.cfg.breaks(breakSuperseded) {
-		k.v.held.learn(r)
-	}
 }
 
 // findMissing fills missing with the chunks that r needs and nobody has.
@@ -267,9 +291,6 @@ func (k *committer) failChunks() {
 // flushData flushes each component that got new chunks.
 func (k *committer) flushData() {
 	v, b := k.v, &k.batch
-	if v.cfg.breaks(breakDataFlush) {
-		return
-	}
 	b.touched = b.touched[:0]
 	for i := range b.chunks {
 		c := &b.chunks[i]
@@ -301,11 +322,11 @@ func (k *committer) acknowledge() {
 	k.seeRoom()
 	for i, r := range b.reqs {
 		b.reqs[i] = nil
-		if r.req.noRoom != nil && !v.cfg.breaks(breakHeldUnwritten) {
+		if r.req.noRoom != nil {
 			k.storageFull(r)
 			continue
 		}
-		if err := r.req.failed; err != nil && r.req.noRoom == nil {
+		if err := r.req.failed; err != nil {
 			v.finish(r, err)
 			continue
 		}
@@ -319,8 +340,8 @@ func (k *committer) acknowledge() {
 	b.reqs = b.reqs[:0]
 }
 
-// events tells of what the batch changed.
-func (k *committer) events() {
+// tell emits the events of what the batch changed.
+func (k *committer) tell() {
 	v, b := k.v, &k.batch
 	if len(b.chunks) == 0 && len(b.ops) == 0 {
 		return
@@ -425,11 +446,8 @@ func (c *newChunk) perform() {
 func (c *newChunk) write() error {
 	comp := c.v.component(c.to.Comp)
 	base := comp.offset(c.to.Chunk)
-	if c.v.cfg.Zero == ZeroAuto && !c.zeroed && !c.v.cfg.breaks(breakZeroing) {
+	if c.v.cfg.Zero == ZeroAuto && !c.zeroed {
 		c.findGaps(c.v.chunk)
-		if c.v.cfg.breaks(breakZeroTail) {
-			c.gaps = c.gaps[:min(1, len(c.gaps))]
-		}
 		for _, g := range c.gaps {
 			if err := comp.clear(base+g.from, g.to-g.from, c.v.zeros); err != nil {
 				return err

@@ -33,6 +33,7 @@ type committer struct {
 	unflushed map[int64]struct{} // map sectors that may not be durable; guarded by running
 
 	// The rest belongs to the goroutine.
+	steps    []commitStep
 	batch    batch
 	mapBuf   []byte
 	full     bool // EventFull was the last word
@@ -72,8 +73,13 @@ type opGroup struct {
 }
 
 func newCommitter(v *Volume) *committer {
+	steps := v.cfg.commitSteps
+	if steps == nil {
+		steps = commitOrder()
+	}
 	return &committer{
 		v:         v,
+		steps:     steps,
 		wake:      make(chan struct{}, 1),
 		done:      make(chan struct{}),
 		mapBuf:    make([]byte, min(1<<20, v.component(0).meta().MapBytes())),

@@ -112,6 +112,8 @@ type Config struct {
 
 	// breakRule lets tests prove that each rule of the engine is needed.
 	breakRule rule
+	// commitSteps are done instead of commitOrder, for the same purpose.
+	commitSteps []commitStep
 	// serial does one thing after the other, on the goroutines of those who ask
 	// for it, so that a test's log of what the disks were asked is the same each
 	// time.
@@ -142,23 +144,17 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// rule names one rule of the commit order that a test breaks on purpose.
+// rule names one rule of the engine that a test breaks on purpose. Those of the commit
+// order are not among them: a test changes Config.commitSteps.
 type rule uint64
 
 const (
-	breakDataFlush     rule = 1 << iota // map written before the data is flushed
-	breakZeroing                        // new chunks not zeroed
-	breakMapFirst                       // map written before the data
-	breakNeighbour                      // a map sector carries pending entries
-	breakEarlyAck                       // acknowledged before the map is written
-	breakEarlyReuse                     // freed chunk reused before its unmapping is durable
-	breakEarlyUnfence                   // version 1 before the metadata is exact
+	breakEarlyUnfence  rule = 1 << iota // version 1 before the metadata is exact
 	breakIntentTwice                    // an intent's redo is not idempotent
 	breakFlushCoverage                  // flush leaves out component 0
 	breakCopyFlush                      // a moved chunk's map sector written before the copy is flushed
 	breakAddUnfenced                    // add labels a new component at version 1
 	breakLastChunk                      // the chunk that reaches into the last sector is given out
-	breakZeroTail                       // of a new chunk only what lies before the data is zeroed
 	breakRenaming                       // remove writes a wrong index to the component that is renamed
 	breakCloseFlush                     // the fence is lifted before the data is flushed
 	breakUnfenceOrder                   // the fence is lifted from component 0 first
@@ -172,8 +168,6 @@ const (
 	breakSettledEarly                   // a generation is settled before all members have it
 	breakListEarly                      // the new list of members is used before its generation is settled
 	breakHandBackNote                   // the fence is lifted without a note that it is
-	breakHeldUnwritten                  // a write that found the storage full is acknowledged
-	breakFailedLeaks                    // a chunk whose data was not written is not free again
 	breakDiscardsLater                  // a discard that was held frees what was written later
 	breakHeirInUse                      // the map goes to a component that has data where it goes
 	breakUnnamedZero                    // a component 0 that could not be cleared is not named as failed
@@ -189,4 +183,5 @@ const (
 	breakConditions                     // no state of the volume forbids anything
 )
 
+// breaks reports whether r is broken on purpose.
 func (c *Config) breaks(r rule) bool { return c.breakRule&r != 0 }

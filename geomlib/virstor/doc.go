@@ -22,13 +22,15 @@
 //
 // # Commit order
 //
-// A write that allocates goes through four steps, and each waits for the one before:
+// A write that allocates goes through these steps, and each waits for the one before
+// (commitOrder in commit.go has all of them):
 //
 //	data     to the new chunks, and zeros where they were not written: a chunk that the
 //	         map names must not show what the disk held before
 //	flush    of the components with new chunks: else the map could name a chunk whose
 //	         data a loss of power took
 //	map      the sectors with the new entries, and with no entry whose data is not flushed
+//	publish  in memory: who looks at the map finds nothing that a death would take back
 //	answer   of the requests: an acknowledged write is found again when the process dies
 //
 // Requests that wait for it are committed together: one flush a component and one write a
@@ -68,6 +70,7 @@
 //
 // # Rules and tests
 //
-// Each rule is broken on purpose by a test that has to notice it (config.go: rule,
-// rules_test.go). Any public method of a Volume may be called beside any other.
+// Each rule is broken on purpose by a test that has to notice it: those of the commit
+// order by other steps than commitOrder's (commit.go), the others by config.go's rule. Any
+// public method of a Volume may be called beside any other.
 package virstor

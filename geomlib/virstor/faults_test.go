@@ -52,12 +52,13 @@ func startWrite(v *Volume, off int64, id uint64) *asyncWrite {
 
 // pendingNeighbour commits two chunks together, of which one cannot be flushed,
 // and returns what the failed one reads as after power is lost.
-func pendingNeighbour(t *testing.T, broken rule) byte {
+func pendingNeighbour(t *testing.T, cfg Config) byte {
 	t.Helper()
 	a := disktest.New("a", 16*crashChunk, 512).FillJunk(1)
 	b := disktest.New("b", 16*crashChunk, 512).FillJunk(2)
 	labelled(t, 64, a, b)
-	v, err := openDisks(Config{Alloc: Spread, breakRule: broken}, []*disktest.Disk{a, b})
+	cfg.Alloc = Spread
+	v, err := openDisks(cfg, []*disktest.Disk{a, b})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,10 +100,10 @@ func pendingNeighbour(t *testing.T, broken rule) byte {
 }
 
 func TestAMapSectorHoldsNoEntryWhoseDataIsNotFlushed(t *testing.T) {
-	if got := pendingNeighbour(t, 0); got != 0 {
+	if got := pendingNeighbour(t, Config{}); got != 0 {
 		t.Errorf("a chunk that was never committed reads as %#x", got)
 	}
-	if got := pendingNeighbour(t, breakNeighbour); got == 0 {
+	if got := pendingNeighbour(t, pendingEntries()); got == 0 {
 		t.Error("the broken rule is not noticed")
 	}
 }

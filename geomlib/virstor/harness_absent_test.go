@@ -172,7 +172,7 @@ var refusals = []error{ErrIncomplete, ErrDuplicate, errNoVolume}
 func (a *absence) start(disks []*disktest.Disk) (served bool, err error) {
 	w := a.w
 	c := &world{seed: w.seed, cfg: w.cfg, counts: w.counts, disks: disks, size: w.size, sector: w.sector, chunk: w.chunk, jobs: w.jobs}
-	c.cfg.serial, c.cfg.WhenFull, c.cfg.breakRule = true, Fail, 0
+	c.cfg.serial, c.cfg.WhenFull, c.cfg.breakRule, c.cfg.commitSteps = true, Fail, 0, nil
 	if c.vol, err = openDisks(c.cfg, disks); err != nil {
 		if !slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) }) {
 			return false, fmt.Errorf("open: %w", err)

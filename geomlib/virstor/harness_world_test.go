@@ -711,7 +711,7 @@ func (w *world) recovered(disks []*disktest.Disk, now, cached *view, how string,
 	c := &world{seed: w.seed, cfg: w.cfg, counts: w.counts, disks: disks, size: w.size, sector: w.sector,
 		chunk: w.chunk, jobs: w.jobs, verb: w.verb, how: how, old: w.old, harmful: w.harmful, model: w.model.goOn(cached)}
 	c.rng = rand.New(rand.NewPCG(w.seed, hashOf(how)))
-	c.cfg.breakRule &= breakIntentTwice
+	c.cfg.breakRule, c.cfg.commitSteps = c.cfg.breakRule&breakIntentTwice, nil
 	c.hadFailing = w.hadFailing || w.failing.Load() != nil
 	if w.clients {
 		w.counts.concurrent.Add(1)

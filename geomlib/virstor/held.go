@@ -288,6 +288,9 @@ func (v *Volume) RetryHeld() { v.committer.kick() }
 // it leaves them as they are. The caller makes sure that r is held until
 // Supersede returns: by what Resumed answers, and by not letting Complete return.
 func (v *Volume) Supersede(r *Request, off, n int64) {
+	if v.cfg.breaks(breakSuperseded) {
+		return
+	}
 	h := &v.held
 	h.mu.Lock()
 	r.req.held.later = withExtent(r.req.held.later, extent{off, off + n})

@@ -88,13 +88,6 @@ func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) err
 	for i := range (last - first + 1) * per {
 		v.encodeEntry(buf[i*ondisk.EntrySize:], v.chunks.Load(base+i))
 	}
-	if v.cfg.breaks(breakNeighbour) {
-		for i := range k.batch.chunks {
-			if c := &k.batch.chunks[i]; c.vc >= base && c.vc < base+(last-first+1)*per {
-				v.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], chunkmap.WordOf(c.to))
-			}
-		}
-	}
 	for _, c := range changes {
 		v.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], c.word)
 	}
@@ -126,7 +119,7 @@ func (k *committer) publish() {
 			// The sector may or may not hold it: keep off the chunk.
 			v.cond.keep()
 			k.degrade.keep(c.to)
-		case !v.cfg.breaks(breakFailedLeaks):
+		default:
 			v.alloc.Put(c.to)
 		}
 	}
@@ -186,10 +179,6 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 
 // release lets a chunk go once its unmapping is durable.
 func (k *committer) release(p alloc.Phys) {
-	if k.v.cfg.breaks(breakEarlyReuse) {
-		k.v.alloc.Put(p)
-		return
-	}
 	k.v.ledger().free(p)
 	// A flush that began after the map was written but before add does not
 	// know of p: let there be another.

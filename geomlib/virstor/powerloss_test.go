@@ -223,32 +223,32 @@ func TestEveryVerbInterruptedAtEveryWriteEndsInTheOldOrTheNewState(t *testing.T)
 // one it is requests that meet, on disks that fail.
 var broken = []struct {
 	name string
-	rule rule
+	cfg  Config
 	verb string
 	from uint64 // the seed that shows it first, as far as is known
 }{
-	{"a map sector carries entries whose data could not be flushed", breakNeighbour, "", 2},
-	{"data is not flushed before the map", breakDataFlush, "add", 1},
-	{"new chunks are not zeroed", breakZeroing, "discard and write again", 0},
-	{"the map is written before the data", breakMapFirst, "add", 1},
-	{"writes are acknowledged before the map is written", breakEarlyAck, "add", 0},
-	{"a freed chunk is used before its unmapping is durable", breakEarlyReuse, "discard and write again", 0},
-	{"the fence is lifted before the metadata is exact", breakEarlyUnfence, "stop with components that are full", 0},
-	{"an intent that was redone is redone differently", breakIntentTwice, "remove from the middle", 1},
-	{"a flush leaves out component 0", breakFlushCoverage, "add", 0},
-	{"the map names the copy of a chunk before that is flushed", breakCopyFlush, "evacuate", 0},
-	{"a component is added without the fence", breakAddUnfenced, "add", 0},
-	{"the chunk over the last sector is given out", breakLastChunk, "filling a volume whose last chunk is the metadata's", 0},
-	{"only the head of a new chunk is zeroed", breakZeroTail, "add", 0},
-	{"the component that is renamed keeps its index", breakRenaming, "remove from the middle", 0},
-	{"the fence is lifted before the data is flushed", breakCloseFlush, "stop just after a hole was filled", 0},
-	{"the fence is lifted from component 0 first", breakUnfenceOrder, "stop", 0},
-	{"a generation is settled before all members have it", breakSettledEarly, "open", 0},
-	{"the fence is lifted without a note that it is", breakHandBackNote, "stop", 0},
-	{"the copy of a chunk on a component 0 that takes no writes is not flushed", breakCopyFlush, "evacuate of a component 0 that takes no writes", 0},
-	{"the map goes where data is", breakHeirInUse, "evacuate of a component 0 that takes no writes", 0},
-	{"a component 0 that could not be cleared is not named as failed", breakUnnamedZero, "replace of the only component, which takes no writes", 0},
-	{"add writes component 0 before the components that join", breakCommitFirst, "add", 0},
+	{"a map sector carries entries whose data could not be flushed", pendingEntries(), "", 2},
+	{"data is not flushed before the map", withoutStep("flush"), "add", 1},
+	{"new chunks are not zeroed", noZeroing(), "discard and write again", 0},
+	{"the map is written before the data", early("map", "data"), "add", 1},
+	{"writes are acknowledged before the map is written", earlyAcknowledgement(), "add", 0},
+	{"a freed chunk is used before its unmapping is durable", earlyReuse(), "discard and write again", 0},
+	{"the fence is lifted before the metadata is exact", Config{breakRule: breakEarlyUnfence}, "stop with components that are full", 0},
+	{"an intent that was redone is redone differently", Config{breakRule: breakIntentTwice}, "remove from the middle", 1},
+	{"a flush leaves out component 0", Config{breakRule: breakFlushCoverage}, "add", 0},
+	{"the map names the copy of a chunk before that is flushed", Config{breakRule: breakCopyFlush}, "evacuate", 0},
+	{"a component is added without the fence", Config{breakRule: breakAddUnfenced}, "add", 0},
+	{"the chunk over the last sector is given out", Config{breakRule: breakLastChunk}, "filling a volume whose last chunk is the metadata's", 0},
+	{"only the head of a new chunk is zeroed", headZeroed(), "add", 0},
+	{"the component that is renamed keeps its index", Config{breakRule: breakRenaming}, "remove from the middle", 0},
+	{"the fence is lifted before the data is flushed", Config{breakRule: breakCloseFlush}, "stop just after a hole was filled", 0},
+	{"the fence is lifted from component 0 first", Config{breakRule: breakUnfenceOrder}, "stop", 0},
+	{"a generation is settled before all members have it", Config{breakRule: breakSettledEarly}, "open", 0},
+	{"the fence is lifted without a note that it is", Config{breakRule: breakHandBackNote}, "stop", 0},
+	{"the copy of a chunk on a component 0 that takes no writes is not flushed", Config{breakRule: breakCopyFlush}, "evacuate of a component 0 that takes no writes", 0},
+	{"the map goes where data is", Config{breakRule: breakHeirInUse}, "evacuate of a component 0 that takes no writes", 0},
+	{"a component 0 that could not be cleared is not named as failed", Config{breakRule: breakUnnamedZero}, "replace of the only component, which takes no writes", 0},
+	{"add writes component 0 before the components that join", Config{breakRule: breakCommitFirst}, "add", 0},
 }
 
 func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
@@ -256,9 +256,9 @@ func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			run := func(seed uint64, counts *crashCounts) error {
 				if b.verb == "" {
-					return crashRun(seed, crashWay{ops: 100, faulty: true}, usual, Config{breakRule: b.rule}, counts)
+					return crashRun(seed, crashWay{ops: 100, faulty: true}, usual, b.cfg, counts)
 				}
-				return verbRun(verbNamed(b.verb), seed, usual, Config{breakRule: b.rule}, counts)
+				return verbRun(verbNamed(b.verb), seed, usual, b.cfg, counts)
 			}
 			caught := func() (uint64, string, int64) {
 				var counts crashCounts

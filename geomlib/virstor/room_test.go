@@ -107,10 +107,10 @@ func (w *heldRequest) isDone() bool {
 
 // roomRun writes where there is room for a part of it, into new chunks and into holes
 // of old ones, makes room, and tells what is not as it must be.
-func roomRun(tb testing.TB, t *rapid.T, rule rule) error {
+func roomRun(tb testing.TB, t *rapid.T, cfg Config) error {
 	const slot, slots = 16 << 10, 24 * crashChunk / (16 << 10)
-	v, storage, disks := openThin(tb, Config{breakRule: rule, Alloc: AllocOrder(rapid.IntRange(0, 1).Draw(t, "order"))},
-		rapid.Int64Range(0, 40).Draw(t, "pages"))
+	cfg.Alloc = AllocOrder(rapid.IntRange(0, 1).Draw(t, "order"))
+	v, storage, disks := openThin(tb, cfg, rapid.Int64Range(0, 40).Draw(t, "pages"))
 	defer func() { v.Close() }()
 	chunks := v.Status().Free + v.Status().Allocated
 	places := rapid.Permutation(numbers(slots)).Draw(t, "places")
@@ -195,7 +195,7 @@ func numbers(n int) []int {
 func TestWritesWaitForRoomBelowComponentsAndNothingIsLost(t *testing.T) {
 	tb := t
 	rapid.Check(t, func(t *rapid.T) {
-		if err := roomRun(tb, t, 0); err != nil {
+		if err := roomRun(tb, t, Config{}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -203,14 +203,14 @@ func TestWritesWaitForRoomBelowComponentsAndNothingIsLost(t *testing.T) {
 
 // TestTheRulesOfWaitingForRoomAreNeeded breaks each on purpose.
 func TestTheRulesOfWaitingForRoomAreNeeded(t *testing.T) {
-	for name, rule := range map[string]rule{
-		"a held write is acknowledged without being written": breakHeldUnwritten,
-		"the chunks of a held write are not free again":      breakFailedLeaks,
+	for name, cfg := range map[string]Config{
+		"a held write is acknowledged without being written": heldUnwritten(),
+		"the chunks of a held write are not free again":      failedLeaks(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			tb, caught := t, 0
 			rapid.Check(t, func(t *rapid.T) {
-				if err := roomRun(tb, t, rule); err != nil {
+				if err := roomRun(tb, t, cfg); err != nil {
 					caught++
 				}
 			})
