@@ -91,7 +91,7 @@ func (v *Volume) join(comps, next, joins []*component) error {
 		return nil
 	}
 	for _, c := range joins {
-		v.unfinished = append(v.unfinished, c.member)
+		v.meta.unfinished = append(v.meta.unfinished, c.member)
 	}
 	var not *notCommittedError
 	if !errors.As(err, &not) {

@@ -29,7 +29,7 @@ func (e *NotHandedBackError) Unwrap() error { return ErrNotHandedBack }
 func (v *Volume) Stop() error {
 	var kept error
 	err := v.close(func() error {
-		if v.cfg.ReadOnly || !v.writable.Load() {
+		if v.cfg.ReadOnly || !v.life.writable.Load() {
 			if why := v.cond.refusal(deedWriteMap); why != nil {
 				kept = &NotHandedBackError{v.name, []string{why.Error()}}
 			}
@@ -52,7 +52,7 @@ func (v *Volume) handBackLocked() (kept, err error) {
 	if err := v.mayChangeLocked(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
-	if t := v.ext.rec.Task.Kind; v.ext.room && t != ondisk.TaskNone {
+	if t := v.meta.ext.rec.Task.Kind; v.meta.ext.room && t != ondisk.TaskNone {
 		reasons = append(reasons, fmt.Sprintf("an unfinished %s goes on at the next start (`gvirstor cancel %s` gives it up while the volume is in service)", t, v.name))
 	}
 	if reasons == nil {
@@ -65,7 +65,7 @@ func (v *Volume) handBackLocked() (kept, err error) {
 // components of version 1 one could be taken for a volume by itself. v.metaMu is held.
 func (v *Volume) unclearedLocked() (why []string) {
 	for _, o := range v.outside.all() {
-		if _, failed := v.ext.rec.FailedSince(o.member); failed && !v.isMember(o.member) {
+		if _, failed := v.meta.ext.rec.FailedSince(o.member); failed && !v.isMember(o.member) {
 			name := ondisk.Printable(o.Provider)
 			why = append(why, fmt.Sprintf("%s, which was component 0, could not be cleared (`gvirstor clear %s`, or take it away and start again)", name, name))
 		}
@@ -78,18 +78,18 @@ func (v *Volume) close(last func() error) error {
 	if !v.cond.close() {
 		return fmt.Errorf("close %s: %w", v.name, ErrClosed)
 	}
-	v.activating.Lock() // what waits for it is there now, or never
+	v.life.activating.Lock() // what waits for it is there now, or never
 	v.stopDaily()
-	v.activating.Unlock()
+	v.life.activating.Unlock()
 	v.job.interrupt()
-	if v.inFlight.Add(closingBias) == closingBias {
+	if v.life.inFlight.Add(closingBias) == closingBias {
 		v.drained()
 	}
 	v.failUntilActive()
 	v.FailHeld()
 	v.committer.giveUp()
 	v.catchUp()
-	<-v.idle
+	<-v.life.idle
 	v.ahead.stop()
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
@@ -115,7 +115,7 @@ func (v *Volume) close(last func() error) error {
 			closed = append(closed, c)
 		}
 	}
-	for _, p := range v.left {
+	for _, p := range v.meta.left {
 		err = errors.Join(err, p.Close())
 	}
 	if err != nil {
@@ -126,7 +126,7 @@ func (v *Volume) close(last func() error) error {
 
 // finalFlush flushes everything, freed chunks included.
 func (v *Volume) finalFlush() error {
-	if v.cfg.ReadOnly || !v.writable.Load() || v.cfg.breaks(breakCloseFlush) {
+	if v.cfg.ReadOnly || !v.life.writable.Load() || v.cfg.breaks(breakCloseFlush) {
 		return nil
 	}
 	return v.flushAll()
@@ -134,10 +134,10 @@ func (v *Volume) finalFlush() error {
 
 // failUntilActive ends what waits for Activate.
 func (v *Volume) failUntilActive() {
-	v.untilActive.mu.Lock()
-	reqs := v.untilActive.reqs
-	v.untilActive.reqs = nil
-	v.untilActive.mu.Unlock()
+	v.life.untilActive.mu.Lock()
+	reqs := v.life.untilActive.reqs
+	v.life.untilActive.reqs = nil
+	v.life.untilActive.mu.Unlock()
 	for _, r := range reqs {
 		v.finish(r, fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed))
 	}
@@ -146,7 +146,7 @@ func (v *Volume) failUntilActive() {
 // markCleanLocked notes, with a new generation, in the extension block that the volume
 // was closed in order; v.metaMu is held.
 func (v *Volume) markCleanLocked() error {
-	if v.cfg.ReadOnly || !v.writable.Load() {
+	if v.cfg.ReadOnly || !v.life.writable.Load() {
 		return nil
 	}
 	if v.mayChangeLocked() != nil || !v.cond.allows(deedMarkClean) {
@@ -230,7 +230,7 @@ func (v *Volume) unfenceLocked() error {
 			return err
 		}
 	}
-	if v.ext.room && !v.cfg.breaks(breakHandBackNote) {
+	if v.meta.ext.room && !v.cfg.breaks(breakHandBackNote) {
 		// From here on a component of version 1 is no stale one.
 		if err := v.writeExtensionLocked(func(e *ondisk.Extension) { e.HandBack, e.Clean = true, true }); err != nil {
 			return err
@@ -278,4 +278,4 @@ func (v *Volume) Close() error {
 }
 
 // drained is called when nothing is in flight in a closing volume.
-func (v *Volume) drained() { v.idleOnce.Do(func() { close(v.idle) }) }
+func (v *Volume) drained() { v.life.idleOnce.Do(func() { close(v.life.idle) }) }

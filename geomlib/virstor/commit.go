@@ -75,7 +75,7 @@ func (k *committer) count() {
 	v.stats.commits.Add(1)
 	v.stats.committed.Add(n)
 	if n > 0 {
-		v.commitSizes.add(n)
+		v.stats.commitSizes.add(n)
 	}
 }
 

@@ -213,7 +213,7 @@ func (v *Volume) mayChangeLocked() error {
 	if err := v.relistLocked(); err != nil {
 		return err
 	}
-	if k := v.ext.rec.Intent.Kind; v.ext.room && k != ondisk.IntentNone {
+	if k := v.meta.ext.rec.Intent.Kind; v.meta.ext.room && k != ondisk.IntentNone {
 		return fmt.Errorf("%w: %q", ErrUnfinished, k)
 	}
 	return nil

@@ -64,25 +64,25 @@ func Record(p geomlib.Provider, m ondisk.Metadata) (rec ondisk.Extension, found 
 // writeExtensionLocked makes change in a new record, written and flushed. v.metaMu
 // is held.
 func (v *Volume) writeExtensionLocked(change func(*ondisk.Extension)) error {
-	if !v.ext.room {
+	if !v.meta.ext.room {
 		return fmt.Errorf("%s: %w", v.name, ErrNoExtension)
 	}
-	if err := v.cond.refusal(deedWriteMetadata); err != nil && v.heir == nil {
+	if err := v.cond.refusal(deedWriteMetadata); err != nil && v.meta.heir == nil {
 		return err // another provider may be component 0, with a record of this sequence
 	}
-	next := v.ext.rec
+	next := v.meta.ext.rec
 	change(&next)
 	next.Sequence++
 	zero := v.component(0)
-	if v.heir != nil {
-		zero = v.heir
+	if v.meta.heir != nil {
+		zero = v.meta.heir
 	}
-	if err := extblock.Store(zero.accounted(), v.ext.offset, next); err != nil {
+	if err := extblock.Store(zero.accounted(), v.meta.ext.offset, next); err != nil {
 		// Either record may be in force now; the next one must beat both.
-		v.ext.rec.Sequence++
+		v.meta.ext.rec.Sequence++
 		return err
 	}
-	v.ext.rec, v.ext.valid = next, true
+	v.meta.ext.rec, v.meta.ext.valid = next, true
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (v *Volume) fenceLocked() error {
 	comps := v.components()
 	zero := comps[0]
 	switch {
-	case zero.meta().Version != ondisk.VersionFenced || !v.ext.valid:
+	case zero.meta().Version != ondisk.VersionFenced || !v.meta.ext.valid:
 		// Whatever lies in the block at version 1 means nothing.
 		e, err := blankExtension(zero)
 		if err != nil {
@@ -36,7 +36,7 @@ func (v *Volume) fenceLocked() error {
 		if err := resetExtension(zero.accounted(), &e); err != nil {
 			return err
 		}
-		v.ext = e
+		v.meta.ext = e
 	case !zero.meta().Member.Exists():
 		// Earlier releases, which know no members, refuse what a record of this
 		// version is on.
@@ -44,7 +44,7 @@ func (v *Volume) fenceLocked() error {
 			return err
 		}
 	}
-	if !v.ext.room {
+	if !v.meta.ext.room {
 		v.log.Warn("the label left no room for the extension block: earlier releases do not refuse the volume, and no component can leave that takes no writes",
 			"volume", v.name)
 	}
@@ -107,9 +107,9 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 // by index, replace those it was opened with; nil keeps them. The
 // caller has made sure that no write is under way elsewhere.
 func (v *Volume) Activate(providers []geomlib.Provider) error {
-	v.activating.Lock()
-	defer v.activating.Unlock()
-	if v.writable.Load() || v.cond.is(stateStranded) {
+	v.life.activating.Lock()
+	defer v.life.activating.Unlock()
+	if v.life.writable.Load() || v.cond.is(stateStranded) {
 		return nil
 	}
 	if v.cond.is(stateClosing) {
@@ -148,11 +148,11 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		return nil
 	}
 	v.cutForShrink()
-	v.untilActive.mu.Lock()
-	v.writable.Store(true)
-	reqs := v.untilActive.reqs
-	v.untilActive.reqs = nil
-	v.untilActive.mu.Unlock()
+	v.life.untilActive.mu.Lock()
+	v.life.writable.Store(true)
+	reqs := v.life.untilActive.reqs
+	v.life.untilActive.reqs = nil
+	v.life.untilActive.mu.Unlock()
 	for _, r := range reqs {
 		v.workers.put(r)
 	}
@@ -171,11 +171,11 @@ func (v *Volume) strandActivated(err error) error {
 	if e := v.mapUnchanged(); e != nil {
 		return errors.Join(err, e)
 	}
-	v.untilActive.mu.Lock()
+	v.life.untilActive.mu.Lock()
 	e := v.beStranded(err)
-	reqs := v.untilActive.reqs
-	v.untilActive.reqs = nil
-	v.untilActive.mu.Unlock()
+	reqs := v.life.untilActive.reqs
+	v.life.untilActive.reqs = nil
+	v.life.untilActive.mu.Unlock()
 	for _, r := range reqs {
 		v.workers.put(r)
 	}
@@ -202,7 +202,7 @@ func (v *Volume) unchanged() error {
 		if err != nil {
 			return err
 		}
-		if e != v.ext {
+		if e != v.meta.ext {
 			return fmt.Errorf("%w: the extension block of %s", ErrChanged, zero.name())
 		}
 	}
@@ -258,7 +258,7 @@ func finishInterrupted(a *Assembly, handBack bool, log *slog.Logger, change func
 	if err := v.prepare(); err != nil {
 		return err
 	}
-	v.writable.Store(true)
+	v.life.writable.Store(true)
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	if err := change(v); err != nil {

@@ -59,9 +59,9 @@ func (v *Volume) riseLocked(r rise) error {
 	for i, c := range r.comps {
 		r.index[c] = i
 	}
-	v.gen.highest++
+	v.meta.gen.highest++
 	block := ondisk.MemberBlock{
-		Generation: v.gen.highest, Settled: v.gen.settled, SettledNonce: v.gen.nonce,
+		Generation: v.meta.gen.highest, Settled: v.meta.gen.settled, SettledNonce: v.meta.gen.nonce,
 		List: list, Began: v.now(), Nonce: v.draw(),
 	}
 	write := func(c *component) error { return v.storeMember(c, block, r) }
@@ -90,7 +90,7 @@ func (v *Volume) riseLocked(r rise) error {
 	if err := v.writeRest(rest, write, r.recover); err != nil {
 		return err
 	}
-	v.gen.settled, v.gen.nonce = block.Generation, block.Nonce
+	v.meta.gen.settled, v.meta.gen.nonce = block.Generation, block.Nonce
 	block.Settled, block.SettledNonce = block.Generation, block.Nonce
 	if v.cfg.breaks(breakListEarly) {
 		return nil
@@ -114,8 +114,8 @@ func (v *Volume) listOf(comps []*component) uint64 {
 // what the volume did. v.metaMu is held.
 func (v *Volume) draw() uint64 {
 	if v.cfg.serial {
-		v.gen.drawn++
-		return rand.NewPCG(v.cfg.seed^uint64(v.id)<<32, v.gen.highest<<16|v.gen.drawn).Uint64() | 1
+		v.meta.gen.drawn++
+		return rand.NewPCG(v.cfg.seed^uint64(v.id)<<32, v.meta.gen.highest<<16|v.meta.gen.drawn).Uint64() | 1
 	}
 	for {
 		if n := rand.Uint64(); n != 0 {
@@ -128,7 +128,7 @@ func (v *Volume) draw() uint64 {
 // but what the volume did.
 func (v *Volume) now() int64 {
 	if v.cfg.serial {
-		return int64(v.gen.highest)
+		return int64(v.meta.gen.highest)
 	}
 	return time.Now().Unix()
 }
@@ -152,22 +152,22 @@ func (v *Volume) storeMember(c *component, block ondisk.MemberBlock, r rise) err
 
 // commitRise writes component 0, with its record.
 func (v *Volume) commitRise(zero *component, write func(*component) error, r rise) error {
-	if r.record == nil || !v.ext.room {
+	if r.record == nil || !v.meta.ext.room {
 		return write(zero)
 	}
-	next := v.ext.rec
+	next := v.meta.ext.rec
 	r.record(&next)
 	next.Sequence++
 	// One flush makes both durable: neither needs the other.
-	if err := extblock.Put(zero.accounted(), v.ext.offset, next); err != nil {
-		v.ext.rec.Sequence++
+	if err := extblock.Put(zero.accounted(), v.meta.ext.offset, next); err != nil {
+		v.meta.ext.rec.Sequence++
 		return err
 	}
 	if err := write(zero); err != nil {
-		v.ext.rec.Sequence++
+		v.meta.ext.rec.Sequence++
 		return err
 	}
-	v.ext.rec, v.ext.valid = next, true
+	v.meta.ext.rec, v.meta.ext.valid = next, true
 	return nil
 }
 
@@ -215,7 +215,7 @@ func (v *Volume) noteFailedLocked(failed []*component, read bool) error {
 		for _, c := range failed {
 			has := c.meta().Member.Generation
 			if read {
-				has = min(has, v.gen.settled)
+				has = min(has, v.meta.gen.settled)
 			}
 			v.addFailed(e, c, has)
 		}
@@ -224,7 +224,7 @@ func (v *Volume) noteFailedLocked(failed []*component, read bool) error {
 		return fmt.Errorf("%s takes no writes, which cannot be noted: %w", failed[0].name(), err)
 	}
 	for _, c := range failed {
-		if _, noted := v.ext.rec.FailedSince(c.member); !noted {
+		if _, noted := v.meta.ext.rec.FailedSince(c.member); !noted {
 			return fmt.Errorf("%s: more than %d components take no writes: %w", c.name(), ondisk.MaxFailedMembers, ErrTakesNoWrites)
 		}
 		v.setRefused(c, true)
@@ -363,20 +363,20 @@ func (v *Volume) Generation() (settled uint64, began time.Time) {
 	if !b.Exists() {
 		return 0, time.Time{}
 	}
-	return v.gen.settled, time.Unix(b.Began, 0)
+	return v.meta.gen.settled, time.Unix(b.Began, 0)
 }
 
 // startDaily has RaiseGeneration called once a day, until it is stopped.
 func (v *Volume) startDaily() {
-	if v.cfg.serial || v.cfg.ReadOnly || !v.writable.Load() {
+	if v.cfg.serial || v.cfg.ReadOnly || !v.life.writable.Load() {
 		return
 	}
-	v.daily.Lock()
-	defer v.daily.Unlock()
+	v.life.daily.Lock()
+	defer v.life.daily.Unlock()
 	if v.cond.is(stateClosing) {
 		return
 	}
-	v.daily.timer = time.AfterFunc(aDay, func() {
+	v.life.daily.timer = time.AfterFunc(aDay, func() {
 		if err := v.RaiseGeneration(); err != nil && !errors.Is(err, ErrClosed) {
 			v.log.Warn("the generation of the volume did not rise", "volume", v.name, "error", err)
 		}
@@ -385,9 +385,9 @@ func (v *Volume) startDaily() {
 }
 
 func (v *Volume) stopDaily() {
-	v.daily.Lock()
-	defer v.daily.Unlock()
-	if v.daily.timer != nil {
-		v.daily.timer.Stop()
+	v.life.daily.Lock()
+	defer v.life.daily.Unlock()
+	if v.life.daily.timer != nil {
+		v.life.daily.timer.Stop()
 	}
 }

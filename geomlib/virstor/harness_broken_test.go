@@ -2,8 +2,8 @@ package virstor
 
 import "slices"
 
-// What breaks the commit order on purpose: each makes other steps of commitOrder's.
-// All but the order of the steps stays that of the engine.
+// What breaks the commit order on purpose: steps of commitOrder that are left out or come
+// too early, and others between them.
 
 // commitWith is the configuration of a volume that commits in another way.
 func commitWith(change func([]commitStep) []commitStep) Config {

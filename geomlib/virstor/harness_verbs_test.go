@@ -219,7 +219,7 @@ func (w *world) waits() bool {
 	}
 	w.vol.metaMu.Lock()
 	defer w.vol.metaMu.Unlock()
-	return w.vol.ext.rec.Task.Kind != ondisk.TaskNone
+	return w.vol.meta.ext.rec.Task.Kind != ondisk.TaskNone
 }
 
 // heirless reports whether err is that component 0 cannot leave without a write, and true:
@@ -242,7 +242,7 @@ func (w *world) doVerb() error {
 	stays := false
 	w.counts.ops.Add(1)
 	if !v.offline {
-		if w.vol.writable.Load() { // else they wait for an Activate that failed
+		if w.vol.life.writable.Load() { // else they wait for an Activate that failed
 			if err := w.someWrites(); err != nil {
 				return err
 			}

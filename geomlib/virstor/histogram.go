@@ -95,7 +95,7 @@ func (v *Volume) OpStats(op Op) OpStats {
 	if op < OpRead || op > OpWriteZeroes {
 		return OpStats{}
 	}
-	c := &v.ops[op-1]
+	c := &v.stats.ops[op-1]
 	o := OpStats{Latency: c.latency.read()}
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -107,7 +107,7 @@ func (v *Volume) OpStats(op Op) OpStats {
 }
 
 // CommitSizes are the numbers of chunks of the group commits so far.
-func (v *Volume) CommitSizes() Histogram { return v.commitSizes.read() }
+func (v *Volume) CommitSizes() Histogram { return v.stats.commitSizes.read() }
 
 // tallyOf begins to count a request.
 func (v *Volume) tallyOf(op Op) tally {
@@ -118,7 +118,7 @@ func (v *Volume) tallyOf(op Op) tally {
 	t := tally{shard: uint8(n % histogramShards)}
 	if op > OpWrite || n/histogramShards%timedOneIn == 0 {
 		// From the monotonic clock alone, which is cheaper than time.Now.
-		t.timed, t.started = true, time.Since(v.opened)
+		t.timed, t.started = true, time.Since(v.life.opened)
 	}
 	return t
 }
@@ -128,9 +128,9 @@ func (v *Volume) account(r *Request, err error) {
 	if r.Op < OpRead || r.Op > OpWriteZeroes || v.cfg.uncounted {
 		return
 	}
-	c, t := &v.ops[r.Op-1], &r.req.tally
+	c, t := &v.stats.ops[r.Op-1], &r.req.tally
 	if t.timed {
-		c.latency.add(uint64(max(0, time.Since(v.opened)-t.started)))
+		c.latency.add(uint64(max(0, time.Since(v.life.opened)-t.started)))
 	}
 	s := &c.shards[t.shard]
 	s.count.Add(1)
@@ -143,9 +143,9 @@ func (v *Volume) account(r *Request, err error) {
 
 // requests is how many requests have ended.
 func (v *Volume) requests() (n uint64) {
-	for i := range v.ops {
-		for s := range v.ops[i].shards {
-			n += v.ops[i].shards[s].count.Load()
+	for i := range v.stats.ops {
+		for s := range v.stats.ops[i].shards {
+			n += v.stats.ops[i].shards[s].count.Load()
 		}
 	}
 	return n

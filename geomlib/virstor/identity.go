@@ -48,24 +48,24 @@ func NewID(a *Assembly, id uint32, handBack bool, log *slog.Logger) error {
 // newIDLocked is NewID of an open volume. v.metaMu is held.
 func (v *Volume) newIDLocked(id uint32) error {
 	comps := v.components()
-	if len(comps) > 1 && !v.ext.room {
+	if len(comps) > 1 && !v.meta.ext.room {
 		return ErrNoExtension
 	}
-	if v.ext.room {
-		next := v.ext.rec
+	if v.meta.ext.room {
+		next := v.meta.ext.rec
 		next.Sequence++
 		next.VolumeID, next.Clean = id, false
 		next.Intent = ondisk.Intent{Kind: ondisk.IntentNewID, Arg: [8]uint64{uint64(v.id)}}
-		if err := extblock.Store(comps[0].accounted(), v.ext.offset, next); err != nil {
+		if err := extblock.Store(comps[0].accounted(), v.meta.ext.offset, next); err != nil {
 			return err
 		}
-		v.ext.rec = next
+		v.meta.ext.rec = next
 	}
 	if err := v.riseLocked(rise{comps: comps, edit: func(_ *component, m *ondisk.Metadata) { m.ID = id }}); err != nil {
 		return err
 	}
 	v.id = id
-	if !v.ext.room {
+	if !v.meta.ext.room {
 		return nil
 	}
 	return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Intent = ondisk.Intent{} })

@@ -22,7 +22,7 @@ func removeArgs(i ondisk.Intent) (removed, last uint16) {
 // recoverable refuses what cannot be served without finishing first what the first
 // release began. All else is applied in memory by who does not write.
 func (v *Volume) recoverable() error {
-	i := v.ext.rec.Intent
+	i := v.meta.ext.rec.Intent
 	if i.Kind != ondisk.IntentNone && i.Kind != ondisk.IntentNewID && i.Leaves == 0 && v.cfg.DeferWrites {
 		return fmt.Errorf("%s: %w: the operation %q was interrupted; a writable open finishes it", v.name, ErrDamaged, i.Kind)
 	}
@@ -42,7 +42,7 @@ func (v *Volume) finishIntent() error {
 }
 
 func (v *Volume) redoIntentLocked() error {
-	i := v.ext.rec.Intent
+	i := v.meta.ext.rec.Intent
 	switch {
 	case i.Kind == ondisk.IntentNone:
 		return nil
@@ -92,8 +92,8 @@ func (v *Volume) renameInMap(removed, last uint16) error {
 // finishRemoveLocked finishes a removal that the first release began, which had no
 // member ids. v.metaMu is held, and nothing is mapped yet.
 func (v *Volume) finishRemoveLocked() error {
-	removed, last := removeArgs(v.ext.rec.Intent)
-	for _, ig := range v.leavers {
+	removed, last := removeArgs(v.meta.ext.rec.Intent)
+	for _, ig := range v.meta.leavers {
 		m := ig.Metadata
 		switch {
 		case errors.Is(ig.Reason, errBeingRemoved):
@@ -127,19 +127,19 @@ func (v *Volume) finishRemoveLocked() error {
 // is done and the new list of members is in force: who left is cleared first. v.metaMu is
 // held.
 func (v *Volume) endIntentLocked() error {
-	in := v.ext.rec.Intent
+	in := v.meta.ext.rec.Intent
 	cleared := v.clearLeaversLocked(in.Leaves)
-	if !v.ext.room {
+	if !v.meta.ext.room {
 		return nil
 	}
-	next := v.ext.rec
+	next := v.meta.ext.rec
 	v.tidyRecord(&next)
 	if in.Kind == ondisk.IntentReplaceZero && in.Leaves != 0 && !cleared[in.Leaves] && !v.cfg.breaks(breakUnnamedZero) {
 		// It says still that it is component 0, and may be a whole volume by itself.
 		keepFailed(&next, func(id uint64) bool { return id != in.Leaves })
-		addFailed(&next, ondisk.FailedMember{ID: in.Leaves, Generation: v.gen.settled})
+		addFailed(&next, ondisk.FailedMember{ID: in.Leaves, Generation: v.meta.gen.settled})
 	}
-	if next == v.ext.rec {
+	if next == v.meta.ext.rec {
 		return nil
 	}
 	return v.writeExtensionLocked(func(e *ondisk.Extension) { *e = next })
@@ -163,7 +163,7 @@ func (v *Volume) tidyRecord(e *ondisk.Extension) {
 // the provider is no member. v.metaMu is held.
 func (v *Volume) clearLeaversLocked(leaves uint64) map[uint64]bool {
 	cleared := make(map[uint64]bool)
-	for _, ig := range v.leavers {
+	for _, ig := range v.meta.leavers {
 		id := ig.Metadata.Member.ID
 		if id == 0 || id != leaves {
 			continue // without a member id nothing proves whose it is
@@ -173,7 +173,7 @@ func (v *Volume) clearLeaversLocked(leaves uint64) map[uint64]bool {
 			v.outside.forget(ig.Provider.Name())
 		}
 	}
-	v.leavers = nil
+	v.meta.leavers = nil
 	return cleared
 }
 

@@ -179,7 +179,7 @@ func remainsOf(t ondisk.Task, err error) ondisk.Task {
 func (v *Volume) WasReplacing(name string) bool {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	t := v.ext.rec.Task
+	t := v.meta.ext.rec.Task
 	if t.Kind != ondisk.TaskNone || t.Target == 0 {
 		return false
 	}
@@ -192,12 +192,12 @@ func (v *Volume) mayStartJob(opt JobOptions) (room bool, err error) {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
 	if opt.DryRun {
-		return v.ext.room, nil
+		return v.meta.ext.room, nil
 	}
 	if err := v.cond.refusal(deedStartJob); err != nil {
 		return false, err
 	}
-	return v.ext.room, v.mayChangeLocked()
+	return v.meta.ext.room, v.mayChangeLocked()
 }
 
 // goesOnLater tells whether a job that ended with err was interrupted by the

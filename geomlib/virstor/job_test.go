@@ -114,7 +114,7 @@ func TestEveryJobThatWasInterruptedGoesOn(t *testing.T) {
 			if kind == jobResize && v.Size() != 64*jobChunk {
 				t.Errorf("a shrink that goes on lets %d bytes be written", v.Size())
 			}
-			task := v.ext.rec.Task
+			task := v.meta.ext.rec.Task
 			if err := v.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +122,7 @@ func TestEveryJobThatWasInterruptedGoesOn(t *testing.T) {
 			if err := v.CancelJob(); err != nil && !errors.Is(err, ErrNoJob) {
 				t.Fatal(err)
 			}
-			if v.ext.rec.Task.Kind != ondisk.TaskNone {
+			if v.meta.ext.rec.Task.Kind != ondisk.TaskNone {
 				t.Error("a cancelled job stays noted")
 			}
 			task.Arg[0] = 0

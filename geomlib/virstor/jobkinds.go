@@ -149,8 +149,8 @@ func (e *JobError) Unwrap() error { return e.Err }
 // cannot go on is said and forgotten, unless that may be because of components that take
 // no writes: then a later start tries again.
 func (v *Volume) resumeTask() {
-	t := v.ext.rec.Task
-	if !v.ext.room || t.Kind == ondisk.TaskNone {
+	t := v.meta.ext.rec.Task
+	if !v.meta.ext.room || t.Kind == ondisk.TaskNone {
 		return
 	}
 	opt := JobOptions{Rate: int64(t.Arg[0])}

@@ -77,13 +77,13 @@ func (v *Volume) notHeld(p geomlib.Provider, others []geomlib.Provider) error {
 // outsideLocked is the refusal of a provider that names this volume. v.metaMu is held.
 func (v *Volume) outsideLocked(m Member, kind error) error {
 	return fmt.Errorf("%w; if nothing on it is wanted any more, `gvirstor clear %s` takes its label off",
-		NewOutsider(v.name, m, kind, v.gen.settled), m.Provider.Name())
+		NewOutsider(v.name, m, kind, v.meta.gen.settled), m.Provider.Name())
 }
 
 // begunHereLocked reports whether an add of this service that failed gave that member id.
 // v.metaMu is held.
 func (v *Volume) begunHereLocked(id uint64) bool {
-	return id != 0 && !v.isMember(id) && slices.Contains(v.unfinished, id)
+	return id != 0 && !v.isMember(id) && slices.Contains(v.meta.unfinished, id)
 }
 
 // begunTogetherLocked reports whether labels are what an add to the present members left
@@ -114,7 +114,7 @@ func (v *Volume) expectAgain(name string) {
 	defer v.metaMu.Unlock()
 	for _, c := range v.components() {
 		if c.name() == name {
-			v.unfinished = append(v.unfinished, c.member)
+			v.meta.unfinished = append(v.meta.unfinished, c.member)
 		}
 	}
 }

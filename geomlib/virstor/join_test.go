@@ -69,7 +69,7 @@ func TestADiskThatIsLabelledForTheVolumeDoesNotJoinAgain(t *testing.T) {
 				var err error
 				s.v, err = openDisks(Config{}, s.disks)
 				mustDo(t, err)
-				if s.v.gen.settled < 5 {
+				if s.v.meta.gen.settled < 5 {
 					mustDo(t, s.v.Close())
 				}
 			}

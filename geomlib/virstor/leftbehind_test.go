@@ -189,7 +189,7 @@ func TestAnInterruptedJobWaitsForRoomThatAFailingComponentHas(t *testing.T) {
 	mustDo(t, v.Flush())
 	mustDo(t, v.Evacuate([]string{"b"}, "", JobOptions{Rate: 1}))
 	mustDo(t, v.Close())
-	if v.ext.rec.Task.Kind != ondisk.TaskEvacuate {
+	if v.meta.ext.rec.Task.Kind != ondisk.TaskEvacuate {
 		t.Fatal("the job was not interrupted: this test shows nothing")
 	}
 	disks[2].FailFrom(disktest.Write, 1, syscall.EROFS)

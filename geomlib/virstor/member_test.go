@@ -332,7 +332,7 @@ func TestAMemberThatTakesNoWritesIsServedAndJoinsAgain(t *testing.T) {
 		v, err = openDisks(Config{Alloc: Spread}, []*disktest.Disk{a, b})
 		mustDo(t, err)
 		holdsUnits(t, v, 8)
-		if hasFailed(v.Status().Components, "b") || v.ext.rec.Failed != [4]ondisk.FailedMember{} {
+		if hasFailed(v.Status().Components, "b") || v.meta.ext.rec.Failed != [4]ondisk.FailedMember{} {
 			t.Error("it takes writes again, and is still noted as failed")
 		}
 		mustDo(t, v.Close())

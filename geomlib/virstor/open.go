@@ -48,7 +48,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 		switch {
 		case err == nil:
 			v.cutForShrink()
-			v.writable.Store(true)
+			v.life.writable.Store(true)
 		case v.mayStrand(err):
 			if v, err = a.stranded(v, err); err != nil {
 				return nil, err
@@ -59,7 +59,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 	}
 	v.start()
 	v.startDaily()
-	if v.writable.Load() || v.cond.is(stateStranded) {
+	if v.life.writable.Load() || v.cond.is(stateStranded) {
 		v.resumeTask()
 	}
 	return v, nil
@@ -93,15 +93,17 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	zero := a.Members[0]
 	m := zero.Metadata
 	v := &Volume{
-		id: m.ID, name: ondisk.Printable(m.Name), cfg: cfg, log: cfg.Log,
-		chunk:       int64(m.ChunkSize),
-		chunkShift:  shiftOf(m.ChunkSize),
-		sector:      int64(zero.Provider.SectorSize()),
-		ext:         a.ext,
-		zeros:       zeroBytes[:],
-		idle:        make(chan struct{}),
-		inlineLimit: inlineLimit(runtime.NumCPU()),
-		opened:      time.Now(),
+		cfg: cfg, log: cfg.Log,
+		geometry: geometry{
+			id: m.ID, name: ondisk.Printable(m.Name),
+			chunk:      int64(m.ChunkSize),
+			chunkShift: shiftOf(m.ChunkSize),
+			sector:     int64(zero.Provider.SectorSize()),
+		},
+		space:  space{inlineLimit: inlineLimit(runtime.NumCPU())},
+		queues: queues{zeros: zeroBytes[:]},
+		meta:   meta{ext: a.ext},
+		life:   life{opened: time.Now(), idle: make(chan struct{})},
 	}
 	var comps []*component
 	for i, mem := range a.Members {
@@ -152,17 +154,17 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 
 // adopt takes over what the assembly found out about generations and outsiders.
 func (v *Volume) adopt(a *Assembly) {
-	v.gen = generations{highest: max(a.highest, a.Above, v.cfg.MinGeneration), settled: a.Settled, nonce: a.nonce}
+	v.meta.gen = generations{highest: max(a.highest, a.Above, v.cfg.MinGeneration), settled: a.Settled, nonce: a.nonce}
 	for _, ig := range a.Ignored {
 		var o *OutsiderError
 		if errors.As(ig.Reason, &o) {
 			v.outside.add(*o)
 		}
 		if errors.Is(ig.Reason, ErrLeaving) || errors.Is(ig.Reason, errBeingRemoved) || errors.Is(ig.Reason, ErrInterruptedAdd) {
-			v.leavers = append(v.leavers, ig)
+			v.meta.leavers = append(v.meta.leavers, ig)
 		}
 	}
-	if i := v.ext.rec.Intent; i.Kind == ondisk.IntentRemove {
+	if i := v.meta.ext.rec.Intent; i.Kind == ondisk.IntentRemove {
 		if removed, last := removeArgs(i); removed < last && int(last) >= len(a.Members) {
 			v.renamed.from, v.renamed.to = int(last), int(removed)
 		}

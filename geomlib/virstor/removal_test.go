@@ -99,7 +99,7 @@ func TestARemovalThatStopsInTheMapIsFinishedAtTheNextStart(t *testing.T) {
 
 func TestAnOldCopyOfComponent0WhoseRecordCannotBeReadKeepsNobodyFromOpening(t *testing.T) {
 	v, disks := three(t)
-	off := v.ext.offset
+	off := v.meta.ext.offset
 	copied := disks[0].Clone()
 	if err := v.Close(); err != nil {
 		t.Fatal(err)

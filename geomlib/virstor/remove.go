@@ -74,7 +74,7 @@ func (v *Volume) removeEmpty(name string) error {
 	}
 	if err := v.takeOutLocked(gone); err != nil {
 		if !slices.Contains(v.components(), gone) {
-			v.left = append(v.left, gone.prov())
+			v.meta.left = append(v.meta.left, gone.prov())
 		}
 		return fmt.Errorf("remove %s from %s: %w; what was begun is finished at the next start", name, v.name, err)
 	}
@@ -126,7 +126,7 @@ func (v *Volume) takeOutLocked(gone *component) error {
 		return err
 	}
 	v.discharge(gone)
-	if !v.ext.room {
+	if !v.meta.ext.room {
 		return nil
 	}
 	return v.writeExtensionLocked(v.tidyRecord)
@@ -137,7 +137,7 @@ func (v *Volume) discharge(gone *component) (cleared bool) {
 	if v.forgetMember(gone.prov()) {
 		return true
 	}
-	v.outside.add(*NewOutsider(v.name, Member{gone.prov(), gone.meta()}, ErrStranger, v.gen.settled))
+	v.outside.add(*NewOutsider(v.name, Member{gone.prov(), gone.meta()}, ErrStranger, v.meta.gen.settled))
 	return false
 }
 
@@ -146,7 +146,7 @@ func (v *Volume) discharge(gone *component) (cleared bool) {
 // list of members. v.metaMu is held.
 func (v *Volume) intendRemoval(gone, moved *component) error {
 	removed, last := uint64(gone.index()), uint64(moved.index())
-	if !v.ext.room && gone == moved {
+	if !v.meta.ext.room && gone == moved {
 		return nil
 	}
 	in := ondisk.Intent{Kind: ondisk.IntentRemove, Arg: [8]uint64{removed, last}, Leaves: gone.member, Moves: moved.member}
@@ -159,7 +159,7 @@ func (v *Volume) intendRemoval(gone, moved *component) error {
 	}
 	// The intent may be in force all the same. What is to be finished must stay empty,
 	// unless a later record says that there is nothing to finish.
-	if back := v.writeExtensionLocked(func(*ondisk.Extension) {}); back != nil && v.ext.room {
+	if back := v.writeExtensionLocked(func(*ondisk.Extension) {}); back != nil && v.meta.ext.room {
 		_ = v.cond.doubt(err)
 		return err
 	}

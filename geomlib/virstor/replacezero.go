@@ -179,11 +179,11 @@ func (v *Volume) storeSuccessor(s succession) (next []*component, err error) {
 	if err := extblock.Store(t.accounted(), e.offset, e.rec); err != nil {
 		return nil, err
 	}
-	was := v.ext
-	v.ext, v.heir = e, t
-	defer func() { v.heir = nil }()
+	was := v.meta.ext
+	v.meta.ext, v.meta.heir = e, t
+	defer func() { v.meta.heir = nil }()
 	r := rise{comps: next, edit: func(c *component, m *ondisk.Metadata) {
-		if !v.writable.Load() { // this is its opening for writing, too
+		if !v.life.writable.Load() { // this is its opening for writing, too
 			m.ChunkCount = v.safeChunkCount(c)
 		}
 		if c == t && m.ChunkReserved == 0 {
@@ -193,11 +193,11 @@ func (v *Volume) storeSuccessor(s succession) (next []*component, err error) {
 	if s.joins {
 		r.joins = []*component{t}
 	}
-	r.recover = !v.writable.Load()
+	r.recover = !v.life.writable.Load()
 	if err = v.riseLocked(r); err != nil {
 		// Whether it is component 0 now is not known: nothing may be
 		// written to either map.
-		v.ext = was
+		v.meta.ext = was
 		return nil, v.doubtLocked(fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err))
 	}
 	return next, nil
@@ -209,7 +209,7 @@ func (v *Volume) heirRecord(s succession, next []*component) (extension, error) 
 	t, gone := s.heir, v.component(0)
 	m, om := t.meta(), gone.meta()
 	m.No, m.ChunkReserved, m.VirtualSize = 0, om.ChunkReserved, om.VirtualSize
-	e := extension{rec: v.ext.rec, valid: true}
+	e := extension{rec: v.meta.ext.rec, valid: true}
 	e.offset, e.room = ondisk.ExtensionOffset(m)
 	if !e.room {
 		return e, fmt.Errorf("%s as component 0 of %s: %w", t.name(), v.name, ErrNoExtension)
@@ -227,7 +227,7 @@ func (v *Volume) heirRecord(s succession, next []*component) (extension, error) 
 	if !s.unwritten {
 		return e, nil
 	}
-	if !v.writable.Load() {
+	if !v.life.writable.Load() {
 		e.rec.Clean = false
 		if e.rec.Task.Kind == ondisk.TaskResize {
 			// Whoever writes from now on believes that the size is what the label says.
@@ -237,7 +237,7 @@ func (v *Volume) heirRecord(s succession, next []*component) (extension, error) 
 	}
 	if old.Kind == ondisk.IntentReplaceZero && old.Leaves != 0 {
 		// Whom this one replaced, which was not finished, has a label still.
-		addFailed(&e.rec, ondisk.FailedMember{ID: old.Leaves, Generation: max(v.gen.settled, 1)})
+		addFailed(&e.rec, ondisk.FailedMember{ID: old.Leaves, Generation: max(v.meta.gen.settled, 1)})
 	}
 	if !v.cfg.breaks(breakUnnamedZero) && !v.addFailed(&e.rec, gone, gone.meta().Member.Generation) {
 		return e, fmt.Errorf("%s: more than %d components take no writes: %w", gone.name(), ondisk.MaxFailedMembers, ErrTakesNoWrites)
@@ -335,7 +335,7 @@ func (v *Volume) renameWords(from, to uint16) {
 // finishReplaceZeroLocked gives the former component 0 the metadata of an empty
 // component; v.metaMu is held.
 func (v *Volume) finishReplaceZeroLocked() error {
-	index := uint16(v.ext.rec.Intent.Arg[0])
+	index := uint16(v.meta.ext.rec.Intent.Arg[0])
 	if int(index) >= len(v.components()) {
 		return fmt.Errorf("%w: intent names component %d of %d", ErrDamaged, index, len(v.components()))
 	}

@@ -177,7 +177,7 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 		return v.doubtLocked(fmt.Errorf("%s may have grown; restart to find out: %w", v.name, err))
 	}
 	zero.setMeta(next)
-	v.ext.offset, v.ext.room = ondisk.ExtensionOffset(next)
+	v.meta.ext.offset, v.meta.ext.room = ondisk.ExtensionOffset(next)
 	v.alloc.ReserveKept(uint32(was.ChunkReserved), uint32(next.ChunkReserved))
 	v.adoptSize(next.VirtualSize)
 	return nil
@@ -187,8 +187,8 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 // a resize changes what of m and of the extension block it goes by.
 func (v *Volume) grown(m ondisk.Metadata, size int64) (next ondisk.Metadata, err error) {
 	limit := int64(m.ChunkReserved) * v.chunk
-	if v.ext.room {
-		limit = v.ext.offset
+	if v.meta.ext.room {
+		limit = v.meta.ext.offset
 	}
 	per := v.sector / ondisk.EntrySize
 	entries := min(size/v.chunk, limit/v.sector*per)
@@ -196,7 +196,7 @@ func (v *Volume) grown(m ondisk.Metadata, size int64) (next ondisk.Metadata, err
 	next.VirtualSize = uint64(entries * v.chunk)
 	mapChunks := (entries*ondisk.EntrySize + v.chunk - 1) / v.chunk
 	next.ChunkReserved = uint16(max(int64(m.ChunkReserved), 2*mapChunks))
-	if next.VirtualSize <= m.VirtualSize && v.ext.room {
+	if next.VirtualSize <= m.VirtualSize && v.meta.ext.room {
 		// The map reaches to the extension block already: that moves first.
 		next.VirtualSize = m.VirtualSize
 		next.ChunkReserved = uint16(2 * ((size/v.chunk*ondisk.EntrySize + v.chunk - 1) / v.chunk))
@@ -229,10 +229,10 @@ func (v *Volume) prepareMap(zero *component, next ondisk.Metadata) error {
 // component 0's metadata. Until then it is in no force.
 func (v *Volume) growExtension(zero *component, next ondisk.Metadata) error {
 	off, room := ondisk.ExtensionOffset(next)
-	if !room || v.ext.room && off == v.ext.offset {
+	if !room || v.meta.ext.room && off == v.meta.ext.offset {
 		return nil
 	}
-	rec := v.ext.rec
+	rec := v.meta.ext.rec
 	rec.Sequence++
 	if err := extblock.Erase(zero.accounted(), off, 1-rec.Slot()); err != nil {
 		return err
@@ -240,7 +240,7 @@ func (v *Volume) growExtension(zero *component, next ondisk.Metadata) error {
 	if err := extblock.Store(zero.accounted(), off, rec); err != nil {
 		return err
 	}
-	v.ext.rec, v.ext.valid = rec, true
+	v.meta.ext.rec, v.meta.ext.valid = rec, true
 	return nil
 }
 
@@ -268,7 +268,7 @@ func (v *Volume) labelledSize() int64 { return int64(v.component(0).meta().Virtu
 // reach, before anything is written: what would be written beyond it would be
 // lost when that goes on.
 func (v *Volume) cutForShrink() {
-	if t := v.ext.rec.Task; v.ext.room && t.Kind == ondisk.TaskResize {
+	if t := v.meta.ext.rec.Task; v.meta.ext.room && t.Kind == ondisk.TaskResize {
 		v.size.Store(min(v.Size(), int64(t.Arg[1])))
 	}
 }

@@ -68,7 +68,7 @@ func (v *Volume) Status() Status {
 		Pending:       v.freed.pending(),
 		Reserved:      v.alloc.Reserve(),
 		ReadOnly:      v.cfg.ReadOnly,
-		Fenced:        v.writable.Load() || v.cond.is(stateStranded),
+		Fenced:        v.life.writable.Load() || v.cond.is(stateStranded),
 		Degraded:      v.cond.is(stateDegraded),
 		Closing:       v.cond.is(stateClosing),
 		WhenFull:      v.full.Load().policy, Alloc: v.cfg.Alloc,

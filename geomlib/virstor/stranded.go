@@ -24,7 +24,7 @@ func (v *Volume) Stranded() bool { return v.cond.is(stateStranded) }
 // mayStrand reports whether a volume of which err kept it from being opened for writing
 // can be served all the same, since the reason is that component 0 takes no writes.
 func (v *Volume) mayStrand(err error) bool {
-	return v.cfg.ServeStranded && v.ext.room && v.component(0).unwritten.Load() && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrChanged)
+	return v.cfg.ServeStranded && v.meta.ext.room && v.component(0).unwritten.Load() && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrChanged)
 }
 
 // stranded opens a again, to be read, when failed, whose opening for writing ended with
@@ -42,8 +42,8 @@ func (a *Assembly) stranded(failed *Volume, err error) (*Volume, error) {
 	if e != nil {
 		return nil, errors.Join(err, e)
 	}
-	v.ext.rec.Sequence = max(v.ext.rec.Sequence, failed.ext.rec.Sequence)
-	v.gen.highest = max(v.gen.highest, failed.gen.highest)
+	v.meta.ext.rec.Sequence = max(v.meta.ext.rec.Sequence, failed.meta.ext.rec.Sequence)
+	v.meta.gen.highest = max(v.meta.gen.highest, failed.meta.gen.highest)
 	for i, c := range failed.components() {
 		if e := c.failedFlush(); e != nil {
 			v.component(uint16(i)).fail(e)
@@ -63,7 +63,7 @@ func (a *Assembly) stranded(failed *Volume, err error) (*Volume, error) {
 // again.
 func (v *Volume) beStranded(err error) error {
 	zero := v.component(0)
-	switch in := v.ext.rec.Intent; in.Kind {
+	switch in := v.meta.ext.rec.Intent; in.Kind {
 	case ondisk.IntentNone:
 	case ondisk.IntentRemove, ondisk.IntentReplaceZero:
 		if in.Leaves == 0 {
@@ -103,7 +103,7 @@ func (v *Volume) readOnly() error {
 	switch {
 	case v.cfg.ReadOnly:
 		return ErrReadOnly
-	case v.writable.Load():
+	case v.life.writable.Load():
 		return nil
 	}
 	if err := v.cond.refusal(deedWriteMap); err != nil {
@@ -293,15 +293,15 @@ func (d *departure) commit(j *jobHandle) error {
 	v.committer.pause()
 	defer v.committer.unpause()
 	v.freed.wait()
-	if k := v.ext.rec.Intent; v.writable.Load() && k.Kind != ondisk.IntentNone {
+	if k := v.meta.ext.rec.Intent; v.life.writable.Load() && k.Kind != ondisk.IntentNone {
 		return fmt.Errorf("replace component 0 of %s: %w: %q", v.name, ErrUnfinished, k.Kind)
 	}
-	was, reserved := v.ext.rec.Intent, d.gone.first()
+	was, reserved := v.meta.ext.rec.Intent, d.gone.first()
 	next, err := v.storeSuccessor(succession{heir: t, joins: d.joins, unwritten: true, moves: d.moves, task: j.task})
 	if err != nil {
 		return err
 	}
-	j.stored = v.ext.rec.Task.Kind != ondisk.TaskNone
+	j.stored = v.meta.ext.rec.Task.Kind != ondisk.TaskNone
 	d.remember()
 	v.swapZero(t, next, reserved)
 	v.clearLeaversLocked(was.Leaves)
@@ -341,7 +341,7 @@ func (d *departure) remember() {
 // goOnWritable lets a volume that was only read take writes, when a component that does
 // is number 0. v.metaMu is held.
 func (v *Volume) goOnWritable() {
-	if v.writable.Swap(true) {
+	if v.life.writable.Swap(true) {
 		v.emit(Event{Kind: EventRecovered})
 		v.committer.kick()
 		return

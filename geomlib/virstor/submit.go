@@ -119,7 +119,7 @@ func (v *Volume) run(r *Request, block bool) {
 
 // enter counts a request in. It fails when the volume is closing.
 func (v *Volume) enter() bool {
-	if v.inFlight.Add(1) > 0 {
+	if v.life.inFlight.Add(1) > 0 {
 		return true
 	}
 	v.leave()
@@ -130,7 +130,7 @@ func (v *Volume) enter() bool {
 const closingBias = -1 << 62
 
 func (v *Volume) leave() {
-	if v.inFlight.Add(-1) == closingBias {
+	if v.life.inFlight.Add(-1) == closingBias {
 		v.drained()
 	}
 }

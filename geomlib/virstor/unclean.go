@@ -22,7 +22,7 @@ func (v *Volume) closedInOrder() bool {
 	if !fenced {
 		return true
 	}
-	return v.ext.valid && v.ext.rec.Clean
+	return v.meta.ext.valid && v.meta.ext.rec.Clean
 }
 
 // prepare makes the disks what memory says before anything is served from them: it
@@ -184,7 +184,7 @@ func (v *Volume) rewriteRecords() error {
 		if err != nil && (i == 0 || !c.meta().Member.Exists()) {
 			return fmt.Errorf("open %s: %w", v.name, err)
 		} // any other member gets its next generation, or is left behind
-		if i > 0 || !v.ext.valid {
+		if i > 0 || !v.meta.ext.valid {
 			continue
 		}
 		if err := v.writeExtensionLocked(func(*ondisk.Extension) {}); err != nil {

@@ -23,7 +23,7 @@ func servedOnce(t *testing.T, change func(a *disktest.Disk)) (disks, early []*di
 	mustDo(t, err)
 	fillUnits(t, v, 8)
 	mustDo(t, v.Close())
-	return disks, early, v.gen.settled
+	return disks, early, v.meta.gen.settled
 }
 
 // Copies of all components of label's time are a volume, as one that was handed back is:

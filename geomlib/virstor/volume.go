@@ -15,41 +15,97 @@ import (
 // Volume is an open virtual disk. All methods may be called by many
 // goroutines at once.
 type Volume struct {
+	cfg Config
+	log *slog.Logger
+	geometry
+	space
+	queues
+	cond condition // what is forbidden for now
+
+	// metaMu serialises what changes metadata and the list of members, and guards meta.
+	// Who holds it may pause the committer, and not the other way round.
+	metaMu  sync.Mutex
+	meta    meta
+	outside outsiders
+
+	life  life
+	stats volumeStats
+
+	events sync.Mutex // Config.Events is called by one goroutine at a time
+}
+
+// geometry is what the metadata and the map say of the volume as such. Nothing changes it
+// while the volume is served.
+type geometry struct {
 	id         uint32
 	name       string
-	cfg        Config
-	log        *slog.Logger
 	chunk      int64 // bytes of a chunk
 	sector     int64 // bytes of a sector, of all components
 	chunkShift uint8 // binary logarithm of chunk, or 0: it is no power of two
 	order      ondisk.Order
 	garbage    bool // unallocated map entries hold what the kernel class refuses
 
-	size        atomic.Int64
-	chunks      *chunkmap.Map
-	alloc       *alloc.Allocator[*component]
-	comps       atomic.Pointer[[]*component]
+	// renamed is the index that map entries name as another one until an unfinished
+	// removal is finished.
+	renamed struct{ from, to int }
+}
+
+// space is where the data lies and what room there is. The I/O path takes no lock to look
+// at it.
+type space struct {
+	size    atomic.Int64 // bytes
+	chunks  *chunkmap.Map
+	alloc   *alloc.Allocator[*component]
+	comps   atomic.Pointer[[]*component] // changed under metaMu
+	partial *partialDiscards
+
 	full        atomic.Pointer[fullRule]
 	inline      atomic.Bool // writes to every component are copies into a cache
 	inlineLimit int64       // bytes
 
-	partial   *partialDiscards
+	// lost is the failure of a flush of a component 0 that has left: what it had
+	// accepted may not be what was copied. nil: none.
+	lost atomic.Pointer[error]
+}
+
+// queues are who works and who waits. Each has a lock of its own.
+type queues struct {
 	committer *committer
 	held      heldWrites
 	freed     freedChunks
 	flushSoon flushSoon
 	ahead     *zeroAhead // nil: nothing is zeroed ahead
-	workers   *workers   // requests
-	writers   *workers   // what the committer and flushes need; they wait for nothing else
-	passDowns *workers   // one, for freed
+	job       jobRunner
+	moving    barrier // requests that change the map are in it
+
+	workers   *workers // requests
+	writers   *workers // what the committer and flushes need; they wait for nothing else
+	passDowns *workers // one, for freed
 
 	zeros     []byte
 	sectors   *sectorPool
 	waiters   *sync.Pool // by pointer: the runtime keeps a pool, and what holds it, for two collections
 	flushPool *sync.Pool
+}
 
-	cond     condition
-	inFlight atomic.Int64
+// meta is what is known of the metadata beside what each component holds of its own.
+type meta struct {
+	ext extension
+	gen generations
+	// heir is who becomes component 0, from the moment that its record is the one
+	// in force.
+	heir    *component
+	leavers []Ignored          // what an unfinished removal leaves to be cleared
+	left    []geomlib.Provider // of components whose removal failed half way, for Close
+	// unfinished are the ids of those that were to become components in this service,
+	// and did not: a label of theirs is this volume's own.
+	unfinished []uint64
+}
+
+// life is how far the volume is between its opening and its end.
+type life struct {
+	opened   time.Time
+	inFlight atomic.Int64  // requests; negative once the volume closes
 	idle     chan struct{} // closed when closing and nothing is in flight
 	idleOnce sync.Once
 
@@ -60,50 +116,22 @@ type Volume struct {
 		reqs []*Request
 	}
 
-	// metaMu serialises what changes metadata: add, remove, stop.
-	metaMu  sync.Mutex
-	ext     extension   // guarded by metaMu
-	gen     generations // guarded by metaMu
-	outside outsiders
-	// heir is who becomes component 0, from the moment that its record is the one
-	// in force; guarded by metaMu.
-	heir    *component
-	leavers []Ignored          // what an unfinished removal leaves to be cleared; guarded by metaMu
-	left    []geomlib.Provider // of components whose removal failed half way, for Close; guarded by metaMu
-	// unfinished are the ids of those that were to become components in this service,
-	// and did not: a label of theirs is this volume's own; guarded by metaMu.
-	unfinished []uint64
-
-	job    jobRunner
-	moving barrier // requests that change the map are in it
-
-	// renamed is the index that map entries name as another one until an unfinished
-	// removal is finished. Nothing changes it once the map is loaded.
-	renamed struct{ from, to int }
-
 	daily struct { // raises the generation
 		sync.Mutex
 		timer *time.Timer
 	}
-
-	events sync.Mutex // Config.Events is called by one goroutine at a time
-
-	// lost is the failure of a flush of a component 0 that has left: what it had
-	// accepted may not be what was copied. nil: none.
-	lost atomic.Pointer[error]
-
-	stats       volumeStats
-	opened      time.Time
-	ops         [OpWriteZeroes]opCounters // by Op less one
-	commitSizes histogram
 }
 
+// volumeStats count what the volume did.
 type volumeStats struct {
 	allocated          atomic.Int64 // chunks
 	errors             atomic.Uint64
 	flushes            atomic.Uint64
 	commits, committed atomic.Uint64 // group commits, chunks in them
 	mapWrites          atomic.Uint64
+
+	ops         [OpWriteZeroes]opCounters // by Op less one
+	commitSizes histogram
 }
 
 // Name is the volume's name, as label gave it.
@@ -127,7 +155,7 @@ func (v *Volume) ReadOnly() bool { return v.cfg.ReadOnly }
 
 // Deferred reports whether the volume waits for Activate.
 func (v *Volume) Deferred() bool {
-	return !v.cfg.ReadOnly && !v.writable.Load() && !v.cond.is(stateStranded)
+	return !v.cfg.ReadOnly && !v.life.writable.Load() && !v.cond.is(stateStranded)
 }
 
 func (v *Volume) components() []*component { return *v.comps.Load() }
@@ -189,20 +217,20 @@ func (v *Volume) extents(off, end int64, emit func(length int64, allocated bool)
 
 // keepUntilActive keeps r until Activate, or ends it where there is nothing to wait for.
 func (v *Volume) keepUntilActive(r *Request) bool {
-	if v.writable.Load() || v.cfg.ReadOnly {
+	if v.life.writable.Load() || v.cfg.ReadOnly {
 		return false
 	}
 	if v.cond.is(stateStranded) {
 		return v.endStranded(r)
 	}
-	v.untilActive.mu.Lock()
-	if v.writable.Load() || v.cond.is(stateStranded) {
-		v.untilActive.mu.Unlock()
+	v.life.untilActive.mu.Lock()
+	if v.life.writable.Load() || v.cond.is(stateStranded) {
+		v.life.untilActive.mu.Unlock()
 		v.workers.put(r)
 		return true
 	}
-	v.untilActive.reqs = append(v.untilActive.reqs, r)
-	v.untilActive.mu.Unlock()
+	v.life.untilActive.reqs = append(v.life.untilActive.reqs, r)
+	v.life.untilActive.mu.Unlock()
 	if !v.cond.allows(deedHold) {
 		v.failUntilActive() // Close may have been here before r was
 	}

@@ -95,7 +95,7 @@ func (z *zeroAhead) awaitIdle() bool {
 			return false
 		}
 		now := z.v.requests()
-		if now == seen && z.v.inFlight.Load() == 0 {
+		if now == seen && z.v.life.inFlight.Load() == 0 {
 			return true
 		}
 		seen = now
@@ -136,7 +136,7 @@ func (z *zeroAhead) clear(c *component, chunk uint32) (whole bool, err error) {
 			return false, nil
 		default:
 		}
-		if z.v.alloc.IsWanted() || z.v.inFlight.Load() != 0 {
+		if z.v.alloc.IsWanted() || z.v.life.inFlight.Load() != 0 {
 			return false, nil
 		}
 		if err := c.clear(base+off, min(aheadPiece, z.v.chunk-off), z.v.zeros); err != nil {
