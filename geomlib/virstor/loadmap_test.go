@@ -10,7 +10,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gvirstor/gvirstor/geomlib"
-	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -46,14 +45,13 @@ func TestALoadedMapIsTheOneOnDisk(t *testing.T) {
 		sizes := []uint32{40, 1200, 700}
 		holes := rapid.Bool().Draw(t, "holes")
 		cfg := Config{ReadOnly: true, mapPiece: rapid.SampledFrom([]int64{512, 1536, 4096, 1 << 20}).Draw(t, "piece")}
-		var disks []*disktest.Disk
 		var ps []geomlib.Provider
 		req := ondisk.LabelRequest{Name: "t", VirtualSize: entries * crashChunk, ChunkSize: crashChunk, ID: 77, ChunkMultiple: ondisk.MinChunkMultiple}
 		for i, n := range sizes {
 			// Only what is looked at: the map and the metadata, not 250 MiB.
 			d := newMem(string(rune('a'+i)), 512, 512)
 			v := &sparseMem{Provider: d.Plain(), holes: holes, size: int64(n)*crashChunk + 512, bad: -1, front: make([]byte, entries*ondisk.EntrySize+2*crashChunk)}
-			disks, ps = append(disks, d), append(ps, v)
+			ps = append(ps, v)
 			req.Providers = append(req.Providers, ondisk.LabelProvider{Name: d.Name(), Size: v.size, SectorSize: 512})
 		}
 		l, err := ondisk.Plan(req)
