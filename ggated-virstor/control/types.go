@@ -2,8 +2,9 @@ package control
 
 import (
 	"fmt"
-	"strings"
 	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 // Status is all that a daemon knows.
@@ -231,7 +232,7 @@ func (v *VolumeStatus) Nodes() []string {
 // Is reports whether name means v: its own name, virstor/NAME or one of its
 // nodes, with or without /dev/.
 func (v *VolumeStatus) Is(name string) bool {
-	name = strings.TrimPrefix(name, "/dev/")
+	name = geomlib.Name(name).Bare()
 	if name == v.Name || name == "virstor/"+v.Name {
 		return true
 	}

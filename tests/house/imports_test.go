@@ -60,7 +60,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/gatepub/units", own: []string{"geomlib"}},
 	{dir: "ggated-virstor/gatepub/helper", own: []string{"geomlib/gate"}},
 	{dir: "ggated-virstor/confine", elsewhere: []string{"golang.org/x/sys", "github.com/elastic/go-seccomp-bpf"}},
-	{dir: "ggated-virstor/control", own: []string{"geomlib/ownfile", "ggated-virstor/control", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor/control", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/verbs", own: []string{"ondisk", "geomlib", "ggated-virstor/control"}, forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor", own: []string{"ondisk", "geomlib", "ggated-virstor"},
 		elsewhere: []string{"golang.org/x/sys"}},
@@ -141,6 +141,90 @@ func (r *rule) refuses(dir, name string) string {
 		return "no cgo"
 	}
 	return ""
+}
+
+// strangers are what a folder, and those below it, must not come to know in any way: not
+// by what it imports, nor by what that imports.
+var strangers = []struct{ dir, never string }{
+	{"ondisk", "geomlib"},
+	{"geomlib", "ggated-virstor"},
+	{"geomlib/gate", "geomlib/virstor"},
+	{"ggated-virstor/control", "geomlib/virstor"}, // who asks a daemon needs no engine
+	{"ggated-virstor/control", "geomlib/gate"},
+	{"ggated-virstor/space", "ggated-virstor/daemon"},
+	{"ggated-virstor/verbs", "ggated-virstor/daemon"}, // they serve stopped volumes, too
+	{"ggated-virstor/supervisor", "ggated-virstor/daemon"},
+	{"ggated-virstor/nbd", "ggated-virstor/daemon"},
+	{"ggated-virstor/gatepub", "ggated-virstor/daemon"},
+	{"ggated-virstor/publish", "ggated-virstor/daemon"},
+	{"ggated-virstor/options", "ggated-virstor/daemon"},
+	{"ggated-virstor/web", "ggated-virstor/daemon"},
+	{"gvirstor", "ggated-virstor/daemon"},
+	{"gvirstor", "geomlib/gate"},
+}
+
+func TestNobodyReachesAStrangerThroughOthers(t *testing.T) {
+	imports := importsByFolder(t)
+	for _, s := range strangers {
+		found := false
+		for dir := range imports {
+			if within(dir, s.dir) {
+				found = true
+				if way := wayTo(imports, dir, s.never, map[string]bool{}); way != nil {
+					t.Errorf("%s must not know %s: %s", s.dir, s.never, strings.Join(way, " imports "))
+				}
+			}
+		}
+		if !found {
+			t.Errorf("there is no %s", s.dir)
+		}
+	}
+}
+
+// within reports whether dir is top or below it.
+func within(dir, top string) bool { return dir == top || strings.HasPrefix(dir, top+"/") }
+
+// importsByFolder are the folders of this module that the files of each import, but for
+// tests.
+func importsByFolder(t *testing.T) map[string][]string {
+	t.Helper()
+	all := make(map[string][]string)
+	for _, path := range goFiles(t) {
+		rel, _ := filepath.Rel(root, path)
+		if rel = filepath.ToSlash(rel); strings.HasSuffix(rel, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.ToSlash(filepath.Dir(rel))
+		all[dir] = slices.Clip(all[dir]) // there is such a folder, though it may import none
+		for _, im := range f.Imports {
+			name, _ := strconv.Unquote(im.Path.Value)
+			if own, ok := strings.CutPrefix(name, module); ok {
+				all[dir] = append(all[dir], own)
+			}
+		}
+	}
+	return all
+}
+
+// wayTo is how dir comes to import a folder that never means, or nil.
+func wayTo(imports map[string][]string, dir, never string, seen map[string]bool) []string {
+	seen[dir] = true
+	for _, next := range imports[dir] {
+		if within(next, never) {
+			return []string{dir, next}
+		}
+		if seen[next] {
+			continue
+		}
+		if way := wayTo(imports, next, never, seen); way != nil {
+			return append([]string{dir}, way...)
+		}
+	}
+	return nil
 }
 
 func TestTopLevelIsTheListOfTheHouse(t *testing.T) {
