@@ -33,8 +33,8 @@ func workerIdentity(o *options.Options) (*identity, error) {
 		return nil, fmt.Errorf("--user: %w", err)
 	}
 	uid, err := strconv.Atoi(u.Uid)
-	gid, err2 := strconv.Atoi(u.Gid)
-	if err = errors.Join(err, err2); err != nil {
+	gid, e := strconv.Atoi(u.Gid)
+	if err = errors.Join(err, e); err != nil {
 		return nil, fmt.Errorf("--user %s: %w", u.Username, err)
 	}
 	return &identity{u.Username, uid, gid}, nil

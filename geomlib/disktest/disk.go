@@ -193,7 +193,7 @@ func (d *Disk) change(op Op) (int64, error) {
 	}
 	d.pending = append(d.pending, op)
 	if d.noCache.Load() {
-		d.settleLocked(d.seq)
+		d.makeDurableLocked(d.seq)
 	}
 	return n, err
 }
@@ -222,7 +222,7 @@ func (d *Disk) Flush() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.settleLocked(covers)
+	d.makeDurableLocked(covers)
 	return err
 }
 
@@ -246,8 +246,8 @@ func (d *Disk) DropCache() error {
 	return nil
 }
 
-// settleLocked makes durable what is pending below Seq covers. d.mu is held.
-func (d *Disk) settleLocked(covers int) {
+// makeDurableLocked makes durable what is pending below Seq covers. d.mu is held.
+func (d *Disk) makeDurableLocked(covers int) {
 	d.takeLocked(covers, func(op Op) { d.durable.apply(op, 0, op.Len) })
 }
 

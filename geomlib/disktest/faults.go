@@ -13,13 +13,13 @@ type faults struct {
 
 	mu        sync.Mutex
 	injectors []*injector
-	gates     []*gate
+	barriers  []*barrier
 }
 
 type injector struct{ fail func(Op) error }
 
-// gate holds the first request that it is for.
-type gate struct {
+// barrier holds the first request that it is for.
+type barrier struct {
 	wants   func(Op) bool
 	reached chan struct{}
 	open    chan struct{}
@@ -112,14 +112,14 @@ func (d *Disk) Block(k Kind) (reached <-chan struct{}, release func()) {
 
 // BlockWhen is Block for the next request that wants says true for.
 func (d *Disk) BlockWhen(wants func(Op) bool) (reached <-chan struct{}, release func()) {
-	g := &gate{wants: wants, reached: make(chan struct{}), open: make(chan struct{})}
+	g := &barrier{wants: wants, reached: make(chan struct{}), open: make(chan struct{})}
 	d.faults.mu.Lock()
 	defer d.faults.mu.Unlock()
-	d.faults.gates = append(d.faults.gates, g)
+	d.faults.barriers = append(d.faults.barriers, g)
 	return g.reached, sync.OnceFunc(func() {
 		d.faults.mu.Lock()
 		defer d.faults.mu.Unlock()
-		d.faults.gates = without(d.faults.gates, g)
+		d.faults.barriers = without(d.faults.barriers, g)
 		close(g.open)
 	})
 }
@@ -129,7 +129,7 @@ func (d *Disk) BlockWhen(wants func(Op) bool) (reached <-chan struct{}, release 
 func (d *Disk) begin(op Op) (int64, error) {
 	d.mustFit(op)
 	d.counts[op.Kind].Add(1)
-	if g := d.faults.gateFor(op); g != nil {
+	if g := d.faults.barrierFor(op); g != nil {
 		close(g.reached)
 		<-g.open
 	}
@@ -148,12 +148,12 @@ func (d *Disk) begin(op Op) (int64, error) {
 	return part.Done, fmt.Errorf("%s: %s: %w", d.name, op, err)
 }
 
-func (f *faults) gateFor(op Op) *gate {
+func (f *faults) barrierFor(op Op) *barrier {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, g := range f.gates {
+	for _, g := range f.barriers {
 		if g.wants(op) {
-			f.gates = without(f.gates, g)
+			f.barriers = without(f.barriers, g)
 			return g
 		}
 	}

@@ -23,7 +23,7 @@
 // not open or close devices, read kern.geom.confxml or call Resize: these wait
 // until GEOM has no pending event, and a pending event may be the tasting of the
 // very unit that waits for an answer. What is in such a wait does not die, nor give
-// up its locks, before somebody serves the unit: see package apart.
+// up its locks, before somebody serves the unit: see ggated-virstor/gatepub/helper.
 //
 // # Other systems
 //

@@ -113,7 +113,7 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 	if err := b.write(ctx, on, tell); err != nil {
 		return nil, err
 	}
-	return res, b.settle(on, res, above, opt.Log)
+	return res, b.finish(on, res, above, opt.Log)
 }
 
 // highest is the highest generation that a provider has. One whose metadata cannot be
@@ -360,9 +360,9 @@ func (b *Backup) writeMap(ctx context.Context, p geomlib.Provider, tell func(don
 	return extblock.Flush(p)
 }
 
-// settle lets the engine verify the volume, and hand it back if the kernel
+// finish lets the engine verify the volume, and hand it back if the kernel
 // class had it at the time of the backup. Its generation is then above the given one.
-func (b *Backup) settle(on []geomlib.Provider, res *Restored, above uint64, log *slog.Logger) error {
+func (b *Backup) finish(on []geomlib.Provider, res *Restored, above uint64, log *slog.Logger) error {
 	var members []virstor.Member
 	for i, p := range on {
 		members = append(members, virstor.Member{Provider: p, Metadata: b.fenced(i, p)})

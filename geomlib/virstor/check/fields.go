@@ -38,7 +38,7 @@ func (v *volumeCheck) checkCount() {
 	count := v.zero.want.Count
 	for _, m := range others {
 		if m.want.Count != count && m.want.No < count {
-			v.settled(m, MetadataCount, fmt.Sprintf("metadata says %d components, component 0 says %d", m.want.Count, count),
+			v.overruled(m, MetadataCount, fmt.Sprintf("metadata says %d components, component 0 says %d", m.want.Count, count),
 				func(w *ondisk.Metadata) { w.Count = count })
 		}
 	}

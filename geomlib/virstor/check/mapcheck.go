@@ -153,7 +153,7 @@ func (v *volumeCheck) checkMap() error {
 	if err != nil {
 		return err
 	}
-	v.settleUnsure(unsure, unsureMore)
+	v.judgeUnsure(unsure, unsureMore)
 	if len(twice) > 0 {
 		if err := v.findOwners(twice); err != nil {
 			return err
@@ -270,9 +270,9 @@ func (v *volumeCheck) suspect(vc uint64, verdict Verdict, e ondisk.Entry) {
 	}
 }
 
-// settleUnsure tells garbage from entries that lost their flag: those name a
+// judgeUnsure tells garbage from entries that lost their flag: those name a
 // chunk that nothing else has.
-func (v *volumeCheck) settleUnsure(unsure []Suspect, more bool) {
+func (v *volumeCheck) judgeUnsure(unsure []Suspect, more bool) {
 	for _, s := range unsure {
 		b := v.maps[s.As.Component]
 		if b == nil || b.has(s.As.Chunk) {

@@ -25,9 +25,9 @@ func (v *volumeCheck) fixed(m *member, code Code, sev Severity, text string, set
 	v.find(Finding{Severity: sev, Code: code, Provider: m.name(), Mend: MendRepair, Prevents: sev == Error, Text: text, Remedy: remedyRepair})
 }
 
-// settled adds a finding of what the next start and repair put right by
+// overruled adds a finding of what the next start and repair put right by
 // themselves: what component 0 overrules.
-func (v *volumeCheck) settled(m *member, code Code, text string, set func(*ondisk.Metadata)) {
+func (v *volumeCheck) overruled(m *member, code Code, text string, set func(*ondisk.Metadata)) {
 	if v.in.opt.Live {
 		set(&m.want)
 		return
@@ -304,7 +304,7 @@ func (v *volumeCheck) checkVirtualSize() {
 	size := v.zero.want.VirtualSize
 	for _, m := range others {
 		if m.want.VirtualSize != size && !v.zero.broken {
-			v.settled(m, MetadataVirtualSize, fmt.Sprintf("metadata says a virtual size of %d bytes, component 0 says %d", m.want.VirtualSize, size),
+			v.overruled(m, MetadataVirtualSize, fmt.Sprintf("metadata says a virtual size of %d bytes, component 0 says %d", m.want.VirtualSize, size),
 				func(w *ondisk.Metadata) { w.VirtualSize = size })
 		}
 	}
@@ -356,7 +356,7 @@ func (v *volumeCheck) checkName() {
 	}
 	for _, m := range others {
 		if name := v.zero.want.Name; m.want.Name != name {
-			v.settled(m, MetadataName, fmt.Sprintf("metadata names the volume %q, component 0 names it %q", m.want.Name, name),
+			v.overruled(m, MetadataName, fmt.Sprintf("metadata names the volume %q, component 0 names it %q", m.want.Name, name),
 				func(w *ondisk.Metadata) { w.Name = name })
 		}
 	}

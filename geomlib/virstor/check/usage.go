@@ -106,7 +106,7 @@ func (v *volumeCheck) checkStale(m *member, b *bitmap) {
 		return
 	}
 	if m.want.ChunkNext != next {
-		v.settled(m, MetadataChunkNext, fmt.Sprintf("metadata says that the next chunk to allocate is %d; by the allocation map it is %d", m.want.ChunkNext, next),
+		v.overruled(m, MetadataChunkNext, fmt.Sprintf("metadata says that the next chunk to allocate is %d; by the allocation map it is %d", m.want.ChunkNext, next),
 			func(w *ondisk.Metadata) { w.ChunkNext = min(next, w.ChunkCount) })
 	}
 	if has, should := m.want.Flags&ondisk.FlagAllocated != 0, next > 0; has != should {
@@ -114,7 +114,7 @@ func (v *volumeCheck) checkStale(m *member, b *bitmap) {
 		if has {
 			text = "is flagged as allocated, though nothing on it is"
 		}
-		v.settled(m, MetadataFlags, text, func(w *ondisk.Metadata) { w.Flags ^= ondisk.FlagAllocated })
+		v.overruled(m, MetadataFlags, text, func(w *ondisk.Metadata) { w.Flags ^= ondisk.FlagAllocated })
 	}
 }
 

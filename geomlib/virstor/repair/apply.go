@@ -45,7 +45,7 @@ func Apply(ctx context.Context, p *Plan, j *Journal, log *slog.Logger) (*Result,
 				return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
 			}
 		}
-		if err := a.settle(res, log); err != nil {
+		if err := a.finish(res, log); err != nil {
 			return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
 		}
 	}
@@ -208,9 +208,9 @@ func (a *applier) clearLeftovers() error {
 	return nil
 }
 
-// settle lets the engine do the rest: finish an intent, make the metadata
+// finish lets the engine do the rest: finish an intent, make the metadata
 // agree, fence, and hand back what was not fenced before.
-func (a *applier) settle(res *Result, log *slog.Logger) error {
+func (a *applier) finish(res *Result, log *slog.Logger) error {
 	members, err := a.members()
 	if err != nil {
 		return err

@@ -316,7 +316,8 @@ func match(h *journalHeader, records []entry, providers []geomlib.Provider) ([]g
 	return on, nil
 }
 
-type place struct {
+// sectorAt is a sector of a provider.
+type sectorAt struct {
 	provider uint32
 	off      int64
 }
@@ -328,8 +329,8 @@ const maxUnlike = 1 << 18
 // or wrote. What one record does not know is looked for in the others: few
 // sectors are written more than once.
 func (c *contents) unchanged(on []geomlib.Provider) error {
-	unlike := make(map[place]bool)
-	err := c.sectors(on, func(k place, known bool) error {
+	unlike := make(map[sectorAt]bool)
+	err := c.sectors(on, func(k sectorAt, known bool) error {
 		if !known {
 			unlike[k] = true
 		}
@@ -341,7 +342,7 @@ func (c *contents) unchanged(on []geomlib.Provider) error {
 	if err != nil || len(unlike) == 0 {
 		return err
 	}
-	err = c.sectors(on, func(k place, known bool) error {
+	err = c.sectors(on, func(k sectorAt, known bool) error {
 		if known {
 			delete(unlike, k)
 		}
@@ -358,7 +359,7 @@ func (c *contents) unchanged(on []geomlib.Provider) error {
 
 // sectors calls each with every sector of every record, and whether it holds what that
 // record found or wrote.
-func (c *contents) sectors(on []geomlib.Provider, each func(k place, known bool) error) error {
+func (c *contents) sectors(on []geomlib.Provider, each func(k sectorAt, known bool) error) error {
 	for i := range c.entries {
 		rec, err := c.record(i)
 		if err != nil {
@@ -373,7 +374,7 @@ func (c *contents) sectors(on []geomlib.Provider, each func(k place, known bool)
 		for at := 0; at < len(b); at += s {
 			is := b[at : at+s]
 			known := bytes.Equal(is, rec.old[at:at+s]) || bytes.Equal(is, rec.now[at:at+s])
-			if err := each(place{rec.provider, rec.off + int64(at)}, known); err != nil {
+			if err := each(sectorAt{rec.provider, rec.off + int64(at)}, known); err != nil {
 				return err
 			}
 		}
@@ -381,7 +382,7 @@ func (c *contents) sectors(on []geomlib.Provider, each func(k place, known bool)
 	return nil
 }
 
-func changedAt(k place, on []geomlib.Provider) error {
+func changedAt(k sectorAt, on []geomlib.Provider) error {
 	return fmt.Errorf("undo: the sector at byte %d of %s has %w; the volume was used: taking the repair back now would lose what was written",
 		k.off, on[k.provider].Name(), ErrChanged)
 }
