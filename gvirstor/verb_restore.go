@@ -33,9 +33,10 @@ func restoreCommand() *command {
 		about: `Writes what backup saved to all components of a stopped volume, which are found
 by their metadata, names and sizes. A backup that does not fit is refused, and
 so is one that is older than the volume: what was written since to chunks that
-it does not have would be lost.
+it does not have would be lost. Refused, too, is a provider that only its size
+speaks for, and that holds something else.
 
--f            even if the volume has changed since
+-f            even so
 -n            only tell what would be done
 --in-order    the providers are the components in their order
 --run-dir     folder of the daemon's locks
@@ -74,7 +75,7 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 		})
 		return err
 	})
-	if errors.Is(err, backup.ErrNewer) {
+	if errors.Is(err, backup.ErrNewer) || errors.Is(err, backup.ErrForeign) {
 		return failf("Can't %w (-f)", err)
 	}
 	if err != nil {

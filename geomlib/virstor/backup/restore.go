@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/signature"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
@@ -22,14 +23,16 @@ var (
 	ErrProviders = errors.New("the providers are not those of the backup")
 	// ErrNewer: the volume was used since; RestoreOptions.Force overrules it.
 	ErrNewer = errors.New("the volume has changed since the backup")
+	// ErrForeign: a provider holds something that no component does; likewise.
+	ErrForeign = errors.New("it may be no component of the volume")
 	// ErrInterrupted: the backup was made in the middle of an operation.
 	ErrInterrupted = errors.New("the backup was made while an operation was under way")
 )
 
 // RestoreOptions modify Restore.
 type RestoreOptions struct {
-	// Force restores though the volume has changed since. What was written to
-	// chunks that the backup does not have is lost.
+	// Force restores though the volume has changed since, and on what may be no
+	// component. What was written to chunks that the backup does not have is lost.
 	Force bool
 	// InOrder takes the providers for the components 0, 1, … in their order,
 	// when neither metadata nor names nor sizes tell.
@@ -86,6 +89,11 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 	on, err := b.match(providers, opt.InOrder)
 	if err != nil {
 		return nil, err
+	}
+	if !opt.Force && !opt.InOrder {
+		if err := b.refuseForeign(on); err != nil {
+			return nil, err
+		}
 	}
 	res := new(Restored)
 	for _, p := range on {
@@ -180,6 +188,41 @@ func (b *Backup) match(providers []geomlib.Provider, inOrder bool) ([]geomlib.Pr
 		}
 	}
 	return on, nil
+}
+
+// refuseForeign refuses providers that only their size speaks for, and that hold what a
+// component does not: a last sector that is neither metadata nor empty, or, where the map
+// of component 0 goes, a file system or the like.
+func (b *Backup) refuseForeign(on []geomlib.Provider) error {
+	for i, p := range on {
+		_, ok, err := metadataOf(p)
+		if err != nil {
+			return err
+		}
+		if ok || geomlib.Name(p.Name()).Same(b.Components[i].Name) {
+			continue
+		}
+		last := make([]byte, p.SectorSize())
+		if _, err := p.ReadAt(last, p.MediaSize()-int64(len(last))); err != nil {
+			return fmt.Errorf("read the last sector of %s: %w", p.Name(), err)
+		}
+		if slices.ContainsFunc(last, func(b byte) bool { return b != 0 }) {
+			return fmt.Errorf("%w: %s has other data in its last sector, and was called %s as component %d; give the components in their order if it is that",
+				ErrForeign, p.Name(), b.Components[i].Name, i)
+		}
+		if i > 0 {
+			continue
+		}
+		all, err := signature.Find(p)
+		if err != nil {
+			return err
+		}
+		if len(all) > 0 {
+			return fmt.Errorf("%w: %s holds %s, and was called %s as component 0; give the components in their order if it is that",
+				ErrForeign, p.Name(), signature.Text(all), b.Components[i].Name)
+		}
+	}
+	return nil
 }
 
 // fits tells whether p can be component i.
