@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"os/signal"
 	"slices"
 	"syscall"
@@ -35,6 +36,10 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err := checkDescriptors(o, log); err != nil {
 		return err
 	}
+	upgrades := make(chan os.Signal, 1)
+	signal.Notify(upgrades, syscall.SIGUSR2)
+	defer signal.Stop(upgrades)
+	go refuseUpgrades(ctx, upgrades, log)
 	ls, err := listen(ctx, o, log)
 	if err != nil {
 		return err
@@ -45,6 +50,19 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	}
 	serving()
 	return serve(o, log, h)
+}
+
+// refuseUpgrades says to each signal, until ctx ends, that it asks for what only a
+// supervisor does.
+func refuseUpgrades(ctx context.Context, upgrades <-chan os.Signal, log *slog.Logger) {
+	for {
+		select {
+		case <-upgrades:
+			log.Warn("no upgrade: SIGUSR2 is for a daemon with --supervise; restart this one")
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // listen opens the listeners of a process that opens them itself.

@@ -115,6 +115,9 @@ func answer(o *options.Options, log *slog.Logger, h host, d *daemon.Daemon, serv
 		}
 	}
 	a.running.Go(func() { a.failed <- a.control.Serve(ls.control) })
+	if len(ls.nbd) == 0 && h.Gate() == nil {
+		log.Warn("no client can reach the volumes: give --nbd unix:PATH or --nbd tcp:HOST:PORT")
+	}
 	for _, l := range ls.nbd {
 		log.Info("NBD clients are served", "address", l.Addr().Network()+":"+l.Addr().String())
 		a.running.Go(func() { a.failed <- server.Serve(context.Background(), l) })

@@ -6,12 +6,24 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
-// connect reaches the daemon.
+// reach reaches the daemon. Where nobody said which socket it is, one that another user
+// has put there is refused.
+func (c *call) reach() (*control.Client, error) {
+	if !c.socketNamed {
+		if err := ownfile.CheckSocket(c.socket); errors.Is(err, ownfile.ErrUnsafe) {
+			return nil, err
+		}
+	}
+	return c.dial(c.socket)
+}
+
+// connect reaches the daemon, which must run.
 func (c *call) connect() (*control.Client, error) {
-	client, err := c.dial(c.socket)
+	client, err := c.reach()
 	if errors.Is(err, control.ErrNotRunning) {
 		return nil, failf("Can't reach the daemon: %w; start it, or name its socket by --control or GVIRSTOR_CONTROL", err)
 	}

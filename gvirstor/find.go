@@ -219,7 +219,7 @@ func (c *call) componentNames(ctx context.Context, operands []string) ([]string,
 		return operands, nil
 	}
 	name := operands[0]
-	client, err := c.dial(c.socket)
+	client, err := c.reach()
 	notRunning := errors.Is(err, control.ErrNotRunning)
 	if err != nil && !notRunning && c.socketNamed {
 		return nil, failf("Can't reach the daemon: %w", err)

@@ -30,6 +30,7 @@ func programMain() int {
 		stdout:   os.Stdout,
 		stderr:   os.Stderr,
 		getenv:   os.Getenv,
+		uid:      os.Geteuid(),
 		dial:     control.Dial,
 		kernel:   newKernel(),
 		registry: providers.Registry(),

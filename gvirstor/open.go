@@ -31,7 +31,7 @@ func (c *call) open(ctx context.Context, name string, o geomlib.OpenOptions) (ge
 	if !errors.Is(err, geomlib.ErrLocked) {
 		return p, err
 	}
-	client, e := c.dial(c.socket)
+	client, e := c.reach()
 	if e != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ type env struct {
 	stdout, stderr io.Writer
 	raw            io.Writer // stdout as run finds it, for control sequences; nil: stdout
 	getenv         func(string) string
+	uid            int // of the user
 	dial           func(socket string) (*control.Client, error)
 	kernel         kernel
 	registry       geomlib.Registry // opens what the user names
@@ -97,10 +98,7 @@ func run(ctx context.Context, e *env) int {
 }
 
 func runVerb(ctx context.Context, e *env) int {
-	c := &call{env: e, socket: control.DefaultSocket}
-	if s := e.getenv("GVIRSTOR_CONTROL"); s != "" {
-		c.socket, c.socketNamed = s, true
-	}
+	c := &call{env: e, socket: control.DefaultSocket(e.uid, e.getenv), socketNamed: e.getenv("GVIRSTOR_CONTROL") != ""}
 	err := c.dispatch(ctx, e.args)
 	var wrong *usageError
 	switch {

@@ -97,7 +97,7 @@ func TestSocketComesFromEnvironmentAndOptions(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"", []string{"status"}, control.DefaultSocket},
+		{"", []string{"status"}, "/var/run/ggated-virstor.sock"},
 		{"/env", []string{"status"}, "/env"},
 		{"/env", []string{"--control", "/front", "status"}, "/front"},
 		{"/env", []string{"--control=/front", "status", "--control", "/verb"}, "/verb"},

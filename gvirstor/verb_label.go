@@ -120,7 +120,7 @@ func (c *call) label(ctx context.Context, o *labelOptions) (err error) {
 // daemonForLabel reaches the daemon that is to serve the new volume: nil when
 // none runs, which is no error unless the user named its socket.
 func (c *call) daemonForLabel(ctx context.Context, name string) (*control.Client, error) {
-	client, err := c.dial(c.socket)
+	client, err := c.reach()
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
 		return nil, nil
@@ -324,8 +324,9 @@ func (c *call) serveLabelled(ctx context.Context, client *control.Client, name s
 			continue
 		}
 		if c.verbose {
-			fmt.Fprintf(c.stdout, "\nServed as %s.\n", strings.Join(whereabouts(v), ", "))
+			fmt.Fprintln(c.stdout) // ends the line of what was stored
 		}
+		fmt.Fprintf(c.stdout, "%s is served as %s\n", name, strings.Join(whereabouts(v), ", "))
 		return nil
 	}
 	c.warnProblems(r.Problems)

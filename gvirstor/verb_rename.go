@@ -95,7 +95,7 @@ func (c *call) refuseTaken(ctx context.Context, name string) error {
 	if name == "" {
 		return nil
 	}
-	if client, err := c.dial(c.socket); err == nil {
+	if client, err := c.reach(); err == nil {
 		defer client.Close()
 		if v, err := client.Volume(ctx, name); err == nil {
 			return failf("there is a volume named %s (id %08x) already", v.Name, v.ID)

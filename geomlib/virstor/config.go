@@ -101,8 +101,8 @@ type Config struct {
 	// zeroed while the volume is idle, under ZeroAuto: at most 64 MiB of them.
 	ZeroAhead int
 	Discard   DiscardPolicy
-	// DetectZeroes treats writes of zeros as OpWriteZeroes: they allocate
-	// nothing, and free what they cover whole.
+	// DetectZeroes treats writes of zeros, and OpWriteZeroes with NoHole, as
+	// OpWriteZeroes: they allocate nothing, and free what they cover whole.
 	DetectZeroes bool
 
 	Workers int // goroutines that wait for devices; 0: 32

@@ -21,7 +21,7 @@ type Flags uint8
 const (
 	// FUA: the write is on stable storage before it is acknowledged.
 	FUA Flags = 1 << iota
-	// NoHole: OpWriteZeroes allocates what it covers.
+	// NoHole: OpWriteZeroes allocates what it covers, unless Config.DetectZeroes is set.
 	NoHole
 	// MayBlock: Submit may do device I/O on the caller's goroutine. Without
 	// it, Submit does only what cannot wait for a device and hands the rest

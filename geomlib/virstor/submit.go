@@ -109,7 +109,7 @@ func (v *Volume) run(r *Request, block bool) {
 	case OpDelete:
 		v.discard(r, block)
 	case OpWriteZeroes:
-		if r.Flags&NoHole != 0 {
+		if r.Flags&NoHole != 0 && !v.cfg.DetectZeroes {
 			v.write(r, block)
 		} else {
 			v.discard(r, block)

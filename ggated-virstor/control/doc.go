@@ -28,5 +28,23 @@
 // answers an Error. Sizes are exact bytes everywhere.
 package control
 
-// DefaultSocket is where the daemon listens unless it is told otherwise.
-const DefaultSocket = "/var/run/ggated-virstor.sock"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// DefaultSocket is where the daemon of the user uid listens unless it is told otherwise:
+// what GVIRSTOR_CONTROL says, else a place that is root's or that user's own.
+func DefaultSocket(uid int, getenv func(string) string) string {
+	if path := getenv("GVIRSTOR_CONTROL"); path != "" {
+		return path
+	}
+	if uid == 0 {
+		return "/var/run/ggated-virstor.sock"
+	}
+	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "ggated-virstor.sock")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("ggated-virstor-%d.sock", uid))
+}

@@ -184,7 +184,7 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
-	f.StringVar(&o.Control, "control", control.DefaultSocket, "control socket `PATH`")
+	f.StringVar(&o.Control, "control", control.DefaultSocket(os.Geteuid(), os.Getenv), "control socket `PATH`")
 	f.StringVar(&o.RunDir, "run-dir", geomlib.DefaultRunDir(), "`DIR` of the locks by volume id")
 	f.StringVar(&o.backupDir, "backup-dir", defaultBackupDir(), "`DIR` of backups of metadata and maps; empty: none are made")
 	f.IntVar(&o.backups, "backups", 10, "keep the last `N` backups of each volume (0: none)")
