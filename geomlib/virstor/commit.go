@@ -143,18 +143,28 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	return true, waiting
 }
 
+// zeroesReach is for how many bytes one commit gives chunks to zeros that are to stay.
+// Their range may be all of a volume: the rest follows, chunk by chunk as far as space
+// goes.
+const zeroesReach = 4 << 30
+
 // findMissing fills missing with the chunks that r needs and nobody has.
 func (k *committer) findMissing(r *Request) {
 	v, b := k.v, &k.batch
-	b.missing = b.missing[:0]
+	b.missing, b.reach = b.missing[:0], r.Offset+r.Length
 	if r.req.discards {
 		return
 	}
+	most := int(max(1, v.zeroesReach/v.chunk))
 	next := uint64(0) // a chunk may have two ranges of r
 	for from, to := r.ahead(r.Offset + r.req.progress); from < to; from, to = r.ahead(to) {
 		for next = max(next, uint64(from/v.chunk)); next <= uint64((to-1)/v.chunk); next++ {
-			if _, ours := b.index[next]; !ours && !v.chunks.Load(next).Allocated() {
-				b.missing = append(b.missing, next)
+			if _, ours := b.index[next]; ours || v.chunks.Load(next).Allocated() {
+				continue
+			}
+			if b.missing = append(b.missing, next); len(b.missing) == most && r.Op == OpWriteZeroes {
+				b.reach = min(b.reach, int64(next+1)*v.chunk)
+				return
 			}
 		}
 	}
@@ -171,7 +181,7 @@ func (k *committer) cover(r *Request) {
 	if r.req.discards {
 		return
 	}
-	for off, to := r.ahead(start); off < to; {
+	for off, to := r.ahead(start); off < to && off < b.reach; {
 		pc := v.pieceAt(off, to)
 		i, ours := b.index[pc.vc]
 		with = with && ours && v.aligned(off, pc.n)
@@ -190,7 +200,7 @@ func (k *committer) cover(r *Request) {
 			off, to = r.ahead(off)
 		}
 	}
-	if with {
+	if with && b.reach == r.Offset+r.Length {
 		r.req.commit = r.Length
 	}
 }
@@ -371,6 +381,7 @@ type batch struct {
 	chunks  []newChunk
 	index   map[uint64]int // virtual chunk → chunks
 	missing []uint64
+	reach   int64 // the end of what is done of the request in this commit
 	taken   []alloc.Grant
 	touched []*component
 	changes []mapChange

@@ -144,6 +144,52 @@ func TestZeroesThatAreToStayBackedKeepTheirChunk(t *testing.T) {
 	}
 }
 
+// TestZeroesOfMuchAreAllocatedStepByStep: a commit takes as many chunks as it may, and
+// the request is done when the last one was, or fails with what there was room for.
+func TestZeroesOfMuchAreAllocatedStepByStep(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		chunk int64 // of which there is one already
+		from  int64
+		n     int64
+	}{
+		{"nothing is there", -1, 0, 20 * crashChunk},
+		{"the first is there", 0, 0, 20 * crashChunk},
+		{"one in the middle is there", 10, 0, 20 * crashChunk},
+		{"the last is there", 19, 0, 20 * crashChunk},
+		{"from and to the middle of a chunk", 3, 4096, 19*crashChunk + 8192},
+		{"to the middle of a sector", 4, crashChunk + 1, 12 * crashChunk},
+	} {
+		a := disktest.New("a", 32*crashChunk, 512).FillJunk(1)
+		labelled(t, 64, a)
+		v, err := openDisks(Config{WhenFull: Fail}, []*disktest.Disk{a})
+		mustDo(t, err)
+		v.zeroesReach = 3*crashChunk + 1
+		ones := make([]byte, crashChunk)
+		fill(ones, 1)
+		if c.chunk >= 0 {
+			_, err := v.WriteAt(ones, c.chunk*crashChunk)
+			mustDo(t, err)
+		}
+		mustDo(t, v.WriteZeroes(c.from, c.n, NoHole))
+		got := make([]byte, c.n)
+		if _, err := v.ReadAt(got, c.from); err != nil || !isZero(got) {
+			t.Errorf("%s: it does not read as zeros: %v", c.what, err)
+		}
+		most := (c.from+c.n+crashChunk-1)/crashChunk - c.from/crashChunk
+		if n := v.stats.allocated.Load(); n != most {
+			t.Errorf("%s: %d chunks allocated, want %d", c.what, n, most)
+		}
+		if h := v.CommitSizes(); h.Count() < uint64(most-1)/3 {
+			t.Errorf("%s: %d commits, where each may take 3 of %d chunks", c.what, h.Count(), most)
+		}
+		if err := v.WriteZeroes(0, 60*crashChunk, NoHole); !errors.Is(err, ErrNoSpace) {
+			t.Errorf("%s: more than there is: %v", c.what, err)
+		}
+		mustDo(t, v.Close())
+	}
+}
+
 // Close fails what waits, also what begins to wait while Close looks.
 func TestNothingIsLeftWaitingByClose(t *testing.T) {
 	a := disktest.New("a", 16*crashChunk, 512)

@@ -100,7 +100,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 			chunkShift: shiftOf(m.ChunkSize),
 			sector:     int64(zero.Provider.SectorSize()),
 		},
-		space:  space{inlineLimit: inlineLimit(runtime.NumCPU())},
+		space:  space{inlineLimit: inlineLimit(runtime.NumCPU()), zeroesReach: zeroesReach},
 		queues: queues{zeros: zeroBytes[:]},
 		meta:   meta{ext: a.ext},
 		life:   life{opened: time.Now(), idle: make(chan struct{})},

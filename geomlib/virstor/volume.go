@@ -62,6 +62,7 @@ type space struct {
 	full        atomic.Pointer[fullRule]
 	inline      atomic.Bool // writes to every component are copies into a cache
 	inlineLimit int64       // bytes
+	zeroesReach int64       // bytes
 
 	// lost is the failure of a flush of a component 0 that has left: what it had
 	// accepted may not be what was copied. nil: none.
