@@ -29,7 +29,7 @@ func (b *burst) do() error {
 func newBurst(t testing.TB, r *rig, cmd uint16, n, depth int) *burst {
 	var requests []proto.Request
 	for i := range depth {
-		requests = append(requests, proto.Request{Type: cmd, Offset: uint64(i * n), Length: uint32(n)})
+		requests = append(requests, proto.Request{Type: cmd, Offset: uint64(i * n), Length: uint64(n)})
 	}
 	return newMixedBurst(t, r, requests...)
 }

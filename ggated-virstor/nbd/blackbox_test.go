@@ -127,6 +127,7 @@ func TestNbdinfoSeesWhatIsAdvertised(t *testing.T) {
 		var info struct {
 			Protocol   string
 			Structured bool
+			Extended   *bool // of those that know of it
 			Exports    []map[string]any
 		}
 		if err := json.Unmarshal([]byte(run(t, "nbdinfo", "--json", uri)), &info); err != nil {
@@ -134,6 +135,9 @@ func TestNbdinfoSeesWhatIsAdvertised(t *testing.T) {
 		}
 		if info.Protocol != "newstyle-fixed" || !info.Structured || len(info.Exports) != 1 {
 			t.Fatalf("nbdinfo: %+v", info)
+		}
+		if info.Extended != nil && !*info.Extended {
+			t.Error("nbdinfo, which asks for extended headers, did not get them")
 		}
 		for key, want := range map[string]any{
 			"export-name": "disk", "export-size": 100.0 * (1 << 20),

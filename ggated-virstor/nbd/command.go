@@ -1,6 +1,8 @@
 package nbd
 
 import (
+	"math"
+
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
@@ -10,8 +12,12 @@ import (
 func (c *conn) allowedFlags(cmd uint16) uint16 {
 	switch cmd {
 	case proto.CmdRead:
-		if c.structured {
+		if c.headers >= structured {
 			return proto.CmdFlagFUA | proto.CmdFlagDF
+		}
+	case proto.CmdWrite:
+		if c.headers == extended {
+			return proto.CmdFlagFUA | proto.CmdFlagPayloadLen
 		}
 	case proto.CmdWriteZeroes:
 		return proto.CmdFlagFUA | proto.CmdFlagNoHole | proto.CmdFlagFastZero
@@ -29,10 +35,14 @@ func (c *conn) dispatch(h proto.Request) error {
 	if int(h.Type) < len(c.counters.ops) {
 		c.counters.ops[h.Type].Add(1)
 	}
+	payload := c.headers.payload(h)
+	if payload > maxPayload {
+		return errTooLong
+	}
 	r := c.spareRequest()
-	r.cmd, r.cookie = h.Type, h.Cookie
+	r.cmd, r.cookie, r.unread = h.Type, h.Cookie, int(payload)
 	r.op.Op, r.op.Flags, r.op.Err = 0, 0, nil
-	r.op.Offset, r.op.Length, r.op.Data = int64(h.Offset), int64(h.Length), nil
+	r.op.Offset, r.op.Length, r.op.Data = int64(h.Offset), int64(min(h.Length, math.MaxInt64)), nil
 	r.lo, r.hi = r.op.Offset, r.op.Offset+r.op.Length
 	c.outstanding.Add(1)
 
@@ -61,14 +71,10 @@ func (c *conn) dispatch(h proto.Request) error {
 	return c.refuse(r, proto.EINVAL, "unknown command")
 }
 
-// refuse answers a request that is not carried out. The payload of a write is
-// still to come.
+// refuse answers a request that is not carried out. Its payload is still to come.
 func (c *conn) refuse(r *request, errno uint32, text string) error {
-	if r.cmd == proto.CmdWrite {
-		if r.op.Length > maxPayload {
-			return errTooLong
-		}
-		if err := c.skipPayload(int(r.op.Length)); err != nil {
+	if r.unread > 0 {
+		if err := c.skipPayload(r.unread); err != nil {
 			c.drop(r)
 			return err
 		}
@@ -134,7 +140,7 @@ func (c *conn) read(r *request) error {
 	// Whatever was acknowledged before this request is seen here, and what is
 	// being written meanwhile may be read as it was. Asking takes 10 ns; 1 MiB
 	// reads of a hole became eleven times as fast.
-	if c.structured && c.exp.order.orphans.Load() == 0 && c.extents.hole(c.disk, r.op.Offset, r.op.Length) {
+	if c.headers >= structured && c.exp.order.orphans.Load() == 0 && c.extents.hole(c.disk, r.op.Offset, r.op.Length) {
 		c.succeedHole(r)
 		return nil
 	}
@@ -146,8 +152,6 @@ func (c *conn) read(r *request) error {
 
 func (c *conn) write(r *request, flags uint16) error {
 	switch {
-	case r.op.Length > maxPayload:
-		return errTooLong
 	case c.refusesWrites():
 		return c.refuse(r, proto.EPERM, readOnlyText)
 	case c.outside(r):
@@ -229,7 +233,7 @@ func (c *conn) blockStatus(r *request, flags uint16) error {
 		most = 1
 	}
 	r.most = most
-	r.op.Length = int64(most * descriptorSize)
+	r.op.Length = int64(most * c.headers.descriptor())
 	if err := c.charge(r, &c.reads); err != nil {
 		return err
 	}
@@ -243,8 +247,11 @@ func (c *conn) blockStatus(r *request, flags uint16) error {
 	return nil
 }
 
+// describe answers with what the extents are. Who asked for very much is told of its
+// beginning alone, and asks again.
 func (c *conn) describe(r *request, w *extentWalk) {
-	r.body = w.describe(c.disk, r.lo, r.hi-r.lo, r.most, r.op.Data[:0])
+	n := min(r.hi-r.lo, reach(c.disk))
+	r.body = w.describe(c.disk, r.lo, n, r.most, r.op.Data[:0])
 	c.succeedStatus(r)
 }
 
@@ -256,6 +263,6 @@ func (c *conn) begin(r *request) {
 		return
 	}
 	w := new(extentWalk)
-	w.init()
+	w.init(c.headers)
 	c.describe(r, w)
 }

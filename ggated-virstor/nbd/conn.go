@@ -47,7 +47,7 @@ type conn struct {
 	exp        *export // written under Server.mu
 	disk       Disk
 	readOnly   bool // for this client, whatever the disk is; written under Server.mu
-	structured bool // structured replies were negotiated
+	headers    headers
 	allocation bool // base:allocation was selected
 
 	quit chan struct{} // closed by finish: take no more requests
@@ -72,6 +72,56 @@ type conn struct {
 	kick   chan struct{} // wakes the writer goroutine
 	wake   chan struct{} // wakes the reader, see sender.waiting
 	sender sender
+}
+
+// headers is which messages a connection speaks in.
+type headers uint8
+
+const (
+	simple     headers = iota
+	structured         // replies in chunks, where there is data
+	extended           // longer headers both ways, and all replies in chunks
+)
+
+// size is that of a request's header, bytes.
+func (h headers) size() int {
+	if h == extended {
+		return proto.ExtRequestSize
+	}
+	return proto.RequestSize
+}
+
+// decode reads the header of a request, size bytes.
+func (h headers) decode(b []byte) (proto.Request, error) {
+	if h == extended {
+		return proto.DecodeExtRequest(b)
+	}
+	return proto.DecodeRequest(b)
+}
+
+// payload is how much follows the header of r, bytes. QEMU (seen with 10.0) leaves the
+// flag of a write out which the protocol wants: a write has its payload all the same.
+func (h headers) payload(r proto.Request) uint64 {
+	if r.Type == proto.CmdWrite || h == extended && r.Flags&proto.CmdFlagPayloadLen != 0 {
+		return r.Length
+	}
+	return 0
+}
+
+// descriptor is the size of a descriptor of block status, bytes.
+func (h headers) descriptor() int {
+	if h == extended {
+		return 16
+	}
+	return 8
+}
+
+// append appends the header of a chunk of a reply to b.
+func (h headers) append(b []byte, c proto.Chunk) []byte {
+	if h == extended {
+		return c.AppendExt(b)
+	}
+	return c.Append(b)
 }
 
 // reader is what of a connection belongs to its reader goroutine alone.
@@ -136,7 +186,7 @@ func (c *conn) serve() {
 // transmission serves requests until there are no more.
 func (c *conn) transmission() error {
 	c.disk = c.exp.disk
-	c.extents.init()
+	c.extents.init(c.headers)
 	c.socket = newSocket(c.raw, &c.srv.pollers)
 	c.wakeup = time.NewTimer(awaitTick)
 	defer c.wakeup.Stop()

@@ -2,20 +2,34 @@ package nbd
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
 const (
-	descriptorSize = 8
 	// maxDescriptors bounds the reply to a block status request; the client
 	// asks again for the rest.
 	maxDescriptors = 4096
+	// maxWalk bounds how many chunks are looked at for one request, whose range may
+	// be all of a disk: some milliseconds.
+	maxWalk = 1 << 22
 )
+
+// reach is how far a walk may go, bytes.
+func reach(d Disk) int64 {
+	chunk := d.ChunkSize()
+	if chunk > math.MaxInt64/maxWalk {
+		return math.MaxInt64
+	}
+	return chunk * maxWalk
+}
 
 // extentWalk asks a disk about its extents without allocating. It belongs to
 // the reader of a connection.
 type extentWalk struct {
+	headers headers // of who is told
+
 	emitHole     func(int64, bool) bool
 	emitFast     func(int64, bool) bool
 	emitDescribe func(int64, bool) bool
@@ -32,7 +46,8 @@ type extentWalk struct {
 	allocated bool  // its state
 }
 
-func (w *extentWalk) init() {
+func (w *extentWalk) init(h headers) {
+	w.headers = h
 	w.emitHole, w.emitFast, w.emitDescribe = w.onHole, w.onFast, w.onDescribe
 }
 
@@ -52,6 +67,9 @@ func (w *extentWalk) onHole(length int64, allocated bool) bool {
 // zeroesFast says whether zeroing the range is known to need no zeros to be
 // written: what of it is allocated is whole chunks, which are let go.
 func (w *extentWalk) zeroesFast(d Disk, off, n int64) bool {
+	if n > reach(d) {
+		return false
+	}
 	w.at, w.end, w.answer = off, off+n, true
 	w.chunk, w.size = d.ChunkSize(), d.Size()
 	d.Extents(off, n, w.emitFast)
@@ -86,7 +104,7 @@ func (w *extentWalk) onDescribe(length int64, allocated bool) bool {
 	length = min(length, w.end-w.at)
 	if w.runLength > 0 && allocated != w.allocated {
 		w.closeRun()
-		if len(w.list) == w.most*descriptorSize {
+		if len(w.list) == w.most*w.headers.descriptor() {
 			return false
 		}
 	}
@@ -96,8 +114,8 @@ func (w *extentWalk) onDescribe(length int64, allocated bool) bool {
 	return true
 }
 
-// closeRun appends the run being merged. A request is shorter than 4 GiB, and
-// so is a run of it.
+// closeRun appends the run being merged. Without extended headers a request is
+// shorter than 4 GiB, and so is a run of it.
 func (w *extentWalk) closeRun() {
 	if w.runLength == 0 {
 		return
@@ -106,7 +124,12 @@ func (w *extentWalk) closeRun() {
 	if w.allocated {
 		state = 0
 	}
-	w.list = binary.BigEndian.AppendUint32(w.list, uint32(w.runLength))
-	w.list = binary.BigEndian.AppendUint32(w.list, state)
+	if w.headers == extended {
+		w.list = binary.BigEndian.AppendUint64(w.list, uint64(w.runLength))
+		w.list = binary.BigEndian.AppendUint64(w.list, uint64(state))
+	} else {
+		w.list = binary.BigEndian.AppendUint32(w.list, uint32(w.runLength))
+		w.list = binary.BigEndian.AppendUint32(w.list, state)
+	}
 	w.runLength = 0
 }

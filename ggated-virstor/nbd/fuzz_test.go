@@ -92,6 +92,7 @@ func FuzzURI(f *testing.F) {
 
 func FuzzDecodeRequest(f *testing.F) {
 	f.Add(proto.Request{Flags: 1, Type: 2, Cookie: 3, Offset: 4, Length: 5}.Append(nil))
+	f.Add(proto.Request{Flags: 1, Type: 2, Cookie: 3, Offset: 4, Length: 1 << 40}.AppendExt(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < proto.RequestSize {
 			return
@@ -100,15 +101,22 @@ func FuzzDecodeRequest(f *testing.F) {
 		if err == nil && !bytes.Equal(h.Append(nil), b[:proto.RequestSize]) {
 			t.Errorf("% x is taken for %+v", b, h)
 		}
+		if len(b) < proto.ExtRequestSize {
+			return
+		}
+		h, err = proto.DecodeExtRequest(b)
+		if err == nil && !bytes.Equal(h.AppendExt(nil), b[:proto.ExtRequestSize]) {
+			t.Errorf("% x is taken for %+v", b, h)
+		}
 	})
 }
 
 // FuzzConnection feeds a server all that a client may send, from its flags on
-// or, with inside set, from the first request on. The server must come to an
-// end, with all memory given back.
+// or, with inside set, from the first request on, with the headers that speaks
+// chooses. The server must come to an end, with all memory given back.
 func FuzzConnection(f *testing.F) {
 	request := func(flags, cmd uint16, off uint64, n uint32, payload string) []byte {
-		return append(proto.Request{Flags: flags, Type: cmd, Cookie: off, Offset: off, Length: n}.Append(nil), payload...)
+		return append(proto.Request{Flags: flags, Type: cmd, Cookie: off, Offset: off, Length: uint64(n)}.Append(nil), payload...)
 	}
 	option := func(opt uint32, data []byte) []byte {
 		return append(proto.AppendOption(nil, opt, len(data)), data...)
@@ -123,21 +131,34 @@ func FuzzConnection(f *testing.F) {
 			all = append(all, request(0, cmd, 100, 10, payload)...)
 		}
 	}
-	f.Add(all, true, true)
-	f.Add(append(all, request(0, proto.CmdDisc, 0, 0, "")...), true, false)
-	f.Add(request(0, proto.CmdRead, 0, 1<<20, ""), true, true)
-	f.Add(request(0, proto.CmdWrite, 0, 1<<25, "short"), true, true)
-	f.Add(request(1<<4, proto.CmdWriteZeroes, 0, 1<<20, ""), true, true)
+	f.Add(all, true, uint8(structured))
+	f.Add(append(all, request(0, proto.CmdDisc, 0, 0, "")...), true, uint8(simple))
+	f.Add(request(0, proto.CmdRead, 0, 1<<20, ""), true, uint8(structured))
+	f.Add(request(0, proto.CmdWrite, 0, 1<<25, "short"), true, uint8(structured))
+	f.Add(request(1<<4, proto.CmdWriteZeroes, 0, 1<<20, ""), true, uint8(structured))
+	var wide []byte
+	for cmd := range uint16(9) {
+		for _, n := range []uint64{10, 1 << 20, 1 << 40, 1<<64 - 1} {
+			if cmd != proto.CmdDisc {
+				wide = proto.Request{Type: cmd, Cookie: n, Offset: 100, Length: n}.AppendExt(wide)
+			}
+		}
+		wide = proto.Request{Type: cmd &^ 2, Flags: proto.CmdFlagPayloadLen, Length: 4}.AppendExt(wide)
+		wide = append(wide, "1234"...)
+	}
+	f.Add(wide, true, uint8(extended))
+	f.Add(proto.Request{Type: proto.CmdWrite, Flags: proto.CmdFlagPayloadLen, Length: 1 << 40}.AppendExt(wide), true, uint8(extended))
 	hello := []byte{0, 0, 0, 3}
 	name := proto.AppendString(nil, "disk")
 	hello = append(hello, option(proto.OptStructuredReply, nil)...)
+	hello = append(hello, option(proto.OptExtendedHeaders, nil)...)
 	hello = append(hello, option(proto.OptList, nil)...)
 	hello = append(hello, option(proto.OptSetMetaContext, proto.AppendString(append(bytes.Clone(name), 0, 0, 0, 1), "base:allocation"))...)
 	hello = append(hello, option(proto.OptInfo, append(bytes.Clone(name), 0, 1, 0, 3))...)
-	f.Add(append(bytes.Clone(hello), option(proto.OptAbort, nil)...), false, true)
-	f.Add(append(append(bytes.Clone(hello), option(proto.OptGo, append(bytes.Clone(name), 0, 0))...), all...), false, true)
-	f.Add(append(append(bytes.Clone(hello), option(proto.OptExportName, []byte("disk"))...), all...), false, true)
-	f.Add(append(bytes.Clone(hello), option(proto.OptStartTLS, nil)...), false, true)
+	f.Add(append(bytes.Clone(hello), option(proto.OptAbort, nil)...), false, uint8(simple))
+	f.Add(append(append(bytes.Clone(hello), option(proto.OptGo, append(bytes.Clone(name), 0, 0))...), wide...), false, uint8(simple))
+	f.Add(append(append([]byte{0, 0, 0, 3}, option(proto.OptExportName, []byte("disk"))...), all...), false, uint8(simple))
+	f.Add(append(bytes.Clone(hello), option(proto.OptStartTLS, nil)...), false, uint8(simple))
 
 	d := nbdtest.New(nbdtest.Config{Size: 1<<20 + 100, ChunkSize: 4096})
 	s, err := NewServer(Config{ReadMemory: 32 << 20, WriteMemory: 32 << 20, MaxInFlight: 64})
@@ -147,13 +168,18 @@ func FuzzConnection(f *testing.F) {
 	if err := s.AddExport("disk", d); err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, b []byte, inside, structured bool) {
+	f.Fuzz(func(t *testing.T, b []byte, inside bool, speaks uint8) {
 		if inside {
 			start := []byte{0, 0, 0, 3}
-			if structured {
+			switch headers(speaks % 3) {
+			case structured:
 				start = append(start, option(proto.OptStructuredReply, nil)...)
+			case extended:
+				start = append(start, option(proto.OptExtendedHeaders, nil)...)
 			}
-			b = append(append(start, option(proto.OptExportName, []byte("disk"))...), b...)
+			start = append(start, option(proto.OptSetMetaContext, proto.AppendString(append(bytes.Clone(name), 0, 0, 0, 1), proto.BaseAllocation))...)
+			start = append(start, option(proto.OptGo, append(bytes.Clone(name), 0, 0))...)
+			b = append(start, b...)
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)

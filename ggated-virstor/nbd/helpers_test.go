@@ -138,10 +138,44 @@ func (p peer) send(b []byte) {
 	}
 }
 
+// enterExtended goes to an export with extended headers and base:allocation.
+func (p peer) enterExtended(export string) {
+	p.t.Helper()
+	p.greet()
+	name := proto.AppendString(nil, export)
+	context := binary.BigEndian.AppendUint32(bytes.Clone(name), 1)
+	for _, o := range []struct {
+		opt  uint32
+		data []byte
+	}{
+		{proto.OptExtendedHeaders, nil},
+		{proto.OptSetMetaContext, proto.AppendString(context, proto.BaseAllocation)},
+		{proto.OptGo, append(name, 0, 0)},
+	} {
+		if got := p.option(o.opt, o.data); got != proto.RepAck {
+			p.t.Fatalf("option %d: %#x", o.opt, got)
+		}
+	}
+}
+
+// expectChunk reads an extended reply of one chunk.
+func (p peer) expectChunk() (proto.Chunk, []byte) {
+	p.t.Helper()
+	b := p.expect(proto.ExtChunkSize)
+	if binary.BigEndian.Uint32(b) != proto.MagicExtReply {
+		p.t.Fatalf("reply starts with % x", b)
+	}
+	h := proto.DecodeExtChunk(b)
+	if h.Flags != proto.ReplyFlagDone {
+		p.t.Errorf("more is to follow: %+v", h)
+	}
+	return h, p.expect(int(h.Length))
+}
+
 // request sends a request.
 func (p peer) request(cmd uint16, cookie uint64, off int64, n int, payload []byte) {
 	p.t.Helper()
-	h := proto.Request{Type: cmd, Cookie: cookie, Offset: uint64(off), Length: uint32(n)}
+	h := proto.Request{Type: cmd, Cookie: cookie, Offset: uint64(off), Length: uint64(n)}
 	p.send(append(h.Append(nil), payload...))
 }
 

@@ -46,7 +46,7 @@ func (r *rig) works() {
 
 func TestHostileBytes(t *testing.T) {
 	request := func(cmd uint16, off uint64, n uint32) []byte {
-		return proto.Request{Type: cmd, Cookie: 1, Offset: off, Length: n}.Append(nil)
+		return proto.Request{Type: cmd, Cookie: 1, Offset: off, Length: uint64(n)}.Append(nil)
 	}
 	option := func(opt uint32, announced int, data string) []byte {
 		return append(proto.AppendOption(nil, opt, announced), data...)
@@ -101,6 +101,27 @@ func TestHostileBytes(t *testing.T) {
 			p.enter("disk")
 			p.send(append(request(proto.CmdWrite, 0, 1<<20), 1, 2, 3))
 			p.Close()
+		}},
+		{"an extended header without magic", func(p peer) { p.enterExtended("disk"); p.send(make([]byte, proto.ExtRequestSize)) }},
+		{"a compact header among extended ones", func(p peer) { p.enterExtended("disk"); p.send(append(request(proto.CmdRead, 0, 1), 0, 0, 0, 0)) }},
+		{"an extended header among compact ones", func(p peer) { p.enter("disk"); p.send(proto.Request{}.AppendExt(nil)) }},
+		{"a payload that is too long", func(p peer) {
+			p.enterExtended("disk")
+			p.send(proto.Request{Type: proto.CmdWrite, Flags: proto.CmdFlagPayloadLen, Length: maxPayload + 1}.AppendExt(nil))
+		}},
+		{"a payload of all that there is, of a command that has none", func(p peer) {
+			p.enterExtended("disk")
+			p.send(proto.Request{Type: proto.CmdTrim, Flags: proto.CmdFlagPayloadLen, Length: 1<<64 - 1}.AppendExt(nil))
+		}},
+		{"half a payload of a command that has none", func(p peer) {
+			p.enterExtended("disk")
+			p.send(append(proto.Request{Type: proto.CmdTrim, Flags: proto.CmdFlagPayloadLen, Length: 100}.AppendExt(nil), 1, 2, 3))
+			p.Close()
+		}},
+		{"the oldest way to an export after extended headers", func(p peer) {
+			p.greet()
+			p.option(proto.OptExtendedHeaders, nil)
+			p.send(option(proto.OptExportName, 4, "disk"))
 		}},
 		{"half a header", func(p peer) { p.enter("disk"); p.send(request(proto.CmdRead, 0, 1)[:9]); p.Close() }},
 	} {
@@ -170,7 +191,7 @@ func TestOptionsThatAreRefused(t *testing.T) {
 	}{
 		{99, []byte("x"), proto.RepErrUnsup},
 		{4, nil, proto.RepErrUnsup},
-		{11, nil, proto.RepErrUnsup},
+		{12, nil, proto.RepErrUnsup},
 		{99, make([]byte, maxOptionBytes+1), proto.RepErrTooBig},
 		{proto.OptList, []byte("x"), proto.RepErrInvalid},
 		{proto.OptStartTLS, nil, proto.RepErrUnsup},
@@ -190,6 +211,12 @@ func TestOptionsThatAreRefused(t *testing.T) {
 		{proto.OptSetMetaContext, cat(str("none"), n32(1), str("base:allocation")), proto.RepErrUnknown},
 		{proto.OptSetMetaContext, cat(str("disk"), n32(2), str("x-other:"), str("base:")), proto.RepAck},
 		{proto.OptListMetaContext, cat(str("disk"), n32(0)), proto.RepAck},
+		{proto.OptExtendedHeaders, []byte("x"), proto.RepErrInvalid},
+		{proto.OptStructuredReply, nil, proto.RepAck}, // for that changed nothing
+		{proto.OptExtendedHeaders, nil, proto.RepAck},
+		{proto.OptExtendedHeaders, nil, proto.RepAck},
+		{proto.OptStructuredReply, nil, proto.RepErrExtHeaderReqd},
+		{proto.OptSetMetaContext, cat(str("disk"), n32(1), str("base:allocation")), proto.RepAck},
 	} {
 		if got := p.option(tt.opt, tt.data); got != tt.want {
 			t.Errorf("%d: option %d: reply %#x, want %#x", i, tt.opt, got, tt.want)

@@ -176,7 +176,7 @@ func (m *machine) send(cmd uint16, flags uint16, slow bool) {
 	n := 1 + m.pick(min(4, simCells-first))
 	m.cookies++
 	cookie, value := m.cookies, byte(0)
-	q := proto.Request{Type: cmd, Flags: flags, Cookie: cookie, Offset: uint64(first * simCell), Length: uint32(n * simCell)}
+	q := proto.Request{Type: cmd, Flags: flags, Cookie: cookie, Offset: uint64(first * simCell), Length: uint64(n * simCell)}
 	b := q.Append(nil)
 	if cmd == proto.CmdWrite {
 		value = byte(1 + m.cookies%250)

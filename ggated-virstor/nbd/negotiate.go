@@ -150,6 +150,8 @@ func (n *negotiation) option() (done bool, err error) {
 		return n.infoOrGo(opt, data)
 	case proto.OptStructuredReply:
 		return false, n.structuredReply(data)
+	case proto.OptExtendedHeaders:
+		return false, n.extendedHeaders(data)
 	case proto.OptListMetaContext, proto.OptSetMetaContext:
 		return false, n.metaContext(opt, data)
 	}
@@ -200,6 +202,9 @@ func (n *negotiation) refuseExport(opt uint32, err error) error {
 }
 
 func (n *negotiation) exportName(name string) (done bool, err error) {
+	if n.c.headers == extended {
+		return false, fmt.Errorf("%w: EXPORT_NAME after EXTENDED_HEADERS", errProtocol)
+	}
 	e, err := n.c.srv.attach(n.c, name)
 	if err != nil {
 		return false, err
@@ -221,7 +226,7 @@ func (n *negotiation) enter(e *export) {
 func (n *negotiation) appendExport(b []byte, e *export) []byte {
 	flags := proto.SendHasFlags | proto.SendFlush | proto.SendFUA | proto.SendTrim |
 		proto.SendWriteZeroes | proto.SendFastZero | proto.SendCache | proto.SendMultiConn
-	if n.c.structured {
+	if n.c.headers >= structured {
 		flags |= proto.SendDF
 	}
 	if n.c.srv.readsOnly(n.c, e) {
@@ -263,7 +268,7 @@ func (n *negotiation) startTLS(data []byte) error {
 	}
 	c.nc, c.isTLS = tc, true
 	c.srv.certify(c, tc.ConnectionState())
-	c.structured, n.contexts = false, nil // said by whoever was listening
+	c.headers, n.contexts = simple, nil // said by whoever was listening
 	return nil
 }
 
@@ -304,8 +309,19 @@ func (n *negotiation) structuredReply(data []byte) error {
 	if len(data) != 0 {
 		return n.refuse(proto.OptStructuredReply, proto.RepErrInvalid, "STRUCTURED_REPLY takes no data")
 	}
-	n.c.structured = true
+	if n.c.headers == extended {
+		return n.refuse(proto.OptStructuredReply, proto.RepErrExtHeaderReqd, "extended headers are on, and stay")
+	}
+	n.c.headers = structured
 	return n.ack(proto.OptStructuredReply)
+}
+
+func (n *negotiation) extendedHeaders(data []byte) error {
+	if len(data) != 0 {
+		return n.refuse(proto.OptExtendedHeaders, proto.RepErrInvalid, "EXTENDED_HEADERS takes no data")
+	}
+	n.c.headers = extended
+	return n.ack(proto.OptExtendedHeaders)
 }
 
 func (n *negotiation) metaContext(opt uint32, data []byte) error {
@@ -313,8 +329,8 @@ func (n *negotiation) metaContext(opt uint32, data []byte) error {
 	if !listing {
 		n.contexts = nil // even if what follows fails
 	}
-	if !n.c.structured {
-		return n.refuse(opt, proto.RepErrInvalid, "metadata contexts need structured replies")
+	if n.c.headers < structured {
+		return n.refuse(opt, proto.RepErrInvalid, "metadata contexts need structured replies or extended headers")
 	}
 	name, queries, err := parseMeta(data)
 	if err != nil {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-
-	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
 // takeRequests takes requests off the socket until the client says goodbye
@@ -21,7 +19,7 @@ func (c *conn) takeRequests() error {
 		if err := c.awaitHeader(); err != nil {
 			return err
 		}
-		h, err := proto.DecodeRequest(c.in.take(proto.RequestSize))
+		h, err := c.headers.decode(c.in.take(c.headers.size()))
 		if err != nil {
 			return fmt.Errorf("request: %w", err)
 		}
@@ -58,7 +56,7 @@ func (c *conn) held() (<-chan struct{}, bool) {
 // awaitHeader reads until a request header is buffered. Between requests a
 // client may take all the time it wants.
 func (c *conn) awaitHeader() error {
-	for c.in.buffered() < proto.RequestSize {
+	for c.in.buffered() < c.headers.size() {
 		err := c.readInput()
 		switch {
 		case err == nil:

@@ -16,6 +16,7 @@ type request struct {
 
 	cmd    uint16
 	cookie uint64
+	unread int // bytes of payload that follow the header and are still to be read
 
 	buf     *buffer // pooled memory of the payload, or nil
 	size    int64   // bytes charged for buf
@@ -25,7 +26,7 @@ type request struct {
 	counted    bool // in conn.heldWrites; the disk's until Complete
 	most       int  // descriptors, of a block status
 
-	head    [32]byte // encoded reply: head[:headLen], then body
+	head    [48]byte // encoded reply: head[:headLen], then body
 	headLen int
 	body    []byte
 }
@@ -104,18 +105,13 @@ func (c *conn) fail(r *request, errno uint32, text string) {
 	if r.cmd == proto.CmdRead || r.cmd == proto.CmdBlockStatus {
 		r.release()
 	}
-	if !c.structured {
+	if c.headers == simple {
 		r.headLen = len(proto.AppendSimple(r.head[:0], errno, r.cookie))
 		r.body = nil
 		c.enqueue(r)
 		return
 	}
-	b := proto.Chunk{
-		Flags:  proto.ReplyFlagDone,
-		Type:   proto.ReplyError,
-		Cookie: r.cookie,
-		Length: uint32(4 + 2 + len(text)),
-	}.Append(r.head[:0])
+	b := r.chunk(proto.ReplyError, 4+2+len(text))
 	b = binary.BigEndian.AppendUint32(b, errno)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
 	r.headLen = len(b)
@@ -128,37 +124,33 @@ func (c *conn) fail(r *request, errno uint32, text string) {
 func (c *conn) succeed(r *request) {
 	if r.cmd == proto.CmdRead {
 		r.body = r.op.Data
-		if c.structured {
-			r.headLen = len(appendDataHead(r.head[:0], r))
-			c.enqueue(r)
-			return
-		}
 	}
-	r.headLen = len(proto.AppendSimple(r.head[:0], 0, r.cookie))
+	switch {
+	case c.headers >= structured && len(r.body) > 0: // a chunk of data holds at least one byte
+		b := r.chunk(proto.ReplyOffsetData, 8+len(r.body))
+		r.headLen = len(binary.BigEndian.AppendUint64(b, uint64(r.op.Offset)))
+	case c.headers == extended || c.headers == structured && r.cmd == proto.CmdRead:
+		r.headLen = len(r.chunk(proto.ReplyNone, 0))
+	default:
+		r.headLen = len(proto.AppendSimple(r.head[:0], 0, r.cookie))
+	}
 	c.enqueue(r)
 }
 
-// appendDataHead appends what precedes the data of a structured read reply.
-func appendDataHead(b []byte, r *request) []byte {
-	chunk := proto.Chunk{Flags: proto.ReplyFlagDone, Cookie: r.cookie}
-	if len(r.body) == 0 { // a chunk of data holds at least one byte
-		chunk.Type = proto.ReplyNone
-		return chunk.Append(b)
-	}
-	chunk.Type = proto.ReplyOffsetData
-	chunk.Length = uint32(8 + len(r.body))
-	b = chunk.Append(b)
-	return binary.BigEndian.AppendUint64(b, uint64(r.op.Offset))
+// chunk begins the reply with the header of its one chunk, with n bytes of payload.
+func (r *request) chunk(kind uint16, n int) []byte {
+	return r.conn.headers.append(r.head[:0], proto.Chunk{
+		Flags:  proto.ReplyFlagDone,
+		Type:   kind,
+		Cookie: r.cookie,
+		Offset: uint64(r.op.Offset),
+		Length: uint64(n),
+	})
 }
 
 // succeedHole queues the reply to a structured read of nothing but a hole.
 func (c *conn) succeedHole(r *request) {
-	b := proto.Chunk{
-		Flags:  proto.ReplyFlagDone,
-		Type:   proto.ReplyOffsetHole,
-		Cookie: r.cookie,
-		Length: 12,
-	}.Append(r.head[:0])
+	b := r.chunk(proto.ReplyOffsetHole, 12)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.op.Offset))
 	b = binary.BigEndian.AppendUint32(b, uint32(r.op.Length))
 	r.headLen = len(b)
@@ -171,13 +163,15 @@ const contextID = 1
 // succeedStatus queues the reply to a block status request; r.body holds the
 // descriptors.
 func (c *conn) succeedStatus(r *request) {
-	b := proto.Chunk{
-		Flags:  proto.ReplyFlagDone,
-		Type:   proto.ReplyBlockStatus,
-		Cookie: r.cookie,
-		Length: uint32(4 + len(r.body)),
-	}.Append(r.head[:0])
-	b = binary.BigEndian.AppendUint32(b, contextID)
+	var b []byte
+	if c.headers == extended {
+		b = r.chunk(proto.ReplyBlockStatusExt, 4+4+len(r.body))
+		b = binary.BigEndian.AppendUint32(b, contextID)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(r.body)/c.headers.descriptor()))
+	} else {
+		b = r.chunk(proto.ReplyBlockStatus, 4+len(r.body))
+		b = binary.BigEndian.AppendUint32(b, contextID)
+	}
 	r.headLen = len(b)
 	c.enqueue(r)
 }

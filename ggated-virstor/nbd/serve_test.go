@@ -20,10 +20,10 @@ import (
 // against a model.
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	const region = 3 << 20
-	clients := []nbdclient.Options{{}, {Simple: true}, {ExportName: true}, {Simple: true, ExportName: true}}
+	clients := []nbdclient.Options{{}, {Compact: true}, {Simple: true}, {ExportName: true}, {Simple: true, ExportName: true}}
 	for _, workers := range []int{0, 3} {
 		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
-			d := newDisk(t, nbdtest.Config{Size: 16 * region, ChunkSize: 256 << 10, Workers: workers})
+			d := newDisk(t, nbdtest.Config{Size: int64(4*len(clients)) * region, ChunkSize: 256 << 10, Workers: workers})
 			r := startServer(t, Config{}, map[string]Disk{"disk": d})
 			var all sync.WaitGroup
 			for i, opt := range clients {
@@ -87,8 +87,8 @@ func TestErrorsReachTheClient(t *testing.T) {
 	r := startServer(t, Config{}, map[string]Disk{"rw": d, "ro": ro})
 	p := make([]byte, 4096)
 
-	for _, simple := range []bool{false, true} {
-		c := r.dial("rw", nbdclient.Options{Simple: simple})
+	for _, opt := range []nbdclient.Options{{}, {Compact: true}, {Simple: true}} {
+		c := r.dial("rw", opt)
 		if _, err := c.WriteAt(p, 0); err != nil { // a hole would not be asked for
 			t.Fatal(err)
 		}
@@ -140,7 +140,7 @@ func TestErrorsReachTheClient(t *testing.T) {
 			}
 		}
 
-		c = r.dial("ro", nbdclient.Options{Simple: simple})
+		c = r.dial("ro", opt)
 		if !c.Info().ReadOnly() {
 			t.Error("a read-only disk is not advertised as such")
 		}
@@ -163,10 +163,15 @@ func TestErrorsReachTheClient(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 func TestBlockStatus(t *testing.T) {
+	t.Run("extended headers", func(t *testing.T) { blockStatus(t, nbdclient.Options{}) })
+	t.Run("compact headers", func(t *testing.T) { blockStatus(t, nbdclient.Options{Compact: true}) })
+}
+
+func blockStatus(t *testing.T, opt nbdclient.Options) {
 	const chunk = 64 << 10
 	d := newDisk(t, nbdtest.Config{Size: 3 * maxDescriptors * chunk, ChunkSize: chunk})
 	r := startServer(t, Config{}, map[string]Disk{"disk": d})
-	c := r.dial("", nbdclient.Options{})
+	c := r.dial("", opt)
 	p := make([]byte, chunk)
 	for _, i := range []int64{2, 3, 5} {
 		if _, err := c.WriteAt(p[:1], i*chunk+7); err != nil {
@@ -215,8 +220,8 @@ func TestBlockStatus(t *testing.T) {
 func TestReadingAllocatesNothing(t *testing.T) {
 	d := newDisk(t, nbdtest.Config{Size: 8 << 20})
 	r := startServer(t, Config{}, map[string]Disk{"disk": d})
-	for _, simple := range []bool{true, false} {
-		c := r.dial("disk", nbdclient.Options{Simple: simple})
+	for _, opt := range []nbdclient.Options{{}, {Compact: true}, {Simple: true}} {
+		c := r.dial("disk", opt)
 		p := bytes.Repeat([]byte{1}, 8<<20)
 		if _, err := c.ReadAt(p, 0); err != nil || bytes.Count(p, []byte{0}) != len(p) {
 			t.Errorf("a new disk does not read as zeros: %v", err)

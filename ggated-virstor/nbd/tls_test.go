@@ -210,7 +210,7 @@ func TestTLS(t *testing.T) {
 		r := startServer(t, Config{TLS: cfg}, map[string]Disk{"disk": d})
 		p := r.connect()
 		p.greet()
-		p.option(proto.OptStructuredReply, nil)
+		p.option(proto.OptExtendedHeaders, nil)
 		p.option(proto.OptStartTLS, nil)
 		client := ca.trust(clientCert, clientKey)
 		client.ServerName = "localhost"

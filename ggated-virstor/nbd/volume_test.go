@@ -76,10 +76,10 @@ func TestRequestsToAVolumeAllocateNothing(t *testing.T) {
 	}
 	r := newVolumeRig(t, virstor.Config{Alloc: virstor.Spread})
 	read := func(off, n int) proto.Request {
-		return proto.Request{Type: proto.CmdRead, Offset: uint64(off), Length: uint32(n)}
+		return proto.Request{Type: proto.CmdRead, Offset: uint64(off), Length: uint64(n)}
 	}
 	write := func(off, n int) proto.Request {
-		return proto.Request{Type: proto.CmdWrite, Offset: uint64(off), Length: uint32(n)}
+		return proto.Request{Type: proto.CmdWrite, Offset: uint64(off), Length: uint64(n)}
 	}
 	fua := func(q proto.Request) proto.Request { q.Flags = proto.CmdFlagFUA; return q }
 	flush := proto.Request{Type: proto.CmdFlush}

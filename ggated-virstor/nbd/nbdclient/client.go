@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -33,8 +34,11 @@ type Options struct {
 	Export string
 	// TLS turns TLS on. ServerName is set from the address when it is empty.
 	TLS *tls.Config
-	// Simple does without structured replies, and so without BlockStatus.
+	// Simple does without structured replies, and so without BlockStatus and without
+	// extended headers.
 	Simple bool
+	// Compact does without extended headers, and so without lengths of 4 GiB and more.
+	Compact bool
 	// ExportName uses the oldest way to choose an export.
 	ExportName bool
 }
@@ -65,6 +69,7 @@ type Conn struct {
 	info       Info
 	nc         net.Conn
 	structured bool
+	extended   bool
 	allocation bool
 	contextID  uint32
 	in         *bufio.Reader
@@ -82,13 +87,16 @@ type Conn struct {
 
 // call is a request in flight.
 type call struct {
-	offset  int64
+	offset  int64  // of the request
 	data    []byte // of a read
 	got     int    // bytes of it
 	extents []Extent
 	err     error
 	done    chan struct{}
 }
+
+// Extended reports whether lengths may be 4 GiB and more.
+func (c *Conn) Extended() bool { return c.extended }
 
 // Info is what the server said when the connection was made.
 func (c *Conn) Info() Info { return c.info }
@@ -98,7 +106,7 @@ func (c *Conn) ReadAt(p []byte, off int64) (int, error) { return c.Read(p, off, 
 
 // Read reads len(p) bytes at off.
 func (c *Conn) Read(p []byte, off int64, flags uint16) (int, error) {
-	k := &call{offset: off, data: p}
+	k := &call{data: p}
 	if err := c.do(k, proto.CmdRead, flags, off, int64(len(p)), nil); err != nil {
 		return 0, err
 	}
@@ -149,7 +157,7 @@ func (c *Conn) Close() error {
 	c.send.Lock()
 	err := c.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
 	if err == nil {
-		_, err = c.nc.Write(proto.Request{Type: proto.CmdDisc}.Append(nil))
+		_, err = c.nc.Write(c.appendRequest(nil, proto.Request{Type: proto.CmdDisc}))
 	}
 	c.send.Unlock()
 	if err == nil && c.nc.SetReadDeadline(time.Now().Add(30*time.Second)) == nil {
@@ -169,10 +177,10 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // do sends a request and waits for its reply.
 func (c *Conn) do(k *call, cmd, flags uint16, off, n int64, payload []byte) error {
-	if off < 0 || n < 0 || n > 1<<32-1 {
+	if off < 0 || n < 0 || n > 1<<32-1 && !c.extended {
 		return fmt.Errorf("NBD request of %d bytes at %d: out of range", n, off)
 	}
-	k.done = make(chan struct{})
+	k.offset, k.done = off, make(chan struct{})
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
@@ -183,7 +191,7 @@ func (c *Conn) do(k *call, cmd, flags uint16, off, n int64, payload []byte) erro
 	c.pending[cookie] = k
 	c.mu.Unlock()
 
-	h := proto.Request{Flags: flags, Type: cmd, Cookie: cookie, Offset: uint64(off), Length: uint32(n)}
+	h := proto.Request{Flags: flags, Type: cmd, Cookie: cookie, Offset: uint64(off), Length: uint64(n)}
 	if err := c.write(h, payload); err != nil {
 		c.nc.Close() // the stream is out of step; the receiver tells everybody
 	}
@@ -194,7 +202,7 @@ func (c *Conn) do(k *call, cmd, flags uint16, off, n int64, payload []byte) erro
 func (c *Conn) write(h proto.Request, payload []byte) error {
 	c.send.Lock()
 	defer c.send.Unlock()
-	c.head = h.Append(c.head[:0])
+	c.head = c.appendRequest(c.head[:0], h)
 	if len(payload) == 0 {
 		_, err := c.nc.Write(c.head)
 		return err
@@ -202,6 +210,17 @@ func (c *Conn) write(h proto.Request, payload []byte) error {
 	c.vec = append(c.vec[:0], c.head, payload)
 	_, err := c.vec.WriteTo(c.nc)
 	return err
+}
+
+// appendRequest appends the header of a request to b.
+func (c *Conn) appendRequest(b []byte, h proto.Request) []byte {
+	if !c.extended {
+		return h.Append(b)
+	}
+	if h.Type == proto.CmdWrite {
+		h.Flags |= proto.CmdFlagPayloadLen
+	}
+	return h.AppendExt(b)
 }
 
 // receive takes replies until the connection ends.
@@ -229,6 +248,9 @@ func (c *Conn) receive() {
 
 // reply takes one reply, or one chunk of one. An error ends the connection.
 func (c *Conn) reply() error {
+	if c.extended {
+		return c.extendedReply()
+	}
 	b, err := c.in.Peek(proto.SimpleSize)
 	if err != nil {
 		return err
@@ -251,6 +273,19 @@ func (c *Conn) reply() error {
 		return c.chunk(h)
 	}
 	return fmt.Errorf("reply: %w", proto.ErrMagic)
+}
+
+func (c *Conn) extendedReply() error {
+	b, err := c.in.Peek(proto.ExtChunkSize)
+	if err != nil {
+		return err
+	}
+	if binary.BigEndian.Uint32(b) != proto.MagicExtReply {
+		return fmt.Errorf("reply: %w", proto.ErrMagic)
+	}
+	h := proto.DecodeExtChunk(b)
+	c.in.Discard(proto.ExtChunkSize)
+	return c.chunk(h)
 }
 
 // lookup finds the request a reply is for.
@@ -300,6 +335,8 @@ func (c *Conn) chunk(h proto.Chunk) error {
 		return err
 	}
 	switch {
+	case c.extended && h.Offset != uint64(k.offset):
+		err = fmt.Errorf("reply for offset %d to a request for %d", h.Offset, k.offset)
 	case h.Type == proto.ReplyOffsetData:
 		err = c.offsetData(k, h.Length)
 	case h.Length > maxChunk:
@@ -323,16 +360,16 @@ func (c *Conn) chunk(h proto.Chunk) error {
 }
 
 // window is the part of a read's buffer that a chunk is about.
-func (k *call) window(offset uint64, n uint32) ([]byte, error) {
+func (k *call) window(offset, n uint64) ([]byte, error) {
 	start := offset - uint64(k.offset)
-	if offset < uint64(k.offset) || start > uint64(len(k.data)) || uint64(n) > uint64(len(k.data))-start || n == 0 {
+	if offset < uint64(k.offset) || start > uint64(len(k.data)) || n > uint64(len(k.data))-start || n == 0 {
 		return nil, errors.New("chunk outside of the read it answers")
 	}
 	k.got += int(n)
-	return k.data[start : start+uint64(n)], nil
+	return k.data[start : start+n], nil
 }
 
-func (c *Conn) offsetData(k *call, length uint32) error {
+func (c *Conn) offsetData(k *call, length uint64) error {
 	if length < 9 {
 		return errors.New("chunk of data without data")
 	}
@@ -353,22 +390,13 @@ func (c *Conn) smallChunk(k *call, kind uint16, b []byte) error {
 	case kind == proto.ReplyNone:
 		return nil
 	case kind == proto.ReplyOffsetHole && len(b) == 12:
-		p, err := k.window(binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]))
+		p, err := k.window(binary.BigEndian.Uint64(b), uint64(binary.BigEndian.Uint32(b[8:])))
 		clear(p)
 		return err
-	case kind == proto.ReplyBlockStatus && len(b) >= 12 && len(b)%8 == 4:
-		if binary.BigEndian.Uint32(b) != c.contextID {
-			return errors.New("block status of a context that was not selected")
-		}
-		for b = b[4:]; len(b) > 0; b = b[8:] {
-			state := binary.BigEndian.Uint32(b[4:])
-			k.extents = append(k.extents, Extent{
-				Length: int64(binary.BigEndian.Uint32(b)),
-				Hole:   state&proto.StateHole != 0,
-				Zero:   state&proto.StateZero != 0,
-			})
-		}
-		return nil
+	case kind == proto.ReplyBlockStatus && !c.extended && len(b) >= 12 && len(b)%8 == 4:
+		return c.blockStatus(k, b, b[4:], 8)
+	case kind == proto.ReplyBlockStatusExt && c.extended && len(b) >= 24 && uint64(len(b)) == 8+16*uint64(binary.BigEndian.Uint32(b[4:])):
+		return c.blockStatus(k, b, b[8:], 16)
 	case kind&proto.ReplyErr != 0 && len(b) >= 6:
 		n := int(binary.BigEndian.Uint16(b[4:]))
 		if n > len(b)-6 {
@@ -378,4 +406,27 @@ func (c *Conn) smallChunk(k *call, kind uint16, b []byte) error {
 		return nil
 	}
 	return fmt.Errorf("chunk of type %d with %d bytes", kind, len(b))
+}
+
+// blockStatus takes descriptors of size bytes, each a length and a state, of the context
+// that b begins with.
+func (c *Conn) blockStatus(k *call, b, list []byte, size int) error {
+	if !c.allocation || binary.BigEndian.Uint32(b) != c.contextID {
+		return errors.New("block status of a context that was not selected")
+	}
+	for ; len(list) > 0; list = list[size:] {
+		length, state := uint64(binary.BigEndian.Uint32(list)), uint64(binary.BigEndian.Uint32(list[4:]))
+		if size == 16 {
+			length, state = binary.BigEndian.Uint64(list), binary.BigEndian.Uint64(list[8:])
+		}
+		if length == 0 || length > math.MaxInt64 {
+			return fmt.Errorf("extent of %d bytes", length)
+		}
+		k.extents = append(k.extents, Extent{
+			Length: int64(length),
+			Hole:   state&uint64(proto.StateHole) != 0,
+			Zero:   state&uint64(proto.StateZero) != 0,
+		})
+	}
+	return nil
 }

@@ -164,7 +164,7 @@ func (c *Conn) negotiate(opt Options) error {
 		}
 	}
 	if !opt.Simple {
-		if err := c.structure(opt.Export); err != nil {
+		if err := c.structure(opt); err != nil {
 			return err
 		}
 	}
@@ -187,19 +187,22 @@ func (c *Conn) startTLS(cfg *tls.Config) error {
 	return nil
 }
 
-// structure asks for structured replies and base:allocation. A server that
-// knows neither is used without.
-func (c *Conn) structure(export string) error {
-	var refused *OptionError
-	err := c.option(proto.OptStructuredReply, nil, nil)
-	if errors.As(err, &refused) {
-		return nil
+// structure asks for extended headers, else for structured replies, and for
+// base:allocation. A server that knows none of them is used without.
+func (c *Conn) structure(opt Options) error {
+	var err error
+	if !opt.Compact && !opt.ExportName { // which do not go together
+		if c.extended, err = c.asks(proto.OptExtendedHeaders); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	c.structured = c.extended
+	if !c.structured {
+		if c.structured, err = c.asks(proto.OptStructuredReply); !c.structured {
+			return err
+		}
 	}
-	c.structured = true
-	data := proto.AppendString(nil, export)
+	data := proto.AppendString(nil, opt.Export)
 	data = binary.BigEndian.AppendUint32(data, 1)
 	data = proto.AppendString(data, proto.BaseAllocation)
 	err = c.option(proto.OptSetMetaContext, data, func(kind uint32, b []byte) error {
@@ -209,10 +212,21 @@ func (c *Conn) structure(export string) error {
 		c.allocation, c.contextID = true, binary.BigEndian.Uint32(b)
 		return nil
 	})
+	var refused *OptionError
 	if errors.As(err, &refused) {
 		return nil
 	}
 	return err
+}
+
+// asks asks for what a server may refuse.
+func (c *Conn) asks(opt uint32) (granted bool, err error) {
+	err = c.option(opt, nil, nil)
+	var refused *OptionError
+	if errors.As(err, &refused) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (c *Conn) exportName(name string) error {

@@ -159,38 +159,67 @@ func TestDialFailsInWords(t *testing.T) {
 	}
 }
 
-// FuzzClient feeds a client what a server may send.
+// FuzzClient feeds a client what a server may send in answer to a read and a block
+// status, with the headers that speaks chooses.
 func FuzzClient(f *testing.F) {
-	f.Add([]byte("\x67\x44\x66\x98\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x010123456789"), false)
+	const simple, structured, extended = 0, 1, 2
+	f.Add([]byte("\x67\x44\x66\x98\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x010123456789"), uint8(simple))
 	f.Add([]byte("\x66\x8e\x33\xef\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x12"+
-		"\x00\x00\x00\x00\x00\x00\x00\x000123456789"), true)
+		"\x00\x00\x00\x00\x00\x00\x00\x000123456789"), uint8(structured))
 	f.Add([]byte("\x66\x8e\x33\xef\x00\x01\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x0c"+
-		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0a"), true)
+		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0a"), uint8(structured))
 	f.Add([]byte("\x66\x8e\x33\xef\x00\x01\x80\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x06"+
-		"\x00\x00\x00\x05\x00\x00"), true)
-	f.Fuzz(func(t *testing.T, b []byte, structured bool) {
+		"\x00\x00\x00\x05\x00\x00"), uint8(structured))
+	chunk := func(kind uint16, cookie, off uint64, payload string) string {
+		h := proto.Chunk{Flags: proto.ReplyFlagDone, Type: kind, Cookie: cookie, Offset: off, Length: uint64(len(payload))}
+		return string(h.AppendExt(nil)) + payload
+	}
+	read := chunk(proto.ReplyOffsetData, 1, 0, "\x00\x00\x00\x00\x00\x00\x00\x000123456789")
+	status := "\x00\x00\x00\x01\x00\x00\x00\x01" + "\x00\x00\x00\x01\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x03"
+	f.Add([]byte(read+chunk(proto.ReplyBlockStatusExt, 2, 0, status)), uint8(extended))
+	f.Add([]byte(read+chunk(proto.ReplyBlockStatus, 2, 0, status[:12])), uint8(extended))
+	f.Add([]byte(chunk(proto.ReplyError, 1, 0, "\x00\x00\x00\x05\x00\x00")+chunk(proto.ReplyNone, 2, 7, "")), uint8(extended))
+	f.Fuzz(func(t *testing.T, b []byte, speaks uint8) {
+		speaks %= 3
 		server, client := net.Pipe()
+		ack := func(opt uint32, data string) {
+			server.Read(make([]byte, 100))
+			if data != "" {
+				server.Write(append(proto.AppendOptReply(nil, opt, proto.RepMetaContext, len(data)), data...))
+			}
+			server.Write(proto.AppendOptReply(nil, opt, proto.RepAck, 0))
+		}
 		go func() {
 			defer server.Close()
 			server.Write([]byte("NBDMAGICIHAVEOPT\x00\x03"))
 			in := make([]byte, 100)
 			server.Read(in[:4])
-			if structured {
-				server.Read(in)
-				server.Write([]byte("\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x08\x00\x00\x00\x01\x00\x00\x00\x00"))
-				server.Read(in)
-				server.Write([]byte("\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x0a\x00\x00\x00\x01\x00\x00\x00\x00"))
+			switch speaks {
+			case structured:
+				ack(proto.OptStructuredReply, "")
+				ack(proto.OptSetMetaContext, "\x00\x00\x00\x01base:allocation")
+			case extended:
+				ack(proto.OptExtendedHeaders, "")
+				ack(proto.OptSetMetaContext, "\x00\x00\x00\x01base:allocation")
 			}
 			server.Read(in)
-			server.Write([]byte{0, 0, 0, 0, 0, 0, 16, 0, 0, 1})
+			info := "\x00\x00" + "\x00\x00\x00\x00\x00\x00\x10\x00" + "\x00\x01"
+			server.Write(append(proto.AppendOptReply(nil, proto.OptGo, proto.RepInfo, len(info)), info...))
+			server.Write(proto.AppendOptReply(nil, proto.OptGo, proto.RepAck, 0))
 			server.Read(in)
 			server.Write(b)
 		}()
-		c, err := New(t.Context(), client, Options{Simple: !structured, ExportName: true})
+		c, err := New(t.Context(), client, Options{Simple: speaks == simple, Compact: speaks == structured})
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.ReadAt(make([]byte, 10), 0)
+		extents, _ := c.BlockStatus(0, 4096, 0)
+		for _, e := range extents {
+			if e.Length <= 0 {
+				t.Errorf("extents %v", extents)
+			}
+		}
 		c.Abort()
 		<-c.Done()
 	})
@@ -204,11 +233,13 @@ func FuzzNegotiation(f *testing.F) {
 	}
 	const greeting = "NBDMAGICIHAVEOPT\x00\x03"
 	size := "\x00\x00" + "\x00\x00\x00\x00\x00\x10\x00\x00" + "\x00\x01"
-	structured := reply(proto.OptStructuredReply, proto.RepAck, "")
+	old := reply(proto.OptExtendedHeaders, proto.RepErrUnsup, "")
+	structured := old + reply(proto.OptStructuredReply, proto.RepAck, "")
 	context := reply(proto.OptSetMetaContext, proto.RepMetaContext, "\x00\x00\x00\x01base:allocation") + reply(proto.OptSetMetaContext, proto.RepAck, "")
 	f.Add([]byte(greeting + structured + context + reply(proto.OptGo, proto.RepInfo, size) + reply(proto.OptGo, proto.RepAck, "")))
-	f.Add([]byte(greeting + reply(proto.OptStructuredReply, proto.RepErrUnsup, "no") + reply(proto.OptGo, proto.RepErrUnknown, "none")))
+	f.Add([]byte(greeting + old + reply(proto.OptStructuredReply, proto.RepErrUnsup, "no") + reply(proto.OptGo, proto.RepErrUnknown, "none")))
 	f.Add([]byte(greeting + structured + reply(proto.OptSetMetaContext, proto.RepErrInvalid, "") + reply(proto.OptGo, proto.RepInfo, "\x00\x03"+"\x00\x00\x00\x01\x00\x00\x10\x00\x02\x00\x00\x00")))
+	f.Add([]byte(greeting + reply(proto.OptExtendedHeaders, proto.RepAck, "") + context + reply(proto.OptGo, proto.RepInfo, size) + reply(proto.OptGo, proto.RepAck, "")))
 	f.Add([]byte("NBDMAGIC\x00\x00\x42\x02\x81\x86\x12\x53"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		server, client := net.Pipe()

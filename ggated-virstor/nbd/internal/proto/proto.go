@@ -2,7 +2,8 @@
 // protocol, shared by server and client.
 //
 // Source of every value: the protocol document of the NetworkBlockDevice/nbd
-// project (doc/proto.md). All integers on the wire are big-endian.
+// project (doc/proto.md; of extended headers its branch extension-ext-header). All
+// integers on the wire are big-endian.
 package proto
 
 import (
@@ -18,6 +19,8 @@ const (
 	MagicRequest    uint32 = 0x25609513
 	MagicSimple     uint32 = 0x67446698
 	MagicStructured uint32 = 0x668e33ef
+	MagicExtRequest uint32 = 0x21e41c71
+	MagicExtReply   uint32 = 0x6e8a278c
 )
 
 // Handshake flags of the server (16 bits) and of the client (32 bits).
@@ -37,6 +40,7 @@ const (
 	OptStructuredReply uint32 = 8
 	OptListMetaContext uint32 = 9
 	OptSetMetaContext  uint32 = 10
+	OptExtendedHeaders uint32 = 11
 )
 
 // Replies to options.
@@ -46,14 +50,15 @@ const (
 	RepInfo        uint32 = 3
 	RepMetaContext uint32 = 4
 
-	RepErr         uint32 = 1 << 31 // set in every error
-	RepErrUnsup           = RepErr + 1
-	RepErrPolicy          = RepErr + 2
-	RepErrInvalid         = RepErr + 3
-	RepErrTLSReqd         = RepErr + 5
-	RepErrUnknown         = RepErr + 6
-	RepErrShutdown        = RepErr + 7
-	RepErrTooBig          = RepErr + 9
+	RepErr              uint32 = 1 << 31 // set in every error
+	RepErrUnsup                = RepErr + 1
+	RepErrPolicy               = RepErr + 2
+	RepErrInvalid              = RepErr + 3
+	RepErrTLSReqd              = RepErr + 5
+	RepErrUnknown              = RepErr + 6
+	RepErrShutdown             = RepErr + 7
+	RepErrTooBig               = RepErr + 9
+	RepErrExtHeaderReqd        = RepErr + 10
 )
 
 // Information types of INFO and GO.
@@ -97,19 +102,23 @@ const (
 	CmdFlagDF       uint16 = 1 << 2
 	CmdFlagReqOne   uint16 = 1 << 3
 	CmdFlagFastZero uint16 = 1 << 4
+	// CmdFlagPayloadLen, with extended headers alone, says that the length is that of
+	// a payload which follows, not that of the range.
+	CmdFlagPayloadLen uint16 = 1 << 5
 )
 
-// Structured replies: the flag of the last chunk, and chunk types.
+// Structured and extended replies: the flag of the last chunk, and chunk types.
 const (
 	ReplyFlagDone uint16 = 1 << 0
 
-	ReplyNone        uint16 = 0
-	ReplyOffsetData  uint16 = 1
-	ReplyOffsetHole  uint16 = 2
-	ReplyBlockStatus uint16 = 5
-	ReplyErr         uint16 = 1 << 15 // set in every error chunk
-	ReplyError       uint16 = ReplyErr + 1
-	ReplyErrorOffset uint16 = ReplyErr + 2
+	ReplyNone           uint16 = 0
+	ReplyOffsetData     uint16 = 1
+	ReplyOffsetHole     uint16 = 2
+	ReplyBlockStatus    uint16 = 5
+	ReplyBlockStatusExt uint16 = 6       // the same with extended headers
+	ReplyErr            uint16 = 1 << 15 // set in every error chunk
+	ReplyError          uint16 = ReplyErr + 1
+	ReplyErrorOffset    uint16 = ReplyErr + 2
 )
 
 // States of base:allocation.
@@ -138,6 +147,8 @@ const (
 	RequestSize    = 28
 	SimpleSize     = 16
 	ChunkSize      = 20 // structured reply header
+	ExtRequestSize = 32
+	ExtChunkSize   = 32 // extended reply header
 	OptionSize     = 16
 	OptReplySize   = 20
 	MaxString      = 4096
@@ -158,7 +169,7 @@ type Request struct {
 	Type   uint16
 	Cookie uint64
 	Offset uint64
-	Length uint32
+	Length uint64 // of the range or the payload, bytes; below 2^32 but with extended headers
 }
 
 // DecodeRequest reads a request header from b, which holds at least
@@ -173,26 +184,53 @@ func DecodeRequest(b []byte) (Request, error) {
 		Type:   binary.BigEndian.Uint16(b[6:]),
 		Cookie: binary.BigEndian.Uint64(b[8:]),
 		Offset: binary.BigEndian.Uint64(b[16:]),
-		Length: binary.BigEndian.Uint32(b[24:]),
+		Length: uint64(binary.BigEndian.Uint32(b[24:])),
+	}, nil
+}
+
+// DecodeExtRequest is DecodeRequest of an extended header, which has ExtRequestSize
+// bytes.
+func DecodeExtRequest(b []byte) (Request, error) {
+	_ = b[ExtRequestSize-1]
+	if binary.BigEndian.Uint32(b) != MagicExtRequest {
+		return Request{}, ErrMagic
+	}
+	return Request{
+		Flags:  binary.BigEndian.Uint16(b[4:]),
+		Type:   binary.BigEndian.Uint16(b[6:]),
+		Cookie: binary.BigEndian.Uint64(b[8:]),
+		Offset: binary.BigEndian.Uint64(b[16:]),
+		Length: binary.BigEndian.Uint64(b[24:]),
 	}, nil
 }
 
 // Append appends the encoded header to b.
 func (r Request) Append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint32(b, MagicRequest)
+	b = r.appendStart(b, MagicRequest)
+	return binary.BigEndian.AppendUint32(b, uint32(r.Length))
+}
+
+// AppendExt appends the header to b as an extended one.
+func (r Request) AppendExt(b []byte) []byte {
+	b = r.appendStart(b, MagicExtRequest)
+	return binary.BigEndian.AppendUint64(b, r.Length)
+}
+
+func (r Request) appendStart(b []byte, magic uint32) []byte {
+	b = binary.BigEndian.AppendUint32(b, magic)
 	b = binary.BigEndian.AppendUint16(b, r.Flags)
 	b = binary.BigEndian.AppendUint16(b, r.Type)
 	b = binary.BigEndian.AppendUint64(b, r.Cookie)
-	b = binary.BigEndian.AppendUint64(b, r.Offset)
-	return binary.BigEndian.AppendUint32(b, r.Length)
+	return binary.BigEndian.AppendUint64(b, r.Offset)
 }
 
-// Chunk is the header of a structured reply chunk.
+// Chunk is the header of a chunk of a structured or extended reply.
 type Chunk struct {
 	Flags  uint16
 	Type   uint16
 	Cookie uint64
-	Length uint32 // of the payload that follows, bytes
+	Offset uint64 // of the request; with extended headers alone
+	Length uint64 // of the payload that follows, bytes; below 2^32
 }
 
 // Append appends the encoded header to b.
@@ -201,7 +239,17 @@ func (c Chunk) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, c.Flags)
 	b = binary.BigEndian.AppendUint16(b, c.Type)
 	b = binary.BigEndian.AppendUint64(b, c.Cookie)
-	return binary.BigEndian.AppendUint32(b, c.Length)
+	return binary.BigEndian.AppendUint32(b, uint32(c.Length))
+}
+
+// AppendExt appends the header to b as that of an extended reply.
+func (c Chunk) AppendExt(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, MagicExtReply)
+	b = binary.BigEndian.AppendUint16(b, c.Flags)
+	b = binary.BigEndian.AppendUint16(b, c.Type)
+	b = binary.BigEndian.AppendUint64(b, c.Cookie)
+	b = binary.BigEndian.AppendUint64(b, c.Offset)
+	return binary.BigEndian.AppendUint64(b, c.Length)
 }
 
 // DecodeChunk reads the header from b, which holds at least ChunkSize bytes and
@@ -211,7 +259,19 @@ func DecodeChunk(b []byte) Chunk {
 		Flags:  binary.BigEndian.Uint16(b[4:]),
 		Type:   binary.BigEndian.Uint16(b[6:]),
 		Cookie: binary.BigEndian.Uint64(b[8:]),
-		Length: binary.BigEndian.Uint32(b[16:]),
+		Length: uint64(binary.BigEndian.Uint32(b[16:])),
+	}
+}
+
+// DecodeExtChunk is DecodeChunk of an extended header, which has ExtChunkSize bytes.
+func DecodeExtChunk(b []byte) Chunk {
+	_ = b[ExtChunkSize-1]
+	return Chunk{
+		Flags:  binary.BigEndian.Uint16(b[4:]),
+		Type:   binary.BigEndian.Uint16(b[6:]),
+		Cookie: binary.BigEndian.Uint64(b[8:]),
+		Offset: binary.BigEndian.Uint64(b[16:]),
+		Length: binary.BigEndian.Uint64(b[24:]),
 	}
 }
 
