@@ -154,6 +154,9 @@ func recordItems(r *ondisk.Extension) []labelled {
 	if r.Task.Kind != ondisk.TaskNone {
 		items = append(items, labelled{"Unfinished job", r.Task.Kind})
 	}
+	if r.Directory.Exists() {
+		items = append(items, labelled{"Directory of the pool", r.Directory})
+	}
 	for _, f := range r.Failed {
 		if f.ID != 0 {
 			items = append(items, labelled{"Takes no writes", fmt.Sprintf("member %s since generation %d", hexID(f.ID), f.Generation)})
@@ -230,6 +233,15 @@ type dumpedRecord struct {
 	Intent   *dumpedIntent  `json:"intent,omitempty"`
 	Job      string         `json:"job,omitempty"`
 	Failed   []dumpedFailed `json:"failed"` // members that take no writes
+
+	Directory *dumpedLink `json:"directory,omitempty"` // of the pool
+}
+
+// dumpedLink is where a directory begins.
+type dumpedLink struct {
+	Member string `json:"member"` // its id
+	Chunk  uint32 `json:"chunk"`
+	Length uint32 `json:"length"` // bytes
 }
 
 // dumpedIntent is the operation under way.
@@ -270,6 +282,9 @@ func dumpedRecordOf(r *ondisk.Extension) *dumpedRecord {
 		if f.ID != 0 {
 			d.Failed = append(d.Failed, dumpedFailed{hexID(f.ID), f.Generation})
 		}
+	}
+	if l := r.Directory; l.Exists() {
+		d.Directory = &dumpedLink{hexID(l.Member), l.Chunk, l.Length}
 	}
 	return d
 }

@@ -75,3 +75,17 @@ var (
 	// ErrExtensionContents: an intact record whose fields make no sense.
 	ErrExtensionContents = errors.New("bad contents of extension record")
 )
+
+// Reasons why the bytes of a pool's directory, or of a map that it names, are
+// not to be used.
+var (
+	// ErrChain: a system chunk that is damaged, or not the one that is expected.
+	ErrChain = errors.New("damaged system chunk")
+	// ErrDirectory: a directory, intact or about to be written, whose contents
+	// make no sense, or do not fit the pool.
+	ErrDirectory = errors.New("bad contents of directory")
+	// ErrMapList: the same of a map's list of chunks, or of an entry of the map.
+	ErrMapList = errors.New("bad contents of map")
+	// ErrMapName: no name for a volume or snapshot of a pool.
+	ErrMapName = errors.New("bad name of a volume or snapshot")
+)

@@ -29,6 +29,10 @@ const (
 	// would take a stale component for a true one. Version 1, without HandBack,
 	// Failed and the ids of members, is read.
 	ExtensionVersion = 2
+	// ExtensionPoolVersion is the version of a record that puts a directory in
+	// force. Who knows no directory refuses it: he would take the chunks that only
+	// snapshots and further volumes name for free ones.
+	ExtensionPoolVersion = 3
 )
 
 const extensionMagic = "GVIRSTOR::EXT"
@@ -56,7 +60,8 @@ const (
 	extOffFailed        = extOffComponents + 4*MaxTaskComponents // ids, each with a generation
 	extOffIntentMembers = extOffFailed + 16*MaxFailedMembers
 	extOffTaskMembers   = extOffIntentMembers + 16
-	extOffTaskTarget    = extOffTaskMembers + 8*MaxTaskComponents // then zeros to the checksum
+	extOffTaskTarget    = extOffTaskMembers + 8*MaxTaskComponents
+	extOffDirectory     = extOffTaskTarget + 8 // zero at version 2; then zeros to the checksum
 	extOffChecksum      = ExtensionRecordSize - 8
 )
 
@@ -152,6 +157,17 @@ type Extension struct {
 	Intent    Intent
 	Task      Task
 	Failed    [MaxFailedMembers]FailedMember // zero behind the last
+	// Directory is the first chunk of the pool's directory; none while the first
+	// volume's map is the only one.
+	Directory Link
+}
+
+// version is that of the record: the oldest that holds all of it.
+func (e Extension) version() uint32 {
+	if e.Directory.Exists() {
+		return ExtensionPoolVersion
+	}
+	return ExtensionVersion
 }
 
 // FailedSince is the generation that member id has at least if it is named as
@@ -180,7 +196,7 @@ func (e Extension) Encode(sector []byte) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	e.encode(sector, ExtensionVersion)
+	e.encode(sector, e.version())
 	return nil
 }
 
@@ -215,7 +231,7 @@ func (e Extension) encode(sector []byte, version uint32) {
 	le.PutUint64(sector[extOffChecksum:], extensionChecksum(sector))
 }
 
-// encodeMembers writes what version 2 added.
+// encodeMembers writes what versions 2 and 3 added.
 func (e Extension) encodeMembers(sector []byte) {
 	le := binary.LittleEndian
 	for i, f := range e.Failed {
@@ -228,9 +244,10 @@ func (e Extension) encodeMembers(sector []byte) {
 		le.PutUint64(sector[extOffTaskMembers+8*i:], id)
 	}
 	le.PutUint64(sector[extOffTaskTarget:], e.Task.Target)
+	e.Directory.encode(sector[extOffDirectory:])
 }
 
-// decodeMembers reads what version 2 added.
+// decodeMembers reads what versions 2 and 3 added.
 func (e *Extension) decodeMembers(b []byte) {
 	le := binary.LittleEndian
 	for i := range e.Failed {
@@ -242,6 +259,7 @@ func (e *Extension) decodeMembers(b []byte) {
 		e.Task.Members[i] = le.Uint64(b[extOffTaskMembers+8*i:])
 	}
 	e.Task.Target = le.Uint64(b[extOffTaskTarget:])
+	e.Directory = decodeLink(b[extOffDirectory:])
 }
 
 // DecodeExtension reads the record at the start of b, the first sector of a
@@ -259,8 +277,8 @@ func DecodeExtension(b []byte) (Extension, error) {
 		return Extension{}, fmt.Errorf("%w: %#x, should be %#x", ErrExtensionChecksum, got, want)
 	}
 	version := le.Uint32(b[extOffVersion:])
-	if version == 0 || version > ExtensionVersion {
-		return Extension{}, fmt.Errorf("%w: %d, known are 1 to %d", ErrExtensionVersion, version, ExtensionVersion)
+	if version == 0 || version > ExtensionPoolVersion {
+		return Extension{}, fmt.Errorf("%w: %d, known are 1 to %d", ErrExtensionVersion, version, ExtensionPoolVersion)
 	}
 	flags := le.Uint32(b[extOffFlags:])
 	e := Extension{
@@ -284,6 +302,9 @@ func DecodeExtension(b []byte) (Extension, error) {
 	}
 	if err := e.check(); err != nil {
 		return Extension{}, err
+	}
+	if e.Directory.Exists() != (version == ExtensionPoolVersion) {
+		return Extension{}, fmt.Errorf("%w: version %d, directory %v", ErrExtensionContents, version, e.Directory)
 	}
 	// What encode would write differently is of no meaning known here.
 	var again [ExtensionRecordSize]byte
@@ -332,6 +353,9 @@ func (e Extension) checkMembers() error {
 		case ended || f.ID == 0 || f.Generation == 0:
 			return fmt.Errorf("%w: failed member %#x of generation %d", ErrExtensionContents, f.ID, f.Generation)
 		}
+	}
+	if err := e.Directory.check(e.ChunkSize); e.Directory.Exists() && err != nil {
+		return fmt.Errorf("%w: directory: %w", ErrExtensionContents, err)
 	}
 	return nil
 }

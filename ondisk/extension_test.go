@@ -37,6 +37,8 @@ func someExtension() ondisk.Extension {
 		},
 		HandBack: true,
 		Failed:   [4]ondisk.FailedMember{{ID: 11, Generation: 12}, {ID: 13, Generation: 14}},
+
+		Directory: ondisk.Link{Place: ondisk.Place{Member: 17, Chunk: 18}, Length: 4096, Sum: 19},
 	}
 }
 
@@ -74,12 +76,15 @@ func TestDecodeExtensionNamesEachReason(t *testing.T) {
 		{"short", func(b []byte) []byte { return b[:511] }, ondisk.ErrShort},
 		{"zeros", func(b []byte) []byte { return make([]byte, 512) }, ondisk.ErrExtensionMagic},
 		{"torn", func(b []byte) []byte { clear(b[256:]); return b }, ondisk.ErrExtensionChecksum},
-		{"later version", func(b []byte) []byte { b[16] = 3; return reseal(b) }, ondisk.ErrExtensionVersion},
+		{"later version", func(b []byte) []byte { b[16] = 4; return reseal(b) }, ondisk.ErrExtensionVersion},
 		{"unknown flag", func(b []byte) []byte { b[20] |= 4; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"version 0", func(b []byte) []byte { b[16] = 0; return reseal(b) }, ondisk.ErrExtensionVersion},
 		{"ids of members at version 1", func(b []byte) []byte { b[16] = 1; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"failed member without a generation", func(b []byte) []byte { clear(b[240:248]); return reseal(b) }, ondisk.ErrExtensionContents},
 		{"failed member behind the last", func(b []byte) []byte { clear(b[216:232]); return reseal(b) }, ondisk.ErrExtensionContents},
+		{"directory at version 2", func(b []byte) []byte { b[16] = 2; return reseal(b) }, ondisk.ErrExtensionContents},
+		{"no directory at version 3", func(b []byte) []byte { clear(b[368:392]); return reseal(b) }, ondisk.ErrExtensionContents},
+		{"directory longer than a chunk", func(b []byte) []byte { b[382] = 0x11; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"unknown intent", func(b []byte) []byte { b[40] = 200; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"unknown task", func(b []byte) []byte { b[112] = 200; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"nine components", func(b []byte) []byte { b[116] = 9; return reseal(b) }, ondisk.ErrExtensionContents},
@@ -107,6 +112,8 @@ func TestEncodeExtensionRefusesWhatCannotBeReadBack(t *testing.T) {
 		{"nine components", func(e *ondisk.Extension) { e.Task.ComponentCount = 9 }, 512, ondisk.ErrExtensionContents},
 		{"component beyond the count", func(e *ondisk.Extension) { e.Task.ComponentCount = 7 }, 512, ondisk.ErrExtensionContents},
 		{"member beyond the count", func(e *ondisk.Extension) { e.Task.ComponentCount, e.Task.Components[7] = 7, 0 }, 512, ondisk.ErrExtensionContents},
+		{"directory of no member", func(e *ondisk.Extension) { e.Directory.Member = 0 }, 512, ondisk.ErrExtensionContents},
+		{"directory of nothing but a header", func(e *ondisk.Extension) { e.Directory.Length = 48 }, 512, ondisk.ErrExtensionContents},
 		{"members of no intent", func(e *ondisk.Extension) { e.Intent.Kind = ondisk.IntentNone }, 512, ondisk.ErrExtensionContents},
 	}
 	for _, tt := range tests {
@@ -185,7 +192,7 @@ func TestPickExtensionTakesTheHighestSequenceOfThisVolume(t *testing.T) {
 
 func TestNewerExtensionTellsOfIntactRecordsOnly(t *testing.T) {
 	later := record(t, someExtension())
-	later[16] = 3
+	later[16] = 4
 	damaged := bytes.Clone(later)
 	reseal(later)
 	if err := ondisk.NewerExtension([2][]byte{record(t, someExtension()), later}); !errors.Is(err, ondisk.ErrExtensionVersion) {
@@ -226,6 +233,23 @@ func TestARecordOfVersion1IsReadAndWrittenAgainAsVersion2(t *testing.T) {
 	}
 }
 
+// Earlier releases take version 2 and refuse version 3: a volume that has no second
+// map stays theirs, and one that has is not.
+func TestOnlyARecordWithADirectoryIsOfVersion3(t *testing.T) {
+	e := someExtension()
+	if b := record(t, e); b[16] != 3 {
+		t.Errorf("with a directory: version %d", b[16])
+	}
+	e.Directory = ondisk.Link{}
+	b := record(t, e)
+	if b[16] != 2 || !bytes.Equal(b[368:504], make([]byte, 136)) {
+		t.Errorf("without: version %d, %x", b[16], b[368:504])
+	}
+	if got, err := ondisk.DecodeExtension(b); err != nil || got != e {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestTheBytesOfARecordAreWhereTheManualPutsThem(t *testing.T) {
 	b := record(t, someExtension())
 	le := binary.LittleEndian
@@ -237,6 +261,7 @@ func TestTheBytesOfARecordAreWhereTheManualPutsThem(t *testing.T) {
 		{"failed member", 216, 11}, {"its generation", 224, 12}, {"second failed member", 232, 13},
 		{"who leaves", 280, 15}, {"who moves", 288, 16},
 		{"first member of the task", 296, 1 << 63}, {"last member of the task", 352, 8}, {"target of the task", 360, 10},
+		{"member of the directory", 368, 17}, {"its chunk and length", 376, 4096<<32 + 18}, {"its checksum", 384, 19},
 	} {
 		if got := le.Uint64(b[f.off:]); got != f.want {
 			t.Errorf("%s, byte %d: %d, want %d", f.what, f.off, got, f.want)

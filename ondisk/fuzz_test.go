@@ -95,3 +95,61 @@ func FuzzDecodeMap(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecodeDirectory(f *testing.F) {
+	f.Add(contentsOf(f, someDirectory()))
+	f.Add(make([]byte, 40))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := ondisk.DecodeDirectory(b)
+		if err != nil {
+			return
+		}
+		if again := contentsOf(t, d); !bytes.Equal(again, b) {
+			t.Fatalf("%x became %x", b, again)
+		}
+		if err := somePool().ValidateDirectory(d, []ondisk.Place{{Member: 0xa, Chunk: 2}}); err == nil && len(d.Own) == 0 {
+			t.Fatalf("%+v lies nowhere", d)
+		}
+	})
+}
+
+func FuzzDecodeMapList(f *testing.F) {
+	if b, err := someList().Encode(); err == nil {
+		f.Add(b)
+	}
+	f.Add(make([]byte, 32))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := ondisk.DecodeMapList(b)
+		if err != nil {
+			return
+		}
+		if again, err := l.Encode(); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%x became %x, %v", b, again, err)
+		}
+		d := someDirectory()
+		if err := somePool().ValidateMapList(d, d.Maps[1], l); err == nil && len(l.Chunks) != 1 {
+			t.Fatalf("%+v is the list of %+v", l, d.Maps[1])
+		}
+	})
+}
+
+func FuzzChain(f *testing.F) {
+	_, chunks, err := ondisk.EncodeChain(ondisk.ChainDirectory, contentsOf(f, someDirectory()), somePlaces(1), poolChunk)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(chunks[0])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		first := ondisk.Link{Place: ondisk.Place{Member: 1}, Length: uint32(len(b)), Sum: ondisk.ChunkSum(b)}
+		c, err := ondisk.NewChain(ondisk.ChainDirectory, first, poolChunk)
+		if err != nil || c.Take(b) != nil {
+			return
+		}
+		if next, more := c.Next(); more && (next.Length > poolChunk || next.Member == 0) {
+			t.Fatalf("leads to %v", next)
+		}
+		if !bytes.Equal(c.Contents(), b[48:]) {
+			t.Fatalf("%x holds %x", b, c.Contents())
+		}
+	})
+}

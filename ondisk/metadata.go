@@ -226,8 +226,10 @@ func UsableChunks(providerSize int64, sectorSize int, chunkSize int64) uint32 {
 }
 
 // text is the NUL-padded text in the first nameField bytes of b.
-func text(b []byte) string {
-	field := b[:nameField]
+func text(b []byte) string { return textOf(b[:nameField]) }
+
+// textOf is what precedes the first NUL of a field.
+func textOf(field []byte) string {
 	if i := bytes.IndexByte(field, 0); i >= 0 {
 		field = field[:i]
 	}

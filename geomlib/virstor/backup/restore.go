@@ -21,7 +21,8 @@ import (
 var (
 	// ErrProviders: the providers given are not those of the backup.
 	ErrProviders = errors.New("the providers are not those of the backup")
-	// ErrNewer: the volume was used since; RestoreOptions.Force overrules it.
+	// ErrNewer: the volume was used since, or has snapshots or further volumes;
+	// RestoreOptions.Force overrules it.
 	ErrNewer = errors.New("the volume has changed since the backup")
 	// ErrForeign: a provider holds something that no component does; likewise.
 	ErrForeign = errors.New("it may be no component of the volume")
@@ -78,6 +79,9 @@ func Restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt RestoreOptions) (*Restored, error) {
 	if b.Extension != nil && b.Extension.Intent.Kind != ondisk.IntentNone {
 		return nil, fmt.Errorf("%w: %q", ErrInterrupted, b.Extension.Intent.Kind)
+	}
+	if b.Extension != nil && b.Extension.Directory.Exists() {
+		return nil, fmt.Errorf("backup with a record of which: %w", virstor.ErrPool)
 	}
 	if opt.RunDir != "" {
 		lock, err := geomlib.LockVolume(opt.RunDir, b.ID())
@@ -258,6 +262,11 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 		}
 		if ok && i == 0 && m.VirtualSize != was.VirtualSize {
 			newer = append(newer, fmt.Sprintf("its virtual size is %d bytes and was %d", m.VirtualSize, was.VirtualSize))
+		}
+		if ok && i == 0 && m.Validate(p.MediaSize(), p.SectorSize()) == nil {
+			if rec, _, err := virstor.Record(p, m); rec.Directory.Exists() || errors.Is(err, ondisk.ErrExtensionVersion) {
+				newer = append(newer, "it has snapshots or further volumes, which would be lost")
+			}
 		}
 	}
 	zero := b.Components[0].Metadata

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -51,6 +52,10 @@ func (v *volumeCheck) readExtension() {
 		err = v.ext.Validate(v.zero.want, v.zero.p.SectorSize())
 	}
 	switch {
+	case err == nil && v.ext.Directory.Exists():
+		v.ext, v.extOK = ondisk.Extension{}, false
+		v.stuck(v.zero, PoolUnknown, virstor.ErrPool.Error(), "Use a version of this program that knows them.")
+		return
 	case err != nil:
 		v.ext, v.extOK, v.extAbsurd = ondisk.Extension{}, false, true
 		v.find(Finding{Severity: Error, Code: ExtensionAbsurd, Provider: v.zero.name(), Mend: MendRepair, Prevents: true,

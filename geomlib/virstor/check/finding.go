@@ -109,6 +109,7 @@ const (
 	ExtensionDamaged Code = "extension-damaged"
 	ExtensionAbsurd  Code = "extension-absurd"
 	ExtensionNewer   Code = "extension-newer"
+	PoolUnknown      Code = "pool-unknown" // snapshots or further volumes, which are not looked at
 	IntentPending    Code = "intent-pending"
 	TaskPending      Code = "task-pending"
 	Unclean          Code = "unclean"

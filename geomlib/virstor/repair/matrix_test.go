@@ -325,9 +325,14 @@ var matrix = []damage{
 		return d
 	}, want: nothing, only: 2},
 	{name: "a record of a later version", do: extension(func(b []byte) {
-		b[16]++
+		b[16] = ondisk.ExtensionPoolVersion + 1
 		sumRecord(b)
 	}), codes: []check.Code{check.ExtensionNewer}, want: refused, only: 2},
+	{name: "a record of a pool with snapshots", do: extension(func(b []byte) {
+		b[16] = ondisk.ExtensionPoolVersion
+		b[368], b[381] = 1, 1 // a directory of 256 bytes, on member 1
+		sumRecord(b)
+	}), codes: []check.Code{check.PoolUnknown}, want: refused, only: 2},
 	{name: "both slots of the extension block", do: extension(func(b []byte) { clear(b) }), codes: []check.Code{check.ExtensionDamaged}, only: 2},
 	{name: "a removal of component 0", do: extension(func(b []byte) {
 		b[40] = byte(ondisk.IntentRemove)
