@@ -17,8 +17,21 @@
 //
 // A chunk is pinned by an atomic add on its word in the chunk map (internal/chunkmap),
 // and taken exclusively, for a move or a partial-sector write, by a bit in the
-// same word. Only the committer writes map sectors. Free chunks are the business of
-// internal/alloc alone.
+// same word. Only the committer writes map sectors.
+//
+// # Rooms
+//
+// What can be said without a volume has a package of its own below internal, which knows
+// no volume:
+//
+//	alloc     which physical chunks are free, and who gets the next one
+//	chunkmap  the map in memory: which chunk is where, and who uses it just now
+//	mapio     the map on component 0: read, by one or several goroutines, and changed
+//	extblock  the two slots of the extension block
+//	member    which providers are members
+//
+// A Volume (volume.go) is made of these and of what works on them, in groups by what
+// guards them.
 //
 // # Commit order
 //

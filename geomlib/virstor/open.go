@@ -89,6 +89,7 @@ func began(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05 MST")
 }
 
+// newVolume makes the volume of an assembly, of which nothing is read yet.
 func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	zero := a.Members[0]
 	m := zero.Metadata
@@ -105,32 +106,9 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		meta:   meta{ext: a.ext},
 		life:   life{opened: time.Now(), idle: make(chan struct{})},
 	}
-	var comps []*component
-	for i, mem := range a.Members {
-		if s := int64(mem.Provider.SectorSize()); s != v.sector {
-			return nil, fmt.Errorf("%s: %w: %d on %s, %d on %s", v.name, ErrSectorSize,
-				s, mem.Provider.Name(), v.sector, zero.Provider.Name())
-		}
-		md := mem.Metadata
-		if md.ChunkSize != m.ChunkSize {
-			return nil, fmt.Errorf("%s: %w: chunks of %d bytes on %s, %d on %s", v.name, ErrDamaged,
-				md.ChunkSize, mem.Provider.Name(), m.ChunkSize, zero.Provider.Name())
-		}
-		// Component 0 decides; stale counts and sizes are mended by the fence.
-		md.No, md.Count, md.VirtualSize, md.Name = uint16(i), m.Count, m.VirtualSize, m.Name
-		if err := md.Validate(mem.Provider.MediaSize(), int(v.sector)); err != nil && !errors.Is(err, ondisk.ErrLastSector) {
-			return nil, fmt.Errorf("%s: %w: metadata of %s: %w", v.name, ErrDamaged, mem.Provider.Name(), err)
-		}
-		md.No, md.Count, md.VirtualSize, md.Name = mem.Metadata.No, mem.Metadata.Count, mem.Metadata.VirtualSize, mem.Metadata.Name
-		c := v.newComponent(mem.Provider, md)
-		c.setIndex(uint16(i))
-		comps = append(comps, c)
+	if err := v.takeMembers(a); err != nil {
+		return nil, err
 	}
-	for _, i := range a.Failed {
-		comps[i].refused.Store(true)
-	}
-	comps[0].ledger.Store(&mapLedger{v: v})
-	v.setComponents(comps)
 	v.adopt(a)
 	v.size.Store(int64(m.VirtualSize))
 	v.chunks = chunkmap.New(m.Entries())
@@ -150,6 +128,39 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		v.ahead = newZeroAhead(v)
 	}
 	return v, nil
+}
+
+// takeMembers makes the members of the assembly components, whose metadata must fit the
+// volume.
+func (v *Volume) takeMembers(a *Assembly) error {
+	zero := a.Members[0].Metadata
+	var comps []*component
+	for i, mem := range a.Members {
+		if s := int64(mem.Provider.SectorSize()); s != v.sector {
+			return fmt.Errorf("%s: %w: %d on %s, %d on %s", v.name, ErrSectorSize,
+				s, mem.Provider.Name(), v.sector, a.Members[0].Provider.Name())
+		}
+		md := mem.Metadata
+		if md.ChunkSize != zero.ChunkSize {
+			return fmt.Errorf("%s: %w: chunks of %d bytes on %s, %d on %s", v.name, ErrDamaged,
+				md.ChunkSize, mem.Provider.Name(), zero.ChunkSize, a.Members[0].Provider.Name())
+		}
+		// Component 0 decides; stale counts and sizes are mended by the fence.
+		md.No, md.Count, md.VirtualSize, md.Name = uint16(i), zero.Count, zero.VirtualSize, zero.Name
+		if err := md.Validate(mem.Provider.MediaSize(), int(v.sector)); err != nil && !errors.Is(err, ondisk.ErrLastSector) {
+			return fmt.Errorf("%s: %w: metadata of %s: %w", v.name, ErrDamaged, mem.Provider.Name(), err)
+		}
+		md.No, md.Count, md.VirtualSize, md.Name = mem.Metadata.No, mem.Metadata.Count, mem.Metadata.VirtualSize, mem.Metadata.Name
+		c := v.newComponent(mem.Provider, md)
+		c.setIndex(uint16(i))
+		comps = append(comps, c)
+	}
+	for _, i := range a.Failed {
+		comps[i].refused.Store(true)
+	}
+	comps[0].ledger.Store(&mapLedger{v: v})
+	v.setComponents(comps)
+	return nil
 }
 
 // adopt takes over what the assembly found out about generations and outsiders.
