@@ -1,9 +1,10 @@
 #!/bin/sh
-# Build and vet what this machine does not run.
+# Build and vet what this machine does not run: all processors for which there is Go on
+# FreeBSD with 64 bits. It has none for powerpc64.
 set -eu
 cd "$(dirname "$0")/.."
 go=${GO:-go}
-for target in freebsd/amd64 freebsd/arm64 darwin/arm64; do
+for target in freebsd/amd64 freebsd/arm64 freebsd/riscv64 darwin/arm64; do
 	GOOS=${target%/*} GOARCH=${target#*/} CGO_ENABLED=0
 	export GOOS GOARCH CGO_ENABLED
 	echo "$target"

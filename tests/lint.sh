@@ -46,6 +46,14 @@ if ! "$linters"/govulncheck -db "${GOVULNDB:-https://vuln.go.dev}" ./... >"$lint
 	echo "govulncheck: skipped"
 fi
 
+echo actionlint
+"$linters"/actionlint
+# A tag of an action may be moved; a commit may not.
+if grep -rhE '^ *(- )?uses:' .github/workflows | grep -vE '@[0-9a-f]{40} # v[0-9.]+$'; then
+	echo "these actions are not pinned to a commit, with its version behind it"
+	exit 1
+fi
+
 scripts=$(git ls-files | while read -r f; do
 	case $f in
 	*.sh | rc.d/* | ggated-virstor/examples/*.status-* | tests/*_test) echo "$f" ;;
