@@ -36,6 +36,7 @@ type condition struct {
 	broken bool                  // nothing is forbidden: a rule that tests break
 	reason atomic.Pointer[error] // why it is in doubt; set before the state, and not changed while it lasts
 	wreck  atomic.Pointer[error] // as reason, of why it is stranded
+	ails   atomic.Pointer[error] // as reason, of why it is degraded, by what happened last
 }
 
 // state is one state of a condition, or several.
@@ -91,7 +92,8 @@ func (c *condition) is(s state) bool { return state(c.word.Load())&s == s }
 func (c *condition) allows(d deed) bool { return c.word.Load()&uint32(d) == 0 || c.broken }
 
 // refusal is nil when no state forbids d, and otherwise why: ErrClosed, what doubt or
-// freeze was told (an ErrUnfinished), an ErrStranded, or ErrDegraded.
+// freeze was told (an ErrUnfinished), an ErrStranded, or an ErrDegraded that says what
+// could not be written.
 func (c *condition) refusal(d deed) error {
 	s := state(c.word.Load())
 	switch by := s & state(d); {
@@ -106,11 +108,19 @@ func (c *condition) refusal(d deed) error {
 	case by&stateUnlisted != 0:
 		return ErrUnfinished
 	}
+	if ails := c.ails.Load(); ails != nil {
+		return *ails
+	}
 	return ErrDegraded
 }
 
-// degrade: a map sector may hold something else than memory.
-func (c *condition) degrade() { c.word.Or(uint32(stateDegraded)) }
+// degrade: because of err a map sector may hold something else than memory. Of err the
+// text alone is kept: what is refused later was not refused by a disk.
+func (c *condition) degrade(err error) {
+	err = fmt.Errorf("%w: %v", ErrDegraded, err)
+	c.ails.Store(&err)
+	c.word.Or(uint32(stateDegraded))
+}
 
 // keep: chunks are kept from all until the sector that may name them is known.
 func (c *condition) keep() { c.word.Or(uint32(stateKeeping | stateDegraded)) }

@@ -13,7 +13,7 @@ import (
 
 // transitions are all that changes a condition.
 var transitions = map[string]func(*condition){
-	"degrade":   (*condition).degrade,
+	"degrade":   func(c *condition) { c.degrade(syscall.EIO) },
 	"keep":      (*condition).keep,
 	"rewritten": (*condition).rewritten,
 	"doubt":     func(c *condition) { _ = c.doubt(syscall.EIO) },

@@ -106,7 +106,8 @@ func (k *committer) doubtUnflushed() {
 		k.degrade.add(s)
 	}
 	if k.degrade.is() && !was {
-		k.v.cond.degrade()
-		k.v.emit(Event{Kind: EventDegraded, Err: k.v.component(0).failedFlush()})
+		err := k.v.component(0).failedFlush()
+		k.v.cond.degrade(err)
+		k.v.emit(Event{Kind: EventDegraded, Err: err})
 	}
 }

@@ -30,7 +30,12 @@ type RefusedComponent struct {
 func (e *ShortError) Error() string {
 	s := fmt.Sprintf("%s on %s: %v: %d bytes are missing (a new component of %d bytes would do)",
 		e.Job, e.Volume, ErrNoSpace, e.Missing, e.Needs)
-	for _, c := range e.Refused {
+	return s + refusedText(e.Refused)
+}
+
+// refusedText says which components have room that is not used, and why.
+func refusedText(refused []RefusedComponent) (s string) {
+	for _, c := range refused {
 		if errors.Is(c.Err, ErrFlushFailed) {
 			s += fmt.Sprintf("; a flush of %s failed, and it is given none until the volume is reopened", c.Name)
 		} else {

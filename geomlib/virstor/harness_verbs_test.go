@@ -236,6 +236,35 @@ func (w *world) heirless(err error) bool {
 	})
 }
 
+// crowded reports whether err is that a job misses chunks, and true: it wants to empty a
+// component that has just so many more than are free where they may go. That may be so
+// when a disk failed before, and writes took the room that the job had left.
+func (w *world) crowded(err error) bool {
+	var short *ShortError
+	if !w.hadFailing || !errors.As(err, &short) {
+		return false
+	}
+	missing := short.Missing / w.chunk
+	figures := w.vol.alloc.Figures()
+	for _, from := range figures {
+		here := int64(len(w.vol.chunksWhere(w.vol.onAny([]*component{from.Owner}))))
+		everywhere := int64(0)
+		for _, to := range figures {
+			if to.Owner == from.Owner {
+				continue
+			}
+			everywhere += int64(to.Free)
+			if here-int64(to.Free) == missing {
+				return true
+			}
+		}
+		if here-everywhere == missing {
+			return true
+		}
+	}
+	return false
+}
+
 // doVerb does the verb among writes, of which some are not flushed when it begins.
 func (w *world) doVerb() error {
 	v := w.verb
@@ -248,7 +277,7 @@ func (w *world) doVerb() error {
 			}
 		}
 		err := v.do(w)
-		if stays = w.heirless(err); err != nil && !stays && !(w.waits() && errors.Is(err, ErrNoSpace)) {
+		if stays = w.heirless(err) || w.crowded(err); err != nil && !stays && !(w.waits() && errors.Is(err, ErrNoSpace)) {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
 		if stays && w.vol.Stranded() { // opened while d0 took no writes, which it takes now

@@ -230,8 +230,8 @@ func (d *departure) pickHeir() error {
 		}
 		v.alloc.ReleaseKept(c.index())
 	}
-	return refuse(ErrTakesNoWrites, "%s takes no writes, and no other component of %s has its first %d chunks free for the allocation map: `gvirstor replace %s %s NEW` takes a provider that has",
-		d.gone.name(), v.name, reserved, v.name, d.gone.name())
+	return refuse(ErrTakesNoWrites, "%s takes no writes, and no other component of %s has its first %d chunks free for the allocation map%s: `gvirstor replace %s %s NEW` takes a provider that has",
+		d.gone.name(), v.name, reserved, refusedText(v.refusing(d.leaving, d.to)), v.name, d.gone.name())
 }
 
 // copyOff copies what is on component 0 to where there is room.

@@ -31,6 +31,7 @@ func writelessRun(v *verb, seed uint64, counts *crashCounts) error {
 	if err != nil {
 		return fmt.Errorf("%s, seed %d: %w", v.name, seed, err)
 	}
+	w.hadFailing = true // for the lives after this
 	r := &writeless{w: w, rng: rand.New(rand.NewPCG(seed, 7))}
 	r.i = int((seed + seed/uint64(len(w.disks))) % uint64(len(w.disks)))
 	r.from = 1 + r.rng.Int64N(1<<r.rng.IntN(6))
@@ -77,9 +78,10 @@ func (r *writeless) run() error {
 	return r.amid()
 }
 
-// named lets an error be that is a failing disk's and says which.
+// named lets an error be that is a failing disk's, or is that there is no room where the
+// disk is given none, and says which.
 func (r *writeless) named(err error) error {
-	if err == nil || isFailure(err) && strings.Contains(err.Error(), r.name()) {
+	if err == nil || (isFailure(err) || errors.Is(err, ErrNoSpace)) && strings.Contains(err.Error(), r.name()) {
 		return nil
 	}
 	return fmt.Errorf("%s: does not tell what fails: %w", r.w.verb.name, err)
@@ -104,8 +106,10 @@ func (r *writeless) serve(met *atomic.Bool) (left bool, err error) {
 	if err == nil && !w.vol.cond.is(stateClosing) {
 		left = was && !w.has(r.name())
 	}
-	// While it stays degraded a chunk may be locked for good.
-	if err == nil && !w.vol.cond.is(stateClosing) && !w.vol.cond.is(stateDegraded) {
+	// While it stays degraded a chunk may be locked for good; where Activate failed, writes
+	// wait for another one.
+	settled := !w.vol.cond.is(stateClosing) && !w.vol.cond.is(stateDegraded)
+	if err == nil && settled && (w.vol.life.writable.Load() || w.vol.Stranded()) {
 		if err = r.service(); err == nil {
 			_, err = w.readAll(w.model.at(w.rec.Len(), true))
 		}
@@ -354,5 +358,20 @@ func TestAVerbBesideADiskThatTakesNoWritesAndTheDiskComesBack(t *testing.T) {
 	t.Log(&counts)
 	if counts.writeless.Load() == 0 || counts.writelessAmid.Load() == 0 || counts.writelessLeft.Load() == 0 {
 		t.Error("no disk failed, or none of them left")
+	}
+}
+
+// TestRunsWithADiskThatTakesNoWritesThatOnceWentWrong: a job without room, a degraded
+// volume and a map that finds no heir did not name the disk.
+func TestRunsWithADiskThatTakesNoWritesThatOnceWentWrong(t *testing.T) {
+	for seed, name := range map[uint64]string{
+		3376870: "grow beyond the map's room", 3376871: "grow beyond the map's room in steps",
+		3376899: "evacuate, cancelled, begun again", 3376902: "replace",
+		3376905: "evacuate of a component 0 that takes no writes, after a restart",
+		3377524: "activate",
+	} {
+		if err := writelessRun(verbNamed(name), seed, new(crashCounts)); err != nil {
+			t.Error(err)
+		}
 	}
 }
