@@ -30,11 +30,13 @@ trap 'rm -rf "$out" ${files:+"$files"}' EXIT
 trap 'exit 1' HUP INT TERM
 failed=0
 
-# part NAME PACKAGE ARGUMENT...: run tests and keep what they print.
+# part NAME PACKAGE ARGUMENT...: run tests, whose files are below $scratch, and keep what
+# they print.
+scratch=
 part() {
 	name=$1
 	shift
-	if ! "$go" test -timeout 0 -count=1 -v "$@" >"$out/$name" 2>&1; then
+	if ! TMPDIR=${scratch:-${TMPDIR:-/tmp}} "$go" test -timeout 0 -count=1 -v "$@" >"$out/$name" 2>&1; then
 		failed=1
 		cat "$out/$name"
 	fi
@@ -49,7 +51,9 @@ files=
 if [ -d /dev/shm ] && [ -w /dev/shm ]; then
 	files=$(mktemp -d /dev/shm/soak.XXXXXX)
 fi
-TMPDIR=${files:-${TMPDIR:-/tmp}} part engine ./geomlib/virstor -run '^TestSoak$' -soak.duration="${engine}s" -soak.seed="$seed"
+scratch=$files
+part engine ./geomlib/virstor -run '^TestSoak$' -soak.duration="${engine}s" -soak.seed="$seed"
+scratch=
 clients=$((total / 12))
 part clients ./ggated-virstor/nbd -run '^TestClientsSoak$' -clients.duration="${clients}s" -clients.seed="$seed"
 part daemon ./tests/blackbox -run '^TestDeathSoak$' -death.duration="$((total - engine - clients))s" -death.seed="$seed"
