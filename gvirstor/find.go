@@ -169,15 +169,19 @@ func refuseRun(tree *geomlib.Tree, name string) error {
 }
 
 // findComponents are the providers that are labelled as components of the volume
-// of that name. Of those that show the same sectors it is the lowest, such as the
-// disk of a diskid. Two disks that claim to be one component are both among
-// them: that is not ours to decide.
+// of that name. Two disks that claim to be one component are both among them: that is
+// not ours to decide.
 func findComponents(tree *geomlib.Tree, name string) []string {
-	type key struct {
-		id uint32
-		no uint16
-	}
-	claims := make(map[key][]string)
+	return lowestProviders(tree, func(p geomlib.Provider) (string, bool) {
+		m, err := geomlib.ReadMetadata(p)
+		return fmt.Sprint(m.ID, m.No), err == nil && ondisk.Printable(m.Name) == name && m.ProviderSize == uint64(p.MediaSize())
+	})
+}
+
+// lowestProviders are the providers that key takes. Of those with the same key that show
+// the same sectors it is the lowest, such as the disk of a diskid.
+func lowestProviders(tree *geomlib.Tree, key func(geomlib.Provider) (string, bool)) []string {
+	claims := make(map[string][]string)
 	for _, class := range tree.Classes {
 		for _, g := range class.Geoms {
 			for _, p := range g.Providers {
@@ -189,13 +193,10 @@ func findComponents(tree *geomlib.Tree, name string) []string {
 				if err != nil {
 					continue // no medium, or gone
 				}
-				m, err := geomlib.ReadMetadata(o)
-				_ = o.Close() // only read from
-				if err != nil || ondisk.Printable(m.Name) != name || m.ProviderSize != uint64(p.MediaSize) {
-					continue
+				if k, ok := key(o); ok {
+					claims[k] = append(claims[k], p.Name)
 				}
-				k := key{m.ID, m.No}
-				claims[k] = append(claims[k], p.Name)
+				_ = o.Close() // only read from
 			}
 		}
 	}

@@ -126,19 +126,11 @@ func printable(names []string) []string {
 	return out
 }
 
-// warnTroubles tells what to do about components that fail, and which providers take no
-// part in their volume.
-func (c *call) warnTroubles(volumes []control.VolumeStatus) {
+// printActions tells what volumes need a hand with, and what to type.
+func printActions(w io.Writer, volumes []control.VolumeStatus) {
 	for i := range volumes {
-		for _, comp := range volumes[i].Components {
-			for _, s := range comp.State {
-				if r := s.Remedy(); r != "" {
-					c.warn(fmt.Sprintf("%s: component %s: %s; %s", volumes[i].Name, ondisk.Printable(comp.Name), s, r))
-				}
-			}
-		}
-		for _, o := range volumes[i].Outsiders {
-			c.warn(fmt.Sprintf("%s: left alone: %s", volumes[i].Name, ondisk.PrintableText(o.Text)))
+		for _, a := range volumes[i].Actions() {
+			fmt.Fprintf(w, "action: %s: %s\n", volumes[i].Name, a)
 		}
 	}
 }

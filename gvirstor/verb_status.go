@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -9,8 +11,8 @@ import (
 
 // statusOptions are those of status.
 type statusOptions struct {
-	all, geoms, script, exact, json, watch bool
-	interval                               int64 // seconds
+	all, geoms, script, exact, json, watch, trouble bool
+	interval                                        int64 // seconds
 }
 
 const defaultInterval = 1
@@ -21,12 +23,13 @@ func statusCommand() *command {
 		name:     "status",
 		brief:    "Shows the state of volumes",
 		also:     "iostat state lvs vgs pvs ls df",
-		operands: "[-agps] [--json] [--watch [--interval seconds]] [name ...]",
+		operands: "[-agpsx] [--json] [--watch [--interval seconds]] [name ...]",
 		options: func(f *options) {
 			f.flag(&o.all, "a", "all")
 			f.flag(&o.geoms, "g", "geoms")
 			f.flag(&o.exact, "p", "parseable")
 			f.flag(&o.script, "s", "script")
+			f.flag(&o.trouble, "x", "trouble")
 			f.flag(&o.json, "", "json")
 			f.flag(&o.watch, "", "watch")
 			f.number(&o.interval, "", "interval")
@@ -34,7 +37,7 @@ func statusCommand() *command {
 		run: func(ctx context.Context, c *call) error { return c.status(ctx, &o) },
 		about: `Shows the state of volumes and their components, of all volumes that the
 daemon serves or of those named. On FreeBSD volumes that the kernel class runs
-are shown, too ("kernel class").
+are shown, too ("kernel class"). What needs a hand follows, with what to type.
 
 -a          show volumes that cannot be served, too (with -g)
 -g          name volumes as such and not by their devices
@@ -42,6 +45,7 @@ are shown, too ("kernel class").
             name, device, virtual, physical, allocated, free and held bytes,
             free percent of the physical chunks, conditions or -
 -s          for scripts: no header, every line complete
+-x          only what needs a hand, and exit status 1 if anything does
 --json      everything, sizes in bytes
 --watch     show it again every --interval seconds (1) and at every event,
             on a terminal in place`,
@@ -55,6 +59,8 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 	}
 	if o.watch {
 		switch {
+		case o.trouble:
+			return &usageError{"--watch and -x exclude each other"}
 		case o.json:
 			return &usageError{"--watch and --json exclude each other"}
 		case o.interval < 1 || o.interval > 24*60*60:
@@ -76,13 +82,29 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.trouble {
+		st.Volumes = slices.DeleteFunc(st.Volumes, func(v control.VolumeStatus) bool { return v.Actions() == nil })
+	}
+	err = c.showOnce(st, o)
+	if err == nil && o.trouble && len(st.Volumes)+len(st.Problems) > 0 {
+		return errFindings
+	}
+	return err
+}
+
+// showOnce shows st in the form that o says.
+func (c *call) showOnce(st control.Status, o *statusOptions) error {
 	if o.json {
 		return printJSON(c.stdout, st)
 	}
 	printStatus(c.stdout, st, o)
-	if !o.script && !o.exact {
-		c.warnProblems(st.Problems)
-		c.warnTroubles(st.Volumes)
+	if o.script || o.exact {
+		return nil
+	}
+	printActions(c.stdout, st.Volumes)
+	c.warnProblems(st.Problems)
+	if o.trouble && len(st.Volumes)+len(st.Problems) == 0 {
+		fmt.Fprintln(c.stdout, "All volumes are well")
 	}
 	return nil
 }

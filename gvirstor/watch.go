@@ -81,6 +81,7 @@ func (c *call) showStatus(ctx context.Context, client *control.Client, o *status
 	case err == nil:
 		printStatus(&picture, st, o)
 		if !o.script && !o.exact {
+			printActions(&picture, st.Volumes)
 			for _, p := range st.Problems {
 				fmt.Fprintf(&picture, "%s: %s\n", program, problemText(p))
 			}

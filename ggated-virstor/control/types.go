@@ -192,10 +192,12 @@ func Percent(part, whole int64) int {
 	return int(part * 100 / whole)
 }
 
-// FreePercent is how much of the physical chunks data may still take, in
-// whole percent, rounded down. Chunks reserved for the allocation map count
-// as used, once.
-func (v *VolumeStatus) FreePercent() int { return Percent(v.FreeChunks, v.PhysicalChunks) }
+// FreePercent is how much of the physical chunks ordinary writes may still take, in
+// whole percent, rounded down: without the reserve, and without what is reserved for
+// the allocation map.
+func (v *VolumeStatus) FreePercent() int {
+	return Percent(v.FreeChunks-v.ReservedChunks, v.PhysicalChunks)
+}
 
 // StateText is what geom(8) shows as State: "99% physical free", and after
 // that what is out of the ordinary.

@@ -164,6 +164,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 		d.loose[m.Provider.Name()] = m
 	}
 	problems = append(problems, short.problems()...)
+	d.openRemembered(len(left) > 0)
 	fresh, more := d.assemble(left)
 	problems = append(problems, more...)
 	d.handOutSpares()

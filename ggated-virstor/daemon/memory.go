@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -91,6 +92,45 @@ func (d *Daemon) problemOf(a *virstor.Assembly, err error) control.Problem {
 		p.Missing = append(p.Missing, m)
 	}
 	return p
+}
+
+// openRemembered opens what incomplete volumes lack where this host last served it: what
+// add, a spare or growth brought is nowhere else named. What is not there any more, or is
+// something else by now, stays missing, and problemOf says where it was. d.verbs is held.
+func (d *Daemon) openRemembered(peek bool) {
+	// Component 0 says what else there is, so it may take two rounds.
+	for before := -1; before < len(d.loose); {
+		before = len(d.loose)
+		for _, a := range virstor.Assemble(slices.Collect(maps.Values(d.loose))) {
+			if a.Missing == nil {
+				continue
+			}
+			v, _ := d.lastServed(a)
+			for _, i := range a.Missing {
+				if i < len(v.Providers) && v.Providers[i] != "" {
+					d.openMissing(a, v.Providers[i], peek)
+				}
+			}
+		}
+	}
+}
+
+// openMissing opens a provider if it is a component of a that is not open. d.verbs is held.
+func (d *Daemon) openMissing(a *virstor.Assembly, name string, peek bool) {
+	if d.knows(name) || d.twin(name) != nil {
+		return
+	}
+	m, err := d.openMember(name, 0, peek)
+	if err != nil {
+		d.log.Debug("a component is not where this host last served it", "volume", a.Name, "component", name, "error", err)
+		return
+	}
+	if m.Metadata.ID != a.ID {
+		_ = m.Provider.Close() // it was only read
+		return
+	}
+	d.log.Info("a component that nobody named is where this host last served it", "volume", a.Name, "component", name)
+	d.loose[m.Provider.Name()] = m
 }
 
 // byService orders volumes of one name: the one that this host served before is first.

@@ -100,7 +100,13 @@ func TestOfWhatIsMissingItIsSaidWhereItWas(t *testing.T) {
 		{names[1:], []control.MissingComponent{{Index: 0, LastName: names[0]}}},
 	} {
 		d := New(opt, Direct{LockDir: locks}, nil, slog.New(slog.DiscardHandler))
+		for _, m := range round.missing { // it is not there
+			must(t, os.Rename(m.LastName, m.LastName+".away"))
+		}
 		d.ServeAll(round.given)
+		for _, m := range round.missing {
+			must(t, os.Rename(m.LastName+".away", m.LastName))
+		}
 		st, err := d.Status(t.Context())
 		must(t, err)
 		if n := len(st.Problems); (n > 0) != (round.missing != nil) {
@@ -118,4 +124,48 @@ func TestOfWhatIsMissingItIsSaidWhereItWas(t *testing.T) {
 		}
 		must(t, d.Close())
 	}
+}
+
+// A component that add brought is named by nobody at the next start.
+func TestWhatIsMissingIsOpenedWhereItWas(t *testing.T) {
+	for name, given := range map[string]func([]string) []string{
+		"the map's component": func(names []string) []string { return names[:1] },
+		"another":             func(names []string) []string { return names[2:] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			names := labelFiles(t, 16<<20, 16<<20, 16<<20)
+			opt, locks := Options{Version: "test", Memory: state.Dir{Path: t.TempDir()}}, t.TempDir()
+			for _, given := range [][]string{names, given(names)} {
+				d := New(opt, Direct{LockDir: locks}, nil, slog.New(slog.DiscardHandler))
+				if n := d.ServeAll(given); n != 1 {
+					t.Errorf("%d given: %d volumes", len(given), n)
+				}
+				must(t, d.Close())
+			}
+		})
+	}
+}
+
+func TestWhatIsSomethingElseByNowStaysMissing(t *testing.T) {
+	names := labelFiles(t, 16<<20, 16<<20)
+	opt, locks := Options{Version: "test", Memory: state.Dir{Path: t.TempDir()}}, t.TempDir()
+	d := New(opt, Direct{LockDir: locks}, nil, slog.New(slog.DiscardHandler))
+	if n := d.ServeAll(names); n != 1 {
+		t.Fatalf("%d volumes", n)
+	}
+	must(t, d.Close())
+	p := fileOf(t, names[1], 16<<20)
+	must(t, geomlib.StoreMetadata(p, ondisk.Metadata{Version: ondisk.Version, Name: "theirs", ID: 1, Count: 1, ChunkSize: 1 << 20, ProviderSize: 16 << 20}))
+	must(t, p.Close())
+	d = New(opt, Direct{LockDir: locks}, nil, slog.New(slog.DiscardHandler))
+	if n := d.ServeAll(names[:1]); n != 0 {
+		t.Errorf("%d volumes", n)
+	}
+	p, err := geomlib.Open(names[1], geomlib.OpenOptions{})
+	if err != nil {
+		t.Errorf("what is another volume's is held: %v", err)
+	} else {
+		must(t, p.Close())
+	}
+	must(t, d.Close())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
@@ -31,6 +32,9 @@ func (s *Supervisor) recall(id uint32) (fdrpc.Reply, error) {
 	s.remembering.Lock()
 	defer s.remembering.Unlock()
 	v, known, err := s.opt.Memory.Recall(id)
+	if err == nil && known {
+		s.names.served(v.Providers)
+	}
 	return fdrpc.Reply{Body: recallAnswer{known, v}}, err
 }
 
@@ -40,6 +44,17 @@ func (s *Supervisor) remember(v state.Volume) error {
 	}
 	s.remembering.Lock()
 	defer s.remembering.Unlock()
+	old, _, err := s.opt.Memory.Recall(v.ID)
+	if err != nil {
+		old = state.Volume{} // it is written anew
+	}
+	// A later start opens what is noted: no worker has a say in that.
+	v.Providers = slices.Clone(v.Providers)
+	for i, name := range v.Providers {
+		if s.mayName([]string{name}) != nil && !slices.Contains(old.Providers, name) {
+			v.Providers[i] = ""
+		}
+	}
 	return s.opt.Memory.Remember(v)
 }
 

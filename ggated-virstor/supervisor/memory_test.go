@@ -3,11 +3,41 @@ package supervisor
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib/state"
 )
+
+// A later start opens what is noted, so that a worker must not have a say in it.
+func TestOnlyWhatTheSupervisorOpenedIsNotedAndOpenedAgain(t *testing.T) {
+	p := newPair(t)
+	p.s.opt.Memory = &state.Dir{Path: filepath.Join(t.TempDir(), "state")}
+	m := Memory{Client: p.c}
+	mine, secret, was := filepath.Join(t.TempDir(), "mine"), filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "was")
+	for _, name := range []string{mine, secret, was} {
+		must(t, os.WriteFile(name, make([]byte, 1<<20), 0o600))
+	}
+	p.lock(t, 7)
+	must(t, p.s.opt.Memory.Remember(state.Volume{ID: 7, Name: "vol", Generation: 1, Providers: []string{was}}))
+	p.s.names.configure([]string{mine})
+	must(t, m.Remember(state.Volume{ID: 7, Name: "vol", Generation: 2, Providers: []string{mine, secret, was}}))
+	if _, err := p.c.Open(was, false, 0); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a component of before is opened though nobody asked for the note: %v", err)
+	}
+	got, known, err := m.Recall(7)
+	if want := []string{mine, "", was}; err != nil || !known || !slices.Equal(got.Providers, want) {
+		t.Errorf("recalled %q, want %q (%v)", got.Providers, want, err)
+	}
+	if _, err := p.c.Open(secret, false, 0); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("what only the worker named is opened: %v", err)
+	}
+	opened, err := p.c.Open(was, false, 0)
+	must(t, err)
+	must(t, opened.Close())
+}
 
 func TestAWorkerNotesOnlyWhatItServesAndNoEarlierGeneration(t *testing.T) {
 	p := newPair(t)

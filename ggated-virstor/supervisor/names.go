@@ -27,6 +27,7 @@ type names struct {
 	configured map[string]string        // by bare name: what the configuration names
 	made       map[string]string        // what volumes grew by
 	kept       map[string]string        // spares that requests named
+	before     map[string]string        // what this host has served as components
 	requests   map[*grant]bool          // under way, or answered a moment ago
 	aliases    map[string]string        // a provider's own bare name → the bare name it was opened by
 	remembered func() ([]string, error) // what records of devices name, or nil
@@ -80,6 +81,17 @@ func (n *names) keep(all []string) {
 	maps.Copy(n.kept, byBareName(all))
 }
 
+// served adds the components of a volume as this host last served it, by its own notes;
+// an empty name is none.
+func (n *names) served(all []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.before == nil {
+		n.before = make(map[string]string)
+	}
+	maps.Copy(n.before, byBareName(slices.DeleteFunc(slices.Clone(all), func(name string) bool { return name == "" })))
+}
+
 // keptNames are those of keep.
 func (n *names) keptNames() []string {
 	n.mu.Lock()
@@ -111,6 +123,7 @@ func (n *names) grant(a control.Access) (end func()) {
 func (n *names) dropLocked(key string) {
 	for _, k := range []string{key, n.aliases[key]} {
 		delete(n.kept, k)
+		delete(n.before, k)
 		for g := range n.requests {
 			delete(g.open, k)
 		}
@@ -153,7 +166,7 @@ func (n *names) mayOpen(name string) (string, error) {
 
 // lookLocked looks for a bare name; n.mu is held.
 func (n *names) lookLocked(key string) (string, bool) {
-	for _, m := range []map[string]string{n.configured, n.made, n.kept} {
+	for _, m := range []map[string]string{n.configured, n.made, n.kept, n.before} {
 		if found, ok := m[key]; ok {
 			return found, true
 		}

@@ -60,7 +60,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/gatepub/units", own: []string{"geomlib"}},
 	{dir: "ggated-virstor/gatepub/helper", own: []string{"geomlib/gate"}},
 	{dir: "ggated-virstor/confine", elsewhere: []string{"golang.org/x/sys", "github.com/elastic/go-seccomp-bpf"}},
-	{dir: "ggated-virstor/control", own: []string{"geomlib", "ggated-virstor/control", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor/control", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/verbs", own: []string{"ondisk", "geomlib", "ggated-virstor/control"}, forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor", own: []string{"ondisk", "geomlib", "ggated-virstor"},
 		elsewhere: []string{"golang.org/x/sys"}},

@@ -1,0 +1,103 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Action is what a volume needs a hand with, and what to type for that.
+type Action struct {
+	Trouble  string   `json:"trouble"`
+	Remedy   string   `json:"remedy,omitempty"`   // in words, where Trouble has not got it
+	Commands []string `json:"commands,omitempty"` // of which one is enough; NEW and PROV stand for a provider
+}
+
+// String is a in a sentence.
+func (a Action) String() string {
+	s := a.Trouble
+	if a.Remedy != "" {
+		s += "; " + a.Remedy
+	}
+	if len(a.Commands) > 0 {
+		s += ": `" + strings.Join(a.Commands, "`, or `") + "`"
+	}
+	return s
+}
+
+// Actions are what v needs a hand with, the most urgent first; none if all is well.
+func (v *VolumeStatus) Actions() []Action {
+	var all []Action
+	is := make(map[Condition]bool)
+	for _, c := range v.Conditions {
+		is[c] = true
+	}
+	switch {
+	case is[HeldWrites]:
+		all = append(all, v.room(fmt.Sprintf("%d writes wait for space, the oldest for %d s", v.Held.Count, v.Held.OldestSeconds)))
+	case is[Full] && v.WhenFull == "error":
+		all = append(all, v.room("full, writes that need space fail"))
+	case is[Full]:
+		all = append(all, v.room("full, the next write that needs space will wait"))
+	case is[LowSpace]:
+		all = append(all, Action{"low on space", "add a component before it is full", []string{fmt.Sprintf("gvirstor add %s PROV", v.shellName())}})
+	}
+	if is[Degraded] {
+		all = append(all, Action{Trouble: "degraded, nothing is allocated", Remedy: "a sector of the allocation map could not be written: see the component with errors, or make room below it"})
+	}
+	for _, c := range v.Components {
+		all = append(all, v.mend(c)...)
+	}
+	for _, o := range v.Outsiders {
+		all = append(all, Action{Trouble: "left alone: " + ondisk.PrintableText(o.Text)})
+	}
+	for _, s := range v.Spares {
+		if s.Failed != "" {
+			all = append(all, Action{Trouble: fmt.Sprintf("the spare %s is not used: %s", ondisk.Printable(s.Name), ondisk.PrintableText(s.Failed))})
+		}
+	}
+	return all
+}
+
+// room is how to give a volume that is full space again: what is quick and sure first.
+func (v *VolumeStatus) room(trouble string) Action {
+	name := v.shellName()
+	a := Action{trouble, "give it space", []string{fmt.Sprintf("gvirstor add %s PROV", name)}}
+	if v.ReservedChunks > 0 {
+		a.Commands = append(a.Commands, "gvirstor reserve --release "+name)
+	}
+	a.Commands = append(a.Commands, "gvirstor reclaim "+name)
+	return a
+}
+
+// mend is what to do about a component.
+func (v *VolumeStatus) mend(c ComponentStatus) (all []Action) {
+	replace := []string{fmt.Sprintf("gvirstor replace %s %s NEW", v.shellName(), shellWord(c.Name))}
+	for _, s := range c.State {
+		trouble := fmt.Sprintf("component %s: %s", ondisk.Printable(c.Name), s)
+		switch s {
+		case StorageFull:
+			all = append(all, Action{Trouble: trouble, Remedy: s.Remedy()})
+		case ReadErrors, WriteErrors, NoWrites:
+			all = append(all, Action{trouble, s.Remedy(), replace})
+		case FlushFailed:
+			all = append(all, Action{trouble, "it lost data that it had accepted: replace it, then check the file systems on the volume", replace})
+		}
+	}
+	return all
+}
+
+// shellName is the volume's name as sh(1) takes it.
+func (v *VolumeStatus) shellName() string { return shellWord(v.Name) }
+
+// shellWord is a word as sh(1) takes it, and as a terminal may be shown it.
+func shellWord(s string) string {
+	plain := strings.IndexFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-", r)
+	}) < 0
+	if plain && s != "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(ondisk.PrintableText(s), "'", `'\''`) + "'"
+}
