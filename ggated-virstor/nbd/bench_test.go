@@ -89,6 +89,40 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 }
 
+func TestTheClientAllocatesNothingForARequest(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	r := newRig(t, Config{})
+	p := make([]byte, 64<<10)
+	extents := make([]nbdclient.Extent, 0, 16)
+	for _, opt := range []nbdclient.Options{{}, {Compact: true}, {Simple: true}} {
+		c := r.dial("disk", opt)
+		for what, do := range map[string]func() error{
+			"read":   func() error { return second(c.ReadAt(p, 0)) },
+			"write":  func() error { return second(c.WriteAt(p, 0)) },
+			"zeroes": func() error { return c.WriteZeroes(0, 4096, 0) },
+			"trim":   func() error { return c.Trim(0, 4096, 0) },
+			"flush":  c.Flush,
+			"block status": func() (err error) {
+				if !opt.Simple {
+					extents, err = c.AppendStatus(extents[:0], 0, 64<<20, 0)
+				}
+				return err
+			},
+		} {
+			for range 10 {
+				if err := do(); err != nil {
+					t.Fatalf("%+v: %s: %v", opt, what, err)
+				}
+			}
+			if n := testing.AllocsPerRun(200, func() { do() }); n != 0 {
+				t.Errorf("%+v: a %s allocates %v times", opt, what, n)
+			}
+		}
+	}
+}
+
 func BenchmarkRequests(b *testing.B) {
 	for _, workers := range []int{0, 2} {
 		for _, cmd := range []uint16{proto.CmdRead, proto.CmdWrite} {

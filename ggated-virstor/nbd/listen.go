@@ -13,6 +13,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
 
 // Address is where a server listens.
@@ -162,24 +163,9 @@ func removeStale(ctx context.Context, path string) error {
 func URI(a Address, export string, tls bool) string {
 	switch {
 	case a.Network == "unix":
-		return "nbd+unix:///" + escape(export) + "?socket=" + escape(a.Addr)
+		return "nbd+unix:///" + nbdclient.Escape(export) + "?socket=" + nbdclient.Escape(a.Addr)
 	case tls:
-		return "nbds://" + a.Addr + "/" + escape(export)
+		return "nbds://" + a.Addr + "/" + nbdclient.Escape(export)
 	}
-	return "nbd://" + a.Addr + "/" + escape(export)
-}
-
-// escape escapes all that could mean something in a URI, but for slashes.
-func escape(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~/", c) >= 0:
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
+	return "nbd://" + a.Addr + "/" + nbdclient.Escape(export)
 }

@@ -1,5 +1,5 @@
-// Package nbdclient is an NBD client with many requests in flight on a
-// connection, for tests, benchmarks and demonstrations.
+// Package nbdclient is an NBD client with many requests in flight on a connection.
+// Requests allocate nothing.
 package nbdclient
 
 import (
@@ -11,6 +11,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ type Options struct {
 	Simple bool
 	// Compact does without extended headers, and so without lengths of 4 GiB and more.
 	Compact bool
+	// LiesOn asks which volumes the export lies on.
+	LiesOn bool
 	// ExportName uses the oldest way to choose an export.
 	ExportName bool
 }
@@ -56,6 +59,18 @@ type Info struct {
 // ReadOnly says that the server refuses writes.
 func (i Info) ReadOnly() bool { return i.Flags&proto.SendReadOnly != 0 }
 
+// Flushes says that the server knows Flush.
+func (i Info) Flushes() bool { return i.Flags&proto.SendFlush != 0 }
+
+// Trims says that the server knows Trim.
+func (i Info) Trims() bool { return i.Flags&proto.SendTrim != 0 }
+
+// WritesZeroes says that the server knows WriteZeroes.
+func (i Info) WritesZeroes() bool { return i.Flags&proto.SendWriteZeroes != 0 }
+
+// MultiConn says that a flush on one connection is for what was done on all.
+func (i Info) MultiConn() bool { return i.Flags&proto.SendMultiConn != 0 }
+
 // Extent is a run of base:allocation.
 type Extent struct {
 	Length int64 // bytes
@@ -68,35 +83,51 @@ type Extent struct {
 type Conn struct {
 	info       Info
 	nc         net.Conn
+	isTLS      bool
 	structured bool
 	extended   bool
 	allocation bool
 	contextID  uint32
+	liesOn     []uint32
 	in         *bufio.Reader
 
-	send sync.Mutex // one request at a time is written
-	head []byte
-	vec  net.Buffers
+	send  sync.Mutex // one request at a time is written
+	head  [proto.ExtRequestSize]byte
+	parts [2][]byte
+	vec   net.Buffers // of parts
+	stage []byte      // header and payload together, for TLS
 
-	mu      sync.Mutex
-	pending map[uint64]*call
-	cookie  uint64
-	err     error // why the connection is of no more use
-	done    chan struct{}
+	mu     sync.Mutex
+	calls  []*call // by the lower half of their cookies
+	unused *call   // of calls
+	err    error   // why the connection is of no more use
+	done   chan struct{}
+
+	payload []byte // of a chunk that is no data; the receiver's
 }
 
-// call is a request in flight.
+// call is a request, and used for one after the other.
 type call struct {
+	cookie   uint64 // rises by 2^32 with each use
+	inFlight bool   // guarded by Conn.mu, as next is
+	next     *call  // unused
+
 	offset  int64  // of the request
 	data    []byte // of a read
 	got     int    // bytes of it
 	extents []Extent
 	err     error
-	done    chan struct{}
+	done    chan struct{} // capacity 1
 }
+
+// LiesOn are the ids of the volumes that the export lies on, of those servers that tell.
+func (c *Conn) LiesOn() []uint32 { return c.liesOn }
 
 // Extended reports whether lengths may be 4 GiB and more.
 func (c *Conn) Extended() bool { return c.extended }
+
+// DescribesExtents reports whether the server knows BlockStatus.
+func (c *Conn) DescribesExtents() bool { return c.allocation }
 
 // Info is what the server said when the connection was made.
 func (c *Conn) Info() Info { return c.info }
@@ -106,11 +137,7 @@ func (c *Conn) ReadAt(p []byte, off int64) (int, error) { return c.Read(p, off, 
 
 // Read reads len(p) bytes at off.
 func (c *Conn) Read(p []byte, off int64, flags uint16) (int, error) {
-	k := &call{data: p}
-	if err := c.do(k, proto.CmdRead, flags, off, int64(len(p)), nil); err != nil {
-		return 0, err
-	}
-	return len(p), nil
+	return count(p, c.do(proto.Request{Type: proto.CmdRead, Flags: flags}, off, int64(len(p)), p))
 }
 
 // WriteAt writes p at off.
@@ -118,38 +145,50 @@ func (c *Conn) WriteAt(p []byte, off int64) (int, error) { return c.Write(p, off
 
 // Write writes p at off.
 func (c *Conn) Write(p []byte, off int64, flags uint16) (int, error) {
-	if err := c.do(new(call), proto.CmdWrite, flags, off, int64(len(p)), p); err != nil {
+	return count(p, c.do(proto.Request{Type: proto.CmdWrite, Flags: flags}, off, int64(len(p)), p))
+}
+
+// count is how much of p a request transferred: all or nothing.
+func count(p []byte, err error) (int, error) {
+	if err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
 // Flush waits until everything acknowledged before is on stable storage.
-func (c *Conn) Flush() error { return c.do(new(call), proto.CmdFlush, 0, 0, 0, nil) }
+func (c *Conn) Flush() error { return c.do(proto.Request{Type: proto.CmdFlush}, 0, 0, nil) }
 
 // Trim gives n bytes at off up.
 func (c *Conn) Trim(off, n int64, flags uint16) error {
-	return c.do(new(call), proto.CmdTrim, flags, off, n, nil)
+	return c.do(proto.Request{Type: proto.CmdTrim, Flags: flags}, off, n, nil)
 }
 
 // WriteZeroes makes n bytes at off read as zeros.
 func (c *Conn) WriteZeroes(off, n int64, flags uint16) error {
-	return c.do(new(call), proto.CmdWriteZeroes, flags, off, n, nil)
+	return c.do(proto.Request{Type: proto.CmdWriteZeroes, Flags: flags}, off, n, nil)
 }
 
 // Cache announces that n bytes at off will be used.
 func (c *Conn) Cache(off, n int64) error {
-	return c.do(new(call), proto.CmdCache, 0, off, n, nil)
+	return c.do(proto.Request{Type: proto.CmdCache}, off, n, nil)
 }
 
 // BlockStatus asks what is allocated of n bytes at off. The answer may cover
 // less.
 func (c *Conn) BlockStatus(off, n int64, flags uint16) ([]Extent, error) {
-	k := new(call)
-	if err := c.do(k, proto.CmdBlockStatus, flags, off, n, nil); err != nil {
-		return nil, err
+	return c.AppendStatus(nil, off, n, flags)
+}
+
+// AppendStatus is BlockStatus, and appends the extents to list.
+func (c *Conn) AppendStatus(list []Extent, off, n int64, flags uint16) ([]Extent, error) {
+	k, err := c.start(proto.Request{Type: proto.CmdBlockStatus, Flags: flags}, off, n, nil, list)
+	if err != nil {
+		return list, err
 	}
-	return k.extents, nil
+	list, err = k.extents, k.err
+	c.release(k)
+	return list, err
 }
 
 // Close says goodbye and waits for the server to close the connection.
@@ -157,7 +196,7 @@ func (c *Conn) Close() error {
 	c.send.Lock()
 	err := c.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
 	if err == nil {
-		_, err = c.nc.Write(c.appendRequest(nil, proto.Request{Type: proto.CmdDisc}))
+		_, err = c.nc.Write(c.appendRequest(c.head[:0], proto.Request{Type: proto.CmdDisc}))
 	}
 	c.send.Unlock()
 	if err == nil && c.nc.SetReadDeadline(time.Now().Add(30*time.Second)) == nil {
@@ -175,40 +214,94 @@ func (c *Conn) Abort() error { return c.nc.Close() }
 // Done is closed when the connection is of no more use.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// do sends a request and waits for its reply.
-func (c *Conn) do(k *call, cmd, flags uint16, off, n int64, payload []byte) error {
-	if off < 0 || n < 0 || n > 1<<32-1 && !c.extended {
-		return fmt.Errorf("NBD request of %d bytes at %d: out of range", n, off)
+// do sends a request and waits for its reply. p is the payload of a write, or what a
+// read fills.
+func (c *Conn) do(h proto.Request, off, n int64, p []byte) error {
+	k, err := c.start(h, off, n, p, nil)
+	if err != nil {
+		return err
 	}
-	k.offset, k.done = off, make(chan struct{})
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return c.err
-	}
-	c.cookie++
-	cookie := c.cookie
-	c.pending[cookie] = k
-	c.mu.Unlock()
+	err = k.err
+	c.release(k)
+	return err
+}
 
-	h := proto.Request{Flags: flags, Type: cmd, Cookie: cookie, Offset: uint64(off), Length: uint64(n)}
-	if err := c.write(h, payload); err != nil {
+// start sends a request and waits for its reply. The call is the caller's until it is
+// released.
+func (c *Conn) start(h proto.Request, off, n int64, p []byte, list []Extent) (*call, error) {
+	if off < 0 || n < 0 || n > 1<<32-1 && !c.extended {
+		return nil, fmt.Errorf("NBD request of %d bytes at %d: out of range", n, off)
+	}
+	k, err := c.take()
+	if err != nil {
+		return nil, err
+	}
+	k.offset, k.data, k.got, k.extents, k.err = off, nil, 0, list, nil
+	if h.Type == proto.CmdRead {
+		k.data, p = p, nil
+	}
+	c.mu.Lock()
+	if err = c.err; err == nil {
+		k.inFlight = true
+	}
+	c.mu.Unlock()
+	if err != nil {
+		c.release(k)
+		return nil, err
+	}
+	h.Cookie, h.Offset, h.Length = k.cookie, uint64(off), uint64(n)
+	if err := c.write(h, p); err != nil {
 		c.nc.Close() // the stream is out of step; the receiver tells everybody
 	}
 	<-k.done
-	return k.err
+	return k, nil
 }
+
+// take returns a call that nobody uses.
+func (c *Conn) take() (*call, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.unused
+	if k != nil {
+		c.unused, k.next = k.next, nil
+		k.cookie += 1 << 32
+		return k, nil
+	}
+	if len(c.calls) > math.MaxInt32 {
+		return nil, errors.New("too many NBD requests in flight")
+	}
+	k = &call{cookie: uint64(len(c.calls)), done: make(chan struct{}, 1)}
+	c.calls = append(c.calls, k)
+	return k, nil
+}
+
+func (c *Conn) release(k *call) {
+	k.data, k.extents = nil, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k.next, c.unused = c.unused, k
+}
+
+// stageSize is how much of a payload goes with its header into one record of TLS, bytes.
+const stageSize = 16 << 10
 
 func (c *Conn) write(h proto.Request, payload []byte) error {
 	c.send.Lock()
 	defer c.send.Unlock()
-	c.head = c.appendRequest(c.head[:0], h)
+	head := c.appendRequest(c.head[:0], h)
+	if c.isTLS {
+		n := min(len(payload), stageSize)
+		c.stage = append(append(c.stage[:0], head...), payload[:n]...)
+		head, payload = c.stage, payload[n:]
+	}
 	if len(payload) == 0 {
-		_, err := c.nc.Write(c.head)
+		_, err := c.nc.Write(head)
 		return err
 	}
-	c.vec = append(c.vec[:0], c.head, payload)
+	c.parts = [2][]byte{head, payload}
+	c.vec = c.parts[:]
 	_, err := c.vec.WriteTo(c.nc)
+	c.parts = [2][]byte{}
 	return err
 }
 
@@ -238,10 +331,11 @@ func (c *Conn) receive() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err = err
-	for cookie, k := range c.pending {
-		delete(c.pending, cookie)
-		k.err = err
-		close(k.done)
+	for _, k := range c.calls {
+		if k.inFlight {
+			k.inFlight, k.err = false, err
+			k.done <- struct{}{}
+		}
 	}
 	close(c.done)
 }
@@ -284,7 +378,9 @@ func (c *Conn) extendedReply() error {
 		return fmt.Errorf("reply: %w", proto.ErrMagic)
 	}
 	h := proto.DecodeExtChunk(b)
-	c.in.Discard(proto.ExtChunkSize)
+	if _, err := c.in.Discard(proto.ExtChunkSize); err != nil {
+		return err
+	}
 	return c.chunk(h)
 }
 
@@ -292,19 +388,20 @@ func (c *Conn) extendedReply() error {
 func (c *Conn) lookup(cookie uint64) (*call, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k, ok := c.pending[cookie]
-	if !ok {
-		return nil, fmt.Errorf("reply to a request that is not in flight (cookie %#x)", cookie)
+	if i := cookie & math.MaxUint32; i < uint64(len(c.calls)) {
+		if k := c.calls[i]; k.inFlight && k.cookie == cookie {
+			return k, nil
+		}
 	}
-	return k, nil
+	return nil, fmt.Errorf("reply to a request that is not in flight (cookie %#x)", cookie)
 }
 
 // finish ends a request.
-func (c *Conn) finish(cookie uint64, k *call) {
+func (c *Conn) finish(k *call) {
 	c.mu.Lock()
-	delete(c.pending, cookie)
+	k.inFlight = false
 	c.mu.Unlock()
-	close(k.done)
+	k.done <- struct{}{}
 }
 
 func (c *Conn) simple(errno uint32, cookie uint64) error {
@@ -322,7 +419,7 @@ func (c *Conn) simple(errno uint32, cookie uint64) error {
 			return err
 		}
 	}
-	c.finish(cookie, k)
+	c.finish(k)
 	return nil
 }
 
@@ -342,9 +439,9 @@ func (c *Conn) chunk(h proto.Chunk) error {
 	case h.Length > maxChunk:
 		err = fmt.Errorf("chunk of type %d has %d bytes", h.Type, h.Length)
 	default:
-		payload := make([]byte, h.Length)
-		if _, err = io.ReadFull(c.in, payload); err == nil {
-			err = c.smallChunk(k, h.Type, payload)
+		c.payload = slices.Grow(c.payload[:0], int(h.Length))[:h.Length]
+		if _, err = io.ReadFull(c.in, c.payload); err == nil {
+			err = c.smallChunk(k, h.Type, c.payload)
 		}
 	}
 	if err != nil {
@@ -354,7 +451,7 @@ func (c *Conn) chunk(h proto.Chunk) error {
 		if k.err == nil && k.got != len(k.data) {
 			return fmt.Errorf("read of %d bytes was answered with %d", len(k.data), k.got)
 		}
-		c.finish(h.Cookie, k)
+		c.finish(k)
 	}
 	return nil
 }
@@ -373,12 +470,15 @@ func (c *Conn) offsetData(k *call, length uint64) error {
 	if length < 9 {
 		return errors.New("chunk of data without data")
 	}
-	var b [8]byte
-	if _, err := io.ReadFull(c.in, b[:]); err != nil {
+	b, err := c.in.Peek(8)
+	if err != nil {
 		return err
 	}
-	p, err := k.window(binary.BigEndian.Uint64(b[:]), length-8)
+	p, err := k.window(binary.BigEndian.Uint64(b), length-8)
 	if err != nil {
+		return err
+	}
+	if _, err := c.in.Discard(8); err != nil {
 		return err
 	}
 	_, err = io.ReadFull(c.in, p)

@@ -9,56 +9,60 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
-// Dial connects to the export that an NBD URI names (nbd+unix, nbd, nbds); it
-// overrides opt.Export. nbds without opt.TLS verifies the server against the
-// system's certificates. ctx bounds the negotiation.
+// Dial connects to the export that an NBD URI names (ParseURI); it overrides opt.Export.
+// A URI that says TLS turns it on: without opt.TLS the server's certificate must be
+// signed by one of the system's authorities. ctx bounds the negotiation.
 func Dial(ctx context.Context, uri string, opt Options) (*Conn, error) {
-	u, err := url.Parse(uri)
+	u, err := ParseURI(uri)
 	if err != nil {
-		return nil, fmt.Errorf("NBD URI: %w", err)
+		return nil, err
 	}
-	network, addr := "tcp", u.Host
-	switch u.Scheme {
-	case "nbd+unix":
-		network, addr = "unix", u.Query().Get("socket")
-		if addr == "" {
-			return nil, fmt.Errorf("NBD URI %s: no socket=PATH", uri)
-		}
-	case "nbd", "nbds":
-		if u.Port() == "" {
-			addr = net.JoinHostPort(u.Hostname(), proto.DefaultPort)
-		}
-	default:
-		return nil, fmt.Errorf("NBD URI %s: want scheme nbd+unix, nbd or nbds", uri)
-	}
-	if u.Scheme == "nbds" && opt.TLS == nil {
+	if u.TLS && opt.TLS == nil {
 		opt.TLS = new(tls.Config)
 	}
-	if opt.TLS != nil && opt.TLS.ServerName == "" {
-		opt.TLS = opt.TLS.Clone()
-		opt.TLS.ServerName = u.Hostname()
+	if opt.TLS != nil {
+		opt.TLS = u.Config(opt.TLS)
 	}
-	opt.Export = strings.TrimPrefix(u.Path, "/")
-	nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+	opt.Export = u.Export
+	nc, err := new(net.Dialer).DialContext(ctx, u.Network, u.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NBD server: %w", err)
 	}
 	c, err := New(ctx, nc, opt)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", uri, err)
+		return nil, fmt.Errorf("%s: %w", u, err)
 	}
 	return c, nil
 }
 
+// Config is cfg for the server of u, whom its certificate must name.
+func (u URI) Config(cfg *tls.Config) *tls.Config {
+	cfg = cfg.Clone()
+	if u.Unverified {
+		cfg.InsecureSkipVerify = true
+	}
+	if cfg.ServerName == "" {
+		cfg.ServerName = u.ServerName
+	}
+	if cfg.ServerName != "" {
+		return cfg
+	}
+	cfg.ServerName = "localhost"
+	if host, _, err := net.SplitHostPort(u.Addr); err == nil && u.Network == "tcp" {
+		cfg.ServerName = host
+	}
+	return cfg
+}
+
 // New negotiates on a connected socket, which it owns from now on.
 func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
-	c := &Conn{nc: nc, pending: make(map[uint64]*call), done: make(chan struct{})}
+	c := &Conn{nc: nc, done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	err := c.negotiate(opt)
 	if !stop() {
@@ -182,7 +186,7 @@ func (c *Conn) startTLS(cfg *tls.Config) error {
 	if err := tc.Handshake(); err != nil {
 		return fmt.Errorf("start TLS: %w", err)
 	}
-	c.nc = tc
+	c.nc, c.isTLS = tc, true
 	c.in.Reset(tc)
 	return nil
 }
@@ -202,6 +206,11 @@ func (c *Conn) structure(opt Options) error {
 			return err
 		}
 	}
+	if opt.LiesOn {
+		if err := c.askLiesOn(opt.Export); err != nil {
+			return err
+		}
+	}
 	data := proto.AppendString(nil, opt.Export)
 	data = binary.BigEndian.AppendUint32(data, 1)
 	data = proto.AppendString(data, proto.BaseAllocation)
@@ -210,6 +219,32 @@ func (c *Conn) structure(opt Options) error {
 			return errMalformed
 		}
 		c.allocation, c.contextID = true, binary.BigEndian.Uint32(b)
+		return nil
+	})
+	var refused *OptionError
+	if errors.As(err, &refused) {
+		return nil
+	}
+	return err
+}
+
+// maxLayers bounds how many volumes an export is believed to lie on.
+const maxLayers = 1024
+
+// askLiesOn asks which volumes the export lies on. Servers that are not ours know of none.
+func (c *Conn) askLiesOn(export string) error {
+	data := binary.BigEndian.AppendUint32(proto.AppendString(nil, export), 1)
+	err := c.option(proto.OptListMetaContext, proto.AppendString(data, proto.XOwn), func(kind uint32, b []byte) error {
+		if kind != proto.RepMetaContext || len(b) < 4 || len(c.liesOn) == maxLayers {
+			return errMalformed
+		}
+		if hex, ours := strings.CutPrefix(string(b[4:]), proto.XLiesOn); ours {
+			id, err := strconv.ParseUint(hex, 16, 32)
+			if err != nil {
+				return errMalformed
+			}
+			c.liesOn = append(c.liesOn, uint32(id))
+		}
 		return nil
 	})
 	var refused *OptionError

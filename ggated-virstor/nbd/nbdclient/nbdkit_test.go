@@ -248,11 +248,11 @@ func FuzzNegotiation(f *testing.F) {
 			server.Write(b) // fails when the client has had enough
 			server.Close()
 		}()
-		c, err := New(t.Context(), client, Options{Export: "disk"})
+		c, err := New(t.Context(), client, Options{Export: "disk", LiesOn: len(b)%2 == 0})
 		if err != nil {
 			return
 		}
-		if c.Info().Size < 0 {
+		if c.Info().Size < 0 || len(c.LiesOn()) > maxLayers {
 			t.Errorf("%+v", c.Info())
 		}
 		c.Abort()

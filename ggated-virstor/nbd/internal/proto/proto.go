@@ -130,6 +130,13 @@ const (
 // BaseAllocation is the one metadata context that the protocol itself defines.
 const BaseAllocation = "base:allocation"
 
+// Contexts of our own, which are listed for who asks for XOwn, and never selected: XLiesOn
+// with the id of a volume, eight hexadecimal digits, says that the export lies on that.
+const (
+	XOwn    = "x-gvirstor:"
+	XLiesOn = XOwn + "lies-on:"
+)
+
 // Error numbers. They are the protocol's own, whatever errno is here.
 const (
 	EPERM     uint32 = 1
