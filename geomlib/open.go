@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -211,7 +212,7 @@ func lock(p *file, o OpenOptions) error {
 func (p *file) asRegular(size int64, sector int) error {
 	p.kind, p.medium, p.size = KindRegular, regularMedium(p.fd), size
 	if sector == 0 {
-		sector = sectorByMetadata(p.fd, size)
+		sector = SectorByMetadata(p.f, size)
 	}
 	if sector < defaultSector || sector > maxSector || sector&(sector-1) != 0 {
 		return fmt.Errorf("%s: sector size %d: must be a power of two from %d to %d",
@@ -228,16 +229,16 @@ func (p *file) asRegular(size int64, sector int) error {
 	return nil
 }
 
-// sectorByMetadata returns the sector size whose last sector holds VIRSTOR
-// metadata, else the default.
-func sectorByMetadata(fd int, size int64) int {
+// SectorByMetadata is the sector size of what does not say its own: that whose last
+// sector, in the size bytes of r, holds VIRSTOR metadata (512 or 4096), else 512.
+func SectorByMetadata(r io.ReaderAt, size int64) int {
 	var magic [len(ondisk.Magic)]byte
 	for _, sector := range []int{512, 4096} {
 		if size%int64(sector) != 0 || size < int64(sector) {
 			continue
 		}
-		n, err := unix.Pread(fd, magic[:], size-int64(sector))
-		if err == nil && n == len(magic) && bytes.Equal(magic[:], []byte(ondisk.Magic)) {
+		_, err := r.ReadAt(magic[:], size-int64(sector))
+		if err == nil && bytes.Equal(magic[:], []byte(ondisk.Magic)) {
 			return sector
 		}
 	}

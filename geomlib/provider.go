@@ -102,6 +102,22 @@ type FlushHistory interface {
 	FlushFailed() bool
 }
 
+// Layered is implemented by providers that may lie on volumes themselves, as what another
+// daemon exports does.
+type Layered interface {
+	// LiesOn are the ids of the volumes that the provider lies on, however deep, at the
+	// time when it was opened.
+	LiesOn() []uint32
+}
+
+// LiesOn is that of p, nothing when p is not Layered.
+func LiesOn(p Provider) []uint32 {
+	if l, ok := p.(Layered); ok {
+		return l.LiesOn()
+	}
+	return nil
+}
+
 // Kinded is implemented by providers that know what they are made of.
 type Kinded interface {
 	Kind() Kind

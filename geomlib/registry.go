@@ -1,6 +1,7 @@
 package geomlib
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,6 +24,14 @@ type Opener interface {
 	// process opened by name. The provider owns f from then on; after an error f is the
 	// caller's still. ErrNotSupported: providers of this kind are never passed on.
 	Adopt(f *os.File, name string, state []byte, o OpenOptions) (Provider, error)
+}
+
+// Connector is implemented by Openers of what is reached by connections, so that one
+// process can connect for another that must not.
+type Connector interface {
+	// Connect returns a new connection to the provider of that name, and what else
+	// whoever uses it needs. The file is the caller's.
+	Connect(ctx context.Context, name string) (f *os.File, state []byte, err error)
 }
 
 // Registry opens providers by their names: those that have a scheme by the Opener of
@@ -49,6 +58,19 @@ func (r Registry) Adopt(f *os.File, name string, state []byte, o OpenOptions) (P
 		return nil, err
 	}
 	return by.Adopt(f, name, state, o)
+}
+
+// Connect returns a new connection to the provider of that name (ErrScheme), as
+// Connector's does. ErrNotSupported: such providers are not reached by connections.
+func (r Registry) Connect(ctx context.Context, name string) (f *os.File, state []byte, err error) {
+	by, err := r.opener(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c, ok := by.(Connector); ok {
+		return c.Connect(ctx, name)
+	}
+	return nil, nil, fmt.Errorf("%s: connect: %w", name, ErrNotSupported)
 }
 
 func (r Registry) opener(name string) (Opener, error) {

@@ -31,7 +31,7 @@ func work(o *options.Options) error {
 	// The supervisor decides when to end, also when a terminal or rc(8) signals
 	// both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	c, err := supervisor.Connect(providers.Registry())
+	c, err := supervisor.Connect(providers.Given)
 	if err != nil {
 		return err
 	}

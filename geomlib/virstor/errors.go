@@ -42,6 +42,8 @@ var (
 	ErrTooSmall = errors.New("provider too small")
 	// ErrInUse: the provider already is a component.
 	ErrInUse = errors.New("provider already is a component")
+	// ErrLoop means that a component would lie on the volume that is to lie on it.
+	ErrLoop = errors.New("lies on the volume itself")
 	// ErrNoExtension: the label left no room for the extension block that
 	// the operation needs.
 	ErrNoExtension = errors.New("volume has no room for an extension block")

@@ -58,6 +58,9 @@ func (v *Volume) mayJoinLocked(providers []geomlib.Provider, force bool) error {
 
 // notHeld refuses a provider that is a component, or one of others, by whatever name.
 func (v *Volume) notHeld(p geomlib.Provider, others []geomlib.Provider) error {
+	if err := noLoop(v.id, v.name, p); err != nil {
+		return err
+	}
 	for _, c := range v.components() {
 		if p.Name() == c.name() {
 			return refuse(ErrInUse, "Component %s already in %s", p.Name(), v.name)
@@ -72,6 +75,25 @@ func (v *Volume) notHeld(p geomlib.Provider, others []geomlib.Provider) error {
 		}
 	}
 	return nil
+}
+
+// noLoop refuses p as a component of what it lies on: each would wait for the other.
+func noLoop(id uint32, name string, p geomlib.Provider) error {
+	if slices.Contains(geomlib.LiesOn(p), id) {
+		return refuse(ErrLoop, "%s %v %s: it cannot be a component of that", p.Name(), ErrLoop, name)
+	}
+	return nil
+}
+
+// LiesOn are the ids of the volumes that whoever has this one lies on: this one, and
+// those that its components lie on.
+func (v *Volume) LiesOn() []uint32 {
+	ids := []uint32{v.id}
+	for _, c := range v.components() {
+		ids = append(ids, geomlib.LiesOn(c.prov())...)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // outsideLocked is the refusal of a provider that names this volume. v.metaMu is held.

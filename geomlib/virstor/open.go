@@ -151,6 +151,9 @@ func (v *Volume) takeMembers(a *Assembly) error {
 			return fmt.Errorf("%s: %w: metadata of %s: %w", v.name, ErrDamaged, mem.Provider.Name(), err)
 		}
 		md.No, md.Count, md.VirtualSize, md.Name = mem.Metadata.No, mem.Metadata.Count, mem.Metadata.VirtualSize, mem.Metadata.Name
+		if err := noLoop(v.id, v.name, mem.Provider); err != nil {
+			return err
+		}
 		c := v.newComponent(mem.Provider, md)
 		c.setIndex(uint16(i))
 		comps = append(comps, c)

@@ -31,4 +31,11 @@ type Disk interface {
 	Superseded(r *virstor.Request, off, n int64) bool
 }
 
-var _ Disk = (*virstor.Volume)(nil)
+// layered is implemented by disks that know which volumes they lie on (geomlib.Layered).
+// A client whose own volume is among them must not use the export for that.
+type layered interface{ LiesOn() []uint32 }
+
+var (
+	_ Disk    = (*virstor.Volume)(nil)
+	_ layered = (*virstor.Volume)(nil)
+)

@@ -340,6 +340,11 @@ func (n *negotiation) metaContext(opt uint32, data []byte) error {
 	if err != nil {
 		return n.refuseExport(opt, err)
 	}
+	if l, ok := e.disk.(layered); ok && listing && slices.Contains(queries, proto.XOwn) {
+		for _, id := range l.LiesOn() {
+			n.reply(opt, proto.RepMetaContext, fmt.Appendf(make([]byte, 4), "%s%08x", proto.XLiesOn, id))
+		}
+	}
 	if !selects(queries, listing) {
 		return n.ack(opt)
 	}

@@ -39,9 +39,10 @@ const (
 // IsWorker reports whether this process was started by a supervisor.
 func IsWorker() bool { return os.Getenv(workerEnv) == "1" }
 
-// Connect reaches the supervisor that started this process. The registry makes
-// providers of the descriptors that it passes on.
-func Connect(registry geomlib.Registry) (*Client, error) {
+// Connect reaches the supervisor that started this process. The registry, which is
+// given that as what makes connections, makes providers of the descriptors that it
+// passes on.
+func Connect(registry func(geomlib.Connector) geomlib.Registry) (*Client, error) {
 	c, err := fdrpc.ConnOf(os.NewFile(workerFD, "supervisor"))
 	if err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func Connect(registry geomlib.Registry) (*Client, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	client := newClient(c)
-	client.door, client.registry = d, registry
+	client.door, client.registry = d, registry(connector{client})
 	return client, nil
 }
 
@@ -167,6 +168,23 @@ func (c *Client) open(method, name string, o geomlib.OpenOptions) (geomlib.Provi
 		return nil, err
 	}
 	return p, nil
+}
+
+// connector is the supervisor as what makes connections.
+type connector struct{ c *Client }
+
+// Connect implements geomlib.Connector.
+func (k connector) Connect(ctx context.Context, name string) (f *os.File, state []byte, err error) {
+	var a openAnswer
+	files, err := k.c.peer.Call(ctx, methodConnect, openArgs{Name: name}, &a)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(files) != 1 {
+		fdrpc.CloseFiles(files)
+		return nil, nil, fmt.Errorf("connect to %s: %d descriptors", name, len(files))
+	}
+	return files[0], a.State, nil
 }
 
 // ignoreGone: what a dead supervisor held is closed.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -40,6 +41,20 @@ func TestAWorkerIsGivenNothingThatNobodyNamed(t *testing.T) {
 		}
 		_, err := p.c.Peek(name, 0)
 		denied(t, "peek at "+name, err)
+	}
+}
+
+// TestAWorkerIsConnectedToNothingThatNobodyNamed: and not to a file, which is named.
+func TestAWorkerIsConnectedToNothingThatNobodyNamed(t *testing.T) {
+	p := newPair(t)
+	own := file(t, "own")
+	p.configure(own)
+	for _, name := range []string{file(t, "secret"), "nbd://localhost/x", "nbd+unix:///x?socket=/var/run/secret", ""} {
+		_, _, err := connector{p.c}.Connect(t.Context(), name)
+		denied(t, "connect to "+name, err)
+	}
+	if _, _, err := (connector{p.c}).Connect(t.Context(), own); !errors.Is(err, geomlib.ErrNotSupported) {
+		t.Errorf("connect to a file: %v", err)
 	}
 }
 

@@ -25,6 +25,8 @@ func (s *Supervisor) methods(w *worker) fdrpc.Methods {
 
 		methodOpen: fdrpc.Handle(s.openNamed),
 		methodPeek: fdrpc.Handle(s.peekNamed),
+
+		methodConnect: fdrpc.Handle(s.connectNamed),
 		methodClose: does(func(_ context.Context, a openAnswer) error {
 			if w.keep.Load() {
 				return nil

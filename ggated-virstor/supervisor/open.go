@@ -44,6 +44,19 @@ func (s *Supervisor) peekNamed(ctx context.Context, a openArgs) (fdrpc.Reply, er
 	return fdrpc.Reply{Body: o, Once: []*os.File{f}}, nil
 }
 
+// connectNamed answers methodConnect: with a new connection to what the worker has
+// open, or may open.
+func (s *Supervisor) connectNamed(ctx context.Context, a openArgs) (fdrpc.Reply, error) {
+	if err := s.mayName([]string{a.Name}); err != nil {
+		return fdrpc.Reply{}, err
+	}
+	f, state, err := s.opt.Registry.Connect(ctx, a.Name)
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
+	return fdrpc.Reply{Body: openAnswer{Name: a.Name, State: state}, Once: []*os.File{f}}, nil
+}
+
 // mayName reports that a worker may have the supervisor note these names: it has
 // them open, or may open them.
 func (s *Supervisor) mayName(all []string) error {

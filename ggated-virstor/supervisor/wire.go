@@ -36,6 +36,7 @@ const (
 	methodReady     = "ready"   // volumes are served
 	methodOpen      = "open"    // openArgs → openAnswer; the provider
 	methodPeek      = "peek"    // openArgs → openAnswer; the provider
+	methodConnect   = "connect" // openArgs → openAnswer; a connection to the provider
 	methodClose     = "close"   // openAnswer
 	methodFailed    = "failed"  // openAnswer; a flush of the provider failed
 	methodLock      = "lock"    // lockArgs; the lock

@@ -1,0 +1,5 @@
+//go:build race
+
+package nbdcomp
+
+const raceEnabled = true
