@@ -11,6 +11,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
@@ -23,6 +24,7 @@ import (
 // direct is the host of a process without a supervisor, which does all by itself.
 type direct struct {
 	o         *options.Options
+	log       *slog.Logger
 	listening listeners
 	providers []string
 	ended     <-chan struct{}
@@ -44,7 +46,7 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err != nil {
 		return err
 	}
-	h := &direct{o: o, listening: ls, ended: ctx.Done(), providers: slices.Concat(o.Providers, o.SpareProviders())}
+	h := &direct{o: o, log: log, listening: ls, ended: ctx.Done(), providers: slices.Concat(o.Providers, o.SpareProviders())}
 	if g := o.Grower(o.Gate); g != nil {
 		h.providers = append(h.providers, grown(ctx, g, log)...)
 	}
@@ -108,6 +110,7 @@ func (h *direct) Opener() daemon.Opener {
 	return daemon.Direct{Registry: providers.Registry(), LockDir: h.o.RunDir}
 }
 func (h *direct) Figures() func() ([]web.Figure, error)  { return nil }
+func (h *direct) Note() func(history.Deed)               { return noter(h.o, h.log) }
 func (h *direct) Ready() error                           { return nil }
 func (h *direct) Ended() <-chan struct{}                 { return h.ended }
 func (h *direct) End(d *daemon.Daemon) error             { return d.Close() }

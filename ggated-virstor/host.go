@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 
+	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
@@ -33,6 +34,9 @@ type host interface {
 	// settings are what changes when the configuration is read again.
 	settings
 
+	// Note is told of requests that changed something; nil where another process sees to
+	// that.
+	Note() func(history.Deed)
 	// Ready tells that volumes are served.
 	Ready() error
 	// Ended is closed when the service is to end, by End.

@@ -107,6 +107,9 @@ func answer(o *options.Options, log *slog.Logger, h host, d *daemon.Daemon, serv
 	ls := h.Listeners()
 	a := &answering{control: control.NewServer(d, log), nbd: server, failed: make(chan error, 2+len(ls.nbd)),
 		web: web.NewServer(web.NewCollector(d, server.Stats, version), d, o.HTTPNames(), h.Figures(), log)}
+	if note := h.Note(); note != nil {
+		a.control.Audit(note)
+	}
 	if ls.http != nil {
 		a.running.Go(func() { a.failed <- a.web.Serve(ls.http) })
 		log.Info("metrics and health", "http", ls.http.Addr().String())

@@ -87,6 +87,7 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if o.Syslog {
 		opt.Line = newSyslogger().write
 	}
+	opt.Note = noter(o, log)
 	opt.Alert, opt.Archive, opt.Memory = o.Runner(), o.Archive(), o.Memory()
 	opt.Reload = func() (supervisor.Reloaded, error) { return reloaded(o.Gate) }
 	s, err := supervisor.New(opt, *res, held)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/confine"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
@@ -153,6 +154,9 @@ func (h *worker) Memory() daemon.Memory {
 	}
 	return supervisor.Memory{Client: h.client}
 }
+
+// Note implements host: the supervisor, which administrators reach, does it.
+func (h *worker) Note() func(history.Deed) { return nil }
 
 func (h *worker) World() (options.World, error) {
 	conf, err := h.client.Configuration(context.Background())

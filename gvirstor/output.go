@@ -57,6 +57,16 @@ func printJSON(w io.Writer, a any) error {
 	return nil
 }
 
+// printJSONLine prints a in one line.
+func printJSONLine(w io.Writer, a any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(a); err != nil {
+		return failf("Can't print JSON: %w", err)
+	}
+	return nil
+}
+
 // humanize is humanize_number(3) as geom(8) calls it for sizes: four
 // characters at most, powers of 1024, one decimal below 10.
 func humanize(n int64) string {

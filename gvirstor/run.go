@@ -75,7 +75,7 @@ var errHelp = errors.New("help requested")
 func commands() []*command {
 	return []*command{
 		clearCommand(), dumpCommand(), labelCommand(), destroyCommand(), stopCommand(), addCommand(), removeCommand(),
-		helpCommand(), versionCommand(), listCommand(), statusCommand(), scanCommand(), loadCommand(), unloadCommand(),
+		helpCommand(), versionCommand(), listCommand(), statusCommand(), scanCommand(), historyCommand(), eventsCommand(), loadCommand(), unloadCommand(),
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		renameCommand(), newidCommand(),

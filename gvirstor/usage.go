@@ -43,18 +43,19 @@ func unknownCommand(name string) string {
 }
 
 // nearest is the verb that name is most probably meant to be, if any: by what other tools
-// call it, by its beginning, or with a slip. It is never one that destroys.
+// call it, by its beginning, or with a slip. It is never one that destroys: a slip of that
+// leads nowhere.
 func nearest(name string) string {
 	best, at := "", len(name)/3+2 // more slips than that are another word
 	for _, cmd := range commands() {
-		if cmd.destroys {
-			continue
-		}
-		if slices.Contains(strings.Fields(cmd.also), name) || len(name) > 1 && strings.HasPrefix(cmd.name, name) {
+		known := slices.Contains(strings.Fields(cmd.also), name) || len(name) > 1 && strings.HasPrefix(cmd.name, name)
+		if known && !cmd.destroys {
 			return cmd.name
 		}
 		if d := distance(name, cmd.name); d < at {
-			best, at = cmd.name, d
+			if best, at = cmd.name, d; cmd.destroys {
+				best = ""
+			}
 		}
 	}
 	return best

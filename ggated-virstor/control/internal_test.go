@@ -20,6 +20,10 @@ type stubBackend struct {
 	stop chan struct{}
 }
 
+func (b *stubBackend) Volume(context.Context, string) (VolumeStatus, error) {
+	return VolumeStatus{}, Errorf(NotFound, "no volume")
+}
+
 func (b *stubBackend) Stop(ctx context.Context, _ string, _ StopRequest) (StopResult, error) {
 	select {
 	case <-b.stop:

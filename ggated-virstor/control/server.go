@@ -103,6 +103,7 @@ func answer[Q, A any](s *Server, w http.ResponseWriter, r *http.Request, do func
 	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
 		s.log.Debug("control: clear read deadline", "error", err)
 	}
+	s.nameVolume(w, r)
 	a, err := do(r.Context(), s.backend, r.PathValue("name"), q)
 	if err != nil {
 		s.fail(w, r, err)

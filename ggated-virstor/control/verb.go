@@ -22,6 +22,8 @@ type None struct{}
 
 // row is a verb[Q, A] of whatever Q and A.
 type row interface {
+	// verbName is that of the verb.
+	verbName() string
 	// pattern is that of http.ServeMux.
 	pattern() string
 	// handler answers requests.
@@ -29,6 +31,8 @@ type row interface {
 	// access is what a request with that body has the daemon open.
 	access(body []byte) Access
 }
+
+func (v *verb[Q, A]) verbName() string { return v.name }
 
 func (v *verb[Q, A]) pattern() string { return v.method + " " + version + v.path }
 

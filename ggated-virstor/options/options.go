@@ -14,6 +14,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
+	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
@@ -272,6 +273,14 @@ func (o *Options) Archive() *backup.Dir {
 		return nil
 	}
 	return &backup.Dir{Path: o.backupDir, Count: o.backups}
+}
+
+// History is where it is noted what was asked for, beside the backups; nil for nowhere.
+func (o *Options) History() *history.Dir {
+	if o.backupDir == "" {
+		return nil
+	}
+	return &history.Dir{Path: o.backupDir}
 }
 
 // Memory is where it is noted what this host serves, nil for nowhere.

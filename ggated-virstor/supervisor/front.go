@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -33,6 +34,7 @@ const (
 type front struct {
 	log   *slog.Logger
 	grant func(control.Access) (end func())
+	note  func(history.Deed) // told of what changed something
 	proxy *httputil.ReverseProxy
 
 	mu      sync.Mutex
@@ -42,8 +44,8 @@ type front struct {
 	done    chan struct{} // closed when server has ended
 }
 
-func newFront(log *slog.Logger, grant func(control.Access) func()) *front {
-	f := &front{log: log, grant: grant, changed: make(chan struct{})}
+func newFront(log *slog.Logger, grant func(control.Access) func(), note func(history.Deed)) *front {
+	f := &front{log: log, grant: grant, note: note, changed: make(chan struct{})}
 	f.proxy = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "worker"
@@ -97,7 +99,7 @@ func (f *front) open(listener *os.File) error {
 		return fmt.Errorf("listen on the control socket: %w", err)
 	}
 	server := &http.Server{
-		Handler: f, ReadHeaderTimeout: frontRead, ReadTimeout: frontRead, IdleTimeout: frontIdle, MaxHeaderBytes: frontHeader,
+		Handler: control.Audited(f, f.note), ConnContext: control.ConnContext, ReadHeaderTimeout: frontRead, ReadTimeout: frontRead, IdleTimeout: frontIdle, MaxHeaderBytes: frontHeader,
 		ErrorLog: slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan struct{})

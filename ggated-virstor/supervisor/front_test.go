@@ -10,9 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control/controltest"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
 
@@ -37,6 +40,15 @@ type frontSite struct {
 	file   *os.File
 	client *control.Client
 	grants chan control.Access
+	mu     sync.Mutex
+	deeds  []history.Deed
+}
+
+// take notes what was done.
+func (s *frontSite) take(d history.Deed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deeds = append(s.deeds, d)
 }
 
 func newFrontSite(t *testing.T) *frontSite {
@@ -51,7 +63,7 @@ func newFrontSite(t *testing.T) *frontSite {
 	s.f = newFront(slog.New(slog.DiscardHandler), func(a control.Access) func() {
 		s.grants <- a
 		return func() { s.grants <- control.Access{} }
-	})
+	}, s.take)
 	must(t, s.f.open(s.file))
 	t.Cleanup(s.f.close)
 	s.client, err = control.Dial(s.path)
@@ -170,5 +182,39 @@ func TestARequestThatIsTooLongGetsNowhere(t *testing.T) {
 	err := s.client.Add(t.Context(), strings.Repeat("v", 10), control.AddRequest{Providers: []string{strings.Repeat("x", frontBody)}})
 	if control.KindOf(err) != control.Invalid {
 		t.Error(err)
+	}
+}
+
+func TestWhatChangesSomethingIsNotedWithWhoAskedAndHowItEnded(t *testing.T) {
+	s := newFrontSite(t)
+	d, l := handDoor(t)
+	fake := controltest.New(control.Status{Volumes: []control.VolumeStatus{{Name: "vol"}}})
+	server := control.NewServer(fake, nil)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		must(t, server.Shutdown(context.Background()))
+		must(t, <-served)
+	})
+	s.f.use(d)
+	must(t, s.client.Add(t.Context(), "virstor/vol", control.AddRequest{Providers: []string{"x"}}))
+	if err := s.client.Remove(t.Context(), "vol", control.RemoveRequest{Providers: []string{"y"}}); err == nil {
+		t.Error("removed")
+	}
+	if _, err := s.client.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.deeds) != 2 {
+		t.Fatalf("%+v", s.deeds)
+	}
+	add, remove := s.deeds[0], s.deeds[1]
+	if add.Verb != "add" || add.Volume != "vol" || add.UID == nil || int(*add.UID) != os.Geteuid() || add.PID != os.Getpid() || add.Error != "" ||
+		!strings.Contains(string(add.Request), `"providers":["x"]`) {
+		t.Errorf("%+v", add)
+	}
+	if remove.Verb != "remove" || !strings.Contains(remove.Error, "y is no component of vol") {
+		t.Errorf("%+v", remove)
 	}
 }

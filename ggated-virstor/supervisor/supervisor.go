@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
@@ -53,6 +54,8 @@ type Options struct {
 	Archive *backup.Dir
 	// Memory is where it is noted what this host serves; nil: nowhere.
 	Memory *state.Dir
+	// Note is told of requests that changed something.
+	Note func(history.Deed)
 	// Reload, when not nil, reads the configuration again after SIGHUP.
 	Reload func() (Reloaded, error)
 	// Protect protects a process from the kernel's memory shortage.
@@ -145,7 +148,7 @@ func New(opt Options, res Resources, held *Held) (*Supervisor, error) {
 		s.store.explain = s.holder
 		s.names.remembered = s.remembered
 	}
-	s.front = newFront(opt.Log, s.names.grant)
+	s.front = newFront(opt.Log, s.names.grant, opt.Note)
 	for _, l := range append([]net.Listener{res.Control}, res.NBD...) {
 		f, ok := l.(interface{ File() (*os.File, error) })
 		if !ok {

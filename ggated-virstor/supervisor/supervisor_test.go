@@ -18,6 +18,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/gate/gatetest"
+	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
@@ -372,7 +373,7 @@ func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 		guards[i], err = LockGuard(context.Background(), filepath.Join(dir, fmt.Sprint("guard", i)), 0, slog.New(slog.DiscardHandler))
 		must(t, err)
 	}
-	s, err := New(Options{RunDir: dir, Log: slog.New(slog.DiscardHandler)},
+	s, err := New(Options{RunDir: dir, Note: func(history.Deed) {}, Log: slog.New(slog.DiscardHandler)},
 		Resources{Control: l, Guard: guards[0], WorkerGuard: guards[1]}, nil)
 	must(t, err)
 	path := file(t, "a")
