@@ -33,7 +33,9 @@ type component struct {
 	unwritten atomic.Bool
 
 	// dirty: something was written since the last flush began. It is set
-	// before the write is acknowledged.
+	// before the write is acknowledged. A write that finds it set leaves it so: it
+	// looks when it is done, and a flush clears it before it begins, so a flush that
+	// cleared it later began later, and covers the write.
 	dirty atomic.Bool
 	sync  flushGroup
 	quiet sync.Once // "no volatile cache" is said once

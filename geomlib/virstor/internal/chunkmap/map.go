@@ -5,6 +5,26 @@
 // untouched parts of a huge volume cost next to nothing. The I/O path looks a chunk up,
 // pins and unpins it with atomic operations on its word alone; a lock is taken only by
 // those who find a chunk busy, who want one for themselves, and once for each page.
+//
+// # Memory order
+//
+// Go's atomic operations take place in one order on every processor, and what comes
+// before one of them in its goroutine is seen by whoever sees what it did. (The Go Memory
+// Model, "Atomic Values"; arm64, ppc64 and riscv64 pay with fences.) The rest is:
+//
+//   - Pins and busy are bits of one word, so either a pin is in it when its owner sets
+//     busy, and the owner waits, or it finds busy, and is refused. What the last Unpin
+//     sees of busy is what it took its pin off from: it cannot overlook an owner.
+//   - That owner holds the lock of the shard from before it looks at the pins until it
+//     sleeps, and Unpin takes that lock before it wakes sleepers: no wake is lost.
+//   - Data that was read or written under a pin is so before the Unpin, and what an owner
+//     moves is so before the word that names the new place is stored. Who pins that word
+//     finds the data there.
+//   - A page is filled before its address is stored, and its words are plain memory until
+//     then (SetRun: until anybody knows the map). A directory is copied under the lock
+//     under which pages are made, so none is missing in the copy; who still has the old
+//     one may miss a page that was made since, and finds what was so when he looked: a
+//     chunk that was not allocated yet, or a run, for whose page he looks again.
 package chunkmap
 
 import (
