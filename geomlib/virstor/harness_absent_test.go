@@ -14,14 +14,14 @@ import (
 // absence is what a start finds where a disk is not what it was when the last one
 // ended.
 type absence struct {
-	w        *world
-	k        int              // position of the crash
-	disks    []*disktest.Disk // the state, which nobody changes
-	now      *view
-	i        int // the disk
-	how      string
-	refused  error // of the last start
-	isMember bool  // of the volume as the whole state has it
+	w       *world
+	k       int              // position of the crash
+	disks   []*disktest.Disk // the state, which nobody changes
+	now     *view
+	i       int // the disk
+	how     string
+	refused error           // of the last start
+	members map[string]bool // of the volume as the whole state has it, by name
 }
 
 // absences lets one disk of a crash state be missing, late, or an older copy of itself,
@@ -32,13 +32,15 @@ func (w *world) absences(k int, disks []*disktest.Disk, now *view, how string) e
 		return nil
 	}
 	rng := rand.New(rand.NewPCG(w.seed, hashOf(how)+1))
-	a := absence{w: w, k: k, disks: disks, now: now, i: rng.IntN(len(disks)), how: how}
+	a := absence{w: w, k: k, disks: disks, now: now, i: rng.IntN(len(disks)), how: how, members: make(map[string]bool)}
 	whole := assembled(disks)
 	if whole == nil || whole.Err != nil || !whole.Members[0].Metadata.Member.Exists() {
 		return nil // recovered says what is wrong; without member blocks nothing tells disks of other moments
 	}
 	name := disks[a.i].Name()
-	a.isMember = slices.ContainsFunc(whole.Members, func(m Member) bool { return m.Provider.Name() == name })
+	for _, m := range whole.Members {
+		a.members[m.Provider.Name()] = true
+	}
 	if err := a.missing(); err != nil {
 		return fmt.Errorf("%s is missing; %w", name, err)
 	}
@@ -94,7 +96,7 @@ func (a *absence) missing() error {
 		return err
 	case served: // and an operation under way may have let it go
 		return nil
-	case !a.isMember:
+	case !a.members[a.disks[a.i].Name()]:
 		return fmt.Errorf("refused, although it is no member: %w", a.refused)
 	}
 	a.w.counts.late.Add(1)
@@ -112,7 +114,7 @@ func (a *absence) missing() error {
 // says, so that of then, if it is the copy, must have had such a member.
 func (a *absence) tells(old *disktest.Disk, then *Assembly) bool {
 	m, err := geomlib.ReadMetadata(old)
-	if err != nil || !m.Member.Exists() || !a.isMember || then == nil || then.Err != nil {
+	if err != nil || !m.Member.Exists() || !a.members[a.disks[a.i].Name()] || then == nil || then.Err != nil {
 		return false
 	}
 	listed := make(map[uint64]bool)
@@ -122,8 +124,8 @@ func (a *absence) tells(old *disktest.Disk, then *Assembly) bool {
 	var settled uint64
 	for i, d := range a.disks {
 		o, err := geomlib.ReadMetadata(d)
-		if err != nil || i == a.i || o.ID != m.ID {
-			continue
+		if err != nil || i == a.i || o.ID != m.ID || !a.members[d.Name()] {
+			continue // a stranger may have its numbers from before a handing back
 		}
 		if o.Version != ondisk.VersionFenced {
 			return false // the fence is on its way
