@@ -93,7 +93,7 @@ func checkOwn(f *os.File) error {
 	case st.Nlink > 1:
 		return aside(path, fmt.Sprintf("the file has %d names", st.Nlink))
 	case writableByOthers(fi.Mode(), st.Gid):
-		return refuse(path, "others can write to it", "chmod go-w "+shellWord(path))
+		return refuse(path, "others can write to it", "chmod go-w "+ShellWord(path))
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func CheckDir(dir string) error {
 	}
 	if fi.Mode()&fs.ModeSymlink != 0 {
 		if os.Geteuid() == 0 {
-			return fmt.Errorf("%s: %w: the folder is a link; name the folder it leads to (`readlink -f %s` tells)", dir, ErrUnsafe, shellWord(dir))
+			return fmt.Errorf("%s: %w: the folder is a link; name the folder it leads to (`readlink -f %s` tells)", dir, ErrUnsafe, ShellWord(dir))
 		}
 		if fi, err = os.Stat(dir); err != nil {
 			return err
@@ -127,7 +127,7 @@ func CheckDir(dir string) error {
 		return fmt.Errorf("%s: %w: the folder is for all; name one that nobody else can write to, such as one below it of mode 700", dir, ErrUnsafe)
 	case writableByOthers(fi.Mode(), st.Gid):
 		return fmt.Errorf("%s: %w: others can write to the folder; name another one, or, if nobody else needs it, mend it with `chmod go-w %s`",
-			dir, ErrUnsafe, shellWord(dir))
+			dir, ErrUnsafe, ShellWord(dir))
 	}
 	return nil
 }
@@ -194,13 +194,13 @@ func refuse(path, why, mend string) error {
 // aside refuses what somebody else put at path, or may have. It may be anything, also what its
 // owner needs: the advice is to look, and to move it, which loses nothing.
 func aside(path, why string) error {
-	w := shellWord(path)
+	w := ShellWord(path)
 	return fmt.Errorf("%s: %w: %s; look at it with `ls -l %s`, and move it out of the way with `mv -n %s %s`, or name another path",
-		path, ErrUnsafe, why, w, w, shellWord(path+".aside"))
+		path, ErrUnsafe, why, w, w, ShellWord(path+".aside"))
 }
 
-// shellWord is path as sh(1) takes it for one word.
-func shellWord(path string) string {
+// ShellWord is path, or another text, as sh(1) takes it for one word.
+func ShellWord(path string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r)
 	}

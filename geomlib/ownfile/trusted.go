@@ -68,13 +68,13 @@ func checkTrusted(f *os.File, secret Secret) error {
 	case !ok:
 		return nil
 	case !ours(st.Uid):
-		return refuse(path, fmt.Sprintf("it belongs to another user (uid %d), who can change it", st.Uid), "chown "+owner()+" "+shellWord(path)+"`, once you have read it: `less "+shellWord(path))
+		return refuse(path, fmt.Sprintf("it belongs to another user (uid %d), who can change it", st.Uid), "chown "+owner()+" "+ShellWord(path)+"`, once you have read it: `less "+ShellWord(path))
 	case writableByOthers(fi.Mode(), st.Gid):
-		return refuse(path, "others can write to it", "chmod go-w "+shellWord(path))
+		return refuse(path, "others can write to it", "chmod go-w "+ShellWord(path))
 	case bool(secret) && fi.Mode().Perm()&0o004 != 0:
-		return refuse(path, "others can read it", "chmod o-r "+shellWord(path))
+		return refuse(path, "others can read it", "chmod o-r "+ShellWord(path))
 	case bool(secret) && fi.Mode().Perm()&0o040 != 0 && st.Uid != 0:
-		return refuse(path, "its group can read it", "chmod go-r "+shellWord(path))
+		return refuse(path, "its group can read it", "chmod go-r "+ShellWord(path))
 	}
 	if os.Geteuid() == 0 {
 		return checkWay(path)
@@ -119,7 +119,7 @@ func checkStep(path, at string) error {
 			path, ErrUnsafe, at, st.Uid)
 	case fi.IsDir() && fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0:
 		return fmt.Errorf("%s: %w: others can write to %s on its way, and put another file in its place; keep it elsewhere, or, if nobody else needs that folder, mend it with `chmod go-w %s`",
-			path, ErrUnsafe, at, shellWord(at))
+			path, ErrUnsafe, at, ShellWord(at))
 	}
 	return nil
 }

@@ -128,6 +128,18 @@ func (v *Volume) undoAdd(p geomlib.Provider) {
 	}
 }
 
+// Fits refuses a provider that by its sectors or its size can be no component of the
+// volume: ErrSectorSize, ErrTooSmall.
+func (v *Volume) Fits(p geomlib.Provider) error {
+	if int64(p.SectorSize()) != v.sector {
+		return refuse(ErrSectorSize, "Sector size doesn't fit for %s (%d, needs to be %d)", p.Name(), p.SectorSize(), v.sector)
+	}
+	if least := leastChunks * v.chunk; p.MediaSize() < least {
+		return refuse(ErrTooSmall, "Provider too small: %s (%d bytes, needs %d)", p.Name(), p.MediaSize(), least)
+	}
+	return nil
+}
+
 // planAdd checks providers and makes their metadata.
 func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) ([]ondisk.Metadata, error) {
 	if count > 65535 {
@@ -136,13 +148,10 @@ func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) 
 	zero := v.component(0).meta()
 	var metas []ondisk.Metadata
 	for i, p := range providers {
-		if int64(p.SectorSize()) != v.sector {
-			return nil, refuse(ErrSectorSize, "Sector size doesn't fit for %s (%d, needs to be %d)", p.Name(), p.SectorSize(), v.sector)
+		if err := v.Fits(p); err != nil {
+			return nil, err
 		}
 		chunks := ondisk.UsableChunks(p.MediaSize(), p.SectorSize(), v.chunk)
-		if p.MediaSize() < leastChunks*v.chunk {
-			return nil, refuse(ErrTooSmall, "Provider too small: %s (%d bytes, needs %d)", p.Name(), p.MediaSize(), 4*v.chunk)
-		}
 		m := ondisk.Metadata{
 			Version: ondisk.VersionFenced, Name: zero.Name, VirtualSize: zero.VirtualSize,
 			ChunkSize: zero.ChunkSize, ID: zero.ID, Count: uint16(count),

@@ -438,24 +438,26 @@ func (v *Volume) emptyComponents(j *jobHandle, leaving []*component, to *compone
 // takeFor takes a chunk of to, or of whichever component the order says. Chunks
 // that clients have freed are waited for before it says that there is none.
 func (v *Volume) takeFor(to *component) (target alloc.Phys, ok bool, err error) {
-	take := func() (alloc.Phys, bool) {
-		if to != nil {
-			return v.alloc.TakeFrom(to.index())
-		}
-		ps, ok := v.alloc.Take(nil, 1, true)
-		if !ok {
-			return alloc.Phys{}, false
-		}
-		return ps[0].At, true
-	}
-	if target, ok = take(); ok || v.freed.pending() == 0 {
+	if target, ok = v.takeNow(to); ok || v.freed.pending() == 0 {
 		return target, ok, nil
 	}
 	if err := v.waitFreed(); err != nil {
 		return alloc.Phys{}, false, err
 	}
-	target, ok = take()
+	target, ok = v.takeNow(to)
 	return target, ok, nil
+}
+
+// takeNow is takeFor without the wait.
+func (v *Volume) takeNow(to *component) (alloc.Phys, bool) {
+	if to != nil {
+		return v.alloc.TakeFrom(to.index())
+	}
+	ps, ok := v.alloc.Take(nil, 1, true)
+	if !ok {
+		return alloc.Phys{}, false
+	}
+	return ps[0].At, true
 }
 
 // moveBuffer is how much of a chunk is copied at a time.

@@ -241,7 +241,7 @@ func (d *departure) copyOff(j *jobHandle) error {
 	j.total(int64(len(places)) * v.chunk)
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for i, pl := range places {
-		target, ok := d.take()
+		target, ok := v.takeNow(d.to) // chunks that component 0 has to free are not waited for
 		if !ok {
 			left := int64(len(places) - i)
 			return v.shortOf(j.kind(), left, left+int64(d.gone.first()), v.refusing(d.leaving, d.to))
@@ -255,18 +255,6 @@ func (d *departure) copyOff(j *jobHandle) error {
 		}
 	}
 	return nil
-}
-
-// take is takeFor without a wait for chunks that component 0 has to free.
-func (d *departure) take() (alloc.Phys, bool) {
-	if d.to != nil {
-		return d.v.alloc.TakeFrom(d.to.index())
-	}
-	ps, ok := d.v.alloc.Take(nil, 1, true)
-	if !ok {
-		return alloc.Phys{}, false
-	}
-	return ps[0].At, true
 }
 
 // copyOne copies a chunk when the writes to it that had begun have ended. None begins

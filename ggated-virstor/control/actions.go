@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -92,12 +93,4 @@ func (v *VolumeStatus) mend(c ComponentStatus) (all []Action) {
 func (v *VolumeStatus) shellName() string { return shellWord(v.Name) }
 
 // shellWord is a word as sh(1) takes it, and as a terminal may be shown it.
-func shellWord(s string) string {
-	plain := strings.IndexFunc(s, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-", r)
-	}) < 0
-	if plain && s != "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(ondisk.PrintableText(s), "'", `'\''`) + "'"
-}
+func shellWord(s string) string { return ownfile.ShellWord(ondisk.PrintableText(s)) }

@@ -87,7 +87,7 @@ func (d *Daemon) labelSpare(ctx context.Context, s *served, name string, q contr
 	}
 	ps, err := d.verbsOf(s).OpenFree(ctx, []string{name}, q.SectorSize, q.Force)
 	if err == nil {
-		err = s.suitsAsSpare(ps[0])
+		err = s.vol.Fits(ps[0]) // what adding it would refuse when it matters
 	}
 	if err == nil {
 		err = geomlib.StoreSpare(ps[0], s.vol.Name(), s.vol.ID())
@@ -99,18 +99,6 @@ func (d *Daemon) labelSpare(ctx context.Context, s *served, name string, q contr
 		return err
 	}
 	s.spares.Take(name, ps[0])
-	return nil
-}
-
-// suitsAsSpare refuses now what adding p would refuse when it matters.
-func (s *served) suitsAsSpare(p geomlib.Provider) error {
-	v := s.vol
-	if p.SectorSize() != v.SectorSize() {
-		return control.Errorf(control.Invalid, "Sector size doesn't fit for %s (%d, needs to be %d)", p.Name(), p.SectorSize(), v.SectorSize())
-	}
-	if p.MediaSize() < 4*v.ChunkSize() {
-		return control.Errorf(control.Invalid, "Provider too small: %s (%d bytes, needs %d)", p.Name(), p.MediaSize(), 4*v.ChunkSize())
-	}
 	return nil
 }
 

@@ -34,15 +34,21 @@ func (o Opener) grace() time.Duration {
 // Open connects to the export that the URI names. geomlib.ErrLocked: another provider of
 // this host has it. EROFS: the server lets nobody, or not this client, write.
 func (o Opener) Open(name string, opt geomlib.OpenOptions) (geomlib.Provider, error) {
+	return openLocked(o.RunDir, name, opt, o.adopt)
+}
+
+// openLocked opens the lock of the export that the URI names, and has adopt make a provider of it.
+func openLocked(runDir, name string, opt geomlib.OpenOptions,
+	adopt func(*os.File, nbdclient.URI, geomlib.OpenOptions) (geomlib.Provider, error)) (geomlib.Provider, error) {
 	u, err := nbdclient.ParseURI(name)
 	if err != nil {
 		return nil, err
 	}
-	f, err := lockFile(o.RunDir, u)
+	f, err := lockFile(runDir, u)
 	if err != nil {
 		return nil, err
 	}
-	p, err := o.adopt(f, u, opt)
+	p, err := adopt(f, u, opt)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -124,19 +130,7 @@ type Keeper struct {
 
 // Open locks the export that the URI names. Nothing is connected yet.
 func (k Keeper) Open(name string, opt geomlib.OpenOptions) (geomlib.Provider, error) {
-	u, err := nbdclient.ParseURI(name)
-	if err != nil {
-		return nil, err
-	}
-	f, err := lockFile(k.RunDir, u)
-	if err != nil {
-		return nil, err
-	}
-	p, err := k.Adopt(f, name, nil, opt)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return p, nil
+	return openLocked(k.RunDir, name, opt, k.adopt)
 }
 
 // Adopt goes on keeping what another Keeper passed on.
@@ -145,6 +139,10 @@ func (k Keeper) Adopt(f *os.File, name string, _ []byte, opt geomlib.OpenOptions
 	if err != nil {
 		return nil, err
 	}
+	return k.adopt(f, u, opt)
+}
+
+func (k Keeper) adopt(f *os.File, u nbdclient.URI, opt geomlib.OpenOptions) (geomlib.Provider, error) {
 	if err := lock(f, u, opt); err != nil {
 		return nil, err
 	}

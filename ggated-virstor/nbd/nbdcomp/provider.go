@@ -115,17 +115,7 @@ func (p *provider) ReadAt(b []byte, off int64) (int, error) {
 	if err := p.check("read", off, int64(len(b))); err != nil {
 		return 0, err
 	}
-	for done := 0; done < len(b); {
-		n := min(len(b)-done, int(p.max))
-		if err := p.usable(); err != nil {
-			return done, p.failed("read", off, int64(len(b)), err)
-		}
-		if _, err := p.conn().ReadAt(b[done:done+n], off+int64(done)); err != nil {
-			return done, p.failed("read", off, int64(len(b)), err)
-		}
-		done += n
-	}
-	return len(b), nil
+	return p.transfer("read", b, off, (*nbdclient.Conn).ReadAt)
 }
 
 // WriteAt writes all of b.
@@ -133,13 +123,19 @@ func (p *provider) WriteAt(b []byte, off int64) (int, error) {
 	if err := p.checkWrite("write", off, int64(len(b))); err != nil {
 		return 0, err
 	}
+	return p.transfer("write", b, off, (*nbdclient.Conn).WriteAt)
+}
+
+// transfer does do, by as much as goes with one request.
+func (p *provider) transfer(what string, b []byte, off int64, do func(c *nbdclient.Conn, b []byte, off int64) (int, error)) (int, error) {
 	for done := 0; done < len(b); {
 		n := min(len(b)-done, int(p.max))
-		if err := p.usable(); err != nil {
-			return done, p.failed("write", off, int64(len(b)), err)
+		err := p.usable()
+		if err == nil {
+			_, err = do(p.conn(), b[done:done+n], off+int64(done))
 		}
-		if _, err := p.conn().WriteAt(b[done:done+n], off+int64(done)); err != nil {
-			return done, p.failed("write", off, int64(len(b)), err)
+		if err != nil {
+			return done, p.failed(what, off, int64(len(b)), err)
 		}
 		done += n
 	}

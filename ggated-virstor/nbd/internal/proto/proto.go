@@ -183,23 +183,27 @@ type Request struct {
 // RequestSize bytes. It fails with ErrMagic.
 func DecodeRequest(b []byte) (Request, error) {
 	_ = b[RequestSize-1]
-	if binary.BigEndian.Uint32(b) != MagicRequest {
-		return Request{}, ErrMagic
+	r, err := decodeHead(b, MagicRequest)
+	if err == nil {
+		r.Length = uint64(binary.BigEndian.Uint32(b[24:]))
 	}
-	return Request{
-		Flags:  binary.BigEndian.Uint16(b[4:]),
-		Type:   binary.BigEndian.Uint16(b[6:]),
-		Cookie: binary.BigEndian.Uint64(b[8:]),
-		Offset: binary.BigEndian.Uint64(b[16:]),
-		Length: uint64(binary.BigEndian.Uint32(b[24:])),
-	}, nil
+	return r, err
 }
 
 // DecodeExtRequest is DecodeRequest of an extended header, which has ExtRequestSize
 // bytes.
 func DecodeExtRequest(b []byte) (Request, error) {
 	_ = b[ExtRequestSize-1]
-	if binary.BigEndian.Uint32(b) != MagicExtRequest {
+	r, err := decodeHead(b, MagicExtRequest)
+	if err == nil {
+		r.Length = binary.BigEndian.Uint64(b[24:])
+	}
+	return r, err
+}
+
+// decodeHead reads what both headers have in one place: all but the length.
+func decodeHead(b []byte, magic uint32) (Request, error) {
+	if binary.BigEndian.Uint32(b) != magic {
 		return Request{}, ErrMagic
 	}
 	return Request{
@@ -207,7 +211,6 @@ func DecodeExtRequest(b []byte) (Request, error) {
 		Type:   binary.BigEndian.Uint16(b[6:]),
 		Cookie: binary.BigEndian.Uint64(b[8:]),
 		Offset: binary.BigEndian.Uint64(b[16:]),
-		Length: binary.BigEndian.Uint64(b[24:]),
 	}, nil
 }
 
