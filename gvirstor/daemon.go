@@ -8,6 +8,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // reach reaches the daemon. Where nobody said which socket it is, one that another user
@@ -75,6 +76,7 @@ func unknownVolume(ctx context.Context, v control.Verbs, name string) error {
 // unknown is unknownVolume, knowing whether there is a device of that name, which
 // is not the daemon's.
 func unknown(name string, device bool) error {
+	name = ondisk.Printable(name)
 	if device {
 		return failf("Don't know anything about '%s'; this is the utility of ggated-virstor(8), and /dev/virstor/%s is none of its volumes: "+
 			"if the kernel class runs it, /sbin/gvirstor knows it", name, name)

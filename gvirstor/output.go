@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -56,6 +57,10 @@ func printJSON(w io.Writer, a any) error {
 	}
 	return nil
 }
+
+// oneLine is text in one line, where a line is one event: a name in it must not pass for
+// another.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", `\n`) }
 
 // printJSONLine prints a in one line.
 func printJSONLine(w io.Writer, a any) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 func historyCommand() *command {
@@ -57,12 +58,12 @@ func (c *call) showHistory(dir string, json bool) error {
 		return printJSON(c.stdout, append([]history.Deed{}, deeds...))
 	}
 	for _, d := range deeds {
-		line := fmt.Sprintf("%s  %-10s  %s %s", d.Time.Local().Format(time.DateTime), askedBy(d), d.Verb, d.Volume)
+		line := fmt.Sprintf("%s  %-10s  %s %s", d.Time.Local().Format(time.DateTime), askedBy(d), d.Verb, ondisk.Printable(d.Volume))
 		if len(d.Request) > 0 && string(d.Request) != "{}" {
 			line += "  " + string(d.Request)
 		}
 		if d.Error != "" {
-			line += "  failed: " + d.Error
+			line += "  failed: " + oneLine(d.Error)
 		}
 		fmt.Fprintln(c.stdout, line)
 	}
@@ -145,6 +146,6 @@ func (c *call) printEvent(e control.Event, asJSON bool) error {
 	if asJSON {
 		return printJSONLine(c.stdout, e)
 	}
-	fmt.Fprintf(c.stdout, "%s  %s  %s: %s\n", e.Time.Local().Format(time.DateTime), e.Volume, e.Kind, e.Text)
+	fmt.Fprintf(c.stdout, "%s  %s  %s: %s\n", e.Time.Local().Format(time.DateTime), ondisk.Printable(e.Volume), e.Kind, oneLine(e.Text))
 	return nil
 }

@@ -175,7 +175,7 @@ func (v *Volume) findLeaving(names []string, target string) (leaving []*componen
 	for _, n := range names {
 		c := byName[n]
 		if c == nil {
-			return nil, nil, fmt.Errorf("%s: %w of %s", n, ErrNotComponent, v.name)
+			return nil, nil, fmt.Errorf("%s: %w of %s", ondisk.Printable(n), ErrNotComponent, v.name)
 		}
 		if !slices.Contains(leaving, c) {
 			leaving = append(leaving, c)
@@ -183,7 +183,7 @@ func (v *Volume) findLeaving(names []string, target string) (leaving []*componen
 	}
 	if target != "" {
 		if to = byName[target]; to == nil || slices.Contains(leaving, to) {
-			return nil, nil, fmt.Errorf("%s: %w of %s that can take chunks", target, ErrNotComponent, v.name)
+			return nil, nil, fmt.Errorf("%s: %w of %s that can take chunks", ondisk.Printable(target), ErrNotComponent, v.name)
 		}
 	}
 	return leaving, to, nil

@@ -60,7 +60,7 @@ func (v *Volume) removeEmpty(name string) error {
 	}
 	switch {
 	case gone == nil:
-		return fmt.Errorf("%s: %w of %s", name, ErrNotComponent, v.name)
+		return fmt.Errorf("%s: %w of %s", ondisk.Printable(name), ErrNotComponent, v.name)
 	case gone.index() == 0:
 		return fmt.Errorf("%s: %w of %s; `gvirstor remove -e` moves that first", name, ErrComponentZero, v.name)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // findVolume looks a volume up by its name or by that of one of its nodes.
@@ -28,7 +29,7 @@ func (d *Daemon) findVolume(name string) (*served, error) {
 			}
 		}
 	}
-	return nil, control.Errorf(control.NotFound, "Don't know anything about '%s'", name)
+	return nil, control.Errorf(control.NotFound, "Don't know anything about '%s'", ondisk.Printable(name))
 }
 
 // findActive finds a volume that may be changed.

@@ -88,6 +88,7 @@ func labelledByAStranger(t *testing.T, name string, begin func(*site, ...string)
 		all("map", "--svg", svg), all("repair", "-y", "--save", journal), {"dump", s.files[0] + name}, {"clear", s.files[0] + name},
 		{"status", name}, {"list", name}, {"no-such-verb" + name}, {"label", "-s", "1g", name, s.files[0]},
 		all("repair", "--undo", s.files[0]), {"add", name, s.files[0]}, {"expand", name, s.files[0]},
+		{"scan", s.dir}, {"scan", "--json", s.dir}, {"scan", s.dir + name},
 	} {
 		say(args...)
 	}
@@ -101,7 +102,10 @@ func labelledByAStranger(t *testing.T, name string, begin func(*site, ...string)
 	for _, args := range [][]string{
 		{"status"}, {"status", "-a"}, {"status", "-ag"}, {"status", "-s"}, {"status", "-p"}, {"status", "--json"},
 		{"list", "-a"}, {"list", "-p"}, {"list", "--json"}, {"status", name}, {"stop", name}, {"add", "sound", s.files[0]},
-		{"check", s.files[0]}, {"map", "sound"},
+		{"check", s.files[0]}, {"map", "sound"}, {"scan", s.dir}, {"scan", "--json", s.dir}, {"status", "-x"}, {"events", name},
+		{"remove", "sound", name}, {"spare", "sound", s.files[0] + name}, {"label", "-s", "1g", name, s.files[0]},
+		{"history", "--backup-dir", filepath.Join(s.dir, "backups")}, {"history", "--backup-dir", filepath.Join(s.dir, "backups"), name},
+		{"history", "--json", "--backup-dir", filepath.Join(s.dir, "backups")}, {"history", "--backup-dir", s.dir + name},
 	} {
 		say(args...)
 	}
