@@ -37,6 +37,9 @@ func mounted(t *testing.T, args ...string) string {
 func made(t *testing.T, size int64, mkfs ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(mkfs[0]); err != nil {
+		if os.Getenv("GVIRSTOR_REQUIRE_TOOLS") == "1" {
+			t.Fatal(err)
+		}
 		t.Skip(err)
 	}
 	image := newFile(t, size)
