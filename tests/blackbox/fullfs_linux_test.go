@@ -201,10 +201,11 @@ func waitForRoom(t *testing.T, begin func(s *site, flags ...string)) {
 	l := newLedger("clients", 0, 160*mib, cells(sectorSize))
 	const clients = 4
 	failed := make(chan error, clients)
-	for i := range int64(clients) {
+	var next atomic.Int64 // is shared, or a fast client is done before the file system is full and does not wait
+	for range clients {
 		c := s.dial()
 		go func() {
-			for off := i * mib; off < l.size; off += clients * mib {
+			for off := next.Add(mib) - mib; off < l.size; off = next.Add(mib) - mib {
 				if err := l.put(c, off, each, 1); err != nil {
 					failed <- fmt.Errorf("write at %d: %w", off, err)
 					return
