@@ -5,9 +5,6 @@ import (
 	"math"
 )
 
-// maxReserved is how many chunks component 0 can reserve: the field has 16 bits.
-const maxReserved = math.MaxUint16
-
 // Validate tells whether the record can be one of the volume whose component 0 m
 // describes, in sectors of sectorSize bytes: nil, or ErrExtensionContents with the
 // first reason against it. m is valid (Metadata.Validate). A checksum only proves
@@ -114,9 +111,9 @@ func (t Task) validateSize(m Metadata, sectorSize int) error {
 		return fmt.Errorf("%w: a virtual size of %d bytes is not what label would make of it", ErrExtensionContents, size)
 	}
 	mapBytes := rounded / chunk * EntrySize
-	if chunks := (mapBytes + chunk - 1) / chunk; 2*chunks > maxReserved {
+	if chunks := (mapBytes + chunk - 1) / chunk; 2*chunks > MaxReserved {
 		return fmt.Errorf("%w: a virtual size of %d bytes reserves %d chunks, at most %d are possible",
-			ErrExtensionContents, size, 2*chunks, maxReserved)
+			ErrExtensionContents, size, 2*chunks, MaxReserved)
 	}
 	if t.Arg[2] > 1 {
 		return fmt.Errorf("%w: argument %d of a resize", ErrExtensionContents, t.Arg[2])

@@ -10,11 +10,17 @@ import (
 // MAXPHYS of 64-bit FreeBSD since 13 (sys/param.h).
 const DefaultChunkMultiple = 1 << 20
 
+// Limits of a volume. The metadata counts components and reserved chunks in 16 bits
+// (sys/geom/virstor/g_virstor_md.h).
 const (
-	minChunks     = 4 // of a provider that label or add takes
-	maxComponents = math.MaxUint16
-	kib           = 1 << 10
-	mib           = 1 << 20
+	MinChunks     = 4              // chunks of a provider that label or add takes
+	MaxComponents = math.MaxUint16 // components
+	MaxReserved   = math.MaxUint16 // chunks that component 0 reserves for the map, twice what it takes
+)
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
 )
 
 // LabelProvider is a provider to become a component.
@@ -152,8 +158,8 @@ func PlanComponent(volume Metadata, index int, p LabelProvider, hardcode bool) (
 		return Metadata{}, fmt.Errorf("%w: %d is no multiple of %d", ErrChunkSize, volume.ChunkSize, MinChunkMultiple)
 	}
 	chunk := int64(volume.ChunkSize)
-	if p.Size/chunk < minChunks {
-		return Metadata{}, tooSmall(p, "%d bytes, at least %d are needed: %d chunks", p.Size, minChunks*chunk, minChunks)
+	if p.Size/chunk < MinChunks {
+		return Metadata{}, tooSmall(p, "%d bytes, at least %d are needed: %d chunks", p.Size, MinChunks*chunk, MinChunks)
 	}
 	if p.Size/chunk > math.MaxUint32 {
 		return Metadata{}, fmt.Errorf("%w: %s would hold %d chunks, at most %d are possible; use larger chunks",
@@ -265,8 +271,8 @@ func (l *Layout) notePhysicalSize(virtual int64, providers []LabelProvider) erro
 // commonSectorSize is the sector size of every provider. It also refuses what
 // else is wrong with them one by one.
 func commonSectorSize(providers []LabelProvider) (int, error) {
-	if len(providers) == 0 || len(providers) > maxComponents {
-		return 0, fmt.Errorf("%w: %d, possible are 1 to %d", ErrProviders, len(providers), maxComponents)
+	if len(providers) == 0 || len(providers) > MaxComponents {
+		return 0, fmt.Errorf("%w: %d, possible are 1 to %d", ErrProviders, len(providers), MaxComponents)
 	}
 	first := providers[0]
 	seen := make(map[string]bool, len(providers))

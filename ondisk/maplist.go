@@ -87,7 +87,7 @@ func DecodeMapList(b []byte) (*MapList, error) {
 
 // check refuses what is no list of any map.
 func (l *MapList) check() error {
-	if l.Map == 0 || l.Map > math.MaxInt64 || len(l.Chunks) == 0 || len(l.Chunks) > maxReserved {
+	if l.Map == 0 || l.Map > math.MaxInt64 || len(l.Chunks) == 0 || len(l.Chunks) > MaxReserved {
 		return fmt.Errorf("%w: the list of map %d has %d chunks", ErrMapList, l.Map, len(l.Chunks))
 	}
 	seen := make(map[Address]bool, len(l.Chunks))

@@ -65,7 +65,7 @@ func (p Pool) validateMaps(d *Directory, system []Address) error {
 	for _, m := range d.Maps[1:] {
 		_, chunks := MapLength(m.Size, p.ChunkSize)
 		switch by, twice := used[m.List.Place]; {
-		case m.Size%uint64(p.SectorSize) != 0 || chunks > maxReserved:
+		case m.Size%uint64(p.SectorSize) != 0 || chunks > MaxReserved:
 			return fmt.Errorf("%w: %v %d of %d bytes", ErrDirectory, m.Kind, m.ID, m.Size)
 		case !p.has(m.List.Place) || m.List.check(p.ChunkSize) != nil:
 			return fmt.Errorf("%w: the list of %v %d: %v", ErrDirectory, m.Kind, m.ID, m.List)

@@ -70,7 +70,7 @@ func DefaultFor(uid int) string {
 // ErrOlder: what was to be noted is of an earlier generation than what is known.
 var ErrOlder = errors.New("a later generation is known")
 
-// maxSize bounds a file, in bytes: 65535 components with long names stay below it.
+// maxSize bounds a file, in bytes: ondisk.MaxComponents with long names stay below it.
 const maxSize = 64 << 20
 
 // maxGeneration is more than any volume comes to, and leaves room above.
@@ -182,7 +182,7 @@ func (v *Volume) check() error {
 		return fmt.Errorf("%w: %.40q", ondisk.ErrName, v.Name)
 	case v.Generation > maxGeneration:
 		return fmt.Errorf("generation %d: none is that high", v.Generation)
-	case len(v.Providers) == 0 || len(v.Providers) > 65535:
+	case len(v.Providers) == 0 || len(v.Providers) > ondisk.MaxComponents:
 		return fmt.Errorf("%w: %d of them", ondisk.ErrProviders, len(v.Providers))
 	case slices.ContainsFunc(v.Providers, func(p string) bool { return len(p) > 4096 || strings.ContainsRune(p, 0) }):
 		return fmt.Errorf("%w: a name that none has", ondisk.ErrProviders)

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-const maxAnswer = 256 << 20 // 65535 components fit well within
+const maxAnswer = 256 << 20 // ondisk.MaxComponents fit well within
 
 // Client asks a daemon, or what stands for one. Its methods may be called by many
 // goroutines. A failure that the daemon tells is an *Error.

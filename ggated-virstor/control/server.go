@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 const (
 	maxBody      = 1 << 20
 	maxHeader    = 16 << 10
-	maxProviders = 65535 // components of a volume
+	maxProviders = ondisk.MaxComponents
 )
 
 // limits are the server's times. Tests shorten them.

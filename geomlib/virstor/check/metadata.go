@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
@@ -273,30 +274,17 @@ func (v *volumeCheck) checkVirtualSize() {
 	others := v.others()
 	theirs, agree := agreed(others, func(m ondisk.Metadata) uint64 { return m.VirtualSize })
 	mine := v.zero.want.VirtualSize
-	fits := func(size uint64) bool {
-		w := v.zero.want
-		w.VirtualSize = size
-		return w.MapBytes()%int64(v.zero.p.SectorSize()) == 0 && size > 0 && size <= 1<<63-1 && size%uint64(w.ChunkSize) == 0 &&
-			uint32(w.ChunkReserved) >= w.MapChunks() && w.MapBytes() < v.zero.p.MediaSize()
-	}
-	exact := func(size uint64) bool {
-		w := v.zero.want
-		w.VirtualSize = size
-		return fits(size) && uint32(w.ChunkReserved) == 2*w.MapChunks()
-	}
-	overrule := !v.marked && agree && theirs != mine && fits(theirs) &&
-		(!fits(mine) || theirs > mine && v.mapGoesOn(mine, theirs) || v.zero.found.Version == ondisk.Version && (len(others) > 1 || exact(theirs) && !exact(mine)))
 	switch {
-	case overrule:
+	case agree && v.othersKnowBetter(mine, theirs, len(others)):
 		v.fixed(v.zero, MetadataVirtualSize, Error, fmt.Sprintf("metadata says a virtual size of %d bytes, all other components say %d", mine, theirs),
 			func(w *ondisk.Metadata) { w.VirtualSize = theirs })
-	case !fits(mine) && v.reservedIsWrong():
+	case !v.sizeFits(mine) && v.reservedIsWrong():
 		// checkChunks mends what is reserved.
-	case !fits(mine):
+	case !v.sizeFits(mine):
 		v.zero.broken = true
 		v.stuck(v.zero, MetadataVirtualSize, fmt.Sprintf("metadata says a virtual size of %d bytes, which cannot be with chunks of %d bytes of which %d are reserved for the map",
 			mine, v.zero.want.ChunkSize, v.zero.want.ChunkReserved), remedyBackup)
-	case v.zero.found.Version == ondisk.Version && agree && theirs != mine && len(others) == 1 && exact(theirs) == exact(mine):
+	case agree && v.nothingTells(mine, theirs, len(others)):
 		v.zero.broken = true
 		v.stuck(v.zero, MetadataVirtualSize, fmt.Sprintf("metadata says a virtual size of %d bytes, %s says %d, and nothing tells which is right",
 			mine, others[0].name(), theirs), remedyBackup)
@@ -310,11 +298,53 @@ func (v *volumeCheck) checkVirtualSize() {
 	}
 }
 
+// withSize is component 0's metadata with another virtual size.
+func (v *volumeCheck) withSize(size uint64) ondisk.Metadata {
+	w := v.zero.want
+	w.VirtualSize = size
+	return w
+}
+
+// sizeFits reports whether component 0 can be that of a volume of such a virtual size.
+func (v *volumeCheck) sizeFits(size uint64) bool {
+	w := v.withSize(size)
+	whole := size > 0 && size <= math.MaxInt64 && size%uint64(w.ChunkSize) == 0 && w.MapBytes()%int64(v.zero.p.SectorSize()) == 0
+	return whole && uint32(w.ChunkReserved) >= w.MapChunks() && w.MapBytes() < v.zero.p.MediaSize()
+}
+
+// sizeIsLabels reports whether label, with what component 0 reserves for its map, gave
+// the volume such a virtual size: it reserves just twice what the map takes.
+func (v *volumeCheck) sizeIsLabels(size uint64) bool {
+	w := v.withSize(size)
+	return v.sizeFits(size) && uint32(w.ChunkReserved) == 2*w.MapChunks()
+}
+
+// othersKnowBetter reports whether the others, so many of them and all of one mind, are
+// believed about the virtual size, and component 0 is not.
+func (v *volumeCheck) othersKnowBetter(mine, theirs uint64, others int) bool {
+	switch {
+	case v.marked || theirs == mine || !v.sizeFits(theirs):
+		return false
+	case !v.sizeFits(mine):
+		return true
+	case theirs > mine && v.mapGoesOn(mine, theirs):
+		return true
+	case v.zero.found.Version != ondisk.Version:
+		return false // has been resized, perhaps, and component 0 is the first to know
+	}
+	return others > 1 || v.sizeIsLabels(theirs) && !v.sizeIsLabels(mine)
+}
+
+// nothingTells reports whether component 0 and one other stand against each other, of a
+// volume that was never resized, and either may be right.
+func (v *volumeCheck) nothingTells(mine, theirs uint64, others int) bool {
+	return v.zero.found.Version == ondisk.Version && theirs != mine && others == 1 && v.sizeIsLabels(theirs) == v.sizeIsLabels(mine)
+}
+
 // mapGoesOn reports whether virtual chunks are allocated beyond the size mine of
 // component 0, in a map of the size theirs. Shrinking frees them first.
 func (v *volumeCheck) mapGoesOn(mine, theirs uint64) bool {
-	w := v.zero.want
-	w.VirtualSize = theirs
+	w := v.withSize(theirs)
 	s := mapio.Scanner{Provider: v.zero.p, Size: w.MapBytes(), Unreadable: func(int64, error) {}}
 	err := s.Each(v.in.ctx, func(vc uint64, raw []byte) error {
 		if vc >= mine/uint64(w.ChunkSize) && ondisk.DetectOrder(raw) != ondisk.OrderUnknown {
@@ -329,8 +359,8 @@ func (v *volumeCheck) mapGoesOn(mine, theirs uint64) bool {
 // components agree on it, and only the number of reserved chunks contradicts.
 func (v *volumeCheck) reservedIsWrong() bool {
 	w := v.zero.want
-	if w.VirtualSize == 0 || w.VirtualSize > 1<<63-1 || w.VirtualSize%uint64(w.ChunkSize) != 0 || w.MapBytes()%int64(v.zero.p.SectorSize()) != 0 ||
-		2*w.MapChunks() > 65535 || 2*w.MapChunks() >= v.zero.usable(w.ChunkSize) {
+	if w.VirtualSize == 0 || w.VirtualSize > math.MaxInt64 || w.VirtualSize%uint64(w.ChunkSize) != 0 || w.MapBytes()%int64(v.zero.p.SectorSize()) != 0 ||
+		2*w.MapChunks() > ondisk.MaxReserved || 2*w.MapChunks() >= v.zero.usable(w.ChunkSize) {
 		return false
 	}
 	theirs, agree := agreed(v.others(), func(m ondisk.Metadata) uint64 { return m.VirtualSize })

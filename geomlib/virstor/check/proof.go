@@ -31,7 +31,7 @@ func (v *volumeCheck) proveDamaged() bool {
 		return -cmp.Or(cmp.Compare(a.want.Member.Settled, b.want.Member.Settled), cmp.Compare(a.want.Member.Generation, b.want.Member.Generation))
 	})
 	know := intact[0].want
-	list := seats(know, intact, damaged)
+	list := byIndex(know, intact, damaged)
 	if list == nil {
 		return false
 	}
@@ -39,8 +39,8 @@ func (v *volumeCheck) proveDamaged() bool {
 	return true
 }
 
-// seats are the members by index, nil when what know says of them is not borne out.
-func seats(know ondisk.Metadata, intact, damaged []*member) []*member {
+// byIndex are the members by index, nil when what know says of them is not borne out.
+func byIndex(know ondisk.Metadata, intact, damaged []*member) []*member {
 	list := make([]*member, know.Count)
 	for _, m := range intact {
 		b := m.want.Member

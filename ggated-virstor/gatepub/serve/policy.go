@@ -82,7 +82,7 @@ const (
 	soonest = 512
 
 	// tooSlow is how many times longer than the other way a window may take before
-	// it is cut short. The second of one way settles the trial: a first may have
+	// it is cut short. The second of one way decides the trial: a first may have
 	// met something else that the machine had to do.
 	tooSlow = 2
 	maxCut  = 2

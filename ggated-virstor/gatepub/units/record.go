@@ -25,7 +25,7 @@ type record struct {
 
 const recordSuffix = ".unit"
 
-// maxRecord bounds a record in bytes: 65535 names of providers are shorter.
+// maxRecord bounds a record in bytes: ondisk.MaxComponents names of providers are shorter.
 const maxRecord = 64 << 20
 
 // records is the run folder.

@@ -32,7 +32,7 @@ func try(claims []Claim, z int) Verdict {
 	t.list, t.known = findList(t)
 	t.want = t.wanted()
 	t.inList, t.inWant = setOf(t.list), setOf(t.want)
-	t.settle()
+	t.findSettled()
 	t.classify()
 	t.fill()
 	if t.v.Err == nil {
@@ -82,8 +82,8 @@ func (t *trial) family(m ondisk.Metadata) bool {
 	return int(m.No) < len(t.list) && (t.list[m.No] == 0 || t.list[m.No] == m.Member.ID)
 }
 
-// settle finds the highest settled generation of the family.
-func (t *trial) settle() {
+// findSettled finds the highest settled generation of the family.
+func (t *trial) findSettled() {
 	if !t.known {
 		return
 	}
