@@ -134,7 +134,7 @@ func (v *Volume) Fits(p geomlib.Provider) error {
 	if int64(p.SectorSize()) != v.sector {
 		return refuse(ErrSectorSize, "Sector size doesn't fit for %s (%d, needs to be %d)", p.Name(), p.SectorSize(), v.sector)
 	}
-	if least := leastChunks * v.chunk; p.MediaSize() < least {
+	if least := ondisk.MinChunks * v.chunk; p.MediaSize() < least {
 		return refuse(ErrTooSmall, "Provider too small: %s (%d bytes, needs %d)", p.Name(), p.MediaSize(), least)
 	}
 	return nil
@@ -142,8 +142,8 @@ func (v *Volume) Fits(p geomlib.Provider) error {
 
 // planAdd checks providers and makes their metadata.
 func (v *Volume) planAdd(providers []geomlib.Provider, count int, o AddOptions) ([]ondisk.Metadata, error) {
-	if count > 65535 {
-		return nil, fmt.Errorf("add to %s: %d components, at most 65535: %w", v.name, count, ondisk.ErrProviders)
+	if count > ondisk.MaxComponents {
+		return nil, fmt.Errorf("add to %s: %d components, at most %d: %w", v.name, count, ondisk.MaxComponents, ondisk.ErrProviders)
 	}
 	zero := v.component(0).meta()
 	var metas []ondisk.Metadata

@@ -283,7 +283,7 @@ func (a *Assembly) assemble(members []Member) {
 			}
 		}
 	}
-	a.settleIntent(byIndex, replaced)
+	a.applyIntent(byIndex, replaced)
 	a.Members = make([]Member, a.count(zero))
 	a.Members[0] = zero
 	var missing []string
@@ -353,8 +353,8 @@ func (a *Assembly) pickZero(claims []Member) (zero Member, replaced []Member, er
 	return zero, slices.Delete(slices.Clone(claims), best, best+1), nil
 }
 
-// settleIntent makes byIndex what it will be when the intent is finished.
-func (a *Assembly) settleIntent(byIndex map[uint16][]Member, replaced []Member) {
+// applyIntent makes byIndex what it will be when the intent is finished.
+func (a *Assembly) applyIntent(byIndex map[uint16][]Member, replaced []Member) {
 	i := a.ext.rec.Intent
 	if i.Kind == ondisk.IntentReplaceZero && len(replaced) == 1 && len(byIndex[uint16(i.Arg[0])]) == 0 {
 		m := replaced[0]
@@ -393,7 +393,7 @@ func (a *Assembly) settleIntent(byIndex map[uint16][]Member, replaced []Member) 
 // when the process died, then nobody could find it to make that durable.
 func leaving(m ondisk.Metadata, last uint16) ondisk.Metadata {
 	m.No = last + 1
-	m.Count = uint16(min(int(m.No)+1, 65535))
+	m.Count = uint16(min(int(m.No)+1, ondisk.MaxComponents))
 	return m
 }
 

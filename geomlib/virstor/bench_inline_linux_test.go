@@ -19,6 +19,10 @@ func BenchmarkInline(b *testing.B) {
 	v, f := benchFile(b)
 	fd := int(f.Fd())
 	buf := make([]byte, 4096)
+	if _, err := unix.Preadv2(fd, [][]byte{buf}, 0, unix.RWF_NOWAIT); err != nil {
+		// A submitted request would be another worker's, and b.Loop would reuse it.
+		b.Skipf("this file system reads nothing at once: %v; set TMPDIR to one that does", err)
+	}
 	offsets := make([]int64, 4096)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range offsets {

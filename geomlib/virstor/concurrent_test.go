@@ -30,7 +30,7 @@ func TestALateFlushOfTheFormerComponent0ProvesNothing(t *testing.T) {
 	go func() { flushed <- v.Flush() }()
 	<-reachedA
 	remove := a.FailRange(disktest.Write, a.MediaSize()-512, 512, syscall.EIO) // it stays as it is
-	mustDo(t, v.handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1), nil, nil))
+	mustDo(t, (evacuation{v: v}).handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1)))
 	remove()
 	if v.component(0).name() != "c" {
 		t.Fatal("not handed on")
@@ -90,7 +90,7 @@ func TestAMapThatIsNotHandedOnGivesItsRoomBack(t *testing.T) {
 	v.metaMu.Lock()
 	_ = v.cond.doubt(errors.New("on purpose"))
 	v.metaMu.Unlock()
-	if err := v.handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1), nil, nil); !errors.Is(err, ErrUnfinished) {
+	if err := (evacuation{v: v}).handZeroOn(&jobHandle{v: v, ctx: context.Background()}, v.component(1)); !errors.Is(err, ErrUnfinished) {
 		t.Fatal(err)
 	}
 	_, kept := v.alloc.Bars(1)

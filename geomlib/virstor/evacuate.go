@@ -48,16 +48,16 @@ func refusedText(refused []RefusedComponent) (s string) {
 // shortOf is the error of a job that misses chunks where a new component with room
 // for needs would do. refused are those that have room for it and are given none.
 func (v *Volume) shortOf(job string, missing, needs int64, refused []RefusedComponent) error {
-	return &ShortError{job, v.name, missing * v.chunk, max(needs, leastChunks)*v.chunk + v.sector, refused}
+	return &ShortError{job, v.name, missing * v.chunk, max(needs, ondisk.MinChunks)*v.chunk + v.sector, refused}
 }
 
 // refusing are the components with free chunks that are given none because of their
-// disks, though a job could take some: of to, or of any when to is nil, but not of
-// leaving.
-func (v *Volume) refusing(leaving []*component, to *component) []RefusedComponent {
+// disks, though they could take what moves.
+func (e evacuation) refusing() []RefusedComponent {
+	v := e.v
 	var rs []RefusedComponent
 	for _, f := range v.alloc.Figures() {
-		if f.Free == 0 || slices.Contains(leaving, f.Owner) || to != nil && f.Owner != to {
+		if f.Free == 0 || slices.Contains(e.leaving, f.Owner) || e.to != nil && f.Owner != e.to {
 			continue
 		}
 		switch {
@@ -69,9 +69,6 @@ func (v *Volume) refusing(leaving []*component, to *component) []RefusedComponen
 	}
 	return rs
 }
-
-// leastChunks is how many chunks a component has at least.
-const leastChunks = 4
 
 // Unwrap makes errors.Is(err, ErrNoSpace) true.
 func (e *ShortError) Unwrap() error { return ErrNoSpace }
@@ -88,70 +85,88 @@ func (v *Volume) Evacuate(names []string, target string, opt JobOptions) error {
 // evacuateLocked is Evacuate; v.job.starting is held, so that nobody removes a
 // component meanwhile.
 func (v *Volume) evacuateLocked(names []string, target string, opt JobOptions) error {
-	leaving, to, err := v.evacuation(names, target)
+	e, err := v.findEvacuation(names, target)
 	if err != nil {
 		return err
 	}
-	task, err := v.taskOf(leaving, to, opt)
+	if len(e.leaving) == len(v.components()) {
+		return refuse(ErrRequest, "these are all components of %s: add one first, or leave one", v.name)
+	}
+	task, err := e.task(opt)
 	if err != nil {
 		return err
 	}
-	if opt.DryRun && v.zeroFails(leaving) {
-		err = v.roomFor(leaving, to)
+	if opt.DryRun && e.zeroFails() {
+		err = e.mustFit()
 	} else {
-		err = v.mayEvacuate(leaving, to)
+		err = e.mayStart()
 	}
 	if err == nil {
-		err = v.startEvacuation(leaving, to, task, opt)
+		err = e.start(task, opt)
 	}
-	if err == nil || opt.DryRun || !v.zeroFails(leaving) {
+	if err == nil || opt.DryRun || !e.zeroFails() {
 		return err
 	}
-	return v.startUnwritten(leaving, to, task, opt)
+	return e.startUnwritten(task, opt)
 }
 
-// startUnwritten is startEvacuation where component 0 is of leaving and takes no writes:
+// evacuation is components that are emptied, to leave the volume then.
+type evacuation struct {
+	v       *Volume
+	leaving []*component // none: chunks make way, and nobody leaves
+	to      *component   // takes their chunks; nil: any but leaving
+}
+
+// kind is the kind of job that it is.
+func (e evacuation) kind() string {
+	if e.to != nil {
+		return jobReplace
+	}
+	return jobEvacuate
+}
+
+// setLeaving forbids that those of leaving which are still in the volume take new
+// chunks, or allows it again.
+func (e evacuation) setLeaving(leaving bool) {
+	for _, c := range e.leaving {
+		if slices.Contains(e.v.components(), c) {
+			e.v.alloc.SetBar(c.index(), alloc.BarLeaving, leaving)
+		}
+	}
+}
+
+// startUnwritten is start where component 0 is of leaving and takes no writes:
 // nowhere is it noted that the job runs. v.job.starting is held.
-func (v *Volume) startUnwritten(leaving []*component, to *component, task ondisk.Task, opt JobOptions) error {
-	if err := v.roomFor(leaving, to); err != nil {
+func (e evacuation) startUnwritten(task ondisk.Task, opt JobOptions) error {
+	if err := e.mustFit(); err != nil {
 		return err
 	}
-	return v.launchLocked(kindOf(to), task, opt, func(j *jobHandle) error {
-		return v.leaveAll(j, leaving, to, nil)
+	return e.v.launchLocked(e.kind(), task, opt, func(j *jobHandle) error {
+		return e.leaveAll(j, nil)
 	})
 }
 
-// taskOf is the task that remembers an evacuation.
-func (v *Volume) taskOf(leaving []*component, to *component, opt JobOptions) (ondisk.Task, error) {
+// task is what the next start resumes.
+func (e evacuation) task(opt JobOptions) (ondisk.Task, error) {
 	task := ondisk.Task{Kind: ondisk.TaskEvacuate}
-	if len(leaving) > len(task.Components) {
-		return task, fmt.Errorf("evacuate %d components of %s at once: at most %d: %w", len(leaving), v.name, len(task.Components), ErrRequest)
+	if len(e.leaving) > len(task.Components) {
+		return task, fmt.Errorf("evacuate %d components of %s at once: at most %d: %w", len(e.leaving), e.v.name, len(task.Components), ErrRequest)
 	}
-	for i, c := range leaving {
+	for i, c := range e.leaving {
 		task.Components[i], task.Members[i] = uint32(c.index()), c.member
 	}
-	task.ComponentCount = uint8(len(leaving))
-	if to != nil {
+	task.ComponentCount = uint8(len(e.leaving))
+	if e.to != nil {
 		task.Kind = ondisk.TaskReplace
-		task.Arg[1], task.Target = uint64(to.index()), to.member
+		task.Arg[1], task.Target = uint64(e.to.index()), e.to.member
 	}
 	task.Arg[0] = uint64(opt.Rate)
 	return task, nil
 }
 
-// evacuation finds the components.
-func (v *Volume) evacuation(names []string, target string) (leaving []*component, to *component, err error) {
-	if leaving, to, err = v.findLeaving(names, target); err != nil {
-		return nil, nil, err
-	}
-	if len(leaving) == len(v.components()) {
-		return nil, nil, refuse(ErrRequest, "these are all components of %s: add one first, or leave one", v.name)
-	}
-	return leaving, to, nil
-}
-
-// mayEvacuate refuses what cannot fit.
-func (v *Volume) mayEvacuate(leaving []*component, to *component) error {
+// mayStart refuses what cannot fit.
+func (e evacuation) mayStart() error {
+	v := e.v
 	if v.cond.is(stateStranded) {
 		return &JobError{jobEvacuate, v.name, v.cond.refusal(deedAllocate)}
 	}
@@ -159,14 +174,15 @@ func (v *Volume) mayEvacuate(leaving []*component, to *component) error {
 	if err := v.waitFreed(); err != nil {
 		return &JobError{jobEvacuate, v.name, err}
 	}
-	return v.roomFor(leaving, to)
+	return e.mustFit()
 }
 
-// findLeaving finds the components that leave, and the one that takes their chunks if
+// findEvacuation finds the components that leave, and the one that takes their chunks if
 // one is named.
-func (v *Volume) findLeaving(names []string, target string) (leaving []*component, to *component, err error) {
+func (v *Volume) findEvacuation(names []string, target string) (evacuation, error) {
+	e := evacuation{v: v}
 	if _, room := ondisk.ExtensionOffset(v.component(0).meta()); !room {
-		return nil, nil, &JobError{jobEvacuate, v.name, ErrNoExtension}
+		return e, &JobError{jobEvacuate, v.name, ErrNoExtension}
 	}
 	byName := make(map[string]*component)
 	for _, c := range v.components() {
@@ -175,50 +191,51 @@ func (v *Volume) findLeaving(names []string, target string) (leaving []*componen
 	for _, n := range names {
 		c := byName[n]
 		if c == nil {
-			return nil, nil, fmt.Errorf("%s: %w of %s", ondisk.Printable(n), ErrNotComponent, v.name)
+			return e, fmt.Errorf("%s: %w of %s", ondisk.Printable(n), ErrNotComponent, v.name)
 		}
-		if !slices.Contains(leaving, c) {
-			leaving = append(leaving, c)
+		if !slices.Contains(e.leaving, c) {
+			e.leaving = append(e.leaving, c)
 		}
 	}
 	if target != "" {
-		if to = byName[target]; to == nil || slices.Contains(leaving, to) {
-			return nil, nil, fmt.Errorf("%s: %w of %s that can take chunks", ondisk.Printable(target), ErrNotComponent, v.name)
+		if e.to = byName[target]; e.to == nil || slices.Contains(e.leaving, e.to) {
+			return e, fmt.Errorf("%s: %w of %s that can take chunks", ondisk.Printable(target), ErrNotComponent, v.name)
 		}
 	}
-	return leaving, to, nil
+	return e, nil
 }
 
-// roomFor checks that the chunks of leaving fit on the others, and so does
-// the map if component 0 leaves.
-func (v *Volume) roomFor(leaving []*component, to *component) error {
+// mustFit refuses when the chunks of leaving do not fit on the others, or the map does
+// not if component 0 leaves.
+func (e evacuation) mustFit() error {
+	v := e.v
 	var have int64
 	for _, f := range v.alloc.Figures() {
-		if slices.Contains(leaving, f.Owner) || to != nil && f.Owner != to || f.Owner.failedFlush() != nil || f.Owner.refused.Load() {
+		if slices.Contains(e.leaving, f.Owner) || e.to != nil && f.Owner != e.to || f.Owner.failedFlush() != nil || f.Owner.refused.Load() {
 			continue
 		}
 		have += int64(f.Free)
 	}
-	if need := v.chunksNeeded(leaving); need > have {
-		return v.shortOf(kindOf(to), need-have, need-have, v.refusing(leaving, to))
+	if need := e.chunksNeeded(); need > have {
+		return v.shortOf(e.kind(), need-have, need-have, e.refusing())
 	}
-	if slices.Contains(leaving, v.component(0)) {
-		_, err := v.successor(leaving, to)
+	if slices.Contains(e.leaving, v.component(0)) {
+		_, err := e.successor()
 		return err
 	}
 	return nil
 }
 
 // chunksNeeded is how many chunks leaving take elsewhere, the map's included.
-func (v *Volume) chunksNeeded(leaving []*component) int64 {
+func (e evacuation) chunksNeeded() int64 {
 	var n int64
-	for _, f := range v.alloc.Figures() {
+	for _, f := range e.v.alloc.Figures() {
 		c := f.Owner
-		if !slices.Contains(leaving, c) {
+		if !slices.Contains(e.leaving, c) {
 			continue
 		}
 		n += int64(f.Total - f.Free)
-		if v.lastSectorInUse(c) {
+		if e.v.lastSectorInUse(c) {
 			n++
 		}
 		if c.index() == 0 {
@@ -232,15 +249,15 @@ func (v *Volume) chunksNeeded(leaving []*component) int64 {
 // yet, take the place of the named one when it is too small (ShortError). It
 // tells how many chunks would move.
 func (v *Volume) MayReplace(name string, mediaSize int64) (chunks int64, err error) {
-	leaving, _, err := v.findLeaving([]string{name}, "")
+	e, err := v.findEvacuation([]string{name}, "")
 	if err != nil {
 		return 0, err
 	}
-	need, have := v.chunksNeeded(leaving), int64(ondisk.UsableChunks(mediaSize, int(v.sector), v.chunk))
+	need, have := e.chunksNeeded(), int64(ondisk.UsableChunks(mediaSize, int(v.sector), v.chunk))
 	if need > have {
 		return 0, v.shortOf(jobReplace, need-have, need, nil)
 	}
-	return int64(len(v.chunksWhere(v.onAny(leaving)))), nil
+	return int64(len(v.chunksWhere(v.onAny(e.leaving)))), nil
 }
 
 // DryReplace starts a job that only tells what MayReplace does.
@@ -271,7 +288,7 @@ func (v *Volume) Replace(name string, p geomlib.Provider, force bool, opt JobOpt
 	}
 	if err == nil {
 		err = v.Add([]geomlib.Provider{p}, AddOptions{Force: force})
-		if err != nil && v.component(0).name() == name && v.zeroFails(v.components()) {
+		if err != nil && v.component(0).name() == name && v.zeroFails() {
 			return v.replaceUnwritten(p, opt)
 		}
 	}
@@ -297,108 +314,93 @@ func (v *Volume) onAny(comps []*component) func(alloc.Phys) bool {
 	return func(p alloc.Phys) bool { return slices.Contains(comps, v.component(p.Comp)) }
 }
 
-// kindOf is the kind of a job that empties components for to, or for any.
-func kindOf(to *component) string {
-	if to != nil {
-		return jobReplace
-	}
-	return jobEvacuate
-}
-
-// startEvacuation starts the job; v.job.starting is held.
-func (v *Volume) startEvacuation(leaving []*component, to *component, task ondisk.Task, opt JobOptions) error {
-	return v.startJobLocked(kindOf(to), task, opt, func(j *jobHandle) error {
+// start starts the job; v.job.starting is held.
+func (e evacuation) start(task ondisk.Task, opt JobOptions) error {
+	v := e.v
+	return v.startJobLocked(e.kind(), task, opt, func(j *jobHandle) error {
 		if opt.DryRun {
-			j.wouldMove(int64(len(v.chunksWhere(v.onAny(leaving)))))
+			j.wouldMove(int64(len(v.chunksWhere(v.onAny(e.leaving)))))
 			return nil
 		}
-		return v.evacuate(j, leaving, to)
+		return e.run(j)
 	})
 }
 
-// evacuate moves everything off leaving and removes it.
-func (v *Volume) evacuate(j *jobHandle, leaving []*component, to *component) error {
-	for _, c := range leaving {
-		v.alloc.SetBar(c.index(), alloc.BarLeaving, true)
-	}
-	if err := v.handOver(j, leaving, to); err != nil {
-		for _, c := range leaving {
-			v.alloc.SetBar(c.index(), alloc.BarLeaving, false)
-		}
-		if v.zeroFails(leaving) && j.ctx.Err() == nil {
-			return v.leaveAll(j, leaving, to, nil)
+// run moves everything off leaving and removes it.
+func (e evacuation) run(j *jobHandle) error {
+	e.setLeaving(true)
+	if err := e.handOver(j); err != nil {
+		e.setLeaving(false)
+		if e.zeroFails() && j.ctx.Err() == nil {
+			return e.leaveAll(j, nil)
 		}
 		return err
 	}
-	return v.removeAll(j, leaving)
+	return e.removeAll(j)
 }
 
-// leaveAll is evacuate where component 0 is of leaving and takes no writes. fresh, if not
+// leaveAll is run where component 0 is of leaving and takes no writes. fresh, if not
 // nil, is a provider that joins in its place.
-func (v *Volume) leaveAll(j *jobHandle, leaving []*component, to, fresh *component) error {
-	for _, c := range leaving {
-		v.alloc.SetBar(c.index(), alloc.BarLeaving, true)
-	}
-	err := v.leaveUnwritten(j, leaving, to, fresh)
+func (e evacuation) leaveAll(j *jobHandle, fresh *component) error {
+	v := e.v
+	e.setLeaving(true)
+	err := e.leaveUnwritten(j, fresh)
 	if err == nil {
-		if to == nil {
-			to = fresh
+		rest := evacuation{v, slices.DeleteFunc(slices.Clone(e.leaving), func(c *component) bool { return !slices.Contains(v.components(), c) }), e.to}
+		if rest.to == nil {
+			rest.to = fresh
 		}
-		rest := slices.DeleteFunc(slices.Clone(leaving), func(c *component) bool { return !slices.Contains(v.components(), c) })
-		if len(rest) > 0 {
-			err = v.handOver(j, rest, to)
+		if len(rest.leaving) > 0 {
+			err = rest.handOver(j)
 		}
 	}
 	if err != nil {
-		for _, c := range leaving {
-			if slices.Contains(v.components(), c) {
-				v.alloc.SetBar(c.index(), alloc.BarLeaving, false)
-			}
-		}
+		e.setLeaving(false)
 		return err
 	}
-	return v.removeAll(j, leaving)
+	return e.removeAll(j)
 }
 
 // removeAll removes leaving, which are empty.
-func (v *Volume) removeAll(j *jobHandle, leaving []*component) error {
-	for i, c := range leaving {
+func (e evacuation) removeAll(j *jobHandle) error {
+	v := e.v
+	for i, c := range e.leaving {
 		if !slices.Contains(v.components(), c) {
 			continue // it was component 0, and left when it handed that on
 		}
 		if err := v.removeEmpty(c.name()); err != nil {
-			for _, c := range leaving[i+1:] {
-				v.alloc.SetBar(c.index(), alloc.BarLeaving, false)
-			}
+			evacuation{v: v, leaving: e.leaving[i+1:]}.setLeaving(false)
 			return err
 		}
 	}
 	s, _ := v.Job()
-	j.result("%d chunks moved, %d components removed", s.Moved, len(leaving))
+	j.result("%d chunks moved, %d components removed", s.Moved, len(e.leaving))
 	return nil
 }
 
 // handOver empties leaving and gives the map on, if component 0 is one of them.
-func (v *Volume) handOver(j *jobHandle, leaving []*component, to *component) error {
-	if !slices.Contains(leaving, v.component(0)) {
-		return v.emptyComponents(j, leaving, to)
+func (e evacuation) handOver(j *jobHandle) error {
+	v := e.v
+	if !slices.Contains(e.leaving, v.component(0)) {
+		return e.empty(j)
 	}
-	t, err := v.successor(leaving, to)
+	t, err := e.successor()
 	if err != nil {
 		return err
 	}
 	// Nothing goes where the map will be.
 	v.alloc.ClaimBelow(t.index(), v.component(0).first())
-	if err := v.emptyComponents(j, leaving, to); err != nil {
+	if err := e.empty(j); err != nil {
 		v.alloc.ReleaseKept(t.index())
 		return err
 	}
-	return v.handZeroOn(j, t, leaving, to)
+	return e.handZeroOn(j, t)
 }
 
-// emptyComponents moves all chunks off leaving, until none is there and none on its way.
-func (v *Volume) emptyComponents(j *jobHandle, leaving []*component, to *component) error {
-	on := v.onAny(leaving)
+// empty moves all chunks off leaving, until none is there and none on its way.
+func (e evacuation) empty(j *jobHandle) error {
+	v := e.v
+	on := v.onAny(e.leaving)
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for first := true; ; first = false {
 		v.committer.pause() // what was assigned before is published now
@@ -411,13 +413,13 @@ func (v *Volume) emptyComponents(j *jobHandle, leaving []*component, to *compone
 			break
 		}
 		for i, pl := range places {
-			target, ok, err := v.takeFor(to)
+			target, ok, err := e.take()
 			if err != nil {
 				return err
 			}
 			if !ok {
 				left := int64(len(places) - i)
-				return v.shortOf(j.kind(), left, left, v.refusing(leaving, to))
+				return v.shortOf(j.kind(), left, left, e.refusing())
 			}
 			moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
 			if err != nil {
@@ -435,25 +437,25 @@ func (v *Volume) emptyComponents(j *jobHandle, leaving []*component, to *compone
 	return v.waitFreed()
 }
 
-// takeFor takes a chunk of to, or of whichever component the order says. Chunks
+// take takes a chunk of to, or of whichever component the order says. Chunks
 // that clients have freed are waited for before it says that there is none.
-func (v *Volume) takeFor(to *component) (target alloc.Phys, ok bool, err error) {
-	if target, ok = v.takeNow(to); ok || v.freed.pending() == 0 {
+func (e evacuation) take() (target alloc.Phys, ok bool, err error) {
+	if target, ok = e.takeNow(); ok || e.v.freed.pending() == 0 {
 		return target, ok, nil
 	}
-	if err := v.waitFreed(); err != nil {
+	if err := e.v.waitFreed(); err != nil {
 		return alloc.Phys{}, false, err
 	}
-	target, ok = v.takeNow(to)
+	target, ok = e.takeNow()
 	return target, ok, nil
 }
 
-// takeNow is takeFor without the wait.
-func (v *Volume) takeNow(to *component) (alloc.Phys, bool) {
-	if to != nil {
-		return v.alloc.TakeFrom(to.index())
+// takeNow is take without the wait.
+func (e evacuation) takeNow() (alloc.Phys, bool) {
+	if e.to != nil {
+		return e.v.alloc.TakeFrom(e.to.index())
 	}
-	ps, ok := v.alloc.Take(nil, 1, true)
+	ps, ok := e.v.alloc.Take(nil, 1, true)
 	if !ok {
 		return alloc.Phys{}, false
 	}

@@ -35,7 +35,10 @@ type rise struct {
 	// recover: members that took no writes before are tried again.
 	recover bool
 
+	// Of riseLocked.
+	v     *Volume
 	index map[*component]int // of comps
+	block ondisk.MemberBlock // that is being written
 }
 
 // notCommittedError is why a rise did not begin: no member was written to.
@@ -54,20 +57,10 @@ func (e *notCommittedError) Unwrap() error { return e.err }
 // is not known which list is in force, unless it is a *notCommittedError. v.metaMu is
 // held.
 func (v *Volume) riseLocked(r rise) error {
-	list := v.listOf(r.comps)
-	r.index = make(map[*component]int, len(r.comps))
-	for i, c := range r.comps {
-		r.index[c] = i
-	}
-	v.meta.gen.highest++
-	block := ondisk.MemberBlock{
-		Generation: v.meta.gen.highest, Settled: v.meta.gen.settled, SettledNonce: v.meta.gen.nonce,
-		List: list, Began: v.now(), Nonce: v.draw(),
-	}
-	write := func(c *component) error { return v.storeMember(c, block, r) }
+	r.begin(v)
 	zero := r.comps[0]
 	if v.cfg.breaks(breakCommitFirst) {
-		if err := write(zero); err != nil {
+		if err := r.write(zero); err != nil {
 			return err
 		}
 	}
@@ -75,11 +68,11 @@ func (v *Volume) riseLocked(r rise) error {
 		if c == zero {
 			return nil
 		}
-		return write(c)
+		return r.write(c)
 	}); err != nil {
 		return &notCommittedError{err}
 	}
-	if err := v.commitRise(zero, write, r); err != nil {
+	if err := r.commit(zero); err != nil {
 		return err
 	}
 	v.cond.listed()
@@ -87,25 +80,35 @@ func (v *Volume) riseLocked(r rise) error {
 	if v.cfg.breaks(breakSettledEarly) {
 		rest = nil
 	}
-	if err := v.writeRest(rest, write, r.recover); err != nil {
+	if err := r.writeRest(rest); err != nil {
 		return err
 	}
-	v.meta.gen.settled, v.meta.gen.nonce = block.Generation, block.Nonce
-	block.Settled, block.SettledNonce = block.Generation, block.Nonce
+	v.meta.gen.settled, v.meta.gen.nonce = r.block.Generation, r.block.Nonce
 	if v.cfg.breaks(breakListEarly) {
 		return nil
 	}
-	return v.settleRise(r, block)
+	return r.settle()
 }
 
-// listOf gives comps the member ids that they miss and returns what makes their list.
-func (v *Volume) listOf(comps []*component) uint64 {
-	ids := make([]uint64, len(comps))
-	for i, c := range comps {
+// begin draws what the rise writes. v.metaMu is held.
+func (r *rise) begin(v *Volume) {
+	r.v, r.index = v, make(map[*component]int, len(r.comps))
+	list := r.list()
+	v.meta.gen.highest++
+	r.block = ondisk.MemberBlock{
+		Generation: v.meta.gen.highest, Settled: v.meta.gen.settled, SettledNonce: v.meta.gen.nonce,
+		List: list, Began: v.now(), Nonce: v.draw(),
+	}
+}
+
+// list gives comps the member ids that they miss and returns what makes their list.
+func (r *rise) list() uint64 {
+	ids := make([]uint64, len(r.comps))
+	for i, c := range r.comps {
 		if c.member == 0 {
-			c.member = v.draw()
+			c.member = r.v.draw()
 		}
-		ids[i] = c.member
+		ids[i], r.index[c] = c.member, i
 	}
 	return ondisk.MemberList(ids)
 }
@@ -133,9 +136,9 @@ func (v *Volume) now() int64 {
 	return time.Now().Unix()
 }
 
-// storeMember writes component c with block, and flushes it.
-func (v *Volume) storeMember(c *component, block ondisk.MemberBlock, r rise) error {
-	m, zero := c.meta(), v.component(0).meta()
+// write writes component c with the block, and flushes it.
+func (r *rise) write(c *component) error {
+	m, zero, block := c.meta(), r.v.component(0).meta(), r.block
 	m.Version, m.No, m.Count = ondisk.VersionFenced, uint16(r.index[c]), uint16(len(r.comps))
 	m.VirtualSize, m.Name, m.ID = zero.VirtualSize, zero.Name, zero.ID
 	block.ID, block.LastName = c.member, ondisk.MemberName(c.name())
@@ -150,10 +153,11 @@ func (v *Volume) storeMember(c *component, block ondisk.MemberBlock, r rise) err
 	return nil
 }
 
-// commitRise writes component 0, with its record.
-func (v *Volume) commitRise(zero *component, write func(*component) error, r rise) error {
+// commit writes component 0, with its record.
+func (r *rise) commit(zero *component) error {
+	v := r.v
 	if r.record == nil || !v.meta.ext.room {
-		return write(zero)
+		return r.write(zero)
 	}
 	next := v.meta.ext.rec
 	r.record(&next)
@@ -163,7 +167,7 @@ func (v *Volume) commitRise(zero *component, write func(*component) error, r ris
 		v.meta.ext.rec.Sequence++
 		return err
 	}
-	if err := write(zero); err != nil {
+	if err := r.write(zero); err != nil {
 		v.meta.ext.rec.Sequence++
 		return err
 	}
@@ -173,16 +177,17 @@ func (v *Volume) commitRise(zero *component, write func(*component) error, r ris
 
 // writeRest writes the members that are neither new nor component 0. Those that cannot
 // be written are noted as failed. v.metaMu is held.
-func (v *Volume) writeRest(rest []*component, write func(*component) error, again bool) error {
+func (r *rise) writeRest(rest []*component) error {
+	v := r.v
 	var failed []*component
 	var mu sync.Mutex
 	err := v.eachOf(rest, func(c *component) error {
-		if c.refused.Load() && !again {
+		if c.refused.Load() && !r.recover {
 			return nil
 		}
-		err := write(c)
+		err := r.write(c)
 		if err != nil {
-			err = write(c) // a path that fails over answers one request with an error
+			err = r.write(c) // a path that fails over answers one request with an error
 		}
 		if err == nil || !c.meta().Member.Exists() {
 			return err // without a block nobody could tell what it is
@@ -197,7 +202,7 @@ func (v *Volume) writeRest(rest []*component, write func(*component) error, agai
 	if failed == nil || err != nil {
 		return err
 	}
-	return v.noteFailedLocked(failed, again)
+	return v.noteFailedLocked(failed, r.recover)
 }
 
 // noteFailedLocked names members as failed in component 0's record, with the generation
@@ -281,11 +286,13 @@ func (v *Volume) setRefused(c *component, refused bool) {
 	}
 }
 
-// settleRise notes on all members that the generation is on all of them. It is the
-// volume's when component 0 says so.
-func (v *Volume) settleRise(r rise, block ondisk.MemberBlock) error {
+// settle notes on all members that the generation is on all of them. It is the volume's
+// when component 0 says so.
+func (r *rise) settle() error {
+	v := r.v
+	r.block.Settled, r.block.SettledNonce = r.block.Generation, r.block.Nonce
 	for _, c := range r.comps {
-		if c.refused.Load() && r.recover && c.meta().Member.Generation == block.Generation {
+		if c.refused.Load() && r.recover && c.meta().Member.Generation == r.block.Generation {
 			v.setRefused(c, false)
 		}
 	}
@@ -294,7 +301,7 @@ func (v *Volume) settleRise(r rise, block ondisk.MemberBlock) error {
 		if c.refused.Load() {
 			return nil
 		}
-		err := v.storeMember(c, block, r)
+		err := r.write(c)
 		if err != nil && c != zero {
 			// It has the generation. If it takes no writes the next rise says so.
 			v.log.Warn("component does not note that its generation is settled", "volume", v.name, "component", c.name(), "error", err)

@@ -173,7 +173,7 @@ func TestWhatIsWrittenToTheTailMeanwhileIsNotShrunkAway(t *testing.T) {
 	v, _ := filled(t, Config{}, 1, 100)
 	defer v.Close()
 	// As if chunk 100 had been written after Resize had looked.
-	if err := v.startResize(64*jobChunk, false, JobOptions{}); err != nil {
+	if err := (resizing{v: v, size: 64 * jobChunk}).start(JobOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := v.WaitJob(context.Background())

@@ -190,10 +190,10 @@ func (v *Volume) anyRefused() bool {
 // resumeResize goes on with a resize. One that cannot go on leaves the size that is
 // labelled.
 func (v *Volume) resumeResize(t ondisk.Task, opt JobOptions) error {
-	size, force := int64(t.Arg[1]), t.Arg[2] != 0
-	err := v.resizable(size, force)
+	r := resizing{v, int64(t.Arg[1]), t.Arg[2] != 0}
+	err := r.mayStart()
 	if err == nil {
-		err = v.startResize(size, force, opt)
+		err = r.start(opt)
 	}
 	if err != nil {
 		v.size.Store(v.labelledSize())
@@ -203,8 +203,7 @@ func (v *Volume) resumeResize(t ondisk.Task, opt JobOptions) error {
 
 // resumeEvacuation goes on with an evacuation or a replacement.
 func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
-	comps := v.components()
-	var leaving []*component
+	comps, e := v.components(), evacuation{v: v}
 	byID := make(map[uint64]*component)
 	for _, c := range comps {
 		byID[c.member] = c
@@ -213,29 +212,29 @@ func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
 		switch id := t.Members[n]; {
 		case id != 0 && !v.cfg.breaks(breakTaskNumbers):
 			if c := byID[id]; c != nil {
-				leaving = append(leaving, c)
+				e.leaving = append(e.leaving, c)
 			}
 		case int(i) < len(comps): // as the first release noted it
-			leaving = append(leaving, comps[i])
+			e.leaving = append(e.leaving, comps[i])
 		}
 	}
-	if len(leaving) == 0 {
+	if len(e.leaving) == 0 {
 		return v.setTask(ondisk.Task{})
 	}
-	to := byID[t.Target]
-	if to == nil && t.Target == 0 && t.Kind == ondisk.TaskReplace && t.Arg[1] < uint64(len(comps)) {
-		to = comps[t.Arg[1]]
+	e.to = byID[t.Target]
+	if e.to == nil && t.Target == 0 && t.Kind == ondisk.TaskReplace && t.Arg[1] < uint64(len(comps)) {
+		e.to = comps[t.Arg[1]]
 	}
 	v.job.starting.Lock()
 	defer v.job.starting.Unlock()
 	if v.cond.is(stateStranded) {
-		if !v.zeroFails(leaving) {
+		if !e.zeroFails() {
 			return v.cond.refusal(deedAllocate)
 		}
-		return v.startUnwritten(leaving, to, t, opt)
+		return e.startUnwritten(t, opt)
 	}
-	if err := v.roomFor(leaving, to); err != nil {
+	if err := e.mustFit(); err != nil {
 		return err
 	}
-	return v.startEvacuation(leaving, to, t, opt)
+	return e.start(t, opt)
 }

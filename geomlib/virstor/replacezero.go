@@ -14,8 +14,8 @@ import (
 
 // handZeroOn makes component t number 0 and takes the one that is out of the volume, in
 // one change of the list of members; the last component takes t's index. The chunks of
-// the one that leaves are gone already. What of t's has to make way goes to component
-// to, or when to is nil to any but leaving.
+// the one that leaves are gone already. What of t's has to make way goes where the
+// evacuation's go.
 //
 // t frees its first chunks for the map and gets a copy of it, with the indexes as they
 // will be, and an extension record that is later than the old one's. Its metadata
@@ -23,7 +23,8 @@ import (
 //
 // The chunks that t kept free for it are given back on every failure but one: when
 // it is not known whether t is component 0 now.
-func (v *Volume) handZeroOn(j *jobHandle, t *component, leaving []*component, to *component) (err error) {
+func (e evacuation) handZeroOn(j *jobHandle, t *component) (err error) {
+	v := e.v
 	reserved := uint32(v.component(0).meta().ChunkReserved)
 	keep := false
 	defer func() {
@@ -31,7 +32,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t *component, leaving []*component, to
 			v.alloc.ReleaseKept(t.index())
 		}
 	}()
-	if err := v.vacate(j, t, reserved, leaving, to); err != nil {
+	if err := e.vacate(j, t, reserved); err != nil {
 		return err
 	}
 	v.metaMu.Lock()
@@ -46,7 +47,7 @@ func (v *Volume) handZeroOn(j *jobHandle, t *component, leaving []*component, to
 		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 	}
 	gone := v.component(0)
-	next, err := v.storeSuccessor(succession{heir: t})
+	next, err := succession{v: v, heir: t}.store()
 	keep = true
 	if err != nil {
 		keep = v.cond.is(stateFrozen)
@@ -79,6 +80,7 @@ func (v *Volume) dismissZero(gone *component) error {
 
 // succession is how component 0 is handed on.
 type succession struct {
+	v    *Volume
 	heir *component // of the volume; the last one, if it joins only now
 	// joins: heir is no member yet.
 	joins bool
@@ -90,10 +92,11 @@ type succession struct {
 }
 
 // successor picks the component that will hold the map.
-func (v *Volume) successor(leaving []*component, to *component) (*component, error) {
+func (e evacuation) successor() (*component, error) {
+	v := e.v
 	reserved := v.component(0).first()
 	for _, c := range v.components() {
-		if slices.Contains(leaving, c) || to != nil && c != to || c.refused.Load() {
+		if slices.Contains(e.leaving, c) || e.to != nil && c != e.to || c.refused.Load() {
 			continue
 		}
 		if c.usable() > reserved {
@@ -103,9 +106,9 @@ func (v *Volume) successor(leaving []*component, to *component) (*component, err
 	return nil, fmt.Errorf("no component of %s is large enough for the allocation map (%d chunks): %w", v.name, reserved, ErrTooSmall)
 }
 
-// vacate frees the chunks of t below n, for component to or for any but leaving, and
-// keeps them.
-func (v *Volume) vacate(j *jobHandle, t *component, n uint32, leaving []*component, to *component) error {
+// vacate frees the chunks of t below n and keeps them.
+func (e evacuation) vacate(j *jobHandle, t *component, n uint32) error {
+	v := e.v
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for {
 		if v.alloc.ClaimBelow(t.index(), n) == 0 {
@@ -117,13 +120,13 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, leaving []*compone
 		places := v.chunksWhere(func(p alloc.Phys) bool { return p.Comp == t.index() && p.Chunk < n })
 		j.more(int64(len(places)) * v.chunk)
 		for i, pl := range places {
-			target, ok, err := v.takeFor(to)
+			target, ok, err := e.take()
 			if err != nil {
 				return err
 			}
 			if !ok {
 				left := int64(len(places) - i)
-				return v.shortOf(j.kind(), left, left, v.refusing(leaving, to))
+				return v.shortOf(j.kind(), left, left, e.refusing())
 			}
 			if _, err := v.moveChunk(pl.vc, pl.at, target, buf); err != nil {
 				return err
@@ -140,9 +143,9 @@ func (v *Volume) vacate(j *jobHandle, t *component, n uint32, leaving []*compone
 	}
 }
 
-// heirs is the list of members when t is component 0 and the one that is has left.
-func (v *Volume) heirs(t *component) []*component {
-	comps := v.components()
+// members are those, by index, when the heir is component 0 and the one that is has left.
+func (s succession) members() []*component {
+	t, comps := s.heir, s.v.components()
 	last := len(comps) - 1
 	next := slices.Clone(comps[:last])
 	if i := int(t.index()); i < last {
@@ -152,12 +155,13 @@ func (v *Volume) heirs(t *component) []*component {
 	return next
 }
 
-// storeSuccessor writes the map, the extension record and at last the metadata that make
+// store writes the map, the extension record and at last the metadata that make
 // s.heir component 0, and returns the new list of members, which is settled. v.metaMu is
 // held and the committer is paused.
-func (v *Volume) storeSuccessor(s succession) (next []*component, err error) {
-	t, om := s.heir, v.component(0).meta()
-	next = v.heirs(t)
+func (s succession) store() (next []*component, err error) {
+	v, t := s.v, s.heir
+	om := v.component(0).meta()
+	next = s.members()
 	if !s.unwritten {
 		if err := v.waitFreed(); err != nil {
 			return nil, err
@@ -166,10 +170,10 @@ func (v *Volume) storeSuccessor(s succession) (next []*component, err error) {
 			return nil, fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 		}
 	}
-	if err := v.copyMap(s, uint16(len(next))); err != nil {
+	if err := s.copyMap(uint16(len(next))); err != nil {
 		return nil, err
 	}
-	e, err := v.heirRecord(s, next)
+	e, err := s.record(next)
 	if err != nil {
 		return nil, err
 	}
@@ -203,9 +207,10 @@ func (v *Volume) storeSuccessor(s succession) (next []*component, err error) {
 	return next, nil
 }
 
-// heirRecord is the extension record that the heir gets, later than any that the old
+// record is the extension record that the heir gets, later than any that the old
 // component 0 may have. v.metaMu is held.
-func (v *Volume) heirRecord(s succession, next []*component) (extension, error) {
+func (s succession) record(next []*component) (extension, error) {
+	v := s.v
 	t, gone := s.heir, v.component(0)
 	m, om := t.meta(), gone.meta()
 	m.No, m.ChunkReserved, m.VirtualSize = 0, om.ChunkReserved, om.VirtualSize
@@ -268,7 +273,8 @@ func heirWord(w chunkmap.Word, index, last uint16) chunkmap.Word {
 
 // copyMap writes the map to the heir as it will be when that is component 0 and
 // component last has its index.
-func (v *Volume) copyMap(s succession, last uint16) error {
+func (s succession) copyMap(last uint16) error {
+	v := s.v
 	t, index := s.heir, s.heir.index()
 	total := v.component(0).meta().MapBytes()
 	if err := t.clear(0, total, v.zeros); err != nil {
@@ -297,7 +303,7 @@ func (v *Volume) copyMap(s succession, last uint16) error {
 	return t.flush()
 }
 
-// swapZero makes memory agree with what storeSuccessor wrote: next is the list of
+// swapZero makes memory agree with what succession.store wrote: next is the list of
 // members. v.metaMu is held and the committer is paused.
 func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 	index, last := t.index(), uint16(len(next))

@@ -22,33 +22,42 @@ func (v *Volume) Resize(size int64, force bool, opt JobOptions) error {
 	if err := v.waitFreed(); err != nil {
 		return &JobError{jobResize, v.name, err}
 	}
-	if err := v.resizable(rounded, force); err != nil {
+	r := resizing{v, rounded, force}
+	if err := r.mayStart(); err != nil {
 		return err
 	}
-	return v.startResize(rounded, force, opt)
+	return r.start(opt)
 }
 
-// resizeTask is what the next start resumes.
-func resizeTask(size int64, force bool, opt JobOptions) ondisk.Task {
-	t := ondisk.Task{Kind: ondisk.TaskResize, Arg: [8]uint64{uint64(opt.Rate), uint64(size)}}
-	if force {
+// resizing is a volume on the way to another size.
+type resizing struct {
+	v     *Volume
+	size  int64 // bytes, rounded
+	force bool  // what is allocated beyond is given up
+}
+
+// task is what the next start resumes.
+func (r resizing) task(opt JobOptions) ondisk.Task {
+	t := ondisk.Task{Kind: ondisk.TaskResize, Arg: [8]uint64{uint64(opt.Rate), uint64(r.size)}}
+	if r.force {
 		t.Arg[2] = 1
 	}
 	return t
 }
 
-// startResize starts the job. size is rounded.
-func (v *Volume) startResize(rounded int64, force bool, opt JobOptions) error {
-	return v.startJob(jobResize, resizeTask(rounded, force, opt), opt, func(j *jobHandle) error {
+// start starts the job.
+func (r resizing) start(opt JobOptions) error {
+	v := r.v
+	return v.startJob(jobResize, r.task(opt), opt, func(j *jobHandle) error {
 		if opt.DryRun {
-			j.result("%d bytes now, would be %d%s", v.Size(), rounded, v.nameTail("; would be lost: ", rounded, v.Size()))
+			j.result("%d bytes now, would be %d%s", v.Size(), r.size, v.nameTail("; would be lost: ", r.size, v.Size()))
 			return nil
 		}
-		if rounded < v.labelledSize() {
-			return v.shrink(j, rounded, force)
+		if r.size < v.labelledSize() {
+			return r.shrink(j)
 		}
-		for v.Size() < rounded {
-			if err := v.grow(j, rounded); err != nil {
+		for v.Size() < r.size {
+			if err := r.grow(j); err != nil {
 				return err
 			}
 		}
@@ -57,19 +66,20 @@ func (v *Volume) startResize(rounded int64, force bool, opt JobOptions) error {
 	})
 }
 
-// resizable refuses what cannot be done, before anything is.
-func (v *Volume) resizable(size int64, force bool) error {
+// mayStart refuses what cannot be done, before anything is.
+func (r resizing) mayStart() error {
+	v, size := r.v, r.size
 	if size < v.Size() {
-		if lost := v.allocatedIn(size, v.Size()); lost > 0 && !force {
-			return v.tailError(size, lost)
+		if lost := v.allocatedIn(size, v.Size()); lost > 0 && !r.force {
+			return r.tailError(lost)
 		}
 		return nil
 	}
 	entries := size / v.chunk
 	chunks := (entries*ondisk.EntrySize + v.chunk - 1) / v.chunk
-	if 2*chunks > 65535 {
-		return fmt.Errorf("grow %s to %d bytes: %w: the map would reserve %d chunks, at most 65535",
-			v.name, size, ondisk.ErrMapTooLarge, 2*chunks)
+	if 2*chunks > ondisk.MaxReserved {
+		return fmt.Errorf("grow %s to %d bytes: %w: the map would reserve %d chunks, at most %d",
+			v.name, size, ondisk.ErrMapTooLarge, 2*chunks, ondisk.MaxReserved)
 	}
 	zero := v.component(0)
 	if more := 2*chunks - int64(zero.first()); more > 0 {
@@ -79,7 +89,7 @@ func (v *Volume) resizable(size int64, force bool) error {
 				v.name, size, ErrTooSmall, zero.name(), zero.usable(), 2*chunks)
 		}
 		if available < more {
-			return v.shortOf(jobResize, more-available, more-available, v.refusing(nil, nil))
+			return v.shortOf(jobResize, more-available, more-available, evacuation{v: v}.refusing())
 		}
 	}
 	return nil
@@ -103,8 +113,8 @@ func (e *TailError) Error() string {
 func (e *TailError) Unwrap() error { return ErrAllocated }
 
 // tailError refuses to give up n chunks.
-func (v *Volume) tailError(size, n int64) error {
-	return &TailError{v.name, size, n, n * v.chunk, v.nameTail("", size, v.labelledSize())}
+func (r resizing) tailError(n int64) error {
+	return &TailError{r.v.name, r.size, n, n * r.v.chunk, r.v.nameTail("", r.size, r.v.labelledSize())}
 }
 
 // tailRuns is how many places nameTail names.
@@ -142,15 +152,15 @@ func (v *Volume) allocatedIn(off, end int64) int64 {
 	return n
 }
 
-// grow takes one step towards size: as far as the map can be extended without
+// grow takes one step towards the size: as far as the map can be extended without
 // overwriting the extension block that is in force.
-func (v *Volume) grow(j *jobHandle, size int64) error {
-	zero := v.component(0)
-	next, err := v.grown(zero.meta(), size)
+func (r resizing) grow(j *jobHandle) error {
+	v, zero := r.v, r.v.component(0)
+	next, err := r.grown(zero.meta())
 	if err != nil {
 		return err
 	}
-	if err := v.vacate(j, zero, uint32(next.ChunkReserved), nil, nil); err != nil {
+	if err := (evacuation{v: v}).vacate(j, zero, uint32(next.ChunkReserved)); err != nil {
 		v.alloc.ReleaseKept(0)
 		return err
 	}
@@ -164,12 +174,12 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	}
 	was := zero.meta() // a component may have joined, and the generation risen, since it was looked at
 	if !v.cfg.breaks(breakOldMetadata) {
-		if next, err = v.grown(was, size); err != nil {
+		if next, err = r.grown(was); err != nil {
 			v.alloc.ReleaseKept(0)
 			return err
 		}
 	}
-	if err := v.prepareMap(zero, next); err != nil {
+	if err := r.prepareMap(zero, next); err != nil {
 		v.alloc.ReleaseKept(0)
 		return err
 	}
@@ -183,9 +193,10 @@ func (v *Volume) grow(j *jobHandle, size int64) error {
 	return nil
 }
 
-// grown is component 0's metadata m after one step of growing towards size, bytes. Only
-// a resize changes what of m and of the extension block it goes by.
-func (v *Volume) grown(m ondisk.Metadata, size int64) (next ondisk.Metadata, err error) {
+// grown is component 0's metadata m after one step of growing. Only a resize changes what
+// of m and of the extension block it goes by.
+func (r resizing) grown(m ondisk.Metadata) (next ondisk.Metadata, err error) {
+	v, size := r.v, r.size
 	limit := int64(m.ChunkReserved) * v.chunk
 	if v.meta.ext.room {
 		limit = v.meta.ext.offset
@@ -211,7 +222,8 @@ func (v *Volume) grown(m ondisk.Metadata, size int64) (next ondisk.Metadata, err
 // prepareMap makes the sectors that next adds to the map say that nothing is
 // allocated, and moves the extension record. v.metaMu is held and the committer
 // is paused.
-func (v *Volume) prepareMap(zero *component, next ondisk.Metadata) error {
+func (r resizing) prepareMap(zero *component, next ondisk.Metadata) error {
+	v := r.v
 	if err := v.waitFreed(); err != nil {
 		return err
 	}
@@ -222,12 +234,13 @@ func (v *Volume) prepareMap(zero *component, next ondisk.Metadata) error {
 	if err := zero.flush(); err != nil {
 		return err
 	}
-	return v.growExtension(zero, next)
+	return r.moveRecord(zero, next)
 }
 
-// growExtension writes the extension record where it will be when next is
-// component 0's metadata. Until then it is in no force.
-func (v *Volume) growExtension(zero *component, next ondisk.Metadata) error {
+// moveRecord writes the extension record where it will be when next is component 0's
+// metadata. Until then it is in no force.
+func (r resizing) moveRecord(zero *component, next ondisk.Metadata) error {
+	v := r.v
 	off, room := ondisk.ExtensionOffset(next)
 	if !room || v.meta.ext.room && off == v.meta.ext.offset {
 		return nil
@@ -273,18 +286,19 @@ func (v *Volume) cutForShrink() {
 	}
 }
 
-// shrink cuts the volume off at size. Requests beyond fail from now on.
-func (v *Volume) shrink(j *jobHandle, size int64, force bool) error {
+// shrink cuts the volume off at the size. Requests beyond fail from now on.
+func (r resizing) shrink(j *jobHandle) error {
+	v, size := r.v, r.size
 	was := v.labelledSize()
 	lost := v.nameTail("; lost: ", size, was)
 	v.size.Store(size)
-	if err := v.freeTail(j, size, was, force); err != nil {
+	if err := r.freeTail(j, was); err != nil {
 		v.size.Store(was)
 		return err
 	}
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	if err := v.storeShrunkLocked(size); err != nil {
+	if err := r.storeShrunkLocked(); err != nil {
 		if !v.cond.is(stateFrozen) {
 			v.size.Store(was)
 		}
@@ -297,12 +311,13 @@ func (v *Volume) shrink(j *jobHandle, size int64, force bool) error {
 
 // freeTail frees the chunks of [size, was), which no request reaches any more.
 // Without force it only makes sure that there are none.
-func (v *Volume) freeTail(j *jobHandle, size, was int64, force bool) error {
+func (r resizing) freeTail(j *jobHandle, was int64) error {
+	v, size := r.v, r.size
 	v.committer.pause() // what was assigned beyond the end is published now
 	v.committer.unpause()
 	tail := v.allocatedIn(size, was)
-	if tail > 0 && !force {
-		return v.tailError(size, tail) // written since it was looked at
+	if tail > 0 && !r.force {
+		return r.tailError(tail) // written since it was looked at
 	}
 	j.total(tail * v.chunk)
 	for off := size; off < was; {
@@ -320,7 +335,8 @@ func (v *Volume) freeTail(j *jobHandle, size, was int64, force bool) error {
 
 // storeShrunkLocked makes size component 0's, when the freed tail is durable;
 // v.metaMu is held.
-func (v *Volume) storeShrunkLocked(size int64) error {
+func (r resizing) storeShrunkLocked() error {
+	v, size := r.v, r.size
 	if err := v.mayChangeLocked(); err != nil {
 		return fmt.Errorf("shrink %s: %w", v.name, err)
 	}

@@ -112,15 +112,19 @@ func (v *Volume) readOnly() error {
 	return ErrReadOnly
 }
 
-// zeroFails reports whether component 0 is of leaving and takes no writes, or is in a
-// state in which its own writes would not do: then it leaves without any. Not while
-// nobody knows which component is number 0.
-func (v *Volume) zeroFails(leaving []*component) bool {
-	zero := v.component(0)
-	if !slices.Contains(leaving, zero) || v.cond.is(stateFrozen) || v.cond.is(stateClosing) {
+// zeroFails reports whether component 0 takes no writes, or the volume is in a state in
+// which its writes would not do: then it leaves without any. Not while nobody knows which
+// component is number 0.
+func (v *Volume) zeroFails() bool {
+	if v.cond.is(stateFrozen) || v.cond.is(stateClosing) {
 		return false
 	}
-	return v.cond.is(stateStranded) || v.cond.is(stateDegraded) || v.cond.is(stateInDoubt) || zero.unwritten.Load()
+	return v.cond.is(stateStranded) || v.cond.is(stateDegraded) || v.cond.is(stateInDoubt) || v.component(0).unwritten.Load()
+}
+
+// zeroFails reports whether component 0 leaves, and does so without a write to it.
+func (e evacuation) zeroFails() bool {
+	return slices.Contains(e.leaving, e.v.component(0)) && e.v.zeroFails()
 }
 
 // departure is component 0 leaving without a write to it. Its chunks are copied to where
@@ -129,11 +133,9 @@ func (v *Volume) zeroFails(leaving []*component) bool {
 // nothing that it may name is written to but by clients, in place; what they would write
 // to component 0 fails.
 type departure struct {
-	v       *Volume
+	evacuation
 	gone    *component
-	leaving []*component
-	to      *component // takes the chunks; nil: any
-	joins   bool       // to is no member yet
+	joins   bool // to is no member yet
 	heir    *component
 	moves   map[uint64]alloc.Phys
 	inDoubt map[uint64]bool // virtual chunks whose last move is; nobody changes them
@@ -143,8 +145,9 @@ type departure struct {
 // leaveUnwritten lets component 0 leave, of which zeroFails said that it is to go without
 // writes. fresh, if not nil, is a provider that joins for it: it is a component
 // when leaveUnwritten succeeds, and closed when not.
-func (v *Volume) leaveUnwritten(j *jobHandle, leaving []*component, to, fresh *component) error {
-	d := &departure{v: v, gone: v.component(0), leaving: leaving, to: to, moves: make(map[uint64]alloc.Phys)}
+func (e evacuation) leaveUnwritten(j *jobHandle, fresh *component) error {
+	v := e.v
+	d := &departure{evacuation: e, gone: v.component(0), moves: make(map[uint64]alloc.Phys)}
 	v.log.Warn("component 0 takes no writes: it leaves without any", "volume", v.name, "component", d.gone.name())
 	d.begin(fresh)
 	err := d.pickHeir()
@@ -231,7 +234,7 @@ func (d *departure) pickHeir() error {
 		v.alloc.ReleaseKept(c.index())
 	}
 	return refuse(ErrTakesNoWrites, "%s takes no writes, and no other component of %s has its first %d chunks free for the allocation map%s: `gvirstor replace %s %s NEW` takes a provider that has",
-		d.gone.name(), v.name, reserved, refusedText(v.refusing(d.leaving, d.to)), v.name, d.gone.name())
+		d.gone.name(), v.name, reserved, refusedText(d.refusing()), v.name, d.gone.name())
 }
 
 // copyOff copies what is on component 0 to where there is room.
@@ -241,10 +244,10 @@ func (d *departure) copyOff(j *jobHandle) error {
 	j.total(int64(len(places)) * v.chunk)
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for i, pl := range places {
-		target, ok := v.takeNow(d.to) // chunks that component 0 has to free are not waited for
+		target, ok := d.takeNow() // chunks that component 0 has to free are not waited for
 		if !ok {
 			left := int64(len(places) - i)
-			return v.shortOf(j.kind(), left, left+int64(d.gone.first()), v.refusing(d.leaving, d.to))
+			return v.shortOf(j.kind(), left, left+int64(d.gone.first()), d.refusing())
 		}
 		d.moves[pl.vc] = target
 		if err := d.copyOne(pl, target, buf); err != nil {
@@ -285,7 +288,7 @@ func (d *departure) commit(j *jobHandle) error {
 		return fmt.Errorf("replace component 0 of %s: %w: %q", v.name, ErrUnfinished, k.Kind)
 	}
 	was, reserved := v.meta.ext.rec.Intent, d.gone.first()
-	next, err := v.storeSuccessor(succession{heir: t, joins: d.joins, unwritten: true, moves: d.moves, task: j.task})
+	next, err := succession{v: v, heir: t, joins: d.joins, unwritten: true, moves: d.moves, task: j.task}.store()
 	if err != nil {
 		return err
 	}
@@ -350,9 +353,9 @@ func (v *Volume) replaceUnwritten(p geomlib.Provider, opt JobOptions) error {
 	}
 	fresh := v.newComponent(p, metas[0])
 	fresh.member = 0
-	leaving := []*component{v.component(0)}
+	e := evacuation{v: v, leaving: []*component{v.component(0)}}
 	err = v.launchLocked(jobReplace, ondisk.Task{}, opt, func(j *jobHandle) error {
-		return v.leaveAll(j, leaving, nil, fresh)
+		return e.leaveAll(j, fresh)
 	})
 	if err != nil {
 		return errors.Join(err, p.Close())
