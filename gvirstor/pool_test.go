@@ -21,9 +21,9 @@ func withDirectory(t *testing.T, image []byte) []byte {
 		t.Fatal(err)
 	}
 	block := image[damagedExtension:]
-	e, _, ok := ondisk.PickExtension([2][]byte{block, block[ondisk.ExtensionSlotSize:]}, m)
+	e, ok, err := ondisk.PickExtension([2][]byte{block, block[ondisk.ExtensionSlotSize:]}, m)
 	if !ok {
-		t.Fatal("no record")
+		t.Fatal("no record", err)
 	}
 	e.Sequence++
 	e.Directory = ondisk.Link{Place: ondisk.Place{Member: m.Member.ID, Chunk: 5}, Length: 500, Sum: 1}

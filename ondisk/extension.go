@@ -376,33 +376,25 @@ func ExtensionOffset(m Metadata) (off int64, ok bool) {
 }
 
 // PickExtension is the record in force among those at the start of the two
-// slots, each given from its first sector on, and its slot: the valid one with
-// the highest sequence number that names m's volume and chunk size and is in the
-// slot that its number picks. ok is false when there is none; NewerExtension
-// tells whether that is for want of understanding.
-func PickExtension(slots [2][]byte, m Metadata) (e Extension, slot int, ok bool) {
+// slots, each given from its first sector on: the valid one with the highest sequence
+// number that names m's volume and chunk size and is in the slot that its number picks.
+// ok is false when there is none. It fails with ErrExtensionVersion, wrapped, when a slot
+// holds an intact record that a later version of this program wrote, whatever the other
+// one holds: the volume may be in the middle of an operation that this one does not know.
+func PickExtension(slots [2][]byte, m Metadata) (e Extension, ok bool, err error) {
 	for i, b := range slots {
 		found, err := DecodeExtension(b)
+		if errors.Is(err, ErrExtensionVersion) {
+			return Extension{}, false, fmt.Errorf("slot %d: %w", i, err)
+		}
 		if err != nil || found.Slot() != i || found.VolumeID != m.ID || found.ChunkSize != m.ChunkSize {
 			continue
 		}
 		if !ok || found.Sequence > e.Sequence {
-			e, slot, ok = found, i, true
+			e, ok = found, true
 		}
 	}
-	return e, slot, ok
-}
-
-// NewerExtension returns ErrExtensionVersion, wrapped, when a slot holds an
-// intact record that a later version of this program wrote: the volume may then
-// be in the middle of an operation that this one does not know. Otherwise nil.
-func NewerExtension(slots [2][]byte) error {
-	for i, b := range slots {
-		if _, err := DecodeExtension(b); errors.Is(err, ErrExtensionVersion) {
-			return fmt.Errorf("slot %d: %w", i, err)
-		}
-	}
-	return nil
+	return e, ok, nil
 }
 
 func extensionChecksum(record []byte) uint64 {

@@ -169,37 +169,41 @@ func TestPickExtensionTakesTheHighestSequenceOfThisVolume(t *testing.T) {
 		name  string
 		slots [2][]byte
 		seq   uint64
-		slot  int
 		ok    bool
 	}{
-		{"none", [2][]byte{make([]byte, 512), make([]byte, 512)}, 0, 0, false},
-		{"nothing read", [2][]byte{}, 0, 0, false},
-		{"one", [2][]byte{at(10), make([]byte, 512)}, 10, 0, true},
-		{"second is later", [2][]byte{at(10), at(11)}, 11, 1, true},
-		{"first is later", [2][]byte{at(12), at(11)}, 12, 0, true},
-		{"later one is torn", [2][]byte{at(10), torn}, 10, 0, true},
-		{"later one is another volume's", [2][]byte{at(10), foreign}, 10, 0, true},
-		{"later one has other chunks", [2][]byte{at(10), rechunked}, 10, 0, true},
-		{"later one is in the wrong slot", [2][]byte{at(13), at(11)}, 11, 1, true},
+		{"none", [2][]byte{make([]byte, 512), make([]byte, 512)}, 0, false},
+		{"nothing read", [2][]byte{}, 0, false},
+		{"one", [2][]byte{at(10), make([]byte, 512)}, 10, true},
+		{"second is later", [2][]byte{at(10), at(11)}, 11, true},
+		{"first is later", [2][]byte{at(12), at(11)}, 12, true},
+		{"later one is torn", [2][]byte{at(10), torn}, 10, true},
+		{"later one is another volume's", [2][]byte{at(10), foreign}, 10, true},
+		{"later one has other chunks", [2][]byte{at(10), rechunked}, 10, true},
+		{"later one is in the wrong slot", [2][]byte{at(13), at(11)}, 11, true},
 	}
 	for _, tt := range tests {
-		e, slot, ok := ondisk.PickExtension(tt.slots, m)
-		if e.Sequence != tt.seq || slot != tt.slot || ok != tt.ok {
-			t.Errorf("%s: sequence %d, slot %d, %v; want %d, %d, %v", tt.name, e.Sequence, slot, ok, tt.seq, tt.slot, tt.ok)
+		e, ok, err := ondisk.PickExtension(tt.slots, m)
+		if e.Sequence != tt.seq || ok != tt.ok || err != nil {
+			t.Errorf("%s: sequence %d, %v, %v; want %d, %v", tt.name, e.Sequence, ok, err, tt.seq, tt.ok)
 		}
 	}
 }
 
-func TestNewerExtensionTellsOfIntactRecordsOnly(t *testing.T) {
-	later := record(t, someExtension())
+func TestNoRecordIsInForceBesideOneOfALaterVersion(t *testing.T) {
+	known := someExtension()
+	known.Sequence = 10
+	m := ondisk.Metadata{ID: known.VolumeID, ChunkSize: known.ChunkSize}
+	later := record(t, known)
 	later[16] = 4
 	damaged := bytes.Clone(later)
 	reseal(later)
-	if err := ondisk.NewerExtension([2][]byte{record(t, someExtension()), later}); !errors.Is(err, ondisk.ErrExtensionVersion) {
-		t.Errorf("%v", err)
+	for _, slots := range [][2][]byte{{record(t, known), later}, {later, record(t, known)}} {
+		if _, ok, err := ondisk.PickExtension(slots, m); ok || !errors.Is(err, ondisk.ErrExtensionVersion) {
+			t.Errorf("%v, %v", ok, err)
+		}
 	}
-	if err := ondisk.NewerExtension([2][]byte{record(t, someExtension()), damaged}); err != nil {
-		t.Errorf("damaged: %v", err)
+	if _, ok, err := ondisk.PickExtension([2][]byte{record(t, known), damaged}, m); !ok || err != nil {
+		t.Errorf("beside a damaged one: %v, %v", ok, err)
 	}
 }
 

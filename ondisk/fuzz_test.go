@@ -54,7 +54,7 @@ func FuzzDecodeExtension(f *testing.F) {
 		if intact && len(b) >= ondisk.ExtensionRecordSize {
 			reseal(b)
 		}
-		ondisk.PickExtension([2][]byte{b, b}, sound())
+		_, _, _ = ondisk.PickExtension([2][]byte{b, b}, sound())
 		e, err := ondisk.DecodeExtension(b)
 		if err != nil {
 			return

@@ -28,10 +28,11 @@ func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 	if err != nil {
 		return e, err
 	}
-	if err := ondisk.NewerExtension(slots); err != nil {
+	rec, ok, err := ondisk.PickExtension(slots, m)
+	if err != nil {
 		return e, fmt.Errorf("extension block of %s: %w; use the version that wrote it", p.Name(), err)
 	}
-	if rec, _, ok := ondisk.PickExtension(slots, m); ok {
+	if ok {
 		if err := rec.Validate(m, p.SectorSize()); err != nil {
 			return e, fmt.Errorf("%w: %w of %s: %w; see `gvirstor check`", ErrDamaged, ErrRecord, p.Name(), err)
 		}
@@ -55,13 +56,10 @@ func Record(p geomlib.Provider, m ondisk.Metadata) (rec ondisk.Extension, found 
 	if err != nil || !room {
 		return rec, false, err
 	}
-	if rec, _, found = ondisk.PickExtension(slots, m); found {
-		return rec, true, nil
-	}
-	if err := ondisk.NewerExtension(slots); err != nil {
+	if rec, found, err = ondisk.PickExtension(slots, m); err != nil {
 		return rec, false, fmt.Errorf("extension block of %s: %w", p.Name(), err)
 	}
-	return rec, false, nil
+	return rec, found, nil
 }
 
 // writeExtensionLocked makes change in a new record, written and flushed. v.metaMu

@@ -17,7 +17,7 @@ func readExtension(m *member) (ondisk.Extension, bool) {
 	if !ok || err != nil {
 		return ondisk.Extension{}, false
 	}
-	e, _, ok := ondisk.PickExtension(slots, m.want)
+	e, ok, _ := ondisk.PickExtension(slots, m.want) // of a later version: the volume is refused for that
 	return e, ok
 }
 
@@ -36,18 +36,14 @@ func (v *volumeCheck) readExtension() {
 	if v.zero.found.Version != ondisk.VersionFenced {
 		return
 	}
-	if err == nil {
-		err = ondisk.NewerExtension(slots)
-		if err != nil {
-			v.stuck(v.zero, ExtensionNewer, err.Error(), "Use the version of this program that wrote it.")
-			return
-		}
-	}
 	if err != nil {
 		v.stuck(v.zero, ExtensionDamaged, err.Error(), "Replace the disk.")
 		return
 	}
-	v.ext, _, v.extOK = ondisk.PickExtension(slots, v.zero.want)
+	if v.ext, v.extOK, err = ondisk.PickExtension(slots, v.zero.want); err != nil {
+		v.stuck(v.zero, ExtensionNewer, err.Error(), "Use the version of this program that wrote it.")
+		return
+	}
 	if v.extOK {
 		err = v.ext.Validate(v.zero.want, v.zero.p.SectorSize())
 	}

@@ -484,9 +484,9 @@ func record(t *testing.T, zero *disktest.Disk) ondisk.Extension {
 			t.Fatal(err)
 		}
 	}
-	e, _, ok := ondisk.PickExtension(slots, voltest.Metadata(t, zero))
+	e, ok, err := ondisk.PickExtension(slots, voltest.Metadata(t, zero))
 	if !ok {
-		t.Fatal("no extension record")
+		t.Fatal("no extension record", err)
 	}
 	return e
 }

@@ -30,7 +30,10 @@ func inForce(t *testing.T, d *disktest.Disk, m ondisk.Metadata) (uint64, bool) {
 	if err != nil || !room {
 		t.Fatal(room, err)
 	}
-	rec, _, ok := ondisk.PickExtension(slots, m)
+	rec, ok, err := ondisk.PickExtension(slots, m)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return rec.Sequence, ok
 }
 
