@@ -67,12 +67,14 @@ type backend struct {
 // components are named. A stopped volume is not open yet.
 func (c *call) findBackend(ctx context.Context, name string, w *where) (*backend, error) {
 	if names := w.components(); names != nil {
+		name = control.VolumeName(name)
 		return c.onStopped(name, names, w), c.refuseKernels(ctx, name)
 	}
 	client, v, err := c.volumeOf(ctx, name)
 	if err == nil {
 		return &backend{Verbs: client, volume: v, client: client}, nil
 	}
+	name = control.VolumeName(name)
 	names, treeErr := c.components(ctx, name)
 	notRunning := errors.Is(err, control.ErrNotRunning)
 	switch {

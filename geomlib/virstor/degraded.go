@@ -38,7 +38,7 @@ func (d *degraded) keep(p alloc.Phys) { d.kept = append(d.kept, p) }
 func (k *committer) repair() {
 	v, d := k.v, &k.degrade
 	if err := k.rewriteDoubtful(); err != nil {
-		v.log.Debug("allocation map still not written", "volume", v.name, "error", err)
+		v.log.Debug("allocation map still not written", "error", err)
 		return
 	}
 	for _, o := range d.locked {
@@ -52,7 +52,7 @@ func (k *committer) repair() {
 	}
 	*d = degraded{}
 	v.cond.rewritten()
-	v.log.Info("allocation map written again: allocation goes on", "volume", v.name)
+	v.log.Info("allocation map written again: allocation goes on")
 	v.emit(Event{Kind: EventRecovered})
 	k.kick()
 }

@@ -45,8 +45,7 @@ func (v *Volume) fenceLocked() error {
 		}
 	}
 	if !v.meta.ext.room {
-		v.log.Warn("the label left no room for the extension block: earlier releases do not refuse the volume, and no component can leave that takes no writes",
-			"volume", v.name)
+		v.log.Warn("the label left no room for the extension block: earlier releases do not refuse the volume, and no component can leave that takes no writes")
 	}
 	if v.cfg.breaks(breakNoRise) && zero.meta().Member.Exists() {
 		return v.writeExtensionLocked(func(e *ondisk.Extension) { e.Clean = false })

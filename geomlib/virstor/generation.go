@@ -196,7 +196,7 @@ func (r *rise) writeRest(rest []*component) error {
 		defer mu.Unlock()
 		failed = append(failed, c)
 		v.log.Error("component takes no writes: it is read, and gets no new chunk; evacuate or replace it",
-			"volume", v.name, "component", c.name(), "error", err)
+			"component", c.name(), "error", err)
 		return nil
 	})
 	if failed == nil || err != nil {
@@ -304,7 +304,7 @@ func (r *rise) settle() error {
 		err := r.write(c)
 		if err != nil && c != zero {
 			// It has the generation. If it takes no writes the next rise says so.
-			v.log.Warn("component does not note that its generation is settled", "volume", v.name, "component", c.name(), "error", err)
+			v.log.Warn("component does not note that its generation is settled", "component", c.name(), "error", err)
 			return nil
 		}
 		return err
@@ -385,7 +385,7 @@ func (v *Volume) startDaily() {
 	}
 	v.life.daily.timer = time.AfterFunc(aDay, func() {
 		if err := v.RaiseGeneration(); err != nil && !errors.Is(err, ErrClosed) {
-			v.log.Warn("the generation of the volume did not rise", "volume", v.name, "error", err)
+			v.log.Warn("the generation of the volume did not rise", "error", err)
 		}
 		v.startDaily()
 	})

@@ -183,10 +183,10 @@ func (v *Volume) forgetMember(p geomlib.Provider) bool {
 	b := make([]byte, p.SectorSize())
 	if err := storeRaw(p, b, p.MediaSize()-int64(len(b))); err != nil {
 		v.log.Warn("the label of a removed component stays: it is no member any more, and is not taken for one",
-			"volume", v.name, "provider", p.Name(), "error", err)
+			"provider", p.Name(), "error", err)
 		return false
 	}
-	v.log.Info("the label of a removed component is cleared", "volume", v.name, "provider", p.Name())
+	v.log.Info("the label of a removed component is cleared", "provider", p.Name())
 	return true
 }
 

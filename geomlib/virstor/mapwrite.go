@@ -71,7 +71,7 @@ func (k *committer) writeMapRun(first, last uint64, changes []mapChange) {
 	}
 	k.v.cond.degrade(err)
 	k.v.log.Error("allocation map not written: no chunk is allocated until it can be",
-		"volume", k.v.name, "sectors", fmt.Sprintf("%d-%d", first, last), "error", err)
+		"sectors", fmt.Sprintf("%d-%d", first, last), "error", err)
 	k.v.emit(Event{Kind: EventDegraded, Err: err})
 }
 

@@ -92,11 +92,11 @@ func began(t time.Time) string {
 // newVolume makes the volume of an assembly, of which nothing is read yet.
 func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	zero := a.Members[0]
-	m := zero.Metadata
+	m, name := zero.Metadata, ondisk.Printable(zero.Metadata.Name)
 	v := &Volume{
-		cfg: cfg, log: cfg.Log,
+		cfg: cfg, log: cfg.Log.With("volume", name),
 		geometry: geometry{
-			id: m.ID, name: ondisk.Printable(m.Name),
+			id: m.ID, name: name,
 			chunk:      int64(m.ChunkSize),
 			chunkShift: shiftOf(m.ChunkSize),
 			sector:     int64(zero.Provider.SectorSize()),
@@ -207,7 +207,7 @@ func (v *Volume) flushInherited(orderly bool) error {
 		case i == 0 || !c.meta().Member.Exists():
 			return fmt.Errorf("open %s: %w: %s: %w", v.name, ErrFlushFailed, c.name(), err)
 		case orderly || c.refused.Load():
-			v.log.Warn("component cannot be flushed", "volume", v.name, "component", c.name(), "error", err)
+			v.log.Warn("component cannot be flushed", "component", c.name(), "error", err)
 		default:
 			lost = append(lost, c)
 			refusal = errors.Join(refusal, fmt.Errorf("open %s: %w: %s, which may have lost what was written last: %w", v.name, ErrFlushFailed, c.name(), err))

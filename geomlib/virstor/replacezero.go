@@ -237,7 +237,7 @@ func (s succession) record(next []*component) (extension, error) {
 		if e.rec.Task.Kind == ondisk.TaskResize {
 			// Whoever writes from now on believes that the size is what the label says.
 			e.rec.Task = ondisk.Task{}
-			v.log.Warn("an interrupted resize is given up, since component 0 leaves", "volume", v.name)
+			v.log.Warn("an interrupted resize is given up, since component 0 leaves")
 		}
 	}
 	if old.Kind == ondisk.IntentReplaceZero && old.Leaves != 0 {

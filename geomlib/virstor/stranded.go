@@ -80,7 +80,7 @@ func (v *Volume) beStranded(err error) error {
 	v.cond.strand(zero.name())
 	v.setRefused(zero, true)
 	v.log.Error("component 0 takes no writes: the volume is only read; evacuate or replace that component",
-		"volume", v.name, "component", zero.name(), "error", err)
+		"component", zero.name(), "error", err)
 	return nil
 }
 
@@ -148,7 +148,7 @@ type departure struct {
 func (e evacuation) leaveUnwritten(j *jobHandle, fresh *component) error {
 	v := e.v
 	d := &departure{evacuation: e, gone: v.component(0), moves: make(map[uint64]alloc.Phys)}
-	v.log.Warn("component 0 takes no writes: it leaves without any", "volume", v.name, "component", d.gone.name())
+	v.log.Warn("component 0 takes no writes: it leaves without any", "component", d.gone.name())
 	d.begin(fresh)
 	err := d.pickHeir()
 	if err == nil {
@@ -337,7 +337,7 @@ func (v *Volume) goOnWritable() {
 		v.committer.kick()
 		return
 	}
-	v.log.Info("the volume takes writes again", "volume", v.name)
+	v.log.Info("the volume takes writes again")
 	v.emit(Event{Kind: EventRecovered})
 	v.startDaily()
 }

@@ -168,7 +168,7 @@ func (v *Volume) dropCaches() error {
 	}
 	if keep != nil {
 		v.log.Warn("the system's cache cannot be dropped: if a flush failed before, data that is read may not be on the medium",
-			"volume", v.name, "components", strings.Join(keep, ", "))
+			"components", strings.Join(keep, ", "))
 	}
 	return nil
 }
@@ -217,6 +217,6 @@ func (v *Volume) rewriteLoadedMap() error {
 		return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)
 	}
 	v.garbage = false // what unallocated entries held is gone
-	v.log.Info("not closed in order: the allocation map was read from the medium and written again", "volume", v.name, "bytes", written)
+	v.log.Info("not closed in order: the allocation map was read from the medium and written again", "bytes", written)
 	return nil
 }

@@ -121,7 +121,7 @@ func (z *zeroAhead) one() bool {
 	v.alloc.Prepared(p, at.Chunk, whole || v.cfg.breaks(breakAheadWhole))
 	if err != nil && !isStorageFull(err) { // of which the component tells, and which ends
 		// The write that needs the chunk will fail and be heard.
-		v.log.Warn("chunk not zeroed ahead", "volume", v.name, "component", v.component(at.Comp).name(), "chunk", at.Chunk, "error", err)
+		v.log.Warn("chunk not zeroed ahead", "component", v.component(at.Comp).name(), "chunk", at.Chunk, "error", err)
 	}
 	return err == nil
 }

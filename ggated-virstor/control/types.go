@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -231,11 +232,17 @@ func (v *VolumeStatus) Nodes() []string {
 	return names
 }
 
+// VolumeName is the name of the volume that name means, spelled as it is or as status
+// prints it, virstor/NAME, with or without /dev/.
+func VolumeName(name string) string {
+	return strings.TrimPrefix(geomlib.Name(name).Bare(), "virstor/")
+}
+
 // Is reports whether name means v: its own name, virstor/NAME or one of its
 // nodes, with or without /dev/.
 func (v *VolumeStatus) Is(name string) bool {
 	name = geomlib.Name(name).Bare()
-	if name == v.Name || name == "virstor/"+v.Name {
+	if VolumeName(name) == v.Name {
 		return true
 	}
 	for _, node := range v.Nodes() {

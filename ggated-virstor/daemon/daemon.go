@@ -318,7 +318,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	cfg.ReadOnly = d.opt.ReadOnly
 	cfg.DeferWrites = deferred && !d.opt.ReadOnly
 	cfg.ServeStranded = true
-	cfg.Log = d.log.With("volume", a.Name)
+	cfg.Log = d.log
 	s.watch, s.spares = space.New(spaceHost{d, s}, d.alertOptions(), d.log)
 	cfg.Events = func(e virstor.Event) {
 		s.events.post(e)

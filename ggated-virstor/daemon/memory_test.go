@@ -67,7 +67,7 @@ func TestADailyRiseOfTheGenerationIsNotedAtOnce(t *testing.T) {
 	if n := d.ServeAll(names); n != 1 {
 		t.Fatalf("%d volumes", n)
 	}
-	s, err := d.findVolume("vol")
+	s, err := d.findVolume("virstor/vol") // as status prints it
 	must(t, err)
 	vol := s.vol
 	must(t, vol.RaiseGeneration())

@@ -14,12 +14,16 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// findVolume looks a volume up by its name or by that of one of its nodes.
+// findVolume looks a volume up by its name, by that of one of its nodes, or as status
+// prints it.
 func (d *Daemon) findVolume(name string) (*served, error) {
 	name = geomlib.Name(name).Bare()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s := d.volumes[name]; s != nil {
+		return s, nil
+	}
+	if s := d.volumes[control.VolumeName(name)]; s != nil {
 		return s, nil
 	}
 	for _, s := range d.volumes {
