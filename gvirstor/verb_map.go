@@ -30,7 +30,8 @@ of the disk, the first at its start; the darker, the fuller.
 
 --ascii     without characters beyond ASCII
 --json      numbers, in 1000 cells
---svg file  a drawing in that file, which must not be there
+--svg file  a drawing in that file, which must not be there: each component in a
+            colour of its own, and each row with the offset that it begins at
 -f          replace it if it is`,
 		example: "gvirstor map mydata",
 	}
@@ -45,7 +46,8 @@ type mapOptions struct {
 const (
 	mapLines    = 8    // of the virtual disk in a terminal
 	mapWidth    = 80   // where there is no terminal
-	mapAllCells = 1000 // where the terminal does not matter
+	mapAllCells = 1000 // in numbers
+	mapDrawn    = 16   // rows of a drawing in a file
 )
 
 func (c *call) drawMap(ctx context.Context, o mapOptions) error {
@@ -76,9 +78,12 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	if w, _, ok := c.terminal(); ok && w > 0 {
 		width = w
 	}
-	cells := mapAllCells
-	if !o.json && o.svg == "" {
-		cells = mapLines * picture.Columns(width)
+	cells := mapLines * picture.Columns(width)
+	switch {
+	case o.json:
+		cells = mapAllCells
+	case o.svg != "":
+		cells = mapDrawn * picture.MapColumns
 	}
 	a, err := assembleOne(providers)
 	if err != nil {

@@ -216,6 +216,18 @@ func (v *Volume) extents(off, end int64, emit func(length int64, allocated bool)
 	}
 }
 
+// EachAllocated calls emit for every allocated chunk of the virtual disk, in order, with
+// the index of the component that it is on. It takes no lock: a chunk that is allocated,
+// moved or freed meanwhile is told as it was at some moment of the call.
+func (v *Volume) EachAllocated(emit func(chunk uint64, component int)) {
+	n := uint64(v.Size() / v.chunk)
+	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc+1, n) {
+		if w := v.chunks.Load(vc); w.Allocated() {
+			emit(vc, int(w.Phys().Comp))
+		}
+	}
+}
+
 // keepUntilActive keeps r until Activate, or ends it where there is nothing to wait for.
 func (v *Volume) keepUntilActive(r *Request) bool {
 	if v.life.writable.Load() || v.cfg.ReadOnly {

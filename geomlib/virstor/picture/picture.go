@@ -23,10 +23,24 @@ type Picture struct {
 	ChunkSize     int64  `json:"chunk_size"`
 	VirtualChunks uint64 `json:"virtual_chunks"`
 	Allocated     uint64 `json:"allocated_chunks"`
-	// Cells are equal parts of the virtual disk, in order, and how full each
-	// is: 0 to 1, and 0 only if nothing in it is allocated.
-	Cells      []float64   `json:"cells"`
+	// Cells are equal parts of the virtual disk, in order.
+	Cells      []Cell      `json:"cells"`
 	Components []Component `json:"components"`
+}
+
+// Cell is a part of the virtual disk. Sizes are bytes.
+type Cell struct {
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
+	// Fill is how much of it is allocated: 0 to 1, and 0 only if nothing in it is.
+	Fill   float64 `json:"fill"`
+	Shares []Share `json:"shares,omitempty"` // by index of the component
+}
+
+// Share is what a component holds of a Cell.
+type Share struct {
+	Component int    `json:"component"` // its index
+	Chunks    uint64 `json:"chunks"`
 }
 
 // Component is one component of a Picture.
@@ -76,7 +90,7 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int, progress 
 		if !e.Allocated() || int(e.Component) >= len(p.Components) {
 			return nil
 		}
-		fill.add(vc, 1)
+		fill.add(vc, int(e.Component))
 		if c := &p.Components[e.Component]; c.Used < c.Chunks {
 			c.Used++
 		}
@@ -89,55 +103,93 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int, progress 
 	return p, nil
 }
 
+// FromVolume makes the picture of an open volume, as FromAssembly does. What changes
+// meanwhile may show or not.
+func FromVolume(v *virstor.Volume, cells int) (*Picture, error) {
+	s := v.Status()
+	p := &Picture{Name: s.Name, ID: fmt.Sprintf("%08x", s.ID), VirtualSize: s.Size, ChunkSize: s.ChunkSize, VirtualChunks: uint64(s.VirtualChunks)}
+	for _, c := range s.Components {
+		p.addComponent(Component{Name: c.Name, Size: c.MediaSize, Chunks: uint64(c.Usable), Used: uint64(c.Used), Reserved: uint64(c.Reserved)})
+	}
+	fill, err := newFiller(p, cells)
+	if err != nil {
+		return nil, err
+	}
+	v.EachAllocated(func(chunk uint64, component int) {
+		if component < len(p.Components) && chunk < p.VirtualChunks {
+			fill.add(chunk, component)
+		}
+	})
+	fill.done()
+	return p, nil
+}
+
 func (p *Picture) addComponent(c Component) {
 	c.Index = len(p.Components)
 	p.Components = append(p.Components, c)
 }
 
-// filler spreads allocated chunks over cells. Cell i is the chunks from
-// i·n/cells up to but not (i+1)·n/cells.
+// filler spreads allocated chunks, which come in order, over cells. Cell i is the chunks
+// from i·n/cells up to but not (i+1)·n/cells.
 type filler struct {
 	p      *Picture
-	counts []uint64
+	at     int      // the cell that counts are of
+	end    uint64   // the first chunk behind it
+	counts []uint64 // chunks of that cell, by component
 }
 
 func newFiller(p *Picture, cells int) (*filler, error) {
 	if cells < 1 || cells > maxCells {
 		return nil, fmt.Errorf("%w: %d", ErrCells, cells)
 	}
-	return &filler{p: p, counts: make([]uint64, min(uint64(cells), max(p.VirtualChunks, 1)))}, nil
+	p.Cells = make([]Cell, min(uint64(cells), max(p.VirtualChunks, 1)))
+	f := &filler{p: p, counts: make([]uint64, len(p.Components))}
+	for i := range p.Cells {
+		first := f.border(i)
+		p.Cells[i].Offset = int64(first) * p.ChunkSize
+		p.Cells[i].Length = int64(f.border(i+1)-first) * p.ChunkSize
+	}
+	f.end = f.border(1)
+	return f, nil
 }
 
 // border is the first chunk of cell i. The product of two numbers below 2^20
 // and 2^44 does not overflow.
-func (f *filler) border(i uint64) uint64 { return i * f.p.VirtualChunks / uint64(len(f.counts)) }
-
-// cell is the cell that chunk vc is in.
-func (f *filler) cell(vc uint64) uint64 {
-	i := min(vc*uint64(len(f.counts))/f.p.VirtualChunks, uint64(len(f.counts))-1)
-	for f.border(i+1) <= vc {
-		i++
-	}
-	return i
+func (f *filler) border(i int) uint64 {
+	return uint64(i) * f.p.VirtualChunks / uint64(len(f.p.Cells))
 }
 
-func (f *filler) add(vc, n uint64) {
-	f.p.Allocated += n
-	for end := vc + n; vc < end; {
-		i := f.cell(vc)
-		next := min(end, f.border(i+1))
-		f.counts[i] += next - vc
-		vc = next
+// add counts the allocated chunk vc, which comes after those before.
+func (f *filler) add(vc uint64, component int) {
+	f.p.Allocated++
+	if vc >= f.end {
+		f.leave()
+		f.at = int(vc * uint64(len(f.p.Cells)) / f.p.VirtualChunks)
+		for f.border(f.at+1) <= vc {
+			f.at++
+		}
+		f.end = f.border(f.at + 1)
+	}
+	f.counts[component]++
+}
+
+// leave tells the cell what was counted of it.
+func (f *filler) leave() {
+	cell, sum := &f.p.Cells[f.at], uint64(0)
+	for i, n := range f.counts {
+		if n > 0 {
+			cell.Shares = append(cell.Shares, Share{Component: i, Chunks: n})
+			sum += n
+			f.counts[i] = 0
+		}
+	}
+	if cell.Length > 0 {
+		cell.Fill = float64(sum) / float64(cell.Length/f.p.ChunkSize)
 	}
 }
 
 func (f *filler) done() {
-	f.p.Cells = make([]float64, len(f.counts))
-	for i, n := range f.counts {
-		if size := f.border(uint64(i)+1) - f.border(uint64(i)); size > 0 {
-			f.p.Cells[i] = float64(n) / float64(size)
-		}
-	}
+	f.leave()
 	for i := range f.p.Components {
 		if c := &f.p.Components[i]; c.Chunks > 0 {
 			c.Fill = float64(c.Used) / float64(c.Chunks)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -59,9 +60,9 @@ func TestTheKernelsVolumeLooksLikeWhatWasWritten(t *testing.T) {
 	}
 	sum := 0.0
 	for _, c := range p.Cells {
-		sum += c * 16
+		sum += c.Fill * 16
 	}
-	if math.Round(sum) != 46 || p.Cells[0] != 3.0/16 || p.Cells[63] != 1.0/16 || p.Cells[1] != 0 {
+	if math.Round(sum) != 46 || p.Cells[0].Fill != 3.0/16 || p.Cells[63].Fill != 1.0/16 || p.Cells[1].Fill != 0 {
 		t.Errorf("cells %v", p.Cells)
 	}
 	if c := p.Components[2]; c.Used != 0 || c.Chunks != 39 || p.Components[0].Fill != 1 {
@@ -86,13 +87,53 @@ func TestWhatIsDrawnIsWhatTheOpenVolumeTells(t *testing.T) {
 	at := 0
 	v.Extents(0, s.Size, func(n int64, allocated bool) bool {
 		for ; n > 0; n -= s.ChunkSize {
-			if (p.Cells[at] != 0) != allocated {
+			if (p.Cells[at].Fill != 0) != allocated {
 				t.Errorf("chunk %d is drawn as %v", at, p.Cells[at])
 			}
 			at++
 		}
 		return true
 	})
+	open, err := picture.FromVolume(v, 128)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(open, p) {
+		t.Errorf("drawn open %+v\nand from the disks %+v", open, p)
+	}
+}
+
+func TestEachCellSaysWhichComponentsHoldIt(t *testing.T) {
+	disks, _ := voltest.New(t, false)
+	for _, cells := range []int{1, 3, 7, 50, 128} {
+		p := draw(t, disks, cells)
+		held, end := make([]uint64, len(p.Components)), int64(0)
+		for i, c := range p.Cells {
+			if c.Offset != end {
+				t.Errorf("%d cells: cell %d begins at %d, want %d", cells, i, c.Offset, end)
+			}
+			end = c.Offset + c.Length
+			sum, last := uint64(0), -1
+			for _, s := range c.Shares {
+				if s.Component <= last || s.Chunks == 0 {
+					t.Errorf("%d cells: shares %v", cells, c.Shares)
+				}
+				held[s.Component] += s.Chunks
+				sum, last = sum+s.Chunks, s.Component
+			}
+			if want := float64(sum) / float64(c.Length/p.ChunkSize); c.Fill != want {
+				t.Errorf("%d cells: cell %d is filled %v, want %v", cells, i, c.Fill, want)
+			}
+		}
+		if end != p.VirtualSize {
+			t.Errorf("%d cells end at %d", cells, end)
+		}
+		for i, c := range p.Components {
+			if held[i] != c.Used {
+				t.Errorf("%d cells: %d chunks are on component %d, want %d", cells, held[i], i, c.Used)
+			}
+		}
+	}
 }
 
 func TestAPictureHasANumberOfCellsThatCanBeDrawn(t *testing.T) {
@@ -115,10 +156,10 @@ func TestNoChunkIsLostBetweenCells(t *testing.T) {
 		sum, n := 0.0, uint64(len(p.Cells))
 		for i, c := range p.Cells {
 			size := (uint64(i)+1)*128/n - uint64(i)*128/n
-			if c < 0 || c > 1 {
+			if c.Fill < 0 || c.Fill > 1 {
 				rt.Fatalf("cell %d is %v", i, c)
 			}
-			sum += c * float64(size)
+			sum += c.Fill * float64(size)
 		}
 		if math.Round(sum) != 24 || p.Allocated != 24 {
 			rt.Fatalf("%v of 24", sum)
@@ -148,36 +189,71 @@ func TestThePictureFitsTheTerminal(t *testing.T) {
 	}
 }
 
-func TestDrawingsAreWellFormed(t *testing.T) {
-	p := golden(t, 500)
-	p.Name, p.Components[0].Name = `<&">`, "a<b"
-	var svg, js bytes.Buffer
-	if err := p.WriteSVG(&svg); err != nil {
-		t.Fatal(err)
-	}
-	d := xml.NewDecoder(&svg)
-	rects := 0
+// elements counts the elements of a document by name and class, and returns its texts.
+func elements(t *testing.T, r io.Reader) (map[string]int, []string) {
+	t.Helper()
+	d, count, texts := xml.NewDecoder(r), make(map[string]int), []string(nil)
 	for {
 		tok, err := d.Token()
 		if errors.Is(err, io.EOF) {
-			break
+			return count, texts
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e, ok := tok.(xml.StartElement); ok && e.Name.Local == "rect" {
-			rects++
+		switch e := tok.(type) {
+		case xml.StartElement:
+			count[e.Name.Local]++
+			for _, a := range e.Attr {
+				if a.Name.Local == "class" {
+					count[e.Name.Local+"."+a.Value]++
+				}
+			}
+		case xml.CharData:
+			texts = append(texts, string(e))
 		}
 	}
-	if rects != 1+500+2*3 {
-		t.Errorf("%d rectangles", rects)
+}
+
+func TestDrawingsAreWellFormed(t *testing.T) {
+	p := golden(t, 500)
+	p.Name, p.Components[0].Name = `<&">`, "a<b\x1b"
+	var svg, alone, js bytes.Buffer
+	if err := errors.Join(p.WriteSVG(&svg), p.WriteMap(&alone), p.WriteJSON(&js)); err != nil {
+		t.Fatal(err)
 	}
+	whole, texts := elements(t, &svg)
+	part, _ := elements(t, &alone)
+	if whole["g"] != part["g"] || whole["g"] < 10 || whole["g"] > 500 || part["rect.gv-0"] == 0 || part["rect.gv-1"] == 0 || part["rect.gv-2"] != 0 {
+		t.Errorf("drawn %v, the map alone %v", whole, part)
+	}
+	if whole["rect.gv-0"] != part["rect.gv-0"]+1 || whole["rect.gv-empty"] != part["rect.gv-empty"]+3 || part["style"] != 0 {
+		t.Errorf("drawn %v, the map alone %v: no bar for each component", whole, part)
+	}
+	for _, want := range []string{"0 B", "98 MiB", `"a<b\x1b"`} { // the golden volume has 1 GiB
+		if !slices.Contains(texts, want) {
+			t.Errorf("no %q in %q", want, texts)
+		}
+	}
+	p.Components[0].Name = "a<b" // JSON escapes what a terminal would obey when it is printed
+	js.Reset()
 	if err := p.WriteJSON(&js); err != nil {
 		t.Fatal(err)
 	}
 	var back picture.Picture
 	if err := json.Unmarshal(js.Bytes(), &back); err != nil || !reflect.DeepEqual(&back, p) {
 		t.Errorf("%+v, %v", back, err)
+	}
+}
+
+func TestSizesAreSaidInThePowerThatIsNearest(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 4 << 20: "4 MiB", 10<<30 + 1<<29: "10 GiB", 1<<40 + 1: "1.0 TiB",
+		1 << 62: "4 EiB", 1023 << 10: "1023 KiB",
+	} {
+		if got := picture.Bytes(n); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
 	}
 }
 

@@ -54,7 +54,7 @@ func (p *Picture) WriteText(w io.Writer, o TextOptions) error {
 	for i := 0; i < len(p.Cells); i += cols {
 		line := make([]rune, 0, cols)
 		for _, c := range p.Cells[i:min(i+cols, len(p.Cells))] {
-			line = append(line, shade(c, of))
+			line = append(line, shade(c.Fill, of))
 		}
 		fmt.Fprintf(&b, "|%-*s|\n", min(cols, len(p.Cells)), string(line))
 	}
