@@ -27,7 +27,7 @@
 //	space     what happens when space gets short
 //	control   the control socket: server, client, types
 //	verbs     what the control socket asks of one volume
-//	web       metrics and health by HTTP
+//	web       the status page, metrics and health by HTTP
 //	supervisor  the other process, and how the worker asks it
 //	confine, peercred  what the operating systems have for that
 package main

@@ -106,15 +106,16 @@ type answering struct {
 func answer(o *options.Options, log *slog.Logger, h host, d *daemon.Daemon, server *nbd.Server) *answering {
 	ls := h.Listeners()
 	a := &answering{control: control.NewServer(d, log), nbd: server, failed: make(chan error, 2+len(ls.nbd)),
-		web: web.NewServer(web.NewCollector(d, server.Stats, version), d, o.HTTPNames(), h.Figures(), log)}
+		web: web.NewServer(web.Config{Collector: web.NewCollector(d, server.Stats, version), Health: d, Overseer: d,
+			Names: o.HTTPNames(), Process: h.Figures(), Log: log})}
 	if note := h.Note(); note != nil {
 		a.control.Audit(note)
 	}
 	if ls.http != nil {
 		a.running.Go(func() { a.failed <- a.web.Serve(ls.http) })
-		log.Info("metrics and health", "http", ls.http.Addr().String())
+		log.Info("status page, metrics and health", "http", ls.http.Addr().String())
 		if !web.IsLoopback(ls.http.Addr()) {
-			log.Warn("metrics and health can be read from other machines, and travel as they are", "http", ls.http.Addr().String())
+			log.Warn("status page, metrics and health can be read from other machines, and travel as they are", "http", ls.http.Addr().String())
 		}
 	}
 	a.running.Go(func() { a.failed <- a.control.Serve(ls.control) })

@@ -2,12 +2,14 @@ package control
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
 const (
 	hubBacklog        = 64 // events a slow subscriber may lag behind
 	hubMaxSubscribers = 64
+	hubLast           = 50 // events that Last tells
 )
 
 // Hub hands events to whoever listens. Publish never waits: a subscriber that lags behind
@@ -15,6 +17,16 @@ const (
 type Hub struct {
 	mu   sync.Mutex
 	subs map[chan Event]struct{}
+	last []Event // the oldest first
+}
+
+// Last are the last events that were published, at most 50, the newest first.
+func (h *Hub) Last() []Event {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	last := slices.Clone(h.last)
+	slices.Reverse(last)
+	return last
 }
 
 // Publish hands e to every subscriber that has room for it, and tells how many
@@ -22,6 +34,7 @@ type Hub struct {
 func (h *Hub) Publish(e Event) (took int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.last = append(h.last[max(0, len(h.last)+1-hubLast):], e)
 	for c := range h.subs {
 		select {
 		case c <- e:

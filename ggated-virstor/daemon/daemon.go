@@ -86,6 +86,8 @@ type served struct {
 	spares *space.Spares
 	backup *autoBackup
 	notes  *notes
+	// drawing is of its map.
+	drawing drawing
 	// peeked are what the volume was opened with before a takeover ended.
 	peeked []geomlib.Provider
 	// writable replaced them; the takeover's alone.

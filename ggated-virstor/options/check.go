@@ -50,7 +50,7 @@ func (o *Options) checkHTTP(w io.Writer) error {
 		return err
 	}
 	if !web.IsLoopback(tcp) {
-		fmt.Fprintf(w, "ggated-virstor: warning: --http %s: other machines can read metrics and health there\n", o.HTTP)
+		fmt.Fprintf(w, "ggated-virstor: warning: --http %s: other machines can read the status page, metrics and health there\n", o.HTTP)
 	}
 	return nil
 }

@@ -204,7 +204,7 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.BoolVar(&o.ReadOnly, "read-only", false, "write nothing to any component")
 	o.declarePolicies(f)
 	o.declareSpace(f)
-	f.StringVar(&o.HTTP, "http", "", "serve metrics and health on `HOST:PORT` (default host: loopback)")
+	f.StringVar(&o.HTTP, "http", "", "serve the status page, metrics and health on `HOST:PORT` (default host: loopback)")
 	f.StringArrayVar(&o.httpHosts, "http-host", nil, "`NAME` by which --http is asked as well (repeatable)")
 	f.BoolVar(&o.showVersion, "version", false, "print the version")
 	f.BoolVarP(&o.help, "help", "h", false, "print this")

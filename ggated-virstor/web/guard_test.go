@@ -18,7 +18,8 @@ func serveNamed(t *testing.T, names ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(NewCollector(source{}, func() nbd.Stats { return nbd.Stats{} }, "1"), health{}, names, nil, slog.New(slog.DiscardHandler))
+	s := NewServer(Config{Collector: NewCollector(source{}, func() nbd.Stats { return nbd.Stats{} }, "1"), Health: health{}, Overseer: &overseer{},
+		Names: names, Log: slog.New(slog.DiscardHandler)})
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {

@@ -63,7 +63,7 @@ func start(t *testing.T, s Source, h Health) string {
 	stats := func() nbd.Stats {
 		return nbd.Stats{Accepted: 7, Exports: map[string]nbd.ExportStats{"a": {Conns: 2}}}
 	}
-	server := NewServer(NewCollector(s, stats, "1.2.3"), h, nil, nil, slog.New(slog.DiscardHandler))
+	server := NewServer(Config{Collector: NewCollector(s, stats, "1.2.3"), Health: h, Overseer: &overseer{}, Log: slog.New(slog.DiscardHandler)})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {

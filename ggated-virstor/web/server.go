@@ -19,22 +19,36 @@ const (
 	maxHeader   = 16 << 10
 )
 
-// Server answers /metrics, /healthz and /readyz.
+// Server answers the status page, /metrics, /healthz and /readyz.
 type Server struct{ http http.Server }
 
-// NewServer makes a Server that is asked by the names, beside the addresses it
-// listens on and localhost. process gives the figures of this process where it cannot
-// read them itself, or is nil.
-func NewServer(c *Collector, h Health, names []string, process func() ([]Figure, error), log *slog.Logger) *Server {
-	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+// Config is what a Server answers from.
+type Config struct {
+	Collector *Collector
+	Health    Health
+	Overseer  Overseer
+	Names     []string // by which it is asked, beside the addresses it listens on and localhost
+	// Process gives the figures of this process where it cannot read them itself, or is
+	// nil.
+	Process func() ([]Figure, error)
+	Log     *slog.Logger
+}
+
+// NewServer makes a Server.
+func NewServer(c Config) *Server {
+	errorLog := slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", showMetrics(c, process, errorLog))
+	mux.Handle("GET /metrics", showMetrics(c.Collector, c.Process, errorLog))
 	mux.HandleFunc("GET /healthz", showHealth)
-	mux.HandleFunc("GET /readyz", showReadiness(h))
-	return &Server{http.Server{
-		Handler: guard(names, mux), ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
+	mux.HandleFunc("GET /readyz", showReadiness(c.Health))
+	page := newPage(c.Overseer, errorLog)
+	page.routes(mux)
+	s := &Server{http.Server{
+		Handler: guard(c.Names, mux), ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: errorLog,
 	}}
+	s.http.RegisterOnShutdown(func() { close(page.ended) })
+	return s
 }
 
 // Resolve reads the address of --http: HOST:PORT, where an empty host is the
@@ -82,10 +96,11 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown lets requests finish until ctx ends, and closes the listener.
+// Shutdown ends streams, lets requests finish until ctx ends, and closes the listener. It
+// is called once.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("stop the metrics server: %w", err), s.http.Close())
+		return errors.Join(fmt.Errorf("stop the HTTP server: %w", err), s.http.Close())
 	}
 	return nil
 }

@@ -242,7 +242,7 @@ func (s *site) servedName() string {
 // answer is what the daemon's --http says.
 func (s *site) answer(path string) string {
 	s.t.Helper()
-	s.said("metrics and health")
+	s.said("status page, metrics and health")
 	_, address, _ := strings.Cut(s.log.String(), " http=")
 	resp, err := (&http.Client{Timeout: time.Minute}).Get("http://" + strings.Fields(address)[0] + path)
 	if err != nil {

@@ -403,8 +403,8 @@ func narrowHTTP(t *testing.T, begin func(*site, ...string)) {
 	s := newSite(t, 64*mib)
 	s.label("-s", "64m", "-m", "1m")
 	begin(s, "--http", "0.0.0.0:0", "--http-host", "storage.example")
-	s.said("metrics and health can be read from other machines")
-	_, rest, _ := strings.Cut(s.log.String(), `msg="metrics and health" `)
+	s.said("status page, metrics and health can be read from other machines")
+	_, rest, _ := strings.Cut(s.log.String(), `msg="status page, metrics and health" `)
 	_, rest, ok := strings.Cut(rest, "http=") // a worker says its number before
 	if !ok {
 		t.Fatal(s.log)

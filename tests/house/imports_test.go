@@ -47,7 +47,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/space", own: []string{"ondisk", "geomlib", "ggated-virstor/publish"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/options", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/space", "ggated-virstor/web"},
 		elsewhere: []string{"github.com/spf13/pflag"}},
-	{dir: "ggated-virstor/web", own: []string{"ondisk", "geomlib/virstor", "ggated-virstor/nbd"}, elsewhere: []string{"github.com/prometheus/client_golang"}},
+	{dir: "ggated-virstor/web", own: []string{"ondisk", "geomlib/virstor", "ggated-virstor/control", "ggated-virstor/nbd"}, elsewhere: []string{"github.com/prometheus/client_golang"}},
 	{dir: "ggated-virstor/daemon", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/publish", "ggated-virstor/space", "ggated-virstor/verbs", "ggated-virstor/web"},
 		elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/peercred", elsewhere: []string{"golang.org/x/sys"}},

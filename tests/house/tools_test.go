@@ -26,7 +26,8 @@ func TestEachClientOfATestIsInstalledByMakeTest(t *testing.T) {
 	if err != nil || len(tests) == 0 {
 		t.Fatal("no tests of real clients", err)
 	}
-	calls := regexp.MustCompile(`\bneed\(t((?:, "[^"]+")+)\)`)
+	tests = append(tests, filepath.Join(root, "tests", "browser", "browser_linux.go"))
+	calls := regexp.MustCompile(`\b(?:need\(t|exec\.LookPath\()((?:(?:, )?"[^"]+")+)\)`)
 	for _, name := range tests {
 		source, err := os.ReadFile(name)
 		if err != nil {
@@ -38,6 +39,30 @@ func TestEachClientOfATestIsInstalledByMakeTest(t *testing.T) {
 					t.Errorf("%s needs %s, which tests/run.sh does not look for", filepath.Base(name), tool)
 				}
 			}
+		}
+	}
+}
+
+// TestCIInstallsWhatMakeTestDoes: otherwise a test runs in one of them alone.
+func TestCIInstallsWhatMakeTestDoes(t *testing.T) {
+	installed := func(path ...string) []string {
+		text, err := os.ReadFile(filepath.Join(append([]string{root}, path...)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var packages []string
+		for _, m := range regexp.MustCompile(`apt-get install ((?:.*\\\n)*.*)`).FindAllSubmatch(text, -1) {
+			packages = append(packages, strings.Fields(strings.ReplaceAll(string(m[1]), "\\\n", " "))...)
+		}
+		return packages
+	}
+	ci, all := installed(".ci", "run"), installed("tests", "run.sh")
+	if len(all) < 5 {
+		t.Fatalf("tests/run.sh installs %q", all)
+	}
+	for _, name := range all {
+		if !slices.Contains(ci, name) {
+			t.Errorf(".ci/run does not install %s", name)
 		}
 	}
 }
