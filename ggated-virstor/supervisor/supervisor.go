@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -304,12 +305,14 @@ func (s *Supervisor) helpers() (space.Runner, space.Grower) {
 	return s.opt.Alert, s.opt.Grower
 }
 
-// upgradable tries the program that is to replace this one.
+// upgradable tries the program that is to replace this one, with what it will be started
+// with: one that refused that would leave devices without anybody who serves them.
 func (s *Supervisor) upgradable() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, s.opt.Program, "--version").CombinedOutput(); err != nil {
-		return fmt.Errorf("%s --version: %w: %s", s.opt.Program, err, out)
+	args := append([]string{"--check-config"}, s.opt.Args...)
+	if out, err := exec.CommandContext(ctx, s.opt.Program, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s --check-config: %w: %s", s.opt.Program, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

@@ -153,6 +153,37 @@ func TestTheSupervisorReplacesWorkersAndNothingAcknowledgedIsLost(t *testing.T) 
 	}
 }
 
+func TestAnUpgradeThatCouldNotStartIsNone(t *testing.T) {
+	s := newSite(t, 24*mib)
+	s.label("-s", "1g", "-m", "1m")
+	conf := filepath.Join(s.dir, "conf")
+	configure := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure("")
+	s.start("--supervise", "--config", conf)
+	worker, c := s.worker(), s.dial()
+	upgrade := func() {
+		t.Helper()
+		if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure("nbd-max = many\n")
+	upgrade()
+	s.said("no upgrade")
+	s.said("conf:1:")
+	if _, err := c.WriteAt(make([]byte, 4096), 0); err != nil || s.worker() != worker {
+		t.Errorf("a configuration that is wrong has changed the service: %v, worker %d was %d", err, s.worker(), worker)
+	}
+	configure("")
+	upgrade()
+	s.nextWorker(worker)
+}
+
 func TestAWorkerIsNotRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
