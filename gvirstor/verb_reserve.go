@@ -12,7 +12,7 @@ func reserveCommand() *command {
 	return &command{
 		name:     "reserve",
 		brief:    "Keeps free chunks from ordinary writes",
-		operands: "[-v] [--json] [--release] name [chunks]",
+		operands: "[-v] [--json] [--release] name [chunks | auto]",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&release, "", "release")
@@ -21,7 +21,8 @@ func reserveCommand() *command {
 		run: func(ctx context.Context, c *call) error { return c.reserve(ctx, release, json) },
 		about: `Keeps a number of free chunks from ordinary writes, for the time when the volume
 is full: until the daemon ends, which begins with its --reserve. Without a
-number, tells how many are kept.
+number, tells how many are kept; auto is 2 % of the chunks, at least 4 and at
+most 64.
 
 --release   keep none (or, with a number, so many fewer): writes that wait for
             space go on
@@ -50,8 +51,11 @@ func (c *call) reserve(ctx context.Context, release, json bool) error {
 		return err
 	}
 	defer client.Close()
-	chunks := int64(0)
+	chunks, auto := int64(0), len(c.operands) == 2 && c.operands[1] == "auto"
 	switch {
+	case auto && release:
+		return &usageError{"--release takes a number"}
+	case auto:
 	case len(c.operands) == 2:
 		if chunks, err = control.ExpandNumber(c.operands[1]); err != nil {
 			return failf("Invalid number of chunks: %s", c.operands[1])
@@ -65,10 +69,12 @@ func (c *call) reserve(ctx context.Context, release, json bool) error {
 		fmt.Fprintf(c.stdout, "%d chunks (%s) of %s are kept in reserve\n", v.ReservedChunks, humanize(v.ReservedChunks*v.ChunkSize), v.Name)
 		return nil
 	}
-	if err := client.Reserve(ctx, v.Name, control.ReserveRequest{Chunks: chunks}); err != nil {
+	if err := client.Reserve(ctx, v.Name, control.ReserveRequest{Chunks: chunks, Auto: auto}); err != nil {
 		return failf("Can't change the reserve of %s: %w", v.Name, err)
 	}
-	if c.verbose {
+	if c.verbose && auto {
+		fmt.Fprintf(c.stdout, "The reserve of %s goes by its size, %d chunks before\n", v.Name, v.ReservedChunks)
+	} else if c.verbose {
 		fmt.Fprintf(c.stdout, "%d chunks of %s are kept in reserve, %d before\n", chunks, v.Name, v.ReservedChunks)
 	}
 	return nil

@@ -93,7 +93,7 @@ type Config struct {
 	WhenFull    FullPolicy
 	FullTimeout time.Duration // how long Wait waits; 0: for ever
 	HeldLimit   int64         // bytes of held write data; 0: 64 MiB
-	Reserve     int64         // chunks that ordinary writes leave free
+	Reserve     int64         // chunks that ordinary writes leave free, or ReserveAuto
 
 	Alloc AllocOrder
 	Zero  ZeroPolicy

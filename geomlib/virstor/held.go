@@ -361,18 +361,57 @@ func (v *Volume) SetFull(p FullPolicy, timeout time.Duration) {
 // held stay so. It may be called at any time by any goroutine.
 func (v *Volume) SetHeldLimit(bytes int64) { v.held.setLimit(bytes) }
 
-// SetReserve changes how many chunks ordinary writes leave free. A smaller
-// reserve lets writes that are held for space go on at once: the way out when
+// ReserveAuto is a reserve that goes by the size of the volume, and follows it when
+// components come and go: 2 % of the physical chunks, at least 4 and at most 64, and no
+// more than a quarter of a small volume.
+const ReserveAuto = -1
+
+// autoReserve is ReserveAuto of a volume of so many chunks that data may use.
+func autoReserve(physical int64) int64 {
+	return min(max(physical*2/100, 4), 64, physical/4)
+}
+
+// SetReserve changes how many chunks ordinary writes leave free, or makes it ReserveAuto.
+// A smaller reserve lets writes that are held for space go on at once: the way out when
 // a volume is full.
 func (v *Volume) SetReserve(chunks int64) error {
-	if chunks < 0 {
+	if chunks < 0 && chunks != ReserveAuto {
 		return refuse(ErrRequest, "a reserve of %d chunks: the number must not be negative", chunks)
 	}
 	if chunks > 0 && chunks > v.Status().PhysicalChunks {
 		return refuse(ErrRequest, "%d chunks are asked for, and %s has %d", chunks, v.name, v.Status().PhysicalChunks)
 	}
-	v.alloc.SetReserve(chunks)
-	v.committer.kick()
+	v.reserve.set(chunks == ReserveAuto, func() { v.alloc.SetReserve(max(0, chunks)) })
+	v.fitReserve()
 	v.emit(Event{Kind: EventAllocated})
 	return nil
+}
+
+// reserveRule says whether the reserve is ReserveAuto.
+type reserveRule struct {
+	mu   sync.Mutex // held while the reserve changes
+	auto bool
+}
+
+// set changes the rule, and with do the reserve.
+func (r *reserveRule) set(auto bool, do func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.auto = auto
+	do()
+}
+
+// fitReserve has a reserve of ReserveAuto follow the components, and writes that are held
+// try again.
+func (v *Volume) fitReserve() {
+	v.reserve.mu.Lock()
+	if v.reserve.auto {
+		physical := int64(0)
+		for _, f := range v.alloc.Figures() {
+			physical += int64(f.Total)
+		}
+		v.alloc.SetReserve(autoReserve(physical))
+	}
+	v.reserve.mu.Unlock()
+	v.committer.kick()
 }

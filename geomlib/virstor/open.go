@@ -57,6 +57,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 			return nil, err
 		}
 	}
+	v.fitReserve()
 	v.start()
 	v.startDaily()
 	if v.life.writable.Load() || v.cond.is(stateStranded) {
@@ -112,7 +113,8 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.adopt(a)
 	v.size.Store(int64(m.VirtualSize))
 	v.chunks = chunkmap.New(m.Entries())
-	v.alloc = alloc.New[*component](cfg.Alloc == Spread, cfg.Reserve)
+	v.alloc = alloc.New[*component](cfg.Alloc == Spread, max(0, cfg.Reserve))
+	v.reserve.auto = cfg.Reserve == ReserveAuto
 	v.held.limit = cfg.HeldLimit
 	v.cond.broken = cfg.breaks(breakConditions)
 	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})

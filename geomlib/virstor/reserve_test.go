@@ -4,6 +4,8 @@ import (
 	"errors"
 	"runtime"
 	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 func TestTheReserveStaysUntilItIsReleased(t *testing.T) {
@@ -26,7 +28,7 @@ func TestTheReserveStaysUntilItIsReleased(t *testing.T) {
 	if s := v.Status(); s.Free != 3 || s.Reserved != 3 || s.Held.Count != 1 {
 		t.Fatalf("free %d, reserved %d, held %d", s.Free, s.Reserved, s.Held.Count)
 	}
-	if err := v.SetReserve(-1); !errors.Is(err, ErrRequest) {
+	if err := v.SetReserve(-2); !errors.Is(err, ErrRequest) {
 		t.Errorf("a negative reserve: %v", err)
 	}
 	if err := v.SetReserve(1000); !errors.Is(err, ErrRequest) {
@@ -42,6 +44,43 @@ func TestTheReserveStaysUntilItIsReleased(t *testing.T) {
 	if s := v.Status(); s.Free != 2 || s.Reserved != 0 || s.Held.Count != 0 {
 		t.Errorf("free %d, reserved %d, held %d", s.Free, s.Reserved, s.Held.Count)
 	}
+}
+
+func TestAReserveBySizeFollowsTheComponents(t *testing.T) {
+	const chunk = 128 << 10
+	for physical, want := range map[int64]int64{0: 0, 3: 0, 4: 1, 13: 3, 16: 4, 100: 4, 250: 5, 1000: 20, 3200: 64, 1 << 30: 64} {
+		if got := autoReserve(physical); got != want {
+			t.Errorf("of %d chunks %d are kept, want %d", physical, got, want)
+		}
+	}
+	a, b := newMem("a", 65*chunk, 512), newMem("b", 301*chunk, 512)
+	label(t, 64<<20, chunk, a)
+	v := open(t, Config{Reserve: ReserveAuto}, a)
+	t.Cleanup(func() { v.Close() })
+	kept := func(want int64) {
+		t.Helper()
+		if s := v.Status(); s.Reserved != want || s.Reserved != autoReserve(s.PhysicalChunks) {
+			t.Errorf("of %d chunks %d are kept, want %d", s.PhysicalChunks, s.Reserved, want)
+		}
+	}
+	kept(4)
+	if err := v.Add([]geomlib.Provider{b}, AddOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	kept(7)
+	if err := v.SetReserve(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Remove("b"); err != nil {
+		t.Fatal(err)
+	}
+	if s := v.Status(); s.Reserved != 0 { // released, and stays so
+		t.Errorf("%d chunks are kept", s.Reserved)
+	}
+	if err := v.SetReserve(ReserveAuto); err != nil {
+		t.Fatal(err)
+	}
+	kept(4)
 }
 
 func TestHeldWritesGoOnInTheirOrder(t *testing.T) {

@@ -60,6 +60,7 @@ type space struct {
 	partial *partialDiscards
 
 	full        atomic.Pointer[fullRule]
+	reserve     reserveRule
 	inline      atomic.Bool // writes to every component are copies into a cache
 	inlineLimit int64       // bytes
 	zeroesReach int64       // bytes
@@ -175,6 +176,9 @@ func (v *Volume) setComponents(comps []*component) {
 
 // emit passes an event on.
 func (v *Volume) emit(e Event) {
+	if e.Kind == EventComponents {
+		v.fitReserve()
+	}
 	v.ahead.notice(e)
 	v.events.Lock()
 	defer v.events.Unlock()

@@ -163,6 +163,7 @@ func (c *Client) Identify(ctx context.Context, name string, r IdentifyRequest) (
 // ReserveRequest changes how many chunks ordinary writes leave free.
 type ReserveRequest struct {
 	Chunks int64 `json:"chunks"`
+	Auto   bool  `json:"auto,omitempty"` // by the size of the volume, whatever Chunks says
 }
 
 func (r *ReserveRequest) check() error {

@@ -162,10 +162,14 @@ func (d *Daemon) Reserve(_ context.Context, name string, q control.ReserveReques
 	if err != nil {
 		return err
 	}
-	if err := s.vol.SetReserve(q.Chunks); err != nil {
+	chunks := q.Chunks
+	if q.Auto {
+		chunks = virstor.ReserveAuto
+	}
+	if err := s.vol.SetReserve(chunks); err != nil {
 		return classify(err)
 	}
-	d.log.Info("reserve changed", "volume", s.vol.Name(), "chunks", q.Chunks)
+	d.log.Info("reserve changed", "volume", s.vol.Name(), "chunks", s.vol.Status().Reserved)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
@@ -69,7 +70,8 @@ func (o *spaceOptions) declareSpace(f *pflag.FlagSet) {
 	f.DurationVar(&o.levels.Window, "alert-window", d.Window, "predict that from the last `TIME`")
 	f.StringVar(&o.alertCommand, "on-alert", "", "run `COMMAND` with sh(1) for each alert, the facts in its environment and as JSON on its standard input")
 	f.DurationVar(&o.alertTimeout, "on-alert-timeout", space.HookTimeout, "kill that command after `TIME`")
-	f.Int64Var(&o.reserve, "reserve", 0, "keep `N` free chunks of each volume from ordinary writes, for 'gvirstor reserve --release'")
+	o.reserve = virstor.ReserveAuto
+	f.TextVar(&reserve{&o.reserve}, "reserve", reserve{&o.reserve}, "keep `auto|N` free chunks of each volume from ordinary writes, for 'gvirstor reserve --release' (auto: 2 %, 4 to 64)")
 	listVar(f, &o.spares, "spare", readSpare, "`NAME=PROV`: a spare of the volume, labelled by 'gvirstor spare' (repeatable)")
 	f.IntVar(&o.spareAt, "spare-at", 90, "add a spare when so many `PERCENT` of the physical space are allocated (0: never)")
 	listVar(f, &o.grow, "grow", o.readGrowth, "`NAME=DIR:SIZE`: without a spare, add a new file of that size (repeatable; with --gate through mdconfig)")
@@ -79,7 +81,6 @@ func (o *spaceOptions) declareSpace(f *pflag.FlagSet) {
 // boundSpace is bound of spaceOptions.
 func (o *spaceOptions) boundSpace(f *pflag.FlagSet) {
 	bound(f, "on-alert-timeout", &o.alertTimeout, func(d time.Duration) bool { return d > 0 }, "must be more than nothing")
-	notNegative(f, "reserve", &o.reserve)
 	bound(f, "spare-at", &o.spareAt, func(n int) bool { return 0 <= n && n <= 100 }, "from 0 to 100")
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -113,6 +114,30 @@ func (s size) UnmarshalText(text []byte) error {
 		return refuse("--%s %s: a size such as 64m is needed", s.option, text)
 	}
 	*s.bytes = n
+	return nil
+}
+
+// reserve is the value of --reserve: a number of chunks, or auto. It implements
+// encoding.TextMarshaler and TextUnmarshaler.
+type reserve struct{ chunks *int64 }
+
+func (r reserve) MarshalText() ([]byte, error) {
+	if *r.chunks == virstor.ReserveAuto {
+		return []byte("auto"), nil
+	}
+	return strconv.AppendInt(nil, *r.chunks, 10), nil
+}
+
+func (r reserve) UnmarshalText(text []byte) error {
+	if string(text) == "auto" {
+		*r.chunks = virstor.ReserveAuto
+		return nil
+	}
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	if err != nil || n < 0 {
+		return refuse("--reserve %s: auto or a number of chunks is needed", text)
+	}
+	*r.chunks = n
 	return nil
 }
 

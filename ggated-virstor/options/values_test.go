@@ -31,7 +31,7 @@ func TestAValueThatIsWrongByItselfIsRefusedWhereItStands(t *testing.T) {
 		{"zero-ahead", "-8", "must not be negative"},
 		{"discard", "yes", "one of on, passdown-only, off is needed"},
 		{"on-alert-timeout", "0s", "must be more than nothing"},
-		{"reserve", "-1", "must not be negative"},
+		{"reserve", "-1", "auto or a number of chunks is needed"}, {"reserve", "few", "auto or a number of chunks is needed"},
 		{"spare", "vol", "NAME=PROV is needed"},
 		{"spare-at", "101", "from 0 to 100"},
 		{"grow", "vol=/d:1", "a size of at least 1m is needed"},

@@ -116,6 +116,67 @@ func TestFstrimOfExt4GivesChunksAndBlocksBack(t *testing.T) {
 	s.handedBack()
 }
 
+// TestAFullVolumeUnderExt4IsGivenSpaceAndGivesItBack is what the manual says to do, with
+// more on its way than the reserve has room for.
+func TestAFullVolumeUnderExt4IsGivenSpaceAndGivesItBack(t *testing.T) {
+	need(t, "mkfs.ext4", "losetup", "mount", "umount", "fstrim", "e2fsck")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount")
+	}
+	s := newSite(t, 64*mib, 64*mib)
+	s.label("-s", "2g", "-m", "1m")
+	s.start("--reserve", "auto")
+	if v := s.status(); v.ReservedChunks != 4 {
+		t.Fatalf("%d chunks are kept", v.ReservedChunks)
+	}
+	disk, leave := s.asFile(2 * gib)
+	loop := strings.TrimSpace(command(t, "losetup", "-f", "--show", disk))
+	mnt, mounted := filepath.Join(s.dir, "mnt"), false
+	defer func() {
+		if mounted {
+			_, _ = try(t, "umount", mnt)
+		}
+		command(t, "losetup", "-d", loop)
+		leave()
+	}()
+	command(t, "mkfs.ext4", "-q", "-F", loop)
+	if err := os.Mkdir(mnt, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "mount", loop, mnt)
+	mounted = true
+	kept := noise(t, filepath.Join(mnt, "kept"), 1, 20*mib)
+	command(t, "sync", "-f", mnt)
+	noise(t, filepath.Join(mnt, "gone"), 2, 150*mib) // in memory, most of it
+	synced := background(t, "sync", "-f", mnt)
+	s.until("writes wait", func() bool { return s.status().Held.Count > 0 })
+	if out := s.gvirstor("status"); !strings.Contains(out, " 0% physical free, full") || !strings.Contains(out, "`gvirstor reserve --release vol`") {
+		t.Errorf("status says %s", out)
+	}
+	s.gvirstor("reserve", "--release", "vol")
+	s.until("the reserve is used up", func() bool { v := s.status(); return v.FreeChunks == 0 && v.Held.Count > 0 })
+	lent := s.file("lent", 128*mib)
+	s.gvirstor("add", "vol", lent)
+	synced()
+	if err := os.Remove(filepath.Join(mnt, "gone")); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "sync", "-f", mnt)
+	command(t, "fstrim", mnt)
+	s.until("the chunks are free", func() bool { return s.status().AllocatedChunks < 90 })
+	s.gvirstor("remove", "-e", "vol", lent)
+	s.gvirstor("reserve", "vol", "auto")
+	if v := s.status(); len(v.Components) != 2 || v.ReservedChunks != 4 || len(v.Conditions) != 0 {
+		t.Errorf("at last %+v", v)
+	}
+	if got, err := os.ReadFile(filepath.Join(mnt, "kept")); err != nil || !bytes.Equal(got, kept) {
+		t.Errorf("the file that was kept: %v", err)
+	}
+	command(t, "umount", mnt)
+	mounted = false
+	command(t, "e2fsck", "-f", "-n", loop)
+}
+
 func TestDiscardingWhatExt4DeletedGivesChunksAndBlocksBack(t *testing.T) {
 	need(t, "mkfs.ext4", "debugfs", "e2fsck")
 	s := newSite(t, 96*mib, 96*mib)

@@ -289,7 +289,7 @@ func (d *demo) fill() error {
 	}
 	held := func() bool {
 		st, err := d.status()
-		return err == nil && st.FreeChunks == 0 && st.Held.Count > 0
+		return err == nil && st.FreeChunks <= st.ReservedChunks && st.Held.Count > 0
 	}
 	if err := d.until("writes wait for space", held); err != nil {
 		return err
