@@ -279,24 +279,27 @@ func TestDumpShowsWhatComponent0sRecordSays(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	out, _ = dump("--json", a[0], a[1])
-	var got []struct {
-		Record *struct {
-			Clean    bool
-			HandBack bool `json:"hand_back"`
-			Intent   struct {
-				Kind     string
-				FormerID uint32 `json:"former_id"`
-			}
-			Job    string
-			Failed []struct {
-				ID         string
-				Generation uint64
+	var dumps struct {
+		Providers []struct {
+			Record *struct {
+				Clean    bool
+				HandBack bool `json:"hand_back"`
+				Intent   struct {
+					Kind     string
+					FormerID ondisk.VolumeID `json:"former_id"`
+				}
+				Job    string
+				Failed []struct {
+					ID         string
+					Generation uint64
+				}
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &got); err != nil {
+	if err := json.Unmarshal([]byte(out), &dumps); err != nil {
 		t.Fatal(err)
 	}
+	got := dumps.Providers
 	r := got[0].Record
 	if r == nil || r.Clean || !r.HandBack || r.Intent.Kind != "new id" || r.Intent.FormerID != 4711 || r.Job != "pack" ||
 		len(r.Failed) != 1 || r.Failed[0].ID != "0000000000000123" || r.Failed[0].Generation != 9 || got[1].Record != nil {

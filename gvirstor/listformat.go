@@ -11,7 +11,10 @@ import (
 )
 
 // listOptions are those of list.
-type listOptions struct{ all, exact, json bool }
+type listOptions struct {
+	all, exact, json bool
+	fields           string // of -o; empty: all, as geom(8) shows them
+}
 
 // printList prints a block for each volume, as geom(8) does.
 func printList(w io.Writer, st control.Status, o *listOptions) {

@@ -13,15 +13,7 @@ import (
 
 // declared are the options of a verb, each with its letter, if any.
 func declared(cmd *command) *pflag.FlagSet {
-	set := pflag.NewFlagSet(cmd.name, pflag.ContinueOnError)
-	o := &options{set}
-	if cmd.options != nil {
-		cmd.options(o)
-	}
-	if cmd.verbose {
-		o.verboseFlag(&call{})
-	}
-	return set
+	return declare(cmd, &call{}).set
 }
 
 func TestTheManualHasEveryVerbAndOptionAndNoOther(t *testing.T) {

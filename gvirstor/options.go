@@ -31,6 +31,11 @@ func (o *options) number(p *int64, short, long string) {
 // text declares an option that takes any text.
 func (o *options) text(p *string, long string) { o.set.Var(&textValue{p: p}, long, "") }
 
+// letterText is text with a letter besides.
+func (o *options) letterText(p *string, short, long string) {
+	o.set.VarP(&textValue{p: p}, long, short, "")
+}
+
 var errTwice = errors.New("specified twice")
 
 type flagValue struct {
@@ -85,22 +90,37 @@ func (v *textValue) Set(s string) error {
 func (v *textValue) String() string { return "" }
 func (v *textValue) Type() string   { return "string" }
 
-// parse reads cmd's options and returns the operands. errHelp: --help was given.
-func (c *call) parse(cmd *command, args []string) ([]string, error) {
-	set := pflag.NewFlagSet(cmd.name, pflag.ContinueOnError)
-	set.SetInterspersed(false) // options come before operands, as with getopt(3)
-	set.Usage = func() {}
-	o := &options{set}
-	var help bool
-	o.flag(&help, "", "help")
-	socket := c.socket
-	o.text(&socket, "control")
+// declare makes the options of cmd alone, which set what is cmd's and c's.
+func declare(cmd *command, c *call) *options {
+	o := &options{pflag.NewFlagSet(cmd.name, pflag.ContinueOnError)}
 	if cmd.options != nil {
 		cmd.options(o)
 	}
 	if cmd.verbose {
 		o.verboseFlag(c)
 	}
+	if cmd.tellsResult() {
+		o.flag(&c.json, "", "json")
+	}
+	return o
+}
+
+// tellsResult reports whether --json is given to have the result told, and not of cmd's
+// own.
+func (cmd *command) tellsResult() bool {
+	return cmd.verbose && !strings.Contains(cmd.operands, "--json")
+}
+
+// parse reads cmd's options and returns the operands. errHelp: --help was given.
+func (c *call) parse(cmd *command, args []string) ([]string, error) {
+	o := declare(cmd, c)
+	set := o.set
+	set.SetInterspersed(false) // options come before operands, as with getopt(3)
+	set.Usage = func() {}
+	var help bool
+	o.flag(&help, "", "help")
+	socket := c.socket
+	o.text(&socket, "control")
 	// pflag lets what looks like an option of `go test` pass.
 	for _, a := range args {
 		if strings.HasPrefix(a, "-test.") {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"sync"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -47,12 +49,21 @@ func (o *output) failed() error {
 	return o.err
 }
 
-// printJSON prints a, indented.
+// printJSON prints a, which is an object of JSON, indented.
 func printJSON(w io.Writer, a any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	if err := e.Encode(a); err != nil {
+	text, err := control.MarshalJSON(a)
+	if err != nil {
+		return failf("Can't print JSON: %w", err)
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, append(text, '\n'), "", "  "); err != nil {
+		return failf("Can't print JSON: %w", err)
+	}
+	return writeJSON(w, b.Bytes())
+}
+
+func writeJSON(w io.Writer, text []byte) error {
+	if _, err := w.Write(text); err != nil {
 		return failf("Can't print JSON: %w", err)
 	}
 	return nil
@@ -62,14 +73,13 @@ func printJSON(w io.Writer, a any) error {
 // another.
 func oneLine(text string) string { return strings.ReplaceAll(text, "\n", `\n`) }
 
-// printJSONLine prints a in one line.
+// printJSONLine prints a, which is an object of JSON, in one line.
 func printJSONLine(w io.Writer, a any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(a); err != nil {
+	text, err := control.MarshalJSON(a)
+	if err != nil {
 		return failf("Can't print JSON: %w", err)
 	}
-	return nil
+	return writeJSON(w, append(text, '\n'))
 }
 
 // humanize is humanize_number(3) as geom(8) calls it for sizes: four

@@ -44,7 +44,7 @@ type command struct {
 	also     string // what other tools call it, for who types that here
 	destroys bool   // what it does cannot be undone: nobody is led to it by a slip
 	operands string // of the usage, options included
-	verbose  bool   // takes -v
+	verbose  bool   // takes -v, and --json to tell what became of it if it has none of its own
 	quiet    bool   // -v does not end with "Done."
 	options  func(*options)
 	run      func(context.Context, *call) error
@@ -58,6 +58,7 @@ type call struct {
 	verb     string
 	operands []string
 	verbose  bool
+	json     bool   // what becomes of it is told as an object
 	socket   string // of the daemon
 	// socketNamed: the user said which socket, so it must answer.
 	socketNamed bool
@@ -75,7 +76,7 @@ var errHelp = errors.New("help requested")
 func commands() []*command {
 	return []*command{
 		clearCommand(), dumpCommand(), labelCommand(), destroyCommand(), stopCommand(), addCommand(), removeCommand(),
-		helpCommand(), versionCommand(), listCommand(), statusCommand(), scanCommand(), historyCommand(), eventsCommand(), loadCommand(), unloadCommand(),
+		helpCommand(), versionCommand(), listCommand(), statusCommand(), topCommand(), scanCommand(), historyCommand(), eventsCommand(), loadCommand(), unloadCommand(),
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		renameCommand(), newidCommand(),
@@ -146,6 +147,9 @@ func (c *call) dispatch(ctx context.Context, args []string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if c.json {
+		return c.asResult(ctx, func(c *call) error { return cmd.run(ctx, c) })
 	}
 	if err := cmd.run(ctx, c); err != nil {
 		return err

@@ -48,7 +48,7 @@ func (s *stopped) open(ctx context.Context, p purpose) (v control.VolumeStatus, 
 		return v, err
 	}
 	if p == toIdentify {
-		v.Name, v.ID = s.name, s.parts.ID
+		v.Name, v.ID = s.name, ondisk.VolumeID(s.parts.ID)
 		return v, nil
 	}
 	vol, err := s.call.openNoOlder(s.parts.Assembly, virstor.Config{ReadOnly: p == toRead, ServeStranded: true, Log: s.call.warnings()}, s.where)
@@ -118,13 +118,13 @@ func (s *stopped) Identify(ctx context.Context, _ string, r control.IdentifyRequ
 	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
 		return v, err
 	}
-	was := s.parts.ID
+	was := ondisk.VolumeID(s.parts.ID)
 	v.Name, v.ID = cmp.Or(r.Name, s.name), was
 	newID := func() uint32 {
 		for v.ID == was || v.ID == 0 {
-			v.ID = rand.Uint32()
+			v.ID = ondisk.VolumeID(rand.Uint32())
 		}
-		return v.ID
+		return uint32(v.ID)
 	}
 	err = verbs.Identify(s.parts.Assembly, r, newID, !s.parts.fenced, s.call.warnings())
 	var kept *virstor.NotHandedBackError
@@ -135,7 +135,7 @@ func (s *stopped) Identify(ctx context.Context, _ string, r control.IdentifyRequ
 	if err != nil {
 		return v, err
 	}
-	return v, s.call.raiseFrom(s.where.stateDir, was, s.parts.Members)
+	return v, s.call.raiseFrom(s.where.stateDir, uint32(was), s.parts.Members)
 }
 
 // parts are the components of a stopped volume, and its lock.

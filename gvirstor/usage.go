@@ -21,7 +21,12 @@ const usageOfAll = program + " [--control socket] verb [option ...] [operand ...
 
 // usage is the line of one verb.
 func (cmd *command) usage() string {
-	return strings.TrimRight(program+" "+cmd.name+" "+cmd.operands, " ")
+	operands := cmd.operands
+	if cmd.tellsResult() {
+		letters, rest, _ := strings.Cut(operands, "]")
+		operands = letters + "] [--json]" + rest
+	}
+	return strings.TrimRight(program+" "+cmd.name+" "+operands, " ")
 }
 
 // printVerbs prints a line for each verb.

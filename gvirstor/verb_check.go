@@ -53,7 +53,7 @@ func (c *call) check(ctx context.Context, json bool) error {
 		return err
 	}
 	if json {
-		err = r.WriteJSON(c.stdout)
+		err = printJSON(c.stdout, r)
 	} else {
 		err = r.WriteText(c.stdout, c.verbose)
 	}

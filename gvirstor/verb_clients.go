@@ -45,7 +45,7 @@ func (c *call) clients(ctx context.Context, json bool, disconnect int64) error {
 		return c.wrongNumber()
 	}
 	if json && disconnect >= 0 {
-		return &usageError{"--json and --disconnect exclude each other"}
+		return c.asResult(ctx, func(c *call) error { return c.clients(ctx, false, disconnect) })
 	}
 	client, volume, err := c.clientsOf(ctx)
 	if err != nil {

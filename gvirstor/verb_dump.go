@@ -28,7 +28,7 @@ component 0 they also say what its record does: whether the volume was closed
 in order or is being handed back, which operation or job is unfinished, and
 which members take no writes.
 
---json      as a list of objects, sizes in bytes`,
+--json      as an object, sizes in bytes`,
 		example: "gvirstor dump ada4 ada6",
 	}
 }
@@ -54,7 +54,7 @@ func (c *call) dump(json bool) error {
 		}
 	}
 	if json {
-		if err := printJSON(c.stdout, dumps); err != nil {
+		if err := printJSON(c.stdout, dumpList{dumps}); err != nil {
 			return err
 		}
 	}
@@ -203,23 +203,28 @@ func chunksFree(m ondisk.Metadata) uint32 {
 	return m.ChunkCount - m.ChunkNext
 }
 
+// dumpList is what dump shows, in JSON.
+type dumpList struct {
+	Providers []dumpedMetadata `json:"providers"` // that could be read
+}
+
 // dumpedMetadata is the metadata of one provider in JSON.
 type dumpedMetadata struct {
-	Name           string `json:"name"` // of the provider, as it was given
-	Version        uint32 `json:"version"`
-	Volume         string `json:"volume"`
-	ID             uint32 `json:"id"`
-	Index          uint16 `json:"index"`
-	Count          uint16 `json:"count"`
-	Hardcoded      string `json:"hardcoded_provider"`
-	ProviderSize   uint64 `json:"provider_size"`
-	VirtualSize    uint64 `json:"virtual_size"`
-	ChunkSize      uint32 `json:"chunk_size"`
-	ChunkCount     uint32 `json:"chunk_count"`
-	ChunkNext      uint32 `json:"chunk_next"`
-	ChunksReserved uint16 `json:"chunks_reserved"`
-	ChunksFree     uint32 `json:"chunks_free"`
-	Flags          uint16 `json:"flags"`
+	Name           string          `json:"name"` // of the provider, as it was given
+	Version        uint32          `json:"version"`
+	Volume         string          `json:"volume"`
+	ID             ondisk.VolumeID `json:"id"`
+	Index          uint16          `json:"index"`
+	Count          uint16          `json:"count"`
+	Hardcoded      string          `json:"hardcoded_provider"`
+	ProviderSize   uint64          `json:"provider_size"`
+	VirtualSize    uint64          `json:"virtual_size"`
+	ChunkSize      uint32          `json:"chunk_size"`
+	ChunkCount     uint32          `json:"chunk_count"`
+	ChunkNext      uint32          `json:"chunk_next"`
+	ChunksReserved uint16          `json:"chunks_reserved"`
+	ChunksFree     uint32          `json:"chunks_free"`
+	Flags          uint16          `json:"flags"`
 
 	Member *dumpedMember `json:"member,omitempty"` // nil: there is no block
 	Record *dumpedRecord `json:"record,omitempty"` // nil: there is none, as on all components but 0
@@ -246,10 +251,10 @@ type dumpedLink struct {
 
 // dumpedIntent is the operation under way.
 type dumpedIntent struct {
-	Kind     string  `json:"kind"`
-	Leaves   string  `json:"leaves,omitempty"` // member ids
-	Moves    string  `json:"moves,omitempty"`
-	FormerID *uint32 `json:"former_id,omitempty"` // of the volume, when it gets another
+	Kind     string           `json:"kind"`
+	Leaves   string           `json:"leaves,omitempty"` // member ids
+	Moves    string           `json:"moves,omitempty"`
+	FormerID *ondisk.VolumeID `json:"former_id,omitempty"` // of the volume, when it gets another
 }
 
 // dumpedFailed is a member that takes no writes.
@@ -271,7 +276,7 @@ func dumpedRecordOf(r *ondisk.Extension) *dumpedRecord {
 		if i.Moves != 0 {
 			d.Intent.Moves = hexID(i.Moves)
 		}
-		if former := uint32(i.Arg[0]); i.Kind == ondisk.IntentNewID {
+		if former := ondisk.VolumeID(i.Arg[0]); i.Kind == ondisk.IntentNewID {
 			d.Intent.FormerID = &former
 		}
 	}
@@ -301,7 +306,7 @@ type dumpedMember struct {
 func dumped(name string, l label) dumpedMetadata {
 	m := l.Metadata
 	d := dumpedMetadata{
-		Name: name, Version: m.Version, Volume: m.Name, ID: m.ID, Index: m.No, Count: m.Count,
+		Name: name, Version: m.Version, Volume: m.Name, ID: ondisk.VolumeID(m.ID), Index: m.No, Count: m.Count,
 		Hardcoded: m.Provider, ProviderSize: m.ProviderSize, VirtualSize: m.VirtualSize, ChunkSize: m.ChunkSize,
 		ChunkCount: m.ChunkCount, ChunkNext: m.ChunkNext, ChunksReserved: m.ChunkReserved,
 		ChunksFree: chunksFree(m), Flags: m.Flags, Record: dumpedRecordOf(l.record),

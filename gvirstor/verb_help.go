@@ -40,7 +40,11 @@ func (c *call) help() error {
 }
 
 func printHelp(w io.Writer, cmd *command) {
-	fmt.Fprintf(w, "usage: %s\n\n%s\n\nExample:\n    %s\n", cmd.usage(), cmd.about, cmd.example)
+	about := cmd.about
+	if cmd.tellsResult() {
+		about += "\n\n--json tells what became of it as an object, see gvirstor-json(5)."
+	}
+	fmt.Fprintf(w, "usage: %s\n\n%s\n\nExample:\n    %s\n", cmd.usage(), about, cmd.example)
 }
 
 func versionCommand() *command {

@@ -33,7 +33,7 @@ func historyCommand() *command {
 when, the oldest first. The daemon keeps it beside its backups, the newest two
 megabytes of it. What was done while no daemon served is not in it.
 
---json       as a list of objects
+--json       as an object
 --backup-dir the daemon's folder of backups`,
 		example: "gvirstor history mydata",
 	}
@@ -55,7 +55,7 @@ func (c *call) showHistory(dir string, json bool) error {
 		return failf("Can't %w", err)
 	}
 	if json {
-		return printJSON(c.stdout, append([]history.Deed{}, deeds...))
+		return printJSON(c.stdout, deedList{append([]history.Deed{}, deeds...)})
 	}
 	for _, d := range deeds {
 		line := fmt.Sprintf("%s  %-10s  %s %s", d.Time.Local().Format(time.DateTime), askedBy(d), d.Verb, ondisk.Printable(d.Volume))
@@ -68,6 +68,11 @@ func (c *call) showHistory(dir string, json bool) error {
 		fmt.Fprintln(c.stdout, line)
 	}
 	return nil
+}
+
+// deedList is the history in JSON.
+type deedList struct {
+	Deeds []history.Deed `json:"deeds"` // the oldest first
 }
 
 // askedBy is who asked for a deed.

@@ -219,7 +219,7 @@ func refuseServed(ctx context.Context, client *control.Client, providers []geoml
 			continue // none, or none of use
 		}
 		for _, v := range st.Volumes {
-			if v.ID == m.ID {
+			if uint32(v.ID) == m.ID {
 				return failf("Can't label %s: it is labelled as component %d of %s, which is served; remove it from there or clear it first",
 					p.Name(), m.No, v.Name)
 			}

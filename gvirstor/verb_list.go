@@ -10,10 +10,11 @@ func listCommand() *command {
 		name:     "list",
 		brief:    "Shows all about volumes",
 		also:     "show get lvdisplay vgdisplay display",
-		operands: "[-ap] [--json] [name ...]",
+		operands: "[-ap] [-o field,...] [--json] [name ...]",
 		options: func(f *options) {
 			f.flag(&o.all, "a", "all")
 			f.flag(&o.exact, "p", "parseable")
+			f.letterText(&o.fields, "o", "fields")
 			f.flag(&o.json, "", "json")
 		},
 		run: func(ctx context.Context, c *call) error { return c.list(ctx, &o) },
@@ -24,6 +25,9 @@ those named. On FreeBSD volumes that the kernel class runs are shown, too.
 -p          exact numbers for scripts, one component a line, separated by tabs:
             volume, index, component, media size, sector size, chunk count,
             reserved, used (with the reserved) and free chunks, free percent
+-o field,...
+            only these of each component, in columns, or with -p separated by
+            tabs: the names of --json, and volume
 --json      everything, sizes in bytes`,
 		example: "gvirstor list mydata",
 	}
@@ -32,6 +36,9 @@ those named. On FreeBSD volumes that the kernel class runs are shown, too.
 func (c *call) list(ctx context.Context, o *listOptions) error {
 	if o.exact && o.json {
 		return &usageError{"-p and --json exclude each other"}
+	}
+	if o.fields != "" && o.json {
+		return &usageError{"-o and --json exclude each other"}
 	}
 	client, err := c.connectOrKernel(ctx)
 	if err != nil {
@@ -53,6 +60,8 @@ func (c *call) list(ctx context.Context, o *listOptions) error {
 	switch {
 	case o.json:
 		return printJSON(c.stdout, st)
+	case o.fields != "":
+		return printFields(c.stdout, fieldStyle{o.fields, o.exact, o.exact}, componentRows(st.Volumes))
 	case o.exact:
 		printExactList(c.stdout, st.Volumes)
 	default:

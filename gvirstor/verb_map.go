@@ -99,7 +99,7 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	}
 	switch {
 	case o.json:
-		return p.WriteJSON(c.stdout)
+		return printJSON(c.stdout, p)
 	case o.svg != "":
 		return saveSVG(p, o.svg, o.force)
 	}

@@ -62,7 +62,7 @@ only you can put right is told, too.
 
 -y          do it; what is replaced is saved in a file first
 -n          only tell (the default)
---json      tell it as a list of plans
+--json      tell it, or what became of it, as an object
 --save f    that file (gvirstor-NAME-TIME.repair in the working folder)
 --undo f    bring back what a repair replaced, with -y
 --partial   with --undo: also from a file whose end is missing
@@ -84,6 +84,9 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	}
 	if err := o.agree(); err != nil {
 		return err
+	}
+	if o.json && (o.yes || o.undo != "") {
+		return c.asResult(ctx, func(c *call) error { o.json = false; return c.repair(ctx, o) })
 	}
 	choices, err := o.choices()
 	if err != nil {
@@ -134,9 +137,14 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	return nil
 }
 
+// planList is what repair would do, in JSON.
+type planList struct {
+	Plans []*repair.Plan `json:"plans"` // one a volume
+}
+
 func (c *call) printPlans(plans []*repair.Plan, json bool) error {
 	if json {
-		return printJSON(c.stdout, append([]*repair.Plan{}, plans...))
+		return printJSON(c.stdout, planList{append([]*repair.Plan{}, plans...)})
 	}
 	for _, p := range plans {
 		if err := p.WriteText(c.stdout); err != nil {
@@ -249,8 +257,6 @@ func (o *repairOptions) agree() error {
 	switch {
 	case o.yes && o.dryRun:
 		return &usageError{"-y and -n exclude each other"}
-	case o.json && (o.yes || o.undo != ""):
-		return &usageError{"--json only tells what would be done"}
 	case o.undo == "" && o.partial:
 		return &usageError{"--partial is for --undo"}
 	case o.undo == "" && o.history == "" && o.force:

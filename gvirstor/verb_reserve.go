@@ -26,7 +26,7 @@ most 64.
 
 --release   keep none (or, with a number, so many fewer): writes that wait for
             space go on
---json      tell it as an object, without a number`,
+--json      tell it, or what became of the change, as an object`,
 		example: "gvirstor reserve --release mydata",
 	}
 }
@@ -44,7 +44,7 @@ func (c *call) reserve(ctx context.Context, release, json bool) error {
 		return c.wrongNumber()
 	}
 	if json && (release || len(c.operands) == 2) {
-		return &usageError{"--json only tells how many chunks are kept"}
+		return c.asResult(ctx, func(c *call) error { return c.reserve(ctx, release, false) })
 	}
 	client, v, err := c.volumeOf(ctx, c.operands[0])
 	if err != nil {

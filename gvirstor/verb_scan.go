@@ -47,11 +47,11 @@ type scanned struct {
 }
 
 type scannedVolume struct {
-	Name     string `json:"name"`
-	ID       uint32 `json:"id"`
-	Served   bool   `json:"served"` // by the daemon that answers here
-	Complete bool   `json:"complete"`
-	Reason   string `json:"reason,omitempty"` // why it is not
+	Name     string          `json:"name"`
+	ID       ondisk.VolumeID `json:"id"`
+	Served   bool            `json:"served"` // by the daemon that answers here
+	Complete bool            `json:"complete"`
+	Reason   string          `json:"reason,omitempty"` // why it is not
 	// Components are those that are there, by index.
 	Components []scannedComponent         `json:"components"`
 	Missing    []control.MissingComponent `json:"missing,omitempty"`
@@ -188,14 +188,14 @@ func (c *call) servedIDs(ctx context.Context) map[uint32]bool {
 		return ids
 	}
 	for _, v := range st.Volumes {
-		ids[v.ID] = true
+		ids[uint32(v.ID)] = true
 	}
 	return ids
 }
 
 // scannedVolume is what a says, and which of all members are of it.
 func (c *call) scannedVolume(a *virstor.Assembly, all []virstor.Member, served map[uint32]bool, stateDir string) scannedVolume {
-	v := scannedVolume{Name: a.Name, ID: a.ID, Served: served[a.ID], Complete: a.Err == nil, Components: []scannedComponent{}}
+	v := scannedVolume{Name: a.Name, ID: ondisk.VolumeID(a.ID), Served: served[a.ID], Complete: a.Err == nil, Components: []scannedComponent{}}
 	ignored := make(map[string]bool)
 	for _, ig := range a.Ignored {
 		ignored[ig.Provider.Name()] = true

@@ -30,9 +30,15 @@ what has it, named by --spare. Without providers, lists the spares.
 
 -f          take them whatever they hold: that is lost when they are added
 -r          take the label off
---json      the list with sizes in bytes`,
+--json      as an object: the list with sizes in bytes, or what became of it`,
 		example: "gvirstor spare mydata ada7 ada8",
 	}
+}
+
+// spareList are the spares of a volume in JSON.
+type spareList struct {
+	Volume string          `json:"volume"` // its name
+	Spares []control.Spare `json:"spares"` // in the order in which they are used
 }
 
 func (c *call) spare(ctx context.Context, r control.SpareRequest, json bool) error {
@@ -40,7 +46,7 @@ func (c *call) spare(ctx context.Context, r control.SpareRequest, json bool) err
 		return c.wrongNumber()
 	}
 	if json && len(c.operands) > 1 {
-		return &usageError{"--json only lists the spares"}
+		return c.asResult(ctx, func(c *call) error { return c.spare(ctx, r, false) })
 	}
 	client, v, err := c.volumeOf(ctx, c.operands[0])
 	if err != nil {
@@ -48,7 +54,7 @@ func (c *call) spare(ctx context.Context, r control.SpareRequest, json bool) err
 	}
 	defer client.Close()
 	if json {
-		return printJSON(c.stdout, append([]control.Spare{}, v.Spares...))
+		return printJSON(c.stdout, spareList{v.Name, append([]control.Spare{}, v.Spares...)})
 	}
 	if len(c.operands) == 1 {
 		for _, s := range v.Spares {

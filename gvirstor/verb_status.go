@@ -12,7 +12,8 @@ import (
 // statusOptions are those of status.
 type statusOptions struct {
 	all, geoms, script, exact, json, watch, trouble bool
-	interval                                        int64 // seconds
+	interval                                        int64  // seconds
+	fields                                          string // of -o; empty: the table
 }
 
 const defaultInterval = 1
@@ -22,13 +23,14 @@ func statusCommand() *command {
 	return &command{
 		name:     "status",
 		brief:    "Shows the state of volumes",
-		also:     "iostat state lvs vgs pvs ls df",
-		operands: "[-agpsx] [--json] [--watch [--interval seconds]] [name ...]",
+		also:     "state lvs vgs pvs ls df",
+		operands: "[-agpsx] [-o field,...] [--json] [--watch [--interval seconds]] [name ...]",
 		options: func(f *options) {
 			f.flag(&o.all, "a", "all")
 			f.flag(&o.geoms, "g", "geoms")
 			f.flag(&o.exact, "p", "parseable")
 			f.flag(&o.script, "s", "script")
+			f.letterText(&o.fields, "o", "fields")
 			f.flag(&o.trouble, "x", "trouble")
 			f.flag(&o.json, "", "json")
 			f.flag(&o.watch, "", "watch")
@@ -45,6 +47,9 @@ are shown, too ("kernel class"). What needs a hand follows, with what to type.
             name, device, virtual, physical, allocated, free and held bytes,
             free percent of the physical chunks, conditions or -
 -s          for scripts: no header, every line complete
+-o field,...
+            only these of each volume, in columns, or with -p separated by tabs:
+            the names of --json, such as name,state,free_chunks
 -x          only what needs a hand, and exit status 1 if anything does
 --json      everything, sizes in bytes
 --watch     show it again every --interval seconds (1) and at every event,
@@ -56,6 +61,9 @@ are shown, too ("kernel class"). What needs a hand follows, with what to type.
 func (c *call) status(ctx context.Context, o *statusOptions) error {
 	if o.exact && o.json {
 		return &usageError{"-p and --json exclude each other"}
+	}
+	if o.fields != "" && (o.json || o.watch) {
+		return &usageError{"-o and --json or --watch exclude each other"}
 	}
 	if o.watch {
 		switch {
@@ -96,6 +104,9 @@ func (c *call) status(ctx context.Context, o *statusOptions) error {
 func (c *call) showOnce(st control.Status, o *statusOptions) error {
 	if o.json {
 		return printJSON(c.stdout, st)
+	}
+	if o.fields != "" {
+		return printFields(c.stdout, fieldStyle{o.fields, o.script || o.exact, o.exact}, st.Volumes)
 	}
 	printStatus(c.stdout, st, o)
 	if o.script || o.exact {

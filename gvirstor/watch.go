@@ -72,8 +72,7 @@ func forwardEvents(ctx context.Context, client *control.Client, happened chan<- 
 	}
 }
 
-// showStatus shows one picture: in place on a terminal, else below the last
-// one with an empty line between.
+// showStatus shows one picture.
 func (c *call) showStatus(ctx context.Context, client *control.Client, o *statusOptions, first bool) error {
 	var picture bytes.Buffer
 	st, err := c.readStatus(ctx, client, o)
@@ -91,6 +90,12 @@ func (c *call) showStatus(ctx context.Context, client *control.Client, o *status
 	default:
 		fmt.Fprintf(&picture, "%s: %v\n", program, err)
 	}
+	return c.showPicture(&picture, first)
+}
+
+// showPicture shows a picture in place on a terminal, else below the last one with an
+// empty line between.
+func (c *call) showPicture(picture *bytes.Buffer, first bool) (err error) {
 	if width, height, ok := c.terminal(); ok {
 		_, err = c.screen().Write(inPlace([]byte(ondisk.PrintableText(picture.String())), width, height, first))
 	} else {

@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -138,7 +137,7 @@ func httpStatus(k Kind) int {
 }
 
 func (s *Server) write(w http.ResponseWriter, status int, a any) {
-	b, err := json.Marshal(a)
+	b, err := MarshalJSON(a)
 	if err != nil {
 		s.log.Error("control: encode an answer", "error", err)
 		status, b = http.StatusInternalServerError, []byte(`{"kind":"internal","text":"the answer could not be encoded"}`)
@@ -185,7 +184,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 			if !ok {
 				return
 			}
-			b, err := json.Marshal(e)
+			b, err := MarshalJSON(e)
 			if err != nil {
 				s.log.Error("control: encode an event", "error", err)
 				continue

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Status is all that a daemon knows.
@@ -19,10 +20,10 @@ type Status struct {
 
 // Problem is a volume or a provider that cannot be served.
 type Problem struct {
-	Volume    string   `json:"volume,omitempty"`    // its name, where it is known
-	ID        uint32   `json:"id,omitempty"`        // of the volume
-	Providers []string `json:"providers,omitempty"` // that are concerned
-	Reason    string   `json:"reason"`
+	Volume    string          `json:"volume,omitempty"`    // its name, where it is known
+	ID        ondisk.VolumeID `json:"id,omitempty"`        // of the volume
+	Providers []string        `json:"providers,omitempty"` // that are concerned
+	Reason    string          `json:"reason"`
 	// Lacks is what an incomplete volume lacks: Reason without that it is incomplete.
 	Lacks  string `json:"lacks,omitempty"`
 	Remedy string `json:"remedy,omitempty"` // what to do
@@ -40,7 +41,7 @@ type MissingComponent struct {
 // chunks.
 type VolumeStatus struct {
 	Name            string            `json:"name"` // of the volume
-	ID              uint32            `json:"id"`
+	ID              ondisk.VolumeID   `json:"id"`
 	Published       []Publication     `json:"published"`
 	VirtualSize     int64             `json:"virtual_size"`
 	ChunkSize       int64             `json:"chunk_size"`
@@ -67,9 +68,25 @@ type VolumeStatus struct {
 	Alerts             []Alert    `json:"alerts,omitempty"` // levels that are crossed
 	// SecondsToFull is predicted from the rate of allocation; absent when the
 	// volume does not grow.
-	SecondsToFull *int64  `json:"seconds_to_full,omitempty"`
-	Spares        []Spare `json:"spares,omitempty"`
-	SparesAdded   uint64  `json:"spares_added,omitempty"` // by the daemon, grown files included
+	SecondsToFull *int64 `json:"seconds_to_full,omitempty"`
+	// Operations are the requests that have ended since the volume was opened, by kind:
+	// "read", "write", "flush", "delete", "write_zeroes".
+	Operations  map[string]OpStatus `json:"operations,omitempty"`
+	Spares      []Spare             `json:"spares,omitempty"`
+	SparesAdded uint64              `json:"spares_added,omitempty"` // by the daemon, grown files included
+}
+
+// OpStatus counts requests of one kind.
+type OpStatus struct {
+	Requests uint64 `json:"requests"`
+	Bytes    uint64 `json:"bytes"`  // of those that succeeded
+	Errors   uint64 `json:"errors"` // requests that failed
+	// Nanoseconds is how long the requests that were timed took together, waits for
+	// space included, and Buckets how many of these took less than 2 to the power of
+	// their place, and not less than half of that. Of reads and writes one in 16 is
+	// timed.
+	Nanoseconds uint64   `json:"nanoseconds"`
+	Buckets     []uint64 `json:"buckets,omitempty"`
 }
 
 // Outsider is a provider that names a volume and takes no part in it.

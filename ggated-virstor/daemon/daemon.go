@@ -20,6 +20,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Opener opens what needs privilege. A supervisor may stand behind it.
@@ -283,7 +284,7 @@ func providersOf(a *virstor.Assembly) []string {
 func (d *Daemon) tidy(a *virstor.Assembly) (problems []control.Problem) {
 	d.forget(a)
 	for _, ig := range a.Ignored {
-		problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID,
+		problems = append(problems, control.Problem{Volume: a.Name, ID: ondisk.VolumeID(a.ID),
 			Providers: []string{ig.Provider.Name()}, Reason: ig.Reason.Error()})
 		ig.Provider.Close()
 		delete(d.loose, ig.Provider.Name())

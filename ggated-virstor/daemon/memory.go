@@ -12,6 +12,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Memory keeps what this host knows of volumes that it served, of those only whose lock
@@ -73,7 +74,7 @@ func (d *Daemon) lastServed(a *virstor.Assembly) (v state.Volume, known bool) {
 // problemOf is why a volume is not served, with where this host last saw what is missing
 // of it.
 func (d *Daemon) problemOf(a *virstor.Assembly, err error) control.Problem {
-	p := control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()}
+	p := control.Problem{Volume: a.Name, ID: ondisk.VolumeID(a.ID), Reason: err.Error()}
 	if a.Missing == nil {
 		return p
 	}

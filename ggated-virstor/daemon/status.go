@@ -11,6 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
+	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 )
 
 // Status implements control.Backend.
@@ -50,8 +51,21 @@ func (s *served) status() control.VolumeStatus {
 		job := verbs.Engine{Vol: s.vol}.JobStatus(j)
 		v.Job = &job
 	}
+	v.Operations = make(map[string]control.OpStatus)
+	for _, op := range virstor.Ops() {
+		v.Operations[web.OpName(op)] = opStatus(s.vol.OpStats(op))
+	}
 	s.addAlerts(&v)
 	return v
+}
+
+// opStatus is o without the buckets behind the last one that holds any.
+func opStatus(o virstor.OpStats) control.OpStatus {
+	n := len(o.Latency.Buckets)
+	for n > 0 && o.Latency.Buckets[n-1] == 0 {
+		n--
+	}
+	return control.OpStatus{Requests: o.Count, Bytes: o.Bytes, Errors: o.Errors, Nanoseconds: o.Latency.Sum, Buckets: slices.Clone(o.Latency.Buckets[:n])}
 }
 
 // addAlerts adds what the daemon knows of the volume's space, and says all in

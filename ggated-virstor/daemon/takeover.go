@@ -11,6 +11,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // leftovers asks the publishers which of the volumes not served yet have devices
@@ -59,7 +60,7 @@ func (d *Daemon) takeOver(left map[uint32][]string) (fresh []*served, problems [
 				d.log.Warn("a device waits until its volume can be opened for writing", "volume", a.Name, "error", err)
 				continue
 			}
-			problems = append(problems, control.Problem{Volume: a.Name, ID: a.ID, Reason: err.Error()})
+			problems = append(problems, control.Problem{Volume: a.Name, ID: ondisk.VolumeID(a.ID), Reason: err.Error()})
 			continue
 		}
 		problems = append(problems, d.tidy(a)...)

@@ -3,6 +3,8 @@ package space
 import (
 	"log/slog"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Level names what an Alert is about. There are as many as Levels configures:
@@ -27,13 +29,13 @@ const (
 
 // Alert is one thing told. Sizes are bytes.
 type Alert struct {
-	Time      time.Time  `json:"time"`
-	Volume    string     `json:"volume"`
-	ID        uint32     `json:"id"`
-	Level     Level      `json:"level"`
-	Recovered bool       `json:"recovered"` // the level is left again
-	Severity  slog.Level `json:"severity"`
-	Text      string     `json:"text"` // in the words of the log
+	Time      time.Time       `json:"time"`
+	Volume    string          `json:"volume"`
+	ID        ondisk.VolumeID `json:"id"`
+	Level     Level           `json:"level"`
+	Recovered bool            `json:"recovered"` // the level is left again
+	Severity  slog.Level      `json:"severity"`
+	Text      string          `json:"text"` // in the words of the log
 
 	Component string `json:"component,omitempty"`
 	// Threshold is what was crossed and Value what it was crossed with: chunks,

@@ -3,7 +3,6 @@ package space
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 // Runner runs the administrator's command. A supervisor may stand behind it.
@@ -170,7 +171,7 @@ func (h *Hook) run(ctx context.Context, a Alert) error {
 	if runner == nil {
 		return nil // no more
 	}
-	body, err := json.Marshal(a)
+	body, err := control.MarshalJSON(a)
 	if err != nil {
 		return fmt.Errorf("encode an alert: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Monitor knows which levels a volume has crossed. It is for one goroutine at a
@@ -108,7 +110,7 @@ func (m *Monitor) predict() {
 // facts are what every alert of s tells.
 func facts(now time.Time, s *Figures, secs float64) Alert {
 	a := Alert{
-		Time: now, Volume: s.Volume, ID: s.ID, SecondsToFull: -1,
+		Time: now, Volume: s.Volume, ID: ondisk.VolumeID(s.ID), SecondsToFull: -1,
 		PhysicalBytes: s.Physical * s.ChunkSize, AllocatedBytes: s.used() * s.ChunkSize,
 		FreeBytes: s.Free * s.ChunkSize, ReservedBytes: s.Reserved * s.ChunkSize,
 		UsedPercent: s.percent(), HeldWrites: s.Held,

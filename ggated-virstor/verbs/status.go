@@ -14,7 +14,7 @@ import (
 // modes and its job are the daemon's to add.
 func Status(s virstor.Status) control.VolumeStatus {
 	v := control.VolumeStatus{
-		Name: s.Name, ID: s.ID,
+		Name: s.Name, ID: ondisk.VolumeID(s.ID),
 		VirtualSize: s.Size, ChunkSize: s.ChunkSize, SectorSize: s.SectorSize,
 		VirtualChunks: s.VirtualChunks, AllocatedChunks: s.Allocated, FreeChunks: s.Free, ReservedChunks: s.Reserved,
 		Held:     control.Held{Count: s.Held.Count, Bytes: s.Held.Bytes, OldestSeconds: int64(s.Held.Oldest / time.Second)},

@@ -236,14 +236,23 @@ func (s sink) jobs(v *VolumeMetrics) {
 	}
 }
 
-// opNames are the values of the label op.
-var opNames = map[virstor.Op]string{
-	virstor.OpRead: "read", virstor.OpWrite: "write", virstor.OpFlush: "flush",
-	virstor.OpDelete: "delete", virstor.OpWriteZeroes: "write_zeroes",
+// OpName is the value of the label op, and the name of the operation in JSON.
+func OpName(op virstor.Op) string {
+	switch op {
+	case virstor.OpRead:
+		return "read"
+	case virstor.OpWrite:
+		return "write"
+	case virstor.OpFlush:
+		return "flush"
+	case virstor.OpDelete:
+		return "delete"
+	}
+	return "write_zeroes"
 }
 
 func (s sink) operation(volume string, op virstor.Op, o *virstor.OpStats) {
-	name := opNames[op]
+	name := OpName(op)
 	s.add(operations, float64(o.Count), volume, name)
 	s.add(operationBytes, float64(o.Bytes), volume, name)
 	s.add(operationErrs, float64(o.Errors), volume, name)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"embed"
-	"encoding/json"
 	"fmt"
 	"html/template"
 	"log"
@@ -119,7 +118,7 @@ func (p *page) show(w http.ResponseWriter, r *http.Request) {
 	kind, text := "text/html; charset=utf-8", []byte(nil)
 	if wantsJSON(r.Header.Values("Accept")) {
 		kind = "application/json"
-		if text, err = json.MarshalIndent(o, "", "  "); err == nil {
+		if text, err = control.MarshalJSON(o); err == nil {
 			text = append([]byte(ondisk.PrintableText(string(text))), '\n')
 		}
 	} else {

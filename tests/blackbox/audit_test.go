@@ -33,9 +33,9 @@ func TestWhatWasDoneIsKnownAfterwardsByWhomAndWhen(t *testing.T) {
 				!strings.Contains(lines[1], "failed: Component "+more+" already in vol") || !strings.Contains(lines[2], "  remove vol  ") {
 				t.Errorf("%s", out)
 			}
-			var deeds []history.Deed
-			if err := json.Unmarshal([]byte(s.gvirstor("history", "--json", "--backup-dir", dir)), &deeds); err != nil || len(deeds) != 3 || deeds[0].UID == nil {
-				t.Errorf("%+v, %v", deeds, err)
+			var kept struct{ Deeds []history.Deed }
+			if err := json.Unmarshal([]byte(s.gvirstor("history", "--json", "--backup-dir", dir)), &kept); err != nil || len(kept.Deeds) != 3 || kept.Deeds[0].UID == nil {
+				t.Errorf("%+v, %v", kept, err)
 			}
 			s.term()
 			if again := s.gvirstor("history", "--backup-dir", dir, "vol"); again != out {

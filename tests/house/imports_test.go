@@ -44,7 +44,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/nbd", own: []string{"geomlib/ownfile", "geomlib/virstor", "ggated-virstor/nbd", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/nbd/nbdcomp", own: []string{"geomlib", "ggated-virstor/nbd/nbdclient"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/nbd/nbdpub", own: []string{"geomlib/virstor", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/publish"}},
-	{dir: "ggated-virstor/space", own: []string{"ondisk", "geomlib", "ggated-virstor/publish"}, elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor/space", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/publish"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/options", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/space", "ggated-virstor/web"},
 		elsewhere: []string{"github.com/spf13/pflag"}},
 	{dir: "ggated-virstor/web", own: []string{"ondisk", "geomlib/virstor", "ggated-virstor/control", "ggated-virstor/nbd"}, elsewhere: []string{"github.com/prometheus/client_golang"}},

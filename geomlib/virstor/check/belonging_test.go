@@ -101,7 +101,7 @@ func TestMembersAreTold(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}
 	}
-	if err := r.WriteJSON(&j); err != nil {
+	if err := json.NewEncoder(&j).Encode(r); err != nil {
 		t.Fatal(err)
 	}
 	var got struct {

@@ -81,7 +81,7 @@ func TestReportsArePrintedForPeopleAndScripts(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, text.String())
 		}
 	}
-	if err := r.WriteJSON(&js); err != nil {
+	if err := json.NewEncoder(&js).Encode(r); err != nil {
 		t.Fatal(err)
 	}
 	var back struct {

@@ -1,7 +1,6 @@
 package picture
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -103,14 +102,4 @@ func (p *Picture) writeBars(b *strings.Builder, width int, bar, rest, cut string
 		}
 		fmt.Fprintf(b, "%-*s [%s%s] %*s\n", names, shorten(c.Name, names, cut), strings.Repeat(bar, n), strings.Repeat(rest, room-n), tails, tail(c))
 	}
-}
-
-// WriteJSON writes the picture as one indented JSON object.
-func (p *Picture) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	if err := e.Encode(p); err != nil {
-		return fmt.Errorf("write picture: %w", err)
-	}
-	return nil
 }
