@@ -28,6 +28,7 @@ type direct struct {
 	listening listeners
 	providers []string
 	ended     <-chan struct{}
+	announcer *announcer
 }
 
 // serveHere serves in this process until ctx ends. It calls serving when it begins to.
@@ -46,7 +47,7 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err != nil {
 		return err
 	}
-	h := &direct{o: o, log: log, listening: ls, ended: ctx.Done(), providers: slices.Concat(o.Providers, o.SpareProviders())}
+	h := &direct{o: o, log: log, listening: ls, ended: ctx.Done(), announcer: &announcer{o: o, log: log}, providers: slices.Concat(o.Providers, o.SpareProviders())}
 	if g := o.Grower(o.Gate); g != nil {
 		h.providers = append(h.providers, grown(ctx, g, log)...)
 	}
@@ -72,10 +73,15 @@ func listen(ctx context.Context, o *options.Options, log *slog.Logger) (ls liste
 	if ls.certs, err = o.LoadTLS(); err != nil {
 		return ls, err
 	}
-	if ls.nbd, err = listenNBD(ctx, o); err != nil {
+	g, err := takeGiven(o)
+	if err != nil {
 		return ls, err
 	}
-	ctl, err := control.Listen(o.Control)
+	if ls.nbd, err = listenNBD(ctx, o); err != nil {
+		return ls, errors.Join(err, g.close())
+	}
+	ls.nbd = append(ls.nbd, g.nbd...)
+	ctl, err := g.listenControl(o)
 	if err != nil {
 		return ls, errors.Join(err, closeAll(ls.nbd))
 	}
@@ -111,9 +117,11 @@ func (h *direct) Opener() daemon.Opener {
 }
 func (h *direct) Figures() func() ([]web.Figure, error)  { return nil }
 func (h *direct) Note() func(history.Deed)               { return noter(h.o, h.log) }
-func (h *direct) Ready() error                           { return nil }
+func (h *direct) Ready() error                           { h.announcer.ready(); return nil }
 func (h *direct) Ended() <-chan struct{}                 { return h.ended }
-func (h *direct) End(d *daemon.Daemon) error             { return d.Close() }
+func (h *direct) End(d *daemon.Daemon) error             { h.announcer.end(); return d.Close() }
+func (h *direct) Reloading()                             { h.announcer.reloading() }
+func (h *direct) Reloaded()                              { h.announcer.ready() }
 func (h *direct) World() (options.World, error)          { return options.NewHere(), nil }
 func (h *direct) Certificates() (*tls.Config, error)     { return h.o.LoadTLS() }
 func (h *direct) Runner(o *options.Options) space.Runner { return o.Runner() }

@@ -46,6 +46,9 @@ type host interface {
 
 // settings are who does, or reads, what options say.
 type settings interface {
+	// Reloading and Reloaded are called before and after the configuration is read again.
+	Reloading()
+	Reloaded()
 	// World is that of the configuration as it is now.
 	World() (options.World, error)
 	// Certificates are read from the files named at the start; nil: there are none.

@@ -16,9 +16,72 @@ import (
 // newLogger logs to the standard error output or to syslog(3).
 func newLogger(o *options.Options) *slog.Logger {
 	if !o.Syslog {
-		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.Level}))
+		return slog.New(lineHandler(o, os.Stderr, os.Getenv))
 	}
 	return slog.New(&syslogHandler{level: o.Level, to: newSyslogger()})
+}
+
+// lineHandler writes a line for each record, in the form that o says. Where systemd's
+// journal reads it, which its environment tells, each begins with its priority as
+// sd-daemon(3) has it.
+func lineHandler(o *options.Options, w io.Writer, getenv func(string) string) slog.Handler {
+	opt := &slog.HandlerOptions{Level: o.Level}
+	if o.LogJSON {
+		return slog.NewJSONHandler(w, opt) // which has the level as a member
+	}
+	if getenv("JOURNAL_STREAM") == "" {
+		return slog.NewTextHandler(w, opt)
+	}
+	p := &prioritizing{w: w}
+	return &journalHandler{slog.NewTextHandler(p, opt), p}
+}
+
+// prioritizing is a writer of lines that each begin with a priority.
+type prioritizing struct {
+	w        io.Writer
+	mu       sync.Mutex // held from the setting of priority to the write
+	priority string
+}
+
+// Write implements io.Writer, for a line.
+func (p *prioritizing) Write(line []byte) (int, error) {
+	if _, err := p.w.Write(append([]byte(p.priority), line...)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
+
+// journalHandler has each record's line begin with its priority.
+type journalHandler struct {
+	slog.Handler
+	to *prioritizing
+}
+
+// Handle implements slog.Handler.
+func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.to.mu.Lock()
+	defer h.to.mu.Unlock()
+	switch {
+	case r.Level >= slog.LevelError:
+		h.to.priority = "<3>"
+	case r.Level >= slog.LevelWarn:
+		h.to.priority = "<4>"
+	case r.Level >= slog.LevelInfo:
+		h.to.priority = "<6>"
+	default:
+		h.to.priority = "<7>"
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &journalHandler{h.Handler.WithAttrs(attrs), h.to}
+}
+
+// WithGroup implements slog.Handler.
+func (h *journalHandler) WithGroup(name string) slog.Handler {
+	return &journalHandler{h.Handler.WithGroup(name), h.to}
 }
 
 func newSyslogger() *syslogger { return &syslogger{dial: dialSyslog, otherwise: os.Stderr} }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 )
 
 // syslogd is one that comes and goes.
@@ -27,6 +30,41 @@ func (s *syslogd) Err(l string) error     { return s.say("err " + l) }
 func (s *syslogd) Warning(l string) error { return s.say("warning " + l) }
 func (s *syslogd) Info(l string) error    { return s.say("info " + l) }
 func (s *syslogd) Debug(l string) error   { return s.say("debug " + l) }
+
+func TestEachLineOfTheJournalHasItsPriority(t *testing.T) {
+	level := new(slog.LevelVar)
+	level.Set(slog.LevelDebug)
+	say := func(o *options.Options, stream string) string {
+		var b strings.Builder
+		log := slog.New(lineHandler(o, &b, func(string) string { return stream })).With("a", 1).WithGroup("g")
+		log.Error("one", "b", 2)
+		log.Warn("two")
+		log.Info("three")
+		log.Debug("four")
+		return b.String()
+	}
+	journal := strings.Split(say(&options.Options{Level: level}, "8:1234"), "\n")
+	for i, want := range []string{"<3>time=", "<4>time=", "<6>time=", "<7>time="} {
+		if !strings.HasPrefix(journal[i], want) || !strings.Contains(journal[i], " a=1") {
+			t.Errorf("%q, want %q", journal[i], want)
+		}
+	}
+	if !strings.HasSuffix(journal[0], "msg=one a=1 g.b=2") {
+		t.Errorf("%q", journal[0])
+	}
+	if text := say(&options.Options{Level: level}, ""); strings.Contains(text, "<") {
+		t.Errorf("without a journal %q", text)
+	}
+	for line := range strings.Lines(say(&options.Options{Level: level, LogJSON: true}, "8:1234")) {
+		var record struct {
+			Level string
+			A     int
+		}
+		if err := json.Unmarshal([]byte(line), &record); err != nil || record.A != 1 || record.Level == "" {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
 
 func TestLinesGoElsewhereUntilSyslogdIsThere(t *testing.T) {
 	d := &syslogd{down: true}

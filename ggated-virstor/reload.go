@@ -73,6 +73,8 @@ func watchReload(r *reloader) (stop func()) {
 // reload reads the configuration again. Providers are opened even if nothing
 // changed: one may have come back.
 func (r *reloader) reload() {
+	r.settings.Reloading()
+	defer r.settings.Reloaded()
 	next, err := r.read()
 	if err != nil {
 		r.log.Error("configuration not applied", "error", err)

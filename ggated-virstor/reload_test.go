@@ -67,7 +67,11 @@ func (r *recorded) ServeAll(p []string) int        { r.providers = p; return len
 type here struct {
 	direct
 	certs func() (*tls.Config, error)
+	told  []string // of reloads
 }
+
+func (h *here) Reloading() { h.told = append(h.told, "reloading") }
+func (h *here) Reloaded()  { h.told = append(h.told, "reloaded") }
 
 func (h *here) Certificates() (*tls.Config, error) { return h.certs() }
 
@@ -76,13 +80,17 @@ func TestReloadAppliesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	args := []string{"--config", conf}
 	var got recorded
 	var log bytes.Buffer
-	r := &reloader{args: args, settings: &here{certs: func() (*tls.Config, error) { return nil, nil }}, now: parse(t, args...), daemon: &got,
+	h := &here{certs: func() (*tls.Config, error) { return nil, nil }}
+	r := &reloader{args: args, settings: h, now: parse(t, args...), daemon: &got,
 		clients: &got, log: slog.New(slog.NewTextHandler(&log, nil))}
 	text := "provider = da0\nprovider = da1\nwhen-full = error\nheld-memory = 1m\nreserve = 7\nalert-percent = 50\non-alert = true\nspare = a=da2\nspare-at = 70\ndebug = true\nnbd-allow = a=ro:any\nalloc = spread\n[volume a]\nfull-timeout = 5s\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.reload()
+	if !slices.Equal(h.told, []string{"reloading", "reloaded"}) {
+		t.Errorf("told %q", h.told)
+	}
 	if got.all.WhenFull != virstor.Fail || got.each["a"].FullTimeout.Seconds() != 5 || !slices.Equal(got.providers, []string{"da0", "da1", "da2"}) {
 		t.Errorf("applied %+v", got)
 	}

@@ -89,7 +89,14 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	}
 	opt.Note = noter(o, log)
 	opt.Alert, opt.Archive, opt.Memory = o.Runner(), o.Archive(), o.Memory()
-	opt.Reload = func() (supervisor.Reloaded, error) { return reloaded(o.Gate) }
+	told := &announcer{o: o, log: log}
+	defer told.end()
+	opt.Ready = told.ready
+	opt.Reload = func() (supervisor.Reloaded, error) {
+		told.reloading()
+		defer told.ready()
+		return reloaded(o.Gate)
+	}
 	s, err := supervisor.New(opt, *res, held)
 	if err != nil {
 		return err
@@ -189,13 +196,18 @@ func openResources(ctx context.Context, o *options.Options, log *slog.Logger) (*
 			return fail(err)
 		}
 	}
-	res.Control, err = control.Listen(o.Control)
+	given, err := takeGiven(o)
 	if err != nil {
 		return fail(err)
 	}
-	if res.NBD, err = listenNBD(ctx, o); err != nil {
-		return fail(errors.Join(err, res.Control.Close()))
+	res.Control, err = given.listenControl(o)
+	if err != nil {
+		return fail(errors.Join(err, given.close()))
 	}
+	if res.NBD, err = listenNBD(ctx, o); err != nil {
+		return fail(errors.Join(err, given.close(), res.Control.Close()))
+	}
+	res.NBD = append(res.NBD, given.nbd...)
 	return res, nil
 }
 

@@ -158,6 +158,12 @@ func (h *worker) Memory() daemon.Memory {
 // Note implements host: the supervisor, which administrators reach, does it.
 func (h *worker) Note() func(history.Deed) { return nil }
 
+// Reloading implements settings: the supervisor reads the configuration, and tells of it.
+func (h *worker) Reloading() {}
+
+// Reloaded implements settings.
+func (h *worker) Reloaded() {}
+
 func (h *worker) World() (options.World, error) {
 	conf, err := h.client.Configuration(context.Background())
 	return options.Told(options.Seen(conf)), err

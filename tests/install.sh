@@ -88,7 +88,10 @@ if [ "$os" = FreeBSD ]; then
 	fi
 fi
 if [ "$os" != FreeBSD ]; then
-	put 644 ggated-virstor/gvirstor.sysusers lib/sysusers.d gvirstor.conf
+	put 644 ggated-virstor/systemd/gvirstor.sysusers lib/sysusers.d gvirstor.conf
+	put 644 ggated-virstor/systemd/gvirstor.tmpfiles lib/tmpfiles.d gvirstor.conf
+	put 644 ggated-virstor/systemd/ggated-virstor.service lib/systemd/system
+	put 644 ggated-virstor/systemd/ggated-virstor.socket lib/systemd/system
 fi
 for f in ggated-virstor/examples/*; do
 	put 644 "$f" "$examples"

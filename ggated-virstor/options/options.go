@@ -47,6 +47,8 @@ type Options struct {
 	User      string
 	Capsicum  bool // the worker enters capability mode
 	Syslog    bool
+	PIDFile   string // empty: none
+	LogJSON   bool   // one object a line
 	ReadOnly  bool
 	Level     *slog.LevelVar // of the log
 
@@ -200,6 +202,8 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.StringVar(&o.User, "user", DefaultUser, "`USER` that the worker becomes when it is started as root; empty for root")
 	f.BoolVar(&o.Capsicum, "capsicum", false, "have the worker enter capability mode, see capsicum(4); on FreeBSD only")
 	f.BoolVar(&o.Syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
+	chooseVar(f, &o.LogJSON, "log-format", []word[bool]{{"text", false}, {"json", true}}, "log lines for people, or objects for programs: `text|json`")
+	f.StringVar(&o.PIDFile, "pid-file", "", "`FILE` for the number of the process, once volumes are served")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.BoolVar(&o.ReadOnly, "read-only", false, "write nothing to any component")
 	o.declarePolicies(f)
@@ -229,6 +233,8 @@ func (o *Options) validate() error {
 	switch {
 	case o.Capsicum && runtime.GOOS != "freebsd":
 		return errors.New("--capsicum: only FreeBSD has capability mode")
+	case o.Syslog && o.LogJSON:
+		return errors.New("--syslog and --log-format json: syslog(3) takes lines of text")
 	case o.Unit >= 0 && o.GateName != "":
 		return errors.New("--unit and --gate-name: only one of them names a device")
 	}

@@ -123,5 +123,8 @@ func (s *Supervisor) ready(w *worker) (fdrpc.Reply, error) {
 	s.mu.Lock()
 	s.served = true
 	s.mu.Unlock()
+	if s.opt.Ready != nil {
+		s.opt.Ready()
+	}
 	return fdrpc.Reply{}, s.store.tidy()
 }

@@ -59,6 +59,8 @@ type Options struct {
 	Note func(history.Deed)
 	// Reload, when not nil, reads the configuration again after SIGHUP.
 	Reload func() (Reloaded, error)
+	// Ready, when not nil, is called when a worker serves, each one once.
+	Ready func()
 	// Protect protects a process from the kernel's memory shortage.
 	Protect func(pid int) error
 	Log     *slog.Logger

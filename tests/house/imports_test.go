@@ -64,7 +64,7 @@ var rules = []rule{
 	{dir: "ggated-virstor/control", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/verbs", own: []string{"ondisk", "geomlib", "ggated-virstor/control"}, forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor", own: []string{"ondisk", "geomlib", "ggated-virstor"},
-		elsewhere: []string{"golang.org/x/sys"}},
+		elsewhere: []string{"golang.org/x/sys", "github.com/coreos/go-systemd/v22"}},
 	{dir: "gvirstor", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/providers", "ggated-virstor/verbs", "gvirstor"},
 		elsewhere: []string{"golang.org/x/sys", "golang.org/x/term", "github.com/spf13/pflag"}},
 }

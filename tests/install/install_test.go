@@ -79,6 +79,20 @@ func TestLinuxIsToldOfTheWorkersUser(t *testing.T) {
 	}
 }
 
+func TestLinuxGetsAServiceASocketAndFolders(t *testing.T) {
+	dest := t.TempDir()
+	script(t, "Linux", "install", dest, "/opt/x")
+	for path, want := range map[string]string{
+		"systemd/system/ggated-virstor.service": "\nExecStart=/opt/x/sbin/ggated-virstor\n",
+		"systemd/system/ggated-virstor.socket":  "\nFileDescriptorName=nbd\n",
+		"tmpfiles.d/gvirstor.conf":              "\nd /var/db/gvirstor 0700 ",
+	} {
+		if text, err := os.ReadFile(dest + "/opt/x/lib/" + path); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %q, %v", path, text, err)
+		}
+	}
+}
+
 func TestAConfigurationOfItsOwnSurvives(t *testing.T) {
 	dest := t.TempDir()
 	conf := dest + "/usr/local/etc/ggated-virstor.conf"
