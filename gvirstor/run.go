@@ -76,7 +76,7 @@ var errHelp = errors.New("help requested")
 func commands() []*command {
 	return []*command{
 		clearCommand(), dumpCommand(), labelCommand(), destroyCommand(), stopCommand(), addCommand(), removeCommand(),
-		helpCommand(), versionCommand(), listCommand(), statusCommand(), topCommand(), scanCommand(), historyCommand(), eventsCommand(), loadCommand(), unloadCommand(),
+		helpCommand(), versionCommand(), completionCommand(), listCommand(), statusCommand(), topCommand(), scanCommand(), historyCommand(), eventsCommand(), loadCommand(), unloadCommand(),
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		renameCommand(), newidCommand(),
