@@ -1,6 +1,8 @@
 package geomlib
 
 import (
+	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 )
@@ -33,6 +35,24 @@ func (n Name) Scheme() string {
 		}
 	}
 	return scheme
+}
+
+// ErrUser is why a URI is refused that says a user.
+var ErrUser = errors.New("a URI with a user's name, which may be a secret, is used by nothing here: leave out what stands before the @")
+
+// CheckUser refuses a name with a scheme that says a user (ErrUser), in words without
+// that: names of providers are shown to many.
+func (n Name) CheckUser() error {
+	if n.Scheme() == "" {
+		return nil
+	}
+	scheme, rest, _ := strings.Cut(string(n), "://")
+	end := strings.IndexAny(rest+"/", "/?#")
+	at := strings.LastIndexByte(rest[:end], '@')
+	if at < 0 {
+		return nil
+	}
+	return fmt.Errorf("%s://%s: %w", scheme, rest[at+1:], ErrUser)
 }
 
 // Clean is the shortest equivalent of a path; a name with a scheme stays as it is.

@@ -117,3 +117,23 @@ type called struct {
 }
 
 func (c called) Name() string { return c.name }
+
+// TestAUserInANameIsRefusedAndNotRepeated: it may be a secret, and names are shown to many.
+func TestAUserInANameIsRefusedAndNotRepeated(t *testing.T) {
+	for name, shown := range map[string]string{
+		"nbds://alice:hush@h:1/x?y": "nbds://h:1/x?y",
+		"nbd://hush@h":              "nbd://h",
+		"a+b://hush@@h/c@d":         "a+b://h/c@d",
+		"nbd://hush@?a":             "nbd://?a",
+	} {
+		err := Name(name).CheckUser()
+		if !errors.Is(err, ErrUser) || !strings.HasPrefix(err.Error(), shown+": ") || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"nbd://h/a@b", "nbd+unix:///x?socket=a@b", "/a://b@c", "./nbd://b@c", "a@b", "nbd://h#a@b"} {
+		if err := Name(name).CheckUser(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

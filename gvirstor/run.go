@@ -100,7 +100,10 @@ func run(ctx context.Context, e *env) int {
 
 func runVerb(ctx context.Context, e *env) int {
 	c := &call{env: e, socket: control.DefaultSocket(e.uid, e.getenv), socketNamed: e.getenv("GVIRSTOR_CONTROL") != ""}
-	err := c.dispatch(ctx, e.args)
+	err := checkUsers(e.args)
+	if err == nil {
+		err = c.dispatch(ctx, e.args)
+	}
 	var wrong *usageError
 	switch {
 	case err == nil:
@@ -115,6 +118,16 @@ func runVerb(ctx context.Context, e *env) int {
 		c.warn(err.Error())
 	}
 	return 1
+}
+
+// checkUsers refuses URIs that say a user, before anybody is told of them.
+func checkUsers(args []string) error {
+	for _, a := range args {
+		if err := geomlib.Name(a).CheckUser(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // warn is warnx(3).

@@ -106,7 +106,7 @@ func (o *Options) findSpares() error {
 	for i, s := range o.spares {
 		path, err := o.world.Absolute(s.provider)
 		if err != nil {
-			return fmt.Errorf("--spare %s=%s: %w", s.volume, s.provider, err)
+			return fmt.Errorf("--spare of %s: %w", s.volume, err)
 		}
 		o.spares[i].provider = path
 	}

@@ -48,6 +48,9 @@ func (w *Here) Load(path string) (*File, error) {
 // Others are below /dev, or have a scheme.
 func (w *Here) Absolute(name string) (string, error) {
 	path := name
+	if err := geomlib.Name(name).CheckUser(); err != nil {
+		return "", err
+	}
 	switch {
 	case geomlib.Name(name).Scheme() != "": // the same from everywhere
 	case filepath.IsAbs(name): // which needs no look, that may hang
