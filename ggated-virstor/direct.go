@@ -113,7 +113,7 @@ func (h *direct) Listeners() listeners                   { return h.listening }
 func (h *direct) Gate() *gatepub.Publisher               { return nil } // devices are a worker's
 func (h *direct) Providers() (names []string, must bool) { return h.providers, true }
 func (h *direct) Opener() daemon.Opener {
-	return daemon.Direct{Registry: providers.Registry(), LockDir: h.o.RunDir}
+	return daemon.Direct{Registry: providers.Registry(providerOptions(h.o, h.log)), LockDir: h.o.RunDir}
 }
 func (h *direct) Figures() func() ([]web.Figure, error)  { return nil }
 func (h *direct) Note() func(history.Deed)               { return noter(h.o, h.log) }

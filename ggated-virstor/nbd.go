@@ -11,6 +11,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
+	"github.com/gvirstor/gvirstor/ggated-virstor/providers"
 )
 
 // listenNBD opens the listeners for NBD clients.
@@ -46,6 +47,11 @@ func newNBD(o *options.Options, certs *tls.Config, listeners []net.Listener, log
 		return us
 	}
 	return server, uris, nil
+}
+
+// providerOptions are how components over the network are opened.
+func providerOptions(o *options.Options, log *slog.Logger) providers.Options {
+	return providers.Options{NBDTimeout: o.NBDComponentTimeout, NBDGrace: o.NBDComponentGrace, Log: log}
 }
 
 // reached are the addresses under which clients reach listeners: as they were said

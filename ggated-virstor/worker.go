@@ -12,6 +12,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/confine"
@@ -32,12 +33,13 @@ func work(o *options.Options) error {
 	// The supervisor decides when to end, also when a terminal or rc(8) signals
 	// both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	c, err := supervisor.Connect(providers.Given)
+	c, err := supervisor.Connect()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	log := newWorkerLogger(o, c).With("worker", os.Getpid())
+	c.OpenBy(func(by geomlib.Connector) geomlib.Registry { return providers.Given(by, providerOptions(o, log)) })
 	h, err := newWorker(o, log, c)
 	if err != nil {
 		return err

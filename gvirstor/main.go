@@ -33,7 +33,7 @@ func programMain() int {
 		uid:      os.Geteuid(),
 		dial:     control.Dial,
 		kernel:   newKernel(),
-		registry: providers.Registry(),
+		registry: providers.Registry(providers.Options{}),
 		terminal: func() (width, height int, ok bool) {
 			width, height, err := term.GetSize(int(os.Stdout.Fd()))
 			return width, height, err == nil

@@ -19,7 +19,8 @@ const (
 	EventRecovered
 	// EventComponentFailed: a component's flush failed.
 	EventComponentFailed
-	// EventTrouble: a component begins to fail requests (ComponentStatus.Trouble).
+	// EventTrouble: a component begins to fail requests, or to be away, or is not any
+	// more (ComponentStatus.Trouble).
 	EventTrouble
 	// EventComponents: the component list changed.
 	EventComponents

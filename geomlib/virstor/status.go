@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -44,7 +45,9 @@ type ComponentStatus struct {
 	FlushFailed bool
 	// TakesNoWrites: its metadata could not be written; it is read, and gets no new chunk.
 	TakesNoWrites bool
-	Trouble       []Trouble // that lasts; a kind is over some minutes after its last failure
+	Trouble       []Trouble // that lasts; a kind of failure is over some minutes after the last one
+	Reach         geomlib.Reach
+	Remote        bool // Reach may be away
 	Stats         ComponentStats
 }
 
@@ -90,7 +93,7 @@ func (v *Volume) Status() Status {
 // componentStatus is a figure of the allocator in a Status.
 func componentStatus(f alloc.Figure[*component], index int) ComponentStatus {
 	c := f.Owner
-	return ComponentStatus{
+	s := ComponentStatus{
 		Name: c.name(), Index: index, MediaSize: c.prov().MediaSize(), SectorSize: int(c.sector),
 		ChunkCount: c.meta().ChunkCount, Usable: f.Total, Reserved: c.first(), Used: f.Total - f.Free, Free: f.Free,
 		FlushFailed: c.failedFlush() != nil, TakesNoWrites: c.refused.Load(), Trouble: c.troubled.list(),
@@ -99,6 +102,13 @@ func componentStatus(f alloc.Figure[*component], index int) ComponentStatus {
 			Flushes: c.stats.flushes.Load(), ZeroedBytes: c.stats.zeroed.Load(),
 		},
 	}
+	if r, ok := c.prov().(geomlib.Remote); ok {
+		s.Remote, s.Reach = true, r.Reach()
+	}
+	if s.Reach.Away > 0 {
+		s.Trouble = append(s.Trouble, Unreached)
+	}
+	return s
 }
 
 // Metadata returns the metadata of each component as it is on disk now.

@@ -23,8 +23,13 @@ const (
 	// device that it is, has no room for what was never written to (ENOSPC, EDQUOT).
 	// Blocks that are there can be overwritten.
 	StorageFull
-	troubles
+	// Unreached: the component is a geomlib.Remote that is away. What is asked of it
+	// waits, or fails when that takes too long. It is over when it is reached again.
+	Unreached
 )
+
+// kindsNoted is how many of the kinds are failures, which are noted when they happen.
+const kindsNoted = Unreached
 
 func (t Trouble) String() string {
 	switch t {
@@ -34,12 +39,14 @@ func (t Trouble) String() string {
 		return "write errors"
 	case StorageFull:
 		return "storage full"
+	case Unreached:
+		return "no connection"
 	}
 	return fmt.Sprintf("trouble %d", int(t))
 }
 
 // Troubles are all kinds.
-func Troubles() []Trouble { return []Trouble{ReadTrouble, WriteTrouble, StorageFull} }
+func Troubles() []Trouble { return []Trouble{ReadTrouble, WriteTrouble, StorageFull, Unreached} }
 
 const (
 	// troubleLasts is how long a component is in trouble after the last failure, so
@@ -51,7 +58,7 @@ const (
 
 // troubled is what a component knows of its failures of each kind. Nothing of it is
 // touched while requests succeed.
-type troubled [troubles]struct {
+type troubled [kindsNoted]struct {
 	count  atomic.Uint64 // failures
 	last   atomic.Int64  // the last one, Unix nanoseconds
 	logged atomic.Int64  // when it was logged last
@@ -80,7 +87,7 @@ func (t *troubled) lasts(kind Trouble) bool {
 // list are the kinds that last.
 func (t *troubled) list() []Trouble {
 	var ks []Trouble
-	for kind := range troubles {
+	for kind := range kindsNoted {
 		if t.lasts(kind) {
 			ks = append(ks, kind)
 		}
@@ -120,5 +127,8 @@ func (c *component) noteTrouble(kind Trouble, err error) {
 func (v *Volume) newComponent(p geomlib.Provider, m ondisk.Metadata) *component {
 	c := newComponent(p, m, v.log, v.cfg.breakRule)
 	c.emit = v.emit
+	if r, ok := p.(geomlib.Remote); ok {
+		r.Watch(func() { v.emit(Event{Kind: EventTrouble, Component: int(c.index())}) })
+	}
 	return c
 }

@@ -50,6 +50,48 @@ func TestATroubleIsLoggedOnceAMinuteWithItsCountAndEndsSomeTimeAfterIt(t *testin
 	}
 }
 
+// remote is a disk that can be away.
+type remote struct {
+	*disktest.Disk
+	reach geomlib.Reach
+	tell  func()
+}
+
+func (r *remote) Reach() geomlib.Reach { return r.reach }
+func (r *remote) Watch(tell func())    { r.tell = tell }
+
+func TestAComponentThatIsAwayIsInTroubleUntilItIsReached(t *testing.T) {
+	a, b := disktest.New("a", 16*crashChunk, 512), &remote{Disk: disktest.New("b", 16*crashChunk, 512)}
+	label(t, 16*crashChunk, crashChunk, a, b.Disk)
+	events := make(chan Event, 100)
+	var members []Member
+	for _, p := range []geomlib.Provider{a, b} {
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		members = append(members, Member{Provider: p, Metadata: m})
+	}
+	v, err := Open(Assemble(members)[0], Config{Events: func(e Event) { events <- e }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	for _, away := range []time.Duration{time.Second, 0} {
+		b.reach.Away = away
+		b.tell()
+		e := <-events
+		for e.Kind != EventTrouble {
+			e = <-events
+		}
+		cs := v.Status().Components
+		want := []Trouble{Unreached}[:min(away, 1)]
+		if e.Component != 1 || !slices.Equal(cs[1].Trouble, want) || cs[1].Reach != b.reach || !cs[1].Remote || cs[0].Remote || len(cs[0].Trouble) > 0 {
+			t.Errorf("away %v: %+v, %+v", away, e, cs)
+		}
+	}
+}
+
 func TestAFailedWriteIsTroubleOfItsKind(t *testing.T) {
 	for err, want := range map[error]Trouble{
 		syscall.EIO: WriteTrouble, syscall.ENOSPC: StorageFull, syscall.EDQUOT: StorageFull,

@@ -80,6 +80,12 @@ func (v *VolumeStatus) mend(c ComponentStatus) (all []Action) {
 		switch s {
 		case StorageFull:
 			all = append(all, Action{Trouble: trouble, Remedy: s.Remedy()})
+		case Unreached:
+			remedy := s.Remedy()
+			if c.Gone {
+				remedy = "see that its server has the right disk, stop the volume and start it again"
+			}
+			all = append(all, Action{Trouble: trouble, Remedy: remedy})
 		case ReadErrors, WriteErrors, NoWrites:
 			all = append(all, Action{trouble, s.Remedy(), replace})
 		case FlushFailed:

@@ -35,6 +35,9 @@ func TestEveryTroubleHasAnActionThatNamesTheVolumeAndWhatToType(t *testing.T) {
 		{conditions(Degraded), []string{"degraded, nothing is allocated; a sector of the allocation map could not be written: see the component with errors, or make room below it"}},
 		{component(0, StorageFull), []string{"component /dev/ada4: storage full; make room on the file system or device that it lies on"}},
 		{component(0, ReadErrors), []string{"component /dev/ada4: read errors; look at the disk and its cable, and replace it while it can still be read: `gvirstor replace mydata /dev/ada4 NEW`"}},
+		{component(0, Unreached), []string{"component /dev/ada4: no connection; see to its server and the way to it: what is asked of it waits, and fails when that takes too long"}},
+		{func(v *VolumeStatus) { v.Components[0].State, v.Components[0].Gone = []Condition{Unreached}, true },
+			[]string{"component /dev/ada4: no connection; see that its server has the right disk, stop the volume and start it again"}},
 		{component(1, FlushFailed), []string{`component it's: flush failed; it lost data that it had accepted: replace it, then check the file systems on the volume: ` +
 			"`gvirstor replace mydata 'it'\\''s' NEW`"}},
 		{func(v *VolumeStatus) { v.Outsiders = []Outsider{{Name: "x", Text: "x is stale"}} }, []string{"left alone: x is stale"}},

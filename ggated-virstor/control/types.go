@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +116,7 @@ const (
 	ReadErrors  Condition = "read errors"     // a component fails reads
 	WriteErrors Condition = "write errors"    // a component fails writes
 	StorageFull Condition = "storage full"    // no room below a component; make room there
+	Unreached   Condition = "no connection"   // to the server of a component
 	NoWrites    Condition = "takes no writes" // a component is read, and gets no new chunk
 	KernelClass Condition = "kernel class"    // FreeBSD's geom_virstor runs it, not the daemon
 	Incomplete  Condition = "incomplete"      // of the kernel class: components are missing
@@ -127,6 +129,8 @@ func (c Condition) Remedy() string {
 		return "make room on the file system or device that it lies on"
 	case ReadErrors, WriteErrors, NoWrites:
 		return "look at the disk and its cable, and replace it while it can still be read"
+	case Unreached:
+		return "see to its server and the way to it: what is asked of it waits, and fails when that takes too long"
 	}
 	return ""
 }
@@ -194,6 +198,8 @@ type ComponentStatus struct {
 	ChunksFree         uint32      `json:"chunks_free"`
 	StorageFreePercent int         `json:"storage_free_percent"` // rounded down
 	State              []Condition `json:"state,omitempty"`
+	AwaySeconds        int64       `json:"away_seconds,omitempty"` // for how long its server has not been reached
+	Gone               bool        `json:"gone,omitempty"`         // and it will not be until the volume is opened again
 	Mode               Mode        `json:"mode"`
 }
 
@@ -226,10 +232,27 @@ func (v *VolumeStatus) StateText() string {
 			s += fmt.Sprintf(", %d writes held (%d KiB, %d s)", v.Held.Count, (v.Held.Bytes+1023)/1024, v.Held.OldestSeconds)
 			continue
 		}
+		if c == Unreached {
+			s += v.waitingText()
+			continue
+		}
 		s += ", " + string(c)
 	}
 	if v.Job != nil {
 		s += ", " + v.Job.Progress()
+	}
+	return s
+}
+
+// waitingText names the components that are not reached.
+func (v *VolumeStatus) waitingText() (s string) {
+	for _, c := range v.Components {
+		switch {
+		case c.Gone:
+			s += ", lost " + ondisk.Printable(c.Name)
+		case slices.Contains(c.State, Unreached):
+			s += fmt.Sprintf(", waiting for %s, %d s", ondisk.Printable(c.Name), c.AwaySeconds)
+		}
 	}
 	return s
 }

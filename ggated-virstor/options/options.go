@@ -20,6 +20,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdcomp"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -33,10 +34,13 @@ type Options struct {
 	// without a request one is ended (0: never).
 	NBDMaxClients, NBDMaxPeer int
 	NBDIdle                   time.Duration
-	Control                   string // path of the socket
-	HTTP                      string // HOST:PORT, or empty
-	RunDir                    string
-	ForceOld                  []string // names of volumes
+	// NBDComponentTimeout is how long requests wait for a component that is not reached,
+	// NBDComponentGrace how long its server may do what was sent before.
+	NBDComponentTimeout, NBDComponentGrace time.Duration
+	Control                                string // path of the socket
+	HTTP                                   string // HOST:PORT, or empty
+	RunDir                                 string
+	ForceOld                               []string // names of volumes
 
 	Gate      bool
 	GateName  string
@@ -184,6 +188,8 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.IntVar(&o.NBDMaxClients, "nbd-max-clients", 256, "serve at most `N` NBD connections at once")
 	f.IntVar(&o.NBDMaxPeer, "nbd-max-peer-clients", 0, "of these, `N` of one address, or of one user of unix sockets (0: three quarters)")
 	f.DurationVar(&o.NBDIdle, "nbd-idle", 0, "disconnect NBD clients that ask for nothing for `TIME` (0: only those that never asked for anything)")
+	f.DurationVar(&o.NBDComponentTimeout, "nbd-component-timeout", nbdcomp.DefaultTimeout, "fail requests for a component over NBD when its server is not reached for `TIME`")
+	f.DurationVar(&o.NBDComponentGrace, "nbd-component-grace", nbdcomp.DefaultGrace, "write to a component over NBD again `TIME` after a connection that its server may still do something of")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
@@ -224,6 +230,9 @@ func (o *Options) bound(f *pflag.FlagSet) {
 	bound(f, "gate-name", &o.GateName, func(s string) bool { return !strings.HasPrefix(s, "/") }, "is given without /dev/")
 	bound(f, "nbd-max-clients", &o.NBDMaxClients, func(n int) bool { return n >= 1 }, "must be at least 1")
 	notNegative(f, "nbd-idle", &o.NBDIdle)
+	positive := func(d time.Duration) bool { return d > 0 }
+	bound(f, "nbd-component-timeout", &o.NBDComponentTimeout, positive, "must be more than nothing")
+	bound(f, "nbd-component-grace", &o.NBDComponentGrace, positive, "must be more than nothing")
 	o.boundPolicies(f)
 	o.boundSpace(f)
 }

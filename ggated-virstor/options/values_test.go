@@ -21,6 +21,8 @@ func TestAValueThatIsWrongByItselfIsRefusedWhereItStands(t *testing.T) {
 		{"gate-name", "/dev/x", "is given without /dev/"},
 		{"nbd-max-clients", "0", "must be at least 1"},
 		{"nbd-idle", "-1s", "must not be negative"},
+		{"nbd-component-timeout", "0s", "must be more than nothing"},
+		{"nbd-component-grace", "-1s", "must be more than nothing"},
 		{"nbd", "x", `NBD address "x": want unix:PATH or tcp:HOST:PORT`},
 		{"supervise", "perhaps", "one of auto, yes, no, true, false is needed"},
 		{"when-full", "", "one of wait, error is needed"},

@@ -4,20 +4,39 @@
 package providers
 
 import (
+	"log/slog"
+	"time"
+
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdcomp"
 )
 
+// Options are how providers are opened.
+type Options struct {
+	// NBDTimeout and NBDGrace are nbdcomp.Opener's Timeout and Grace.
+	NBDTimeout, NBDGrace time.Duration
+	// Log is told of what becomes of them; nil: nobody is.
+	Log *slog.Logger
+}
+
+func (o Options) nbd() nbdcomp.Opener {
+	return nbdcomp.Opener{Timeout: o.NBDTimeout, Grace: o.NBDGrace, Log: o.Log, Memory: nbdcomp.NewMemory(nbdcomp.DefaultMemory)}
+}
+
 // Registry is that list, for a process that opens all by itself. A further kind of
 // provider is a line in each of the three.
-func Registry() geomlib.Registry { return of(nbdcomp.Opener{}) }
+func Registry(o Options) geomlib.Registry { return of(o.nbd()) }
 
 // Kept is the list for a supervisor, which opens for its worker.
 func Kept() geomlib.Registry { return of(nbdcomp.Keeper{}) }
 
 // Given is the list for a worker that by connects for.
-func Given(by geomlib.Connector) geomlib.Registry { return of(nbdcomp.Opener{By: by}) }
+func Given(by geomlib.Connector, o Options) geomlib.Registry {
+	opener := o.nbd()
+	opener.By = by
+	return of(opener)
+}
 
 // of has one Opener for all the schemes of NBD.
 func of(nbd geomlib.Opener) geomlib.Registry {

@@ -39,10 +39,8 @@ const (
 // IsWorker reports whether this process was started by a supervisor.
 func IsWorker() bool { return os.Getenv(workerEnv) == "1" }
 
-// Connect reaches the supervisor that started this process. The registry, which is
-// given that as what makes connections, makes providers of the descriptors that it
-// passes on.
-func Connect(registry func(geomlib.Connector) geomlib.Registry) (*Client, error) {
+// Connect reaches the supervisor that started this process.
+func Connect() (*Client, error) {
 	c, err := fdrpc.ConnOf(os.NewFile(workerFD, "supervisor"))
 	if err != nil {
 		return nil, err
@@ -52,8 +50,15 @@ func Connect(registry func(geomlib.Connector) geomlib.Registry) (*Client, error)
 		return nil, errors.Join(err, c.Close())
 	}
 	client := newClient(c)
-	client.door, client.registry = d, registry(connector{client})
+	client.door = d
 	return client, nil
+}
+
+// OpenBy has the registry, which is given the supervisor as what makes connections, make
+// providers of the descriptors that that passes on. It is called before anything is
+// opened.
+func (c *Client) OpenBy(registry func(geomlib.Connector) geomlib.Registry) {
+	c.registry = registry(connector{c})
 }
 
 func newClient(conn *net.UnixConn) *Client {

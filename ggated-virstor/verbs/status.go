@@ -42,7 +42,7 @@ func Status(s virstor.Status) control.VolumeStatus {
 			v.Conditions = append(v.Conditions, c.name)
 		}
 	}
-	for _, c := range []control.Condition{control.ReadErrors, control.WriteErrors, control.StorageFull, control.NoWrites} {
+	for _, c := range []control.Condition{control.ReadErrors, control.WriteErrors, control.StorageFull, control.Unreached, control.NoWrites} {
 		if slices.ContainsFunc(v.Components, func(s control.ComponentStatus) bool { return slices.Contains(s.State, c) }) {
 			v.Conditions = append(v.Conditions, c)
 		}
@@ -67,6 +67,7 @@ func component(c virstor.ComponentStatus) control.ComponentStatus {
 		Name: c.Name, Index: c.Index, MediaSize: c.MediaSize, SectorSize: c.SectorSize,
 		ChunkCount: c.ChunkCount, ChunksReserved: c.Reserved, ChunksUsed: c.Reserved + c.Used, ChunksFree: c.Free,
 		StorageFreePercent: control.Percent(int64(c.Free), int64(c.ChunkCount)),
+		AwaySeconds:        int64(c.Reach.Away / time.Second), Gone: c.Reach.Gone,
 	}
 	if c.FlushFailed {
 		s.State = append(s.State, control.FlushFailed)
@@ -87,6 +88,8 @@ func conditionOf(t virstor.Trouble) control.Condition {
 		return control.ReadErrors
 	case virstor.WriteTrouble:
 		return control.WriteErrors
+	case virstor.Unreached:
+		return control.Unreached
 	}
 	return control.StorageFull
 }

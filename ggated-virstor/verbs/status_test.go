@@ -7,9 +7,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
+
+func TestWhatIsNotReachedIsWaitedFor(t *testing.T) {
+	v := Status(virstor.Status{Components: []virstor.ComponentStatus{
+		{Name: "ada4"},
+		{Name: "nbd://a/", Trouble: []virstor.Trouble{virstor.Unreached}, Reach: geomlib.Reach{Away: 12500 * time.Millisecond}},
+		{Name: "nbd://b/", Trouble: []virstor.Trouble{virstor.Unreached}, Reach: geomlib.Reach{Away: time.Second, Gone: true}},
+	}})
+	if want := "0% physical free, full, waiting for nbd://a/, 12 s, lost nbd://b/"; v.State != want {
+		t.Errorf("state %q, want %q", v.State, want)
+	}
+	if c := v.Components[1]; c.AwaySeconds != 12 || c.Gone || !slices.Equal(c.State, []control.Condition{control.Unreached}) {
+		t.Errorf("%+v", c)
+	}
+}
 
 func TestReservedChunksAreCountedOnce(t *testing.T) {
 	v := Status(virstor.Status{

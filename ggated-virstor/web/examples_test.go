@@ -71,7 +71,9 @@ func labelsOf(name string, fs map[string]*dto.MetricFamily) []string {
 
 func exported(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
-	return scrape(t, start(t, source{someVolume("a", 1)}, health{}))
+	v := someVolume("a", 1)
+	v.Status.Components[0].Remote = true
+	return scrape(t, start(t, source{v}, health{}))
 }
 
 func example(t *testing.T, name string) string {

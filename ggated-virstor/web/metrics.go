@@ -99,6 +99,9 @@ var (
 	componentTrouble   = gauge("component_trouble", "1 when the component has had errors of the kind in the last minutes.", "volume", "component", "kind")
 	componentFlushes   = counter("component_flushes_total", "Flushes of the component.", "volume", "component")
 	componentZeroed    = counter("component_zeroed_bytes_total", "Zeros written to new chunks.", "volume", "component")
+	componentAway      = gauge("component_away_seconds", "For how long the component's server has not been reached, 0 while it is.", "volume", "component")
+	componentUnflushed = gauge("component_unflushed_bytes", "What is kept to be written again if the component's server comes back without it.", "volume", "component")
+	componentRegained  = counter("component_reconnects_total", "How often the component's server was reached again.", "volume", "component")
 	componentErrors    = counter("component_errors_total", "Failed reads and writes of the component.", "volume", "component", "op")
 
 	operations     = counter("operations_total", "Requests that were completed.", "volume", "op")
@@ -271,6 +274,11 @@ func (s sink) component(volume string, chunk int64, c *virstor.ComponentStatus) 
 	}
 	s.add(componentFlushes, float64(c.Stats.Flushes), volume, c.Name)
 	s.add(componentZeroed, float64(c.Stats.ZeroedBytes), volume, c.Name)
+	if c.Remote {
+		s.add(componentAway, c.Reach.Away.Seconds(), volume, c.Name)
+		s.add(componentUnflushed, float64(c.Reach.Unflushed), volume, c.Name)
+		s.add(componentRegained, float64(c.Reach.Regained), volume, c.Name)
+	}
 	s.add(componentErrors, float64(c.Stats.ReadErrors), volume, c.Name, "read")
 	s.add(componentErrors, float64(c.Stats.WriteErrors), volume, c.Name, "write")
 }

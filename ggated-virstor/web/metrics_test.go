@@ -9,12 +9,14 @@ import (
 	"math"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -134,7 +136,13 @@ func find(t *testing.T, fs map[string]*dto.MetricFamily, name string, labels map
 }
 
 func TestAPrometheusParserReadsEveryFigure(t *testing.T) {
-	fs := scrape(t, start(t, source{someVolume("a", 2)}, health{}))
+	v := someVolume("a", 2)
+	v.Status.Components[1].Remote = true
+	v.Status.Components[1].Reach = geomlib.Reach{Away: 12500 * time.Millisecond, Unflushed: 4096, Regained: 3}
+	fs := scrape(t, start(t, source{v}, health{}))
+	if n := len(fs["gvirstor_component_away_seconds"].GetMetric()); n != 1 {
+		t.Errorf("%d components are said to be away or not, where one is over the network", n)
+	}
 	for _, c := range []struct {
 		name   string
 		labels map[string]string
@@ -149,6 +157,10 @@ func TestAPrometheusParserReadsEveryFigure(t *testing.T) {
 		{"gvirstor_volume_predicted_full_seconds", map[string]string{"volume": "a"}, math.Inf(1)},
 		{"gvirstor_component_allocated_bytes", map[string]string{"component": "ada1"}, 30 << 20},
 		{"gvirstor_component_reserved_bytes", map[string]string{"component": "ada0"}, 2 << 20},
+		{"gvirstor_component_away_seconds", map[string]string{"component": "ada1"}, 12.5},
+		{"gvirstor_component_unflushed_bytes", map[string]string{"component": "ada1"}, 4096},
+		{"gvirstor_component_reconnects_total", map[string]string{"component": "ada1"}, 3},
+		{"gvirstor_component_trouble", map[string]string{"component": "ada1", "kind": "no connection"}, 0},
 		{"gvirstor_operations_total", map[string]string{"op": "write_zeroes"}, 32},
 		{"gvirstor_operation_errors_total", map[string]string{"op": "flush"}, 1},
 		{"gvirstor_held_writes", nil, 2},
@@ -223,7 +235,7 @@ func TestSeriesGrowByVolumesAndComponentsAlone(t *testing.T) {
 	if two-one != one-none {
 		t.Errorf("a volume has %d series, a second one %d", one-none, two-one)
 	}
-	if per := (wide - one) / 10; per > 12 || one-none > 120 {
+	if per := (wide - one) / 10; per > 13 || one-none > 120 {
 		t.Errorf("%d series a component, %d a volume", per, one-none)
 	}
 }

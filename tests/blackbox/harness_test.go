@@ -107,6 +107,8 @@ type site struct {
 	files   []string
 	name    string // of the volume
 
+	servers map[int]*exec.Cmd // of its components
+
 	user *syscall.Credential // of the daemon, or nil for this one's
 
 	cmd  *exec.Cmd

@@ -3,12 +3,14 @@ package blackbox
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
@@ -18,27 +20,56 @@ import (
 func (s *site) exporting() {
 	s.t.Helper()
 	need(s.t, "qemu-nbd")
+	s.t.Cleanup(func() {
+		s.kill() // first, as it would wait for its components
+		for i := range s.servers {
+			s.endServer(i)
+		}
+	})
 	for i, image := range s.files {
-		socket, pid := filepath.Join(s.dir, fmt.Sprint("server", i)), filepath.Join(s.dir, fmt.Sprint("pid", i))
-		command(s.t, "qemu-nbd", "--fork", "--persistent", "-e", "16", "-x", fmt.Sprint("image", i), "-k", socket,
-			"-f", "raw", "--discard=unmap", "--pid-file="+pid, image)
-		s.t.Cleanup(func() { s.endServer(pid) })
-		s.files[i] = fmt.Sprintf("nbd+unix:///image%d?socket=%s", i, socket)
+		s.serveImage(i, image)
+		s.files[i] = fmt.Sprintf("nbd+unix:///image%d?socket=%s", i, s.serverSocket(i))
 	}
 }
 
-// endServer kills the server whose process id is in that file.
-func (s *site) endServer(pid string) {
+func (s *site) serverSocket(i int) string { return filepath.Join(s.dir, fmt.Sprint("server", i)) }
+
+// serveImage starts the server of a file, and waits until it serves.
+func (s *site) serveImage(i int, image string) {
 	s.t.Helper()
-	b, err := os.ReadFile(pid)
-	if err != nil {
+	pid := filepath.Join(s.dir, fmt.Sprint("pid", i))
+	for _, left := range []string{pid, s.serverSocket(i)} { // by one that was killed
+		if err := os.RemoveAll(left); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	server := exec.Command("qemu-nbd", "--persistent", "-e", "16", "-x", fmt.Sprint("image", i), "-k", s.serverSocket(i),
+		"-f", "raw", "--discard=unmap", "--pid-file="+pid, image)
+	if err := server.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
+	if s.servers == nil {
+		s.servers = make(map[int]*exec.Cmd)
+	}
+	s.servers[i] = server
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(pid); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("the server of %s does not serve", image)
+		}
+	}
+}
+
+// endServer kills the server of a file.
+func (s *site) endServer(i int) {
+	s.t.Helper()
+	if err := s.servers[i].Process.Kill(); err != nil {
 		s.t.Fatal(err)
 	}
-	_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended before
+	_ = s.servers[i].Wait() // it was killed
+	delete(s.servers, i)
 }
 
 // TestAVolumeOnExportsOfAnotherServer: it is labelled, served, grown, evacuated from one
@@ -127,7 +158,7 @@ func TestAServerThatIsGoneIsAComponentThatFailed(t *testing.T) {
 	s := newSite(t, 64<<20, 64<<20)
 	s.exporting()
 	s.label("-m", "1m", "-s", "256m")
-	s.start("--when-full=error", "--alloc=spread")
+	s.start("--when-full=error", "--alloc=spread", "--nbd-component-timeout=1s")
 	c, err := nbdclient.Dial(t.Context(), s.uri(), nbdclient.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +171,7 @@ func TestAServerThatIsGoneIsAComponentThatFailed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.endServer(filepath.Join(s.dir, "pid1"))
+	s.endServer(1)
 	good, bad := 0, 0
 	for i := range int64(8) {
 		_, err := c.ReadAt(block, i<<20)
@@ -156,7 +187,102 @@ func TestAServerThatIsGoneIsAComponentThatFailed(t *testing.T) {
 	if good == 0 || bad == 0 {
 		t.Errorf("%d blocks were read, %d not, where half of them are gone", good, bad)
 	}
-	s.until("the log names the component", func() bool {
-		return strings.Contains(s.log.String(), "image1") && strings.Contains(s.log.String(), "was lost")
-	})
+	s.said("component is not reached in time: requests fail")
+	s.said("has no connection")
+	if out := s.gvirstor("status", "vol"); !strings.Contains(out, "waiting for "+s.files[1]) || strings.Contains(out, "waiting for "+s.files[0]) {
+		t.Errorf("status:\n%s", out)
+	}
+	s.serveImage(1, filepath.Join(s.dir, "component1"))
+	s.said("component is reached again")
+	for i := range int64(8) {
+		if _, err := c.ReadAt(block, i<<20); err != nil || block[0] != byte(i+1) {
+			t.Errorf("block %d holds %d: %v", i, block[0], err)
+		}
+	}
+}
+
+// TestAServerThatIsKilledAndStartedAgainIsNotNoticed: the client that writes meanwhile has
+// no error, and reads what it wrote.
+func TestAServerThatIsKilledAndStartedAgainIsNotNoticed(t *testing.T) {
+	for _, front := range []string{"no", "yes"} {
+		t.Run("supervise="+front, func(t *testing.T) {
+			if front == "yes" && os.Geteuid() != 0 {
+				t.Skip("not root")
+			}
+			need(t, "fio")
+			s := newSite(t, 64<<20, 64<<20)
+			images := slices.Clone(s.files)
+			s.exporting()
+			s.label("-m", "1m", "-s", "256m")
+			s.start("--alloc=spread", "--supervise="+front)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				out, err := try(t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri(), "--rw=randrw", "--bs=16k", "--iodepth=16",
+					"--size=32M", "--io_size=48M", "--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--output-format=terse", "--aux-path="+s.dir)
+				if err != nil {
+					t.Errorf("fio: %v\n%s", err, out)
+				}
+			}()
+			deaths := 0
+			for ended := false; !ended; deaths++ {
+				i := deaths % 2
+				was := s.regained(i)
+				s.endServer(i)
+				s.serveImage(i, images[i])
+				s.until("it is reached again", func() bool { return s.regained(i) > was })
+				select {
+				case <-done:
+					ended = true
+				default:
+				}
+			}
+			t.Logf("%d deaths", deaths)
+			s.term()
+			if out := s.gvirstor(append([]string{"check"}, s.files...)...); !strings.Contains(out, "No errors.") {
+				t.Errorf("check:\n%s", out)
+			}
+		})
+	}
+}
+
+// regained is how often the server of a file was reached again, by the log.
+func (s *site) regained(i int) int {
+	n := 0
+	for line := range strings.SplitSeq(s.log.String(), "\n") {
+		if strings.Contains(line, "component is reached again") && strings.Contains(line, fmt.Sprintf("image%d", i)) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestAUsersNameInAURIIsToldToNobody: it may be a secret, and none is of use.
+func TestAUsersNameInAURIIsToldToNobody(t *testing.T) {
+	s := newSite(t, 16<<20)
+	s.label("-m", "1m", "-s", "64m")
+	const uri = "nbds://alice:hush@127.0.0.1:1/x"
+	for _, line := range []string{"provider = " + uri, "spare = vol=" + uri} {
+		config := filepath.Join(s.dir, "conf")
+		if err := os.WriteFile(config, []byte(line+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := try(t, filepath.Join(programs, "ggated-virstor"), "--config", config, "--check-config")
+		if err == nil || strings.Contains(out, "hush") || !strings.Contains(out, "nbds://127.0.0.1:1/x: a URI with a user's name") {
+			t.Errorf("%v:\n%s", err, out)
+		}
+	}
+	s.start()
+	for _, args := range [][]string{
+		{"add", "vol", uri}, {"replace", "vol", s.files[0], uri}, {"spare", "vol", uri}, {"status", "-a"}, {"list", "-a"}, {"status", "--json"},
+		{"remove", "vol", uri}, {"evacuate", "vol", uri}, {"load", uri}, {"stop", uri}, {"status", uri},
+		{"dump", uri}, {"check", uri}, {"label", "v", uri}, {"clear", uri}, {"scan", uri}, {"expand", uri}, {"repair", uri}, {"backup", uri}, {"map", uri},
+	} {
+		if out, err := s.tryGvirstor(args...); strings.Contains(out, "hush") || (err == nil) == slices.Contains(args, uri) {
+			t.Errorf("gvirstor %s:\n%s", args[0], out)
+		}
+	}
+	if strings.Contains(s.log.String(), "hush") {
+		t.Errorf("the log:\n%s", s.log)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
@@ -83,6 +84,7 @@ type Extent struct {
 type Conn struct {
 	info       Info
 	nc         net.Conn
+	raw        net.Conn // nc, or what is below its TLS
 	isTLS      bool
 	structured bool
 	extended   bool
@@ -96,11 +98,13 @@ type Conn struct {
 	parts [2][]byte
 	vec   net.Buffers // of parts
 	stage []byte      // header and payload together, for TLS
+	cut   error       // a request was not sent whole: no other can be
 
 	mu     sync.Mutex
 	calls  []*call // by the lower half of their cookies
 	unused *call   // of calls
 	err    error   // why the connection is of no more use
+	left   bool    // it ended, not by the server, with requests in flight
 	done   chan struct{}
 
 	payload []byte // of a chunk that is no data; the receiver's
@@ -108,9 +112,10 @@ type Conn struct {
 
 // call is a request, and used for one after the other.
 type call struct {
-	cookie   uint64 // rises by 2^32 with each use
-	inFlight bool   // guarded by Conn.mu, as next is
-	next     *call  // unused
+	cookie   uint64    // rises by 2^32 with each use
+	inFlight bool      // guarded by Conn.mu, as next is
+	next     *call     // unused
+	begun    time.Time // when it was sent; guarded by Conn.mu
 
 	offset  int64  // of the request
 	data    []byte // of a read
@@ -209,10 +214,37 @@ func (c *Conn) Close() error {
 }
 
 // Abort drops the connection without a goodbye.
-func (c *Conn) Abort() error { return c.nc.Close() }
+func (c *Conn) Abort() error {
+	if err := c.raw.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 // Done is closed when the connection is of no more use.
 func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// LeftBehind reports, once the connection is Done, whether the server may still do what
+// was sent on it: it had not closed it, and requests had no answer.
+func (c *Conn) LeftBehind() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.left
+}
+
+// Oldest is how long the request has been without an answer that was sent first, 0 when
+// all have one.
+func (c *Conn) Oldest() (wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for _, k := range c.calls {
+		if k.inFlight {
+			wait = max(wait, now.Sub(k.begun), 1)
+		}
+	}
+	return wait
+}
 
 // do sends a request and waits for its reply. p is the payload of a write, or what a
 // read fills.
@@ -242,7 +274,7 @@ func (c *Conn) start(h proto.Request, off, n int64, p []byte, list []Extent) (*c
 	}
 	c.mu.Lock()
 	if err = c.err; err == nil {
-		k.inFlight = true
+		k.inFlight, k.begun = true, time.Now()
 	}
 	c.mu.Unlock()
 	if err != nil {
@@ -251,11 +283,16 @@ func (c *Conn) start(h proto.Request, off, n int64, p []byte, list []Extent) (*c
 	}
 	h.Cookie, h.Offset, h.Length = k.cookie, uint64(off), uint64(n)
 	if err := c.write(h, p); err != nil {
-		c.nc.Close() // the stream is out of step; the receiver tells everybody
+		// The stream is out of step. The receiver tells everybody, when it has what the
+		// server still says, if that is still there.
+		_ = c.raw.SetReadDeadline(time.Now().Add(lastWords))
 	}
 	<-k.done
 	return k, nil
 }
+
+// lastWords is how long a server may answer what it was sent when it takes no more.
+const lastWords = time.Second
 
 // take returns a call that nobody uses.
 func (c *Conn) take() (*call, error) {
@@ -288,6 +325,14 @@ const stageSize = 16 << 10
 func (c *Conn) write(h proto.Request, payload []byte) error {
 	c.send.Lock()
 	defer c.send.Unlock()
+	if c.cut == nil {
+		c.cut = c.writeLocked(h, payload)
+	}
+	return c.cut
+}
+
+// writeLocked sends a request. c.send is held.
+func (c *Conn) writeLocked(h proto.Request, payload []byte) error {
 	head := c.appendRequest(c.head[:0], h)
 	if c.isTLS {
 		n := min(len(payload), stageSize)
@@ -322,22 +367,31 @@ func (c *Conn) receive() {
 	for err == nil {
 		err = c.reply()
 	}
+	byServer := c.closedByServer(err)
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 		err = ErrClosed
 	} else {
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
-	c.nc.Close()
+	c.raw.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err = err
 	for _, k := range c.calls {
 		if k.inFlight {
+			c.left = c.left || !byServer
 			k.inFlight, k.err = false, err
 			k.done <- struct{}{}
 		}
 	}
 	close(c.done)
+}
+
+// closedByServer reports whether err of reading means that the server has closed the
+// connection. A reset may be of somebody on the way, but for one of a Unix socket.
+func (c *Conn) closedByServer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) && c.raw.RemoteAddr().Network() == "unix"
 }
 
 // reply takes one reply, or one chunk of one. An error ends the connection.

@@ -62,7 +62,7 @@ func (u URI) Config(cfg *tls.Config) *tls.Config {
 
 // New negotiates on a connected socket, which it owns from now on.
 func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
-	c := &Conn{nc: nc, done: make(chan struct{})}
+	c := &Conn{nc: nc, raw: nc, done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	err := c.negotiate(opt)
 	if !stop() {
@@ -79,7 +79,7 @@ func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
 // List returns the names of a server's exports and closes nc.
 func List(nc net.Conn) ([]string, error) {
 	defer nc.Close()
-	c := &Conn{nc: nc}
+	c := &Conn{nc: nc, raw: nc}
 	if err := c.greet(); err != nil {
 		return nil, fmt.Errorf("list NBD exports: %w", err)
 	}

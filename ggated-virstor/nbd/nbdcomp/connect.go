@@ -88,6 +88,13 @@ func dial(ctx context.Context, u nbdclient.URI) (net.Conn, Credentials, error) {
 		return nil, c, err
 	}
 	nc, err := new(net.Dialer).DialContext(ctx, u.Network, u.Addr)
+	if t, ok := nc.(*net.TCPConn); ok && err == nil {
+		// Whoever gives it up, or dies, resets it: nothing that the system still has of it
+		// is sent later.
+		if err = t.SetLinger(0); err != nil {
+			return nil, c, errors.Join(err, nc.Close())
+		}
+	}
 	return nc, c, err
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,10 +32,6 @@ func lockFile(dir string, u nbdclient.URI) (*os.File, error) {
 	}
 	return f, nil
 }
-
-// grace is how long a server may still do what was on its way when whoever used an export
-// died. It is what is asked of servers.
-const grace = 10 * time.Second
 
 // markUsed notes in the lock whether somebody writes to the export: a mark that is there
 // still when it is locked is of one that died.

@@ -1,15 +1,25 @@
 package nbdcomp
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"log/slog"
 	"os"
 	"syscall"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
+)
+
+const (
+	// DefaultTimeout is how long requests wait for a server that is not reached.
+	DefaultTimeout = 60 * time.Second
+	// DefaultGrace is how long a server may still do what was on its way on a
+	// connection that was given up. It is what is asked of servers.
+	DefaultGrace = 10 * time.Second
 )
 
 // Opener opens exports by their URIs. It is a geomlib.Opener.
@@ -19,16 +29,54 @@ type Opener struct {
 	RunDir string
 	// By makes connections for this process; nil: it connects by itself.
 	By geomlib.Connector
-	// Grace is how long an export is left alone whose last writer died, so that nothing
-	// of that is done later; 0: 10 seconds.
+	// Timeout is how long requests wait for a server that is not reached before they
+	// fail; a request without an answer for half of it is asked again on a new
+	// connection. 0: DefaultTimeout.
+	Timeout time.Duration
+	// Grace is how long what was in doubt is left alone: after a connection was given up
+	// that the server had not closed, and where the last writer died. 0: DefaultGrace.
 	Grace time.Duration
+	// Memory is what the providers together keep to be able to write it again; nil:
+	// each has its own.
+	Memory *Memory
+	// Log is told when servers are not reached, and when they are again; nil: nobody is.
+	Log *slog.Logger
+
+	breaks  rule
+	silence time.Duration // half of Timeout
+	limit   int64         // of a journal, bytes; journalLimit
+	sleep   func(time.Duration)
 }
 
-func (o Opener) grace() time.Duration {
-	if o.Grace > 0 {
-		return o.Grace
+// settings are what a provider takes from its Opener.
+type settings struct {
+	timeout, grace time.Duration
+	silence        time.Duration // how long a request may have no answer
+	limit          int64         // of the journal, bytes
+	memory         *Memory
+	log            *slog.Logger
+	breaks         rule
+}
+
+func (o Opener) settings() settings {
+	s := settings{timeout: cmp.Or(o.Timeout, DefaultTimeout), grace: cmp.Or(o.Grace, DefaultGrace),
+		limit: cmp.Or(o.limit, journalLimit), memory: o.Memory, log: o.Log, breaks: o.breaks}
+	s.silence = cmp.Or(o.silence, s.timeout/2)
+	if s.memory == nil {
+		s.memory = NewMemory(DefaultMemory)
 	}
-	return grace
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
+
+func (o Opener) pause(d time.Duration) {
+	if o.sleep == nil {
+		time.Sleep(d)
+		return
+	}
+	o.sleep(d)
 }
 
 // Open connects to the export that the URI names. geomlib.ErrLocked: another provider of
@@ -68,56 +116,71 @@ func (o Opener) adopt(f *os.File, u nbdclient.URI, opt geomlib.OpenOptions) (geo
 	if err := lock(f, u, opt); err != nil {
 		return nil, err
 	}
+	p := &provider{name: u.String(), uri: u, by: o.By, set: o.settings(), lock: f, readOnly: opt.ReadOnly, closed: opt.Closed,
+		flushHasFailed: opt.FlushHasFailed, flushFails: opt.FlushFails}
 	if !opt.ReadOnly {
 		if usedBefore(f) {
-			time.Sleep(o.grace())
+			o.pause(p.set.grace)
 		}
 		if err := markUsed(f, true); err != nil {
 			return nil, fmt.Errorf("%s: %w", u, err)
 		}
 	}
-	p := &provider{name: u.String(), lock: f, readOnly: opt.ReadOnly, closed: opt.Closed,
-		flushHasFailed: opt.FlushHasFailed, flushFails: opt.FlushFails}
-	if err := p.begin(o.By, u, opt.SectorSize); err != nil {
-		err = errors.Join(err, p.disconnect())
+	if err := p.connect(opt.SectorSize); err != nil {
 		if !opt.ReadOnly {
 			err = errors.Join(err, markUsed(f, false)) // nothing was written
 		}
 		return nil, err
 	}
-	if p.conns[0].DescribesExtents() {
+	if p.offer.extents {
 		return sparse{p}, nil
 	}
 	return p, nil
 }
 
-// begin connects, as often as is of use.
-func (p *provider) begin(by geomlib.Connector, u nbdclient.URI, sector int) error {
-	c, err := negotiate(context.Background(), by, u)
+// connect connects for the first time. What is read from then on is on stable storage: a
+// server that is lost and comes back has it, or is found out.
+func (p *provider) connect(sector int) error {
+	p.link.init()
+	s, err := connectAll(p.ctx, p.by, p.uri)
 	if err != nil {
 		return err
 	}
-	p.conns = append(p.conns, c)
-	err = p.describe(c.Info(), sector)
-	for err == nil && p.info.MultiConn() && len(p.conns) < connections {
-		err = p.another(by, u)
+	if err = p.describe(s, sector); err == nil {
+		err = p.first(s)
 	}
-	return err
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	p.tasks.Go(func() { s.watch(p.ctx, p.set.silence) })
+	p.tasks.Go(p.keep)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.enterLocked(s)
+	return nil
 }
 
-// connections is how many are used where the server says that a flush on one is for all
-// (NBD_FLAG_CAN_MULTI_CONN).
-const connections = 4
-
-// another adds a connection, whose other end must be the same export.
-func (p *provider) another(by geomlib.Connector, u nbdclient.URI) error {
-	c, err := negotiate(context.Background(), by, u)
-	if err != nil {
-		return err
+// first flushes what others have written, and notes what is in the last sector then. That
+// the flush fails is for those to know who flush.
+func (p *provider) first(s *session) error {
+	p.journal = journal{memory: p.set.memory, limit: p.set.limit}
+	p.proofs.init(p.size, p.sector)
+	if p.proven = p.readOnly; p.offer.Flushes() {
+		err := s.conn().Flush()
+		if errors.Is(err, nbdclient.ErrClosed) {
+			return fmt.Errorf("%s: flush: %w", p.name, err)
+		}
+		if p.proven = p.proven || err == nil; err != nil && !p.readOnly {
+			p.untold = err
+		}
 	}
-	p.conns = append(p.conns, c)
-	if a, b := p.conns[0].Info(), c.Info(); a != b {
-		return fmt.Errorf("%s: its connections are to different exports: %+v, and then %+v", p.name, a, b)
+	last := make([]byte, p.sector)
+	err := s.read(last, p.size-p.sector)
+	if err == nil && p.untold == nil {
+		p.proofs.member = proof{p.size - p.sector, p.sector, crc32.Checksum(last, p.proofs.table)}
+	}
+	if errors.Is(err, nbdclient.ErrClosed) {
+		return fmt.Errorf("%s: read the last sector: %w", p.name, err)
 	}
 	return nil
 }

@@ -6,8 +6,8 @@ import (
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
@@ -17,20 +17,27 @@ const (
 	// defaultMax is the largest payload of a server that does not say one, and the
 	// most that is asked for at a time in any case, bytes.
 	defaultMax = 32 << 20
+	// writeMax is the most that is written at a time, bytes: what the journal takes though
+	// it has no room.
+	writeMax = 1 << 20
 	// compactMax is how much is zeroed or trimmed at a time where lengths have 32 bits.
 	compactMax = 1 << 30
 	// maxSector is the largest sector, bytes.
 	maxSector = 128 << 10
 )
 
-// provider is an export that is connected.
+// provider is an export that is connected, or is to be again.
 type provider struct {
 	name     string
+	uri      nbdclient.URI
+	by       geomlib.Connector // or nil
+	set      settings
+	offer    offer
 	size     int64
 	sector   int64
-	max      int64 // of a read or a write, bytes; whole sectors
+	max      int64 // of a read, bytes; whole sectors
+	maxWrite int64 // of a write, bytes; whole sectors
 	maxRange int64 // of a trim or of zeros, bytes; whole sectors
-	info     nbdclient.Info
 	readOnly bool
 	lock     *os.File
 	closed   func(name string) error // or nil
@@ -38,9 +45,13 @@ type provider struct {
 	flushHasFailed bool
 	flushFails     func(name string) // or nil
 
-	conns []*nbdclient.Conn
-	turns atomic.Uint32
-	lost  atomic.Bool // a connection was lost: nothing is done any more
+	link
+	journal  journal // guarded by link.mu, as all that follows
+	proofs   proofs
+	emptying bool  // somebody flushes to make room in the journal
+	untold   error // of a flush, or of what was to be done again: the next flush fails with it
+
+	doubt time.Time // until then the server may do what was sent on old connections; keep's
 }
 
 // sparse is an export whose server tells what reads as zeros.
@@ -48,9 +59,10 @@ type sparse struct{ *provider }
 
 // describe takes what the server says of the export, and makes sure that a component can
 // be on it.
-func (p *provider) describe(i nbdclient.Info, sector int) error {
-	p.info, p.size, p.max, p.maxRange = i, i.Size, defaultMax, compactMax
-	if p.conns[0].Extended() {
+func (p *provider) describe(s *session, sector int) error {
+	i := s.conns[0].Info()
+	p.offer, p.size, p.max, p.maxRange = offerOf(s.conns[0]), i.Size, defaultMax, compactMax
+	if p.offer.extended {
 		p.maxRange = 1 << 62
 	}
 	if i.Max > 0 {
@@ -58,7 +70,7 @@ func (p *provider) describe(i nbdclient.Info, sector int) error {
 	}
 	block := int64(max(i.Min, 512))
 	if sector == 0 {
-		sector = max(geomlib.SectorByMetadata(blocks{p.conns[0], block}, p.size), int(block))
+		sector = max(geomlib.SectorByMetadata(blocks{s.conns[0], block}, p.size), int(block))
 	}
 	p.sector = int64(sector)
 	switch {
@@ -77,6 +89,7 @@ func (p *provider) describe(i nbdclient.Info, sector int) error {
 	if p.max == 0 {
 		return fmt.Errorf("%s: the server takes %d bytes at a time, less than a sector of %d", p.name, i.Max, p.sector)
 	}
+	s.max, p.maxWrite = p.max, min(p.max, writeMax)
 	return nil
 }
 
@@ -103,11 +116,27 @@ func (p *provider) SectorSize() int  { return int(p.sector) }
 func (p *provider) FlushFailed() bool { return p.flushHasFailed }
 
 // LiesOn is geomlib.Layered's.
-func (p *provider) LiesOn() []uint32 { return p.conns[0].LiesOn() }
+func (p *provider) LiesOn() []uint32 { return p.offer.liesOn }
 
-// conn is the connection whose turn it is.
-func (p *provider) conn() *nbdclient.Conn {
-	return p.conns[p.turns.Add(1)%uint32(len(p.conns))]
+// Reach is geomlib.Remote's.
+func (p *provider) Reach() (r geomlib.Reach) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch p.reach {
+	case away, late:
+		r.Away = max(time.Since(p.since), 1)
+	case gone:
+		r.Away, r.Gone = max(time.Since(p.since), 1), true
+	}
+	r.Regained, r.Unflushed = p.regained, p.journal.end-p.journal.base
+	return r
+}
+
+// Watch is geomlib.Remote's.
+func (p *provider) Watch(tell func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watcher = tell
 }
 
 // ReadAt reads all of b.
@@ -115,7 +144,36 @@ func (p *provider) ReadAt(b []byte, off int64) (int, error) {
 	if err := p.check("read", off, int64(len(b))); err != nil {
 		return 0, err
 	}
-	return p.transfer("read", b, off, (*nbdclient.Conn).ReadAt)
+	for done := 0; done < len(b); {
+		n := min(len(b)-done, int(p.max))
+		if err := p.read(b[done:done+n], off+int64(done)); err != nil {
+			return done, p.failed("read", off, int64(len(b)), err)
+		}
+		done += n
+	}
+	return len(b), nil
+}
+
+// read asks until there is an answer.
+func (p *provider) read(b []byte, off int64) error {
+	for {
+		s, err := p.open()
+		if err != nil {
+			return err
+		}
+		if err = s.read(b, off); !p.left(s, err) {
+			return err
+		}
+	}
+}
+
+// left reports whether err means that s is lost.
+func (p *provider) left(s *session, err error) bool {
+	if !errors.Is(err, nbdclient.ErrClosed) {
+		return false
+	}
+	p.leave(s)
+	return true
 }
 
 // WriteAt writes all of b.
@@ -123,59 +181,29 @@ func (p *provider) WriteAt(b []byte, off int64) (int, error) {
 	if err := p.checkWrite("write", off, int64(len(b))); err != nil {
 		return 0, err
 	}
-	return p.transfer("write", b, off, (*nbdclient.Conn).WriteAt)
-}
-
-// transfer does do, by as much as goes with one request.
-func (p *provider) transfer(what string, b []byte, off int64, do func(c *nbdclient.Conn, b []byte, off int64) (int, error)) (int, error) {
 	for done := 0; done < len(b); {
-		n := min(len(b)-done, int(p.max))
-		err := p.usable()
-		if err == nil {
-			_, err = do(p.conn(), b[done:done+n], off+int64(done))
-		}
-		if err != nil {
-			return done, p.failed(what, off, int64(len(b)), err)
+		n := min(len(b)-done, int(p.maxWrite))
+		if err := p.change(kindWrite, off+int64(done), int64(n), b[done:done+n]); err != nil {
+			return done, p.failed("write", off, int64(len(b)), err)
 		}
 		done += n
 	}
 	return len(b), nil
 }
 
-// Flush is on one connection for all of them: there are several only of a server that
-// says so.
-func (p *provider) Flush() error {
-	if !p.info.Flushes() { // and nothing is written
-		return geomlib.ErrNotSupported
-	}
-	err := p.usable()
-	if err == nil {
-		err = p.conn().Flush()
-	}
-	if err == nil {
-		err = p.usable() // what was written on a connection that is gone is not covered
-	}
-	if err == nil {
-		return nil
-	}
-	if p.flushFails != nil {
-		p.flushFails(p.name)
-	}
-	return fmt.Errorf("%s: flush: %w", p.name, p.cause(err))
-}
-
 // Delete is TRIM.
 func (p *provider) Delete(off, length int64) error {
-	return p.ranges("delete", off, length, p.info.Trims(), func(c *nbdclient.Conn, off, n int64) error { return c.Trim(off, n, 0) })
+	return p.ranges("delete", kindTrim, off, length, p.offer.Trims())
 }
 
 // WriteZeroes has the server write them.
 func (p *provider) WriteZeroes(off, length int64) error {
-	return p.ranges("zero", off, length, p.info.WritesZeroes(), func(c *nbdclient.Conn, off, n int64) error { return c.WriteZeroes(off, n, 0) })
+	return p.ranges("zero", kindZero, off, length, p.offer.WritesZeroes())
 }
 
-// ranges does do, by as much as goes with one request, where the server can.
-func (p *provider) ranges(what string, off, length int64, can bool, do func(c *nbdclient.Conn, off, n int64) error) error {
+// ranges makes a change without data, by as much as goes with one request, where the
+// server can.
+func (p *provider) ranges(what string, k kind, off, length int64, can bool) error {
 	if err := p.checkWrite(what, off, length); err != nil {
 		return err
 	}
@@ -184,10 +212,7 @@ func (p *provider) ranges(what string, off, length int64, can bool, do func(c *n
 	}
 	for end := off + length; off < end; {
 		n := min(end-off, p.maxRange)
-		err := p.usable()
-		if err == nil {
-			err = do(p.conn(), off, n)
-		}
+		err := p.change(k, off, n, nil)
 		if errors.Is(err, syscall.ENOTSUP) {
 			return geomlib.ErrNotSupported
 		}
@@ -197,6 +222,160 @@ func (p *provider) ranges(what string, off, length int64, can bool, do func(c *n
 		off += n
 	}
 	return nil
+}
+
+// change makes a change, and has it done again as long as it is not flushed.
+func (p *provider) change(k kind, off, n int64, b []byte) error {
+	e, err := p.begin(k, off, n)
+	if err != nil {
+		return err
+	}
+	e.fill(b, p.proofs.table)
+	p.mu.Lock()
+	s, err := p.reachLocked()
+	if err != nil { // it was never sent
+		p.journal.remove(e)
+		p.finishLocked(e)
+		p.mu.Unlock()
+		return err
+	}
+	e.sent = true
+	p.mu.Unlock()
+	err = s.change(k, off, n, b)
+	lost := p.left(s, err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.finishLocked(e)
+	switch {
+	case lost:
+		return p.outcomeLocked(e)
+	case err == nil:
+	case p.reach == reached:
+		p.journal.remove(e)
+	default:
+		e.void = true
+	}
+	return err
+}
+
+// begin notes a change. It waits while something is on its way that overlaps it, and for
+// room.
+func (p *provider) begin(k kind, off, n int64) (*entry, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if _, err := p.reachLocked(); err != nil {
+			return nil, err
+		}
+		if p.journal.busy(off, n) && p.set.breaks&breakOverlap == 0 {
+			p.waitLocked()
+			continue
+		}
+		if e := p.journal.add(k, off, n); e != nil {
+			p.proofs.forget(off, n)
+			return e, nil
+		}
+		if err := p.emptyLocked(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// emptyLocked makes room in the journal by a flush, or waits until something has
+// changed. p.mu is held, but for that time.
+func (p *provider) emptyLocked() error {
+	if p.emptying || p.journal.answered == 0 {
+		p.waitLocked()
+		return nil
+	}
+	p.emptying = true
+	p.mu.Unlock()
+	err := p.flush()
+	p.mu.Lock()
+	p.emptying = false
+	if err != nil && !errors.Is(err, errLost) {
+		p.untold = err
+	}
+	p.tellLocked()
+	return err
+}
+
+// finishLocked is the end of a change for whoever began it. p.mu is held.
+func (p *provider) finishLocked(e *entry) {
+	p.journal.land(e)
+	p.journal.disown(e)
+	p.tellLocked()
+}
+
+// outcomeLocked waits until a change whose connection was lost has been done again.
+// p.mu is held.
+func (p *provider) outcomeLocked(e *entry) error {
+	for e.answer == 0 && p.reach == away {
+		p.waitLocked()
+	}
+	if e.answer == 0 {
+		return p.why
+	}
+	return e.err
+}
+
+// Flush is on one connection for all of them: there are several only of a server that
+// says so.
+func (p *provider) Flush() error {
+	if !p.offer.Flushes() { // and nothing is written
+		return geomlib.ErrNotSupported
+	}
+	p.mu.Lock()
+	err := p.untold
+	p.untold = nil
+	p.mu.Unlock()
+	if err == nil {
+		err = p.flush()
+	}
+	if err == nil {
+		return nil
+	}
+	if p.flushFails != nil {
+		p.flushFails(p.name)
+	}
+	return fmt.Errorf("%s: flush: %w", p.name, err)
+}
+
+// flush has the server flush what it has answered, as often as it is lost meanwhile.
+func (p *provider) flush() error {
+	for {
+		p.mu.Lock()
+		s, err := p.reachLocked()
+		clock := p.journal.clock
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		err = s.conn().Flush()
+		if err == nil && p.covered(s, clock) {
+			return nil
+		}
+		if err != nil && !p.left(s, err) {
+			return err
+		}
+	}
+}
+
+// covered takes note that a flush on s has succeeded that was sent when the journal's
+// clock was at that. It is none of what was written on a connection that is gone.
+func (p *provider) covered(s *session, clock uint64) bool {
+	if s.ended() {
+		p.leave(s)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reach != reached || p.session != s {
+		return false
+	}
+	p.proven = true
+	p.journal.flushed(clock, &p.proofs)
+	p.tellLocked()
+	return true
 }
 
 // extentLists are lists of extents that nobody uses.
@@ -211,14 +390,7 @@ func (p sparse) NextData(off, limit int64) (start, end int64, err error) {
 	defer extentLists.Put(list)
 	start = -1
 	for at := off; at < limit; {
-		if err := p.usable(); err != nil {
-			return 0, 0, p.failed("look for data in", at, limit-at, err)
-		}
-		*list, err = p.conn().AppendStatus((*list)[:0], at, min(limit-at, p.maxRange), 0)
-		if err == nil && len(*list) == 0 {
-			err = io.ErrNoProgress
-		}
-		if err != nil {
+		if *list, err = p.status((*list)[:0], at, min(limit-at, p.maxRange)); err != nil {
 			return 0, 0, p.failed("look for data in", at, limit-at, err)
 		}
 		for _, e := range *list {
@@ -239,65 +411,51 @@ func (p sparse) NextData(off, limit int64) (start, end int64, err error) {
 	return p.outwards(off, start, limit, limit)
 }
 
+// status asks until there is an answer, which has one extent at least.
+func (p *provider) status(list []nbdclient.Extent, off, n int64) ([]nbdclient.Extent, error) {
+	for {
+		s, err := p.open()
+		if err != nil {
+			return list, err
+		}
+		list, err = s.conn().AppendStatus(list[:0], off, n, 0)
+		switch {
+		case p.left(s, err):
+		case err == nil && len(list) == 0:
+			return list, io.ErrNoProgress
+		default:
+			return list, err
+		}
+	}
+}
+
 // outwards is [start, end) in whole sectors of [off, limit).
 func (p *provider) outwards(off, start, end, limit int64) (int64, int64, error) {
 	return max(off, start&^(p.sector-1)), min(limit, (end+p.sector-1)&^(p.sector-1)), nil
 }
 
-// usable fails once a connection is lost: what the others do may be undone by what the
-// server still has of that one.
-func (p *provider) usable() error {
-	if p.lost.Load() {
-		return errLost
-	}
-	for _, c := range p.conns {
-		select {
-		case <-c.Done():
-			p.lost.Store(true)
-			return errLost
-		default:
-		}
-	}
-	return nil
-}
-
-var errLost = fmt.Errorf("the connection to the server was lost: %w", syscall.EIO)
-
-// cause is what err of a connection means to whoever asked.
-func (p *provider) cause(err error) error {
-	if errors.Is(err, nbdclient.ErrClosed) {
-		return fmt.Errorf("%w (%w)", errLost, err)
-	}
-	return err
-}
-
 // Close ends the connections, and gives the lock back.
 func (p *provider) Close() error {
-	err := p.disconnect()
-	if err == nil && !p.lost.Load() && !p.readOnly {
-		err = markUsed(p.lock, false)
+	p.mu.Lock()
+	was := p.reach
+	p.endLocked(closed, errClosed)
+	p.mu.Unlock()
+	p.cancel()
+	var err error
+	if was == reached {
+		ended := p.session.ended()
+		err = p.session.close()
+		if err == nil && !ended && !p.readOnly {
+			err = markUsed(p.lock, false)
+		}
 	}
+	p.tasks.Wait()
+	p.journal.free()
 	err = errors.Join(err, p.lock.Close())
 	if p.closed != nil {
 		err = errors.Join(err, p.closed(p.name))
 	}
 	return err
-}
-
-// disconnect says goodbye on all connections that there are.
-func (p *provider) disconnect() error {
-	var all sync.WaitGroup
-	errs := make([]error, len(p.conns))
-	for i, c := range p.conns {
-		select {
-		case <-c.Done(): // nobody is there to hear it
-			p.lost.Store(true)
-		default:
-			all.Go(func() { errs[i] = c.Close() })
-		}
-	}
-	all.Wait()
-	return errors.Join(errs...)
 }
 
 func (p *provider) check(what string, off, length int64) error {
@@ -323,5 +481,5 @@ func (p *provider) rangeError(what string, off, length int64) error {
 }
 
 func (p *provider) failed(what string, off, length int64, err error) error {
-	return fmt.Errorf("%s: %s %d bytes at %d: %w", p.name, what, length, off, p.cause(err))
+	return fmt.Errorf("%s: %s %d bytes at %d: %w", p.name, what, length, off, err)
 }

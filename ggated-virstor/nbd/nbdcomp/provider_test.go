@@ -92,22 +92,19 @@ func open(t *testing.T, uri string, o geomlib.OpenOptions) geomlib.Provider {
 	return p
 }
 
-// connected is how many connections p has.
-func connected(p geomlib.Provider) int {
-	switch p := p.(type) {
-	case sparse:
-		return len(p.conns)
-	case *provider:
-		return len(p.conns)
+// of is the provider that p is.
+func of(p geomlib.Provider) *provider {
+	if s, ok := p.(sparse); ok {
+		return s.provider
 	}
-	return 0
+	return p.(*provider)
 }
 
 func TestAnExportOfOursDoesWhatProvidersDo(t *testing.T) {
 	providertest.Run(t, func(t *testing.T) geomlib.Provider {
 		uri, _ := serve(t, nbd.Config{}, unixSocket(t), nbdtest.Config{Size: 8 << 20, ChunkSize: 64 << 10, Workers: 2})
 		p := open(t, uri, geomlib.OpenOptions{})
-		if n := connected(p); n != connections {
+		if n := len(of(p).session.conns); n != connections {
 			t.Errorf("%d connections to a server that says that it takes several", n)
 		}
 		return p
@@ -220,37 +217,40 @@ func TestHolesAreThoseOfTheServer(t *testing.T) {
 }
 
 func TestAllConnectionsAreGivenUpWithOne(t *testing.T) {
+	uri, _ := serve(t, nbd.Config{}, unixSocket(t), nbdtest.Config{Size: 1 << 20})
+	p := of(open(t, uri, geomlib.OpenOptions{}))
+	old := p.session.conns
+	if err := old[2].Abort(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is reached again", func() bool { return p.Reach().Regained == 1 })
+	for i, c := range old {
+		select {
+		case <-c.Done():
+		default:
+			t.Errorf("connection %d is used still", i)
+		}
+	}
+	if _, err := p.ReadAt(make([]byte, 512), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAFlushThatFailsIsNoted: a worker that takes over must know of it.
+func TestAFlushThatFailsIsNoted(t *testing.T) {
 	var failed []string
-	o := geomlib.OpenOptions{FlushFails: func(name string) { failed = append(failed, name) }}
 	uri, end := serve(t, nbd.Config{}, unixSocket(t), nbdtest.Config{Size: 1 << 20})
-	p := open(t, uri, o)
+	p, err := Opener{RunDir: t.TempDir(), Timeout: 10 * time.Millisecond, silence: patience}.Open(uri, geomlib.OpenOptions{FlushFails: func(name string) { failed = append(failed, name) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
 	if err := p.Flush(); err != nil || failed != nil {
 		t.Fatalf("flush: %v, %q", err, failed)
 	}
-	b := make([]byte, 512)
-	conns := p.(sparse).conns
-	conns[2].Abort()
-	<-conns[2].Done()
-	for range 2 * connections {
-		if _, err := p.ReadAt(b, 0); !errors.Is(err, syscall.EIO) {
-			t.Fatalf("read: %v", err)
-		}
-	}
+	end()
 	if err := p.Flush(); !errors.Is(err, syscall.EIO) || len(failed) != 1 || failed[0] != p.Name() {
 		t.Errorf("flush: %v, %q", err, failed)
-	}
-	end()
-	p = open(t, func() string {
-		uri, end = serve(t, nbd.Config{}, unixSocket(t), nbdtest.Config{Size: 1 << 20})
-		return uri
-	}(), o)
-	end()
-	_, err := p.WriteAt(b, 0)
-	if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "lost") {
-		t.Errorf("write: %v", err)
-	}
-	if err := p.Close(); err != nil {
-		t.Errorf("close: %v", err)
 	}
 }
 
@@ -354,26 +354,31 @@ func TestAnExportIsLockedOnThisHostHoweverItIsSpelled(t *testing.T) {
 
 // TestAnExportWhoseWriterDiedIsLeftAloneForAWhile: what that sent may be done until then.
 func TestAnExportWhoseWriterDiedIsLeftAloneForAWhile(t *testing.T) {
-	o := Opener{RunDir: t.TempDir(), Grace: 100 * time.Millisecond}
+	slept := time.Duration(0)
+	o := Opener{RunDir: t.TempDir(), Grace: time.Minute, sleep: func(d time.Duration) { slept += d }}
 	uri, _ := serve(t, nbd.Config{}, unixSocket(t), nbdtest.Config{Size: 1 << 20})
 	waits := func(what string, opt geomlib.OpenOptions, want bool) geomlib.Provider {
 		t.Helper()
-		begin := time.Now()
+		slept = 0
 		p, err := o.Open(uri, opt)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(begin); want != (took >= o.Grace) {
-			t.Errorf("%s: opened after %v", what, took)
+		if want != (slept == o.Grace) || !want && slept != 0 {
+			t.Errorf("%s: opened after %v", what, slept)
 		}
 		return p
 	}
 	die := func(p geomlib.Provider) {
-		for _, c := range p.(sparse).conns {
-			c.Abort()
-			<-c.Done()
+		c := of(p)
+		c.mu.Lock()
+		c.endLocked(closed, errClosed) // nothing is said to the server, or to the lock
+		c.mu.Unlock()
+		if err := errors.Join(c.session.reset(), c.lock.Close()); err != nil {
+			t.Error(err)
 		}
-		p.Close()
+		c.cancel()
+		c.tasks.Wait()
 	}
 	die(waits("the first", geomlib.OpenOptions{}, false))
 	waits("who reads does not wait", geomlib.OpenOptions{ReadOnly: true}, false).Close()

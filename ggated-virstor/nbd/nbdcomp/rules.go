@@ -1,0 +1,17 @@
+package nbdcomp
+
+// rule is what tests break to see that it is needed.
+type rule uint8
+
+const (
+	breakNoJournal rule = 1 << iota // nothing is done again
+	breakNoZeroes                   // only writes are
+	breakNoProof                    // nothing is read back
+	breakOverlap                    // what overlaps is on its way at the same time
+	breakNoDoubt                    // nothing waits for what old connections may do
+)
+
+// skips reports whether changes of a kind are not done again.
+func (r rule) skips(k kind) bool {
+	return r&breakNoJournal != 0 || r&breakNoZeroes != 0 && k != kindWrite
+}
