@@ -3,81 +3,140 @@ package main
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/gvirstor/gvirstor/ondisk"
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 )
 
-// withDirectory puts a record into image that has a pool's directory in force.
-func withDirectory(t *testing.T, image []byte) []byte {
+// openVolume opens the volume on files.
+func openVolume(t *testing.T, files ...string) *virstor.Volume {
 	t.Helper()
-	image = bytes.Clone(image)
-	m, err := ondisk.DecodeMetadata(image[len(image)-damagedSector:])
+	var ms []virstor.Member
+	for _, f := range files {
+		p, err := geomlib.Open(f, geomlib.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ms = append(ms, virstor.Member{Provider: p, Metadata: m})
+	}
+	v, err := virstor.Open(virstor.Assemble(ms)[0], virstor.Config{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := image[damagedExtension:]
-	e, ok, err := ondisk.PickExtension([2][]byte{block, block[ondisk.ExtensionSlotSize:]}, m)
-	if !ok {
-		t.Fatal("no record", err)
-	}
-	e.Sequence++
-	e.Directory = ondisk.Link{Place: ondisk.Place{Member: m.Member.ID, Chunk: 5}, Length: 500, Sum: 1}
-	if err := e.Encode(block[e.Slot()*ondisk.ExtensionSlotSize:][:damagedSector]); err != nil {
-		t.Fatal(err)
-	}
-	return image
+	return v
 }
 
-func TestVerbsForStoppedVolumesLeaveSnapshotsAndFurtherVolumesAlone(t *testing.T) {
-	images, saved := wholeVolume(t, false)
-	images[0] = withDirectory(t, images[0])
-	const reason = "components hold snapshots or further volumes, which this version does not know"
+// aSnapshot makes a volume with a snapshot, whose first chunk was overwritten since, and a
+// backup of before. It returns their images.
+func aSnapshot(t *testing.T) (images [3][]byte) {
+	t.Helper()
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "saved")}
+	for _, f := range files[:2] {
+		if err := os.WriteFile(f, make([]byte, 24<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must := func(args ...string) {
+		if e, _, stderr := testEnv(args...); run(context.Background(), e) != 0 {
+			t.Fatal(stderr)
+		}
+	}
+	must("label", "-s", "64m", "-m", "1m", "vol", files[0], files[1])
+	must("backup", files[2], files[0], files[1])
+	v := openVolume(t, files[:2]...)
+	_, err := v.WriteAt(bytes.Repeat([]byte{1}, 4096), 0)
+	if err == nil {
+		err = v.Snapshot("monday")
+	}
+	if err == nil {
+		_, err = v.WriteAt(bytes.Repeat([]byte{2}, 4096), 0)
+	}
+	if err == nil {
+		err = v.Close()
+	}
+	for i, f := range files {
+		if err == nil {
+			images[i], err = os.ReadFile(f)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return images
+}
+
+func TestVerbsForStoppedVolumesLeaveSnapshotsAlone(t *testing.T) {
+	images := aSnapshot(t)
 	for i := range onDamaged(site{}) {
 		dir := t.TempDir()
 		s := site{filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "fresh"), filepath.Join(dir, "saved"), dir}
-		for name, b := range map[string][]byte{s.a: images[0], s.b: images[1], s.fresh: make([]byte, damagedSize), s.saved: saved} {
+		for name, b := range map[string][]byte{s.a: images[0], s.b: images[1], s.saved: images[2], s.fresh: make([]byte, damagedSize)} {
 			if err := os.WriteFile(name, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		args := onDamaged(s)[i]
-		want := reason
-		switch {
-		case args[0] == "clear" || args[0] == "label" || args[0] == "restore" && slices.Contains(args, "-f"):
+		args, files := onDamaged(s)[i], []string{s.a, s.b}
+		want, status := "it has snapshots, whose chunks cannot be moved yet: delete them first (monday)", 1
+		switch verb := args[0]; {
+		case verb == "clear" || verb == "label" || verb == "restore" && slices.Contains(args, "-f"):
 			continue // are told to give up what there is
-		case args[0] == "expand" || args[0] == "check" && slices.Contains(args, s.b) && !slices.Contains(args, s.a):
-			continue // are not shown component 0, which alone knows
-		case args[0] == "dump":
-			if want = "500 bytes of chunk 5 of member "; slices.Contains(args, "--json") {
-				want = `"length": 500`
-			}
-		case args[0] == "restore":
-			want = "it has snapshots or further volumes, which would be lost"
+		case verb == "expand" || verb == "check" && !slices.Contains(args, s.a):
+			want = "" // are not shown component 0, which alone knows
+		case verb == "dump" && slices.Contains(args, "--json"):
+			want, status = `"directory": {`, 0
+		case verb == "dump":
+			want, status = " bytes of chunk ", 0
+		case verb == "check" && slices.Contains(args, "--json"):
+			want, status = `"name": "monday"`, 0
+		case verb == "check":
+			want, status = "1 snapshot", 0
+		case verb == "map":
+			want = "it has snapshots, whose chunks cannot be drawn yet"
+		case verb == "backup":
+			want, status = "left out: the snapshots of vol", 0
+		case verb == "repair" && slices.Contains(args, "--drop"):
+			want = ""
+		case verb == "repair":
+			want, status = "vol: nothing to repair.", 0
+		case verb == "restore":
+			want = "it has snapshots, which would be lost"
+		case verb == "add":
+			want, status, files = "", 0, append(files, s.fresh)
+		case verb == "reclaim" && slices.Contains(args, "-n"):
+			want, status = "", 0
+		case verb == "stop" || verb == "destroy":
+			want, status = "it has snapshots, which the kernel class would write over: delete them first (monday)", 0
 		}
 		e, stdout, stderr := testEnv(args...)
-		code := run(context.Background(), e)
-		if (code == 0) != (args[0] == "dump") || !strings.Contains(stdout.String()+stderr.String(), want) {
+		if code := run(context.Background(), e); code != status || !strings.Contains(stdout.String()+stderr.String(), want) {
 			t.Errorf("%v: %d, %s%s", args, code, stdout, stderr)
 		}
-		for i, name := range []string{s.a, s.b} {
-			if b, err := os.ReadFile(name); err != nil || !bytes.Equal(b, images[i]) {
-				t.Errorf("%v: wrote to %s, %v", args, name, err)
-			}
+		v := openVolume(t, files...)
+		if all := v.Snapshots(); len(all) != 1 || all[0].Name != "monday" || all[0].Err != nil {
+			t.Errorf("%v: left %+v", args, all)
+		}
+		if err := v.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
 
 func TestAForcedRestoreGivesUpSnapshots(t *testing.T) {
-	images, saved := wholeVolume(t, false)
-	images[0] = withDirectory(t, images[0])
+	images := aSnapshot(t)
 	dir := t.TempDir()
 	var files []string
-	for i, b := range [][]byte{images[0], images[1], saved} {
+	for i, b := range images {
 		files = append(files, filepath.Join(dir, string(rune('a'+i))))
 		if err := os.WriteFile(files[i], b, 0o600); err != nil {
 			t.Fatal(err)
@@ -87,8 +146,11 @@ func TestAForcedRestoreGivesUpSnapshots(t *testing.T) {
 	if run(context.Background(), e) != 0 {
 		t.Fatal(stderr)
 	}
-	l, err := readLabel(nil, files[0])
-	if err != nil || l.record == nil || l.record.Directory.Exists() {
-		t.Errorf("%+v, %v", l.record, err)
+	v := openVolume(t, files[:2]...)
+	if all := v.Snapshots(); len(all) > 0 {
+		t.Errorf("left %+v", all)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -83,19 +83,25 @@ const stableTries = 10
 // takeBackup backs up the volume on providers. Of one in service it is read until
 // two readings agree: then nothing changed in between.
 func (c *call) takeBackup(ctx context.Context, providers []geomlib.Provider, live bool) (b *backup.Backup, err error) {
-	var ignored []virstor.Ignored
+	var last *virstor.Assembly
 	err = c.work("backup", strings.Join(c.operands[1:], " "), false, func(progress func(done, total int64)) (err error) {
-		b, err = readBackup(ctx, providers, live, progress, func(now []virstor.Ignored) { ignored = now })
+		b, err = readBackup(ctx, providers, live, progress, func(now *virstor.Assembly) { last = now })
 		return err
 	})
-	for _, ig := range ignored {
+	if last == nil {
+		return b, err
+	}
+	for _, ig := range last.Ignored {
 		c.warn(fmt.Sprintf("warning: left out: %s", ig.Reason))
+	}
+	if last.IsPool() && err == nil {
+		c.warn(fmt.Sprintf("warning: left out: the snapshots of %s; restore gives them up", last.Name))
 	}
 	return b, err
 }
 
-// readBackup tells who of the providers is ignored each time that it reads them.
-func readBackup(ctx context.Context, providers []geomlib.Provider, live bool, progress func(done, total int64), told func([]virstor.Ignored)) (*backup.Backup, error) {
+// readBackup tells what the providers make each time that it reads them.
+func readBackup(ctx context.Context, providers []geomlib.Provider, live bool, progress func(done, total int64), told func(*virstor.Assembly)) (*backup.Backup, error) {
 	now := time.Now()
 	var last *backup.Backup
 	for range stableTries {
@@ -103,7 +109,7 @@ func readBackup(ctx context.Context, providers []geomlib.Provider, live bool, pr
 		if err != nil {
 			return nil, err
 		}
-		told(a.Ignored)
+		told(a)
 		b, err := backup.FromAssembly(ctx, a, now, progress)
 		switch {
 		case !live:

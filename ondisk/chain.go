@@ -90,8 +90,11 @@ func decodeLink(b []byte) Link {
 
 // ChunkSum is the checksum of a link and of a snapshot's map chunk: CRC-64/ECMA
 // (hash/crc64).
-func ChunkSum(b []byte) uint64 {
-	return crc64.Checksum(b, crc64.MakeTable(crc64.ECMA))
+func ChunkSum(b []byte) uint64 { return AddToSum(0, b) }
+
+// AddToSum is ChunkSum of bytes whose sum is given, with b behind them.
+func AddToSum(sum uint64, b []byte) uint64 {
+	return crc64.Update(sum, crc64.MakeTable(crc64.ECMA), b)
 }
 
 // ChainLength is how many chunks of chunkSize bytes a chain of so many bytes

@@ -13,6 +13,8 @@ const (
 	MaxMaps = 4096
 	// MaxMapName is the longest PoolMap.Name in bytes.
 	MaxMapName = 63
+	// MaxMemberNumbers is how many member numbers there are.
+	MaxMemberNumbers = 1 << 16
 	// FirstMap is the id of the volume that label made.
 	FirstMap = 1
 )

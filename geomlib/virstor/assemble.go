@@ -60,6 +60,9 @@ type Assembly struct {
 	highest uint64    // generation of any member
 }
 
+// IsPool reports whether the components hold more maps than the volume's: snapshots of it.
+func (a *Assembly) IsPool() bool { return a.ext.rec.Directory.Exists() }
+
 // Assemble sorts members into volumes by their id. What component 0 says decides.
 // The result is ordered by name.
 func Assemble(members []Member) []*Assembly {

@@ -163,6 +163,9 @@ func (v *Volume) markCleanLocked() error {
 // (sys/geom/virstor/g_virstor.c); and it writes into whatever chunk_count says.
 func (v *Volume) obstacles() []string {
 	var why []string
+	if v.pool.others.Load() {
+		why = append(why, fmt.Sprintf("it has snapshots, which the kernel class would write over: delete them first (%s)", v.pool.names.Load()))
+	}
 	if v.cond.is(stateDegraded) {
 		why = append(why, "a map sector could not be written")
 	}

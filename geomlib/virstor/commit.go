@@ -127,10 +127,14 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		v.held.learn(r) // for the last time
 		k.findMissing(r)
 	}
+	if room && !k.lockShared(r) {
+		return false, waiting
+	}
 	if room && len(b.missing) > 0 {
 		b.taken, room = v.alloc.Take(b.taken[:0], len(b.missing), false)
 	}
 	if !room {
+		k.unlockShared()
 		return false, k.noSpace(r) || waiting
 	}
 	if again {
@@ -139,8 +143,51 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	for i, vc := range b.missing {
 		b.add(vc, b.taken[i])
 	}
+	k.copyShared()
 	k.cover(r)
 	return true, waiting
+}
+
+// lockShared takes those of the missing chunks that have a mapping, which a snapshot has
+// too, so that they get another; they are read meanwhile. It reports false when somebody
+// else has one of them, for which r then waits.
+func (k *committer) lockShared(r *Request) bool {
+	v, b := k.v, &k.batch
+	b.shared = b.shared[:0]
+	for _, vc := range b.missing {
+		if !v.chunks.Load(vc).Allocated() {
+			continue
+		}
+		ph, state := v.chunks.TryLock(vc)
+		if state != chunkmap.Pinned {
+			k.unlockShared()
+			v.held.leave(r)
+			if !v.park(vc, r) {
+				v.workers.put(r)
+			}
+			return false
+		}
+		v.chunks.Show(vc, chunkmap.WordOf(ph))
+		b.shared = append(b.shared, mapping{vc, ph})
+	}
+	return true
+}
+
+// unlockShared undoes lockShared.
+func (k *committer) unlockShared() {
+	for _, m := range k.batch.shared {
+		k.v.chunks.Unlock(m.vc, chunkmap.WordOf(m.at))
+	}
+	k.batch.shared = k.batch.shared[:0]
+}
+
+// copyShared notes what the new chunks for those that lockShared took are copies of.
+func (k *committer) copyShared() {
+	for _, m := range k.batch.shared {
+		c := &k.batch.chunks[k.batch.index[m.vc]]
+		c.copies, c.from = true, m.at
+	}
+	k.batch.shared = k.batch.shared[:0]
 }
 
 // zeroesReach is for how many bytes one commit gives chunks to zeros that are to stay.
@@ -148,10 +195,17 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 // goes.
 const zeroesReach = 4 << 30
 
-// findMissing fills missing with the chunks that r needs and nobody has.
+// findMissing fills missing with the chunks that r needs and nobody has, and those that a
+// snapshot has too.
 func (k *committer) findMissing(r *Request) {
 	v, b := k.v, &k.batch
 	b.missing, b.reach = b.missing[:0], r.Offset+r.Length
+	if r.req.own {
+		vc := uint64(v.chunkOf(r.Offset + r.req.progress))
+		if _, ours := b.index[vc]; !ours && v.chunks.Load(vc).Allocated() && k.isNamed(vc) {
+			b.missing = append(b.missing, vc)
+		}
+	}
 	if r.req.discards {
 		return
 	}
@@ -159,7 +213,7 @@ func (k *committer) findMissing(r *Request) {
 	next := uint64(0) // a chunk may have two ranges of r
 	for from, to := r.ahead(r.Offset + r.req.progress); from < to; from, to = r.ahead(to) {
 		for next = max(next, uint64(from/v.chunk)); next <= uint64((to-1)/v.chunk); next++ {
-			if _, ours := b.index[next]; ours || v.chunks.Load(next).Allocated() {
+			if _, ours := b.index[next]; ours || v.chunks.Load(next).Allocated() && !k.isNamed(next) {
 				continue
 			}
 			if b.missing = append(b.missing, next); len(b.missing) == most && r.Op == OpWriteZeroes {
@@ -170,6 +224,20 @@ func (k *committer) findMissing(r *Request) {
 	}
 }
 
+// isNamed reports whether a snapshot names the physical chunk of vc, which has one. If
+// none does the chunk is not shared any more.
+func (k *committer) isNamed(vc uint64) bool {
+	v := k.v
+	if !v.isShared(vc) {
+		return false
+	}
+	if v.chunks.IsNamed(vc, v.chunks.Load(vc)) {
+		return true
+	}
+	v.chunks.Unshare(vc)
+	return false
+}
+
 // cover notes which new chunks r uses. Its data is written with the batch as far
 // as it goes through new chunks without a break; from there on, the
 // request goes on when they are allocated.
@@ -178,6 +246,12 @@ func (k *committer) cover(r *Request) {
 	start := r.Offset + r.req.progress
 	with := v.aligned(start, r.Offset+r.Length-start)
 	r.req.commit, r.req.failed, r.req.noRoom = r.req.progress, nil, nil
+	if r.req.own {
+		r.req.own = false
+		if i, ours := b.index[uint64(v.chunkOf(start))]; ours {
+			b.chunks[i].pieces = append(b.chunks[i].pieces, newPiece{req: r})
+		}
+	}
 	if r.req.discards {
 		return
 	}
@@ -240,6 +314,7 @@ func (k *committer) end(r *Request, err error) {
 func (k *committer) hold(r *Request, why error) bool {
 	v := k.v
 	r.req.held.why = why
+	v.leaveWrites(r) // first: who has admitted it may end it
 	if err := v.held.admit(r); err != nil {
 		k.end(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, err))
 		return false
@@ -383,6 +458,7 @@ type batch struct {
 	missing []uint64
 	reach   int64 // the end of what is done of the request in this commit
 	taken   []alloc.Grant
+	shared  []mapping // of missing, what has a mapping; locked
 	touched []*component
 	changes []mapChange
 	wg      sync.WaitGroup
@@ -401,6 +477,8 @@ type newChunk struct {
 	vc     uint64
 	to     alloc.Phys
 	zeroed bool // it reads as zeros already
+	copies bool // it takes the place of from, which is locked, and holds what that does where it is not written
+	from   alloc.Phys
 	pieces []newPiece
 	gaps   []extent
 	err    error
@@ -444,7 +522,7 @@ func (b *batch) add(vc uint64, to alloc.Grant) {
 		b.chunks = append(b.chunks, newChunk{})
 	}
 	c := &b.chunks[len(b.chunks)-1]
-	c.vc, c.to, c.zeroed, c.err = vc, to.At, to.Zeroed, nil
+	c.vc, c.to, c.zeroed, c.copies, c.err = vc, to.At, to.Zeroed, false, nil
 }
 
 func (c *newChunk) perform() {
@@ -452,12 +530,16 @@ func (c *newChunk) perform() {
 	c.wg.Done()
 }
 
-// write puts the data of all requests into the chunk, in their order, and zeros
-// where there is none.
+// write puts the data of all requests into the chunk, in their order, and where there is
+// none zeros, or what it copies.
 func (c *newChunk) write() error {
 	comp := c.v.component(c.to.Comp)
 	base := comp.offset(c.to.Chunk)
-	if c.v.cfg.Zero == ZeroAuto && !c.zeroed {
+	if c.copies {
+		if err := c.copyGaps(); err != nil {
+			return err
+		}
+	} else if c.v.cfg.Zero == ZeroAuto && !c.zeroed {
 		c.findGaps(c.v.chunk)
 		for _, g := range c.gaps {
 			if err := comp.clear(base+g.from, g.to-g.from, c.v.zeros); err != nil {
@@ -476,6 +558,19 @@ func (c *newChunk) write() error {
 			err = comp.writeAt(p.buf, base+p.in)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyGaps copies what no piece covers.
+func (c *newChunk) copyGaps() error {
+	buf := c.v.copies.Get().(*[]byte)
+	defer c.v.copies.Put(buf)
+	c.findGaps(c.v.chunk)
+	for _, g := range c.gaps {
+		if err := c.v.copyRange(c.from, c.to, g, *buf); err != nil {
 			return err
 		}
 	}

@@ -149,38 +149,48 @@ func (c *Config) setDefaults() {
 type rule uint64
 
 const (
-	breakEarlyUnfence  rule = 1 << iota // version 1 before the metadata is exact
-	breakIntentTwice                    // an intent's redo is not idempotent
-	breakFlushCoverage                  // flush leaves out component 0
-	breakCopyFlush                      // a moved chunk's map sector written before the copy is flushed
-	breakAddUnfenced                    // add labels a new component at version 1
-	breakLastChunk                      // the chunk that reaches into the last sector is given out
-	breakRenaming                       // remove writes a wrong index to the component that is renamed
-	breakCloseFlush                     // the fence is lifted before the data is flushed
-	breakUnfenceOrder                   // the fence is lifted from component 0 first
-	breakBelieveMap                     // the map of a volume not closed in order is not written again
-	breakFreedCovered                   // a chunk freed while a flush runs counts as covered by it
-	breakFlushJoins                     // a flush joins the running one although writes came since
-	breakLateClean                      // the dirty mark is cleared after the device flush
-	breakAheadWhole                     // a zeroing ahead that was interrupted counts as whole
-	breakTaskNumbers                    // a task goes by old indexes when a component has left
-	breakBelieveCache                   // nor are caches dropped
-	breakSettledEarly                   // a generation is settled before all members have it
-	breakListEarly                      // the new list of members is used before its generation is settled
-	breakHandBackNote                   // the fence is lifted without a note that it is
-	breakDiscardsLater                  // a discard that was held frees what was written later
-	breakHeirInUse                      // the map goes to a component that has data where it goes
-	breakUnnamedZero                    // a component 0 that could not be cleared is not named as failed
-	breakCommitFirst                    // add writes component 0 before the components that join
-	breakOldMetadata                    // growing writes component 0's metadata as it was when it began
-	breakRefusedTakes                   // a member that takes no writes is given new chunks
-	breakFailedUnnoted                  // that a member takes no writes is not noted on component 0
-	breakClearEarly                     // who leaves is cleared before it is noted that it does
-	breakNoRise                         // opening does not raise the generation
-	breakOldSet                         // a set older than what this host served is opened
-	breakSuperseded                     // a held write does what later requests did
-	breakHeldOutlives                   // a held write outlives who waits for it
-	breakConditions                     // no state of the volume forbids anything
+	breakEarlyUnfence   rule = 1 << iota // version 1 before the metadata is exact
+	breakIntentTwice                     // an intent's redo is not idempotent
+	breakFlushCoverage                   // flush leaves out component 0
+	breakCopyFlush                       // a moved chunk's map sector written before the copy is flushed
+	breakAddUnfenced                     // add labels a new component at version 1
+	breakLastChunk                       // the chunk that reaches into the last sector is given out
+	breakRenaming                        // remove writes a wrong index to the component that is renamed
+	breakCloseFlush                      // the fence is lifted before the data is flushed
+	breakUnfenceOrder                    // the fence is lifted from component 0 first
+	breakBelieveMap                      // the map of a volume not closed in order is not written again
+	breakFreedCovered                    // a chunk freed while a flush runs counts as covered by it
+	breakFlushJoins                      // a flush joins the running one although writes came since
+	breakLateClean                       // the dirty mark is cleared after the device flush
+	breakAheadWhole                      // a zeroing ahead that was interrupted counts as whole
+	breakTaskNumbers                     // a task goes by old indexes when a component has left
+	breakBelieveCache                    // nor are caches dropped
+	breakSettledEarly                    // a generation is settled before all members have it
+	breakListEarly                       // the new list of members is used before its generation is settled
+	breakHandBackNote                    // the fence is lifted without a note that it is
+	breakDiscardsLater                   // a discard that was held frees what was written later
+	breakHeirInUse                       // the map goes to a component that has data where it goes
+	breakUnnamedZero                     // a component 0 that could not be cleared is not named as failed
+	breakCommitFirst                     // add writes component 0 before the components that join
+	breakOldMetadata                     // growing writes component 0's metadata as it was when it began
+	breakRefusedTakes                    // a member that takes no writes is given new chunks
+	breakFailedUnnoted                   // that a member takes no writes is not noted on component 0
+	breakClearEarly                      // who leaves is cleared before it is noted that it does
+	breakNoRise                          // opening does not raise the generation
+	breakOldSet                          // a set older than what this host served is opened
+	breakSuperseded                      // a held write does what later requests did
+	breakHeldOutlives                    // a held write outlives who waits for it
+	breakConditions                      // no state of the volume forbids anything
+	breakSharedInPlace                   // a chunk that a snapshot names is overwritten
+	breakSharedDiscard                   // what a snapshot names is given up or zeroed in part
+	breakOwners                          // a chunk that the volume gives up is freed though a snapshot names it
+	breakPendingOwner                    // a snapshot owns nothing until its record is durable
+	breakDeletedEarly                    // what a deleted snapshot named is freed before the record without it
+	breakDirectoryFirst                  // the directory is written before the maps that it names
+	breakRecordFirst                     // the record is written before the directory
+	breakMapSums                         // a snapshot's map is believed whatever its checksum
+	breakTwinGiven                       // the copy of the directory that is not in force is given out
+	breakOneRecord                       // a directory is put in force by one of the two slots
 )
 
 // breaks reports whether r is broken on purpose.

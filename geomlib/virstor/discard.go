@@ -41,6 +41,8 @@ func (v *Volume) discard(r *Request, block bool) {
 	switch {
 	case err != nil:
 		v.writeFailed(r, err)
+	case r.req.own:
+		v.committer.put(r)
 	case waits && v.park(vc, r):
 	case waits:
 		v.workers.put(r)
@@ -66,11 +68,15 @@ func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
 			off, _, waits, err = v.freeChunks(off, to, v.chunks.TryLock)
 		default:
 			var state chunkmap.State
-			if state, err = v.discardPiece(pc, r.Op != OpDelete); state == chunkmap.Busy {
+			switch state, err = v.discardPiece(pc, r.Op != OpDelete); state {
+			case chunkmap.Busy:
 				waits = true
-				break
+			case chunkmap.Shared:
+				r.req.progress, r.req.own = off-r.Offset, true
+				return false, 0, nil
+			default:
+				off += pc.n
 			}
-			off += pc.n
 		}
 		if err != nil {
 			return false, 0, err
@@ -114,7 +120,8 @@ func (v *Volume) finishDiscard(r *Request, block bool) {
 
 // discardPiece gives up a piece of an allocated chunk: with zero it reads as
 // zeros afterwards, else its whole sectors are passed down. The chunk is freed
-// when nothing of it is left.
+// when nothing of it is left. To one that a snapshot may name nothing is done: Shared
+// tells that zeros need a copy first, and what is not needed is only remembered.
 //
 // It has the chunk to itself: a write that was acknowledged while the device
 // still works on the delete must not be lost to it.
@@ -127,8 +134,13 @@ func (v *Volume) discardPiece(pc piece, zero bool) (chunkmap.State, error) {
 	if state != chunkmap.Pinned {
 		return state, nil
 	}
+	shared := v.isShared(pc.vc) && !v.cfg.breaks(breakSharedDiscard)
+	if shared && zero {
+		v.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
+		return chunkmap.Shared, nil
+	}
 	err := v.gaveUp()
-	if err == nil {
+	if err == nil && !shared {
 		err = v.discardLocked(pc, ph, zero)
 	}
 	if err == nil && v.cfg.Discard == DiscardOn && v.partial.discarded(pc.vc, pc.in, pc.n) {

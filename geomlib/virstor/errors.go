@@ -59,10 +59,9 @@ var ErrChanged = errors.New("components have changed since they were read")
 // with ErrDamaged; the members of such an assembly are those without the record.
 var ErrRecord = errors.New("extension record that cannot be one")
 
-// ErrPool: the components hold snapshots, or volumes beside the first. Their maps
-// name chunks that the first volume's does not, so nothing may be given out by that
-// map alone.
-var ErrPool = errors.New("components hold snapshots or further volumes, which this version does not know")
+// ErrUnserved: the components hold, beside the volume and its snapshots, what no version
+// serves that this one knows of.
+var ErrUnserved = errors.New("components hold what this version does not serve; use one that does")
 
 // ErrInterruptedAdd is why a component without a member block is ignored that component
 // 0 does not count.

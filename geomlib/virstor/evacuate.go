@@ -283,6 +283,9 @@ func (v *Volume) Replace(name string, p geomlib.Provider, force bool, opt JobOpt
 	v.job.starting.Lock()
 	defer v.job.starting.Unlock()
 	_, err := v.MayReplace(name, p.MediaSize())
+	if single := v.singleMap(); single != nil { // else what is added could not leave again
+		err = fmt.Errorf("replace on %s: %w", v.name, single)
+	}
 	if j, ok := v.Job(); err == nil && ok && j.State == JobRunning {
 		err = fmt.Errorf("replace on %s: %w (%s)", v.name, ErrJobRunning, j.Kind)
 	}

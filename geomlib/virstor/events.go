@@ -31,6 +31,8 @@ const (
 	// EventGeneration: the generation rose and is settled (Volume.Generation), without
 	// any other change.
 	EventGeneration
+	// EventSnapshots: a snapshot was taken or deleted.
+	EventSnapshots
 )
 
 // Event tells of a change in a volume.

@@ -120,3 +120,15 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 		return verbRun(list[nth%uint64(len(list))].verb(), seed, thorough, Config{}, counts)
 	}
 }
+
+// ReadAt reads from a snapshot.
+func (w *View) ReadAt(p []byte, off int64) (int, error) {
+	done := &waiter{ch: make(chan struct{}, 1)}
+	done.r = Request{Op: OpRead, Flags: MayBlock, Offset: off, Length: int64(len(p)), Data: p, Done: done}
+	w.Submit(&done.r)
+	<-done.ch
+	if done.r.Err != nil {
+		return 0, done.r.Err
+	}
+	return len(p), nil
+}

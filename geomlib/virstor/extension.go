@@ -16,7 +16,7 @@ type extension struct {
 	rec    ondisk.Extension
 }
 
-// readExtension reads the record in force, which must fit the volume (ErrDamaged) and name no directory (ErrPool). An
+// readExtension reads the record in force, which must fit the volume (ErrDamaged). An
 // extension without one is no error: the volume was never fenced, or has no room.
 func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 	e := extension{rec: ondisk.Extension{VolumeID: m.ID, ChunkSize: m.ChunkSize}}
@@ -35,9 +35,6 @@ func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 	if ok {
 		if err := rec.Validate(m, p.SectorSize()); err != nil {
 			return e, fmt.Errorf("%w: %w of %s: %w; see `gvirstor check`", ErrDamaged, ErrRecord, p.Name(), err)
-		}
-		if rec.Directory.Exists() {
-			return e, fmt.Errorf("extension block of %s: %w; use a version that does", p.Name(), ErrPool)
 		}
 		e.rec, e.valid = rec, true
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -52,7 +53,7 @@ func (v *Volume) fenceLocked() error {
 	}
 	err := v.riseLocked(rise{
 		comps:   comps,
-		edit:    func(c *component, m *ondisk.Metadata) { m.ChunkCount = v.safeChunkCount(c) },
+		edit:    v.countSafely,
 		record:  func(e *ondisk.Extension) { e.Clean = false },
 		recover: true,
 	})
@@ -77,29 +78,30 @@ func blankExtension(zero *component) (extension, error) {
 	return e, nil
 }
 
-// safeChunkCount is c's number of chunks without one that reaches into the
-// metadata sector, unless data lies in that one already.
-func (v *Volume) safeChunkCount(c *component) uint32 {
-	n := c.usable()
-	if n < c.meta().ChunkCount && v.lastSectorInUse(c) {
-		return c.meta().ChunkCount
+// countSafely makes m, metadata of c, count no chunk that reaches into the metadata sector,
+// unless data lies in that one already.
+func (v *Volume) countSafely(c *component, m *ondisk.Metadata) {
+	m.ChunkCount = c.usable()
+	if m.ChunkCount < c.meta().ChunkCount && v.lastSectorInUse(c) {
+		m.ChunkCount = c.meta().ChunkCount
 	}
-	return n
+	m.ChunkNext = min(m.ChunkNext, m.ChunkCount)
 }
 
 // lastSectorInUse reports whether a virtual chunk lies on the chunk that reaches
-// into c's metadata sector.
+// into c's metadata sector, or did in a snapshot.
 func (v *Volume) lastSectorInUse(c *component) bool {
 	if c.meta().ChunkCount == c.usable() {
 		return false
 	}
+	reaches := func(w chunkmap.Word) bool { p := w.Phys(); return p.Comp == c.index() && p.Chunk >= c.usable() }
 	n := uint64(v.Size() / v.chunk)
 	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc+1, n) {
-		if p := v.chunks.Load(vc).Phys(); p.Comp == c.index() && p.Chunk >= c.usable() {
+		if reaches(v.chunks.Load(vc)) {
 			return true
 		}
 	}
-	return false
+	return v.chunks.AnyKept(reaches)
 }
 
 // Activate makes a volume writable that was opened with DeferWrites. providers,

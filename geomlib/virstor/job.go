@@ -131,6 +131,10 @@ func (v *Volume) launch(kind string, task ondisk.Task, keep bool, opt JobOptions
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, ErrReadOnly)
 	}
+	if err := v.singleMap(); err != nil && !opt.DryRun {
+		r.mu.Unlock()
+		return fmt.Errorf("%s on %s: %w", kind, v.name, err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.current = JobStatus{Kind: kind, DryRun: opt.DryRun, Limit: opt.Rate}
 	r.any, r.started, r.cancel, r.givenUp, r.done = true, time.Now(), cancel, false, make(chan struct{})

@@ -23,10 +23,14 @@ func (v *Volume) loadMap() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", v.name, err)
 	}
+	if err := v.loadPool(comps); err != nil {
+		return fmt.Errorf("%s: %w", v.name, err)
+	}
 	for i := range comps {
 		v.alloc.Append(comps[i].pool)
 	}
 	v.alloc.Hold(v.components())
+	v.barDamaged()
 	if v.order == ondisk.OrderUnknown {
 		v.order = ondisk.LittleEndian
 	}

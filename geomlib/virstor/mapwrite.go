@@ -112,6 +112,8 @@ func (k *committer) publish() {
 	for i := range b.chunks {
 		c := &b.chunks[i]
 		switch {
+		case c.copies:
+			k.publishCopy(c, k.degrade.has(int64(c.vc/per)))
 		case c.err == nil:
 			v.chunks.Set(c.vc, c.to)
 			v.stats.allocated.Add(1)
@@ -138,6 +140,39 @@ func (k *committer) publish() {
 	}
 }
 
+// publishCopy ends the making of a chunk that takes the place of another, which snapshots
+// name. doubt: if it failed, its sector may hold either.
+func (k *committer) publishCopy(c *newChunk, doubt bool) {
+	v := k.v
+	switch {
+	case c.err == nil:
+		for _, p := range c.pieces {
+			if p.data {
+				v.partial.written(c.vc, p.in, p.n)
+			}
+		}
+		v.chunks.Unlock(c.vc, chunkmap.WordOf(c.to))
+		if v.cfg.breaks(breakOwners) {
+			k.release(c.from)
+		}
+	case !doubt:
+		v.chunks.Unlock(c.vc, chunkmap.WordOf(c.from))
+		v.alloc.Put(c.to)
+	default: // as of a move
+		k.keepLocked(mapOp{vc: c.vc, old: c.from, new: c.to, set: true})
+	}
+}
+
+// keepLocked keeps the chunk of a change locked of whose sector nobody knows which entry
+// it holds. It can be read where it was.
+func (k *committer) keepLocked(o mapOp) {
+	if !k.letGo(o) {
+		k.v.cond.keep()
+		k.degrade.locked = append(k.degrade.locked, o)
+		k.v.chunks.Show(o.vc, chunkmap.WordOf(o.old))
+	}
+}
+
 // publishOp ends one map operation, whatever became of others in its group.
 // doubt: its sector was not written for sure, and may hold the old or the new
 // entry.
@@ -153,7 +188,9 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		v.partial.forget(o.vc)
 		v.stats.allocated.Add(-1)
 		v.chunks.Unlock(o.vc, 0)
-		k.release(o.old)
+		if !k.snapshotNames(o) {
+			k.release(o.old)
+		}
 	case !doubt:
 		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 		if o.set && !o.same {
@@ -163,18 +200,21 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		// Writes acknowledged on either copy could come back as the other:
 		// the chunk stays locked until its sector is known. Both copies are the
 		// same until then, so it can be read.
-		if !k.letGo(*o) {
-			v.cond.keep()
-			k.degrade.locked = append(k.degrade.locked, *o)
-			v.chunks.Show(o.vc, chunkmap.WordOf(o.old))
-		}
+		k.keepLocked(*o)
 	default:
 		v.partial.forget(o.vc)
 		v.stats.allocated.Add(-1)
 		v.chunks.Unlock(o.vc, 0)
 		v.cond.keep()
-		k.degrade.keep(o.old)
+		if !k.snapshotNames(o) {
+			k.degrade.keep(o.old)
+		}
 	}
+}
+
+// snapshotNames reports whether a snapshot names the chunk that o gives up.
+func (k *committer) snapshotNames(o *mapOp) bool {
+	return k.v.chunks.IsNamed(o.vc, chunkmap.WordOf(o.old)) && !k.v.cfg.breaks(breakOwners)
 }
 
 // release lets a chunk go once its unmapping is durable.

@@ -39,18 +39,29 @@ func (v *Volume) moveChunk(vc uint64, from, to alloc.Phys, buf []byte) (bool, er
 // copyChunk copies a chunk and flushes the copy. What is zeros becomes zeros
 // in the cheapest way.
 func (v *Volume) copyChunk(from, to alloc.Phys, buf []byte) error {
+	if err := v.copyRange(from, to, extent{0, v.chunk}, buf); err != nil {
+		return err
+	}
+	if v.cfg.breaks(breakCopyFlush) {
+		return nil
+	}
+	return v.component(to.Comp).flush()
+}
+
+// copyRange copies a range of a chunk, of whole sectors.
+func (v *Volume) copyRange(from, to alloc.Phys, r extent, buf []byte) error {
 	src, dst := v.component(from.Comp), v.component(to.Comp)
 	s, d := src.offset(from.Chunk), dst.offset(to.Chunk)
-	end := v.chunk
+	end := r.to
 	if s+end > src.guard {
 		// The kernel class allocated this chunk over its metadata sector: what
 		// was written there is gone, and reads as zeros from now on.
-		end = src.guard - s
-		if err := dst.clear(d+end, v.chunk-end, v.zeros); err != nil {
+		end = max(r.from, src.guard-s)
+		if err := dst.clear(d+end, r.to-end, v.zeros); err != nil {
 			return err
 		}
 	}
-	for at := int64(0); at < end; {
+	for at := r.from; at < end; {
 		b := buf[:min(int64(len(buf)), end-at)]
 		if err := src.readAt(b, s+at); err != nil {
 			return err
@@ -66,10 +77,7 @@ func (v *Volume) copyChunk(from, to alloc.Phys, buf []byte) error {
 		}
 		at += int64(len(b))
 	}
-	if v.cfg.breaks(breakCopyFlush) {
-		return nil
-	}
-	return dst.flush()
+	return nil
 }
 
 // mapping is a chunk by both its names.

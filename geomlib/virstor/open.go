@@ -120,11 +120,12 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
-	v.moving.empty.L = &v.moving.mu
+	v.moving, v.writes = newBarrier(), newBarrier()
 	v.partial = newPartialDiscards(v.chunk, v.sector)
 	v.sectors = newSectorPool(v.sector)
 	v.waiters = &sync.Pool{New: newWaiter}
 	v.flushPool = &sync.Pool{New: func() any { return new(flushJobs) }}
+	v.copies = &sync.Pool{New: func() any { b := make([]byte, min(1<<20, m.ChunkSize)); return &b }}
 	v.committer = newCommitter(v)
 	if !cfg.serial {
 		v.ahead = newZeroAhead(v)

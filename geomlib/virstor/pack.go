@@ -140,7 +140,7 @@ func (v *Volume) lowerChunkCounts() error {
 	defer v.metaMu.Unlock()
 	for _, c := range v.components() {
 		m := c.meta()
-		if m.ChunkCount = v.safeChunkCount(c); m == c.meta() {
+		if v.countSafely(c, &m); m == c.meta() {
 			continue
 		}
 		if err := v.storeMetaLocked(c, m); err != nil {

@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -45,7 +46,7 @@ func (v *Volume) removeEmpty(name string) error {
 	if err := v.readOnly(); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
-	if err := v.cond.refusal(deedRenumber); err != nil {
+	if err := errors.Join(v.cond.refusal(deedRenumber), v.singleMap()); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	if err := v.mayChangeLocked(); err != nil {

@@ -188,7 +188,7 @@ func (s succession) store() (next []*component, err error) {
 	defer func() { v.meta.heir = nil }()
 	r := rise{comps: next, edit: func(c *component, m *ondisk.Metadata) {
 		if !v.life.writable.Load() { // this is its opening for writing, too
-			m.ChunkCount = v.safeChunkCount(c)
+			v.countSafely(c, m)
 		}
 		if c == t && m.ChunkReserved == 0 {
 			m.ChunkReserved, m.ChunkNext, m.Flags = om.ChunkReserved, max(m.ChunkNext, uint32(om.ChunkReserved)), m.Flags|ondisk.FlagAllocated

@@ -28,7 +28,11 @@ type Status struct {
 	Held           HeldStatus
 	Components     []ComponentStatus
 	Outsiders      []OutsiderError // providers that name the volume and take no part in it
-	Stats          Stats
+	Snapshots      int
+	// DamagedSnapshots are the names of those whose maps cannot be read: until they are
+	// deleted no chunk is given out and none is overwritten.
+	DamagedSnapshots []string
+	Stats            Stats
 }
 
 // ComponentStatus is one component of a Status.
@@ -81,6 +85,9 @@ func (v *Volume) Status() Status {
 			Commits: v.stats.commits.Load(), CommittedChunks: v.stats.committed.Load(),
 			MapWrites: v.stats.mapWrites.Load(),
 		},
+	}
+	if n := v.pool.names.Load(); n != nil {
+		s.Snapshots, s.DamagedSnapshots = len(n.all), n.damaged
 	}
 	for i, f := range v.alloc.Figures() {
 		s.PhysicalChunks += int64(f.Total)

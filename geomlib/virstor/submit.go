@@ -16,6 +16,9 @@ type reqState struct {
 	failed   error // first failure in that commit
 	noRoom   error // the write of data that found the storage of a component full, or nil
 	discards bool  // it needs no chunk: a discard, or zeros that are one
+	own      bool  // of such a one: it goes on when the chunk at progress is not shared
+	inside   bool  // it is in Volume.writes
+	view     *View // what it reads, if that is a snapshot
 	held     heldState
 	later    []extent // of a write that was held: what later requests wrote, which it leaves alone
 	tally    tally
@@ -72,7 +75,13 @@ func inlineLimit(processors int) int64 {
 }
 
 // perform runs r on a worker.
-func (r *Request) perform() { r.req.v.run(r, true) }
+func (r *Request) perform() {
+	if w := r.req.view; w != nil {
+		w.read(r)
+		return
+	}
+	r.req.v.run(r, true)
+}
 
 // resume goes on with a request that had to wait for others.
 func (v *Volume) resume(r *Request) { v.workers.put(r) }
@@ -96,6 +105,12 @@ func (v *Volume) run(r *Request, block bool) {
 	}
 	if v.keepUntilActive(r) {
 		return
+	}
+	if r.Op != OpFlush && !r.req.inside {
+		if !v.writes.enter(r) {
+			return
+		}
+		r.req.inside = true
 	}
 	switch r.Op {
 	case OpWrite:
@@ -135,8 +150,17 @@ func (v *Volume) leave() {
 	}
 }
 
+// leaveWrites takes r out of Volume.writes: what it has to do to data is done, or waits.
+func (v *Volume) leaveWrites(r *Request) {
+	if r.req.inside {
+		r.req.inside = false
+		v.writes.leave()
+	}
+}
+
 // finish completes r.
 func (v *Volume) finish(r *Request, err error) {
+	v.leaveWrites(r)
 	r.Err = err
 	if err != nil {
 		v.stats.errors.Add(1)

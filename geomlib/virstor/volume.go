@@ -26,6 +26,7 @@ type Volume struct {
 	// Who holds it may pause the committer, and not the other way round.
 	metaMu  sync.Mutex
 	meta    meta
+	pool    pool
 	outside outsiders
 
 	life  life
@@ -78,7 +79,8 @@ type queues struct {
 	flushSoon flushSoon
 	ahead     *zeroAhead // nil: nothing is zeroed ahead
 	job       jobRunner
-	moving    barrier // requests that change the map are in it
+	moving    *barrier // discards are in it while they lock chunks and wait for the committer
+	writes    *barrier // what changes data is in it, but for what is held
 
 	workers   *workers // requests
 	writers   *workers // what the committer and flushes need; they wait for nothing else
@@ -88,6 +90,7 @@ type queues struct {
 	sectors   *sectorPool
 	waiters   *sync.Pool // by pointer: the runtime keeps a pool, and what holds it, for two collections
 	flushPool *sync.Pool
+	copies    *sync.Pool // of *[]byte: buffers for chunks that are copied
 }
 
 // meta is what is known of the metadata beside what each component holds of its own.

@@ -1,6 +1,9 @@
 package virstor
 
-import "github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+import (
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+)
 
 // write writes what is allocated, and goes through the committer first when
 // anything is not.
@@ -43,7 +46,7 @@ func (v *Volume) write(r *Request, block bool) {
 				return
 			}
 			continue
-		case chunkmap.Unallocated: // freed since
+		case chunkmap.Unallocated, chunkmap.Shared: // freed since, or frozen
 			v.committer.put(r)
 			return
 		}
@@ -51,6 +54,7 @@ func (v *Volume) write(r *Request, block bool) {
 		r.req.progress = off - r.Offset
 	}
 	if r.Flags&FUA != 0 {
+		v.leaveWrites(r)
 		v.finishFUA(r)
 		return
 	}
@@ -68,18 +72,48 @@ func (v *Volume) writeFailed(r *Request, err error) {
 	v.committer.put(r)
 }
 
-// lacksChunk reports whether any chunk that is left for r to write has no mapping.
+// lacksChunk reports whether any chunk that is left for r to write has no mapping, or one
+// that a snapshot may have too.
 func (v *Volume) lacksChunk(r *Request) bool {
 	off := r.Offset + r.req.progress
 	if r.req.later == nil {
-		return v.unallocatedIn(off, r.Offset+r.Length)
+		return v.lacksIn(off, r.Offset+r.Length)
 	}
 	for from, to := r.ahead(off); from < to; from, to = r.ahead(to) {
-		if v.unallocatedIn(from, to) {
+		if v.lacksIn(from, to) {
 			return true
 		}
 	}
 	return false
+}
+
+// lacksIn is lacksChunk of [off, end).
+func (v *Volume) lacksIn(off, end int64) bool {
+	if v.unallocatedIn(off, end) {
+		return true
+	}
+	if off >= end || !v.chunks.IsFrozen() {
+		return false
+	}
+	for vc, last := v.chunkOf(off), v.chunkOf(end-1); vc <= last; vc++ {
+		if v.isShared(uint64(vc)) {
+			return true
+		}
+	}
+	return false
+}
+
+// isShared reports whether a snapshot may name the physical chunk of vc.
+func (v *Volume) isShared(vc uint64) bool {
+	return v.chunks.IsShared(vc) && !v.cfg.breaks(breakSharedInPlace)
+}
+
+// pinWrite is chunkmap.Map.PinWrite.
+func (v *Volume) pinWrite(vc uint64) (alloc.Phys, chunkmap.State) {
+	if v.cfg.breaks(breakSharedInPlace) {
+		return v.chunks.Pin(vc)
+	}
+	return v.chunks.PinWrite(vc)
 }
 
 // unallocatedIn reports whether any chunk of [off, end) has no mapping.
@@ -97,7 +131,7 @@ func (v *Volume) unallocatedIn(off, end int64) bool {
 
 // writePinned overwrites whole sectors. A nil data writes zeros.
 func (v *Volume) writePinned(pc piece, data []byte) (chunkmap.State, error) {
-	ph, state := v.chunks.Pin(pc.vc)
+	ph, state := v.pinWrite(pc.vc)
 	if state != chunkmap.Pinned {
 		return state, nil
 	}
@@ -122,6 +156,9 @@ func (v *Volume) writeLocked(pc piece, data []byte) (chunkmap.State, error) {
 		return state, nil
 	}
 	defer v.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
+	if v.isShared(pc.vc) {
+		return chunkmap.Shared, nil
+	}
 	if err := v.gaveUp(); err != nil {
 		return chunkmap.Pinned, err
 	}

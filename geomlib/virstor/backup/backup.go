@@ -88,8 +88,8 @@ func FromVolume(v *virstor.Volume, now time.Time) (*Backup, error) {
 	return b, nil
 }
 
-// FromAssembly backs up a volume that nobody serves. A damaged one is refused
-// (ErrDamaged): its backup would look like a good one. progress, if not nil, is
+// FromAssembly backs up a volume that nobody serves, without its snapshots. A damaged one
+// is refused (ErrDamaged): its backup would look like a good one. progress, if not nil, is
 // told how many bytes of the map have been read.
 func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progress func(done, total int64)) (*Backup, error) {
 	if errors.Is(a.Err, virstor.ErrDamaged) {
@@ -134,12 +134,14 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progr
 	return b, nil
 }
 
-// readExtension is the record in force, nil when there is none.
+// readExtension is the record in force without the directory of snapshots, nil when there
+// is none.
 func readExtension(zero virstor.Member) *ondisk.Extension {
 	e, found, err := virstor.Record(zero.Provider, zero.Metadata)
 	if err != nil || !found || e.Validate(zero.Metadata, zero.Provider.SectorSize()) != nil {
 		return nil
 	}
+	e.Directory = ondisk.Link{}
 	return &e
 }
 

@@ -252,6 +252,7 @@ func (h *header) backup() (*Backup, error) {
 		if err != nil {
 			return nil, err
 		}
+		e.Directory = ondisk.Link{} // a backup is of the volume alone
 		b.Extension = &e
 	}
 	if err := b.checkComponents(); err != nil {

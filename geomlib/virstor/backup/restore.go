@@ -80,9 +80,6 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 	if b.Extension != nil && b.Extension.Intent.Kind != ondisk.IntentNone {
 		return nil, fmt.Errorf("%w: %q", ErrInterrupted, b.Extension.Intent.Kind)
 	}
-	if b.Extension != nil && b.Extension.Directory.Exists() {
-		return nil, fmt.Errorf("backup with a record of which: %w", virstor.ErrPool)
-	}
 	if opt.RunDir != "" {
 		lock, err := geomlib.LockVolume(opt.RunDir, b.ID())
 		if err != nil {
@@ -265,7 +262,7 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 		}
 		if ok && i == 0 && m.Validate(p.MediaSize(), p.SectorSize()) == nil {
 			if rec, _, err := virstor.Record(p, m); rec.Directory.Exists() || errors.Is(err, ondisk.ErrExtensionVersion) {
-				newer = append(newer, "it has snapshots or further volumes, which would be lost")
+				newer = append(newer, "it has snapshots, which would be lost")
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package check
 import (
 	"fmt"
 
-	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -44,13 +43,15 @@ func (v *volumeCheck) readExtension() {
 		v.stuck(v.zero, ExtensionNewer, err.Error(), "Use the version of this program that wrote it.")
 		return
 	}
+	v.pool = v.ext.Directory.Exists()
 	if v.extOK {
 		err = v.ext.Validate(v.zero.want, v.zero.p.SectorSize())
 	}
 	switch {
-	case err == nil && v.ext.Directory.Exists():
-		v.ext, v.extOK = ondisk.Extension{}, false
-		v.stuck(v.zero, PoolUnknown, virstor.ErrPool.Error(), "Use a version of this program that knows them.")
+	case err != nil && v.pool:
+		v.ext, v.extOK, v.extAbsurd = ondisk.Extension{}, false, true
+		v.stuck(v.zero, ExtensionAbsurd, fmt.Sprintf("the extension block's record, though intact, cannot be one of this volume: %v", err),
+			"It names snapshots, which a new one would give up: nothing here writes one.")
 		return
 	case err != nil:
 		v.ext, v.extOK, v.extAbsurd = ondisk.Extension{}, false, true

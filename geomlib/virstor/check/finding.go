@@ -109,7 +109,9 @@ const (
 	ExtensionDamaged Code = "extension-damaged"
 	ExtensionAbsurd  Code = "extension-absurd"
 	ExtensionNewer   Code = "extension-newer"
-	PoolUnknown      Code = "pool-unknown" // snapshots or further volumes, which are not looked at
+	PoolUnknown      Code = "pool-unknown"      // it holds what no version serves that is known here
+	DirectoryDamaged Code = "directory-damaged" // that of the snapshots
+	SnapshotDamaged  Code = "snapshot-damaged"
 	IntentPending    Code = "intent-pending"
 	TaskPending      Code = "task-pending"
 	Unclean          Code = "unclean"

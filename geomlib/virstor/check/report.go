@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -32,6 +33,7 @@ type Volume struct {
 	// there is none.
 	Generation uint64      `json:"generation"`
 	Components []Component `json:"components"`
+	Snapshots  []Snapshot  `json:"snapshots"` // the oldest first
 	// MapChecked: the map could be read, so that nothing said of it means
 	// that it is right.
 	MapChecked bool `json:"map_checked"`
@@ -44,6 +46,7 @@ type Volume struct {
 	doubled  []Doubled
 	cleared  bool // entries are to be cleared or stripped of flags
 	overflow bool // more suspects than are kept
+	pool     bool // the record in force says that there is more than the volume's map
 }
 
 // Component is one component of a Volume.
@@ -127,6 +130,9 @@ func (v *Volume) writeText(b *strings.Builder, verbose bool) {
 	} else {
 		b.WriteString(", the allocation map was not checked")
 	}
+	if len(v.Snapshots) > 0 {
+		fmt.Fprintf(b, ", %s", plural(len(v.Snapshots), "snapshot"))
+	}
 	if v.Generation > 0 {
 		fmt.Fprintf(b, ", generation %d", v.Generation)
 	}
@@ -144,6 +150,14 @@ func (v *Volume) writeText(b *strings.Builder, verbose bool) {
 			fmt.Fprintf(b, ", member %s of generation %d", c.Member.ID, c.Member.Generation)
 		}
 		b.WriteString("\n")
+	}
+	for _, s := range v.Snapshots {
+		fmt.Fprintf(b, "  @%s of %s: ", s.Name, s.Created.Format(time.DateTime))
+		if s.Damaged {
+			b.WriteString("damaged\n")
+		} else {
+			fmt.Fprintf(b, "%s, %d of which nothing else names\n", plural(int(s.Chunks), "chunk"), s.Unique)
+		}
 	}
 }
 
@@ -174,6 +188,9 @@ func (v *Volume) NumericID() uint32 { return v.id }
 // Assembly is the volume as it can be put together once Changes are made.
 // Its Err is set when it cannot.
 func (v *Volume) Assembly() *virstor.Assembly { return v.assembly }
+
+// IsPool reports whether the components hold more than the volume: snapshots of it.
+func (v *Volume) IsPool() bool { return v.pool }
 
 // Geometry is what the entries of the map are judged by.
 func (v *Volume) Geometry() Geometry { return v.geometry }

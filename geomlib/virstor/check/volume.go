@@ -31,7 +31,7 @@ type volumeCheck struct {
 func newVolumeCheck(in *inspector, members []*member) *volumeCheck {
 	m := members[0].found
 	v := &volumeCheck{in: in, listed: make(map[Code]int)}
-	v.Volume = &Volume{Name: ondisk.Printable(m.Name), ID: hex(members[0].id), id: members[0].id, members: members, Components: []Component{}}
+	v.Volume = &Volume{Name: ondisk.Printable(m.Name), ID: hex(members[0].id), id: members[0].id, members: members, Components: []Component{}, Snapshots: []Snapshot{}}
 	return v
 }
 
@@ -62,6 +62,9 @@ func (v *volumeCheck) run() error {
 	usable := v.geometryIsSound()
 	if usable && !(v.in.opt.Live && v.extOK && v.ext.Intent.Kind != ondisk.IntentNone) {
 		if err := v.checkMap(); err != nil {
+			return err
+		}
+		if err := v.checkPool(); err != nil {
 			return err
 		}
 		v.checkUsage()
@@ -110,7 +113,7 @@ func (v *volumeCheck) changed() bool {
 // forget drops what was learned, which was never true at one moment.
 func (v *volumeCheck) forget() {
 	v.suspects, v.doubled, v.cleared, v.MapChecked = nil, nil, false, false
-	v.assembly, v.marked = nil, false
+	v.assembly, v.marked, v.pool, v.Snapshots = nil, false, false, []Snapshot{}
 	v.listed = make(map[Code]int)
 	for _, m := range v.members {
 		m.want = m.found

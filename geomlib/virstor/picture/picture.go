@@ -10,8 +10,12 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// ErrCells: a number of cells that nothing can be drawn in.
-var ErrCells = errors.New("a picture has 1 to 1048576 cells")
+var (
+	// ErrCells: a number of cells that nothing can be drawn in.
+	ErrCells = errors.New("a picture has 1 to 1048576 cells")
+	// ErrSnapshots: chunks would look free that snapshots have.
+	ErrSnapshots = errors.New("it has snapshots, whose chunks cannot be drawn yet; `gvirstor check -v` counts them")
+)
 
 const maxCells = 1 << 20
 
@@ -59,8 +63,11 @@ type Component struct {
 // cannot be right are left out. progress, if not nil, is told how
 // many bytes of the map have been read.
 func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int, progress func(done, total int64)) (*Picture, error) {
-	if a.Err != nil {
+	switch {
+	case a.Err != nil:
 		return nil, fmt.Errorf("draw %s: %w", a.Name, a.Err)
+	case a.IsPool():
+		return nil, fmt.Errorf("draw %s: %w", a.Name, ErrSnapshots)
 	}
 	zero := a.Members[0]
 	m := zero.Metadata

@@ -2,6 +2,7 @@ package repair_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -288,6 +289,14 @@ func TestUndoRefusesWhatWasUsedSince(t *testing.T) {
 			t.Error("an undo that was refused, or a dry run, wrote")
 		}
 	}
+	v = voltest.Open(t, virstor.Config{}, disks)
+	if err := v.Snapshot("since"); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, v.Close(), nil)
+	mustBe(t, undo(repair.UndoOptions{Force: true}, voltest.Providers(disks)), repair.ErrSnapshots)
+	v = voltest.Open(t, virstor.Config{}, disks)
+	mustBe(t, errors.Join(v.DeleteSnapshot("since"), v.Stop()), nil)
 	if err := undo(repair.UndoOptions{Force: true}, voltest.Providers(disks)); err != nil {
 		t.Fatal(err)
 	}

@@ -328,11 +328,11 @@ var matrix = []damage{
 		b[16] = ondisk.ExtensionPoolVersion + 1
 		sumRecord(b)
 	}), codes: []check.Code{check.ExtensionNewer}, want: refused, only: 2},
-	{name: "a record of a pool with snapshots", do: extension(func(b []byte) {
+	{name: "a record of a directory that is not there", do: extension(func(b []byte) {
 		b[16] = ondisk.ExtensionPoolVersion
 		b[368], b[381] = 1, 1 // a directory of 256 bytes, on member 1
 		sumRecord(b)
-	}), codes: []check.Code{check.PoolUnknown}, want: refused, only: 2},
+	}), codes: []check.Code{check.DirectoryDamaged}, want: refused, only: 2},
 	{name: "both slots of the extension block", do: extension(func(b []byte) { clear(b) }), codes: []check.Code{check.ExtensionDamaged}, only: 2},
 	{name: "a removal of component 0", do: extension(func(b []byte) {
 		b[40] = byte(ondisk.IntentRemove)
@@ -593,6 +593,8 @@ var otherCodes = []check.Code{
 	check.Unsettled,
 	// TestOfTwoHistoriesTheOneThatIsChosenGoesOnAboveBoth asks for it.
 	check.OtherHistory,
+	// TestDamageOfAPoolIsFoundAndLeftToItsOwner in package check makes them.
+	check.PoolUnknown, check.SnapshotDamaged,
 }
 
 func TestTheMatrixHasEveryKindOfFinding(t *testing.T) {

@@ -259,6 +259,10 @@ func (p *Plan) planActions(findings []check.Finding) {
 			}
 		}
 	}
+	if v.IsPool() && p.Needed() {
+		p.Refusals = append(p.Refusals, Refusal{Text: "it has snapshots, beside which nothing is changed",
+			Remedy: "A start finishes what was interrupted. If the volume can be served, `gvirstor delete` its snapshots, and repair it then."})
+	}
 	if p.handsBack() {
 		p.act("", "hand the volume back to the kernel class, if it could go on with it")
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -29,6 +30,8 @@ var (
 	ErrCut = errors.New("the end is missing")
 	// ErrChanged: something else was written since.
 	ErrChanged = errors.New("changed since the repair")
+	// ErrSnapshots: they were taken since the repair, and name chunks by what it left.
+	ErrSnapshots = errors.New("it has snapshots since: delete them first")
 )
 
 // UndoOptions modify Undo.
@@ -116,6 +119,9 @@ func Undo(ctx context.Context, r io.ReaderAt, providers []geomlib.Provider, opt 
 	if err != nil {
 		return nil, err
 	}
+	if err := refusePool(providers); err != nil {
+		return nil, err
+	}
 	c := &contents{r, entries}
 	if !opt.Force {
 		if err := c.unchanged(on); err != nil {
@@ -151,6 +157,20 @@ func Undo(ctx context.Context, r io.ReaderAt, providers []geomlib.Provider, opt 
 		}
 	}
 	return res, nil
+}
+
+// refusePool refuses components of a volume that has snapshots (ErrSnapshots).
+func refusePool(providers []geomlib.Provider) error {
+	for _, p := range providers {
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil {
+			continue // it is nobody's component
+		}
+		if rec, _, err := virstor.Record(p, m); err == nil && rec.Directory.Exists() {
+			return fmt.Errorf("undo: %s: %w", ondisk.Printable(m.Name), ErrSnapshots)
+		}
+	}
+	return nil
 }
 
 // readJournal reads the header and all whole records, whose entries it returns also with

@@ -201,9 +201,15 @@ func (a *Allocator[C]) Put(c Phys) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.pools[c.Comp]
-	p.release(c.Chunk)
-	if !p.closed() {
+	if p.release(c.Chunk) && !p.closed() {
 		a.free++
+	}
+}
+
+// PutAll is Put of each of chunks.
+func (a *Allocator[C]) PutAll(chunks []Phys) {
+	for _, c := range chunks {
+		a.Put(c)
 	}
 }
 

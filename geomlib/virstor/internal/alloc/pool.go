@@ -6,6 +6,7 @@ import "math/bits"
 type Pool struct {
 	bits   []uint64 // bit set: free
 	first  uint32   // chunks below are reserved
+	end    uint32   // chunks from there on are never given out
 	total  uint32   // chunks that may ever be allocated, reserved ones excluded
 	free   uint32
 	hint   int             // no free chunk below word hint
@@ -23,6 +24,7 @@ const (
 	BarFailed  Bar = 1 << iota // a flush failed; for as long as the volume is open
 	BarLeaving                 // the component is being emptied or removed
 	BarRefused                 // it takes no writes
+	BarUnknown                 // a map that may name its free chunks cannot be read
 )
 
 // closed reports whether nothing is taken from the pool.
@@ -30,7 +32,7 @@ func (p *Pool) closed() bool { return p.bars != 0 }
 
 // NewPool makes the pool of chunks [first, end), all free.
 func NewPool(first, end uint32) *Pool {
-	p := &Pool{bits: make([]uint64, (uint64(end)+63)/64), first: first}
+	p := &Pool{bits: make([]uint64, (uint64(end)+63)/64), first: first, end: end}
 	if end > first {
 		p.total = end - first
 		for c := first; c < end; {
@@ -53,8 +55,8 @@ func (p *Pool) isFree(chunk uint32) bool {
 	return w < len(p.bits) && p.bits[w]&(1<<(chunk%64)) != 0
 }
 
-// Claim marks chunk as used and reports whether it was free. It and ClaimRun are for
-// who builds a pool from a map, before any allocator has it.
+// Claim marks chunk as used and reports whether it was free. It, Unclaim and ClaimRun are
+// for who builds a pool from a map, before any allocator has it.
 func (p *Pool) Claim(chunk uint32) bool {
 	if !p.isFree(chunk) {
 		return false
@@ -64,6 +66,9 @@ func (p *Pool) Claim(chunk uint32) bool {
 	delete(p.zeroed, chunk)
 	return true
 }
+
+// Unclaim undoes Claim.
+func (p *Pool) Unclaim(chunk uint32) { p.release(chunk) }
 
 // ClaimRun marks n chunks from first on as used, if all of them are free.
 func (p *Pool) ClaimRun(first, n uint32) bool {
@@ -104,12 +109,17 @@ func (p *Pool) lowest() (chunk uint32, zeroed, ok bool) {
 	return 0, false, false
 }
 
-// release makes chunk free.
-func (p *Pool) release(chunk uint32) {
+// release makes chunk free, unless it is none that is given out: the kernel class may have
+// used it. It reports whether it did.
+func (p *Pool) release(chunk uint32) bool {
+	if chunk >= p.end {
+		return false
+	}
 	w := int(chunk / 64)
 	p.bits[w] |= 1 << (chunk % 64)
 	p.free++
 	p.hint = min(p.hint, w)
+	return true
 }
 
 // eachFree yields the free chunks, the lowest first.

@@ -53,6 +53,8 @@ func (p *page) plain() *[PageEntries]uint64 { return (*[PageEntries]uint64)(unsa
 type pageSlot struct {
 	page atomic.Pointer[page]
 	run  atomic.Uint64 // the first word of such a page, or zero; counts while page is nil
+
+	marked atomic.Uint64 // the number of freezes (Map.freezes) that its words are marked shared for
 }
 
 // word is the word of the i-th chunk of the page.
@@ -71,7 +73,12 @@ func (s *pageSlot) word(i uint64) uint64 {
 type Map struct {
 	dir atomic.Pointer[[]pageSlot]
 
-	grow sync.Mutex // held to make a page, and to replace dir
+	grow sync.Mutex // held to make a page, to mark or keep one, to freeze, and to replace dir
+
+	newest  atomic.Pointer[Frozen] // the others hang on it; changed with grow held
+	freezes atomic.Uint64          // how many Frozens there ever were, and times that unknown changed
+	unknown atomic.Bool            // there is a map that nobody can read
+	empty   frozenPage             // of Frozens, where nothing is allocated
 
 	shards [64]shard
 }
@@ -100,6 +107,7 @@ func (m *Map) Resize(n uint64) {
 		for i := range *old {
 			dir[i].page.Store((*old)[i].page.Load())
 			dir[i].run.Store((*old)[i].run.Load())
+			dir[i].marked.Store((*old)[i].marked.Load())
 		}
 	}
 	m.dir.Store(&dir)
@@ -124,6 +132,11 @@ func (m *Map) page(vc uint64) *page {
 	}
 	m.grow.Lock()
 	defer m.grow.Unlock()
+	return m.pageLocked(vc)
+}
+
+// pageLocked is page; m.grow is held.
+func (m *Map) pageLocked(vc uint64) *page {
 	s := m.slot(vc)
 	if p := s.page.Load(); p != nil {
 		return p
@@ -143,7 +156,10 @@ func (m *Map) Load(vc uint64) Word { return Word(m.slot(vc).word(vc % PageEntrie
 
 // Set maps a virtual chunk to p that has no physical one and is not busy. There is one
 // caller at a time.
-func (m *Map) Set(vc uint64, p alloc.Phys) { m.page(vc)[vc%PageEntries].Store(uint64(WordOf(p))) }
+func (m *Map) Set(vc uint64, p alloc.Phys) {
+	m.keep(vc)
+	m.page(vc)[vc%PageEntries].Store(uint64(WordOf(p)))
+}
 
 // SetRun gives n virtual chunks from vc on, of one page, the words from first on.
 // Nobody else knows the map yet.

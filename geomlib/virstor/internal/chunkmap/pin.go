@@ -15,6 +15,7 @@ const (
 	Pinned      State = iota // it is the caller's until Unpin or Unlock
 	Unallocated              // it has no physical chunk
 	Busy                     // somebody else has it to himself
+	Shared                   // a Frozen may name its physical chunk, which is not to be written to
 )
 
 // Waiter is who was parked because a chunk is busy.
@@ -39,13 +40,21 @@ func (m *Map) shard(vc uint64) *shard { return &m.shards[vc%uint64(len(m.shards)
 
 // Pin keeps the mapping of vc as it is until Unpin. The physical chunk is
 // not reused while it is pinned.
-func (m *Map) Pin(vc uint64) (alloc.Phys, State) { return m.pinUnless(vc, wordBusy) }
+func (m *Map) Pin(vc uint64) (alloc.Phys, State) { return m.pinUnless(vc, wordBusy, 0) }
+
+// PinWrite is Pin for one who writes to the physical chunk. Nobody does so while Freeze
+// is called.
+func (m *Map) PinWrite(vc uint64) (alloc.Phys, State) {
+	m.mark(vc)
+	return m.pinUnless(vc, wordBusy, wordShared)
+}
 
 // PinRead is Pin for one who only reads.
-func (m *Map) PinRead(vc uint64) (alloc.Phys, State) { return m.pinUnless(vc, wordBusy|wordShown) }
+func (m *Map) PinRead(vc uint64) (alloc.Phys, State) { return m.pinUnless(vc, wordBusy|wordShown, 0) }
 
-// pinUnless is Pin and PinRead: a word that has of mask no bit but wordBusy is busy.
-func (m *Map) pinUnless(vc, mask uint64) (alloc.Phys, State) {
+// pinUnless is Pin and its like: a word that has of mask no bit but wordBusy is busy, and
+// one that has the bit shared is.
+func (m *Map) pinUnless(vc, mask, shared uint64) (alloc.Phys, State) {
 	p := m.existing(vc)
 	if p == nil {
 		return alloc.Phys{}, Unallocated
@@ -58,6 +67,8 @@ func (m *Map) pinUnless(vc, mask uint64) (alloc.Phys, State) {
 			return alloc.Phys{}, Busy
 		case w&wordAlloc == 0:
 			return alloc.Phys{}, Unallocated
+		case w&shared != 0:
+			return alloc.Phys{}, Shared
 		case w>>pinShift >= pinLimit:
 			runtime.Gosched()
 		case e.CompareAndSwap(w, w+pinOne):
@@ -168,7 +179,16 @@ func (m *Map) Show(vc uint64, word Word) {
 // storeLocked stores the word of vc, which nobody has pinned, and wakes who waits. It
 // unlocks s.mu.
 func (m *Map) storeLocked(s *shard, vc uint64, word Word) {
-	m.page(vc)[vc%PageEntries].Store(uint64(word))
+	e := &m.page(vc)[vc%PageEntries]
+	if Word(e.Load()).Mapping() != word.Mapping() {
+		m.keep(vc)
+		e.Store(uint64(word))
+	} else {
+		// It may become shared meanwhile.
+		for was := e.Load(); !e.CompareAndSwap(was, uint64(word)|was&wordShared); {
+			was = e.Load()
+		}
+	}
 	ready := s.unparkLocked(vc)
 	s.cond.Broadcast()
 	s.mu.Unlock()

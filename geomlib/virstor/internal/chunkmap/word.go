@@ -9,19 +9,22 @@ import "github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 //	bit  48     allocated
 //	bit  49     busy: one owner has the chunk to itself, new pins are refused
 //	bit  50     shown: a busy chunk that may be read all the same
+//	bit  51     shared: a Frozen may name the physical chunk too
 //	bits 52–63  pins: device I/O in flight to the chunk
 //
-// The first 49 bits change only while the chunk is busy, or from zero by Set.
+// The first 49 bits change only while the chunk is busy, or from zero by Set. Shared stays
+// as long as they do, but for Unshare.
 type Word uint64
 
 const (
-	compShift = 32
-	wordAlloc = 1 << 48
-	wordBusy  = 1 << 49
-	wordShown = 1 << 50
-	pinShift  = 52
-	pinOne    = 1 << pinShift
-	pinLimit  = 4000 // far above the goroutines that can do I/O at once
+	compShift  = 32
+	wordAlloc  = 1 << 48
+	wordBusy   = 1 << 49
+	wordShown  = 1 << 50
+	wordShared = 1 << 51
+	pinShift   = 52
+	pinOne     = 1 << pinShift
+	pinLimit   = 4000 // far above the goroutines that can do I/O at once
 )
 
 // WordOf is the word of a virtual chunk that is mapped to p, and nothing else.

@@ -1,0 +1,399 @@
+package check
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Snapshot is a snapshot of a Volume.
+type Snapshot struct {
+	Name    string    `json:"name"` // what follows the "@"
+	ID      uint64    `json:"id"`
+	Created time.Time `json:"created"`
+	Size    uint64    `json:"size"` // of the volume then, bytes
+	// Chunks are how many chunks of data its map names, and Unique how many of them
+	// nothing else does: those that a delete would free. Both are 0 of a damaged one,
+	// and Unique of a volume in use.
+	Chunks  uint64 `json:"chunks"`
+	Unique  uint64 `json:"unique"`
+	Damaged bool   `json:"damaged,omitempty"`
+}
+
+// poolCheck looks at what the components hold beside the volume's map: the directory that
+// is in force, and the maps of the snapshots. What names which chunk it takes from these
+// bytes alone.
+type poolCheck struct {
+	v        *volumeCheck
+	geometry ondisk.Pool
+	member   map[uint64]int // index of the component, by member id
+	dir      *ondisk.Directory
+	maps     []*snapshotMap        // of intact snapshots, the newest first
+	parts    map[ondisk.Place]bool // chunks of maps, which snapshots may share
+	found    []Finding
+}
+
+// snapshotMap is where the map of a snapshot lies.
+type snapshotMap struct {
+	*Snapshot
+	list  *ondisk.MapList
+	bytes int64  // of the map
+	block []byte // the entries that are looked at
+}
+
+// checkPool looks at the pool that the record in force names, if it names any. What a
+// volume in use had when that record was read, and does not have any more, is no finding.
+func (v *volumeCheck) checkPool() error {
+	if !v.pool || !v.extOK {
+		return nil
+	}
+	p := &poolCheck{v: v, member: make(map[uint64]int), parts: make(map[ondisk.Place]bool),
+		geometry: ondisk.Pool{ChunkSize: v.zero.want.ChunkSize, SectorSize: v.zero.p.SectorSize(), Components: make(map[uint64]ondisk.PoolComponent)}}
+	for i := range v.assembly.Members {
+		m := v.at(i)
+		if m == nil {
+			return nil // of which is told already
+		}
+		if !m.found.Member.Exists() {
+			continue // nothing names it
+		}
+		p.member[m.found.Member.ID] = i
+		p.geometry.Components[m.found.Member.ID] = ondisk.PoolComponent{Reserved: uint32(m.want.ChunkReserved), Chunks: m.dataEnd()}
+	}
+	if err := p.look(); err != nil {
+		return err
+	}
+	if v.in.opt.Live && p.gone() {
+		v.Snapshots = []Snapshot{}
+		v.find(Finding{Severity: Info, Code: Changing, Text: "its snapshots changed while they were looked at",
+			Remedy: "Check again when none is taken or deleted."})
+		return nil
+	}
+	for _, f := range p.found {
+		v.find(f)
+	}
+	return nil
+}
+
+// gone reports whether another directory is in force now, or none.
+func (p *poolCheck) gone() bool {
+	now, ok := readExtension(p.v.zero)
+	return !ok || now.Directory != p.v.ext.Directory
+}
+
+// look reads the directory and the maps, and counts owners.
+func (p *poolCheck) look() error {
+	v := p.v
+	err := p.readDirectory()
+	switch {
+	case errors.Is(err, virstor.ErrUnserved):
+		p.find(Finding{Severity: Error, Code: PoolUnknown, Provider: v.zero.name(), Mend: MendByHand, Prevents: true, Text: err.Error(),
+			Remedy: "Use a version of this program that serves it."})
+		return nil
+	case err != nil:
+		p.find(Finding{Severity: Error, Code: DirectoryDamaged, Provider: v.zero.name(), Mend: MendByHand, Prevents: true,
+			Text:   fmt.Sprintf("the directory of its snapshots cannot be used: %v", err),
+			Remedy: "If a disk cannot be read, copy it to another one, and check that."})
+		return nil
+	}
+	v.Snapshots = make([]Snapshot, len(p.dir.Maps)-1)
+	for i, m := range slices.Backward(p.dir.Maps[1:]) {
+		s := &v.Snapshots[i]
+		*s = Snapshot{Name: m.Name, ID: m.ID, Created: time.Unix(m.Time, 0).UTC(), Size: m.Size}
+		sm, err := p.readMap(s, m)
+		if v.in.ctx.Err() != nil {
+			return v.in.ctx.Err()
+		}
+		if err != nil {
+			p.damaged(s, err)
+			continue
+		}
+		p.maps = append(p.maps, sm)
+	}
+	if v.in.opt.Live {
+		return nil // what the volume names changes meanwhile
+	}
+	return p.countOwners()
+}
+
+func (p *poolCheck) find(f Finding) { p.found = append(p.found, f) }
+
+// damaged finds that a snapshot is, once.
+func (p *poolCheck) damaged(s *Snapshot, err error) {
+	if s.Damaged {
+		return
+	}
+	s.Damaged, s.Chunks, s.Unique = true, 0, 0
+	p.find(Finding{Severity: Error, Code: SnapshotDamaged, Provider: p.v.zero.name(), Mend: MendByHand,
+		Text: fmt.Sprintf("snapshot %s is damaged: %v", s.Name, err),
+		Remedy: fmt.Sprintf("If a disk cannot be read, copy it to another one, and check that. While it is damaged the volume is only read; `gvirstor delete %s@%s` gives it up.",
+			p.v.Name, s.Name)})
+}
+
+// readDirectory reads the directory in force, and claims the chunks of both its copies and
+// of the reserve.
+func (p *poolCheck) readDirectory() error {
+	contents, places, err := p.readChain(ondisk.ChainDirectory, p.v.ext.Directory)
+	if err != nil {
+		return err
+	}
+	if p.dir, err = ondisk.DecodeDirectory(contents); err != nil {
+		return err
+	}
+	if err := p.geometry.ValidateDirectory(p.dir, places); err != nil {
+		return err
+	}
+	if err := virstor.Servable(p.dir); err != nil {
+		return err
+	}
+	for _, a := range slices.Concat(p.dir.Own, p.dir.Other, p.dir.Reserve) {
+		id, _ := p.dir.Member(a.Number)
+		if at := (ondisk.Place{Member: id, Chunk: a.Chunk}); !p.claim(at) {
+			return p.usedTwice(at)
+		}
+	}
+	return nil
+}
+
+func (p *poolCheck) usedTwice(at ondisk.Place) error {
+	return fmt.Errorf("chunk %d of component %d has another use, too", at.Chunk, p.member[at.Member])
+}
+
+// claim takes a system chunk, and reports whether nothing had it.
+func (p *poolCheck) claim(at ondisk.Place) bool {
+	b := p.v.maps[p.member[at.Member]]
+	return p.v.in.opt.Live || b == nil || b.claim(at.Chunk)
+}
+
+// read reads the n bytes at byte in of a system chunk.
+func (p *poolCheck) read(at ondisk.Place, in, n int64) ([]byte, error) {
+	i, known := p.member[at.Member]
+	if c := p.geometry.Components[at.Member]; !known || at.Chunk >= c.Chunks {
+		return nil, fmt.Errorf("chunk %d of member %016x is not there", at.Chunk, at.Member)
+	}
+	sector := int64(p.geometry.SectorSize)
+	b := make([]byte, (n+sector-1)/sector*sector)
+	if err := readFull(p.v.at(i).p, b, int64(at.Chunk)*int64(p.geometry.ChunkSize)+in); err != nil {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
+func readFull(from geomlib.Provider, b []byte, off int64) error {
+	if _, err := from.ReadAt(b, off); err != nil {
+		return fmt.Errorf("read %s at byte %d: %w", from.Name(), off, err)
+	}
+	return nil
+}
+
+// readChain reads a chain of system chunks.
+func (p *poolCheck) readChain(kind ondisk.ChainKind, first ondisk.Link) ([]byte, []ondisk.Place, error) {
+	chain, err := ondisk.NewChain(kind, first, p.geometry.ChunkSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	for link, more := chain.Next(); more; link, more = chain.Next() {
+		if err := p.v.in.ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		b, err := p.read(link.Place, 0, int64(link.Length))
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := chain.Take(b); err != nil {
+			return nil, nil, err
+		}
+	}
+	return chain.Contents(), chain.Places(), nil
+}
+
+// readMap reads the map of a snapshot once, claims the chunks that it lies in, and counts
+// what it names.
+func (p *poolCheck) readMap(s *Snapshot, m ondisk.PoolMap) (*snapshotMap, error) {
+	contents, places, err := p.readChain(ondisk.ChainMapList, m.List)
+	if err != nil {
+		return nil, err
+	}
+	list, err := ondisk.DecodeMapList(contents)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.geometry.ValidateMapList(p.dir, m, list); err != nil {
+		return nil, err
+	}
+	if m.Size > p.v.VirtualSize {
+		return nil, fmt.Errorf("it has %d bytes, the volume %d", m.Size, p.v.VirtualSize)
+	}
+	for _, at := range places {
+		if !p.claim(at) {
+			return nil, p.usedTwice(at)
+		}
+	}
+	size, _ := ondisk.MapLength(m.Size, p.geometry.ChunkSize)
+	sm := &snapshotMap{Snapshot: s, list: list, bytes: int64(size)}
+	for i, c := range list.Chunks {
+		if c.Hole {
+			continue
+		}
+		at := p.placeOf(c)
+		if !p.parts[at] && !p.claim(at) {
+			return nil, p.usedTwice(at)
+		}
+		p.parts[at] = true
+		if err := p.readPart(sm, i, at); err != nil {
+			return nil, err
+		}
+	}
+	return sm, nil
+}
+
+func (p *poolCheck) placeOf(c ondisk.MapChunk) ondisk.Place {
+	id, _ := p.dir.Member(c.Number)
+	return ondisk.Place{Member: id, Chunk: c.Chunk}
+}
+
+// readPart verifies chunk i of a map.
+func (p *poolCheck) readPart(sm *snapshotMap, i int, at ondisk.Place) error {
+	from := int64(i) * int64(p.geometry.ChunkSize)
+	end := min(int64(p.geometry.ChunkSize), sm.bytes-from)
+	sum := uint64(0)
+	for in := int64(0); in < end; {
+		if err := p.v.in.ctx.Err(); err != nil {
+			return err
+		}
+		b, err := p.read(at, in, min(poolBlock, end-in))
+		if err != nil {
+			return err
+		}
+		sum = ondisk.AddToSum(sum, b)
+		for off := 0; off < len(b); off += ondisk.EntrySize {
+			e := ondisk.DecodeEntry(b[off:], ondisk.LittleEndian)
+			if e == (ondisk.Entry{}) {
+				continue
+			}
+			if _, ok := p.keyOf(e); !ok {
+				return fmt.Errorf("map entry of virtual chunk %d holds flags %#x, member number %d, chunk %d",
+					uint64(from+in+int64(off))/ondisk.EntrySize, e.Flags, e.Component, e.Chunk)
+			}
+			sm.Chunks++
+		}
+		in += int64(len(b))
+	}
+	if sum != sm.list.Chunks[i].Sum {
+		return fmt.Errorf("wrong checksum of chunk %d of its map", i)
+	}
+	return nil
+}
+
+// poolBlock is how many bytes of a map are read at a time, where one is.
+const poolBlock = 1 << 20
+
+// keyOf is the chunk that an entry of a snapshot names, as chunkKey; ok is false of one
+// that cannot be right.
+func (p *poolCheck) keyOf(e ondisk.Entry) (key uint64, ok bool) {
+	id, _ := p.dir.Member(e.Component)
+	i, known := p.member[id]
+	if !known || e.Flags != ondisk.FlagAllocated {
+		return 0, false
+	}
+	r := p.v.geometry.Components[i]
+	return chunkKey(ondisk.Entry{Component: uint16(i), Chunk: e.Chunk}), e.Chunk >= r.First && e.Chunk < r.Count
+}
+
+// countOwners goes through all maps side by side: a chunk has the same virtual number in
+// each that names it, so one that is claimed already when it comes up has another use.
+func (p *poolCheck) countOwners() error {
+	if len(p.maps) == 0 {
+		return nil
+	}
+	// Memory is bounded, whatever the number of maps.
+	step := max(4096, int64(32<<20)/int64(len(p.maps)+1)/4096*4096)
+	var own []byte
+	for from := int64(0); from < p.v.mapSize(); from += step {
+		if err := p.v.in.ctx.Err(); err != nil {
+			return err
+		}
+		end := min(from+step, p.v.mapSize())
+		own = slices.Grow(own[:0], int(end-from))[:end-from]
+		if err := readFull(p.v.zero.p, own, from); err != nil {
+			clear(own) // which is told of already
+		}
+		for _, m := range p.maps {
+			if err := p.fill(m, from, end); err != nil {
+				p.damaged(m.Snapshot, err)
+			}
+		}
+		for off := int64(0); off < end-from; off += ondisk.EntrySize {
+			p.countOne(uint64(from+off)/ondisk.EntrySize, own[off:], off)
+		}
+	}
+	return nil
+}
+
+// fill reads the entries of m in [from, end) of its map.
+func (p *poolCheck) fill(m *snapshotMap, from, end int64) error {
+	m.block = slices.Grow(m.block[:0], int(end-from))[:end-from]
+	clear(m.block)
+	chunk := int64(p.geometry.ChunkSize)
+	for at := from; at < min(end, m.bytes); {
+		n := min(end, m.bytes, (at/chunk+1)*chunk) - at
+		if c := m.list.Chunks[at/chunk]; !c.Hole {
+			b, err := p.read(p.placeOf(c), at%chunk, n)
+			if err != nil {
+				clear(m.block)
+				return err
+			}
+			copy(m.block[at-from:], b)
+		}
+		at += n
+	}
+	return nil
+}
+
+// owned is a chunk with how many snapshots name it, and the newest that does.
+type owned struct {
+	key    uint64
+	owners int
+	first  *snapshotMap
+}
+
+// countOne counts the owners of the chunks that snapshots name for vc, whose entries are
+// off bytes into the blocks. raw is the entry of the volume.
+func (p *poolCheck) countOne(vc uint64, raw []byte, off int64) {
+	var chunks []owned
+	for _, m := range p.maps {
+		e := ondisk.DecodeEntry(m.block[off:], ondisk.LittleEndian)
+		key, ok := p.keyOf(e)
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(chunks, func(o owned) bool { return o.key == key })
+		if i < 0 {
+			chunks = append(chunks, owned{key, 1, m})
+		} else {
+			chunks[i].owners++
+		}
+	}
+	if chunks == nil {
+		return
+	}
+	verdict, e := p.v.geometry.Judge(raw)
+	volume := verdict == EntryGood || verdict == StripFlags
+	for _, c := range chunks {
+		if volume && chunkKey(e) == c.key {
+			continue
+		}
+		if c.owners == 1 && !c.first.Damaged {
+			c.first.Unique++
+		}
+		comp, chunk := int(c.key>>32), uint32(c.key)
+		if b := p.v.maps[comp]; b != nil && !b.claim(chunk) {
+			p.damaged(c.first.Snapshot, fmt.Errorf("map entry of virtual chunk %d names chunk %d of component %d, which has another use", vc, chunk, comp))
+		}
+	}
+}

@@ -1,0 +1,233 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// pool is what the components hold beside the volume's map: its snapshots, and the
+// directory of them.
+//
+// The owners of a chunk are the maps that name it. Nobody counts them: a chunk has the
+// same virtual number in every map that names it, so whether a snapshot names that of a
+// map entry is looked up in the snapshots' entries of that number (chunkmap.Map.IsNamed).
+type pool struct {
+	// others: there are other maps than the volume's, or one is being made.
+	others atomic.Bool
+	names  atomic.Pointer[snapshotNames] // nil: of none
+
+	// The rest is guarded by Volume.metaMu.
+	dir   *ondisk.Directory // in force; nil: none
+	snaps []*snapshot       // in the order of their ids
+	doubt error             // which directory is in force is not known, since that failed
+}
+
+// snapshot is a map that does not change.
+type snapshot struct {
+	ondisk.PoolMap
+	frozen *chunkmap.Frozen // nil: damaged
+	damage error
+	system []alloc.Phys // the chunks of its map, and of the list of those
+	views  int          // how many read it; guarded by Volume.metaMu
+}
+
+// snapshotNames are what snapshots are called, the oldest first.
+type snapshotNames struct{ all, damaged []string }
+
+// namedFew is how many snapshots an error names.
+const namedFew = 3
+
+// String is all of them, or the first few.
+func (n *snapshotNames) String() string {
+	if n == nil {
+		return "one that is being taken"
+	}
+	few := n.all[:min(len(n.all), namedFew)]
+	s := strings.Join(few, ", ")
+	if more := len(n.all) - len(few); more > 0 {
+		s += fmt.Sprintf(" and %d more", more)
+	}
+	return s
+}
+
+// nameSnapshots keeps their names for who looks without a lock. v.metaMu is held, or nobody
+// else knows the volume yet.
+func (v *Volume) nameSnapshots() {
+	if len(v.pool.snaps) == 0 {
+		v.pool.names.Store(nil)
+		return
+	}
+	n := new(snapshotNames)
+	for _, s := range v.pool.snaps {
+		n.all = append(n.all, s.Name)
+		if s.damage != nil {
+			n.damaged = append(n.damaged, s.Name)
+		}
+	}
+	v.pool.names.Store(n)
+}
+
+// Errors about snapshots. They come wrapped with what was attempted.
+var (
+	// ErrSnapshots: what was asked for moves chunks, which snapshots name.
+	ErrSnapshots = errors.New("it has snapshots, whose chunks cannot be moved yet")
+	// ErrNoSnapshot: there is no snapshot of that name.
+	ErrNoSnapshot = errors.New("no such snapshot")
+	// ErrSnapshotExists: there is a snapshot of that name.
+	ErrSnapshotExists = errors.New("there is a snapshot of that name")
+	// ErrSnapshotInUse: the snapshot is being read.
+	ErrSnapshotInUse = errors.New("the snapshot is in use")
+	// ErrBusy: writes that were under way did not end soon.
+	ErrBusy = errors.New("writes do not end")
+	// ErrTooMany: the pool has as many snapshots as its directory can name.
+	ErrTooMany = errors.New("too many snapshots")
+)
+
+// singleMap refuses what must not be done while snapshots name chunks.
+func (v *Volume) singleMap() error {
+	switch {
+	case !v.pool.others.Load():
+		return nil
+	case v.cond.is(stateStranded): // nor can they be deleted
+		return fmt.Errorf("%w (%s): copy component 0, which takes no writes, to another disk of its size, and start with that in its place",
+			ErrSnapshots, v.pool.names.Load())
+	}
+	return fmt.Errorf("%w: delete them first (%s)", ErrSnapshots, v.pool.names.Load())
+}
+
+// poolGeometry is what a directory and maps can name.
+func (v *Volume) poolGeometry() ondisk.Pool {
+	p := ondisk.Pool{ChunkSize: uint32(v.chunk), SectorSize: int(v.sector), Components: make(map[uint64]ondisk.PoolComponent)}
+	for _, c := range v.components() {
+		p.Components[c.member] = ondisk.PoolComponent{Reserved: c.first(), Chunks: c.usable()}
+	}
+	return p
+}
+
+// memberNumbers says which component each member number of a directory means, and back.
+type memberNumbers struct {
+	members []ondisk.NumberedMember
+	index   map[uint16]uint16 // component by number
+	number  map[uint16]uint16 // number by component
+	id      map[uint16]uint64 // member id by component
+}
+
+// numbersOf are those of d, which fits the pool, and for components that it does not know
+// the lowest ones that are free. A nil d knows none.
+func (v *Volume) numbersOf(d *ondisk.Directory) memberNumbers {
+	n := memberNumbers{index: make(map[uint16]uint16), number: make(map[uint16]uint16), id: make(map[uint16]uint64)}
+	byID := make(map[uint64]uint16)
+	if d != nil {
+		for _, m := range d.Members {
+			byID[m.ID] = m.Number
+		}
+	}
+	taken := make(map[uint16]uint64)
+	for id, number := range byID {
+		taken[number] = id
+	}
+	next := uint16(0)
+	for i, c := range v.components() {
+		number, known := byID[c.member]
+		for !known {
+			if _, known = taken[next]; !known {
+				number, taken[next] = next, c.member
+				break
+			}
+			next, known = next+1, false
+		}
+		n.index[number], n.number[uint16(i)], n.id[uint16(i)] = uint16(i), number, c.member
+	}
+	for number := range ondisk.MaxMemberNumbers {
+		if id, ok := taken[uint16(number)]; ok {
+			n.members = append(n.members, ondisk.NumberedMember{Number: uint16(number), ID: id})
+		}
+		if len(n.members) == len(taken) {
+			break
+		}
+	}
+	return n
+}
+
+func (n memberNumbers) phys(a ondisk.Address) alloc.Phys {
+	return alloc.Phys{Comp: n.index[a.Number], Chunk: a.Chunk}
+}
+
+func (n memberNumbers) address(p alloc.Phys) ondisk.Address {
+	return ondisk.Address{Number: n.number[p.Comp], Chunk: p.Chunk}
+}
+
+func (n memberNumbers) place(p alloc.Phys) ondisk.Place {
+	return ondisk.Place{Member: n.id[p.Comp], Chunk: p.Chunk}
+}
+
+func (n memberNumbers) addresses(ps []alloc.Phys) []ondisk.Address {
+	as := make([]ondisk.Address, len(ps))
+	for i, p := range ps {
+		as[i] = n.address(p)
+	}
+	return as
+}
+
+func (n memberNumbers) allPhys(as []ondisk.Address) []alloc.Phys {
+	ps := make([]alloc.Phys, len(as))
+	for i, a := range as {
+		ps[i] = n.phys(a)
+	}
+	return ps
+}
+
+func (n memberNumbers) places(ps []alloc.Phys) []ondisk.Place {
+	places := make([]ondisk.Place, len(ps))
+	for i, p := range ps {
+		places[i] = n.place(p)
+	}
+	return places
+}
+
+// physOf is where a member's chunk is.
+func (v *Volume) physOf(at ondisk.Place) alloc.Phys {
+	for i, c := range v.components() {
+		if c.member == at.Member {
+			return alloc.Phys{Comp: uint16(i), Chunk: at.Chunk}
+		}
+	}
+	return alloc.Phys{}
+}
+
+// SnapshotInfo is a snapshot of a volume.
+type SnapshotInfo struct {
+	Name string
+	ID   uint64
+	Time int64 // when it was made, seconds since 1970
+	Size int64 // of the volume then, bytes
+	// Err, if not nil, is why it cannot be read: its map is damaged.
+	Err error
+}
+
+// Snapshots are those of the volume, the oldest first.
+func (v *Volume) Snapshots() []SnapshotInfo {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	var infos []SnapshotInfo
+	for _, s := range v.pool.snaps {
+		infos = append(infos, SnapshotInfo{Name: s.Name, ID: s.ID, Time: s.Time, Size: int64(s.Size), Err: s.damage})
+	}
+	return infos
+}
+
+// snapshotLocked is the snapshot of that name; v.metaMu is held.
+func (v *Volume) snapshotLocked(name string) (*snapshot, error) {
+	for _, s := range v.pool.snaps {
+		if s.Name == name {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("%s@%s: %w", v.name, ondisk.Printable(name), ErrNoSnapshot)
+}

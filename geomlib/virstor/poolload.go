@@ -1,0 +1,280 @@
+package virstor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// poolLoader takes in the directory in force and the maps of the snapshots. The volume's
+// own map is loaded, and nobody else knows the volume yet.
+type poolLoader struct {
+	v        *Volume
+	bounds   []bounds // with the pools of what no map names, so far
+	geometry ondisk.Pool
+	dir      *ondisk.Directory
+	numbers  memberNumbers
+	maps     map[alloc.Phys]bool // chunks of maps, which snapshots may share
+}
+
+// loadPool takes in what the record in force says that there is beside the volume's map.
+// A directory that cannot be read fails it (ErrDamaged), a snapshot that cannot is damaged.
+func (v *Volume) loadPool(bs []bounds) error {
+	first := v.meta.ext.rec.Directory
+	if !first.Exists() {
+		return nil
+	}
+	l := &poolLoader{v: v, bounds: bs, geometry: v.poolGeometry(), maps: make(map[alloc.Phys]bool)}
+	contents, places, err := l.readChain(ondisk.ChainDirectory, first)
+	if err == nil {
+		l.dir, err = ondisk.DecodeDirectory(contents)
+	}
+	if err == nil {
+		err = l.geometry.ValidateDirectory(l.dir, places)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the directory of its snapshots: %w", ErrDamaged, err)
+	}
+	if err := Servable(l.dir); err != nil {
+		return err
+	}
+	l.numbers = v.numbersOf(l.dir)
+	for _, p := range l.numbers.allPhys(slices.Concat(l.dir.Own, l.dir.Other, l.dir.Reserve)) {
+		if err := l.claim(p); err != nil {
+			return err
+		}
+	}
+	v.pool.dir = l.dir
+	v.pool.others.Store(true)
+	for _, m := range slices.Backward(l.dir.Maps[1:]) { // a newer one differs less from the map
+		v.pool.snaps = append(v.pool.snaps, l.load(m))
+	}
+	slices.Reverse(v.pool.snaps)
+	v.nameSnapshots()
+	return nil
+}
+
+// Servable refuses a directory that holds what this version does not serve (ErrUnserved).
+func Servable(d *ondisk.Directory) error {
+	for i, m := range d.Maps {
+		if m.Quota != 0 || i > 0 && (m.Kind != ondisk.KindSnapshot || m.Origin != ondisk.FirstMap) {
+			return fmt.Errorf("%v %d: %w", m.Kind, m.ID, ErrUnserved)
+		}
+	}
+	return nil
+}
+
+// claim takes a system chunk, which has one use.
+func (l *poolLoader) claim(p alloc.Phys) error {
+	if l.bounds[p.Comp].pool.Claim(p.Chunk) {
+		return nil
+	}
+	return fmt.Errorf("%w: chunk %d of %s has another use beside one that the directory of its snapshots says", ErrDamaged, p.Chunk, l.v.component(p.Comp).name())
+}
+
+// claimFor claims a chunk for the map of s. shared: it may be that of other snapshots, too.
+func (l *poolLoader) claimFor(s *snapshot, p alloc.Phys, shared bool) error {
+	if !shared || !l.maps[p] {
+		if err := l.claim(p); err != nil {
+			return err
+		}
+	}
+	l.maps[p] = l.maps[p] || shared
+	s.system = append(s.system, p)
+	return nil
+}
+
+// readChain reads a chain of system chunks.
+func (l *poolLoader) readChain(kind ondisk.ChainKind, first ondisk.Link) ([]byte, []ondisk.Place, error) {
+	chain, err := ondisk.NewChain(kind, first, uint32(l.v.chunk))
+	if err != nil {
+		return nil, nil, err
+	}
+	for link, more := chain.Next(); more; link, more = chain.Next() {
+		c, known := l.geometry.Components[link.Member]
+		if !known || link.Chunk >= c.Chunks {
+			return nil, nil, fmt.Errorf("%w: %v, which is not there", ondisk.ErrChain, link)
+		}
+		b, err := l.v.readSystem(l.v.physOf(link.Place), int64(link.Length))
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := chain.Take(b); err != nil {
+			return nil, nil, err
+		}
+	}
+	return chain.Contents(), chain.Places(), nil
+}
+
+// readSystem reads the first n bytes of a system chunk.
+func (v *Volume) readSystem(p alloc.Phys, n int64) ([]byte, error) {
+	c := v.component(p.Comp)
+	b := make([]byte, (n+v.sector-1)/v.sector*v.sector)
+	if err := c.readAt(b, c.offset(p.Chunk)); err != nil {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
+// pages are the words of a map, by page, where anything is allocated.
+type pages map[uint64]*[chunkmap.PageEntries]chunkmap.Word
+
+// load takes in a snapshot. Of one that is damaged nobody knows what it names.
+func (l *poolLoader) load(m ondisk.PoolMap) *snapshot {
+	s := &snapshot{PoolMap: m}
+	words, err := l.read(s)
+	if err == nil {
+		s.frozen, err = l.freeze(words)
+	}
+	if err != nil {
+		s.damage = fmt.Errorf("%w: snapshot %s: %w", ErrDamaged, m.Name, err)
+		l.v.log.Error("a snapshot is damaged: until it is deleted, or can be read at another start, the volume is only read",
+			"snapshot", m.Name, "error", err)
+	}
+	return s
+}
+
+// freeze makes words a Frozen, and claims the chunks that nobody has yet. One that has
+// another use fails it.
+func (l *poolLoader) freeze(words pages) (*chunkmap.Frozen, error) {
+	f := l.v.chunks.Before()
+	for page := range f.Pages() {
+		own := words[page]
+		if own == nil {
+			own = new([chunkmap.PageEntries]chunkmap.Word)
+		}
+		if err := l.claimPage(f, page, own); err != nil {
+			f.Remove()
+			l.unclaim(words, err.vc)
+			return nil, err
+		}
+		f.SetPage(page, own)
+	}
+	return f, nil
+}
+
+// misusedError is a map entry of a snapshot whose chunk has another use.
+type misusedError struct {
+	vc        uint64
+	chunk     uint32
+	component string
+}
+
+func (e *misusedError) Error() string {
+	return fmt.Sprintf("map entry of virtual chunk %d names chunk %d of %s, which has another use", e.vc, e.chunk, e.component)
+}
+
+// claimPage claims what own, a page of f that it does not have yet, names and nobody else.
+func (l *poolLoader) claimPage(f *chunkmap.Frozen, page uint64, own *[chunkmap.PageEntries]chunkmap.Word) *misusedError {
+	var newer [chunkmap.PageEntries]chunkmap.Word
+	f.Page(page, &newer)
+	for i, w := range own {
+		vc, p := page*chunkmap.PageEntries+uint64(i), w.Phys()
+		if w == 0 || w == newer[i] || !l.inPool(p) || l.bounds[p.Comp].pool.Claim(p.Chunk) || l.v.chunks.Names(vc, w) {
+			continue
+		}
+		return &misusedError{vc, p.Chunk, l.v.component(p.Comp).name()}
+	}
+	return nil
+}
+
+// inPool reports whether a pool has the chunk: one that the kernel class allocated over a
+// metadata sector is in none.
+func (l *poolLoader) inPool(p alloc.Phys) bool { return p.Chunk < l.bounds[p.Comp].usable }
+
+// unclaim undoes what was claimed of words before virtual chunk end.
+func (l *poolLoader) unclaim(words pages, end uint64) {
+	for page, own := range words {
+		for i, w := range own {
+			vc, p := page*chunkmap.PageEntries+uint64(i), w.Phys()
+			if vc < end && w != 0 && l.inPool(p) && !l.v.chunks.Names(vc, w) {
+				l.bounds[p.Comp].pool.Unclaim(p.Chunk)
+			}
+		}
+	}
+}
+
+// read reads the map of s, and claims the chunks that it lies in, as far as they are known:
+// they are s.system.
+func (l *poolLoader) read(s *snapshot) (pages, error) {
+	contents, places, err := l.readChain(ondisk.ChainMapList, s.List)
+	for _, at := range places {
+		err = errors.Join(err, l.claimFor(s, l.v.physOf(at), false))
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, err := ondisk.DecodeMapList(contents)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.geometry.ValidateMapList(l.dir, s.PoolMap, list); err != nil {
+		return nil, err
+	}
+	for _, c := range list.Chunks {
+		if !c.Hole {
+			err = errors.Join(err, l.claimFor(s, l.numbers.phys(c.Address), true))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.Size > uint64(l.v.Size()) {
+		return nil, fmt.Errorf("%w: it has %d bytes, the volume %d", ondisk.ErrMapList, s.Size, l.v.Size())
+	}
+	words := make(pages)
+	for i, c := range list.Chunks {
+		if c.Hole {
+			continue
+		}
+		if err := l.readPart(s, i, c, words); err != nil {
+			return nil, err
+		}
+	}
+	return words, nil
+}
+
+// readPart reads chunk i of the map of s into words.
+func (l *poolLoader) readPart(s *snapshot, i int, c ondisk.MapChunk, words pages) error {
+	v := l.v
+	total, _ := ondisk.MapLength(s.Size, uint32(v.chunk))
+	from := int64(i) * v.chunk
+	b, err := v.readSystem(l.numbers.phys(c.Address), min(v.chunk, int64(total)-from))
+	if err != nil {
+		return err
+	}
+	if ondisk.ChunkSum(b) != c.Sum && !v.cfg.breaks(breakMapSums) {
+		return fmt.Errorf("%w: wrong checksum of chunk %d of the map", ondisk.ErrMapList, i)
+	}
+	for vc := uint64(from / ondisk.EntrySize); len(b) > 0; vc, b = vc+1, b[ondisk.EntrySize:] {
+		e := ondisk.DecodeEntry(b, ondisk.LittleEndian)
+		if e == (ondisk.Entry{}) {
+			continue
+		}
+		index, known := l.numbers.index[e.Component]
+		if e.Flags != ondisk.FlagAllocated || !known || e.Chunk < l.bounds[index].first || e.Chunk >= l.bounds[index].count {
+			return fmt.Errorf("%w: entry %d with flags %#x names chunk %d of member number %d", ondisk.ErrMapList, vc, e.Flags, e.Chunk, e.Component)
+		}
+		page := vc / chunkmap.PageEntries
+		if words[page] == nil {
+			words[page] = new([chunkmap.PageEntries]chunkmap.Word)
+		}
+		words[page][vc%chunkmap.PageEntries] = chunkmap.WordOf(alloc.Phys{Comp: index, Chunk: e.Chunk})
+	}
+	return nil
+}
+
+// barDamaged keeps every chunk from being given out, freed or overwritten while a snapshot
+// is damaged: nobody knows which ones it names, and at another start it may be read again.
+// v.metaMu is held, or nobody else knows the volume yet.
+func (v *Volume) barDamaged() {
+	damaged := slices.ContainsFunc(v.pool.snaps, func(s *snapshot) bool { return s.frozen == nil })
+	v.chunks.SetUnknown(damaged)
+	for i := range v.components() {
+		v.alloc.SetBar(uint16(i), alloc.BarUnknown, damaged)
+	}
+}

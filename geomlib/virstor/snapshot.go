@@ -1,0 +1,317 @@
+package virstor
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+const (
+	drainLimit = 5 * time.Second // how long a snapshot waits for writes that are under way
+	leavePages = 64              // pages of a map that a deletion goes through while allocation waits
+)
+
+// Snapshot keeps what the volume holds now under the name (ondisk.ErrMapName,
+// ErrSnapshotExists): all that was acknowledged before is in it, and nothing that begins
+// after it has returned. It is on stable storage then. Writes wait only while those that
+// are under way end; when they do not within 5 s the snapshot fails with ErrBusy.
+//
+// It needs chunks for its map, the first one also for the directory and its reserve
+// (ErrNoSpace). A volume that has any is not handed back, and its chunks are not moved
+// (ErrSnapshots).
+//
+// Drain, map, flush, directory, flush, record, flush: until the record is durable nothing
+// names the snapshot, and from the drain on it owns its chunks all the same.
+func (v *Volume) Snapshot(name string) error {
+	v.job.starting.Lock() // no job begins
+	defer v.job.starting.Unlock()
+	v.metaMu.Lock()
+	err := v.maySnapshotLocked(name)
+	if err == nil {
+		err = v.takeSnapshotLocked(name)
+	}
+	v.metaMu.Unlock()
+	if err != nil {
+		return fmt.Errorf("snapshot %s@%s: %w", v.name, ondisk.Printable(name), err)
+	}
+	v.emit(Event{Kind: EventSnapshots})
+	return nil
+}
+
+// maySnapshotLocked is what speaks against a snapshot of that name. v.job.starting and
+// v.metaMu are held.
+func (v *Volume) maySnapshotLocked(name string) error {
+	if err := ondisk.CheckMapName(name); err != nil {
+		return err
+	}
+	if j, ok := v.Job(); ok && j.State == JobRunning && !j.DryRun {
+		return fmt.Errorf("%w (%s)", ErrJobRunning, j.Kind)
+	}
+	if t := v.meta.ext.rec.Task.Kind; v.meta.ext.room && t != ondisk.TaskNone {
+		return fmt.Errorf("%w (%s, unfinished)", ErrJobRunning, t)
+	}
+	if err := v.mayChangePoolLocked(); err != nil {
+		return err
+	}
+	if _, err := v.snapshotLocked(name); err == nil {
+		return ErrSnapshotExists
+	}
+	if len(v.pool.snaps)+1 >= ondisk.MaxMaps {
+		return ErrTooMany
+	}
+	for _, s := range v.pool.snaps {
+		if s.damage != nil {
+			return s.damage
+		}
+	}
+	return nil
+}
+
+// mayChangePoolLocked refuses a new directory where there can be none; v.metaMu is held.
+func (v *Volume) mayChangePoolLocked() error {
+	if err := v.readOnly(); err != nil {
+		return err
+	}
+	if err := v.cond.refusal(deedStartJob); err != nil {
+		return err
+	}
+	if err := v.mayChangeLocked(); err != nil {
+		return err
+	}
+	if v.pool.doubt != nil {
+		return v.pool.doubt
+	}
+	if !v.meta.ext.room {
+		return ErrNoExtension
+	}
+	return nil
+}
+
+// takeSnapshotLocked takes and stores a snapshot. v.metaMu is held.
+func (v *Volume) takeSnapshotLocked(name string) error {
+	frozen, err := v.freeze()
+	if err != nil {
+		return err
+	}
+	s := &snapshot{frozen: frozen, PoolMap: ondisk.PoolMap{
+		Kind: ondisk.KindSnapshot, Origin: ondisk.FirstMap, Name: name, Time: v.now(), Size: uint64(v.Size()),
+	}}
+	d := v.nextDirectory(false)
+	s.ID, d.NextMap = d.NextMap, d.NextMap+1
+	if err := v.storeSnapshotLocked(s, d); err != nil {
+		if v.pool.doubt != nil {
+			return err // the snapshot may be in force, and owns what it names
+		}
+		v.alloc.PutAll(d.taken)
+		v.forget(s.frozen)
+		v.pool.others.Store(v.pool.dir != nil)
+		return err
+	}
+	if v.cfg.breaks(breakPendingOwner) {
+		s.frozen = v.chunks.Freeze()
+		frozen.Remove()
+	}
+	v.pool.dir, v.pool.snaps = &d.Directory, append(v.pool.snaps, s)
+	v.nameSnapshots()
+	return nil
+}
+
+// freeze makes a point between writes: those that have begun end first, and until they
+// have none begins. What is held for space has not begun.
+func (v *Volume) freeze() (*chunkmap.Frozen, error) {
+	defer v.writes.open(v.resume)
+	if !v.writes.closeWithin(drainLimit) {
+		return nil, ErrBusy
+	}
+	v.committer.pause()
+	defer v.committer.unpause()
+	if err := v.cond.refusal(deedAllocate); err != nil {
+		return nil, err
+	}
+	v.pool.others.Store(true)
+	f := v.chunks.Freeze()
+	if v.cfg.breaks(breakPendingOwner) {
+		for f.Leave(func(uint64, chunkmap.Word) {}) {
+		}
+	}
+	return f, nil
+}
+
+// storeSnapshotLocked writes the map of s, and puts d, with s in it, in force. v.metaMu is
+// held.
+func (v *Volume) storeSnapshotLocked(s *snapshot, d *nextDirectory) error {
+	if err := v.flushAll(); err != nil { // what the map names
+		return err
+	}
+	m, err := v.planMap(s, d)
+	if err != nil {
+		return err
+	}
+	d.Maps = append(d.Maps, s.PoolMap)
+	if err := v.planDirectory(d); err != nil {
+		return err
+	}
+	storeMap := func() error { return v.storeMap(m) }
+	storeDirectory := func() error { return v.storeChain(d.chunks, d.own) }
+	putInForce := func() error { return v.putInForceLocked(d.link) }
+	steps := []func() error{storeMap, storeDirectory, putInForce}
+	switch {
+	case v.cfg.breaks(breakDirectoryFirst):
+		steps = []func() error{storeDirectory, putInForce, storeMap}
+	case v.cfg.breaks(breakRecordFirst):
+		steps = []func() error{storeMap, putInForce, storeDirectory}
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putInForceLocked writes the record that names the directory, or none: durably, and into
+// both slots, so that a later record that is lost as it is written leaves one that says the
+// same. When either write fails nobody knows which directory is in force, or will be then:
+// both count as such, and there is no other until the volume is reopened. v.metaMu is held.
+func (v *Volume) putInForceLocked(first ondisk.Link) error {
+	slots := 2
+	if v.cfg.breaks(breakOneRecord) {
+		slots = 1
+	}
+	for range slots {
+		if err := v.writeExtensionLocked(func(e *ondisk.Extension) { e.Directory = first }); err != nil {
+			v.pool.doubt = fmt.Errorf("%w: %w", ErrUnfinished, err)
+			return v.pool.doubt
+		}
+	}
+	return nil
+}
+
+// forget takes f out of the volume's maps, and frees what it alone names.
+func (v *Volume) forget(f *chunkmap.Frozen) {
+	for more := true; more; {
+		v.committer.pause()
+		for i := 0; i < leavePages && more; i++ {
+			more = f.Leave(func(_ uint64, w chunkmap.Word) { v.ledger().free(w.Phys()) })
+		}
+		if !more {
+			f.Remove()
+		}
+		v.committer.unpause()
+	}
+	v.freeSoon()
+}
+
+// freeSoon flushes for what was given to the map's ledger.
+func (v *Volume) freeSoon() {
+	v.component(0).markDirty()
+	v.workers.put(&v.flushSoon)
+}
+
+// SnapshotAlone is how many chunks the snapshot of that name has alone (ErrNoSnapshot):
+// those that come free when it is deleted, beside some for its map. While a snapshot is
+// damaged none do.
+func (v *Volume) SnapshotAlone(name string) (chunks int64, err error) {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	s, err := v.snapshotLocked(name)
+	if err != nil || s.frozen == nil {
+		return 0, err
+	}
+	for page := range s.frozen.Pages() {
+		v.committer.pause()
+		s.frozen.Only(page, func(uint64, chunkmap.Word) { chunks++ })
+		v.committer.unpause()
+	}
+	return chunks, nil
+}
+
+// DeleteSnapshot deletes the snapshot of that name (ErrNoSnapshot, ErrSnapshotInUse), on
+// stable storage when it returns. What it alone named becomes free soon after. It needs no
+// chunk.
+func (v *Volume) DeleteSnapshot(name string) error {
+	v.metaMu.Lock()
+	err := v.mayChangePoolLocked()
+	if err == nil {
+		err = v.deleteSnapshotLocked(name)
+	}
+	v.metaMu.Unlock()
+	v.emit(Event{Kind: EventSnapshots}) // who let go of it looks whether it is there yet
+	if err != nil {
+		return fmt.Errorf("delete %s@%s: %w", v.name, ondisk.Printable(name), err)
+	}
+	return nil
+}
+
+// deleteSnapshotLocked is DeleteSnapshot. The record without the snapshot is durable
+// before anything is free that it named. v.metaMu is held.
+func (v *Volume) deleteSnapshotLocked(name string) error {
+	s, err := v.snapshotLocked(name)
+	if err != nil {
+		return err
+	}
+	if s.views > 0 {
+		return ErrSnapshotInUse
+	}
+	if v.cfg.breaks(breakDeletedEarly) && s.frozen != nil {
+		v.forget(s.frozen)
+	}
+	old := v.pool.dir
+	next := v.nextDirectory(true)
+	next.Maps = slices.DeleteFunc(next.Maps, func(m ondisk.PoolMap) bool { return m.ID == s.ID })
+	last := len(next.Maps) == 1
+	if !last {
+		if err := v.planDirectory(next); err != nil {
+			v.alloc.PutAll(next.taken)
+			return err
+		}
+		if err := v.storeChain(next.chunks, next.own); err != nil {
+			v.alloc.PutAll(next.taken)
+			return err
+		}
+	}
+	if err := v.putInForceLocked(next.link); err != nil {
+		return err
+	}
+	v.pool.snaps = slices.DeleteFunc(v.pool.snaps, func(o *snapshot) bool { return o == s })
+	v.nameSnapshots()
+	free := slices.Clone(s.system)
+	if last {
+		v.pool.dir = nil
+		free = append(free, next.numbers.allPhys(slices.Concat(old.Own, old.Other, old.Reserve))...)
+	} else {
+		v.pool.dir = &next.Directory
+		if v.cfg.breaks(breakTwinGiven) {
+			free = append(free, next.other...)
+		}
+	}
+	v.freeSystem(s, free)
+	return nil
+}
+
+// freeSystem frees what a deleted snapshot named, and system chunks, which no record names
+// any more. v.metaMu is held.
+func (v *Volume) freeSystem(s *snapshot, system []alloc.Phys) {
+	shared := make(map[alloc.Phys]bool) // chunks of maps that others have too
+	for _, o := range v.pool.snaps {
+		for _, p := range o.system {
+			shared[p] = true
+		}
+	}
+	for _, p := range system {
+		if !shared[p] {
+			v.ledger().free(p)
+		}
+	}
+	if s.frozen != nil && !v.cfg.breaks(breakDeletedEarly) {
+		v.forget(s.frozen)
+	}
+	v.pool.others.Store(v.pool.dir != nil)
+	v.barDamaged()
+	v.freeSoon()
+	v.committer.kick() // writes may have waited for the snapshot to go
+}

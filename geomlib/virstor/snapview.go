@@ -1,0 +1,135 @@
+package virstor
+
+import (
+	"fmt"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// View reads a snapshot. Its methods may be called by many goroutines at once; while it is
+// open the snapshot cannot be deleted.
+type View struct {
+	v *Volume
+	s *snapshot
+}
+
+// OpenSnapshot opens the snapshot of that name for reading (ErrNoSnapshot, and ErrDamaged
+// for one whose map cannot be read).
+func (v *Volume) OpenSnapshot(name string) (*View, error) {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	s, err := v.snapshotLocked(name)
+	if err == nil && s.damage != nil {
+		err = s.damage
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot: %w", err)
+	}
+	s.views++
+	return &View{v: v, s: s}, nil
+}
+
+// Close lets the snapshot go. It is called once.
+func (w *View) Close() {
+	w.v.metaMu.Lock()
+	defer w.v.metaMu.Unlock()
+	w.s.views--
+}
+
+// Size is that of the volume when the snapshot was taken, in bytes.
+func (w *View) Size() int64 { return int64(w.s.Size) }
+
+// SectorSize is that of the volume in bytes.
+func (w *View) SectorSize() int { return w.v.SectorSize() }
+
+// ChunkSize is the unit of allocation in bytes.
+func (w *View) ChunkSize() int64 { return w.v.chunk }
+
+// ReadOnly is true.
+func (w *View) ReadOnly() bool { return true }
+
+// Submit starts r, as Volume.Submit does. What is not OpRead or OpFlush fails with
+// ErrReadOnly; once the volume closes, all does with ErrClosed.
+func (w *View) Submit(r *Request) {
+	v := w.v
+	r.Err = nil
+	r.req = reqState{v: v, view: w}
+	if !v.enter() {
+		r.Err = fmt.Errorf("%s a snapshot of %s: %w", r.Op, v.name, ErrClosed)
+		r.Done.Complete(r)
+		return
+	}
+	switch {
+	case r.Op == OpFlush:
+		w.finish(r, nil)
+	case r.Op != OpRead:
+		w.finish(r, fmt.Errorf("%s snapshot %s of %s: %w", r.Op, ondisk.Printable(w.s.Name), v.name, ErrReadOnly))
+	case r.Length != int64(len(r.Data)):
+		w.finish(r, fmt.Errorf("%s of %d bytes with a buffer of %d: %w", r.Op, r.Length, len(r.Data), ErrRequest))
+	case r.Offset < 0 || r.Offset > w.Size() || r.Length > w.Size()-r.Offset:
+		w.finish(r, fmt.Errorf("read %d bytes at %d, snapshot has %d: %w", r.Length, r.Offset, w.Size(), ErrRange))
+	case r.Flags&MayBlock != 0:
+		w.read(r)
+	default:
+		v.workers.put(r)
+	}
+}
+
+// finish completes r.
+func (w *View) finish(r *Request, err error) {
+	r.Err = err
+	r.Done.Complete(r)
+	w.v.leave()
+}
+
+// read does r, which lies in the snapshot.
+func (w *View) read(r *Request) {
+	v := w.v
+	for done := int64(0); done < r.Length; {
+		pc := v.pieceAt(r.Offset+done, r.Offset+r.Length)
+		b := r.Data[done:][:pc.n]
+		done += pc.n
+		word := w.s.frozen.Load(pc.vc)
+		if !word.Allocated() {
+			clear(b)
+			continue
+		}
+		c := v.component(word.Phys().Comp)
+		if err := v.readPiece(c, b, c.offset(word.Phys().Chunk)+pc.in); err != nil {
+			w.finish(r, err)
+			return
+		}
+	}
+	w.finish(r, nil)
+}
+
+// HeldFull returns nil: it holds nothing.
+func (w *View) HeldFull() <-chan struct{} { return nil }
+
+// EndHeld has nothing to end.
+func (w *View) EndHeld(*Request) {}
+
+// RetryHeld has nothing to try.
+func (w *View) RetryHeld() {}
+
+// Supersede has nothing to leave alone.
+func (w *View) Supersede(*Request, int64, int64) {}
+
+// Superseded reports false.
+func (w *View) Superseded(*Request, int64, int64) bool { return false }
+
+// Extents calls emit for the consecutive runs that cover [off, off+n), as those of Volume.
+func (w *View) Extents(off, n int64, emit func(length int64, allocated bool) bool) {
+	v, end := w.v, min(off+n, w.Size())
+	for off < end {
+		allocated := w.s.frozen.Load(uint64(v.chunkOf(off))).Allocated()
+		to := min(end, (v.chunkOf(off)+1)*v.chunk)
+		for to < end && w.s.frozen.Load(uint64(v.chunkOf(to))).Allocated() == allocated {
+			to = min(end, to+v.chunk)
+		}
+		if !emit(to-off, allocated) {
+			return
+		}
+		off = to
+	}
+}
