@@ -102,9 +102,9 @@ func cpuTime() time.Duration {
 }
 
 func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) error {
-	nth := seed / 6
+	nth := seed / 7
 	pick := verbs[nth%uint64(len(verbs))]
-	switch seed % 6 {
+	switch seed % 7 {
 	case 0:
 		return crashRun(seed, crashWay{ops: 50, workers: 1}, thorough, Config{}, counts)
 	case 1:
@@ -115,6 +115,8 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 		return errors.Join(verbRun(pick, seed, thorough, Config{}, counts), writelessRun(pick, nth, counts))
 	case 4:
 		return crashRun(seed, clientsWay(nth), thorough, clientsConfig(nth), counts)
+	case 5:
+		return snapRun(nth, 60, 8, Config{}, counts)
 	default:
 		list := offline()
 		return verbRun(list[nth%uint64(len(list))].verb(), seed, thorough, Config{}, counts)

@@ -24,6 +24,8 @@ import (
 type crashCounts struct {
 	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, joined, faults atomic.Int64
 
+	snapshots, pooled atomic.Int64 // snapshots taken, states of runs of them
+
 	concurrent, beside, orphaned atomic.Int64 // states of runs of clients, verbs beside them, clients that died
 
 	missing, late, old, untold atomic.Int64 // starts with a disk that was; untold: older copies that nothing on disk tells
@@ -51,11 +53,13 @@ func (c *crashCounts) String() string {
 		"the kernel class took %d and saw %d half; %d faults injected; "+
 		"%d states of concurrent runs, beside %d verbs, %d clients died; "+
 		"%d starts with a disk missing, %d with one late, %d with an older copy (%d more copies of one generation); "+
-		"%d states of disks that took no writes during a verb (%d of one that left), and %d in its midst",
+		"%d states of disks that took no writes during a verb (%d of one that left), and %d in its midst; "+
+		"%d states among %d snapshots",
 		c.runs.Load(), c.ops.Load(), c.states.Load(), c.nested.Load(), c.reopened.Load(), c.again.Load(),
 		c.kernelRan.Load(), c.kernelHalf.Load(), c.faults.Load(),
 		c.concurrent.Load(), c.beside.Load(), c.orphaned.Load(),
-		c.missing.Load(), c.late.Load(), c.old.Load(), c.untold.Load(), c.writeless.Load(), c.writelessLeft.Load(), c.writelessAmid.Load())
+		c.missing.Load(), c.late.Load(), c.old.Load(), c.untold.Load(), c.writeless.Load(), c.writelessLeft.Load(), c.writelessAmid.Load(),
+		c.pooled.Load(), c.snapshots.Load())
 }
 
 // world is one recorded run: disks, the volume on them, and the model of what it
