@@ -39,6 +39,7 @@ type form struct {
 func forms() []form {
 	return []form{
 		{"Nm gvirstor Cm status , list", control.Status{}, "Volumes as they are."},
+		{"Nm gvirstor Cm list Fl t Cm snapshot", snapshotList{}, ""},
 		{"Nm gvirstor Cm scan", scanned{}, ""},
 		{"Nm gvirstor Cm events", control.Event{}, "One object a line."},
 		{"Nm gvirstor Cm history", deedList{}, ""},

@@ -14,6 +14,7 @@ import (
 type listOptions struct {
 	all, exact, json bool
 	fields           string // of -o; empty: all, as geom(8) shows them
+	kind             string // of what is listed; "": volumes
 }
 
 // printList prints a block for each volume, as geom(8) does.

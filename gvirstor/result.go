@@ -60,7 +60,11 @@ func (c *call) volumeAfter(ctx context.Context) *control.VolumeStatus {
 		return nil
 	}
 	defer client.Close()
-	v, err := client.Volume(ctx, c.operands[0])
+	name := c.operands[0]
+	v, err := client.Volume(ctx, name)
+	if i := strings.LastIndex(name, "@"); err != nil && i > 0 { // of a snapshot
+		v, err = client.Volume(ctx, name[:i])
+	}
 	if err != nil {
 		return nil
 	}

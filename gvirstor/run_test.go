@@ -132,7 +132,7 @@ func TestNoSlipLeadsToAVerbThatDestroys(t *testing.T) {
 			mild = append(mild, cmd.name)
 		}
 	}
-	for _, verb := range []string{"clear", "destroy", "restore"} {
+	for _, verb := range []string{"clear", "delete", "destroy", "restore"} {
 		if slices.Contains(mild, verb) {
 			t.Errorf("%s does not count as one that destroys", verb)
 		}

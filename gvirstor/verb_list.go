@@ -10,12 +10,13 @@ func listCommand() *command {
 		name:     "list",
 		brief:    "Shows all about volumes",
 		also:     "show get lvdisplay vgdisplay display",
-		operands: "[-ap] [-o field,...] [--json] [name ...]",
+		operands: "[-ap] [-o field,...] [-t type] [--json] [name ...]",
 		options: func(f *options) {
 			f.flag(&o.all, "a", "all")
 			f.flag(&o.exact, "p", "parseable")
 			f.letterText(&o.fields, "o", "fields")
 			f.flag(&o.json, "", "json")
+			f.letterText(&o.kind, "t", "type")
 		},
 		run: func(ctx context.Context, c *call) error { return c.list(ctx, &o) },
 		about: `Shows all there is to know of volumes, of all that the daemon serves or of
@@ -28,6 +29,9 @@ those named. On FreeBSD volumes that the kernel class runs are shown, too.
 -o field,...
             only these of each component, in columns, or with -p separated by
             tabs: the names of --json, and volume
+-t type     what is shown: volume, which it is if nothing is said, or snapshot;
+            with -p one a line, separated by tabs: volume, snapshot, seconds
+            since 1970, bytes
 --json      everything, sizes in bytes`,
 		example: "gvirstor list mydata",
 	}
@@ -39,6 +43,16 @@ func (c *call) list(ctx context.Context, o *listOptions) error {
 	}
 	if o.fields != "" && o.json {
 		return &usageError{"-o and --json exclude each other"}
+	}
+	switch o.kind {
+	case "", "volume":
+	case "snapshot":
+		if o.fields != "" {
+			return &usageError{"-o is for volumes"}
+		}
+		return c.listSnapshots(ctx, o)
+	default:
+		return &usageError{"-t takes volume or snapshot"}
 	}
 	client, err := c.connectOrKernel(ctx)
 	if err != nil {

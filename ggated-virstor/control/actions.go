@@ -34,7 +34,12 @@ func (v *VolumeStatus) Actions() []Action {
 	for _, c := range v.Conditions {
 		is[c] = true
 	}
+	for _, s := range v.DamagedSnapshots {
+		all = append(all, Action{fmt.Sprintf("snapshot %s is damaged: writes wait", s),
+			"start again if a disk could not be read, or give the snapshot up", []string{fmt.Sprintf("gvirstor delete %s@%s", v.shellName(), s)}})
+	}
 	switch {
+	case is[SnapshotDamaged]: // which room does not mend
 	case is[HeldWrites]:
 		all = append(all, v.room(fmt.Sprintf("%d writes wait for space, the oldest for %d s", v.Held.Count, v.Held.OldestSeconds)))
 	case is[Full] && v.WhenFull == "error":
@@ -67,6 +72,10 @@ func (v *VolumeStatus) room(trouble string) Action {
 	a := Action{trouble, "give it space", []string{fmt.Sprintf("gvirstor add %s PROV", name)}}
 	if v.ReservedChunks > 0 {
 		a.Commands = append(a.Commands, "gvirstor reserve --release "+name)
+	}
+	if v.Snapshots > 0 { // which keep chunks from being looked at
+		a.Remedy += fmt.Sprintf(", of which snapshots take some (%d: `gvirstor list -t snapshot %s`)", v.Snapshots, name)
+		return a
 	}
 	a.Commands = append(a.Commands, "gvirstor reclaim "+name)
 	return a

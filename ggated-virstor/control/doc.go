@@ -9,6 +9,9 @@
 //	POST   /v1/volumes/NAME/stop        StopRequest -> StopResult
 //	POST   /v1/volumes/NAME/identify    IdentifyRequest -> VolumeStatus
 //	POST   /v1/volumes/NAME/reserve     ReserveRequest
+//	GET    /v1/volumes/NAME/snapshots   -> Snapshots
+//	POST   /v1/volumes/NAME/snapshots   SnapshotRequest
+//	POST   /v1/volumes/NAME/delete      DeleteRequest -> DeleteResult
 //	POST   /v1/volumes/NAME/spare       SpareRequest
 //	POST   /v1/volumes/NAME/test-alert  -> AlertTest
 //	POST   /v1/volumes/NAME/jobs        JobRequest -> JobStatus

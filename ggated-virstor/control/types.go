@@ -63,6 +63,9 @@ type VolumeStatus struct {
 	// Outsiders are providers that name the volume and take no part in it: they
 	// missed something, were removed, or are copies.
 	Outsiders []Outsider `json:"outsiders,omitempty"`
+	Snapshots int        `json:"snapshots,omitempty"` // how many there are
+	// DamagedSnapshots are those whose maps cannot be read (SnapshotDamaged).
+	DamagedSnapshots []string `json:"damaged_snapshots,omitempty"`
 	// ExpectedComponents is how many there should be where some are missing.
 	ExpectedComponents int        `json:"expected_components,omitempty"`
 	Job                *JobStatus `json:"job,omitempty"`    // the long job under way
@@ -120,6 +123,8 @@ const (
 	NoWrites    Condition = "takes no writes" // a component is read, and gets no new chunk
 	KernelClass Condition = "kernel class"    // FreeBSD's geom_virstor runs it, not the daemon
 	Incomplete  Condition = "incomplete"      // of the kernel class: components are missing
+	// SnapshotDamaged: the map of a snapshot cannot be read; the volume is only read.
+	SnapshotDamaged Condition = "snapshot damaged"
 )
 
 // Remedy is what to do about a condition of a component, or nothing.

@@ -21,6 +21,11 @@ type Verbs interface {
 	// it again.
 	Identify(ctx context.Context, name string, r IdentifyRequest) (VolumeStatus, error)
 	Reserve(ctx context.Context, name string, r ReserveRequest) error
+	// Snapshots are a volume's, the oldest first; Snapshot takes one, and Delete deletes
+	// one.
+	Snapshots(ctx context.Context, name string) (Snapshots, error)
+	Snapshot(ctx context.Context, name string, r SnapshotRequest) error
+	Delete(ctx context.Context, name string, r DeleteRequest) (DeleteResult, error)
 	Spare(ctx context.Context, name string, r SpareRequest) error
 	// TestAlert sends an alert that means nothing through every channel.
 	TestAlert(ctx context.Context, name string) (AlertTest, error)
@@ -50,8 +55,8 @@ type Backend interface {
 // the daemon finds the volume for it. A test says what the page is to show.
 func rows() []row {
 	return []row{
-		&status, &volume, &add, &remove, &stop, &identify, &reserve, &spare, &testAlert,
-		&startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&status, &volume, &add, &remove, &stop, &identify, &reserve,
+		&snapshots, &snapshot, &deletion, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 
@@ -181,6 +186,67 @@ var reserve = verb[ReserveRequest, None]{"reserve", http.MethodPost, "volumes/{n
 // Reserve changes how many chunks ordinary writes leave free.
 func (c *Client) Reserve(ctx context.Context, name string, r ReserveRequest) error {
 	return reserve.tell(ctx, c, name, r)
+}
+
+// Snapshots are those of a volume.
+type Snapshots struct {
+	Snapshots []Snapshot `json:"snapshots"`
+}
+
+// Snapshot is what a volume held at one moment.
+type Snapshot struct {
+	Name    string    `json:"name"` // what follows the "@"
+	ID      uint64    `json:"id"`
+	Created time.Time `json:"created"`
+	Size    int64     `json:"size"`              // of the volume then, bytes
+	Problem string    `json:"problem,omitempty"` // why it cannot be read
+}
+
+var snapshots = verb[None, Snapshots]{"snapshots", http.MethodGet, "volumes/{name}/snapshots",
+	func(ctx context.Context, v Verbs, name string, _ None) (Snapshots, error) {
+		return v.Snapshots(ctx, name)
+	}}
+
+// Snapshots are those of a volume.
+func (c *Client) Snapshots(ctx context.Context, name string) (Snapshots, error) {
+	return snapshots.ask(ctx, c, name, None{})
+}
+
+// SnapshotRequest takes a snapshot of a volume.
+type SnapshotRequest struct {
+	Snapshot string `json:"snapshot"` // its name, what follows the "@"
+}
+
+var snapshot = verb[SnapshotRequest, None]{"snapshot", http.MethodPost, "volumes/{name}/snapshots",
+	func(ctx context.Context, v Verbs, name string, r SnapshotRequest) (None, error) {
+		return None{}, v.Snapshot(ctx, name, r)
+	}}
+
+// Snapshot takes a snapshot of a volume.
+func (c *Client) Snapshot(ctx context.Context, name string, r SnapshotRequest) error {
+	return snapshot.tell(ctx, c, name, r)
+}
+
+// DeleteRequest deletes a snapshot of a volume: what it alone held is lost.
+type DeleteRequest struct {
+	Snapshot string `json:"snapshot"`          // its name, what follows the "@"
+	DryRun   bool   `json:"dry_run,omitempty"` // only tell what that would free
+}
+
+// DeleteResult is what a snapshot had alone, which is free soon after.
+type DeleteResult struct {
+	Chunks int64 `json:"chunks"`
+	Bytes  int64 `json:"bytes"`
+}
+
+var deletion = verb[DeleteRequest, DeleteResult]{"delete", http.MethodPost, "volumes/{name}/delete",
+	func(ctx context.Context, v Verbs, name string, r DeleteRequest) (DeleteResult, error) {
+		return v.Delete(ctx, name, r)
+	}}
+
+// Delete deletes a snapshot of a volume.
+func (c *Client) Delete(ctx context.Context, name string, r DeleteRequest) (DeleteResult, error) {
+	return deletion.ask(ctx, c, name, r)
 }
 
 // SpareRequest labels providers as spares of a volume, or takes the label off.

@@ -83,6 +83,16 @@ type ComponentChecker interface {
 	MayAdd(ctx context.Context, ps []geomlib.Provider) error
 }
 
+// SnapshotKeeper is a Published through which the volume's snapshots are read, too.
+type SnapshotKeeper interface {
+	// ShowSnapshots makes readable the snapshots that there are, but for damaged ones.
+	ShowSnapshots() error
+	// LetGo ends that for the snapshot of that name, which is to be deleted, until
+	// again is called: then it is readable once more, if it is still there. While
+	// clients have it, it fails with ErrInUse.
+	LetGo(snapshot string) (again func(), err error)
+}
+
 // Drainer is a Published whose clients may leave requests at work behind.
 type Drainer interface {
 	// Drain returns when nothing of a client that is gone is at work, or with

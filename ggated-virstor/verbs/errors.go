@@ -6,6 +6,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Classify gives an error of the engine the kind and the code that who asked decides by.
@@ -47,6 +48,13 @@ func classes() []class {
 		{virstor.ErrStranger, control.Invalid, ""},
 		{virstor.ErrDamagedMember, control.Invalid, ""},
 		{virstor.ErrJobKind, control.Invalid, ""},
+		{virstor.ErrSnapshots, control.Invalid, ""},
+		{virstor.ErrSnapshotExists, control.Invalid, ""},
+		{virstor.ErrTooMany, control.Invalid, ""},
+		{virstor.ErrNoSnapshot, control.NotFound, ""},
+		{virstor.ErrSnapshotInUse, control.Busy, ""},
+		{virstor.ErrBusy, control.Busy, ""},
+		{ondisk.ErrMapName, control.Invalid, ""},
 		{geomlib.ErrLocked, control.Busy, ""},
 		{virstor.ErrJobRunning, control.Busy, ""},
 		{virstor.ErrClosed, control.Busy, ""},

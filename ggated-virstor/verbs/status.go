@@ -25,6 +25,7 @@ func Status(s virstor.Status) control.VolumeStatus {
 		v.PhysicalChunks += int64(c.ChunkCount)
 		v.Components = append(v.Components, component(c))
 	}
+	v.Snapshots, v.DamagedSnapshots = s.Snapshots, s.DamagedSnapshots
 	for _, o := range s.Outsiders {
 		v.Outsiders = append(v.Outsiders, outsider(o))
 	}
@@ -33,6 +34,7 @@ func Status(s virstor.Status) control.VolumeStatus {
 		name  control.Condition
 	}{
 		{s.Degraded, control.Degraded},
+		{len(s.DamagedSnapshots) > 0, control.SnapshotDamaged},
 		{s.Free <= s.Reserved, control.Full},
 		{s.Held.Count > 0, control.HeldWrites},
 		{s.ReadOnly, control.ReadOnly},

@@ -1,0 +1,72 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Snapshots implements control.Backend.
+func (d *Daemon) Snapshots(ctx context.Context, name string) (control.Snapshots, error) {
+	s, err := d.findVolume(name)
+	if err != nil {
+		return control.Snapshots{}, err
+	}
+	return d.verbsOf(s).Snapshots(ctx, name)
+}
+
+// Snapshot implements control.Backend. When it returns clients find the snapshot.
+func (d *Daemon) Snapshot(ctx context.Context, name string, r control.SnapshotRequest) error {
+	s, err := d.findActive(name)
+	if err == nil {
+		err = d.verbsOf(s).Snapshot(ctx, name, r)
+	}
+	if err != nil {
+		return err
+	}
+	d.log.Info("snapshot taken", "volume", s.vol.Name(), "snapshot", r.Snapshot)
+	for _, k := range s.snapshotKeepers() {
+		if err := k.ShowSnapshots(); err != nil { // it is taken all the same
+			d.log.Error("a snapshot cannot be read by clients", "volume", s.vol.Name(), "error", err)
+		}
+	}
+	return nil
+}
+
+// snapshotKeepers are the publications through which snapshots are read, too.
+func (s *served) snapshotKeepers() (all []publish.SnapshotKeeper) {
+	for _, p := range s.pubs {
+		if k, ok := p.(publish.SnapshotKeeper); ok {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// Delete implements control.Backend. Publications let go of the snapshot first.
+func (d *Daemon) Delete(ctx context.Context, name string, r control.DeleteRequest) (res control.DeleteResult, err error) {
+	s, err := d.findActive(name)
+	if err != nil {
+		return res, err
+	}
+	if r.DryRun {
+		return d.verbsOf(s).Delete(ctx, name, r)
+	}
+	for _, k := range s.snapshotKeepers() {
+		again, err := k.LetGo(r.Snapshot)
+		if errors.Is(err, publish.ErrInUse) {
+			return res, control.Errorf(control.Busy, "delete %s@%s: %v", s.vol.Name(), ondisk.Printable(r.Snapshot), err)
+		}
+		if err != nil {
+			return res, classify(err)
+		}
+		defer again()
+	}
+	if res, err = d.verbsOf(s).Delete(ctx, name, r); err == nil {
+		d.log.Info("snapshot deleted", "volume", s.vol.Name(), "snapshot", r.Snapshot)
+	}
+	return res, err
+}

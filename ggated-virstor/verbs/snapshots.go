@@ -1,0 +1,35 @@
+package verbs
+
+import (
+	"context"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+)
+
+// Snapshots are those of the volume, the oldest first.
+func (e Engine) Snapshots(context.Context, string) (control.Snapshots, error) {
+	all := control.Snapshots{Snapshots: []control.Snapshot{}}
+	for _, s := range e.Vol.Snapshots() {
+		out := control.Snapshot{Name: s.Name, ID: s.ID, Created: time.Unix(s.Time, 0).UTC(), Size: s.Size}
+		if s.Err != nil {
+			out.Problem = s.Err.Error()
+		}
+		all.Snapshots = append(all.Snapshots, out)
+	}
+	return all, nil
+}
+
+// Snapshot takes a snapshot.
+func (e Engine) Snapshot(_ context.Context, _ string, r control.SnapshotRequest) error {
+	return Classify(e.Vol.Snapshot(r.Snapshot))
+}
+
+// Delete deletes a snapshot, or only tells what that would free.
+func (e Engine) Delete(_ context.Context, _ string, r control.DeleteRequest) (res control.DeleteResult, err error) {
+	if res.Chunks, err = e.Vol.SnapshotAlone(r.Snapshot); err == nil && !r.DryRun {
+		err = e.Vol.DeleteSnapshot(r.Snapshot)
+	}
+	res.Bytes = res.Chunks * e.Vol.ChunkSize()
+	return res, Classify(err)
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestSnapshotsOfAStoppedVolumeAreTakenAndDeleted(t *testing.T) {
+	images := aSnapshot(t)
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+	for i, f := range files {
+		if err := os.WriteFile(f, images[i], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ verb, name, want string }{
+		{"snapshot", "vol@tuesday", ""},
+		{"snapshot", "vol@monday", "there is a snapshot of that name"},
+		{"snapshot", "vol", "is not name@snap"},
+		{"snapshot", "vol@a/b", "bad name"},
+		{"delete", "vol@friday", "no such snapshot"},
+		{"delete -n", "vol@monday", ""},
+		{"delete", "vol@monday", ""},
+	} {
+		e, stdout, stderr := testEnv(append(strings.Fields(c.verb), "--run-dir", dir, "--offline", files[0]+","+files[1], c.name)...)
+		if code := run(context.Background(), e); (code == 0) != (c.want == "") || !strings.Contains(stderr.String(), c.want) {
+			t.Errorf("%s %s: %d, %s", c.verb, c.name, code, stderr)
+		}
+		if c.verb == "delete -n" && stdout.String() != "vol@monday: 1 chunks, 1048576 bytes, would come free; what it alone holds would be lost\n" {
+			t.Errorf("%s", stdout)
+		}
+	}
+	v := openVolume(t, files...)
+	if all := v.Snapshots(); len(all) != 1 || all[0].Name != "tuesday" {
+		t.Errorf("%+v", all)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+func snapshotCommand() *command {
+	var w where
+	return &command{
+		name:     "snapshot",
+		brief:    "Keeps what a volume holds now",
+		also:     "snap",
+		operands: "[-v] " + whereUsage + " name@snap",
+		verbose:  true,
+		options:  func(f *options) { w.declare(f) },
+		run:      func(ctx context.Context, c *call) error { return c.snapshot(ctx, &w) },
+		about: `Keeps what a volume holds now under a name, and returns when that is on stable
+storage. Writes go on; what they change takes a chunk of its own from then on.
+The name has 1 to 63 letters, digits and . _ - :` + whereHelp,
+		example: "gvirstor snapshot mydata@monday",
+	}
+}
+
+func deleteCommand() *command {
+	var w where
+	var dryRun bool
+	return &command{
+		name:     "delete",
+		brief:    "Deletes a snapshot",
+		destroys: true,
+		operands: "[-nv] " + whereUsage + " name@snap",
+		verbose:  true,
+		options: func(f *options) {
+			f.flag(&dryRun, "n", "dry-run")
+			w.declare(f)
+		},
+		run: func(ctx context.Context, c *call) error { return c.deleteSnapshot(ctx, &w, dryRun) },
+		about: `Deletes a snapshot of a volume. What it alone held is lost, and its chunks are
+free soon after.
+
+-n          only tell how much that is` + whereHelp,
+		example: "gvirstor delete mydata@monday",
+	}
+}
+
+// snapshotOperand is the one operand, a volume and its snapshot.
+func (c *call) snapshotOperand() (volume, snapshot string, err error) {
+	if len(c.operands) != 1 {
+		return "", "", c.wrongNumber()
+	}
+	i := strings.LastIndex(c.operands[0], "@") // which a volume's name may have
+	if i <= 0 {
+		return "", "", failf("Invalid name of a snapshot: %s is not name@snap", ondisk.Printable(c.operands[0]))
+	}
+	volume, snapshot = c.operands[0][:i], c.operands[0][i+1:]
+	if err := ondisk.CheckMapName(snapshot); err != nil {
+		return "", "", failf("Invalid name of a snapshot: %w", err)
+	}
+	return volume, snapshot, nil
+}
+
+func (c *call) snapshot(ctx context.Context, w *where) error {
+	volume, name, err := c.snapshotOperand()
+	if err != nil {
+		return err
+	}
+	return c.withBackend(ctx, volume, w, toChange, func(b *backend) error {
+		if err := b.Snapshot(ctx, volume, control.SnapshotRequest{Snapshot: name}); err != nil {
+			return failf("Can't %w", err)
+		}
+		return nil
+	})
+}
+
+func (c *call) deleteSnapshot(ctx context.Context, w *where, dryRun bool) error {
+	volume, name, err := c.snapshotOperand()
+	if err != nil {
+		return err
+	}
+	p := toChange
+	if dryRun {
+		p = toRead
+	}
+	return c.withBackend(ctx, volume, w, p, func(b *backend) error {
+		res, err := b.Delete(ctx, volume, control.DeleteRequest{Snapshot: name, DryRun: dryRun})
+		if err != nil {
+			return failf("Can't %w", err)
+		}
+		if dryRun {
+			fmt.Fprintf(c.stdout, "%s: %d chunks, %d bytes, would come free; what it alone holds would be lost\n", c.operands[0], res.Chunks, res.Bytes)
+		} else if c.verbose {
+			fmt.Fprintf(c.stdout, "%s: %d chunks, %d bytes, come free\n", c.operands[0], res.Chunks, res.Bytes)
+		}
+		return nil
+	})
+}
+
+// snapshotList is what list -t snapshot prints in JSON.
+type snapshotList struct {
+	Snapshots []listedSnapshot `json:"snapshots"` // of each volume the oldest first
+}
+
+// listedSnapshot is a snapshot with its volume.
+type listedSnapshot struct {
+	Volume string `json:"volume"` // its name
+	control.Snapshot
+}
+
+// listSnapshots lists those of the volumes that are given, or of all in service.
+func (c *call) listSnapshots(ctx context.Context, o *listOptions) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	st, err := client.Status(ctx)
+	if err == nil {
+		st, err = c.choose(st, false, func(name string) error {
+			return failf("Class 'VIRSTOR' does not have an instance named '%s'.", name)
+		})
+	}
+	if err != nil {
+		return err
+	}
+	all := []listedSnapshot{}
+	for _, v := range st.Volumes {
+		snapshots, err := client.Snapshots(ctx, v.Name)
+		if err != nil {
+			return failf("Can't list the snapshots of %s: %w", v.Name, err)
+		}
+		for _, s := range snapshots.Snapshots {
+			all = append(all, listedSnapshot{v.Name, s})
+		}
+	}
+	if o.json {
+		return printJSON(c.stdout, snapshotList{all})
+	}
+	return c.printSnapshots(all, o.exact)
+}
+
+// printSnapshots prints snapshots as a table, or exactly for scripts.
+func (c *call) printSnapshots(all []listedSnapshot, exact bool) error {
+	if exact {
+		for _, s := range all {
+			fmt.Fprintf(c.stdout, "%s\t%s\t%d\t%d\n", s.Volume, s.Name, s.Created.Unix(), s.Size)
+		}
+		return nil
+	}
+	t := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "Name\tCreated\tSize\t")
+	for _, s := range all {
+		fmt.Fprintf(t, "%s@%s\t%s\t%s\t%s\n", s.Volume, s.Name, s.Created.Local().Format(time.DateTime), humanize(s.Size), s.Problem)
+	}
+	return t.Flush()
+}
