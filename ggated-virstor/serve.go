@@ -57,7 +57,7 @@ func newDaemon(o *options.Options, log *slog.Logger, h host) (*daemon.Daemon, *n
 	if gate := h.Gate(); gate != nil {
 		publishers = append(publishers, gate) // first: it can refuse to stop
 	}
-	publishers = append(publishers, &nbdpub.Publisher{Server: server, URIs: uris})
+	publishers = append(publishers, &nbdpub.Publisher{Server: server, URIs: uris, Log: log})
 	alerts, spares := spaceOptions(h, o)
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.ReadOnly, Volume: o.Policies(), PerVolume: o.PerVolume,
 		Alerts: alerts, Spares: spares, Archive: h.Archive(), Memory: h.Memory(), ForceOld: o.ForceOld}, h.Opener(), publishers, log)

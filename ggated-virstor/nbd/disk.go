@@ -3,7 +3,7 @@ package nbd
 import "github.com/gvirstor/gvirstor/geomlib/virstor"
 
 // Disk is what the server publishes. All methods may be called by many
-// goroutines at once. virstor.Volume is one.
+// goroutines at once. virstor.Volume is one, and virstor.View of a snapshot.
 type Disk interface {
 	// Size is the size in bytes. It may grow while the disk is served; clients
 	// that connect later are told of it, and requests of all may use it.
@@ -37,5 +37,6 @@ type layered interface{ LiesOn() []uint32 }
 
 var (
 	_ Disk    = (*virstor.Volume)(nil)
+	_ Disk    = (*virstor.View)(nil)
 	_ layered = (*virstor.Volume)(nil)
 )

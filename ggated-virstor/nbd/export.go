@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -24,6 +25,7 @@ const maxExportName = 256
 type export struct {
 	name   string
 	disk   Disk
+	named  bool    // the empty name never means it
 	writes *budget // memory for the payload of writes
 	order  *order
 
@@ -32,7 +34,13 @@ type export struct {
 }
 
 // AddExport publishes d under name, 1 to 256 bytes of UTF-8 without NUL.
-func (s *Server) AddExport(name string, d Disk) error {
+func (s *Server) AddExport(name string, d Disk) error { return s.addExport(name, d, false) }
+
+// AddSnapshot is AddExport of what another export was at some moment. Clients that name no
+// export do not mean it.
+func (s *Server) AddSnapshot(name string, d Disk) error { return s.addExport(name, d, true) }
+
+func (s *Server) addExport(name string, d Disk, named bool) error {
 	if name == "" || len(name) > maxExportName || !utf8.ValidString(name) || containsNUL(name) {
 		return fmt.Errorf("publish %q: an NBD export's name is 1 to %d bytes of UTF-8 without NUL", name, maxExportName)
 	}
@@ -47,6 +55,7 @@ func (s *Server) AddExport(name string, d Disk) error {
 	s.exports[name] = &export{
 		name:   name,
 		disk:   d,
+		named:  named,
 		writes: newBudget(s.cfg.WriteMemory),
 		order:  newOrder(d, s.cfg.OrphanMemory, &s.goroutines),
 		conns:  make(map[*conn]struct{}),
@@ -165,10 +174,11 @@ func (s *Server) disconnect(conns []*conn) {
 }
 
 // lookupLocked finds the export that c means, among those it may use. The empty
-// name is the only one when there is exactly one. The caller holds s.mu.
+// name is the only one when there is exactly one beside snapshots. The caller holds s.mu.
 func (s *Server) lookupLocked(c *conn, name string) (*export, error) {
 	if name == "" {
-		if names := s.permittedLocked(c); len(names) == 1 {
+		names := slices.DeleteFunc(s.permittedLocked(c), func(name string) bool { return s.exports[name].named })
+		if len(names) == 1 {
 			return s.exports[names[0]], nil
 		}
 	}

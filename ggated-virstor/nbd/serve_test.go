@@ -319,6 +319,15 @@ func TestDefaultExport(t *testing.T) {
 	if name := r.dial("", nbdclient.Options{}).Info().Name; name != "disk" {
 		t.Errorf("the empty name leads to %q", name)
 	}
+	if err := r.AddSnapshot("disk@monday", d); err != nil {
+		t.Fatal(err)
+	}
+	if name := r.dial("", nbdclient.Options{}).Info().Name; name != "disk" {
+		t.Errorf("the empty name leads to %q, beside a snapshot", name)
+	}
+	if err := r.RemoveExport("disk@monday", false); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.AddExport("other", d); err != nil {
 		t.Fatal(err)
 	}

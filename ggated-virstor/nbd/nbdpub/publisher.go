@@ -1,11 +1,13 @@
 // Package nbdpub makes an nbd.Server a publisher of the daemon: each volume is the
-// export of its name.
+// export of its name, and each snapshot a read-only one.
 package nbdpub
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -18,6 +20,7 @@ import (
 type Publisher struct {
 	Server *nbd.Server
 	URIs   func(export string) []string // how clients name an export, one for each listener
+	Log    *slog.Logger
 }
 
 // Publish implements publish.Publisher.
@@ -25,7 +28,11 @@ func (p *Publisher) Publish(v *virstor.Volume) (publish.Published, error) {
 	if err := p.Server.AddExport(v.Name(), v); err != nil {
 		return nil, err
 	}
-	return &export{p, v}, nil
+	e := &export{pub: p, vol: v, snapshots: make(map[string]*virstor.View), leaving: make(map[string]int)}
+	if err := e.ShowSnapshots(); err != nil { // which keeps nobody from the volume
+		p.Log.Error("a snapshot is no export", "volume", v.Name(), "error", err)
+	}
+	return e, nil
 }
 
 // Clients implements publish.ClientLister.
@@ -55,10 +62,15 @@ func (p *Publisher) Disconnect(id uint64) error {
 	return err
 }
 
-// export is one volume, published.
+// export is one volume, published, with its snapshots.
 type export struct {
 	pub *Publisher
 	vol *virstor.Volume
+
+	mu        sync.Mutex
+	snapshots map[string]*virstor.View // by name, those that are exports
+	leaving   map[string]int           // by name, those that are being deleted, how many times
+	ended     bool
 }
 
 func (e *export) Names() []string { return []string{e.vol.Name()} }
@@ -75,7 +87,10 @@ func (e *export) Describe() []control.Publication {
 }
 
 func (e *export) Users() (int, string) {
-	n := e.pub.Server.Conns(e.vol.Name())
+	n := 0
+	for _, name := range e.exports() {
+		n += e.pub.Server.Conns(name)
+	}
 	if n == 1 {
 		return n, "1 NBD client connected"
 	}
@@ -89,7 +104,9 @@ const lastAnswers = 2 * time.Second
 func (e *export) Disconnect() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastAnswers)
 	defer cancel()
-	e.pub.Server.Kick(ctx, e.vol.Name())
+	for _, name := range e.exports() {
+		e.pub.Server.Kick(ctx, name)
+	}
 }
 
 // Drain implements publish.Drainer.
@@ -98,7 +115,14 @@ func (e *export) Drain(ctx context.Context) error {
 }
 
 func (e *export) Withdraw(context.Context) error {
-	return e.pub.Server.RemoveExport(e.vol.Name(), true)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	var err error
+	for name := range e.snapshots {
+		err = errors.Join(err, e.letGoLocked(name, true))
+	}
+	return errors.Join(err, e.pub.Server.RemoveExport(e.vol.Name(), true))
 }
 
 // Leave is Withdraw: clients come back to the next daemon.

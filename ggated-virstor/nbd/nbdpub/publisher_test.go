@@ -37,7 +37,7 @@ func start(t *testing.T) *Publisher {
 	uris := func(export string) []string {
 		return []string{nbd.URI(nbd.Address{Network: "unix", Addr: socket}, export, false)}
 	}
-	return &Publisher{Server: server, URIs: uris}
+	return &Publisher{Server: server, URIs: uris, Log: slog.New(slog.DiscardHandler)}
 }
 
 func open(t *testing.T, p publish.Published) *nbdclient.Conn {
