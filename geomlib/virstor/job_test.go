@@ -70,7 +70,7 @@ func TestAJobIsLoggedAndCounted(t *testing.T) {
 	if got != want {
 		t.Errorf("totals %+v, want %+v", got, want)
 	}
-	for _, line := range []string{"msg=\"job begins\" job=reclaim", "msg=\"job done\" job=reclaim", "chunks=1", "came back"} {
+	for _, line := range []string{"msg=\"job begins\" volume=t job=reclaim", "msg=\"job done\" volume=t job=reclaim", "chunks=1", "came back"} {
 		if !strings.Contains(log.String(), line) {
 			t.Errorf("the log has no %q:\n%s", line, &log)
 		}
