@@ -35,13 +35,18 @@ uninstall:
 kyua: build
 	sh tests/kyua.sh
 
+# The format, the engine, the utility and the NBD server on other processors, by qemu-user:
+# make test-arch ARCH=s390x
+test-arch:
+	ARCH="$(ARCH)" GO="$(GO)" sh tests/arch.sh
+
 package:
 	sh tests/package.sh "$(VERSION)" "$(PREFIX)"
 
 clean:
 	rm -rf $(BINDIR) dist
 
-.PHONY: all build demo test cross lint install uninstall clean kyua package
+.PHONY: all build demo test cross lint install uninstall clean kyua package test-arch
 
 bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)
