@@ -215,35 +215,49 @@ func TestAServerThatIsKilledAndStartedAgainIsNotNoticed(t *testing.T) {
 			s.exporting()
 			s.label("-m", "1m", "-s", "256m")
 			s.start("--alloc=spread", "--supervise="+front)
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				out, err := try(t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri(), "--rw=randrw", "--bs=16k", "--iodepth=16",
-					"--size=32M", "--io_size=48M", "--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--output-format=terse", "--aux-path="+s.dir)
-				if err != nil {
-					t.Errorf("fio: %v\n%s", err, out)
-				}
-			}()
-			deaths := 0
-			for ended := false; !ended; deaths++ {
-				i := deaths % 2
-				was := s.regained(i)
-				s.endServer(i)
-				s.serveImage(i, images[i])
-				s.until("it is reached again", func() bool { return s.regained(i) > was })
-				select {
-				case <-done:
-					ended = true
-				default:
-				}
-			}
-			t.Logf("%d deaths", deaths)
+			t.Logf("%d deaths", s.killServers(images, 100, s.load("48M")))
 			s.term()
 			if out := s.gvirstor(append([]string{"check"}, s.files...)...); !strings.Contains(out, "No errors.") {
 				t.Errorf("check:\n%s", out)
 			}
 		})
 	}
+}
+
+// load begins to write so many bytes, and to read and verify them. The channel is closed
+// when that has ended.
+func (s *site) load(bytes string) (done chan struct{}) {
+	done = make(chan struct{})
+	go func() {
+		defer close(done)
+		out, err := try(s.t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri(), "--rw=randrw", "--bs=16k", "--iodepth=16",
+			"--size=32M", "--io_size="+bytes, "--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--output-format=terse", "--aux-path="+s.dir)
+		if err != nil {
+			s.t.Errorf("fio: %v\n%s\n%s", err, out, s.log)
+		}
+	}()
+	return done
+}
+
+// killServers kills the servers of two images in turn, and starts them again, up to that
+// often, until done is closed. It returns how many it killed.
+func (s *site) killServers(images []string, most int, done chan struct{}) (deaths int) {
+	s.t.Helper()
+	for deaths < most {
+		i := deaths % 2
+		was := s.regained(i)
+		s.endServer(i)
+		s.serveImage(i, images[i])
+		s.until("it is reached again", func() bool { return s.regained(i) > was })
+		deaths++
+		select {
+		case <-done:
+			return deaths
+		default:
+		}
+	}
+	<-done
+	return deaths
 }
 
 // regained is how often the server of a file was reached again, by the log.

@@ -1,0 +1,194 @@
+package blackbox
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cluster is a Ceph of one monitor and one OSD in memory, on loopback addresses.
+type cluster struct {
+	s    *site
+	dir  string
+	conf string
+	osd  *exec.Cmd
+}
+
+// newCluster starts a cluster that lasts as long as the test, with images of so many
+// bytes in its pool rbd.
+func newCluster(s *site, images int, size int64) *cluster {
+	need(s.t, "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool", "rbd", "qemu-nbd")
+	c := &cluster{s: s, dir: filepath.Join(s.dir, "ceph")}
+	c.conf = filepath.Join(c.dir, "conf")
+	for _, dir := range []string{"mon", "osd", "run"} {
+		if err := os.MkdirAll(filepath.Join(c.dir, dir), 0o700); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	c.configure()
+	keys, monmap := filepath.Join(c.dir, "keys"), filepath.Join(c.dir, "monmap")
+	command(s.t, "ceph-authtool", "--create-keyring", keys, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
+	command(s.t, "ceph-authtool", keys, "--gen-key", "-n", "client.admin", "--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *")
+	command(s.t, "monmaptool", "--create", "--fsid", clusterID, "--addv", "a", "[v2:"+c.monitor()+"]", monmap)
+	command(s.t, "ceph-mon", "-c", c.conf, "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", keys)
+	c.daemon("ceph-mon", "-f", "-c", c.conf, "-i", "a")
+	c.retry("the monitor answers", "-s")
+	c.ceph("osd", "create")
+	command(s.t, "ceph-osd", "-c", c.conf, "-i", "0", "--mkfs")
+	c.ceph("osd", "crush", "add", "osd.0", "1", "root=default", "host=one")
+	c.osd = c.daemon("ceph-osd", "-f", "-c", c.conf, "-i", "0")
+	s.await("the OSD is up", func() bool { return strings.Contains(c.ceph("osd", "stat"), "1 up") })
+	c.ceph("osd", "pool", "create", "rbd", "8", "8")
+	command(s.t, "rbd", "-c", c.conf, "pool", "init", "rbd")
+	for i := range images {
+		// Without the exclusive lock, which a client that was killed leaves for 30 s.
+		command(s.t, "rbd", "-c", c.conf, "create", "--image-feature", "layering", "--size", fmt.Sprint(size>>20), fmt.Sprint("image", i))
+	}
+	return c
+}
+
+// clusterID is drawn once for all: a cluster is nobody else's.
+const clusterID = "6a1d0a1e-64a1-4c33-9a4b-3f5a7e0d2b11"
+
+// monitor is the address of the monitor.
+func (c *cluster) monitor() string {
+	b, err := os.ReadFile(filepath.Join(c.dir, "address"))
+	if err != nil {
+		c.s.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// configure writes the configuration. Nothing asks for a key, and one copy of all is enough.
+func (c *cluster) configure() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
+	if err != nil {
+		c.s.t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	ln.Close()
+	text := fmt.Sprintf(`[global]
+fsid = %[1]s
+mon host = [v2:%[2]s]
+public addr = 127.0.0.1
+auth cluster required = none
+auth service required = none
+auth client required = none
+keyring = %[3]s/keys
+mon data = %[3]s/mon
+osd data = %[3]s/osd
+run dir = %[3]s/run
+log file = %[3]s/log.$name
+pid file =
+admin socket =
+osd objectstore = memstore
+memstore device bytes = 2147483648
+osd pool default size = 1
+osd pool default min size = 1
+osd crush chooseleaf type = 0
+mon allow pool size one = true
+mon data avail warn = 1
+mon data avail crit = 1
+`, clusterID, address, c.dir)
+	for name, text := range map[string]string{"address": address, "conf": text} {
+		if err := os.WriteFile(filepath.Join(c.dir, name), []byte(text), 0o600); err != nil {
+			c.s.t.Fatal(err)
+		}
+	}
+}
+
+// daemon starts a daemon of the cluster, which is killed at the end of the test.
+func (c *cluster) daemon(name string, args ...string) *exec.Cmd {
+	d := exec.Command(name, args...)
+	if err := d.Start(); err != nil {
+		c.s.t.Fatal(err)
+	}
+	c.s.t.Cleanup(func() {
+		_ = d.Process.Kill()
+		_ = d.Wait() // it was killed
+	})
+	return d
+}
+
+// ceph is what the tool of the cluster prints.
+func (c *cluster) ceph(args ...string) string {
+	c.s.t.Helper()
+	return command(c.s.t, "ceph", append([]string{"-c", c.conf, "--connect-timeout", "30"}, args...)...)
+}
+
+// retry has the tool do something until it succeeds.
+func (c *cluster) retry(what string, args ...string) {
+	c.s.await(what, func() bool {
+		_, err := try(c.s.t, "ceph", append([]string{"-c", c.conf, "--connect-timeout", "5"}, args...)...)
+		return err == nil
+	})
+}
+
+// signal is sent to the OSD, without which nothing is read or written.
+func (c *cluster) signal(sig syscall.Signal) {
+	if err := c.osd.Process.Signal(sig); err != nil {
+		c.s.t.Fatal(err)
+	}
+}
+
+// image is an image of the pool as qemu-nbd opens it.
+func (c *cluster) image(i int) string { return fmt.Sprintf("rbd:rbd/image%d:conf=%s", i, c.conf) }
+
+// await polls for what no event tells.
+func (s *site) await(what string, ok func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("%s: not in a minute", what)
+		}
+	}
+}
+
+// TestAVolumeOnCeph: a cluster that stands still for a while, and servers of its images
+// that are killed, are not noticed by the client that writes meanwhile; and the volume moves
+// from Ceph to a file and back under it.
+func TestAVolumeOnCeph(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute")
+	}
+	need(t, "fio")
+	s := newSite(t)
+	c := newCluster(s, 2, 96<<20)
+	s.files = []string{c.image(0), c.image(1)}
+	images := slices.Clone(s.files)
+	s.exporting()
+	s.label("-m", "1m", "-s", "256m")
+	s.start("--alloc=spread")
+	done := s.load("32M")
+	s.until("it writes", func() bool { return s.status().AllocatedChunks > 8 })
+	c.signal(syscall.SIGSTOP)
+	// For less than 16 s: after that a placement group of one OSD alone stays laggy.
+	stall := time.After(10 * time.Second)
+	select {
+	case <-stall:
+	case <-done:
+		t.Error("fio has ended while nothing could be written")
+	}
+	c.signal(syscall.SIGCONT)
+	<-done
+	t.Logf("%d deaths of servers", s.killServers(images, 10, s.load("32M")))
+
+	file := s.file("third", 192<<20)
+	done = s.load("32M")
+	s.gvirstor("add", "vol", file)
+	s.gvirstor("remove", "-e", "vol", s.files[0])
+	s.gvirstor("add", "vol", s.files[0])
+	s.gvirstor("remove", "-e", "vol", file)
+	<-done
+	s.term()
+	if out := s.gvirstor(append([]string{"check"}, s.files...)...); !strings.Contains(out, "No errors.") {
+		t.Errorf("check:\n%s", out)
+	}
+}
