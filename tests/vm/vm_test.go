@@ -57,8 +57,32 @@ func TestTheScriptEndsWithWhatTheGuestSays(t *testing.T) {
 	}
 }
 
-// TestTheSuiteEndsWithKyuasStatus runs what runs inside, with a kyua that only
-// prints what it is told to.
+// runSuite runs what runs inside, with a kyua that only does what it is told to, and
+// returns what it prints, its report and its exit status.
+func runSuite(t *testing.T, kyua string) (out, report string, code int) {
+	t.Helper()
+	bin, suite, dir := t.TempDir(), t.TempDir(), t.TempDir()
+	for prog, body := range map[string]string{"tar": "", "kldload": "", "kyua": "[ $1 = report ] && exit; " + kyua} {
+		if err := os.WriteFile(filepath.Join(bin, prog), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script, err := filepath.Abs("inside.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", script, "package", "report")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SUITE="+suite)
+	b, err := cmd.CombinedOutput()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return string(b), filepath.Join(dir, "report"), code
+}
+
 func TestTheSuiteEndsWithKyuasStatus(t *testing.T) {
 	for name, c := range map[string]struct {
 		kyua string
@@ -72,32 +96,40 @@ func TestTheSuiteEndsWithKyuasStatus(t *testing.T) {
 		"no kernel class": {"echo 'x:y  ->  skipped: geom_virstor cannot be loaded  [0.1s]'", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bin, suite, dir := t.TempDir(), t.TempDir(), t.TempDir()
-			for prog, body := range map[string]string{"tar": "", "kldload": "", "kyua": "[ $1 = report ] && exit; " + c.kyua} {
-				if err := os.WriteFile(filepath.Join(bin, prog), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
-					t.Fatal(err)
-				}
-			}
-			script, err := filepath.Abs("inside.sh")
-			if err != nil {
-				t.Fatal(err)
-			}
-			cmd := exec.Command("sh", script, "package", "report")
-			cmd.Dir = dir
-			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SUITE="+suite)
-			out, err := cmd.CombinedOutput()
-			code := 0
-			if exit := new(exec.ExitError); errors.As(err, &exit) {
-				code = exit.ExitCode()
-			} else if err != nil {
-				t.Fatal(err)
-			}
+			out, report, code := runSuite(t, c.kyua)
 			if code != c.code {
 				t.Errorf("exit %d, want %d: %s", code, c.code, out)
 			}
-			if _, err := os.Stat(filepath.Join(dir, "report", "output.txt")); err != nil {
+			if _, err := os.Stat(filepath.Join(report, "output.txt")); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestTheSuiteSaysHowManyCasesEndedHowAndWhy(t *testing.T) {
+	out, report, _ := runSuite(t, `cat <<'KYUA'
+x:y  ->  passed  [0.1s]
+x:z  ->  failed: no: [a] /dev/b is there  [2.000s]
+w:v  ->  skipped: geom_virstor cannot be loaded  [0.1s]
+w:u  ->  broken: Test case timed out  [300.0s]
+
+1/4 passed (2 failed)
+KYUA`)
+	sum, err := os.ReadFile(filepath.Join(report, "summary.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, _ := strings.Cut(string(sum), " seconds: ")
+	const want = `1 passed, 1 failed, 1 broken, 1 skipped
+  failed: x:z: no: [a] /dev/b is there
+  skipped: w:v: geom_virstor cannot be loaded
+  broken: w:u: Test case timed out
+`
+	if !strings.HasPrefix(head, "4 cases on ") || rest != want {
+		t.Errorf("%s", sum)
+	}
+	if !strings.HasSuffix(out, string(sum)) {
+		t.Errorf("the sum is not what it ends with: %s", out)
 	}
 }
