@@ -27,6 +27,9 @@ func (d *Daemon) Identify(ctx context.Context, name string, r control.IdentifyRe
 	if err := d.mayIdentify(s, r); err != nil {
 		return none, err
 	}
+	if err := s.mayTakeDown(r.Force); err != nil {
+		return none, err
+	}
 	// What has begun is finished even if the client goes away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()

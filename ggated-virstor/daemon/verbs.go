@@ -167,6 +167,9 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
+	if err := s.mayTakeDown(r.Force); err != nil {
+		return control.StopResult{}, err
+	}
 	// What has begun is finished even if the client goes away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
@@ -187,13 +190,22 @@ func (d *Daemon) Stop(ctx context.Context, name string, r control.StopRequest) (
 	return control.StopResult{HandedBack: true}, nil
 }
 
-// takeDown withdraws a volume from service, for the caller to close it. An Error of
-// kind Busy leaves it in service; after any other error it is withdrawn. d.verbs is
-// held.
-func (d *Daemon) takeDown(ctx context.Context, s *served, force bool) error {
-	if n, what := s.users(); n > 0 && !force {
+// mayTakeDown refuses, with an Error of kind Busy, what is used and is not to be taken
+// away by force. It may wait for GEOM.
+func (s *served) mayTakeDown(force bool) error {
+	if force {
+		return nil
+	}
+	if n, what := s.users(); n > 0 {
 		return control.Errorf(control.Busy, "%s: Device busy (%s; -f disconnects)", s.vol.Name(), what)
 	}
+	return nil
+}
+
+// takeDown withdraws a volume from service that mayTakeDown lets go, for the caller to
+// close it. An Error of kind Busy leaves it in service; after any other error it is
+// withdrawn. d.verbs is held.
+func (d *Daemon) takeDown(ctx context.Context, s *served, force bool) error {
 	if force {
 		// What waits for space fails with ENOSPC, and nothing begins to wait.
 		s.vol.SetFull(virstor.Fail, 0)

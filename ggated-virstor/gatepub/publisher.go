@@ -36,8 +36,8 @@ type Units interface {
 	// Confirm checks that the unit, which is served, is the volume's
 	// (units.ErrNotOurs).
 	Confirm(ctx context.Context, id uint32, u units.Unit) error
-	// Mode tells who has the unit's device open (gate.ErrGone,
-	// geomlib.ErrTreeBusy).
+	// Mode tells who has the unit's device open (gate.ErrGone; geomlib.ErrTreeBusy
+	// when GEOM does not tell before ctx ends).
 	Mode(ctx context.Context, unit int) (geomlib.Mode, error)
 	// Resize changes the size of the unit's device, in bytes.
 	Resize(unit int, size int64) error
@@ -234,7 +234,9 @@ func (d *device) watchEnd(ctx context.Context) {
 func (d *device) Names() []string { return []string{d.unit.Name} }
 
 func (d *device) Describe() []control.Publication {
-	m, err := d.access()
+	ctx, cancel := context.WithTimeout(context.Background(), glance)
+	defer cancel()
+	m, err := d.access(ctx)
 	if err != nil {
 		if known := d.mode.Load(); known != nil {
 			m = *known
@@ -244,10 +246,8 @@ func (d *device) Describe() []control.Publication {
 		Mode: control.Mode{Read: m.Read, Write: m.Write, Exclusive: m.Exclusive}}}
 }
 
-// access asks GEOM who has the device open.
-func (d *device) access() (geomlib.Mode, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), accessWait)
-	defer cancel()
+// access asks GEOM who has the device open, which waits until tasting is over.
+func (d *device) access(ctx context.Context) (geomlib.Mode, error) {
 	m, err := d.units.Mode(ctx, d.unit.Number)
 	if err == nil {
 		d.mode.Store(&m)
@@ -255,10 +255,18 @@ func (d *device) access() (geomlib.Mode, error) {
 	return m, err
 }
 
-const accessWait = 3 * time.Second
+const (
+	// glance is how long a description waits for GEOM before it tells what was so last.
+	glance = 2 * time.Second
+	// settling is how long GEOM may take over what does not wait for us, on a machine
+	// that has much else to do.
+	settling = 30 * time.Second
+)
 
 func (d *device) Users() (int, string) {
-	m, err := d.access()
+	ctx, cancel := context.WithTimeout(context.Background(), settling)
+	defer cancel()
+	m, err := d.access(ctx)
 	switch {
 	case errors.Is(err, gate.ErrGone):
 		return 0, ""
@@ -290,16 +298,24 @@ func (d *device) Withdraw(ctx context.Context) error {
 		if !errors.Is(err, gate.ErrBusy) {
 			return err
 		}
-		m, e := d.access() // waits until tasting is over
+		m, e := d.access(ctx)
 		if e != nil || m != (geomlib.Mode{}) || try == tasteTries {
 			d.ended.Store(false)
-			return fmt.Errorf("%w: /dev/%s is open (%v)", publish.ErrInUse, d.unit.Name, m)
+			return fmt.Errorf("%w: /dev/%s is open (%s)", publish.ErrInUse, d.unit.Name, modeText(m, e))
 		}
 	}
 	return d.stop(ctx)
 }
 
 const tasteTries = 3
+
+// modeText is who has a device open, or why that is not known.
+func modeText(m geomlib.Mode, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return m.String()
+}
 
 // Leave answers what was taken and leaves the unit to the next daemon.
 func (d *device) Leave(ctx context.Context) error {

@@ -1,8 +1,11 @@
 package gatepub
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -35,6 +38,40 @@ func TestDevicesAreAPublisher(t *testing.T) {
 				}
 				return publishtest.Way{Publisher: p, Open: open}
 			})
+		})
+	}
+}
+
+// slowGEOM answers after so long who has a device open: nobody.
+type slowGEOM struct {
+	Units
+	takes time.Duration
+}
+
+func (s slowGEOM) Mode(ctx context.Context, _ int) (geomlib.Mode, error) {
+	select {
+	case <-time.After(s.takes):
+		return geomlib.Mode{}, nil
+	case <-ctx.Done():
+		return geomlib.Mode{}, fmt.Errorf("%w: %w", geomlib.ErrTreeBusy, ctx.Err())
+	}
+}
+
+func TestWhoHasADeviceOpenIsWaitedForAndAStatusIsNot(t *testing.T) {
+	for _, c := range []struct {
+		takes time.Duration
+		users int
+	}{{time.Second, 0}, {20 * time.Second, 0}, {time.Hour, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &device{units: slowGEOM{takes: c.takes}}
+			if n, what := d.Users(); n != c.users || (what == "") != (n == 0) {
+				t.Errorf("GEOM takes %v: %d users, %q", c.takes, n, what)
+			}
+			begin := time.Now()
+			d.Describe()
+			if took := time.Since(begin); took > 2*time.Second {
+				t.Errorf("a description took %v", took)
+			}
 		})
 	}
 }

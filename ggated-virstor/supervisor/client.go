@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -235,7 +236,11 @@ func (c *Client) Confirm(ctx context.Context, id uint32, u units.Unit) error {
 
 // Mode implements gatepub.Units.
 func (c *Client) Mode(ctx context.Context, unit int) (m geomlib.Mode, err error) {
-	_, err = c.peer.Call(ctx, methodMode, unitArgs{Unit: units.Unit{Number: unit}}, &m)
+	limit := modeLimit
+	if end, ok := ctx.Deadline(); ok {
+		limit = time.Until(end) * 9 / 10 // so that the supervisor's answer comes in time
+	}
+	_, err = c.peer.Call(ctx, methodMode, unitArgs{Unit: units.Unit{Number: unit}, Limit: limit}, &m)
 	return m, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
@@ -21,7 +22,12 @@ func (s *Supervisor) acquire(ctx context.Context, spec units.Spec) (fdrpc.Reply,
 	return fdrpc.Reply{Body: u}, err
 }
 
+// modeLimit is the longest that a worker's question may stay with GEOM.
+const modeLimit = time.Minute
+
 func (s *Supervisor) mode(ctx context.Context, a unitArgs) (fdrpc.Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(a.Limit, modeLimit))
+	defer cancel()
 	m, err := s.opt.Units.Mode(ctx, a.Unit.Number)
 	return fdrpc.Reply{Body: m}, err
 }

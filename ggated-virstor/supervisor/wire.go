@@ -105,6 +105,8 @@ type unitArgs struct {
 	Size      int64      `json:"size,omitempty"`
 	Force     bool       `json:"force,omitempty"`
 	Providers []string   `json:"providers,omitempty"`
+	// Limit is how long GEOM is waited for, of methodMode.
+	Limit time.Duration `json:"limit,omitempty"`
 }
 
 // alertArgs do not say what is run: that is the supervisor's to know.

@@ -241,9 +241,9 @@ func (m *Manager) Confirm(ctx context.Context, id uint32, u Unit) error {
 }
 
 // Mode tells who has the unit's device open. geomlib.ErrTreeBusy: GEOM does not
-// tell in time.
+// tell before ctx ends.
 func (m *Manager) Mode(ctx context.Context, unit int) (geomlib.Mode, error) {
-	tree, err := m.read(ctx, m.waits.Trust)
+	tree, err := m.tree.Read(ctx)
 	if err != nil {
 		return geomlib.Mode{}, err
 	}
