@@ -1,11 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 
 	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
+	"github.com/gvirstor/gvirstor/ggated-virstor/peercred"
 )
 
 // longest is how much of a request is logged, in bytes.
@@ -17,7 +17,7 @@ func noter(o *options.Options, log *slog.Logger) func(history.Deed) {
 	return func(d history.Deed) {
 		by := "unknown"
 		if d.UID != nil {
-			by = fmt.Sprintf("uid %d, pid %d", *d.UID, d.PID)
+			by = peercred.Peer{UID: *d.UID, PID: d.PID}.String()
 		}
 		log := log.With("verb", d.Verb, "volume", d.Volume, "by", by, "request", string(d.Request[:min(len(d.Request), longest)]))
 		if d.Error == "" {

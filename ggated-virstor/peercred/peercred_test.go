@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 )
 
@@ -29,7 +28,7 @@ func TestThePeerOfAUnixSocketIsKnown(t *testing.T) {
 	if err != nil || int(p.UID) != os.Geteuid() {
 		t.Fatalf("%v, %v", p, err)
 	}
-	if runtime.GOOS == "linux" && p.PID != os.Getpid() {
+	if p.PID != os.Getpid() {
 		t.Fatalf("%v, this is %d", p, os.Getpid())
 	}
 }
