@@ -102,28 +102,6 @@ func isNoSpace(err error) bool {
 	return errors.As(err, &e) && e.Errno == 28
 }
 
-// mustBe fails the test unless a volume holds what the ledger says.
-func (s *site) mustBe(l *ledger, when string, settle bool) {
-	s.t.Helper()
-	c := s.dial()
-	defer c.Abort()
-	if err := l.verify(c, settle); err != nil {
-		s.t.Fatalf("%s: %v\n%s", when, err, s.log)
-	}
-}
-
-// put writes n bytes of a generation at off, by the book.
-func (l *ledger) put(c *nbdclient.Conn, off, n int64, generation uint64) error {
-	b := make([]byte, n)
-	stampSectors(b, off, generation)
-	l.begin(off, n, generation)
-	_, err := c.WriteAt(b, off)
-	if err == nil {
-		l.acknowledged(off, n, generation)
-	}
-	return err
-}
-
 func TestAFullFileSystemUnderSparseComponentsLosesNothing(t *testing.T) {
 	withMounts(t, func(t *testing.T) { atFronts(t, fullFileSystem) })
 }

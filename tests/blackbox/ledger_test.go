@@ -78,6 +78,18 @@ func (l *ledger) withdrawLocked(i, generation uint64) {
 	l.maybe[i] = rest
 }
 
+// put writes n bytes of a generation at off, by the book.
+func (l *ledger) put(c *nbdclient.Conn, off, n int64, generation uint64) error {
+	b := make([]byte, n)
+	stampSectors(b, off, generation)
+	l.begin(off, n, generation)
+	_, err := c.WriteAt(b, off)
+	if err == nil {
+		l.acknowledged(off, n, generation)
+	}
+	return err
+}
+
 // trim notes a trim that is about to be asked for.
 func (l *ledger) trim(off, n int64) {
 	l.mu.Lock()
@@ -162,5 +174,15 @@ func uniform(b []byte, _ int64) (uint64, bool) {
 func stampSectors(b []byte, off int64, generation uint64) {
 	for k := 0; k < len(b); k += sectorSize {
 		stamp(b[k:k+sectorSize], uint64(off)+uint64(k), generation)
+	}
+}
+
+// mustBe fails the test unless a volume holds what the ledger says.
+func (s *site) mustBe(l *ledger, when string, settle bool) {
+	s.t.Helper()
+	c := s.dial()
+	defer c.Abort()
+	if err := l.verify(c, settle); err != nil {
+		s.t.Fatalf("%s: %v\n%s", when, err, s.log)
 	}
 }
