@@ -29,6 +29,8 @@ type direct struct {
 	providers []string
 	ended     <-chan struct{}
 	announcer *announcer
+	child     *child // nil without --run
+	ctx       context.Context
 }
 
 // serveHere serves in this process until ctx ends. It calls serving when it begins to.
@@ -36,6 +38,8 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	// What ends a supervisor at the system's shutdown ends this, too.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGUSR1)
 	defer stop()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	if err := checkDescriptors(o, log); err != nil {
 		return err
 	}
@@ -47,12 +51,17 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err != nil {
 		return err
 	}
-	h := &direct{o: o, log: log, listening: ls, ended: ctx.Done(), announcer: &announcer{o: o, log: log}, providers: slices.Concat(o.Providers, o.SpareProviders())}
+	h := &direct{o: o, log: log, listening: ls, ended: ctx.Done(), ctx: ctx, announcer: &announcer{o: o, log: log}, providers: slices.Concat(o.Providers, o.SpareProviders())}
 	if g := o.Grower(o.Gate); g != nil {
 		h.providers = append(h.providers, grown(ctx, g, log)...)
 	}
 	serving()
-	return serve(o, log, h)
+	if o.Run == "" {
+		return serve(o, log, h)
+	}
+	h.child = &child{command: o.Run, control: o.Control, end: end}
+	err = serve(o, log, h)
+	return errors.Join(err, h.child.wait())
 }
 
 // refuseUpgrades says to each signal, until ctx ends, that it asks for what only a
@@ -117,7 +126,6 @@ func (h *direct) Opener() daemon.Opener {
 }
 func (h *direct) Figures() func() ([]web.Figure, error)  { return nil }
 func (h *direct) Note() func(history.Deed)               { return noter(h.o, h.log) }
-func (h *direct) Ready() error                           { h.announcer.ready(); return nil }
 func (h *direct) Ended() <-chan struct{}                 { return h.ended }
 func (h *direct) End(d *daemon.Daemon) error             { h.announcer.end(); return d.Close() }
 func (h *direct) Reloading()                             { h.announcer.reloading() }
@@ -125,6 +133,15 @@ func (h *direct) Reloaded()                              { h.announcer.ready() }
 func (h *direct) World() (options.World, error)          { return options.NewHere(), nil }
 func (h *direct) Certificates() (*tls.Config, error)     { return h.o.LoadTLS() }
 func (h *direct) Runner(o *options.Options) space.Runner { return o.Runner() }
+
+// Ready implements host. With --run the command begins.
+func (h *direct) Ready() error {
+	h.announcer.ready()
+	if h.child == nil {
+		return nil
+	}
+	return h.child.start(h.ctx)
+}
 
 func (h *direct) Archive() daemon.Archive {
 	if dir := h.o.Archive(); dir != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/helper"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
+	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -43,9 +44,16 @@ func main() {
 	// Until here a signal just ends this.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if opt.ExitWithParent && !supervisor.IsWorker() {
+		ctx, stop = withParent(ctx)
+		defer stop()
+	}
 	if err := run(ctx, opt); err != nil {
-		fmt.Fprintln(os.Stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
-		os.Exit(1)
+		status, told := exitStatus(err)
+		if !told {
+			fmt.Fprintln(os.Stderr, "ggated-virstor:", ondisk.PrintableText(err.Error()))
+		}
+		os.Exit(status)
 	}
 }
 

@@ -53,8 +53,11 @@ type Options struct {
 	Syslog    bool
 	PIDFile   string // empty: none
 	LogJSON   bool   // one object a line
-	ReadOnly  bool
-	Level     *slog.LevelVar // of the log
+	Run       string // command to serve; empty: none
+	// ExitWithParent: the service ends when the process that started it has.
+	ExitWithParent bool
+	ReadOnly       bool
+	Level          *slog.LevelVar // of the log
 
 	// Settings are every key and its value; those of the section of a volume have
 	// keys that begin with "[volume NAME] ".
@@ -210,6 +213,8 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.BoolVar(&o.Syslog, "syslog", false, "log to syslog(3) instead of the standard error output")
 	chooseVar(f, &o.LogJSON, "log-format", []word[bool]{{"text", false}, {"json", true}}, "log lines for people, or objects for programs: `text|json`")
 	f.StringVar(&o.PIDFile, "pid-file", "", "`FILE` for the number of the process, once volumes are served")
+	f.StringVar(&o.Run, "run", "", "run `COMMAND` with sh(1), with the NBD URI of the first volume as $uri, and end when it ends")
+	f.BoolVar(&o.ExitWithParent, "exit-with-parent", false, "end when the process that started this one has ended")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.BoolVar(&o.ReadOnly, "read-only", false, "write nothing to any component")
 	o.declarePolicies(f)
@@ -267,7 +272,10 @@ var superviseWords = []word[superviseMode]{{"auto", superviseAuto}, {"yes", supe
 
 // decideProcesses makes one process or two of what --supervise says.
 func (o *Options) decideProcesses() error {
-	o.Supervise = o.Gate || o.supervised == superviseYes || o.supervised == superviseAuto && os.Geteuid() == 0
+	o.Supervise = o.Gate || o.supervised == superviseYes || o.supervised == superviseAuto && os.Geteuid() == 0 && o.Run == ""
+	if o.Run != "" && o.Supervise {
+		return errors.New("--run serves from one process: --supervise=no --gate=false")
+	}
 	if o.Capsicum && !o.Supervise {
 		return errors.New("--capsicum needs a worker, whose supervisor opens what it may not: --supervise")
 	}

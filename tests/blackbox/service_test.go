@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -134,4 +135,57 @@ func TestTheServiceManagerOpensSocketsAndIsToldHowTheServiceStands(t *testing.T)
 			t.Errorf("the socket, which is not the daemon's: %v", err)
 		}
 	})
+}
+
+// runFor runs the daemon by itself to its end, and returns its exit status and output.
+func (s *site) runFor(args ...string) (int, string) {
+	s.t.Helper()
+	all := append([]string{"--nbd", "unix:" + s.socket, "--control", s.control, "--run-dir", s.dir, "--backup-dir", "", "--state-dir", ""}, args...)
+	out, err := try(s.t, filepath.Join(programs, "ggated-virstor"), append(all, s.files...)...)
+	var ended *exec.ExitError
+	if err != nil && !errors.As(err, &ended) {
+		s.t.Fatal(err)
+	}
+	if ended == nil {
+		return 0, out
+	}
+	return ended.ExitCode(), out
+}
+
+func TestTheDaemonServesACommandAndEndsWithIt(t *testing.T) {
+	need(t, "nbdinfo")
+	s := newSite(t, 24*mib)
+	s.label("-s", "64m", "-m", "1m")
+	for command, want := range map[string]int{`nbdinfo --size "$uri"`: 0, `nbdinfo --size "$uri"; exit 7`: 7} {
+		status, out := s.runFor("--run", command)
+		if status != want || !strings.Contains(out, "67108864") {
+			t.Errorf("%s: status %d, want %d\n%s", command, status, want, out)
+		}
+		if _, err := os.Lstat(s.socket); !os.IsNotExist(err) {
+			t.Errorf("%s: the socket is still there: %v", command, err)
+		}
+	}
+	if status, out := s.runFor("--supervise=yes", "--run", "true"); status != 1 || !strings.Contains(out, "--run serves from one process") {
+		t.Errorf("with a supervisor: %d, %s", status, out)
+	}
+}
+
+func TestTheDaemonEndsWithItsParentAndEndsItsCommand(t *testing.T) {
+	s := newSite(t, 24*mib)
+	s.label("-s", "64m", "-m", "1m")
+	log := filepath.Join(s.dir, "log")
+	// The shell ends when the command has begun, and nobody else tells the daemon to end.
+	command(t, "/bin/sh", "-c", `"$@" 2>"$0" & until [ -e `+s.dir+`/begun ]; do sleep 0.1; done`, log,
+		filepath.Join(programs, "ggated-virstor"), "--nbd", "unix:"+s.socket, "--control", s.control, "--run-dir", s.dir, "--backup-dir", "", "--state-dir", "",
+		"--exit-with-parent", "--run", "trap 'touch "+s.dir+"/told; exit' TERM; touch "+s.dir+"/begun; while :; do sleep 0.1; done", s.files[0])
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		_, told := os.Lstat(filepath.Join(s.dir, "told"))
+		if _, err := os.Lstat(s.control); os.IsNotExist(err) && told == nil {
+			return
+		}
+		if time.Now().After(end) {
+			text, _ := os.ReadFile(log)
+			t.Fatalf("the daemon does not end\n%s", text)
+		}
+	}
 }
