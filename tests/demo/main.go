@@ -112,7 +112,7 @@ func (d *demo) label() error {
 
 func (d *demo) start() error {
 	say("A daemon serves it over NBD.")
-	args := []string{"--nbd", "unix:nbd.sock", "--control", "control", "--run-dir", ".", "--backup-dir", "backups", "--state-dir", "state", "--supervise=no", "disk0", "disk1"}
+	args := []string{"--nbd", "unix:nbd.sock", "--control", "control", "--run-dir", ".", "--backup-dir", "backups", "--state-dir", "state", "--supervise=no", "--http", "127.0.0.1:0", "disk0", "disk1"}
 	if _, err := os.Stat(filepath.Join(d.dir, "disk2")); err == nil {
 		args = append(args, "disk2")
 	}
@@ -127,9 +127,21 @@ func (d *demo) start() error {
 		_ = d.daemon.Wait()
 		close(d.ended)
 	}()
-	return d.until("the daemon serves the volume", func() bool {
+	err := d.until("the daemon serves the volume", func() bool {
 		st, err := d.status()
 		return err == nil && st.VirtualSize == tib
+	})
+	if err != nil {
+		return err
+	}
+	return d.until("the log tells where the status page is", func() bool {
+		text, err := os.ReadFile(d.log.Name())
+		at := strings.LastIndex(string(text), " http=")
+		if err != nil || at < 0 {
+			return false
+		}
+		fmt.Printf("The status page is at http://%s/\n", strings.Fields(string(text[at:]))[0][len("http="):])
+		return true
 	})
 }
 
