@@ -219,6 +219,9 @@ func TestThePageKeepsItselfUpToDateAndTellsWhenItIsCutOff(t *testing.T) {
 	p.Until("all is well", `document.title === "gvirstor: mydata is well." && document.getElementById("said").textContent === "mydata is well."`)
 	end()
 	p.Until("the page says that it is cut off", `/^Cut off at \d\d:\d\d:\d\d UTC/.test(document.getElementById("live").textContent)`)
+	if color := browser.Eval[string](p, `getComputedStyle(document.getElementById("live")).color`); color != "rgb(176, 30, 46)" {
+		t.Errorf("that the page is cut off is said in %s, not in what urges", color)
+	}
 	keep(t, p, "cut off")
 }
 

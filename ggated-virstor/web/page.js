@@ -29,10 +29,12 @@ source.onmessage = (e) => {
 	waiting = e.data;
 	show();
 	live.textContent = "Live.";
+	live.className = "";
 };
 source.onerror = () => {
 	if (live.textContent === "Live.") {
 		live.textContent = "Cut off at " + new Date().toISOString().slice(11, 19) + " UTC: what is below is from then.";
+		live.className = "state act";
 	}
 };
 document.addEventListener("selectionchange", show);
