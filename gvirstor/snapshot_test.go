@@ -42,3 +42,44 @@ func TestSnapshotsOfAStoppedVolumeAreTakenAndDeleted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestOfSnapshotsInTurnTheNewestAreKept(t *testing.T) {
+	images := aSnapshot(t)
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+	for i, f := range files {
+		if err := os.WriteFile(f, images[i], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := openVolume(t, files...)
+	for _, name := range []string{"day-20200103T000000Z", "day-20200101T000000Z", "day-20200102T000000Z", "day-now", "day20200101T000000Z", "day-20200101T000000Z-"} {
+		if err := v.Snapshot(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e, stdout, stderr := testEnv("snapshot", "-v", "--keep", "2", "--run-dir", dir, "--offline", strings.Join(files, ","), "vol@day-")
+	if code := run(context.Background(), e); code != 0 {
+		t.Fatal(stderr)
+	}
+	for _, gone := range []string{"vol@day-20200101T000000Z: deleted", "vol@day-20200102T000000Z: deleted"} {
+		if !strings.Contains(stdout.String(), gone) {
+			t.Errorf("not %q: %s", gone, stdout)
+		}
+	}
+	v = openVolume(t, files...)
+	var left []string
+	for _, s := range v.Snapshots() {
+		left = append(left, s.Name)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Join(left[:5], " "); got != "monday day-20200103T000000Z day-now day20200101T000000Z day-20200101T000000Z-" ||
+		len(left) != 6 || !strings.HasPrefix(left[5], "day-2") {
+		t.Errorf("left %v", left)
+	}
+}

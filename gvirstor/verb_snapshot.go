@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,17 +15,24 @@ import (
 
 func snapshotCommand() *command {
 	var w where
+	var keep int64
 	return &command{
 		name:     "snapshot",
 		brief:    "Keeps what a volume holds now",
 		also:     "snap",
-		operands: "[-v] " + whereUsage + " name@snap",
+		operands: "[-v] [--keep n] " + whereUsage + " name@snap",
 		verbose:  true,
-		options:  func(f *options) { w.declare(f) },
-		run:      func(ctx context.Context, c *call) error { return c.snapshot(ctx, &w) },
+		options: func(f *options) {
+			f.number(&keep, "", "keep")
+			w.declare(f)
+		},
+		run: func(ctx context.Context, c *call) error { return c.snapshot(ctx, &w, keep) },
 		about: `Keeps what a volume holds now under a name, and returns when that is on stable
 storage. Writes go on; what they change takes a chunk of its own from then on.
-The name has 1 to 63 letters, digits and . _ - :` + whereHelp,
+The name has 1 to 63 letters, digits and . _ - :
+
+--keep n    the time follows the name, and of the snapshots that are called so but
+            for the time, the oldest are deleted until n are left` + whereHelp,
 		example: "gvirstor snapshot mydata@monday",
 	}
 }
@@ -66,17 +75,66 @@ func (c *call) snapshotOperand() (volume, snapshot string, err error) {
 	return volume, snapshot, nil
 }
 
-func (c *call) snapshot(ctx context.Context, w *where) error {
+// snapshotTime is how --keep writes the time, in UTC: in this order names are in that of
+// time.
+const snapshotTime = "20060102T150405Z"
+
+func (c *call) snapshot(ctx context.Context, w *where, keep int64) error {
 	volume, name, err := c.snapshotOperand()
 	if err != nil {
 		return err
+	}
+	prefix := name
+	if keep < 0 {
+		return &usageError{"--keep takes the number of snapshots to be left"}
+	}
+	if keep > 0 {
+		name += time.Now().UTC().Format(snapshotTime)
+		if err := ondisk.CheckMapName(name); err != nil {
+			return failf("Invalid name of a snapshot: %w", err)
+		}
 	}
 	return c.withBackend(ctx, volume, w, toChange, func(b *backend) error {
 		if err := b.Snapshot(ctx, volume, control.SnapshotRequest{Snapshot: name}); err != nil {
 			return failf("Can't %w", err)
 		}
-		return nil
+		if keep == 0 {
+			return nil
+		}
+		if c.verbose {
+			fmt.Fprintf(c.stdout, "%s@%s: taken\n", volume, name)
+		}
+		return c.thin(ctx, b, volume, prefix, int(keep))
 	})
+}
+
+// thin deletes the oldest of the snapshots that --keep named with the prefix until keep are
+// left. One that cannot be deleted, since clients have it, keeps none of the others.
+func (c *call) thin(ctx context.Context, b *backend, volume, prefix string, keep int) error {
+	all, err := b.Snapshots(ctx, volume)
+	if err != nil {
+		return failf("Can't list the snapshots of %s: %w", volume, err)
+	}
+	var ours []string
+	for _, s := range all.Snapshots {
+		rest, ok := strings.CutPrefix(s.Name, prefix)
+		if _, err := time.Parse(snapshotTime, rest); ok && err == nil {
+			ours = append(ours, s.Name)
+		}
+	}
+	slices.Sort(ours)
+	var failed error
+	for _, name := range ours[:max(0, len(ours)-keep)] {
+		if _, err := b.Delete(ctx, volume, control.DeleteRequest{Snapshot: name}); err != nil {
+			failed = errors.Join(failed, err)
+		} else if c.verbose {
+			fmt.Fprintf(c.stdout, "%s@%s: deleted\n", volume, name)
+		}
+	}
+	if failed != nil {
+		return failf("Can't %w", failed)
+	}
+	return nil
 }
 
 func (c *call) deleteSnapshot(ctx context.Context, w *where, dryRun bool) error {
