@@ -14,8 +14,14 @@ import (
 // function is called.
 func (s *site) asFile(size int64) (path string, leave func()) {
 	s.t.Helper()
+	return s.asFileNamed("disk", size)
+}
+
+// asFileNamed is asFile with the name of the file.
+func (s *site) asFileNamed(name string, size int64) (path string, leave func()) {
+	s.t.Helper()
 	need(s.t, "nbdfuse", "fusermount3")
-	path = filepath.Join(s.dir, "disk")
+	path = filepath.Join(s.dir, name)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
