@@ -63,7 +63,7 @@ func run(bin string) (err error) {
 	d := &demo{bin: bin, dir: dir, log: log}
 	defer d.kill()
 	for _, step := range []func() error{
-		d.label, d.start, d.writeAndVerify, d.show, d.crash, d.fill, d.stop, d.checkAll,
+		d.label, d.start, d.writeAndVerify, d.show, d.snapshot, d.crash, d.fill, d.stop, d.checkAll,
 	} {
 		if err := step(); err != nil {
 			text, _ := os.ReadFile(log.Name())
@@ -101,9 +101,9 @@ func (d *demo) truncate(size, name string) error {
 }
 
 func (d *demo) label() error {
-	say("Two sparse files of 48 MiB become one disk of 1 TiB.")
+	say("Two sparse files of 64 MiB become one disk of 1 TiB.")
 	for _, name := range []string{"disk0", "disk1"} {
-		if err := d.truncate("48m", name); err != nil {
+		if err := d.truncate("64m", name); err != nil {
 			return err
 		}
 	}
@@ -169,8 +169,10 @@ func (d *demo) status() (control.VolumeStatus, error) {
 	return c.Volume(context.Background(), "demo")
 }
 
-func (d *demo) dial() (*nbdclient.Conn, error) {
-	uri := "nbd+unix:///demo?socket=" + filepath.Join(d.dir, "nbd.sock")
+func (d *demo) dial() (*nbdclient.Conn, error) { return d.dialExport("demo") }
+
+func (d *demo) dialExport(name string) (*nbdclient.Conn, error) {
+	uri := "nbd+unix:///" + name + "?socket=" + filepath.Join(d.dir, "nbd.sock")
 	return nbdclient.Dial(context.Background(), uri, nbdclient.Options{})
 }
 
@@ -233,6 +235,47 @@ func (d *demo) show() error {
 	}
 	return d.gvirstor("list")
 }
+
+func (d *demo) snapshot() error {
+	say("A snapshot keeps what the disk holds, while it is written to.")
+	if err := d.gvirstor("snapshot", "demo@before"); err != nil {
+		return err
+	}
+	c, err := d.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := writeBlock(c, 0, 2); err != nil {
+		return err
+	}
+	was, err := d.dialExport("demo@before")
+	if err != nil {
+		return err
+	}
+	if err := verifyBlock(was, 0, 1, 1); err != nil {
+		return err
+	}
+	if err := verifyBlock(c, 0, 2, 2); err != nil {
+		return err
+	}
+	fmt.Println("the disk holds the second write, and the export demo@before the first")
+	if err := was.Close(); err != nil {
+		return err
+	}
+	if err := d.gvirstor("list", "-t", "snapshot"); err != nil {
+		return err
+	}
+	if err := d.until("the client has left the snapshot", func() bool {
+		return d.deleted("demo@before")
+	}); err != nil {
+		return err
+	}
+	return writeBlock(c, 0, 1) // which later steps look for
+}
+
+// deleted deletes a snapshot, unless its client is not gone yet.
+func (d *demo) deleted(name string) bool { return d.gvirstor("delete", "-v", name) == nil }
 
 // crashBlocks is how many blocks are written again and again around the crash.
 const crashBlocks = 64
