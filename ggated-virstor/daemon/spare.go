@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
@@ -112,7 +113,8 @@ func (e *spareError) Error() string { return "a spare of " + ondisk.Printable(e.
 func explainSpare(of map[string]string, name string, err error) error {
 	volume, expected := of[name]
 	if expected && errors.Is(err, geomlib.ErrNoMetadata) {
-		return fmt.Errorf("%s is no spare of %s: `gvirstor spare %s %s` makes it one", name, volume, volume, name)
+		return fmt.Errorf("%s is no spare of %s: `gvirstor spare %s %s` makes it one", name, volume,
+			ownfile.ShellWord(volume), ownfile.ShellWord(name))
 	}
 	if spare := (*spareError)(nil); expected && errors.As(err, &spare) && spare.label.Name != volume {
 		return fmt.Errorf("%s is a spare of %s, not of %s", name, ondisk.Printable(spare.label.Name), volume)
