@@ -72,6 +72,9 @@ func states() []state {
 		{"stale disk", someOverview(with("mydata", func(v *control.VolumeStatus) {
 			v.Outsiders = []control.Outsider{{Name: "/dev/sdd", Kind: "stale", Text: "/dev/sdd is a stale component of mydata: it missed generations 5 to 9"}}
 		})), look, "mydata needs a hand.", []string{"mydata needs a hand\n", "left alone: /dev/sdd is a stale component of mydata", "Others that name this volume"}},
+		{"snapshot damaged", someOverview(with("mydata", func(v *control.VolumeStatus) {
+			v.Snapshots, v.DamagedSnapshots, v.Conditions = 3, []string{"monday"}, []control.Condition{control.SnapshotDamaged}
+		})), act, "mydata needs a hand.", []string{"snapshot damaged", "3, of which cannot be read: monday"}},
 		{"job running", someOverview(with("mydata", func(v *control.VolumeStatus) {
 			v.Job = &control.JobStatus{ID: "mydata", Kind: "evacuate", Done: 430 << 20, Total: 1000 << 20, Rate: 10 << 20}
 		})), well, "mydata is well.", []string{"evacuate: 430 MiB of 1000 MiB, 43%, 10 MiB a second, done in about 57 s"}},

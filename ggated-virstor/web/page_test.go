@@ -207,6 +207,7 @@ func TestNoNameReachesThePageAsItIs(t *testing.T) {
 		v.Published = []control.Publication{{Kind: control.NBD, Name: name, URI: "nbd:///" + name}, {Kind: control.Gate, Name: name}}
 		v.Components[0].Name, v.Components[0].State = name, []control.Condition{control.FlushFailed}
 		v.Outsiders = []control.Outsider{{Name: name, Text: name + " is stale"}}
+		v.Snapshots, v.DamagedSnapshots = 1, []string{name}
 		v.Spares = []control.Spare{{Name: name, Failed: name}}
 		v.Job = &control.JobStatus{Kind: name, Done: 1, Total: 2, Rate: 1}
 		o := someOverview(v)

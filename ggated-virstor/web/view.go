@@ -160,7 +160,7 @@ func worse(a, b class) class {
 
 // urgent are the conditions that cannot wait.
 var urgent = []control.Condition{control.Degraded, control.Full, control.HeldWrites, control.FlushFailed,
-	control.ReadErrors, control.WriteErrors, control.StorageFull, control.NoWrites, control.Incomplete}
+	control.ReadErrors, control.WriteErrors, control.StorageFull, control.NoWrites, control.Incomplete, control.SnapshotDamaged}
 
 func isUrgent(c control.Condition) bool { return slices.Contains(urgent, c) }
 
@@ -300,6 +300,13 @@ func facts(s *control.VolumeStatus) []factView {
 	all := []factView{{What: "Virtual size", Text: picture.Bytes(s.VirtualSize) + ", in chunks of " + picture.Bytes(s.ChunkSize)}}
 	if s.SecondsToFull != nil {
 		all = append(all, factView{What: "Full in", Text: "about " + duration(*s.SecondsToFull) + " at the present rate"})
+	}
+	if s.Snapshots > 0 {
+		f := factView{What: "Snapshots", Text: fmt.Sprint(s.Snapshots)}
+		if len(s.DamagedSnapshots) > 0 {
+			f.Text += ", of which cannot be read: " + strings.Join(printable(s.DamagedSnapshots), ", ")
+		}
+		all = append(all, f)
 	}
 	full := "writes that need space wait"
 	if s.WhenFull == "error" {
