@@ -196,8 +196,11 @@ func (s *site) launch(flags ...string) {
 		// of them served by a worker under its filter.
 		flags = append([]string{"--supervise=" + cmp.Or(os.Getenv("GVIRSTOR_SUPERVISE"), "no")}, flags...)
 	}
-	// What is full is counted to the chunk: no reserve, unless the test asks for one.
-	args := append([]string{"--reserve", "0", "--nbd", "unix:" + s.socket, "--control", s.control, "--run-dir", s.dir, "--backup-dir", filepath.Join(s.dir, "backups"), "--state-dir", filepath.Join(s.dir, "state")}, flags...)
+	if !slices.Contains(flags, "--config") {
+		// What is full is counted to the chunk: no reserve, unless the test asks for one.
+		flags = append([]string{"--reserve", "0"}, flags...)
+	}
+	args := append([]string{"--nbd", "unix:" + s.socket, "--control", s.control, "--run-dir", s.dir, "--backup-dir", filepath.Join(s.dir, "backups"), "--state-dir", filepath.Join(s.dir, "state")}, flags...)
 	s.cmd = exec.Command(filepath.Join(programs, "ggated-virstor"), append(args, s.files...)...)
 	if s.user != nil {
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
