@@ -22,9 +22,11 @@ func TestSnapshotsOfAStoppedVolumeAreTakenAndDeleted(t *testing.T) {
 		{"snapshot", "vol@monday", "there is a snapshot of that name"},
 		{"snapshot", "vol", "is not name@snap"},
 		{"snapshot", "vol@a/b", "bad name"},
-		{"delete", "vol@friday", "no such snapshot"},
+		{"delete", "vol@friday", "Can't delete vol@friday: no such snapshot"},
+		{"delete -f", "vol@friday", "Can't delete vol@friday: no such snapshot"},
 		{"delete -n", "vol@monday", ""},
-		{"delete", "vol@monday", ""},
+		{"delete", "vol@monday", "what it alone holds would be lost, 1 chunks, 1048576 bytes; with -f"},
+		{"delete -f", "vol@monday", ""},
 	} {
 		e, stdout, stderr := testEnv(append(strings.Fields(c.verb), "--run-dir", dir, "--offline", files[0]+","+files[1], c.name)...)
 		if code := run(context.Background(), e); (code == 0) != (c.want == "") || !strings.Contains(stderr.String(), c.want) {

@@ -31,31 +31,33 @@ func snapshotCommand() *command {
 storage. Writes go on; what they change takes a chunk of its own from then on.
 The name has 1 to 63 letters, digits and . _ - :
 
---keep n    the time follows the name, and of the snapshots that are called so but
-            for the time, the oldest are deleted until n are left` + whereHelp,
+--keep n    the time follows the name, and of the snapshots that are called so
+            but for the time, the oldest are deleted until n are left` + whereHelp,
 		example: "gvirstor snapshot mydata@monday",
 	}
 }
 
 func deleteCommand() *command {
 	var w where
-	var dryRun bool
+	var force, dryRun bool
 	return &command{
 		name:     "delete",
 		brief:    "Deletes a snapshot",
 		destroys: true,
-		operands: "[-nv] " + whereUsage + " name@snap",
+		operands: "[-fnv] " + whereUsage + " name@snap",
 		verbose:  true,
 		options: func(f *options) {
+			f.flag(&force, "f", "force")
 			f.flag(&dryRun, "n", "dry-run")
 			w.declare(f)
 		},
-		run: func(ctx context.Context, c *call) error { return c.deleteSnapshot(ctx, &w, dryRun) },
+		run: func(ctx context.Context, c *call) error { return c.deleteSnapshot(ctx, &w, force, dryRun) },
 		about: `Deletes a snapshot of a volume. What it alone held is lost, and its chunks are
 free soon after.
 
+-f          do it; without this how much is lost is said, and nothing deleted
 -n          only tell how much that is` + whereHelp,
-		example: "gvirstor delete mydata@monday",
+		example: "gvirstor delete -f mydata@monday",
 	}
 }
 
@@ -137,19 +139,23 @@ func (c *call) thin(ctx context.Context, b *backend, volume, prefix string, keep
 	return nil
 }
 
-func (c *call) deleteSnapshot(ctx context.Context, w *where, dryRun bool) error {
+// deleteSnapshot deletes the snapshot only with force, and says what is lost without.
+func (c *call) deleteSnapshot(ctx context.Context, w *where, force, dryRun bool) error {
 	volume, name, err := c.snapshotOperand()
 	if err != nil {
 		return err
 	}
 	p := toChange
-	if dryRun {
+	if dryRun || !force {
 		p = toRead
 	}
 	return c.withBackend(ctx, volume, w, p, func(b *backend) error {
-		res, err := b.Delete(ctx, volume, control.DeleteRequest{Snapshot: name, DryRun: dryRun})
+		res, err := b.Delete(ctx, volume, control.DeleteRequest{Snapshot: name, DryRun: dryRun || !force})
 		if err != nil {
 			return failf("Can't %w", err)
+		}
+		if !dryRun && !force {
+			return failf("Can't delete %s: what it alone holds would be lost, %d chunks, %d bytes; with -f it is deleted", c.operands[0], res.Chunks, res.Bytes)
 		}
 		if dryRun {
 			fmt.Fprintf(c.stdout, "%s: %d chunks, %d bytes, would come free; what it alone holds would be lost\n", c.operands[0], res.Chunks, res.Bytes)

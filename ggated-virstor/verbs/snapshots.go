@@ -2,6 +2,7 @@ package verbs
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -27,7 +28,9 @@ func (e Engine) Snapshot(_ context.Context, _ string, r control.SnapshotRequest)
 
 // Delete deletes a snapshot, or only tells what that would free.
 func (e Engine) Delete(_ context.Context, _ string, r control.DeleteRequest) (res control.DeleteResult, err error) {
-	if res.Chunks, err = e.Vol.SnapshotAlone(r.Snapshot); err == nil && !r.DryRun {
+	if res.Chunks, err = e.Vol.SnapshotAlone(r.Snapshot); err != nil {
+		err = fmt.Errorf("delete %w", err)
+	} else if !r.DryRun {
 		err = e.Vol.DeleteSnapshot(r.Snapshot)
 	}
 	res.Bytes = res.Chunks * e.Vol.ChunkSize()

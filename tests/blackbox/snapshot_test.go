@@ -129,6 +129,6 @@ func TestASnapshotOfExt4UnderLoadIsWholeWhereverItIsRead(t *testing.T) {
 		t.Errorf("check: %s", out)
 	}
 	s.start()
-	s.gvirstor("delete", "vol@now")
+	s.gvirstor("delete", "-f", "vol@now")
 	s.handedBack()
 }

@@ -275,7 +275,7 @@ func (d *demo) snapshot() error {
 }
 
 // deleted deletes a snapshot, unless its client is not gone yet.
-func (d *demo) deleted(name string) bool { return d.gvirstor("delete", "-v", name) == nil }
+func (d *demo) deleted(name string) bool { return d.gvirstor("delete", "-fv", name) == nil }
 
 // crashBlocks is how many blocks are written again and again around the crash.
 const crashBlocks = 64
