@@ -106,16 +106,29 @@ func TestAMapThatIsNotHandedOnGivesItsRoomBack(t *testing.T) {
 func besides(v *Volume, spare *disktest.Disk) map[string]func(*rand.Rand) {
 	b := func(r *rand.Rand) []byte { return make([]byte, unit*(1+r.IntN(8))) }
 	off := func(r *rand.Rand) int64 { return r.Int64N(60*crashChunk/unit) * unit }
+	snap := func(r *rand.Rand) string { return []string{"monday", "tuesday"}[r.IntN(2)] }
 	anyName := func(r *rand.Rand) string { return []string{"a", "b", "c", "spare"}[r.IntN(4)] }
 	return map[string]func(*rand.Rand){
-		"read":        func(r *rand.Rand) { _, _ = v.ReadAt(b(r), off(r)) },
-		"write":       func(r *rand.Rand) { _, _ = v.WriteAt(b(r), off(r)) },
-		"zero":        func(r *rand.Rand) { _ = v.WriteZeroes(off(r), unit, FUA) },
-		"discard":     func(r *rand.Rand) { _ = v.Discard(off(r), 2*crashChunk) },
-		"flush":       func(*rand.Rand) { _ = v.Flush() },
-		"status":      func(*rand.Rand) { consistent(v.Status()) },
-		"metadata":    func(*rand.Rand) { _, _ = v.Metadata(), v.Providers() },
-		"snapshot":    func(*rand.Rand) { _ = v.CopyMap() },
+		"read":      func(r *rand.Rand) { _, _ = v.ReadAt(b(r), off(r)) },
+		"write":     func(r *rand.Rand) { _, _ = v.WriteAt(b(r), off(r)) },
+		"zero":      func(r *rand.Rand) { _ = v.WriteZeroes(off(r), unit, FUA) },
+		"discard":   func(r *rand.Rand) { _ = v.Discard(off(r), 2*crashChunk) },
+		"flush":     func(*rand.Rand) { _ = v.Flush() },
+		"status":    func(*rand.Rand) { consistent(v.Status()) },
+		"metadata":  func(*rand.Rand) { _, _ = v.Metadata(), v.Providers() },
+		"copy map":  func(*rand.Rand) { _ = v.CopyMap() },
+		"snapshot":  func(r *rand.Rand) { _ = v.Snapshot(snap(r)) },
+		"delete":    func(r *rand.Rand) { _ = v.DeleteSnapshot(snap(r)) },
+		"snapshots": func(r *rand.Rand) { _ = v.Snapshots(); _, _ = v.SnapshotAlone(snap(r)) },
+		"view": func(r *rand.Rand) {
+			w, err := v.OpenSnapshot(snap(r))
+			if err != nil {
+				return
+			}
+			_, _ = w.ReadAt(b(r), off(r))
+			w.Extents(0, w.Size(), func(int64, bool) bool { return true })
+			w.Close()
+		},
 		"extents":     func(*rand.Rand) { v.Extents(0, v.Size(), func(int64, bool) bool { return true }) },
 		"job":         func(*rand.Rand) { _, _ = v.Job(); _ = v.JobTotals() },
 		"cancel":      func(*rand.Rand) { _ = v.CancelJob() },

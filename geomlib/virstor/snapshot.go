@@ -76,8 +76,10 @@ func (v *Volume) mayChangePoolLocked() error {
 	if err := v.readOnly(); err != nil {
 		return err
 	}
-	if err := v.cond.refusal(deedStartJob); err != nil {
-		return err
+	for _, d := range [...]deed{deedStartJob, deedChangeMembers} { // what would meet a closing, too
+		if err := v.cond.refusal(d); err != nil {
+			return err
+		}
 	}
 	if err := v.mayChangeLocked(); err != nil {
 		return err

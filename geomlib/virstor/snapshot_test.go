@@ -216,6 +216,47 @@ func TestASnapshotThatIsReadIsNotDeleted(t *testing.T) {
 	if _, err := w.ReadAt(make([]byte, 1), 0); !errors.Is(err, ErrClosed) {
 		t.Errorf("of a closed volume: %v", err)
 	}
+	if err := v.Snapshot("wednesday"); !errors.Is(err, ErrClosed) {
+		t.Errorf("of a closed volume: %v", err)
+	}
+	if err := v.DeleteSnapshot("tuesday"); !errors.Is(err, ErrClosed) {
+		t.Errorf("of a closed volume: %v", err)
+	}
+}
+
+func TestWhatIsInACacheIsReadFromASnapshotAtOnce(t *testing.T) {
+	v, disks, want := withSnapshot(t, Config{})
+	defer v.Close()
+	w, err := v.OpenSnapshot("monday")
+	mustDo(t, err)
+	defer w.Close()
+	read := func(off int64) bool {
+		q := newToldRequest(OpRead, off, make([]byte, 4096))
+		q.r.Flags = 0
+		w.Submit(&q.r)
+		now := false
+		select {
+		case <-q.done:
+			now = true
+		default:
+			<-q.done
+		}
+		if q.r.Err != nil || !bytes.Equal(q.r.Data, want[off:off+4096]) {
+			t.Errorf("at %d: %v", off, q.r.Err)
+		}
+		return now
+	}
+	for _, d := range disks {
+		d.SetCached(true)
+	}
+	if !read(4096) || !read(20*crashChunk) {
+		t.Error("a worker read what needs no wait")
+	}
+	for _, d := range disks {
+		d.SetCached(false)
+	}
+	read(4096)
+	read(100)
 }
 
 func TestAnExtentOfASnapshotIsWhatWasAllocatedThen(t *testing.T) {

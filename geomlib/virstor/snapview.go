@@ -70,6 +70,8 @@ func (w *View) Submit(r *Request) {
 		w.finish(r, fmt.Errorf("read %d bytes at %d, snapshot has %d: %w", r.Length, r.Offset, w.Size(), ErrRange))
 	case r.Flags&MayBlock != 0:
 		w.read(r)
+	case r.Length <= v.inlineLimit && v.aligned(r.Offset, r.Length) && w.readCached(r):
+		w.finish(r, nil)
 	default:
 		v.workers.put(r)
 	}
@@ -101,6 +103,27 @@ func (w *View) read(r *Request) {
 		}
 	}
 	w.finish(r, nil)
+}
+
+// readCached is read of what needs no wait for a device. It reports false, with nothing of
+// use in the buffer, when some of it does.
+func (w *View) readCached(r *Request) bool {
+	v := w.v
+	for done := int64(0); done < r.Length; {
+		pc := v.pieceAt(r.Offset+done, r.Offset+r.Length)
+		b := r.Data[done:][:pc.n]
+		done += pc.n
+		word := w.s.frozen.Load(pc.vc)
+		if !word.Allocated() {
+			clear(b)
+			continue
+		}
+		c := v.component(word.Phys().Comp)
+		if !c.readCached(b, c.offset(word.Phys().Chunk)+pc.in) {
+			return false
+		}
+	}
+	return true
 }
 
 // HeldFull returns nil: it holds nothing.
