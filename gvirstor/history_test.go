@@ -17,34 +17,13 @@ import (
 // served opens the volume on files, writes a byte to its beginning and closes it, fenced.
 func served(t *testing.T, files []string, b byte) {
 	t.Helper()
-	v := openFiles(t, files)
+	v := openVolume(t, files...)
 	if _, err := v.WriteAt([]byte(strings.Repeat(string(b), 512)), 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func openFiles(t *testing.T, files []string) *virstor.Volume {
-	t.Helper()
-	var ms []virstor.Member
-	for _, f := range files {
-		p, err := geomlib.Open(f, geomlib.OpenOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := geomlib.ReadMetadata(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ms = append(ms, virstor.Member{Provider: p, Metadata: m})
-	}
-	v, err := virstor.Open(virstor.Assemble(ms)[0], virstor.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
 
 // generationOf is what is settled on a file.
@@ -124,7 +103,7 @@ func TestOneOfTwoHistoriesIsTakenWhenItIsChosenAndForced(t *testing.T) {
 	if note, _, err := (state.Dir{Path: filepath.Join(dir, "state")}).Recall(known.ID); err != nil || note.Generation != generationOf(t, b[0]) {
 		t.Errorf("noted: %+v, %v", note, err)
 	}
-	v := openFiles(t, b)
+	v := openVolume(t, b...)
 	defer v.Close()
 	got := make([]byte, 512)
 	if _, err := v.ReadAt(got, 0); err != nil || got[0] != 'b' {

@@ -8,15 +8,22 @@ import (
 	"testing"
 )
 
-func TestSnapshotsOfAStoppedVolumeAreTakenAndDeleted(t *testing.T) {
+// snapshotFiles are the components of a volume that has a snapshot, in a folder of theirs.
+func snapshotFiles(t *testing.T) (dir string, files []string) {
+	t.Helper()
 	images := aSnapshot(t)
-	dir := t.TempDir()
-	files := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
-	for i, f := range files {
-		if err := os.WriteFile(f, images[i], 0o600); err != nil {
+	dir = t.TempDir()
+	for i, name := range []string{"a", "b"} {
+		files = append(files, filepath.Join(dir, name))
+		if err := os.WriteFile(files[i], images[i], 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return dir, files
+}
+
+func TestSnapshotsOfAStoppedVolumeAreTakenAndDeleted(t *testing.T) {
+	dir, files := snapshotFiles(t)
 	for _, c := range []struct{ verb, name, want string }{
 		{"snapshot", "vol@tuesday", ""},
 		{"snapshot", "vol@monday", "there is a snapshot of that name"},
@@ -46,14 +53,7 @@ func TestSnapshotsOfAStoppedVolumeAreTakenAndDeleted(t *testing.T) {
 }
 
 func TestOfSnapshotsInTurnTheNewestAreKept(t *testing.T) {
-	images := aSnapshot(t)
-	dir := t.TempDir()
-	files := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
-	for i, f := range files {
-		if err := os.WriteFile(f, images[i], 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir, files := snapshotFiles(t)
 	v := openVolume(t, files...)
 	for _, name := range []string{"day-20200103T000000Z", "day-20200101T000000Z", "day-20200102T000000Z", "day-now", "day20200101T000000Z", "day-20200101T000000Z-"} {
 		if err := v.Snapshot(name); err != nil {

@@ -69,12 +69,21 @@ func (w *View) Submit(r *Request) {
 	case r.Offset < 0 || r.Offset > w.Size() || r.Length > w.Size()-r.Offset:
 		w.finish(r, fmt.Errorf("read %d bytes at %d, snapshot has %d: %w", r.Length, r.Offset, w.Size(), ErrRange))
 	case r.Flags&MayBlock != 0:
-		w.read(r)
-	case r.Length <= v.inlineLimit && v.aligned(r.Offset, r.Length) && w.readCached(r):
+		w.serve(r)
+	case w.readCached(r):
 		w.finish(r, nil)
 	default:
 		v.workers.put(r)
 	}
+}
+
+// readCached reads r if that needs no wait for a device, and reports whether it did.
+func (w *View) readCached(r *Request) bool {
+	if r.Length > w.v.inlineLimit || !w.v.aligned(r.Offset, r.Length) {
+		return false
+	}
+	ok, _ := w.read(r, false) // an error is for who waits for the device
+	return ok
 }
 
 // finish completes r.
@@ -84,30 +93,15 @@ func (w *View) finish(r *Request, err error) {
 	w.v.leave()
 }
 
-// read does r, which lies in the snapshot.
-func (w *View) read(r *Request) {
-	v := w.v
-	for done := int64(0); done < r.Length; {
-		pc := v.pieceAt(r.Offset+done, r.Offset+r.Length)
-		b := r.Data[done:][:pc.n]
-		done += pc.n
-		word := w.s.frozen.Load(pc.vc)
-		if !word.Allocated() {
-			clear(b)
-			continue
-		}
-		c := v.component(word.Phys().Comp)
-		if err := v.readPiece(c, b, c.offset(word.Phys().Chunk)+pc.in); err != nil {
-			w.finish(r, err)
-			return
-		}
-	}
-	w.finish(r, nil)
+// serve does r, a read that lies in the snapshot.
+func (w *View) serve(r *Request) {
+	_, err := w.read(r, true)
+	w.finish(r, err)
 }
 
-// readCached is read of what needs no wait for a device. It reports false, with nothing of
-// use in the buffer, when some of it does.
-func (w *View) readCached(r *Request) bool {
+// read fills r's buffer. Without block it waits for no device, and reports false, with
+// nothing of use in the buffer, when it would have to.
+func (w *View) read(r *Request, block bool) (ok bool, err error) {
 	v := w.v
 	for done := int64(0); done < r.Length; {
 		pc := v.pieceAt(r.Offset+done, r.Offset+r.Length)
@@ -119,11 +113,18 @@ func (w *View) readCached(r *Request) bool {
 			continue
 		}
 		c := v.component(word.Phys().Comp)
-		if !c.readCached(b, c.offset(word.Phys().Chunk)+pc.in) {
-			return false
+		at := c.offset(word.Phys().Chunk) + pc.in
+		if !block {
+			if !c.readCached(b, at) {
+				return false, nil
+			}
+			continue
+		}
+		if err := v.readPiece(c, b, at); err != nil {
+			return false, err
 		}
 	}
-	return true
+	return true, nil
 }
 
 // HeldFull returns nil: it holds nothing.

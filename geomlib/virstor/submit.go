@@ -77,7 +77,7 @@ func inlineLimit(processors int) int64 {
 // perform runs r on a worker.
 func (r *Request) perform() {
 	if w := r.req.view; w != nil {
-		w.read(r)
+		w.serve(r)
 		return
 	}
 	r.req.v.run(r, true)
