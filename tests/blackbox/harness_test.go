@@ -205,6 +205,12 @@ func (s *site) launch(flags ...string) {
 	if s.user != nil {
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
 	}
+	s.run()
+}
+
+// run starts the daemon that s.cmd is.
+func (s *site) run() {
+	s.t.Helper()
 	s.log = new(logBuffer)
 	s.cmd.Stderr = s.log
 	s.done = make(chan struct{})

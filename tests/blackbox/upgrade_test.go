@@ -57,16 +57,7 @@ func (s *site) firstReleases() []string {
 func (s *site) launchFirst(daemon string, flags ...string) {
 	s.t.Helper()
 	s.cmd = exec.Command(daemon, append(append(s.firstReleases(), flags...), s.files...)...)
-	s.log = new(logBuffer)
-	s.cmd.Stderr = s.log
-	s.done = make(chan struct{})
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	go func() {
-		_ = s.cmd.Wait()
-		close(s.done)
-	}()
+	s.run()
 }
 
 func (s *site) startFirst(daemon string, flags ...string) {

@@ -37,7 +37,11 @@ func background(t testing.TB, name string, args ...string) func() {
 }
 
 // residentKB is what Linux says a process has resident.
-func residentKB(t testing.TB, pid int) int {
+func residentKB(t testing.TB, pid int) int { return memoryKB(t, pid, "VmRSS") }
+
+// memoryKB is one of the figures that Linux gives of a process's memory: VmRSS, or
+// RssAnon, which leaves out the pages of the program.
+func memoryKB(t testing.TB, pid int, what string) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -45,11 +49,11 @@ func residentKB(t testing.TB, pid int) int {
 	}
 	for line := range strings.Lines(string(b)) {
 		var kb int
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kb); n == 1 {
+		if n, _ := fmt.Sscanf(line, what+": %d kB", &kb); n == 1 {
 			return kb
 		}
 	}
-	t.Fatal("no VmRSS")
+	t.Fatal("no " + what)
 	return 0
 }
 
