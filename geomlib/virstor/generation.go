@@ -314,12 +314,17 @@ func (r *rise) settle() error {
 // eachOf runs do for each of comps, side by side but in a serial volume, and joins the
 // errors.
 func (v *Volume) eachOf(comps []*component, do func(*component) error) error {
+	return errors.Join(v.eachErr(comps, do)...)
+}
+
+// eachErr is eachOf with the error of each, by its place in comps.
+func (v *Volume) eachErr(comps []*component, do func(*component) error) []error {
 	errs := make([]error, len(comps))
 	if v.cfg.serial || len(comps) == 1 {
 		for i, c := range comps {
 			errs[i] = do(c)
 		}
-		return errors.Join(errs...)
+		return errs
 	}
 	const atOnce = 32
 	slots := make(chan struct{}, atOnce)
@@ -332,7 +337,7 @@ func (v *Volume) eachOf(comps []*component, do func(*component) error) error {
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return errs
 }
 
 // aDay is how often the generation of a volume in service rises, so that copies of

@@ -201,10 +201,12 @@ func (v *Volume) adopt(a *Assembly) {
 func (v *Volume) flushInherited(orderly bool) error {
 	var lost []*component
 	var refusal error
-	for i, c := range v.components() {
+	comps := v.components()
+	errs := v.eachErr(comps, (*component).flushNow)
+	for i, c := range comps {
 		// That one failed before is no error of this: clients were told, and are told
 		// again at each flush of theirs.
-		err := c.flushNow()
+		err := errs[i]
 		switch {
 		case err == nil:
 		case i == 0 || !c.meta().Member.Exists():

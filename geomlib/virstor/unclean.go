@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -35,17 +36,17 @@ func (v *Volume) closedInOrder() bool {
 // again: records first, since finishing an intent must not begin while the intent
 // is in a cache alone, and the map when it has proved to be sound.
 func (v *Volume) prepare() error {
-	orderly := v.closedInOrder()
-	if err := v.flushInherited(orderly); err != nil {
+	if v.closedInOrder() {
+		return v.prepareOrderly()
+	}
+	if err := v.flushInherited(false); err != nil {
 		return err
 	}
-	if !orderly {
-		if err := v.dropCaches(); err != nil {
-			return err
-		}
-		if err := v.rewriteRecords(); err != nil {
-			return err
-		}
+	if err := v.dropCaches(); err != nil {
+		return err
+	}
+	if err := v.rewriteRecords(); err != nil {
+		return err
 	}
 	if err := v.finishIntent(); err != nil {
 		return err
@@ -56,13 +57,44 @@ func (v *Volume) prepare() error {
 	if err := v.fence(); err != nil {
 		return err
 	}
-	if orderly {
-		v.forgiveFlushes()
+	if v.cfg.breaks(breakBelieveMap) {
+		return nil
 	}
-	if !orderly && !v.cfg.breaks(breakBelieveMap) {
-		return v.rewriteLoadedMap()
+	return v.rewriteLoadedMap()
+}
+
+// prepareOrderly is prepare for a volume that was closed in order.
+func (v *Volume) prepareOrderly() error {
+	if err := v.flushAndLoad(); err != nil {
+		return err
 	}
+	if err := v.fence(); err != nil {
+		return err
+	}
+	v.forgiveFlushes()
 	return nil
+}
+
+// flushAndLoad flushes what was inherited, finishes what was interrupted, and reads the
+// map. Where there is nothing to finish the flushes and the reading do not wait for each
+// other: neither changes what the other sees.
+func (v *Volume) flushAndLoad() error {
+	if v.cfg.serial || v.meta.ext.rec.Intent.Kind != ondisk.IntentNone {
+		if err := v.flushInherited(true); err != nil {
+			return err
+		}
+		if err := v.finishIntent(); err != nil {
+			return err
+		}
+		return v.loadMap()
+	}
+	flushed := make(chan error, 1)
+	go func() { flushed <- v.flushInherited(true) }()
+	loaded := v.loadMap()
+	if err := <-flushed; err != nil {
+		return err
+	}
+	return loaded
 }
 
 // pastCaches is v, new and only read, now or for good, as the medium has it: what a was
@@ -205,9 +237,7 @@ func (v *Volume) rewriteLoadedMap() error {
 	var written int64
 	for off, n := range mapio.Data(zero.prov(), total) {
 		b := buf[:n]
-		for at := 0; at < len(b); at += ondisk.EntrySize {
-			v.encodeEntry(b[at:], v.chunks.Load(uint64(off)/ondisk.EntrySize+uint64(at/ondisk.EntrySize)))
-		}
+		v.encodeMap(b, uint64(off)/ondisk.EntrySize)
 		if err := zero.writeRaw(b, off); err != nil {
 			return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)
 		}
@@ -219,4 +249,19 @@ func (v *Volume) rewriteLoadedMap() error {
 	v.garbage = false // what unallocated entries held is gone
 	v.log.Info("not closed in order: the allocation map was read from the medium and written again", "bytes", written)
 	return nil
+}
+
+// encodeMap makes b, whole entries, what the map in memory says of the virtual chunks from
+// vc on.
+func (v *Volume) encodeMap(b []byte, vc uint64) {
+	var words [chunkmap.PageEntries]chunkmap.Word
+	order := v.order
+	for len(b) > 0 {
+		some := words[:min(len(words), len(b)/ondisk.EntrySize)]
+		v.chunks.Words(vc, some)
+		for i, w := range some {
+			entryOf(w).Encode(b[i*ondisk.EntrySize:], order)
+		}
+		b, vc = b[len(some)*ondisk.EntrySize:], vc+uint64(len(some))
+	}
 }

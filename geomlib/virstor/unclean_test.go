@@ -130,6 +130,42 @@ func TestAVolumeThatCannotBeFlushedIsNotOpened(t *testing.T) {
 	_ = v.Close()
 }
 
+// The flushes and the reading of the map run side by side; nothing is written before both
+// have succeeded.
+func TestNothingIsWrittenToAVolumeThatIsNotOpened(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, zero *disktest.Disk) error{
+		"a flush fails": func(_ *testing.T, zero *disktest.Disk) error {
+			zero.FailFrom(disktest.Flush, 1, syscall.EIO)
+			return ErrFlushFailed
+		},
+		"the map is damaged": func(t *testing.T, zero *disktest.Disk) error {
+			entry := make([]byte, 512)
+			ondisk.Entry{Flags: ondisk.FlagAllocated, Component: 9}.Encode(entry, ondisk.LittleEndian)
+			_, err := zero.WriteAt(entry, 0)
+			mustDo(t, err)
+			return ErrDamaged
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := disktest.New("a", 16*crashChunk, 512), disktest.New("b", 16*crashChunk, 512)
+			labelled(t, 64, a, b)
+			disks := []*disktest.Disk{a, b}
+			v, err := openDisks(Config{}, disks)
+			mustDo(t, err)
+			mustDo(t, v.Close())
+			want := spoil(t, a)
+			a.ResetCounts()
+			b.ResetCounts()
+			if _, err := openDisks(Config{}, disks); !errors.Is(err, want) {
+				t.Errorf("open: %v, want %v", err, want)
+			}
+			if n := a.Count(disktest.Write) + b.Count(disktest.Write); n != 0 {
+				t.Errorf("%d writes", n)
+			}
+		})
+	}
+}
+
 func TestAVolumeThatWasClosedInOrderIsOpenedWithoutMoreAdo(t *testing.T) {
 	a := disktest.New("a", 16*crashChunk, 512)
 	labelled(t, 64, a)

@@ -188,13 +188,15 @@ func (v *Volume) emit(e Event) {
 	v.cfg.Events(e)
 }
 
-func (v *Volume) encodeEntry(b []byte, word chunkmap.Word) {
-	var e ondisk.Entry
-	if word.Allocated() {
-		p := word.Phys()
-		e = ondisk.Entry{Flags: ondisk.FlagAllocated, Component: p.Comp, Chunk: p.Chunk}
+func (v *Volume) encodeEntry(b []byte, word chunkmap.Word) { entryOf(word).Encode(b, v.order) }
+
+// entryOf is what the map on disk says of a virtual chunk of this word.
+func entryOf(word chunkmap.Word) ondisk.Entry {
+	if !word.Allocated() {
+		return ondisk.Entry{}
 	}
-	e.Encode(b, v.order)
+	p := word.Phys()
+	return ondisk.Entry{Flags: ondisk.FlagAllocated, Component: p.Comp, Chunk: p.Chunk}
 }
 
 // Extents calls emit for the consecutive runs that cover [off, off+n), which

@@ -48,6 +48,17 @@ func TestTheMapHoldsWhatWasStored(t *testing.T) {
 				m.Set(vc, want[vc])
 			}
 		}
+		from := rapid.Uint64Range(0, n).Draw(t, "from")
+		words := make([]Word, rapid.Uint64Range(0, n-from).Draw(t, "words"))
+		for i := range words {
+			words[i] = 77 // of what was there before
+		}
+		m.Words(from, words)
+		for i, w := range words {
+			if want := m.Load(from + uint64(i)); w != want {
+				t.Fatalf("%d is %#x among the words from %d on, and %#x", from+uint64(i), w, from, want)
+			}
+		}
 		next := m.NextAllocated(0, n)
 		for vc := range n {
 			ph, there := want[vc]
