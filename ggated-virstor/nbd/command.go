@@ -221,7 +221,7 @@ func (c *conn) cache(r *request) error {
 
 func (c *conn) blockStatus(r *request, flags uint16) error {
 	switch {
-	case !c.allocation:
+	case len(c.contexts) == 0:
 		return c.refuse(r, proto.EINVAL, "no metadata context was negotiated")
 	case c.outside(r):
 		return c.refuse(r, proto.EINVAL, pastEnd)
@@ -233,7 +233,7 @@ func (c *conn) blockStatus(r *request, flags uint16) error {
 		most = 1
 	}
 	r.most = most
-	r.op.Length = int64(most * c.headers.descriptor())
+	r.op.Length = int64(len(c.contexts) * (c.headers.statusHead() + most*c.headers.descriptor()))
 	if err := c.charge(r, &c.reads); err != nil {
 		return err
 	}
@@ -247,12 +247,23 @@ func (c *conn) blockStatus(r *request, flags uint16) error {
 	return nil
 }
 
-// describe answers with what the extents are. Who asked for very much is told of its
-// beginning alone, and asks again.
+// describe answers with what the contexts say, a chunk for each. Who asked for very much is
+// told of its beginning alone, and asks again.
 func (c *conn) describe(r *request, w *extentWalk) {
-	n := min(r.hi-r.lo, reach(c.disk))
-	r.body = w.describe(c.disk, r.lo, n, r.most, r.op.Data[:0])
-	c.succeedStatus(r)
+	n := min(r.hi-r.lo, reach(c.disk)/int64(len(c.contexts)))
+	body, size := r.op.Data[:0], c.headers.statusHead()
+	for i := range c.contexts {
+		head := r.head[:0] // of the first; those of the others are between the lists
+		if i > 0 {
+			head = body[len(body):]
+			body = body[:len(body)+size]
+		}
+		list := w.describe(&c.contexts[i], c.disk, r.lo, n, r.most, body[len(body):])
+		body = body[:len(body)+len(list)]
+		r.appendStatusHead(head, c.contexts[i].id, len(list), i == len(c.contexts)-1)
+	}
+	r.headLen, r.body = size, body
+	c.enqueue(r)
 }
 
 // begin does what had to wait in the order. It belongs to no goroutine of the

@@ -44,11 +44,11 @@ type conn struct {
 	in     input
 
 	// Fixed before transmission.
-	exp        *export // written under Server.mu
-	disk       Disk
-	readOnly   bool // for this client, whatever the disk is; written under Server.mu
-	headers    headers
-	allocation bool // base:allocation was selected
+	exp      *export // written under Server.mu
+	disk     Disk
+	readOnly bool // for this client, whatever the disk is; written under Server.mu
+	headers  headers
+	contexts []metaContext // that were selected; they are closed by the reader goroutine
 
 	quit chan struct{} // closed by finish: take no more requests
 	stop chan struct{} // closed by close
@@ -116,6 +116,15 @@ func (h headers) descriptor() int {
 	return 8
 }
 
+// statusHead is the size of what comes before the descriptors of a chunk of block status,
+// bytes.
+func (h headers) statusHead() int {
+	if h == extended {
+		return proto.ExtChunkSize + 4 + 4
+	}
+	return proto.ChunkSize + 4
+}
+
 // append appends the header of a chunk of a reply to b.
 func (h headers) append(b []byte, c proto.Chunk) []byte {
 	if h == extended {
@@ -172,6 +181,7 @@ func (c *conn) serve() {
 	defer c.srv.goroutines.Done()
 	defer close(c.done)
 	defer c.srv.keepCounts(c)
+	defer c.dropContexts()
 
 	err := c.negotiate()
 	if err == nil && c.exp != nil {

@@ -35,8 +35,18 @@ type Disk interface {
 // A client whose own volume is among them must not use the export for that.
 type layered interface{ LiesOn() []uint32 }
 
+// historian is implemented by disks that know where they differ from older snapshots.
+type historian interface {
+	// Older are the names of those snapshots.
+	Older() []string
+	// ChangesSince compares with one of them.
+	ChangesSince(snapshot string) (virstor.Changes, error)
+}
+
 var (
-	_ Disk    = (*virstor.Volume)(nil)
-	_ Disk    = (*virstor.View)(nil)
-	_ layered = (*virstor.Volume)(nil)
+	_ Disk      = (*virstor.Volume)(nil)
+	_ Disk      = (*virstor.View)(nil)
+	_ layered   = (*virstor.Volume)(nil)
+	_ historian = (*virstor.Volume)(nil)
+	_ historian = (*virstor.View)(nil)
 )

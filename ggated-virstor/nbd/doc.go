@@ -1,7 +1,7 @@
 // Package nbd publishes disks as exports of an NBD server: fixed newstyle
 // negotiation, TLS, simple and structured replies, extended headers (lengths of 64
-// bits), block status of base:allocation, several connections per export and many
-// requests in flight on each.
+// bits), block status of base:allocation and of what changed since snapshots, several
+// connections per export and many requests in flight on each.
 //
 // Every connection has two goroutines. The reader takes requests off the
 // socket, many with one read, and submits them; a request that completes at

@@ -42,8 +42,9 @@ type extentWalk struct {
 
 	most      int // descriptors, for emitDescribe
 	list      []byte
-	runLength int64 // the run being merged; 0 = none
-	allocated bool  // its state
+	states    states // that list tells
+	runLength int64  // the run being merged; 0 = none
+	is        bool   // its state
 }
 
 func (w *extentWalk) init(h headers) {
@@ -85,13 +86,22 @@ func (w *extentWalk) onFast(length int64, allocated bool) bool {
 	return w.answer
 }
 
-// describe appends up to most descriptors of base:allocation for the range to
-// list, at least one. Neighbours differ. What the disk says nothing about is
-// taken for allocated.
-func (w *extentWalk) describe(d Disk, off, n int64, most int, list []byte) []byte {
+// states are what a context calls what is so, and what is not.
+type states struct{ is, not uint32 }
+
+// describe appends up to most descriptors of a context for the range to list, at least
+// one. Neighbours differ. What walk says nothing about is taken to be so: allocated, or
+// changed.
+func (w *extentWalk) describe(c *metaContext, d Disk, off, n int64, most int, list []byte) []byte {
 	w.at, w.end = off, off+n
 	w.most, w.list, w.runLength = most, list, 0
-	d.Extents(off, n, w.emitDescribe)
+	if c.changes != nil {
+		w.states = states{is: proto.StateDirty}
+		c.changes.Ranges(off, n, w.emitDescribe)
+	} else {
+		w.states = states{not: proto.StateHole | proto.StateZero}
+		d.Extents(off, n, w.emitDescribe)
+	}
 	if w.at == off {
 		w.onDescribe(n, true)
 	}
@@ -100,15 +110,15 @@ func (w *extentWalk) describe(d Disk, off, n int64, most int, list []byte) []byt
 	return list
 }
 
-func (w *extentWalk) onDescribe(length int64, allocated bool) bool {
+func (w *extentWalk) onDescribe(length int64, is bool) bool {
 	length = min(length, w.end-w.at)
-	if w.runLength > 0 && allocated != w.allocated {
+	if w.runLength > 0 && is != w.is {
 		w.closeRun()
 		if len(w.list) == w.most*w.headers.descriptor() {
 			return false
 		}
 	}
-	w.allocated = allocated
+	w.is = is
 	w.runLength += length
 	w.at += length
 	return true
@@ -120,9 +130,9 @@ func (w *extentWalk) closeRun() {
 	if w.runLength == 0 {
 		return
 	}
-	state := proto.StateHole | proto.StateZero
-	if w.allocated {
-		state = 0
+	state := w.states.not
+	if w.is {
+		state = w.states.is
 	}
 	if w.headers == extended {
 		w.list = binary.BigEndian.AppendUint64(w.list, uint64(w.runLength))

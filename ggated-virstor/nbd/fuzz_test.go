@@ -160,7 +160,9 @@ func FuzzConnection(f *testing.F) {
 	f.Add(append(append([]byte{0, 0, 0, 3}, option(proto.OptExportName, []byte("disk"))...), all...), false, uint8(simple))
 	f.Add(append(bytes.Clone(hello), option(proto.OptStartTLS, nil)...), false, uint8(simple))
 
-	d := nbdtest.New(nbdtest.Config{Size: 1<<20 + 100, ChunkSize: 4096})
+	f.Add(append(append(bytes.Clone(hello), option(proto.OptListMetaContext, proto.AppendString(append(bytes.Clone(name), 0, 0, 0, 1), "qemu:"))...),
+		option(proto.OptGo, append(bytes.Clone(name), 0, 0))...), false, uint8(simple))
+	d := withHistory(nbdtest.New(nbdtest.Config{Size: 1<<20 + 100, ChunkSize: 4096}), "a", "b:c")
 	s, err := NewServer(Config{ReadMemory: 32 << 20, WriteMemory: 32 << 20, MaxInFlight: 64})
 	if err != nil {
 		f.Fatal(err)
@@ -177,7 +179,7 @@ func FuzzConnection(f *testing.F) {
 			case extended:
 				start = append(start, option(proto.OptExtendedHeaders, nil)...)
 			}
-			start = append(start, option(proto.OptSetMetaContext, proto.AppendString(append(bytes.Clone(name), 0, 0, 0, 1), proto.BaseAllocation))...)
+			start = append(start, option(proto.OptSetMetaContext, proto.AppendString(proto.AppendString(append(bytes.Clone(name), 0, 0, 0, 2), proto.BaseAllocation), "qemu:dirty-bitmap:b:c"))...)
 			start = append(start, option(proto.OptGo, append(bytes.Clone(name), 0, 0))...)
 			b = append(start, b...)
 		}

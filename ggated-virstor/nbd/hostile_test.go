@@ -228,26 +228,6 @@ func TestOptionsThatAreRefused(t *testing.T) {
 	p.expectEnd()
 }
 
-func TestContextsAreListedAndSelectedByTheirRules(t *testing.T) {
-	for _, tt := range []struct {
-		queries      []string
-		list, choose bool
-	}{
-		{nil, true, false},
-		{[]string{"base:allocation"}, true, true},
-		{[]string{"base:"}, true, false},
-		{[]string{"base:other", "qemu:dirty-bitmap:x"}, false, false},
-		{[]string{"x-a:b", "base:allocation"}, true, true},
-	} {
-		if got := selects(tt.queries, true); got != tt.list {
-			t.Errorf("list %q: %v", tt.queries, got)
-		}
-		if got := selects(tt.queries, false); got != tt.choose {
-			t.Errorf("select %q: %v", tt.queries, got)
-		}
-	}
-}
-
 // TestContextOfAnotherExport: the context counts only for the export it was
 // selected for.
 func TestContextOfAnotherExport(t *testing.T) {

@@ -25,7 +25,7 @@ type negotiation struct {
 	c        *conn
 	fixed    bool // the client speaks fixed newstyle
 	noZeroes bool
-	contexts *export // for which base:allocation was selected last
+	contexts *export // for which conn.contexts were selected
 	options  int     // seen so far
 	total    int     // bytes of their data
 	out      []byte  // replies being put together
@@ -219,7 +219,9 @@ func (n *negotiation) exportName(name string) (done bool, err error) {
 
 // enter decides what holds during transmission.
 func (n *negotiation) enter(e *export) {
-	n.c.allocation = n.contexts == e
+	if n.contexts != e {
+		n.c.dropContexts()
+	}
 }
 
 // appendExport appends size and transmission flags.
@@ -269,6 +271,7 @@ func (n *negotiation) startTLS(data []byte) error {
 	c.nc, c.isTLS = tc, true
 	c.srv.certify(c, tc.ConnectionState())
 	c.headers, n.contexts = simple, nil // said by whoever was listening
+	c.dropContexts()
 	return nil
 }
 
@@ -326,8 +329,9 @@ func (n *negotiation) extendedHeaders(data []byte) error {
 
 func (n *negotiation) metaContext(opt uint32, data []byte) error {
 	listing := opt == proto.OptListMetaContext
-	if !listing {
-		n.contexts = nil // even if what follows fails
+	if !listing { // even if what follows fails
+		n.contexts = nil
+		n.c.dropContexts()
 	}
 	if n.c.headers < structured {
 		return n.refuse(opt, proto.RepErrInvalid, "metadata contexts need structured replies or extended headers")
@@ -340,19 +344,44 @@ func (n *negotiation) metaContext(opt uint32, data []byte) error {
 	if err != nil {
 		return n.refuseExport(opt, err)
 	}
-	if l, ok := e.disk.(layered); ok && listing && slices.Contains(queries, proto.XOwn) {
+	if listing {
+		return n.listContexts(e, queries)
+	}
+	return n.selectContexts(e, queries)
+}
+
+// listContexts answers with the contexts of e that the queries mean.
+func (n *negotiation) listContexts(e *export, queries []string) error {
+	if l, ok := e.disk.(layered); ok && slices.Contains(queries, proto.XOwn) {
 		for _, id := range l.LiesOn() {
-			n.reply(opt, proto.RepMetaContext, fmt.Appendf(make([]byte, 4), "%s%08x", proto.XLiesOn, id))
+			n.replyContext(proto.OptListMetaContext, 0, fmt.Sprintf("%s%08x", proto.XLiesOn, id))
 		}
 	}
-	if !selects(queries, listing) {
-		return n.ack(opt)
+	for _, name := range listed(contextsOf(e.disk), queries) {
+		n.replyContext(proto.OptListMetaContext, 0, name) // an id means nothing here
 	}
-	id := uint32(0) // means nothing in a list
-	if !listing {
-		n.contexts, id = e, contextID
+	return n.ack(proto.OptListMetaContext)
+}
+
+// selectContexts selects those of e that the queries name.
+func (n *negotiation) selectContexts(e *export, queries []string) error {
+	names := named(contextsOf(e.disk), queries)
+	if len(names) > maxContexts {
+		return n.refuse(proto.OptSetMetaContext, proto.RepErrTooBig, fmt.Sprintf("more than %d metadata contexts", maxContexts))
 	}
-	context := binary.BigEndian.AppendUint32(nil, id)
-	n.reply(opt, proto.RepMetaContext, append(context, proto.BaseAllocation...))
-	return n.ack(opt)
+	n.contexts = e
+	for _, name := range names {
+		c, err := openContext(e.disk, name)
+		if err != nil { // the snapshot is gone meanwhile: the export does not have it
+			continue
+		}
+		c.id = uint32(len(n.c.contexts) + 1)
+		n.c.contexts = append(n.c.contexts, c)
+		n.replyContext(proto.OptSetMetaContext, c.id, name)
+	}
+	return n.ack(proto.OptSetMetaContext)
+}
+
+func (n *negotiation) replyContext(opt, id uint32, name string) {
+	n.reply(opt, proto.RepMetaContext, append(binary.BigEndian.AppendUint32(nil, id), name...))
 }

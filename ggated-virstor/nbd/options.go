@@ -71,18 +71,3 @@ func parseMeta(b []byte) (name string, queries []string, err error) {
 	}
 	return name, queries, nil
 }
-
-// selects says whether one of the queries names base:allocation. Listing knows
-// the wildcard "base:", and no query at all asks for everything; selecting
-// takes the full name alone.
-func selects(queries []string, listing bool) bool {
-	if listing && len(queries) == 0 {
-		return true
-	}
-	for _, q := range queries {
-		if q == proto.BaseAllocation || listing && q == "base:" {
-			return true
-		}
-	}
-	return false
-}

@@ -157,21 +157,18 @@ func (c *conn) succeedHole(r *request) {
 	c.enqueue(r)
 }
 
-// contextID is our name for base:allocation on the wire.
-const contextID = 1
-
-// succeedStatus queues the reply to a block status request; r.body holds the
-// descriptors.
-func (c *conn) succeedStatus(r *request) {
-	var b []byte
-	if c.headers == extended {
-		b = r.chunk(proto.ReplyBlockStatusExt, 4+4+len(r.body))
-		b = binary.BigEndian.AppendUint32(b, contextID)
-		b = binary.BigEndian.AppendUint32(b, uint32(len(r.body)/c.headers.descriptor()))
-	} else {
-		b = r.chunk(proto.ReplyBlockStatus, 4+len(r.body))
-		b = binary.BigEndian.AppendUint32(b, contextID)
+// appendStatusHead appends the header of a chunk of block status to b: all of it but the
+// descriptors, size bytes. last: no chunk follows.
+func (r *request) appendStatusHead(b []byte, context uint32, size int, last bool) []byte {
+	h := r.conn.headers
+	c := proto.Chunk{Type: proto.ReplyBlockStatus, Cookie: r.cookie, Offset: uint64(r.op.Offset), Length: uint64(4 + size)}
+	if last {
+		c.Flags = proto.ReplyFlagDone
 	}
-	r.headLen = len(b)
-	c.enqueue(r)
+	if h != extended {
+		return binary.BigEndian.AppendUint32(h.append(b, c), context)
+	}
+	c.Type, c.Length = proto.ReplyBlockStatusExt, c.Length+4
+	b = binary.BigEndian.AppendUint32(h.append(b, c), context)
+	return binary.BigEndian.AppendUint32(b, uint32(size/h.descriptor()))
 }

@@ -52,6 +52,7 @@ func classes() []class {
 		{virstor.ErrSnapshotExists, control.Invalid, ""},
 		{virstor.ErrTooMany, control.Invalid, ""},
 		{virstor.ErrNoSnapshot, control.NotFound, ""},
+		{virstor.ErrNotOlder, control.Invalid, ""},
 		{virstor.ErrSnapshotInUse, control.Busy, ""},
 		{virstor.ErrBusy, control.Busy, ""},
 		{ondisk.ErrMapName, control.Invalid, ""},

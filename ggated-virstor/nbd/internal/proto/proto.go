@@ -127,8 +127,15 @@ const (
 	StateZero uint32 = 1 << 1
 )
 
+// StateDirty is the state of DirtyBitmap.
+const StateDirty uint32 = 1 << 0
+
 // BaseAllocation is the one metadata context that the protocol itself defines.
 const BaseAllocation = "base:allocation"
+
+// DirtyBitmap with the name of a snapshot is the context of what has changed since, as
+// QEMU calls that of its bitmaps (docs/interop/nbd.rst there).
+const DirtyBitmap = "qemu:dirty-bitmap:"
 
 // Contexts of our own, which are listed for who asks for XOwn, and never selected: XLiesOn
 // with the id of a volume, eight hexadecimal digits, says that the export lies on that.
