@@ -1,10 +1,11 @@
 # Works with GNU make and FreeBSD's make.
 
 PREFIX?=	/usr/local
+SYSCONFDIR?=	$(PREFIX)/etc
 DESTDIR?=
 GO?=		go
 VERSION?=	0.1.0
-LDFLAGS=	-s -w -X main.version=$(VERSION) -X main.defaultConfig=$(PREFIX)/etc/ggated-virstor.conf
+LDFLAGS=	-s -w -X main.version=$(VERSION) -X main.defaultConfig=$(SYSCONFDIR)/ggated-virstor.conf
 BINDIR=		bin
 
 all: build
@@ -12,6 +13,7 @@ all: build
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BINDIR)/ggated-virstor ./ggated-virstor
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BINDIR)/gvirstor ./gvirstor
+	for shell in bash zsh fish; do $(BINDIR)/gvirstor completion $$shell >$(BINDIR)/completion.$$shell; done
 
 demo: build
 	$(GO) run ./tests/demo -bin $(BINDIR)
@@ -26,10 +28,10 @@ lint:
 	sh tests/lint.sh
 
 install: build
-	sh tests/install.sh install "$(DESTDIR)" "$(PREFIX)"
+	SYSCONFDIR="$(SYSCONFDIR)" sh tests/install.sh install "$(DESTDIR)" "$(PREFIX)"
 
 uninstall:
-	sh tests/install.sh uninstall "$(DESTDIR)" "$(PREFIX)"
+	SYSCONFDIR="$(SYSCONFDIR)" sh tests/install.sh uninstall "$(DESTDIR)" "$(PREFIX)"
 
 # The cases of tests/ under kyua(1); those of tests/freebsd need root there.
 kyua: build
@@ -40,13 +42,18 @@ kyua: build
 test-arch:
 	ARCH="$(ARCH)" GO="$(GO)" sh tests/arch.sh
 
+# Tarballs to be unpacked at the root: FreeBSD's and Linux's.
 package:
-	sh tests/package.sh "$(VERSION)" "$(PREFIX)"
+	GO="$(GO)" sh tests/package.sh "$(VERSION)" "$(PREFIX)"
+
+# deb and rpm for Linux, in dist.
+packages:
+	GO="$(GO)" sh tests/packages.sh "$(VERSION)"
 
 clean:
 	rm -rf $(BINDIR) dist
 
-.PHONY: all build demo test cross lint install uninstall clean kyua package test-arch
+.PHONY: all build demo test cross lint install uninstall clean kyua package packages test-arch
 
 bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)

@@ -92,7 +92,7 @@ complete -o filenames -F _gvirstor gvirstor uvirstor
 
 func zshCompletion() string {
 	var b strings.Builder
-	b.WriteString("_gvirstor() {\n\tlocal -a verbs options volumes\n\tverbs=(\n")
+	b.WriteString("#compdef gvirstor uvirstor\n_gvirstor() {\n\tlocal -a verbs options volumes\n\tverbs=(\n")
 	for _, cmd := range commands() {
 		fmt.Fprintf(&b, "\t\t%s\n", singleQuoted(cmd.name+":"+cmd.brief))
 	}
@@ -109,7 +109,12 @@ func zshCompletion() string {
 	compadd -- $volumes
 	_files
 }
-compdef _gvirstor gvirstor uvirstor
+# A file that zsh found by itself is this function, at its first call.
+if [[ ${funcstack[1]} == _gvirstor ]]; then
+	_gvirstor "$@"
+else
+	compdef _gvirstor gvirstor uvirstor
+fi
 `, volumesNow)
 	return b.String()
 }
@@ -128,6 +133,7 @@ func fishCompletion() string {
 		}
 	}
 	fmt.Fprintf(&b, "complete -c gvirstor -n 'not __fish_use_subcommand' -a '(%s)'\n", volumesNow)
+	b.WriteString("complete -c uvirstor -w gvirstor\n")
 	return b.String()
 }
 

@@ -6,8 +6,10 @@ cd "$(dirname "$0")/.."
 version=$1 prefix=$2
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-mkdir -p dist
-for target in FreeBSD-amd64 FreeBSD-arm64 Linux-amd64; do
+mkdir -p dist "$stage/here"
+# What shells complete by is the same everywhere; this one runs here.
+"${GO:-go}" build -o "$stage/here/" ./gvirstor
+for target in FreeBSD-amd64 FreeBSD-arm64 Linux-amd64 Linux-arm64; do
 	os=${target%-*} arch=${target#*-}
 	goos=$(echo "$os" | tr '[:upper:]' '[:lower:]')
 	name=gvirstor-$version-$goos-$arch
@@ -16,6 +18,9 @@ for target in FreeBSD-amd64 FreeBSD-arm64 Linux-amd64; do
 	CGO_ENABLED=0 GOOS=$goos GOARCH=$arch "${GO:-go}" build -trimpath \
 		-ldflags "-s -w -X main.version=$version -X main.defaultConfig=$prefix/etc/ggated-virstor.conf" \
 		-o "$stage/bin/" ./ggated-virstor ./gvirstor
+	for shell in bash zsh fish; do
+		"$stage/here/gvirstor" completion "$shell" > "$stage/bin/completion.$shell"
+	done
 	OS=$os BIN=$stage/bin sh tests/install.sh install "$stage/root" "$prefix"
 	# The administrator's own file is not overwritten by unpacking.
 	rm -f "$stage/root$prefix/etc/ggated-virstor.conf"

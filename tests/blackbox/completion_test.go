@@ -26,15 +26,19 @@ func TestShellsCompleteVerbsOptionsAndVolumes(t *testing.T) {
 		}
 		return strings.Fields(string(out))
 	}
+	// What the functions of zsh's completion get; without a terminal there is none.
+	zsh := func(load string, words []string) []string {
+		return shell("zsh", "compdef() { }; _files() { }; _describe() { print -l ${(P)2%%:*} }; compadd() { shift; print -l -- \"$@\" }; "+load+"; words=("+
+			strings.Join(words, " ")+"); CURRENT=$#words; _gvirstor")
+	}
 	// Each completes the last of the words.
 	complete := map[string]func(words ...string) []string{
 		"bash": func(words ...string) []string {
 			return shell("bash", "source <(gvirstor completion bash); COMP_WORDS=("+strings.Join(words, " ")+"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _gvirstor; printf '%s\\n' \"${COMPREPLY[@]}\"")
 		},
-		// What the functions of zsh's completion get; without a terminal there is none.
-		"zsh": func(words ...string) []string {
-			return shell("zsh", "compdef() { }; _files() { }; _describe() { print -l ${(P)2%%:*} }; compadd() { shift; print -l -- \"$@\" }; source <(gvirstor completion zsh); words=("+
-				strings.Join(words, " ")+"); CURRENT=$#words; _gvirstor")
+		"zsh": func(words ...string) []string { return zsh("source <(gvirstor completion zsh)", words) },
+		"zsh by itself": func(words ...string) []string {
+			return zsh("gvirstor completion zsh >_gvirstor; fpath=($PWD $fpath); autoload -U _gvirstor", words)
 		},
 		"fish": func(words ...string) []string {
 			return shell("fish", "gvirstor completion fish | source; complete -C '"+strings.Join(words, " ")+"'")
