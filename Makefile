@@ -13,6 +13,7 @@ all: build
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BINDIR)/ggated-virstor ./ggated-virstor
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BINDIR)/gvirstor ./gvirstor
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(BINDIR)/nbdio ./tests/nbdio
 	for shell in bash zsh fish; do $(BINDIR)/gvirstor completion $$shell >$(BINDIR)/completion.$$shell; done
 
 demo: build

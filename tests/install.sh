@@ -122,7 +122,9 @@ if [ "$os" = FreeBSD ]; then
 	done
 	suite=tests/gvirstor
 	put 644 tests/Kyuafile "$suite"
-	put 755 tests/nbd_test "$suite"
+	for f in "$bin/nbdio" tests/nbd_test tests/summary.sh; do
+		put 755 "$f" "$suite"
+	done
 	for f in tests/freebsd/*; do
 		put "$([ "${f##*/}" = Kyuafile ] && echo 644 || echo 755)" "$f" "$suite/freebsd"
 	done

@@ -17,7 +17,7 @@ for target in FreeBSD-amd64 FreeBSD-arm64 Linux-amd64 Linux-arm64; do
 	mkdir -p "$stage/bin"
 	CGO_ENABLED=0 GOOS=$goos GOARCH=$arch "${GO:-go}" build -trimpath \
 		-ldflags "-s -w -X main.version=$version -X main.defaultConfig=$prefix/etc/ggated-virstor.conf" \
-		-o "$stage/bin/" ./ggated-virstor ./gvirstor
+		-o "$stage/bin/" ./ggated-virstor ./gvirstor ./tests/nbdio
 	for shell in bash zsh fish; do
 		"$stage/here/gvirstor" completion "$shell" > "$stage/bin/completion.$shell"
 	done

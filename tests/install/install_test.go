@@ -18,7 +18,7 @@ const root = "../.."
 func script(t *testing.T, system, verb, dest, prefix string) string {
 	t.Helper()
 	bin := t.TempDir()
-	for _, name := range []string{"ggated-virstor", "gvirstor", "completion.bash", "completion.zsh", "completion.fish"} {
+	for _, name := range []string{"ggated-virstor", "gvirstor", "nbdio", "completion.bash", "completion.zsh", "completion.fish"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("/usr/local"), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -12,33 +12,6 @@ case $report in
 /*) ;;
 *) report=$OLDPWD/$report ;;
 esac
-# summary FILE SECONDS: how many cases ended how, and why those that did not pass.
-# A line of kyua is "program:case  ->  result[: reason]  [1.234s]".
-summary()
-{
-	awk -v seconds="$2" -v where="$(uname -srm)" '
-		/  ->  / {
-			sub(/  \[[^]]*\]$/, "")
-			name = result = $0
-			sub(/  ->  .*/, "", name)
-			sub(/.*  ->  /, "", result)
-			reason = result
-			sub(/:.*/, "", result)
-			sub(/^[^:]*:? */, "", reason)
-			cases++
-			count[result]++
-			if (result != "passed") {
-				why[++others] = "  " result ": " name (reason == "" ? "" : ": " reason)
-			}
-		}
-		END {
-			printf "%d cases on %s in %d seconds: ", cases, where, seconds
-			printf "%d passed, %d failed, %d broken, %d skipped\n",
-				count["passed"], count["failed"], count["broken"], count["skipped"]
-			for (i = 1; i <= others; i++) print why[i]
-		}' "$1"
-}
-
 begun=$(date +%s)
 # The status of a pipe is that of tee.
 {
@@ -54,5 +27,5 @@ if grep -- '->  skipped' "$report/output.txt" | grep -v 'geom_virstor cannot be 
 	echo "these must not be skipped here" >&2
 	rc=1
 fi
-summary "$report/output.txt" "$seconds" | tee "$report/summary.txt"
+sh ./summary.sh "$report/output.txt" "$seconds" | tee "$report/summary.txt"
 exit "$rc"

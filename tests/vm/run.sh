@@ -64,7 +64,7 @@ cat > "$work/cidata/user-data" <<'GUEST'
 exec > /dev/console 2>&1
 rc=1
 mkdir -p /root/payload && tar -C /root/payload -xf /dev/vtbd2 &&
-env ASSUME_ALWAYS_YES=yes pkg install -y kyua qemu-tools &&
+env ASSUME_ALWAYS_YES=yes pkg install -y kyua &&
 { sh /root/payload/inside.sh /root/payload/package.tar.gz /root/report; rc=$?; }
 [ -d /root/report ] && tar -C /root/report -cf - . | dd of=/dev/vtbd3 bs=64k conv=sync
 echo "GVIRSTOR-VM-EXIT $rc"

@@ -67,6 +67,13 @@ func runSuite(t *testing.T, kyua string) (out, report string, code int) {
 			t.Fatal(err)
 		}
 	}
+	summary, err := os.ReadFile("../summary.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(suite, "summary.sh"), summary, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	script, err := filepath.Abs("inside.sh")
 	if err != nil {
 		t.Fatal(err)
