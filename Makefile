@@ -39,9 +39,9 @@ kyua: build
 	sh tests/kyua.sh
 
 # The format, the engine, the utility and the NBD server on other processors, by qemu-user:
-# make test-arch ARCH=s390x
+# make test-arch ARCH=s390x, or a few minutes of all: make test-arch QUICK=yes
 test-arch:
-	ARCH="$(ARCH)" GO="$(GO)" sh tests/arch.sh
+	ARCH="$(ARCH)" QUICK="$(QUICK)" GO="$(GO)" sh tests/arch.sh
 
 # Tarballs to be unpacked at the root: FreeBSD's and Linux's.
 package:
