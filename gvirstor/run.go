@@ -80,7 +80,7 @@ func commands() []*command {
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		renameCommand(), newidCommand(),
-		snapshotCommand(), deleteCommand(),
+		snapshotCommand(), rollbackCommand(), deleteCommand(),
 		spareCommand(), reserveCommand(), alertCommand(), clientsCommand(),
 		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}

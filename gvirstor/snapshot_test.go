@@ -85,3 +85,41 @@ func TestOfSnapshotsInTurnTheNewestAreKept(t *testing.T) {
 		t.Errorf("left %v", left)
 	}
 }
+
+func TestAStoppedVolumeIsRolledBack(t *testing.T) {
+	dir, files := snapshotFiles(t)
+	first := func() byte {
+		v := openVolume(t, files...)
+		b := make([]byte, 1)
+		if _, err := v.ReadAt(b, 0); err != nil {
+			t.Error(err)
+		}
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+		return b[0]
+	}
+	would := "1 chunks, 1048576 bytes, were written to or given up since, and would be as they were then; of these 1 chunks, 1048576 bytes, no snapshot has: they would be lost"
+	for _, c := range []struct {
+		verb, name, said, complaint string
+		holds                       byte
+	}{
+		{"rollback", "vol@never", "", "Can't roll vol back to never: vol@never: no such snapshot", 2},
+		{"rollback -f", "vol@never", "", "Can't roll vol back to never: vol@never: no such snapshot", 2},
+		{"rollback -f", "vol", "", "is not name@snap", 2},
+		{"rollback", "vol@monday", "", "Can't roll vol back to monday: " + would + "; with -f it is done", 2},
+		{"rollback -n", "vol@monday", "vol@monday: " + would + "\n", "", 2},
+		{"rollback -fv", "vol@monday", "vol is what it was at monday; 1 chunks, 1048576 bytes, are taken back.\nDone.\n", "", 1},
+		{"rollback -n", "vol@monday", "vol@monday: nothing was written since\n", "", 1},
+		{"rollback", "vol@monday", "", "", 1},
+	} {
+		e, stdout, stderr := testEnv(append(strings.Fields(c.verb), "--run-dir", dir, "--state-dir", dir, "--offline", files[0]+","+files[1], c.name)...)
+		code := run(context.Background(), e)
+		if (code == 0) != (c.complaint == "") || !strings.Contains(stderr.String(), c.complaint) || stdout.String() != c.said {
+			t.Errorf("%s %s: %d, %s%s", c.verb, c.name, code, stdout, stderr)
+		}
+		if got := first(); got != c.holds {
+			t.Errorf("%s %s: the volume holds %d, want %d", c.verb, c.name, got, c.holds)
+		}
+	}
+}

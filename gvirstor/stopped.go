@@ -138,6 +138,20 @@ func (s *stopped) Identify(ctx context.Context, _ string, r control.IdentifyRequ
 	return v, s.call.raiseFrom(s.where.stateDir, uint32(was), s.parts.Members)
 }
 
+// Rollback implements control.Verbs.
+func (s *stopped) Rollback(_ context.Context, _ string, r control.RollbackRequest) (res control.RollbackResult, err error) {
+	if r.DryRun {
+		return s.RollbackChanges(r)
+	}
+	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
+		return res, err
+	}
+	if err := virstor.Rollback(s.parts.Assembly, r.Snapshot, r.Force, s.call.warnings()); err != nil {
+		return res, verbs.Classify(err)
+	}
+	return res, s.call.raiseFrom(s.where.stateDir, s.parts.ID, s.parts.Members)
+}
+
 // parts are the components of a stopped volume, and its lock.
 type parts struct {
 	*virstor.Assembly

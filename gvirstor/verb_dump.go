@@ -178,6 +178,9 @@ func intentText(i ondisk.Intent) string {
 	if i.Kind == ondisk.IntentNewID {
 		text += fmt.Sprintf(" in the place of %d", i.Arg[0])
 	}
+	if i.Kind == ondisk.IntentRollback {
+		text += fmt.Sprintf(" to snapshot %d", i.Arg[0])
+	}
 	if i.Leaves != 0 {
 		text += fmt.Sprintf(", member %s leaves", hexID(i.Leaves))
 	}
@@ -255,6 +258,7 @@ type dumpedIntent struct {
 	Leaves   string           `json:"leaves,omitempty"` // member ids
 	Moves    string           `json:"moves,omitempty"`
 	FormerID *ondisk.VolumeID `json:"former_id,omitempty"` // of the volume, when it gets another
+	Snapshot uint64           `json:"snapshot,omitempty"`  // id of the one that the volume is rolled back to
 }
 
 // dumpedFailed is a member that takes no writes.
@@ -278,6 +282,9 @@ func dumpedRecordOf(r *ondisk.Extension) *dumpedRecord {
 		}
 		if former := ondisk.VolumeID(i.Arg[0]); i.Kind == ondisk.IntentNewID {
 			d.Intent.FormerID = &former
+		}
+		if i.Kind == ondisk.IntentRollback {
+			d.Intent.Snapshot = i.Arg[0]
 		}
 	}
 	if r.Task.Kind != ondisk.TaskNone {

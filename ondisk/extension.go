@@ -33,6 +33,10 @@ const (
 	// force. Who knows no directory refuses it: he would take the chunks that only
 	// snapshots and further volumes name for free ones.
 	ExtensionPoolVersion = 3
+	// ExtensionRollbackVersion is the version of a record of a pool whose first volume
+	// is being rolled back. Who does not know that intent refuses it: he would take a
+	// map for the volume's that is half of it another.
+	ExtensionRollbackVersion = 4
 )
 
 const extensionMagic = "GVIRSTOR::EXT"
@@ -78,10 +82,11 @@ const (
 	IntentShrink                 // the virtual size shrinks
 	IntentExpand                 // a component's provider has grown
 	IntentNewID                  // the volume gets another id; argument 0 is the one before
+	IntentRollback               // the first volume gets the map and the size of the snapshot with the id in argument 0
 	intentKinds
 )
 
-var intentNames = [intentKinds]string{"none", "remove", "replace component 0", "grow", "shrink", "expand", "new id"}
+var intentNames = [intentKinds]string{"none", "remove", "replace component 0", "grow", "shrink", "expand", "new id", "roll back"}
 
 // String is what the intent does, in words.
 func (k IntentKind) String() string {
@@ -164,7 +169,10 @@ type Extension struct {
 
 // version is that of the record: the oldest that holds all of it.
 func (e Extension) version() uint32 {
-	if e.Directory.Exists() {
+	switch {
+	case e.Intent.Kind == IntentRollback:
+		return ExtensionRollbackVersion
+	case e.Directory.Exists():
 		return ExtensionPoolVersion
 	}
 	return ExtensionVersion
@@ -231,7 +239,7 @@ func (e Extension) encode(sector []byte, version uint32) {
 	le.PutUint64(sector[extOffChecksum:], extensionChecksum(sector))
 }
 
-// encodeMembers writes what versions 2 and 3 added.
+// encodeMembers writes what version 2 and the later ones added.
 func (e Extension) encodeMembers(sector []byte) {
 	le := binary.LittleEndian
 	for i, f := range e.Failed {
@@ -247,7 +255,7 @@ func (e Extension) encodeMembers(sector []byte) {
 	e.Directory.encode(sector[extOffDirectory:])
 }
 
-// decodeMembers reads what versions 2 and 3 added.
+// decodeMembers reads what version 2 and the later ones added.
 func (e *Extension) decodeMembers(b []byte) {
 	le := binary.LittleEndian
 	for i := range e.Failed {
@@ -277,8 +285,8 @@ func DecodeExtension(b []byte) (Extension, error) {
 		return Extension{}, fmt.Errorf("%w: %#x, should be %#x", ErrExtensionChecksum, got, want)
 	}
 	version := le.Uint32(b[extOffVersion:])
-	if version == 0 || version > ExtensionPoolVersion {
-		return Extension{}, fmt.Errorf("%w: %d, known are 1 to %d", ErrExtensionVersion, version, ExtensionPoolVersion)
+	if version == 0 || version > ExtensionRollbackVersion {
+		return Extension{}, fmt.Errorf("%w: %d, known are 1 to %d", ErrExtensionVersion, version, ExtensionRollbackVersion)
 	}
 	flags := le.Uint32(b[extOffFlags:])
 	e := Extension{
@@ -303,8 +311,8 @@ func DecodeExtension(b []byte) (Extension, error) {
 	if err := e.check(); err != nil {
 		return Extension{}, err
 	}
-	if e.Directory.Exists() != (version == ExtensionPoolVersion) {
-		return Extension{}, fmt.Errorf("%w: version %d, directory %v", ErrExtensionContents, version, e.Directory)
+	if version != 1 && version != e.version() || version == 1 && e.version() != ExtensionVersion {
+		return Extension{}, fmt.Errorf("%w: version %d, intent %v, directory %v", ErrExtensionContents, version, e.Intent.Kind, e.Directory)
 	}
 	// What encode would write differently is of no meaning known here.
 	var again [ExtensionRecordSize]byte
@@ -320,6 +328,9 @@ func (e Extension) check() error {
 	if e.Intent.Kind >= intentKinds {
 		return fmt.Errorf("%w: unknown %v", ErrExtensionContents, e.Intent.Kind)
 	}
+	if err := e.checkRollback(); err != nil {
+		return err
+	}
 	if e.Task.Kind >= taskKinds {
 		return fmt.Errorf("%w: unknown %v", ErrExtensionContents, e.Task.Kind)
 	}
@@ -333,6 +344,18 @@ func (e Extension) check() error {
 		}
 	}
 	return e.checkMembers()
+}
+
+// checkRollback refuses a rollback to what can be no snapshot.
+func (e Extension) checkRollback() error {
+	if e.Intent.Kind != IntentRollback {
+		return nil
+	}
+	to := e.Intent.Arg[0]
+	if want := (Intent{Kind: IntentRollback, Arg: [8]uint64{to}}); to <= FirstMap || e.Intent != want || !e.Directory.Exists() {
+		return fmt.Errorf("%w: %v to map %d, of the directory %v", ErrExtensionContents, e.Intent.Kind, to, e.Directory)
+	}
+	return nil
 }
 
 // checkMembers refuses ids of members where there can be none.

@@ -3,8 +3,10 @@ package ondisk_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"hash/crc64"
+	"os"
 	"testing"
 
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -42,6 +44,14 @@ func someExtension() ondisk.Extension {
 	}
 }
 
+// rollingBack is a record of a rollback to snapshot 5.
+func rollingBack() ondisk.Extension {
+	e := someExtension()
+	e.HandBack, e.Task, e.Failed = false, ondisk.Task{}, [4]ondisk.FailedMember{}
+	e.Intent = ondisk.Intent{Kind: ondisk.IntentRollback, Arg: [8]uint64{5}}
+	return e
+}
+
 func TestExtensionFitsTheSmallestSectorAndZeroesTheRest(t *testing.T) {
 	b := record(t, someExtension())
 	for i, c := range b[ondisk.ExtensionRecordSize:] {
@@ -76,7 +86,7 @@ func TestDecodeExtensionNamesEachReason(t *testing.T) {
 		{"short", func(b []byte) []byte { return b[:511] }, ondisk.ErrShort},
 		{"zeros", func(b []byte) []byte { return make([]byte, 512) }, ondisk.ErrExtensionMagic},
 		{"torn", func(b []byte) []byte { clear(b[256:]); return b }, ondisk.ErrExtensionChecksum},
-		{"later version", func(b []byte) []byte { b[16] = 4; return reseal(b) }, ondisk.ErrExtensionVersion},
+		{"later version", func(b []byte) []byte { b[16] = 5; return reseal(b) }, ondisk.ErrExtensionVersion},
 		{"unknown flag", func(b []byte) []byte { b[20] |= 4; return reseal(b) }, ondisk.ErrExtensionContents},
 		{"version 0", func(b []byte) []byte { b[16] = 0; return reseal(b) }, ondisk.ErrExtensionVersion},
 		{"ids of members at version 1", func(b []byte) []byte { b[16] = 1; return reseal(b) }, ondisk.ErrExtensionContents},
@@ -112,6 +122,10 @@ func TestEncodeExtensionRefusesWhatCannotBeReadBack(t *testing.T) {
 		{"nine components", func(e *ondisk.Extension) { e.Task.ComponentCount = 9 }, 512, ondisk.ErrExtensionContents},
 		{"component beyond the count", func(e *ondisk.Extension) { e.Task.ComponentCount = 7 }, 512, ondisk.ErrExtensionContents},
 		{"member beyond the count", func(e *ondisk.Extension) { e.Task.ComponentCount, e.Task.Components[7] = 7, 0 }, 512, ondisk.ErrExtensionContents},
+		{"rollback to no snapshot", func(e *ondisk.Extension) { *e = rollingBack(); e.Intent.Arg[0] = ondisk.FirstMap }, 512, ondisk.ErrExtensionContents},
+		{"rollback with more arguments", func(e *ondisk.Extension) { *e = rollingBack(); e.Intent.Arg[7] = 1 }, 512, ondisk.ErrExtensionContents},
+		{"rollback with a member that leaves", func(e *ondisk.Extension) { *e = rollingBack(); e.Intent.Leaves = 1 }, 512, ondisk.ErrExtensionContents},
+		{"rollback without a directory", func(e *ondisk.Extension) { *e = rollingBack(); e.Directory = ondisk.Link{} }, 512, ondisk.ErrExtensionContents},
 		{"directory of no member", func(e *ondisk.Extension) { e.Directory.Member = 0 }, 512, ondisk.ErrExtensionContents},
 		{"directory of nothing but a header", func(e *ondisk.Extension) { e.Directory.Length = 48 }, 512, ondisk.ErrExtensionContents},
 		{"members of no intent", func(e *ondisk.Extension) { e.Intent.Kind = ondisk.IntentNone }, 512, ondisk.ErrExtensionContents},
@@ -194,7 +208,7 @@ func TestNoRecordIsInForceBesideOneOfALaterVersion(t *testing.T) {
 	known.Sequence = 10
 	m := ondisk.Metadata{ID: known.VolumeID, ChunkSize: known.ChunkSize}
 	later := record(t, known)
-	later[16] = 4
+	later[16] = 5
 	damaged := bytes.Clone(later)
 	reseal(later)
 	for _, slots := range [][2][]byte{{record(t, known), later}, {later, record(t, known)}} {
@@ -209,13 +223,13 @@ func TestNoRecordIsInForceBesideOneOfALaterVersion(t *testing.T) {
 
 func TestEveryKindHasAName(t *testing.T) {
 	seen := make(map[string]bool)
-	for k := ondisk.IntentNone; k <= ondisk.IntentNewID; k++ {
+	for k := ondisk.IntentNone; k <= ondisk.IntentRollback; k++ {
 		seen[k.String()] = true
 	}
 	for k := ondisk.TaskNone + 1; k <= ondisk.TaskReclaim; k++ {
 		seen["task "+k.String()] = true
 	}
-	if len(seen) != 13 || seen[""] {
+	if len(seen) != 14 || seen[""] {
 		t.Errorf("names %v", seen)
 	}
 	if got := ondisk.IntentKind(77).String() + ", " + ondisk.TaskKind(78).String(); got != "intent 77, task 78" {
@@ -251,6 +265,42 @@ func TestOnlyARecordWithADirectoryIsOfVersion3(t *testing.T) {
 	}
 	if got, err := ondisk.DecodeExtension(b); err != nil || got != e {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// The release before takes version 3 and refuses version 4, whatever the other slot
+// holds: half a map must not be served.
+func TestOnlyARecordOfARollbackIsOfVersion4(t *testing.T) {
+	e := rollingBack()
+	b := record(t, e)
+	if got, err := ondisk.DecodeExtension(b); err != nil || got != e || b[16] != 4 {
+		t.Errorf("version %d, %+v, %v", b[16], got, err)
+	}
+	for version := range byte(4) {
+		b := bytes.Clone(b)
+		b[16] = version
+		if _, err := ondisk.DecodeExtension(reseal(b)); err == nil {
+			t.Errorf("taken at version %d", version)
+		}
+	}
+	e.Intent = ondisk.Intent{}
+	if b = record(t, e); b[16] != 3 {
+		t.Errorf("without the rollback: version %d", b[16])
+	}
+	b[16] = 4
+	if _, err := ondisk.DecodeExtension(reseal(b)); !errors.Is(err, ondisk.ErrExtensionContents) {
+		t.Errorf("version 4 without a rollback: %v", err)
+	}
+}
+
+// What a record of a rollback looks like does not change.
+func TestTheRecordOfARollbackIsTheGoldenOne(t *testing.T) {
+	want, err := os.ReadFile("testdata/rollback.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := hex.Dump(record(t, rollingBack())[:ondisk.ExtensionRecordSize]); got != string(want) {
+		t.Errorf("now\n%s", got)
 	}
 }
 

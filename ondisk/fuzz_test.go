@@ -47,6 +47,7 @@ func FuzzDecodeMetadata(f *testing.F) {
 func FuzzDecodeExtension(f *testing.F) {
 	f.Add(record(f, someExtension()), false)
 	f.Add(record(f, someExtension()), true)
+	f.Add(record(f, rollingBack()), true)
 	f.Add(record(f, ondisk.Extension{}), true)
 	f.Add(make([]byte, 512), false)
 	f.Fuzz(func(t *testing.T, b []byte, intact bool) {

@@ -56,6 +56,8 @@ func (e Extension) validateIntent(m Metadata) error {
 			return fmt.Errorf("%w: the id before %08x was %#x", ErrExtensionContents, m.ID, a[0])
 		}
 		return nil
+	case IntentRollback:
+		return nil // nothing of it is the geometry's
 	}
 	return fmt.Errorf("%w: no version of this program begins the operation %q", ErrExtensionContents, e.Intent.Kind)
 }

@@ -191,6 +191,10 @@ const (
 	breakMapSums                         // a snapshot's map is believed whatever its checksum
 	breakTwinGiven                       // the copy of the directory that is not in force is given out
 	breakOneRecord                       // a directory is put in force by one of the two slots
+	breakRollbackFirst                   // a rollback copies the map before the record that says so
+	breakRollbackFlush                   // a rollback counts as done before the map is flushed
+	breakRollbackKept                    // it is not noted that a rollback is done
+	breakRollbackRead                    // an interrupted rollback is served as it is by who does not write
 )
 
 // breaks reports whether r is broken on purpose.

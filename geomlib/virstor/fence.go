@@ -242,15 +242,14 @@ func (v *Volume) mapUnchanged() error {
 // could not, the error is a *NotHandedBackError and all else is done. A job that
 // was interrupted is not resumed. The providers stay the caller's.
 func FinishInterrupted(a *Assembly, handBack bool, log *slog.Logger) error {
-	return finishInterrupted(a, handBack, log, func(*Volume) error { return nil })
+	return finishInterrupted(a, handBack, Config{Log: log}, func(*Volume) error { return nil })
 }
 
 // finishInterrupted is FinishInterrupted with a change of the open volume, whose metaMu is held.
-func finishInterrupted(a *Assembly, handBack bool, log *slog.Logger, change func(*Volume) error) error {
+func finishInterrupted(a *Assembly, handBack bool, cfg Config, change func(*Volume) error) error {
 	if a.Err != nil {
 		return a.Err
 	}
-	cfg := Config{Log: log}
 	cfg.setDefaults()
 	v, err := newVolume(a, cfg)
 	if err != nil {

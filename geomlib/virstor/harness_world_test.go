@@ -25,6 +25,7 @@ type crashCounts struct {
 	runs, ops, states, reopened, kernelRan, kernelHalf, again, nested, joined, faults atomic.Int64
 
 	snapshots, pooled atomic.Int64 // snapshots taken, states of runs of them
+	rollbacks         atomic.Int64
 
 	concurrent, beside, orphaned atomic.Int64 // states of runs of clients, verbs beside them, clients that died
 
@@ -54,12 +55,12 @@ func (c *crashCounts) String() string {
 		"%d states of concurrent runs, beside %d verbs, %d clients died; "+
 		"%d starts with a disk missing, %d with one late, %d with an older copy (%d more copies of one generation); "+
 		"%d states of disks that took no writes during a verb (%d of one that left), and %d in its midst; "+
-		"%d states among %d snapshots",
+		"%d states among %d snapshots and %d rollbacks",
 		c.runs.Load(), c.ops.Load(), c.states.Load(), c.nested.Load(), c.reopened.Load(), c.again.Load(),
 		c.kernelRan.Load(), c.kernelHalf.Load(), c.faults.Load(),
 		c.concurrent.Load(), c.beside.Load(), c.orphaned.Load(),
 		c.missing.Load(), c.late.Load(), c.old.Load(), c.untold.Load(), c.writeless.Load(), c.writelessLeft.Load(), c.writelessAmid.Load(),
-		c.pooled.Load(), c.snapshots.Load())
+		c.pooled.Load(), c.snapshots.Load(), c.rollbacks.Load())
 }
 
 // world is one recorded run: disks, the volume on them, and the model of what it
@@ -197,6 +198,15 @@ var errNoVolume = errors.New("volumes on the disks")
 // openDisks opens the one volume on whichever of the disks belong to it.
 func openDisks(cfg Config, disks []*disktest.Disk) (*Volume, error) {
 	cfg.seed = seedOf(disks)
+	a, err := assembleDisks(disks)
+	if err != nil {
+		return nil, err
+	}
+	return Open(a, cfg)
+}
+
+// assembleDisks is the one volume on disks.
+func assembleDisks(disks []*disktest.Disk) (*Assembly, error) {
 	var ms []Member
 	for _, d := range disks {
 		m, err := geomlib.ReadMetadata(d)
@@ -212,7 +222,7 @@ func openDisks(cfg Config, disks []*disktest.Disk) (*Volume, error) {
 	if len(as) != 1 {
 		return nil, fmt.Errorf("%d %w", len(as), errNoVolume)
 	}
-	return Open(as[0], cfg)
+	return as[0], nil
 }
 
 // seedOf is a number that two openings have in common only when nothing was written in

@@ -17,7 +17,7 @@ func Rename(a *Assembly, name string, handBack bool, log *slog.Logger) error {
 	if err := ondisk.CheckNewName(name); err != nil {
 		return fmt.Errorf("rename %s: %w", ondisk.Printable(a.Name), err)
 	}
-	return finishInterrupted(a, handBack, log, func(v *Volume) error {
+	return finishInterrupted(a, handBack, Config{Log: log}, func(v *Volume) error {
 		if err := v.riseLocked(rise{comps: v.components(), edit: func(_ *component, m *ondisk.Metadata) { m.Name = name }}); err != nil {
 			return fmt.Errorf("rename %s: %w", ondisk.Printable(v.name), err)
 		}
@@ -37,7 +37,7 @@ func NewID(a *Assembly, id uint32, handBack bool, log *slog.Logger) error {
 	if id == 0 || id == a.ID {
 		return fmt.Errorf("new id %08x for %s: %w", id, ondisk.Printable(a.Name), ErrRequest)
 	}
-	return finishInterrupted(a, handBack, log, func(v *Volume) error {
+	return finishInterrupted(a, handBack, Config{Log: log}, func(v *Volume) error {
 		if err := v.newIDLocked(id); err != nil {
 			return fmt.Errorf("new id for %s: %w", ondisk.Printable(v.name), err)
 		}

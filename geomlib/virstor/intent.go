@@ -54,6 +54,8 @@ func (v *Volume) redoIntentLocked() error {
 		return nil
 	case i.Kind == ondisk.IntentNewID:
 		return nil // the members follow with the fence, and then the intent goes
+	case i.Kind == ondisk.IntentRollback:
+		return v.redoRollbackLocked() // which takes the intent out
 	case i.Kind == ondisk.IntentRemove:
 		if err := v.finishRemoveLocked(); err != nil {
 			return err

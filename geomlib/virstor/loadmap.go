@@ -19,7 +19,12 @@ func mapError(vc uint64, format string, args ...any) error {
 // entry that cannot be right fails it.
 func (v *Volume) loadMap() error {
 	comps := v.bounds()
-	err := v.mapReader().Each(func(p *mapio.Piece) error { return v.loadPiece(p, comps) })
+	var err error
+	if v.meta.ext.rec.Intent.Kind == ondisk.IntentRollback && !v.cfg.breaks(breakRollbackRead) {
+		err = v.loadRolledBack(comps)
+	} else {
+		err = v.mapReader().Each(func(p *mapio.Piece) error { return v.loadPiece(p, comps) })
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", v.name, err)
 	}

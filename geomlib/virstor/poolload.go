@@ -21,12 +21,12 @@ type poolLoader struct {
 	maps     map[alloc.Phys]bool // chunks of maps, which snapshots may share
 }
 
-// loadPool takes in what the record in force says that there is beside the volume's map.
-// A directory that cannot be read fails it (ErrDamaged), a snapshot that cannot is damaged.
-func (v *Volume) loadPool(bs []bounds) error {
+// newPoolLoader reads the directory in force; it is nil without one. One that cannot be
+// read fails it (ErrDamaged), and one that holds what nobody serves (ErrUnserved).
+func (v *Volume) newPoolLoader(bs []bounds) (*poolLoader, error) {
 	first := v.meta.ext.rec.Directory
 	if !first.Exists() {
-		return nil
+		return nil, nil
 	}
 	l := &poolLoader{v: v, bounds: bs, geometry: v.poolGeometry(), maps: make(map[alloc.Phys]bool)}
 	contents, places, err := l.readChain(ondisk.ChainDirectory, first)
@@ -37,12 +37,22 @@ func (v *Volume) loadPool(bs []bounds) error {
 		err = l.geometry.ValidateDirectory(l.dir, places)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: the directory of its snapshots: %w", ErrDamaged, err)
+		return nil, fmt.Errorf("%w: the directory of its snapshots: %w", ErrDamaged, err)
 	}
 	if err := Servable(l.dir); err != nil {
-		return err
+		return nil, err
 	}
 	l.numbers = v.numbersOf(l.dir)
+	return l, nil
+}
+
+// loadPool takes in what the record in force says that there is beside the volume's map.
+// A snapshot that cannot be read is damaged.
+func (v *Volume) loadPool(bs []bounds) error {
+	l, err := v.newPoolLoader(bs)
+	if l == nil {
+		return err
+	}
 	for _, p := range l.numbers.allPhys(slices.Concat(l.dir.Own, l.dir.Other, l.dir.Reserve)) {
 		if err := l.claim(p); err != nil {
 			return err

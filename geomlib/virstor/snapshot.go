@@ -48,11 +48,8 @@ func (v *Volume) maySnapshotLocked(name string) error {
 	if err := ondisk.CheckMapName(name); err != nil {
 		return err
 	}
-	if j, ok := v.Job(); ok && j.State == JobRunning && !j.DryRun {
-		return fmt.Errorf("%w (%s)", ErrJobRunning, j.Kind)
-	}
-	if t := v.meta.ext.rec.Task.Kind; v.meta.ext.room && t != ondisk.TaskNone {
-		return fmt.Errorf("%w (%s, unfinished)", ErrJobRunning, t)
+	if err := v.noJobLocked(); err != nil {
+		return err
 	}
 	if err := v.mayChangePoolLocked(); err != nil {
 		return err
@@ -67,6 +64,18 @@ func (v *Volume) maySnapshotLocked(name string) error {
 		if s.damage != nil {
 			return s.damage
 		}
+	}
+	return nil
+}
+
+// noJobLocked refuses what must not be done beside a job that runs or goes on later.
+// v.metaMu is held.
+func (v *Volume) noJobLocked() error {
+	if j, ok := v.Job(); ok && j.State == JobRunning && !j.DryRun {
+		return fmt.Errorf("%w (%s)", ErrJobRunning, j.Kind)
+	}
+	if t := v.meta.ext.rec.Task.Kind; v.meta.ext.room && t != ondisk.TaskNone {
+		return fmt.Errorf("%w (%s, unfinished)", ErrJobRunning, t)
 	}
 	return nil
 }

@@ -20,7 +20,10 @@ import (
 // some between.
 var cellsOf = [...]int64{0, 512, 64 << 10, crashChunk - 512}
 
+// The chunks that are written to lie on both sides of the border of two map sectors.
 const (
+	snapVolume = 128 // chunks
+	snapFirst  = 57
 	snapChunks = 14
 	snapCells  = snapChunks * len(cellsOf)
 )
@@ -32,6 +35,7 @@ type stamps [snapCells][]byte
 type moment struct {
 	pos   int
 	cells stamps
+	or    *[snapCells]byte           // or all of them hold this
 	snaps map[string][snapCells]byte // what they hold for certain
 	maybe map[string]bool            // of these, those that may be there or not
 }
@@ -49,12 +53,13 @@ type snapWorld struct {
 	stamp   byte
 	inside  bool // a snapshot is being stored
 	taken   int
+	back    int // rollbacks
 }
 
 func newSnapWorld(seed uint64, cfg Config) (*snapWorld, error) {
 	w := &snapWorld{rng: rand.New(rand.NewPCG(seed, 3)), cfg: cfg}
 	w.cfg.serial, w.cfg.WhenFull, w.cfg.Alloc = true, Fail, AllocOrder(seed%2)
-	req := ondisk.LabelRequest{Name: "t", VirtualSize: 64 * crashChunk, ChunkSize: crashChunk, ID: uint32(seed) + 1, ChunkMultiple: ondisk.MinChunkMultiple}
+	req := ondisk.LabelRequest{Name: "t", VirtualSize: snapVolume * crashChunk, ChunkSize: crashChunk, ID: uint32(seed) + 1, ChunkMultiple: ondisk.MinChunkMultiple}
 	for i, chunks := range []int64{24, 36}[:1+seed%2] {
 		d := disktest.New(fmt.Sprintf("d%d", i), (chunks+30*int64(1-seed%2))*crashChunk+8192, 512).FillJunk(seed + uint64(i))
 		w.disks = append(w.disks, d)
@@ -130,8 +135,11 @@ func (w *snapWorld) set(cells []int, stamp byte, do func() error) error {
 
 // offset is where in the volume a cell is.
 func offset(cell int) int64 {
-	return int64(cell/len(cellsOf))*crashChunk + cellsOf[cell%len(cellsOf)]
+	return chunkAt(int64(cell/len(cellsOf))) + cellsOf[cell%len(cellsOf)]
 }
+
+// chunkAt is where the volume has the i-th of the chunks that are written to.
+func chunkAt(i int64) int64 { return (snapFirst + i) * crashChunk }
 
 // cellsIn are the cells of [off, off+n).
 func cellsIn(off, n int64) (cells []int) {
@@ -150,18 +158,18 @@ func (w *snapWorld) change() error {
 	switch w.rng.IntN(10) {
 	case 0:
 		n := min(1+w.rng.Int64N(2), snapChunks-vc) * crashChunk
-		return w.set(cellsIn(vc*crashChunk, n), 0, func() error { return w.vol.Discard(vc*crashChunk, n) })
+		return w.set(cellsIn(chunkAt(vc), n), 0, func() error { return w.vol.Discard(chunkAt(vc), n) })
 	case 1: // in part
-		off, n := vc*crashChunk+512*w.rng.Int64N(2), int64(64<<10)
+		off, n := chunkAt(vc)+512*w.rng.Int64N(2), int64(64<<10)
 		return w.set(cellsIn(off, n), 0, func() error { return w.vol.WriteZeroes(off, n, 0) })
 	case 2:
-		return w.vol.Discard(vc*crashChunk+1024, 32<<10) // where no cell is
+		return w.vol.Discard(chunkAt(vc)+1024, 32<<10) // where no cell is
 	case 3, 4:
 		n := min(1+w.rng.Int64N(2), snapChunks-vc) * crashChunk
 		b := bytes.Repeat([]byte{w.stamp}, int(n))
-		return w.set(cellsIn(vc*crashChunk, n), w.stamp, func() error { _, err := w.vol.WriteAt(b, vc*crashChunk); return err })
+		return w.set(cellsIn(chunkAt(vc), n), w.stamp, func() error { _, err := w.vol.WriteAt(b, chunkAt(vc)); return err })
 	case 5: // not whole sectors, where no cell is
-		_, err := w.vol.WriteAt(bytes.Repeat([]byte{w.stamp}, 1000), vc*crashChunk+3000)
+		_, err := w.vol.WriteAt(bytes.Repeat([]byte{w.stamp}, 1000), chunkAt(vc)+3000)
 		if errors.Is(err, ErrNoSpace) {
 			err = nil
 		}
@@ -228,6 +236,53 @@ func (w *snapWorld) snapshot(i int) error {
 	return err
 }
 
+// rollback rolls the volume back to a snapshot, if it has one.
+func (w *snapWorld) rollback() error {
+	names := slices.Sorted(maps.Keys(w.at.snaps))
+	if len(names) == 0 {
+		return nil
+	}
+	if err := w.vol.Flush(); err != nil {
+		return err
+	}
+	w.flushed()
+	if err := w.vol.Close(); err != nil {
+		return err
+	}
+	err := w.rollbackTo(names[w.rng.IntN(len(names))])
+	if err == nil {
+		w.vol, err = openDisks(w.cfg, w.disks)
+	}
+	return err
+}
+
+// rollbackTo rolls the volume, which is closed, back to the snapshot of that name.
+func (w *snapWorld) rollbackTo(name string) error {
+	then := w.at.snaps[name]
+	w.at.or = &then
+	w.note()
+	if err := rollBack(w.disks, name, w.cfg); err != nil {
+		return err
+	}
+	w.now, w.at.or = then, nil
+	for c := range w.at.cells {
+		w.at.cells[c] = []byte{then[c]}
+	}
+	w.note()
+	w.back++
+	return nil
+}
+
+// rollBack rolls the volume on disks back.
+func rollBack(disks []*disktest.Disk, name string, cfg Config) error {
+	a, err := assembleDisks(disks)
+	if err != nil {
+		return err
+	}
+	cfg.seed = seedOf(disks)
+	return rollback(a, name, true, cfg)
+}
+
 func (w *snapWorld) run(ops int) error {
 	for i := range ops {
 		do := w.change
@@ -235,6 +290,8 @@ func (w *snapWorld) run(ops int) error {
 		case 0, 1, 2:
 			do = func() error { return w.snapshot(i) }
 		case 3:
+			do = w.rollback
+		case 4:
 			do = func() error {
 				if err := w.vol.Close(); err != nil {
 					return err
@@ -362,11 +419,11 @@ func rawOwners(disks []*disktest.Disk) (map[alloc.Phys]int, error) {
 			return nil, err
 		}
 		id, _ := dir.Member(c.Number)
-		entries, err := at(id, c.Chunk, 512)
+		entries, err := at(id, c.Chunk, snapVolume*ondisk.EntrySize)
 		if err != nil {
 			return nil, err
 		}
-		for vc := range uint64(64) {
+		for vc := range uint64(snapVolume) {
 			if e := ondisk.DecodeEntry(entries[vc*8:], ondisk.LittleEndian); e.Allocated() {
 				if err := name(phys(e.Component, e.Chunk), vc); err != nil {
 					return nil, fmt.Errorf("of snapshot %s: %w", m.Name, err)
@@ -383,15 +440,31 @@ const system = ^uint64(0)
 // mustBe compares a recovered volume with what it may hold.
 func (m moment) mustBe(v *Volume) error {
 	b := make([]byte, 512)
+	var holds [snapCells]byte
 	for c := range snapCells {
 		if _, err := v.ReadAt(b, offset(c)); err != nil {
 			return err
 		}
-		if !bytes.Equal(b, bytes.Repeat(b[:1], 512)) || !slices.Contains(m.cells[c], b[0]) {
-			return fmt.Errorf("cell %d of chunk %d holds %d, may hold %v", c%len(cellsOf), c/len(cellsOf), b[0], m.cells[c])
+		if holds[c] = b[0]; !bytes.Equal(b, bytes.Repeat(b[:1], 512)) {
+			return fmt.Errorf("cell %d of chunk %d is torn", c%len(cellsOf), c/len(cellsOf))
+		}
+	}
+	for c, b := range holds {
+		if !slices.Contains(m.cells[c], b) && (m.or == nil || *m.or != holds) {
+			return fmt.Errorf("cell %d of chunk %d holds %d, may hold %v", c%len(cellsOf), c/len(cellsOf), b, m.cells[c])
 		}
 	}
 	return m.snapshotsMustBe(v)
+}
+
+// readOnly opens what a crash left for reading alone.
+func (m moment) readOnly(disks []*disktest.Disk, cfg Config) error {
+	cfg.ReadOnly = true
+	v, err := openDisks(cfg, disks)
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.mustBe(v), v.Close())
 }
 
 func (m moment) snapshotsMustBe(v *Volume) error {
@@ -439,6 +512,11 @@ func (m moment) recovered(disks []*disktest.Disk, goOn bool, cfg Config) (err er
 	if _, err := rawOwners(disks); err != nil {
 		return fmt.Errorf("on the disks: %w", err)
 	}
+	if m.or != nil {
+		if err := m.readOnly(disks, cfg); err != nil {
+			return fmt.Errorf("opened for reading: %w", err)
+		}
+	}
 	v, err := openDisks(cfg, disks)
 	if err != nil {
 		return err
@@ -462,7 +540,7 @@ func (m moment) recovered(disks []*disktest.Disk, goOn bool, cfg Config) (err er
 	// Whatever is given out or overwritten now is nobody else's.
 	b := bytes.Repeat([]byte{0xfe}, 512)
 	for vc := range int64(snapChunks) {
-		if _, err := v.WriteAt(b, vc*crashChunk+cellsOf[vc%2]); err != nil && !errors.Is(err, ErrNoSpace) {
+		if _, err := v.WriteAt(b, chunkAt(vc)+cellsOf[vc%2]); err != nil && !errors.Is(err, ErrNoSpace) {
 			return err
 		}
 	}
@@ -512,6 +590,7 @@ func snapRun(seed uint64, ops int, limit uint64, cfg Config, counts *crashCounts
 	if err == nil {
 		counts.runs.Add(1)
 		counts.snapshots.Add(int64(w.taken))
+		counts.rollbacks.Add(int64(w.back))
 		err = w.explore(limit, counts)
 	}
 	if err != nil {
@@ -531,7 +610,10 @@ func TestPowerLossAmongSnapshotsIsSurvived(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d runs, %d snapshots, %d states", counts.runs.Load(), counts.snapshots.Load(), counts.states.Load())
+	if counts.rollbacks.Load() == 0 {
+		t.Error("nothing was rolled back")
+	}
+	t.Logf("%d runs, %d snapshots, %d rollbacks, %d states", counts.runs.Load(), counts.snapshots.Load(), counts.rollbacks.Load(), counts.states.Load())
 }
 
 func TestEachRuleOfSnapshotsIsNeeded(t *testing.T) {

@@ -26,6 +26,9 @@ type Verbs interface {
 	Snapshots(ctx context.Context, name string) (Snapshots, error)
 	Snapshot(ctx context.Context, name string, r SnapshotRequest) error
 	Delete(ctx context.Context, name string, r DeleteRequest) (DeleteResult, error)
+	// Rollback ends the service of a volume, makes it what it was at a snapshot, and
+	// serves it again; or only tells what would be lost.
+	Rollback(ctx context.Context, name string, r RollbackRequest) (RollbackResult, error)
 	Spare(ctx context.Context, name string, r SpareRequest) error
 	// TestAlert sends an alert that means nothing through every channel.
 	TestAlert(ctx context.Context, name string) (AlertTest, error)
@@ -56,7 +59,7 @@ type Backend interface {
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve,
-		&snapshots, &snapshot, &deletion, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&snapshots, &snapshot, &deletion, &rollback, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 
@@ -247,6 +250,43 @@ var deletion = verb[DeleteRequest, DeleteResult]{"delete", http.MethodPost, "vol
 // Delete deletes a snapshot of a volume.
 func (c *Client) Delete(ctx context.Context, name string, r DeleteRequest) (DeleteResult, error) {
 	return deletion.ask(ctx, c, name, r)
+}
+
+// RollbackRequest makes a volume what it was at a snapshot.
+type RollbackRequest struct {
+	Snapshot string `json:"snapshot"`          // its name, what follows the "@"
+	DryRun   bool   `json:"dry_run,omitempty"` // only tell what would be lost
+	// Force: what was written since is lost, and whoever uses the volume is disconnected.
+	Force bool `json:"force,omitempty"`
+	// Providers are the volume's components, by index: they are closed meanwhile, and
+	// opened again. A DryRun needs none.
+	Providers []string `json:"providers,omitempty"`
+}
+
+func (r *RollbackRequest) access() Access { return Access{Open: r.Providers} }
+
+// RollbackResult is what a rollback takes back.
+type RollbackResult struct {
+	Chunks int64 `json:"chunks"` // that were written to, or given up, since the snapshot
+	Bytes  int64 `json:"bytes"`  // of these
+	// LostChunks are those of them that no other snapshot has either.
+	LostChunks int64  `json:"lost_chunks"`
+	LostBytes  int64  `json:"lost_bytes"`      // of these
+	Smaller    int64  `json:"smaller"`         // bytes that the volume was smaller then
+	Users      string `json:"users,omitempty"` // who uses the volume now, in words
+}
+
+// Nothing reports whether the volume is what the snapshot holds.
+func (r RollbackResult) Nothing() bool { return r.Chunks == 0 && r.Smaller == 0 }
+
+var rollback = verb[RollbackRequest, RollbackResult]{"rollback", http.MethodPost, "volumes/{name}/rollback",
+	func(ctx context.Context, v Verbs, name string, r RollbackRequest) (RollbackResult, error) {
+		return v.Rollback(ctx, name, r)
+	}}
+
+// Rollback makes a volume what it was at a snapshot.
+func (c *Client) Rollback(ctx context.Context, name string, r RollbackRequest) (RollbackResult, error) {
+	return rollback.ask(ctx, c, name, r)
 }
 
 // SpareRequest labels providers as spares of a volume, or takes the label off.

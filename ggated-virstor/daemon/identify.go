@@ -2,11 +2,9 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
@@ -27,47 +25,19 @@ func (d *Daemon) Identify(ctx context.Context, name string, r control.IdentifyRe
 	if err := d.mayIdentify(s, r); err != nil {
 		return none, err
 	}
-	if err := s.mayTakeDown(r.Force); err != nil {
+	was := s.vol.Name()
+	n, err := d.whileClosed(ctx, s, r.Providers, r.Force, func(a *virstor.Assembly) error { return verbs.Identify(a, r, d.freshID, false, d.log) })
+	if err != nil {
 		return none, err
 	}
-	// What has begun is finished even if the client goes away.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
-	defer cancel()
-	if err = d.takeDown(ctx, s, r.Force); control.KindOf(err) == control.Busy {
-		return none, err
-	}
-	was, sector := s.vol.Name(), s.vol.SectorSize()
-	if err = errors.Join(err, s.close(ctx, false)); err != nil {
-		return none, classify(err)
-	}
-	err = d.reidentify(r, sector)
-	fresh, problems := d.assemble(nil)
-	for _, n := range fresh {
-		for _, p := range r.Providers {
-			if n.isComponent(p) && err == nil {
-				d.log.Info("volume has another name or id", "volume", n.vol.Name(), "id", fmt.Sprintf("%08x", n.vol.ID()), "former", was)
-				return n.status(), nil
-			}
-		}
-	}
-	for _, p := range problems {
-		err = errors.Join(err, fmt.Errorf("%s: %s", p.Volume, p.Reason))
-	}
-	if err == nil {
-		err = fmt.Errorf("%s is not served any more", was)
-	}
-	return none, classify(err)
+	d.log.Info("volume has another name or id", "volume", n.vol.Name(), "id", fmt.Sprintf("%08x", n.vol.ID()), "former", was)
+	return n.status(), nil
 }
 
 // mayIdentify refuses what could not be done or served afterwards. d.verbs is held.
 func (d *Daemon) mayIdentify(s *served, r control.IdentifyRequest) error {
-	if len(r.Providers) != len(s.vol.Providers()) {
-		return control.Errorf(control.Invalid, "%s has %d components, the request names %d: ask again", s.vol.Name(), len(s.vol.Providers()), len(r.Providers))
-	}
-	for _, p := range r.Providers {
-		if !s.isComponent(p) {
-			return control.Errorf(control.Invalid, "%s is no component of %s: ask again", p, s.vol.Name())
-		}
+	if err := s.hasAll(r.Providers); err != nil {
+		return err
 	}
 	if n := s.spares.Count(); n > 0 {
 		return control.Errorf(control.Invalid, "%s has %d spares, which are labelled with its name and id: take them off first, and label them again afterwards", s.vol.Name(), n)
@@ -90,44 +60,6 @@ func (d *Daemon) mayIdentify(s *served, r control.IdentifyRequest) error {
 		}
 	}
 	return nil
-}
-
-// reidentify opens the components of a closed volume again, and changes who they are.
-// They are loose afterwards, whatever becomes of it. d.verbs is held.
-func (d *Daemon) reidentify(r control.IdentifyRequest, sector int) error {
-	var members []virstor.Member
-	for _, name := range r.Providers {
-		m, err := d.openMember(name, sector, false)
-		if err != nil {
-			return err
-		}
-		d.loose[m.Provider.Name()] = m
-		members = append(members, m)
-	}
-	err := d.change(members, r)
-	for _, m := range members {
-		md, e := geomlib.ReadMetadata(m.Provider)
-		if e != nil {
-			err = errors.Join(err, e)
-			continue
-		}
-		d.loose[m.Provider.Name()] = virstor.Member{Provider: m.Provider, Metadata: md}
-	}
-	return err
-}
-
-// change gives the volume of members its name or id, under its lock.
-func (d *Daemon) change(members []virstor.Member, r control.IdentifyRequest) (err error) {
-	as := virstor.Assemble(members)
-	if len(as) != 1 {
-		return fmt.Errorf("the components are of %d volumes: %w", len(as), virstor.ErrChanged)
-	}
-	lock, err := d.opener.LockVolume(as[0].ID)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
-	return verbs.Identify(as[0], r, d.freshID, false, d.log)
 }
 
 // freshID is a random id that no volume here has.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -67,6 +68,34 @@ func (d *Daemon) Delete(ctx context.Context, name string, r control.DeleteReques
 	}
 	if res, err = d.verbsOf(s).Delete(ctx, name, r); err == nil {
 		d.log.Info("snapshot deleted", "volume", s.vol.Name(), "snapshot", r.Snapshot)
+	}
+	return res, err
+}
+
+// Rollback implements control.Backend. A volume that is what the snapshot holds stays in
+// service.
+func (d *Daemon) Rollback(ctx context.Context, name string, r control.RollbackRequest) (res control.RollbackResult, err error) {
+	s, err := d.findActive(name)
+	if err != nil {
+		return res, err
+	}
+	d.verbs.Lock()
+	defer d.verbs.Unlock()
+	if res, err = d.verbsOf(s).RollbackChanges(r); err != nil {
+		return res, err
+	}
+	_, res.Users = s.users()
+	if r.DryRun || res.Nothing() {
+		return res, nil
+	}
+	if err := s.hasAll(r.Providers); err != nil {
+		return res, err
+	}
+	n, err := d.whileClosed(ctx, s, r.Providers, r.Force, func(a *virstor.Assembly) error {
+		return virstor.Rollback(a, r.Snapshot, r.Force, d.log)
+	})
+	if err == nil {
+		d.log.Info("volume rolled back", "volume", n.vol.Name(), "snapshot", r.Snapshot)
 	}
 	return res, err
 }

@@ -51,6 +51,8 @@ func classes() []class {
 		{virstor.ErrSnapshots, control.Invalid, ""},
 		{virstor.ErrSnapshotExists, control.Invalid, ""},
 		{virstor.ErrTooMany, control.Invalid, ""},
+		{virstor.ErrWouldLose, control.Invalid, ""},
+		{virstor.ErrLargerSnapshots, control.Invalid, ""},
 		{virstor.ErrNoSnapshot, control.NotFound, ""},
 		{virstor.ErrNotOlder, control.Invalid, ""},
 		{virstor.ErrSnapshotInUse, control.Busy, ""},

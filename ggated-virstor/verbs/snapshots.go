@@ -36,3 +36,12 @@ func (e Engine) Delete(_ context.Context, _ string, r control.DeleteRequest) (re
 	res.Bytes = res.Chunks * e.Vol.ChunkSize()
 	return res, Classify(err)
 }
+
+// RollbackChanges tells what a rollback would take back, or why it cannot be done.
+func (e Engine) RollbackChanges(r control.RollbackRequest) (control.RollbackResult, error) {
+	c, err := e.Vol.MayRollback(r.Snapshot)
+	return control.RollbackResult{
+		Chunks: c.Chunks, Bytes: c.Chunks * e.Vol.ChunkSize(),
+		LostChunks: c.Alone, LostBytes: c.Alone * e.Vol.ChunkSize(), Smaller: c.Grown,
+	}, Classify(err)
+}

@@ -3,6 +3,7 @@ package check_test
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -155,6 +156,32 @@ func TestWhatSnapshotsNameIsCountedFromTheirMaps(t *testing.T) {
 	}
 	if err := vol.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// However far a rollback has come, all that a check finds is that.
+func TestARollbackThatWasInterruptedIsNoDamage(t *testing.T) {
+	disks := withSnapshots(t)
+	rec := disktest.Record(disks...)
+	var ms []virstor.Member
+	for _, d := range disks {
+		ms = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)})
+	}
+	if err := virstor.Rollback(virstor.Assemble(ms)[0], "a", true, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	pending := 0
+	for k := range rec.Len() {
+		r := inspect(t, check.Options{}, rec.State(k, disktest.All)...)
+		for _, c := range codes(r) {
+			if c != check.IntentPending {
+				t.Errorf("at %d: %+v", k, r.Findings)
+			}
+			pending++
+		}
+	}
+	if pending < 2 {
+		t.Errorf("pending at %d operations", pending)
 	}
 }
 

@@ -325,7 +325,7 @@ var matrix = []damage{
 		return d
 	}, want: nothing, only: 2},
 	{name: "a record of a later version", do: extension(func(b []byte) {
-		b[16] = ondisk.ExtensionPoolVersion + 1
+		b[16] = ondisk.ExtensionRollbackVersion + 1
 		sumRecord(b)
 	}), codes: []check.Code{check.ExtensionNewer}, want: refused, only: 2},
 	{name: "a record of a directory that is not there", do: extension(func(b []byte) {

@@ -283,6 +283,30 @@ func (f *Frozen) Only(page uint64, only func(vc uint64, word Word)) {
 	}
 }
 
+// Lost counts the virtual chunks of a page that the map has other mappings of than f,
+// and those of them whose chunk in the map no Frozen names. Where there is a map that
+// nobody can read it may name all. Nobody freezes or changes a mapping meanwhile.
+func (f *Frozen) Lost(page uint64) (differ, alone int) {
+	var then, now [PageEntries]Word
+	if page < f.Pages() {
+		if f.samePage(nil, page) {
+			return 0, 0
+		}
+		f.Page(page, &then)
+	}
+	f.m.copyPage(page, &now)
+	for i, w := range now {
+		if w == then[i] {
+			continue
+		}
+		differ++
+		if w != 0 && !f.m.IsNamed(page<<pageShift+uint64(i), w) {
+			alone++
+		}
+	}
+	return differ, alone
+}
+
 // Remove takes f, which has left all its pages, out of the map's Frozens. The older one
 // keeps the pages that it had by it. Nobody freezes meanwhile.
 func (f *Frozen) Remove() {
