@@ -111,9 +111,9 @@ func TestAZeroingAheadThatIsInterruptedCountsForNothing(t *testing.T) {
 		v.cfg.ZeroAhead = 4
 		mustDo(t, <-startWrite(v, 0, 1).done)
 		z := newZeroAhead(v)
-		v.life.inFlight.Add(1) // somebody is in its way
+		l, _ := v.traffic.enter(new(Request), OpRead) // somebody is in its way
 		z.one()
-		v.life.inFlight.Add(-1)
+		v.traffic.leave(l)
 		mustDo(t, <-startWrite(v, crashChunk, 2).done)
 		b := make([]byte, unit)
 		_, err = v.ReadAt(b, crashChunk+8*unit)

@@ -82,14 +82,12 @@ func (v *Volume) close(last func() error) error {
 	v.stopDaily()
 	v.life.activating.Unlock()
 	v.job.interrupt()
-	if v.life.inFlight.Add(closingBias) == closingBias {
-		v.drained()
-	}
+	v.traffic.close()
 	v.failUntilActive()
 	v.FailHeld()
 	v.committer.giveUp()
 	v.catchUp()
-	<-v.life.idle
+	<-v.traffic.idle
 	v.ahead.stop()
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
@@ -279,6 +277,3 @@ func (v *Volume) storeMetaLocked(c *component, m ondisk.Metadata) error {
 func (v *Volume) Close() error {
 	return v.close(nil)
 }
-
-// drained is called when nothing is in flight in a closing volume.
-func (v *Volume) drained() { v.life.idleOnce.Do(func() { close(v.life.idle) }) }

@@ -123,8 +123,6 @@ type Config struct {
 	// mapPiece is how much of the map one goroutine reads at a time, in bytes; whole
 	// sectors. 0: 1 MiB, which a processor's own cache holds until it is taken in.
 	mapPiece int64
-	// uncounted keeps no OpStats, so that a benchmark tells what they cost.
-	uncounted bool
 }
 
 const defaultHeldLimit = 64 << 20

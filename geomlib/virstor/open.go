@@ -102,10 +102,10 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 			chunkShift: shiftOf(m.ChunkSize),
 			sector:     int64(zero.Provider.SectorSize()),
 		},
-		space:  space{inlineLimit: inlineLimit(runtime.NumCPU()), zeroesReach: zeroesReach},
-		queues: queues{zeros: zeroBytes[:]},
-		meta:   meta{ext: a.ext},
-		life:   life{opened: time.Now(), idle: make(chan struct{})},
+		space:   space{inlineLimit: inlineLimit(runtime.NumCPU()), zeroesReach: zeroesReach},
+		queues:  queues{zeros: zeroBytes[:]},
+		meta:    meta{ext: a.ext},
+		traffic: traffic{opened: time.Now(), idle: make(chan struct{})},
 	}
 	if err := v.takeMembers(a); err != nil {
 		return nil, err

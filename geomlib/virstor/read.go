@@ -45,6 +45,47 @@ func (v *Volume) read(r *Request, block bool) {
 	v.finish(r, nil)
 }
 
+// readStraight does r, a request of l, if it is what most are: a read of whole sectors that
+// lie in one chunk, which is there, and which nobody has to himself. Otherwise it reports
+// false, and has done nothing. Without block a worker does what would wait for a device.
+func (v *Volume) readStraight(r *Request, l *lane, block bool) bool {
+	n := r.Length
+	if n <= 0 || n != int64(len(r.Data)) || r.Offset < 0 || r.Offset > v.Size()-n || !v.aligned(r.Offset, n) ||
+		!block && n > v.inlineLimit {
+		return false
+	}
+	pc := v.pieceAt(r.Offset, r.Offset+n)
+	if pc.n < n {
+		return false
+	}
+	ph, state := v.chunks.PinRead(pc.vc)
+	if state != chunkmap.Pinned {
+		return false
+	}
+	c := v.component(ph.Comp)
+	at := c.offset(ph.Chunk) + pc.in
+	var err error
+	done := true
+	if block {
+		err = c.readAt(r.Data, at)
+	} else {
+		done = c.readCached(r.Data, at)
+	}
+	v.chunks.Unpin(pc.vc)
+	if done && err == nil {
+		v.traffic.straight(l, n)
+		r.Done.Complete(r)
+		return true
+	}
+	r.req = reqState{v: v, tally: tally{lane: l}}
+	if err != nil {
+		v.finish(r, err)
+	} else {
+		v.workers.put(r)
+	}
+	return true
+}
+
 // readPiece reads any range of a component, through a buffer of one sector
 // where it covers a sector partly.
 func (v *Volume) readPiece(c *component, b []byte, at int64) error {

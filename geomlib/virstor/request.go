@@ -52,7 +52,16 @@ type Request struct {
 	Done   Completer
 	Err    error // result, valid in Complete
 
-	req reqState
+	req  reqState
+	lane uint8 // of traffic, from 1 on, for as long as it is used; 0: none yet
+}
+
+// counted is o, or 0 for what is no operation.
+func (o Op) counted() Op {
+	if o > OpWriteZeroes {
+		return 0
+	}
+	return o
 }
 
 func (o Op) String() string {

@@ -53,8 +53,9 @@ func (w *View) ReadOnly() bool { return true }
 func (w *View) Submit(r *Request) {
 	v := w.v
 	r.Err = nil
-	r.req = reqState{v: v, view: w}
-	if !v.enter() {
+	l, _ := v.traffic.enter(r, 0)
+	r.req = reqState{v: v, view: w, tally: tally{lane: l}}
+	if l == nil {
 		r.Err = fmt.Errorf("%s a snapshot of %s: %w", r.Op, v.name, ErrClosed)
 		r.Done.Complete(r)
 		return
@@ -89,8 +90,9 @@ func (w *View) readCached(r *Request) bool {
 // finish completes r.
 func (w *View) finish(r *Request, err error) {
 	r.Err = err
+	l := r.req.tally.lane // r is its owner's again once it has completed
 	r.Done.Complete(r)
-	w.v.leave()
+	w.v.traffic.leave(l)
 }
 
 // serve does r, a read that lies in the snapshot.

@@ -28,17 +28,22 @@ type reqState struct {
 // (with MayBlock, nearly everything); the rest completes later.
 func (v *Volume) Submit(r *Request) {
 	r.Err = nil
-	r.req = reqState{v: v, tally: v.tallyOf(r.Op)}
-	if !v.enter() {
+	l, timed := v.traffic.enter(r, r.Op.counted())
+	if l == nil {
 		r.Err = fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed)
 		r.Done.Complete(r)
 		return
 	}
+	block := r.Flags&MayBlock != 0
+	if r.Op == OpRead && !timed && v.readStraight(r, l, block) {
+		return
+	}
+	r.req = reqState{v: v, tally: v.traffic.begin(l, timed)}
 	if err := v.validate(r); err != nil {
 		v.finish(r, err)
 		return
 	}
-	v.run(r, r.Flags&MayBlock != 0)
+	v.run(r, block)
 }
 
 func (v *Volume) validate(r *Request) error {
@@ -132,24 +137,6 @@ func (v *Volume) run(r *Request, block bool) {
 	}
 }
 
-// enter counts a request in. It fails when the volume is closing.
-func (v *Volume) enter() bool {
-	if v.life.inFlight.Add(1) > 0 {
-		return true
-	}
-	v.leave()
-	return false
-}
-
-// closingBias makes the counter of requests negative once the volume closes.
-const closingBias = -1 << 62
-
-func (v *Volume) leave() {
-	if v.life.inFlight.Add(-1) == closingBias {
-		v.drained()
-	}
-}
-
 // leaveWrites takes r out of Volume.writes: what it has to do to data is done, or waits.
 func (v *Volume) leaveWrites(r *Request) {
 	if r.req.inside {
@@ -165,9 +152,10 @@ func (v *Volume) finish(r *Request, err error) {
 	if err != nil {
 		v.stats.errors.Add(1)
 	}
-	v.account(r, err)
+	v.traffic.account(r, err)
+	l := r.req.tally.lane // r is its owner's again once it has completed
 	r.Done.Complete(r)
-	v.leave()
+	v.traffic.leave(l)
 }
 
 // waiter turns Submit into a call.

@@ -29,8 +29,9 @@ type Volume struct {
 	pool    pool
 	outside outsiders
 
-	life  life
-	stats volumeStats
+	life    life
+	traffic traffic
+	stats   volumeStats
 
 	events sync.Mutex // Config.Events is called by one goroutine at a time
 }
@@ -109,11 +110,6 @@ type meta struct {
 
 // life is how far the volume is between its opening and its end.
 type life struct {
-	opened   time.Time
-	inFlight atomic.Int64  // requests; negative once the volume closes
-	idle     chan struct{} // closed when closing and nothing is in flight
-	idleOnce sync.Once
-
 	writable    atomic.Bool
 	activating  sync.Mutex // held by Activate, and by Close once it has begun
 	untilActive struct {   // until Activate
@@ -135,7 +131,6 @@ type volumeStats struct {
 	commits, committed atomic.Uint64 // group commits, chunks in them
 	mapWrites          atomic.Uint64
 
-	ops         [OpWriteZeroes]opCounters // by Op less one
 	commitSizes histogram
 }
 

@@ -88,14 +88,14 @@ func (z *zeroAhead) run() {
 func (z *zeroAhead) awaitIdle() bool {
 	t := time.NewTicker(aheadIdle)
 	defer t.Stop()
-	for seen := z.v.requests(); ; {
+	for seen := z.v.traffic.ended(); ; {
 		select {
 		case <-t.C:
 		case <-z.quit:
 			return false
 		}
-		now := z.v.requests()
-		if now == seen && z.v.life.inFlight.Load() == 0 {
+		now := z.v.traffic.ended()
+		if now == seen && z.v.traffic.inFlight() == 0 {
 			return true
 		}
 		seen = now
@@ -136,7 +136,7 @@ func (z *zeroAhead) clear(c *component, chunk uint32) (whole bool, err error) {
 			return false, nil
 		default:
 		}
-		if z.v.alloc.IsWanted() || z.v.life.inFlight.Load() != 0 {
+		if z.v.alloc.IsWanted() || z.v.traffic.inFlight() != 0 {
 			return false, nil
 		}
 		if err := c.clear(base+off, min(aheadPiece, z.v.chunk-off), z.v.zeros); err != nil {
