@@ -80,7 +80,7 @@ func commands() []*command {
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		renameCommand(), newidCommand(),
-		snapshotCommand(), rollbackCommand(), deleteCommand(),
+		snapshotCommand(), rollbackCommand(), deleteCommand(), diffCommand(),
 		spareCommand(), reserveCommand(), alertCommand(), clientsCommand(),
 		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}

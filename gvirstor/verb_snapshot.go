@@ -66,15 +66,7 @@ func (c *call) snapshotOperand() (volume, snapshot string, err error) {
 	if len(c.operands) != 1 {
 		return "", "", c.wrongNumber()
 	}
-	i := strings.LastIndex(c.operands[0], "@") // which a volume's name may have
-	if i <= 0 {
-		return "", "", failf("Invalid name of a snapshot: %s is not name@snap", ondisk.Printable(c.operands[0]))
-	}
-	volume, snapshot = c.operands[0][:i], c.operands[0][i+1:]
-	if err := ondisk.CheckMapName(snapshot); err != nil {
-		return "", "", failf("Invalid name of a snapshot: %w", err)
-	}
-	return volume, snapshot, nil
+	return parseSnapshot(c.operands[0])
 }
 
 // snapshotTime is how --keep writes the time, in UTC: in this order names are in that of

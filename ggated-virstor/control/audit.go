@@ -74,11 +74,8 @@ func (a *again) Read(p []byte) (int, error) {
 
 // changing is the verb of a request that changes something, empty of any other.
 func changing(r *http.Request) string {
-	if r.Method == http.MethodGet {
-		return ""
-	}
 	for _, row := range rows() {
-		if matches(row.pattern(), r.Method, r.URL.EscapedPath()) {
+		if !row.looks() && matches(row.pattern(), r.Method, r.URL.EscapedPath()) {
 			return row.verbName()
 		}
 	}
@@ -123,7 +120,7 @@ func (a *audit) failure() string {
 // nameVolume says in the header of an answer which volume a changing request was about.
 func (s *Server) nameVolume(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	if name == "" || r.Method == http.MethodGet {
+	if name == "" || changing(r) == "" {
 		return
 	}
 	v, err := s.backend.Volume(r.Context(), name)

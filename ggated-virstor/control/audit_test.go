@@ -21,6 +21,7 @@ func TestEveryRequestThatChangesSomethingIsToldOfHoweverItEnds(t *testing.T) {
 		{"POST", "/v1/volumes/vol/stop", "{}", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, "stop", "Bad Gateway"},
 		{"POST", "/v1/volumes/vol/stop", "{}", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "stop", "who asked was gone before the answer"},
 		{"GET", "/v1/status", "", func(http.ResponseWriter, *http.Request) {}, "", ""},
+		{"POST", "/v1/volumes/vol/diff", "{}", func(http.ResponseWriter, *http.Request) {}, "", ""}, // which only looks
 		{"POST", "/v1/nosuch", "{}", func(http.ResponseWriter, *http.Request) {}, "", ""},
 	} {
 		var got []history.Deed

@@ -13,6 +13,7 @@
 //	POST   /v1/volumes/NAME/snapshots   SnapshotRequest
 //	POST   /v1/volumes/NAME/delete      DeleteRequest -> DeleteResult
 //	POST   /v1/volumes/NAME/rollback    RollbackRequest -> RollbackResult
+//	POST   /v1/volumes/NAME/diff        DiffRequest -> Diff
 //	POST   /v1/volumes/NAME/spare       SpareRequest
 //	POST   /v1/volumes/NAME/test-alert  -> AlertTest
 //	POST   /v1/volumes/NAME/jobs        JobRequest -> JobStatus

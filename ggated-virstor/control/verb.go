@@ -28,6 +28,8 @@ type row interface {
 	pattern() string
 	// handler answers requests.
 	handler(s *Server) http.HandlerFunc
+	// looks reports whether a request changes nothing.
+	looks() bool
 	// access is what a request with that body has the daemon open.
 	access(body []byte) Access
 }
@@ -38,6 +40,11 @@ func (v *verb[Q, A]) pattern() string { return v.method + " " + version + v.path
 
 func (v *verb[Q, A]) handler(s *Server) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { answer(s, w, r, v.do) }
+}
+
+func (v *verb[Q, A]) looks() bool {
+	_, ok := any(new(Q)).(onlooker)
+	return ok || v.method == http.MethodGet
 }
 
 // opener is a request that has the daemon open providers, or let them go.

@@ -29,6 +29,8 @@ type Verbs interface {
 	// Rollback ends the service of a volume, makes it what it was at a snapshot, and
 	// serves it again; or only tells what would be lost.
 	Rollback(ctx context.Context, name string, r RollbackRequest) (RollbackResult, error)
+	// Diff tells where a volume or a snapshot differs from an older one.
+	Diff(ctx context.Context, name string, r DiffRequest) (Diff, error)
 	Spare(ctx context.Context, name string, r SpareRequest) error
 	// TestAlert sends an alert that means nothing through every channel.
 	TestAlert(ctx context.Context, name string) (AlertTest, error)
@@ -54,12 +56,12 @@ type Backend interface {
 
 // rows is the table of the API, in the order of its page. A further verb is a method of
 // Verbs, a row here, its request and answer with what they check and open, and the
-// method of Client, all in this file; what it does to a volume is in package verbs, and
+// method of Client, all in this file, or in diff.go; what it does to a volume is in package verbs, and
 // the daemon finds the volume for it. A test says what the page is to show.
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve,
-		&snapshots, &snapshot, &deletion, &rollback, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&snapshots, &snapshot, &deletion, &rollback, &diff, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 

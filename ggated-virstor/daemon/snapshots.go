@@ -19,6 +19,15 @@ func (d *Daemon) Snapshots(ctx context.Context, name string) (control.Snapshots,
 	return d.verbsOf(s).Snapshots(ctx, name)
 }
 
+// Diff implements control.Backend.
+func (d *Daemon) Diff(ctx context.Context, name string, r control.DiffRequest) (control.Diff, error) {
+	s, err := d.findVolume(name)
+	if err != nil {
+		return control.Diff{}, err
+	}
+	return d.verbsOf(s).Diff(ctx, name, r)
+}
+
 // Snapshot implements control.Backend. When it returns clients find the snapshot.
 func (d *Daemon) Snapshot(ctx context.Context, name string, r control.SnapshotRequest) error {
 	s, err := d.findActive(name)

@@ -101,6 +101,23 @@ func TestIncrementalBackupsByDirtyBitmapsAreWhole(t *testing.T) {
 	s.incremental(copied, "vol@s2", "s0")
 	command(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", s.snapshotURI("s2"), copied)
 
+	var told struct {
+		Ranges []struct{ Offset, Length int64 }
+	}
+	if err := json.Unmarshal([]byte(s.gvirstor("diff", "--json", "vol@s0", "vol@s2")), &told); err != nil {
+		t.Fatal(err)
+	}
+	bytes, dirty := int64(0), int64(0)
+	for _, r := range told.Ranges {
+		bytes += r.Length
+	}
+	for _, r := range s.dirty("vol@s2", "s0") {
+		dirty += r[1]
+	}
+	if bytes != dirty || dirty == 0 {
+		t.Errorf("gvirstor diff tells of %d bytes, NBD of %d", bytes, dirty)
+	}
+
 	out := command(t, "nbdinfo", "--list", "--json", "nbd+unix:///?socket="+s.socket)
 	var listed struct {
 		Exports []struct {
