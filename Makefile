@@ -60,6 +60,10 @@ bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)
 	$(GO) run ./tests/bench -bin $(BINDIR) -moving 33554432
 
+# This tree beside another revision, in turn: make bench-compare OLD=v1.0
+bench-compare:
+	GO="$(GO)" sh tests/bench/compare.sh "$(OLD)"
+
 # Devices of geom_gate(4) beside ggatel(8) and the kernel class; as root on FreeBSD.
 bench-gate: build
 	sh tests/bench/gate.sh -b $(BINDIR)
@@ -73,4 +77,4 @@ soak:
 fuzz:
 	DURATION="$(DURATION)" EXECS="$(EXECS)" CORPUS="$(CORPUS)" GO="$(GO)" sh tests/fuzz.sh
 
-.PHONY: bench bench-gate soak fuzz
+.PHONY: bench bench-compare bench-gate soak fuzz

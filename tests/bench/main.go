@@ -54,9 +54,10 @@ func main() {
 	bin := flag.String("bin", "bin", "`folder` of the programs")
 	out := flag.String("json", "tests/bench/out/bench.json", "`file` for the results")
 	dir := flag.String("dir", "", "`folder` for the files (default: a temporary one)")
+	old := flag.String("old", "", "instead of peers, the programs of another revision in `FOLDER`, and its engine's benchmarks if engine.test is there")
 	rate := flag.Int64("moving", 0, "instead, what a client waits while chunks move at so many `BYTES` a second")
 	flag.Parse()
-	measure := func() error { return run(*pairs, *seconds, *only, *peers, *bin, *out, *dir) }
+	measure := func() error { return run(*pairs, *seconds, *only, *peers, *bin, *old, *out, *dir) }
 	if *rate > 0 {
 		measure = func() error { return moving(*pairs, *seconds, *rate, *bin, *dir) }
 	}
@@ -66,7 +67,7 @@ func main() {
 	}
 }
 
-func run(pairs, seconds int, only, peers, bin, out, dir string) error {
+func run(pairs, seconds int, only, peers, bin, old, out, dir string) error {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -80,10 +81,16 @@ func run(pairs, seconds int, only, peers, bin, out, dir string) error {
 		return err
 	}
 	defer b.close()
+	b.old = old
+	m := thisMachine()
+	fmt.Println(m)
 	var all []result
 	for _, j := range jobs {
 		if !wanted.MatchString(j.Name) {
 			continue
+		}
+		if old != "" {
+			j.Peers = []string{before}
 		}
 		for _, peer := range j.Peers {
 			if !against.MatchString(peer) {
@@ -106,10 +113,16 @@ func run(pairs, seconds int, only, peers, bin, out, dir string) error {
 			report(os.Stdout, j, peer, all)
 		}
 	}
+	var engines []engineResult
+	if old != "" {
+		if engines, err = compareEngines(os.Stdout, pairs, wanted, bin, old); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(map[string]any{"when": time.Now().UTC(), "results": all}, "", "  ")
+	text, err := json.MarshalIndent(map[string]any{"when": time.Now().UTC(), "machine": m, "results": all, "engine": engines}, "", "  ")
 	if err != nil {
 		return err
 	}

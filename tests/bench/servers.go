@@ -21,6 +21,7 @@ const diskSize = 512 << 20
 // bench makes servers on fresh files and runs fio against them.
 type bench struct {
 	bin, dir string
+	old      string // folder of the programs of another revision, or ""
 	seconds  int
 }
 
@@ -93,19 +94,29 @@ func (b *bench) server(name, dir string) (*exec.Cmd, string, error) {
 	file := filepath.Join(dir, "disk")
 	plain := "nbd+unix:///?socket=" + sock
 	switch name {
-	case "gvirstor":
+	case "gvirstor", before:
+		bin := b.bin
+		if name == before {
+			bin = b.old
+		}
 		for _, f := range []string{file + "0", file + "1"} {
 			if err := sparse(f, diskSize*3/4); err != nil {
 				return nil, "", err
 			}
 		}
-		label := exec.Command(filepath.Join(b.bin, "gvirstor"), "label", "-s", "8g", "vol", file+"0", file+"1")
+		label := exec.Command(filepath.Join(bin, "gvirstor"), "label", "-s", "8g", "vol", file+"0", file+"1")
 		label.Env = append(os.Environ(), "GVIRSTOR_CONTROL="+filepath.Join(dir, "none"))
 		if out, err := label.CombinedOutput(); err != nil {
 			return nil, "", fmt.Errorf("label: %w: %s", err, out)
 		}
-		return exec.Command(filepath.Join(b.bin, "ggated-virstor"), "--nbd", "unix:"+sock,
-			"--control", filepath.Join(dir, "c"), "--run-dir", dir, "--backup-dir", "", "--state-dir", "", "--supervise=no", file+"0", file+"1"), "nbd+unix:///vol?socket=" + sock, nil
+		program := filepath.Join(bin, "ggated-virstor")
+		args := []string{"--nbd", "unix:" + sock, "--control", filepath.Join(dir, "c"), "--run-dir", dir, "--backup-dir", "", "--supervise=false"}
+		if help, err := exec.Command(program, "--help").CombinedOutput(); err != nil {
+			return nil, "", fmt.Errorf("%s --help: %w", program, err)
+		} else if bytes.Contains(help, []byte("--state-dir")) { // an earlier revision has none
+			args = append(args, "--state-dir", "")
+		}
+		return exec.Command(program, append(args, file+"0", file+"1")...), "nbd+unix:///vol?socket=" + sock, nil
 	case "nbdkit":
 		return exec.Command("nbdkit", "-f", "-U", sock, "file", file), plain, sparse(file, diskSize)
 	case "qemu-nbd":

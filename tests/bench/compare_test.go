@@ -1,0 +1,53 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const printed = `goos: linux
+BenchmarkMapped4K/read-2   	  200000	      1806 ns/op	2267.51 MB/s	       0 B/op
+BenchmarkReadCost-2        	    2000	   1290931 ns/op	        15.70 %cost
+BenchmarkBroken-2   --- FAIL
+PASS
+`
+
+func TestTheTimesOfBenchmarksAreRead(t *testing.T) {
+	want := []engineResult{{Name: "Mapped4K/read-2", NS: 1806}, {Name: "ReadCost-2", NS: 1290931}}
+	if got := parseBenchmarks([]byte(printed)); !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// A benchmark that only one of the revisions has is no comparison.
+func TestWhatBothRevisionsHaveIsCompared(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	reportEngines(out, []engineResult{
+		{Name: "A", Old: true, NS: 100}, {Name: "A", NS: 50}, {Name: "A", Old: true, NS: 100}, {Name: "A", NS: 150},
+		{Name: "B", NS: 7},
+	})
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := string(text); !strings.Contains(s, "ours 100  before 100 ns  ratio 1.00 (0.50–1.50)") || strings.Contains(s, "B") {
+		t.Errorf("%s", s)
+	}
+}
+
+func TestAComparisonNeedsARevisionThatIsThere(t *testing.T) {
+	for _, args := range [][]string{nil, {""}, {"no-such-revision"}} {
+		out, err := exec.Command("sh", append([]string{"compare.sh"}, args...)...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "revision") && !strings.Contains(string(out), "REVISION") {
+			t.Errorf("%q: %v, %s", args, err, out)
+		}
+	}
+}
