@@ -149,9 +149,14 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.proxy.ServeHTTP(w, r)
 }
 
-// failed answers what the worker did not.
+// failed answers what the worker did not, or what nobody waits for any more: that is read
+// in the history alone.
 func (f *front) failed(w http.ResponseWriter, r *http.Request, err error) {
 	f.log.Debug("control: the worker does not answer", "request", r.Method+" "+r.URL.Path, "error", err)
+	if r.Context().Err() != nil {
+		f.answer(w, http.StatusBadGateway, control.Errorf(control.Internal, "who asked was gone before the answer"))
+		return
+	}
 	f.answer(w, http.StatusBadGateway, control.Errorf(control.Internal,
 		"the process that serves ended before it answered: `gvirstor status` tells what has become of the request"))
 }

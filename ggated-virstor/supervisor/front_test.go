@@ -42,6 +42,7 @@ type frontSite struct {
 	grants chan control.Access
 	mu     sync.Mutex
 	deeds  []history.Deed
+	noted  chan struct{} // once for each
 }
 
 // take notes what was done.
@@ -49,11 +50,12 @@ func (s *frontSite) take(d history.Deed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deeds = append(s.deeds, d)
+	s.noted <- struct{}{}
 }
 
 func newFrontSite(t *testing.T) *frontSite {
 	t.Helper()
-	s := &frontSite{path: filepath.Join(t.TempDir(), "s"), grants: make(chan control.Access, 100)}
+	s := &frontSite{path: filepath.Join(t.TempDir(), "s"), grants: make(chan control.Access, 100), noted: make(chan struct{}, 100)}
 	l, err := control.Listen(s.path)
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
@@ -127,6 +129,26 @@ func TestAWorkerThatDiesHasItsAskersTold(t *testing.T) {
 	_, err := s.client.Stop(t.Context(), "vol", control.StopRequest{})
 	if control.KindOf(err) != control.Internal || !strings.Contains(err.Error(), "gvirstor status") {
 		t.Error(err)
+	}
+}
+
+func TestWhoIsGoneBeforeTheAnswerIsNotSaidToHaveLostAWorker(t *testing.T) {
+	s := newFrontSite(t)
+	d, l := handDoor(t)
+	s.f.use(d)
+	ctx, leave := context.WithCancel(t.Context())
+	serveDoor(t, l, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		leave()
+		<-r.Context().Done()
+	}))
+	if _, err := s.client.Stop(ctx, "vol", control.StopRequest{}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	<-s.noted
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := s.deeds[0]; got.Verb != "stop" || got.Error != "who asked was gone before the answer" {
+		t.Errorf("%+v", got)
 	}
 }
 
