@@ -15,6 +15,7 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/providers"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
@@ -124,15 +125,17 @@ func (h *direct) Providers() (names []string, must bool) { return h.providers, t
 func (h *direct) Opener() daemon.Opener {
 	return daemon.Direct{Registry: providers.Registry(providerOptions(h.o, h.log)), LockDir: h.o.RunDir}
 }
-func (h *direct) Figures() func() ([]web.Figure, error)  { return nil }
-func (h *direct) Note() func(history.Deed)               { return noter(h.o, h.log) }
-func (h *direct) Ended() <-chan struct{}                 { return h.ended }
-func (h *direct) End(d *daemon.Daemon) error             { h.announcer.end(); return d.Close() }
-func (h *direct) Reloading()                             { h.announcer.reloading() }
-func (h *direct) Reloaded()                              { h.announcer.ready() }
-func (h *direct) World() (options.World, error)          { return options.NewHere(), nil }
-func (h *direct) Certificates() (*tls.Config, error)     { return h.o.LoadTLS() }
-func (h *direct) Runner(o *options.Options) space.Runner { return o.Runner() }
+func (h *direct) Clients() []nbd.Handed                             { return nil }
+func (h *direct) LeaveClients() func(context.Context, []nbd.Handed) { return nil }
+func (h *direct) Figures() func() ([]web.Figure, error)             { return nil }
+func (h *direct) Note() func(history.Deed)                          { return noter(h.o, h.log) }
+func (h *direct) Ended() <-chan struct{}                            { return h.ended }
+func (h *direct) End(d *daemon.Daemon) error                        { h.announcer.end(); return d.Close() }
+func (h *direct) Reloading()                                        { h.announcer.reloading() }
+func (h *direct) Reloaded()                                         { h.announcer.ready() }
+func (h *direct) World() (options.World, error)                     { return options.NewHere(), nil }
+func (h *direct) Certificates() (*tls.Config, error)                { return h.o.LoadTLS() }
+func (h *direct) Runner(o *options.Options) space.Runner            { return o.Runner() }
 
 // Ready implements host. With --run the command begins.
 func (h *direct) Ready() error {

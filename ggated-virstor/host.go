@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
@@ -37,6 +39,10 @@ type host interface {
 	// Note is told of requests that changed something; nil where another process sees to
 	// that.
 	Note() func(history.Deed)
+	// Clients are those of NBD that the process before left to this one.
+	Clients() []nbd.Handed
+	// LeaveClients leaves clients to the next process; nil, if there is to be none.
+	LeaveClients() func(context.Context, []nbd.Handed)
 	// Ready tells that volumes are served.
 	Ready() error
 	// Ended is closed when the service is to end, by End.

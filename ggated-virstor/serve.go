@@ -33,6 +33,7 @@ func serve(o *options.Options, log *slog.Logger, h host) error {
 	}
 	defer watchReload(&reloader{args: os.Args[1:], settings: h, now: o, daemon: d, clients: server, log: log})()
 	a := answer(o, log, h, d, server)
+	goOn(h.Clients(), server, log)
 	if err = h.Ready(); err == nil {
 		log.Info("ready", "volumes", n, "control", o.Control)
 		select {
@@ -41,7 +42,7 @@ func serve(o *options.Options, log *slog.Logger, h host) error {
 		case err = <-a.failed:
 		}
 	}
-	err = errors.Join(err, a.shutdown())
+	err = errors.Join(err, a.shutdown(h.LeaveClients()))
 	err = errors.Join(err, h.End(d))
 	a.running.Wait()
 	return err
@@ -133,13 +134,41 @@ func answer(o *options.Options, log *slog.Logger, h host, d *daemon.Daemon, serv
 // asked before.
 const shutdownGrace = 10 * time.Second
 
-// shutdown lets clients have their answers, and answers none any more.
-func (a *answering) shutdown() error {
+// goOn serves clients of the process before.
+func goOn(clients []nbd.Handed, server *nbd.Server, log *slog.Logger) {
+	n := 0
+	for _, c := range clients {
+		if err := server.Adopt(c); err != nil {
+			log.Warn("an NBD client of the process before is disconnected", "error", err)
+			continue
+		}
+		n++
+	}
+	if n > 0 {
+		log.Info("NBD clients of the process before are served", "clients", n)
+	}
+}
+
+// shutdown lets clients have their answers, and answers none any more. leave, unless it is
+// nil, has NBD clients served on by the next process.
+func (a *answering) shutdown(leave func(context.Context, []nbd.Handed)) error {
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
 	err := errors.Join(a.control.Shutdown(grace), a.web.Shutdown(grace))
-	if e := a.nbd.Shutdown(grace); e != nil && !errors.Is(e, context.DeadlineExceeded) {
-		err = errors.Join(err, e)
+	if leave == nil {
+		return errors.Join(err, unlessLate(a.nbd.Shutdown(grace)))
+	}
+	clients, e := a.nbd.HandOver(grace)
+	passing, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	leave(passing, clients)
+	return errors.Join(err, unlessLate(e))
+}
+
+// unlessLate is err, unless that is only that a client did not answer in its time.
+func unlessLate(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
 	}
 	return err
 }

@@ -60,7 +60,7 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 		log.Info("upgraded", "version", version)
 	}
 	opt := supervisor.Options{Providers: slices.Concat(o.Providers, o.SpareProviders()), Registry: registry, RunDir: o.RunDir, ReadOnly: o.ReadOnly,
-		GateName: o.GateName, GateUnit: o.Unit, Program: program, Args: os.Args[1:],
+		GateName: o.GateName, GateUnit: o.Unit, MaxClients: o.NBDMaxClients, Program: program, Args: os.Args[1:],
 		Protect: func(int) error { return nil }, Log: log}
 	if res.Gate != nil {
 		g, err := gateOf(res.Gate)

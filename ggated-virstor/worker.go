@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,6 +62,7 @@ func work(o *options.Options) error {
 // worker is the host of a process that a supervisor has started, and asks that.
 type worker struct {
 	o         *options.Options
+	log       *slog.Logger
 	client    *supervisor.Client
 	begin     supervisor.Start
 	listening listeners
@@ -76,7 +78,7 @@ func newWorker(o *options.Options, log *slog.Logger, c *supervisor.Client) (*wor
 	if err != nil {
 		return nil, err
 	}
-	h := &worker{o: o, client: c, begin: begin, listening: listeners{control: passed.Control}, ended: make(chan struct{})}
+	h := &worker{o: o, log: log, client: c, begin: begin, listening: listeners{control: passed.Control}, ended: make(chan struct{})}
 	if h.listening.nbd, err = passed.Publish.TakeListeners(control.NBD); err != nil {
 		return nil, err
 	}
@@ -128,6 +130,51 @@ func (h *worker) End(d *daemon.Daemon) error {
 	default:
 	}
 	return d.Leave()
+}
+
+// Clients are those that the worker before left.
+func (h *worker) Clients() []nbd.Handed {
+	all, err := h.client.TakeClients(context.Background(), h.begin)
+	if err != nil {
+		h.log.Warn("NBD clients of the worker before are disconnected", "error", err)
+	}
+	var clients []nbd.Handed
+	for _, c := range all {
+		handed := nbd.Handed{Socket: c.Socket}
+		if err := json.Unmarshal(c.Session, &handed.Session); err != nil {
+			h.log.Warn("NBD clients of the worker before are disconnected", "error", errors.Join(err, c.Socket.Close()))
+			continue
+		}
+		clients = append(clients, handed)
+	}
+	return clients
+}
+
+// LeaveClients leaves clients to the next worker through the supervisor, if that lives and
+// has said so.
+func (h *worker) LeaveClients() func(context.Context, []nbd.Handed) {
+	select {
+	case <-h.ended:
+	default:
+		return nil
+	}
+	if h.how != supervisor.Leave || !h.client.Alive() {
+		return nil
+	}
+	return func(ctx context.Context, clients []nbd.Handed) {
+		var all []supervisor.Connection
+		for _, c := range clients {
+			session, err := json.Marshal(c.Session)
+			if err != nil {
+				h.log.Warn("NBD clients are not handed on", "error", errors.Join(err, c.Socket.Close()))
+				continue
+			}
+			all = append(all, supervisor.Connection{Socket: c.Socket, Session: session})
+		}
+		if err := h.client.LeaveClients(ctx, all); err != nil {
+			h.log.Warn("NBD clients are not handed on", "error", err)
+		}
+	}
 }
 
 func (h *worker) Listeners() listeners                  { return h.listening }

@@ -54,7 +54,10 @@ type conn struct {
 	stop chan struct{} // closed by close
 	done chan struct{} // closed when the reader ended
 	once sync.Once     // of close
-	end  sync.Once     // of finish
+	// leaving: the server hands its clients over (see handover.go). It is set before finish.
+	leaving atomic.Bool
+	asked   bool      // for something, of a server before; fixed before it is served
+	end     sync.Once // of finish
 
 	counters counters
 
@@ -142,6 +145,8 @@ type reader struct {
 	unused        *request // requests nobody uses
 	extents       extentWalk
 	qd1           qd1
+	amid          bool    // in a request that was begun and is not submitted
+	prolonged     bool    // a read went on after finish
 	socket        *socket // reads from raw
 }
 
@@ -183,7 +188,10 @@ func (c *conn) serve() {
 	defer c.srv.keepCounts(c)
 	defer c.dropContexts()
 
-	err := c.negotiate()
+	var err error
+	if c.exp == nil { // else it was adopted
+		err = c.negotiate()
+	}
 	if err == nil && c.exp != nil {
 		err = c.transmission()
 		c.close(err)
@@ -205,7 +213,8 @@ func (c *conn) transmission() error {
 	if err := c.raw.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	if c.finishing() { // its deadline may just have been wiped out
+	if c.finishing() || c.leaving.Load() { // its deadline may just have been wiped out
+		c.handOver()
 		return errFinish
 	}
 	var writer sync.WaitGroup
@@ -222,6 +231,7 @@ func (c *conn) transmission() error {
 		c.drain(err)
 	case errors.Is(err, errFinish):
 		c.drain(err)
+		c.handOver()
 	}
 	c.close(err)
 	return err
@@ -351,14 +361,18 @@ func (c *conn) await(event <-chan struct{}) (bool, error) {
 	c.flushReplies()
 	defer c.setBusy()
 	c.wakeup.Reset(awaitTick)
+	quit := c.quit
 	for {
 		select {
 		case <-event:
 			return true, nil
 		case <-c.wake:
 			return false, nil
-		case <-c.quit:
-			return false, errFinish
+		case <-quit:
+			if !c.amid || c.interrupted() {
+				return false, errFinish
+			}
+			quit = nil
 		case <-c.stop:
 			return false, errStopped
 		case <-c.wakeup.C:

@@ -13,7 +13,8 @@ const maxContexts = 16
 
 // metaContext is a metadata context that a client has selected.
 type metaContext struct {
-	id      uint32          // our name for it on the wire
+	id      uint32 // our name for it on the wire
+	name    string
 	changes virstor.Changes // what a dirty bitmap tells; nil: base:allocation
 }
 
@@ -32,6 +33,7 @@ func contextsOf(d Disk) []string {
 // openContext opens the context of that name. It holds its snapshot from then on, so that
 // the name means that one for as long as the client is connected.
 func openContext(d Disk, name string) (c metaContext, err error) {
+	c.name = name
 	if snapshot, ok := strings.CutPrefix(name, proto.DirtyBitmap); ok {
 		c.changes, err = d.(historian).ChangesSince(snapshot)
 	}

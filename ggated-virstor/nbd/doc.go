@@ -20,6 +20,9 @@
 //	Complete (request.go)      from the disk, now or later; the reply is encoded
 //	enqueue (reply.go)         the reply is queued, and written by whoever is free
 //
+// A server may leave its clients to another one, in another process, which they do not
+// notice (handover.go).
+//
 // Nothing that a client sends makes the server use more than a bounded amount
 // of memory and time, and a client that stalls holds up no other: see Config
 // for the limits.

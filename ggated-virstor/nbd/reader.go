@@ -23,9 +23,11 @@ func (c *conn) takeRequests() error {
 		if err != nil {
 			return fmt.Errorf("request: %w", err)
 		}
+		c.amid = true
 		if err := c.dispatch(h); err != nil {
 			return err
 		}
+		c.amid = false
 		c.flushMuch()
 	}
 }
@@ -57,6 +59,9 @@ func (c *conn) held() (<-chan struct{}, bool) {
 // client may take all the time it wants.
 func (c *conn) awaitHeader() error {
 	for c.in.buffered() < c.headers.size() {
+		if c.finishing() { // a payload may have been read past that
+			return errFinish
+		}
 		err := c.readInput()
 		switch {
 		case err == nil:
@@ -110,7 +115,7 @@ func (c *conn) readPayload(p []byte) error {
 			n, err = c.payloadSource(len(p)).Read(p[:min(len(p), timed)])
 			c.setBusy()
 		}
-		if err != nil {
+		if err != nil && !c.prolong(err) {
 			return c.payloadError(err)
 		}
 		timed -= n
@@ -142,7 +147,7 @@ func (c *conn) skipPayload(n int) error {
 			}
 			timed = maxWrite
 		}
-		if err := c.readInput(); err != nil {
+		if err := c.readInput(); err != nil && !c.prolong(err) {
 			return c.payloadError(err)
 		}
 	}
@@ -154,7 +159,7 @@ func (c *conn) startPiece() error {
 	if err := c.readDeadline.renew(); err != nil {
 		return err
 	}
-	if c.finishing() { // its deadline may have been wiped out
+	if c.interrupted() { // its deadline may have been wiped out
 		return errFinish
 	}
 	return nil
@@ -162,7 +167,7 @@ func (c *conn) startPiece() error {
 
 func (c *conn) payloadError(err error) error {
 	switch {
-	case c.finishing():
+	case c.interrupted():
 		return errFinish
 	case errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF

@@ -31,6 +31,7 @@ type Server struct {
 	certs atomic.Pointer[tls.Config]
 
 	goroutines sync.WaitGroup // one per connection
+	accepting  sync.WaitGroup // one per listener
 	sweeping   sync.Once      // starts the sweeper, which ends when swept is closed
 	swept      chan struct{}
 
@@ -45,6 +46,8 @@ type Server struct {
 	conns     map[*conn]struct{}
 	peers     map[string]int // connections by identity.peer
 	closing   bool
+	retiring  bool     // no more clients are accepted
+	handed    []Handed // by connections, for HandOver
 	accepted  uint64
 	refused   uint64
 	failed    uint64 // negotiations
@@ -132,15 +135,17 @@ func shortOf(err error) string {
 func (s *Server) addListener(ln net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.closing || s.retiring {
 		return false
 	}
+	s.accepting.Add(1)
 	s.listeners[ln] = struct{}{}
 	return true
 }
 
 func (s *Server) dropListener(ln net.Listener) {
 	ln.Close()
+	defer s.accepting.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, ln)
@@ -149,7 +154,7 @@ func (s *Server) dropListener(ln net.Listener) {
 func (s *Server) isClosing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.closing
+	return s.closing || s.retiring
 }
 
 // start serves a client, if there is room.
@@ -228,7 +233,7 @@ func (s *Server) sayCrowded(c *conn, which string, limit int) {
 func (s *Server) attach(c *conn, name string) (*export, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.closing && !c.leaving.Load() {
 		return nil, ErrServerClosed
 	}
 	if _, ok := s.conns[c]; !ok {
@@ -251,7 +256,7 @@ func (s *Server) attach(c *conn, name string) (*export, error) {
 func (s *Server) lookup(c *conn, name string) (*export, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.closing && !c.leaving.Load() {
 		return nil, ErrServerClosed
 	}
 	return s.lookupLocked(c, name)
@@ -341,6 +346,11 @@ func (s *Server) keepCounts(c *conn) {
 // writes that a disk holds for space are not waited for. When ctx ends first, it closes them at once and returns ctx's error. When it
 // returns, nothing is submitted to any disk any more.
 func (s *Server) Shutdown(ctx context.Context) error {
+	return s.shutdown(ctx, (*conn).finish)
+}
+
+// shutdown is Shutdown, where ask has each connection end.
+func (s *Server) shutdown(ctx context.Context, ask func(*conn)) error {
 	s.mu.Lock()
 	if !s.closing {
 		close(s.swept)
@@ -350,7 +360,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		ln.Close()
 	}
 	for c := range s.conns {
-		c.finish()
+		ask(c)
 	}
 	s.mu.Unlock()
 

@@ -59,7 +59,7 @@ func (s *Server) idlers(now time.Time) (out []*conn) {
 			continue
 		}
 		limit := s.cfg.Idle
-		if n == 0 {
+		if n == 0 && !c.asked {
 			limit = s.cfg.FirstRequest
 		}
 		if limit > 0 && now.Sub(c.lull.since) >= limit {

@@ -27,6 +27,8 @@ type Client struct {
 	guard *Guard
 	door  net.Listener // of administrators' connections; nil in tests
 
+	leaving *leaving
+
 	stopOnce sync.Once
 	stop     chan Ending // capacity 1
 }
@@ -63,7 +65,7 @@ func (c *Client) OpenBy(registry func(geomlib.Connector) geomlib.Registry) {
 }
 
 func newClient(conn *net.UnixConn) *Client {
-	c := &Client{done: make(chan struct{}), stop: make(chan Ending, 1)}
+	c := &Client{done: make(chan struct{}), stop: make(chan Ending, 1), leaving: newLeaving()}
 	c.peer = fdrpc.New(conn, fdrpc.Config{Self: "worker", Methods: c.methods(), Sentinels: sentinels})
 	go func() {
 		defer close(c.done)
@@ -87,7 +89,10 @@ func (c *Client) end(e Ending) { c.stopOnce.Do(func() { c.stop <- e }) }
 
 // methods are what the supervisor can have a worker do.
 func (c *Client) methods() fdrpc.Methods {
-	return fdrpc.Methods{methodStop: does(func(_ context.Context, a stopArgs) error { c.end(a.Ending); return nil })}
+	return fdrpc.Methods{
+		methodStop:    does(func(_ context.Context, a stopArgs) error { c.end(a.Ending); return nil }),
+		methodClients: fdrpc.Bare(c.leaving.answer),
+	}
 }
 
 // Passed are what the supervisor has opened for the worker.

@@ -48,6 +48,6 @@
 // shutdown: what is mounted from our devices is unmounted, after 20 s by force,
 // and after 60 s the devices are destroyed by force. SIGUSR2 is an upgrade: the
 // worker ends, the supervisor executes its program as it is on disk now, and
-// starts a worker of that. A worker whose supervisor dies leaves everything
+// starts a worker of that, which goes on with the NBD clients that the other left (clients.go). A worker whose supervisor dies leaves everything
 // to the next supervisor.
 package supervisor

@@ -72,16 +72,22 @@ func (f *front) use(d *door) {
 	f.changed = make(chan struct{})
 }
 
+// errEnding: the front ends, and whoever waits for a worker need not.
+var errEnding = errors.New("the supervisor is being replaced")
+
 // dial waits until there is a worker, and connects to it.
 func (f *front) dial(ctx context.Context) (net.Conn, error) {
 	for {
 		f.mu.Lock()
-		d, changed := f.door, f.changed
+		d, changed, ending := f.door, f.changed, f.server == nil
 		f.mu.Unlock()
 		if d != nil {
 			if c, err := d.open(); err == nil {
 				return c, nil
 			}
+		}
+		if ending {
+			return nil, errEnding
 		}
 		select {
 		case <-changed:
@@ -121,6 +127,8 @@ func (f *front) close() {
 	f.mu.Lock()
 	server, done := f.server, f.done
 	f.server = nil
+	close(f.changed)
+	f.changed = make(chan struct{})
 	f.mu.Unlock()
 	if server == nil {
 		return

@@ -121,6 +121,22 @@ func TestARequestWaitsForAWorker(t *testing.T) {
 	must(t, <-done)
 }
 
+// TestARequestThatWaitsForAWorkerHoldsUpNoUpgrade: it is told, instead of being cut off when
+// the time for answers is over.
+func TestARequestThatWaitsForAWorkerHoldsUpNoUpgrade(t *testing.T) {
+	s := newFrontSite(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.client.Status(t.Context())
+		done <- err
+	}()
+	<-s.grants // it has come in
+	s.f.close()
+	if err := <-done; control.KindOf(err) != control.Internal || !strings.Contains(err.Error(), "gvirstor status") {
+		t.Error(err)
+	}
+}
+
 func TestAWorkerThatDiesHasItsAskersTold(t *testing.T) {
 	s := newFrontSite(t)
 	d, l := handDoor(t)

@@ -28,6 +28,7 @@ type handover struct {
 	Providers []handedProvider `json:"providers"`
 	Locks     map[uint32]int   `json:"locks"`
 	Kept      []string         `json:"kept,omitempty"` // spares that requests named
+	Clients   []handedClient   `json:"clients,omitempty"`
 }
 
 type handedProvider struct {
@@ -39,6 +40,12 @@ type handedProvider struct {
 	State      []byte   `json:"state,omitempty"` // of the provider, beside its descriptor
 	// FlushFailed goes along with the descriptor until the provider is closed.
 	FlushFailed bool `json:"flush_failed,omitempty"`
+}
+
+// handedClient is an NBD client that no worker has.
+type handedClient struct {
+	FD      int             `json:"fd"`
+	Session json.RawMessage `json:"session"`
 }
 
 // Resources are what a supervisor opens before it starts a worker.
@@ -113,13 +120,18 @@ func Inherit(lockDir string, registry geomlib.Registry) (*Resources, *Held, erro
 	for id, fd := range h.Locks {
 		s.locks[id] = &heldLock{l: geomlib.VolumeLockFromFile(fileOf(fd, "lock"))}
 	}
-	return &r, &Held{s, h.Kept}, nil
+	held := &Held{store: s, kept: h.Kept}
+	for _, c := range h.Clients {
+		held.clients = append(held.clients, Connection{fileOf(c.FD, "client"), c.Session})
+	}
+	return &r, held, nil
 }
 
 // Held is what was open in the program before.
 type Held struct {
-	store *store
-	kept  []string
+	store   *store
+	kept    []string
+	clients []Connection
 }
 
 func fileOf(fd int, name string) *os.File {
@@ -164,6 +176,13 @@ func (s *Supervisor) replace(path string) error {
 	for id, l := range s.store.locks {
 		h.Locks[id] = int(l.l.File().Fd())
 		keep = append(keep, h.Locks[id])
+	}
+	s.clients.mu.Lock()
+	defer s.clients.mu.Unlock()
+	for _, c := range s.clients.all {
+		fd := int(c.Socket.Fd())
+		h.Clients = append(h.Clients, handedClient{fd, c.Session})
+		keep = append(keep, fd)
 	}
 	state, err := os.CreateTemp(s.opt.RunDir, "state")
 	if err != nil {

@@ -56,6 +56,8 @@ func (s *Supervisor) methods(w *worker) fdrpc.Methods {
 		methodServes: s.remembers(does(func(_ context.Context, v state.Volume) error { return s.remember(v) })),
 		methodAnew:   s.remembers(does(func(_ context.Context, a lockArgs) error { return s.beginAnew(a.ID) })),
 
+		methodClients: plain(func() (fdrpc.Reply, error) { return s.clients.some(), nil }),
+
 		methodProcess:       plain(func() (fdrpc.Reply, error) { return s.process(w) }),
 		methodLog:           does(func(_ context.Context, a logArgs) error { return s.logLine(a) }),
 		methodConfiguration: plain(s.configuration),
@@ -106,7 +108,7 @@ func (s *Supervisor) hello() (fdrpc.Reply, error) {
 	s.mu.Lock()
 	again := s.served
 	s.mu.Unlock()
-	st := Start{Providers: append(s.opt.Providers[:len(s.opt.Providers):len(s.opt.Providers)], s.opt.Grown...), Again: again, NBD: len(s.files) - 1, Gate: s.res.Gate != nil}
+	st := Start{Providers: append(s.opt.Providers[:len(s.opt.Providers):len(s.opt.Providers)], s.opt.Grown...), Again: again, NBD: len(s.files) - 1, Gate: s.res.Gate != nil, Clients: s.clients.count()}
 	if again {
 		st.Providers = s.store.names()
 	}

@@ -39,6 +39,8 @@ type Options struct {
 	// worker gets no others.
 	GateName string
 	GateUnit int
+	// MaxClients bounds the NBD clients that are kept from one worker to the next.
+	MaxClients int
 	// Program is the path of the program that is the worker, and that an
 	// upgrade executes.
 	Program string
@@ -89,6 +91,8 @@ type Supervisor struct {
 
 	alerts atomic.Int32 // commands that run
 
+	clients connections // that a worker left
+
 	remembering sync.Mutex // of one note of what is served
 
 	mu     sync.Mutex // also of opt.Alert and opt.Grower
@@ -138,6 +142,7 @@ func New(opt Options, res Resources, held *Held) (*Supervisor, error) {
 	s := &Supervisor{opt: opt, res: res, log: opt.Log}
 	if held != nil {
 		s.store, s.served = held.store, true
+		s.clients.add(held.clients...)
 	} else {
 		s.store = newStore(opt.RunDir, lockPatience)
 		s.store.registry = opt.Registry
@@ -195,6 +200,7 @@ const (
 func (s *Supervisor) Run(ctx context.Context, requests <-chan Request) error {
 	err := s.run(ctx, requests)
 	fdrpc.CloseFiles(s.files)
+	s.clients.close()
 	err = errors.Join(err, s.store.closeAll(), s.res.Control.Close())
 	for _, l := range s.res.NBD {
 		err = errors.Join(err, l.Close())
@@ -380,6 +386,9 @@ func (s *Supervisor) end(w *worker, how Ending) error {
 	defer cancel()
 	w.keep.Store(how == Leave)
 	_, err := w.peer.Call(ctx, methodStop, stopArgs{how}, nil)
+	if err == nil && how == Leave {
+		s.takeClients(ctx, w)
+	}
 	if err == nil || errors.Is(err, fdrpc.ErrGone) { // it may be gone before it has answered
 		select {
 		case <-w.gone:

@@ -79,6 +79,7 @@ type Start struct {
 	Again     bool     `json:"again"`     // there was a worker before
 	NBD       int      `json:"nbd"`       // listeners
 	Gate      bool     `json:"gate"`      // whether there is /dev/ggctl
+	Clients   int      `json:"clients"`   // that the worker before left
 }
 
 type openArgs struct {

@@ -185,7 +185,8 @@ func build(t *testing.T, version string) (dir string) {
 	return dir
 }
 
-// client writes blocks and reads them back, one after the other, until it is stopped.
+// client writes blocks and reads them back, one after the other, over one connection until
+// it is stopped.
 type client struct {
 	m       *machine
 	stop    chan struct{}
@@ -208,10 +209,13 @@ func (m *machine) connect(ctx context.Context) (*nbdclient.Conn, error) {
 
 func (m *machine) newClient() *client {
 	c := &client{m: m, stop: make(chan struct{}), written: make([]uint64, blocks)}
+	nc, err := m.connect(m.t.Context())
+	if err != nil {
+		m.t.Fatal(err)
+	}
 	c.ended.Go(func() {
-		for c.err == nil && !c.stopped() {
-			c.session()
-		}
+		defer nc.Abort()
+		c.err = c.load(nc)
 	})
 	return c
 }
@@ -225,34 +229,26 @@ func (c *client) stopped() bool {
 	}
 }
 
-// session is one connection: a write that breaks with it is done again over the next.
-func (c *client) session() {
-	nc, err := c.m.connect(c.m.t.Context())
-	if err != nil {
-		time.Sleep(5 * time.Millisecond) // between attempts
-		return
-	}
-	defer nc.Abort()
+// load writes and reads over a connection that lasts.
+func (c *client) load(nc *nbdclient.Conn) error {
 	b := make([]byte, blockSize)
 	for !c.stopped() {
-		c.mu.Lock()
 		n := c.count + 1
-		c.mu.Unlock()
 		at := int64(n % blocks)
 		if _, err := nc.WriteAt(pattern(n), at*blockSize); err != nil {
-			return
+			return err
 		}
 		c.mu.Lock()
 		c.count, c.written[at] = n, n
 		c.mu.Unlock()
 		if _, err := nc.ReadAt(b, at*blockSize); err != nil {
-			return
+			return err
 		}
 		if !bytes.Equal(b, pattern(n)) {
-			c.err = fmt.Errorf("block %d does not hold what was written last", at)
-			return
+			return fmt.Errorf("block %d does not hold what was written last", at)
 		}
 	}
+	return nil
 }
 
 // more waits until the client has written more.
