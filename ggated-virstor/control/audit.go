@@ -44,7 +44,7 @@ func Audited(h http.Handler, note func(history.Deed)) http.Handler {
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		r.Body = io.NopCloser(&again{bytes.NewReader(body), err})
-		if err == nil && json.Valid(body) {
+		if err == nil && json.Valid(body) && checkUsers(body) == nil {
 			d.Request = body
 		}
 		a := &audit{ResponseWriter: w}

@@ -41,3 +41,13 @@ func TestEveryRequestThatChangesSomethingIsToldOfHoweverItEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestAUserInAURIIsNotNoted: it may be a secret, and the history is kept.
+func TestAUserInAURIIsNotNoted(t *testing.T) {
+	var got history.Deed
+	h := Audited(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }), func(d history.Deed) { got = d })
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/volumes/vol/add", strings.NewReader(`{"providers":["nbd://me:hush@host/x"]}`)))
+	if got.Verb != "add" || strings.Contains(string(got.Request), "hush") {
+		t.Errorf("%+v", got)
+	}
+}

@@ -165,6 +165,9 @@ func TestBadRequestsAreInvalid(t *testing.T) {
 		{"no kind", "volumes/a/jobs", `{}`, "without a kind"},
 		{"unknown kind", "volumes/a/jobs", `{"kind":"juggle"}`, "unknown job"},
 		{"too long", "volumes/a/add", `{"providers":["` + strings.Repeat("x", 2<<20) + `"]}`, "longer than"},
+		{"a user", "volumes/a/add", `{"providers":["nbd://me:hush@host/x"]}`, "nbd://host/x: a URI with a user's name"},
+		{"a user of a job", "volumes/a/jobs", `{"kind":"replace","args":{"target":"nbds://me:hush\u0040host/x"}}`, "nbds://host"},
+		{"a user of nothing", "volumes/a/stop", `{"nbd://me:hush@host":1}`, "nbd://host"},
 		{"deep", "volumes/a/jobs", `{"kind":"x","args":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, "depth"},
 	} {
 		resp, err := h.Post("http://x/v1/"+test.path, "application/json", strings.NewReader(test.body))
@@ -178,7 +181,7 @@ func TestBadRequestsAreInvalid(t *testing.T) {
 		if err := json.Unmarshal(b, &e); err != nil {
 			t.Errorf("%s: %v in %q", test.what, err, b)
 		}
-		if resp.StatusCode != http.StatusBadRequest || e.Kind != control.Invalid || !strings.Contains(e.Text, test.want) {
+		if resp.StatusCode != http.StatusBadRequest || e.Kind != control.Invalid || !strings.Contains(e.Text, test.want) || strings.Contains(e.Text, "hush") {
 			t.Errorf("%s: %s %+v", test.what, resp.Status, e)
 		}
 	}

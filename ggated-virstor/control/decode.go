@@ -1,11 +1,14 @@
 package control
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 // checker is a request that can tell whether it makes sense.
@@ -14,16 +17,24 @@ type checker interface{ check() error }
 // decode reads the one JSON object of a request into q. Unknown members are
 // refused: a verb's new option must not be lost on an old daemon.
 func decode(r io.Reader, q any) error {
-	d := json.NewDecoder(r)
+	body, err := io.ReadAll(r)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return Errorf(Invalid, "request longer than %d bytes", tooLarge.Limit)
+	case err != nil:
+		return Errorf(Invalid, "request: %v", err)
+	}
+	if err := checkUsers(body); err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
-	if err := d.Decode(q); err != nil {
-		var tooLarge *http.MaxBytesError
-		switch {
-		case errors.As(err, &tooLarge):
-			return Errorf(Invalid, "request longer than %d bytes", tooLarge.Limit)
-		case errors.Is(err, io.EOF):
-			return Errorf(Invalid, "request without a body")
-		}
+	err = d.Decode(q)
+	switch {
+	case errors.Is(err, io.EOF):
+		return Errorf(Invalid, "request without a body")
+	case err != nil:
 		return Errorf(Invalid, "request: %v", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
@@ -33,6 +44,22 @@ func decode(r io.Reader, q any) error {
 		return c.check()
 	}
 	return nil
+}
+
+// checkUsers refuses a request that says a user in a URI, wherever that stands: names of
+// providers are shown to many, and that may be a secret.
+func checkUsers(body []byte) error {
+	for d := json.NewDecoder(bytes.NewReader(body)); ; {
+		t, err := d.Token()
+		if err != nil {
+			return nil // the end, or what decode says more of
+		}
+		if s, ok := t.(string); ok {
+			if err := geomlib.Name(s).CheckUser(); err != nil {
+				return Errorf(Invalid, "request: %v", err)
+			}
+		}
+	}
 }
 
 func checkProviders(names []string) error {

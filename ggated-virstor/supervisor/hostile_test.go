@@ -126,6 +126,7 @@ func TestOtherRequestsOpenNothing(t *testing.T) {
 		{"POST", "/v1/volumes/vol/add/more", `{"providers":["x"]}`},
 		{"POST", "/v1/volumes/vol/add", `{"providers":["x"]} {"providers":["y"]}`},
 		{"POST", "/v1/volumes/vol/add", `{"providers":[""]}`},
+		{"POST", "/v1/volumes/vol/add", `{"providers":["nbd://user@host/x"]}`},
 		{"POST", "/v1/volumes/vol/remove", `{"providers":["x"]}`},
 		{"POST", "/v1/volumes/vol/spare", `{"providers":["x"],"remove":true}`},
 		{"POST", "/v1/volumes/vol/jobs", `{"kind":"evacuate","args":{"providers":["x"],"target":"y"}}`},

@@ -350,6 +350,27 @@ func TestShutdownLetsGoOfSwapAndPoolsThenTellsTheDaemon(t *testing.T) {
 	wantNot(t, log, "swapoff /dev/ada0p3", "signal TERM", "ggatel")
 }
 
+// TestAReserveThatIsNotReleasedKeepsNoOther: the first answers after the second was asked
+// only, and the third fails.
+func TestAReserveThatIsNotReleasedKeepsNoOther(t *testing.T) {
+	s := newSite(t)
+	s.fake("../sbin/gvirstor", `case "$1 $3" in
+"status ") printf 'a 9%%\nb 9%%\nc 9%%\n' ;;
+"reserve a") i=0; until [ -e `+s.dir+`/asked ]; do i=$((i + 1)); [ $i -lt 600 ] || exit 1; /bin/sleep 0.05; done ;;
+"reserve b") : >`+s.dir+`/asked ;;
+"reserve c") exit 1 ;;
+esac`)
+	s.running("")
+	log, out, ok := s.run("faststop")
+	if !ok {
+		t.Errorf("failed: %s", out)
+	}
+	want(t, log, "logger -p daemon.err", "signal USR1")
+	if strings.Contains(out, "a: its reserve") || !strings.Contains(out, "c: its reserve is not released") {
+		t.Errorf("said: %s", out)
+	}
+}
+
 func TestShutdownGivesUpABusyDaemonAfterTheLimit(t *testing.T) {
 	s := newSite(t)
 	s.unit(3, "virstor-mydata")
