@@ -23,12 +23,20 @@ const shutBias = -1 << 62
 
 func newBarrier() *barrier { return &barrier{drained: make(chan struct{}, 1)} }
 
-// enter lets r in, or keeps it until the barrier is opened and reports false.
-func (b *barrier) enter(r *Request) bool {
+// tryEnter is enter for one who does not wait.
+func (b *barrier) tryEnter() bool {
 	if b.inside.Add(1) > 0 {
 		return true
 	}
 	b.leave()
+	return false
+}
+
+// enter lets r in, or keeps it until the barrier is opened and reports false.
+func (b *barrier) enter(r *Request) bool {
+	if b.tryEnter() {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.shut {

@@ -140,7 +140,15 @@ func (c *changes) page(off, end int64, emit func(length int64, changed bool) boo
 	return limit, true
 }
 
+// differ looks at a page. A place that a chunk leaves meanwhile is not given out again
+// before that is done, so that it is never taken for what the chunk has now.
 func (c *changes) differ(page uint64, differ *[chunkmap.PageEntries]bool) bool {
+	if c.v.viewing.tryEnter() {
+		defer c.v.viewing.leave()
+	} else { // who shuts it holds this
+		c.v.metaMu.Lock()
+		defer c.v.metaMu.Unlock()
+	}
 	if c.newer != nil {
 		return c.older.frozen.Differ(c.newer.frozen, page, differ)
 	}

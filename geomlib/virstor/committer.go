@@ -53,6 +53,10 @@ type mapOp struct {
 	set  bool // map to new; otherwise unmap
 	same bool // new is the same place under another component index
 
+	// shared: snapshots name old, and new from the record on that is in force; in memory
+	// from now on. Neither is free, whatever becomes of the change.
+	shared bool
+
 	begun bool  // its sector was to be written: after an error it may hold either
 	err   error // of its sector alone
 }
@@ -63,6 +67,9 @@ func (o *mapOp) word() chunkmap.Word {
 	}
 	return 0
 }
+
+// owns reports whether new is nobody's if the change is not done.
+func (o *mapOp) owns() bool { return o.set && !o.same && !o.shared }
 
 // opGroup is the mapOps of one caller, done in one batch. If their sectors are
 // not all written, each is done that was.

@@ -193,6 +193,10 @@ const (
 	breakRollbackFlush                   // a rollback counts as done before the map is flushed
 	breakRollbackKept                    // it is not noted that a rollback is done
 	breakRollbackRead                    // an interrupted rollback is served as it is by who does not write
+	breakMovedAlone                      // a chunk that a snapshot names is moved as if the volume alone had it
+	breakLeaverNumbered                  // the directory names who leaves
+	breakOneIndex                        // a component that changes its index is another for snapshots
+	breakMovedEarly                      // what snapshots named is freed before the record that names its copy
 )
 
 // breaks reports whether r is broken on purpose.

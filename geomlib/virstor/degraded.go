@@ -43,7 +43,7 @@ func (k *committer) repair() {
 	}
 	for _, o := range d.locked {
 		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
-		if !o.same {
+		if o.owns() {
 			v.alloc.Put(o.new)
 		}
 	}

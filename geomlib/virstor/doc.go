@@ -51,7 +51,9 @@
 // it on stable storage, on all components. A chunk that was freed is given out again only
 // when the map sector that freed it is durable and requests to it have ended, else two
 // virtual chunks could have it after a crash. A move copies, flushes, writes the map,
-// flushes, and only then frees the old chunk.
+// flushes, and only then frees the old chunk. One that snapshots name, and the chunks of
+// their maps and of the directory, move by a record of the extension block, many at once
+// (relocate.go).
 //
 // # Failures
 //

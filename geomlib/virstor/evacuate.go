@@ -242,7 +242,21 @@ func (e evacuation) chunksNeeded() int64 {
 			n += int64(c.first())
 		}
 	}
-	return n
+	return n + e.v.copiesNeeded()
+}
+
+// copiesNeeded is how many chunks there must be beside those that move, since maps of
+// snapshots are copied before what they were is free. The reserve has some.
+func (v *Volume) copiesNeeded() (n int64) {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	for _, s := range v.pool.snaps {
+		n += int64(len(s.stored.list) + min(moveParts, len(s.stored.parts)))
+	}
+	if d := v.pool.dir; d != nil {
+		n -= int64(len(d.Reserve))
+	}
+	return max(0, n)
 }
 
 // MayReplace refuses to let a provider of mediaSize bytes, which is no component
@@ -257,7 +271,7 @@ func (v *Volume) MayReplace(name string, mediaSize int64) (chunks int64, err err
 	if need > have {
 		return 0, v.shortOf(jobReplace, need-have, need, nil)
 	}
-	return int64(len(v.chunksWhere(v.onAny(e.leaving)))), nil
+	return v.countWhere(v.onAny(e.leaving)), nil
 }
 
 // DryReplace starts a job that only tells what MayReplace does.
@@ -283,8 +297,8 @@ func (v *Volume) Replace(name string, p geomlib.Provider, force bool, opt JobOpt
 	v.job.starting.Lock()
 	defer v.job.starting.Unlock()
 	_, err := v.MayReplace(name, p.MediaSize())
-	if single := v.singleMap(); single != nil { // else what is added could not leave again
-		err = fmt.Errorf("replace on %s: %w", v.name, single)
+	if known := v.mapsKnown(); known != nil { // else what is added could not leave again
+		err = fmt.Errorf("replace on %s: %w", v.name, known)
 	}
 	if j, ok := v.Job(); err == nil && ok && j.State == JobRunning {
 		err = fmt.Errorf("replace on %s: %w (%s)", v.name, ErrJobRunning, j.Kind)
@@ -322,7 +336,7 @@ func (e evacuation) start(task ondisk.Task, opt JobOptions) error {
 	v := e.v
 	return v.startJobLocked(e.kind(), task, opt, func(j *jobHandle) error {
 		if opt.DryRun {
-			j.wouldMove(int64(len(v.chunksWhere(v.onAny(e.leaving)))))
+			j.wouldMove(v.countWhere(v.onAny(e.leaving)))
 			return nil
 		}
 		return e.run(j)
@@ -335,6 +349,9 @@ func (e evacuation) run(j *jobHandle) error {
 	if err := e.handOver(j); err != nil {
 		e.setLeaving(false)
 		if e.zeroFails() && j.ctx.Err() == nil {
+			if may := e.v.mayLeaveUnwritten(); may != nil {
+				return errors.Join(err, may)
+			}
 			return e.leaveAll(j, nil)
 		}
 		return err
@@ -404,40 +421,56 @@ func (e evacuation) handOver(j *jobHandle) error {
 func (e evacuation) empty(j *jobHandle) error {
 	v := e.v
 	on := v.onAny(e.leaving)
-	buf := make([]byte, min(moveBuffer, v.chunk))
+	m := v.newMover(j, on)
+	defer m.end()
 	for first := true; ; first = false {
 		v.committer.pause() // what was assigned before is published now
 		v.committer.unpause()
-		places := v.chunksWhere(on)
+		places := v.placesWhere(on)
 		if first {
 			j.total(int64(len(places)) * v.chunk)
 		}
 		if len(places) == 0 {
 			break
 		}
-		for i, pl := range places {
-			target, ok, err := e.take()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				left := int64(len(places) - i)
-				return v.shortOf(j.kind(), left, left, e.refusing())
-			}
-			moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
-			if err != nil {
-				return err
-			}
-			n := int64(0)
-			if moved {
-				n = 1
-			}
-			if err := j.step(v.chunk, n); err != nil {
-				return err
-			}
+		if err := e.moveOff(m, places); err != nil {
+			return err
 		}
 	}
+	if err := e.clearSystem(m); err != nil {
+		return err
+	}
 	return v.waitFreed()
+}
+
+// moveOff moves what is in places to where the evacuation's chunks go.
+func (e evacuation) moveOff(m *mover, places []mapping) error {
+	for i, pl := range places {
+		target, ok, err := e.take()
+		if err != nil {
+			return err
+		}
+		left := int64(len(places) - i)
+		if !ok {
+			return e.v.shortOf(m.j.kind(), left, left, e.refusing())
+		}
+		if _, err := m.move(pl, target); err != nil {
+			return e.short(m, err)
+		}
+	}
+	return e.short(m, m.settle())
+}
+
+// clearSystem moves what snapshots have of maps, and the directory, off the mover's places.
+func (e evacuation) clearSystem(m *mover) error { return e.short(m, m.clearSystem()) }
+
+// short is err, or what the job misses if that is that there was no room for maps.
+func (e evacuation) short(m *mover, err error) error {
+	if !errors.Is(err, ErrNoSpace) {
+		return err
+	}
+	n := max(1, e.v.copiesNeeded()+reserveChunks)
+	return e.v.shortOf(m.j.kind(), n, n, e.refusing())
 }
 
 // take takes a chunk of to, or of whichever component the order says. Chunks

@@ -116,7 +116,7 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 	case 4:
 		return crashRun(seed, clientsWay(nth), thorough, clientsConfig(nth), counts)
 	case 5:
-		return snapRun(nth, 60, 8, Config{}, counts)
+		return snapRun(nth, nth%2 == 1, 60, 8, Config{}, counts)
 	default:
 		list := offline()
 		return verbRun(list[nth%uint64(len(list))].verb(), seed, thorough, Config{}, counts)

@@ -113,9 +113,13 @@ func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, d
 	return v.launch(kind, task, task.Kind != ondisk.TaskNone && room && !opt.DryRun, opt, do)
 }
 
-// launchLocked is startJobLocked of a job that the states of the volume do not forbid
-// and whose task cannot be kept yet. v.job.starting is held.
+// launchLocked is startJobLocked of a job in which component 0 leaves without a write to
+// it: the states of the volume do not forbid it, and its task cannot be kept yet.
+// v.job.starting is held.
 func (v *Volume) launchLocked(kind string, task ondisk.Task, opt JobOptions, do func(j *jobHandle) error) error {
+	if err := v.mayLeaveUnwritten(); err != nil {
+		return fmt.Errorf("%s on %s: %w", kind, v.name, err)
+	}
 	return v.launch(kind, task, false, opt, do)
 }
 
@@ -131,7 +135,7 @@ func (v *Volume) launch(kind string, task ondisk.Task, keep bool, opt JobOptions
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, ErrReadOnly)
 	}
-	if err := v.singleMap(); err != nil && !opt.DryRun {
+	if err := v.mapsKnown(); err != nil && !opt.DryRun {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, err)
 	}

@@ -179,6 +179,8 @@ func (k *committer) keepLocked(o mapOp) {
 func (k *committer) publishOp(o *mapOp, doubt bool) {
 	v := k.v
 	switch {
+	case o.err == nil && o.shared:
+		v.chunks.UnlockMoved(o.vc, chunkmap.WordOf(o.new))
 	case o.err == nil && o.set:
 		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.new))
 		if !o.same {
@@ -193,7 +195,7 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		}
 	case !doubt:
 		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
-		if o.set && !o.same {
+		if o.owns() {
 			v.alloc.Put(o.new)
 		}
 	case o.set:

@@ -120,7 +120,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
-	v.moving, v.writes = newBarrier(), newBarrier()
+	v.moving, v.writes, v.viewing = newBarrier(), newBarrier(), newBarrier()
 	v.partial = newPartialDiscards(v.chunk, v.sector)
 	v.sectors = newSectorPool(v.sector)
 	v.waiters = &sync.Pool{New: newWaiter}

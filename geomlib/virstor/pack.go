@@ -28,11 +28,8 @@ func (v *Volume) pack(j *jobHandle) error {
 	// every pass begins with less to do. Under a load that frees chunks as fast as
 	// they are moved there is no end to that: then it is told how things stand.
 	defer v.alloc.SetFill(v.alloc.SetFill(true))
-	buf := make([]byte, min(moveBuffer, v.chunk))
-	var moved int64
 	for last := int64(math.MaxInt64); last > 0; {
-		n, err := v.packPass(j, buf)
-		moved += n
+		n, err := v.packPass(j)
 		if err != nil {
 			return err
 		}
@@ -41,38 +38,44 @@ func (v *Volume) pack(j *jobHandle) error {
 		}
 		last = n
 	}
+	if err := v.newMover(j, v.beyondPacked()).clearSystem(); err != nil {
+		return err
+	}
+	if err := v.waitFreed(); err != nil {
+		return err
+	}
 	if err := v.lowerChunkCounts(); err != nil {
 		return err
 	}
-	j.result("%d chunks moved", moved)
+	s, _ := v.Job()
+	j.result("%d chunks moved", s.Moved)
 	if why := v.obstacles(); why != nil {
-		j.result("%d chunks moved; %s", moved, why[0])
+		j.result("%d chunks moved; %s", s.Moved, why[0])
 	}
 	return nil
 }
 
 // packMoves is how many chunks lie beyond the places they would fill.
-func (v *Volume) packMoves() int64 {
-	used := v.chunksWhere(func(alloc.Phys) bool { return true })
-	var n int64
-	left := int64(len(used))
-	for _, c := range v.components() {
-		room := int64(c.usable()) - int64(c.first())
-		take := min(left, room)
-		end := alloc.Phys{Comp: c.index(), Chunk: c.first() + uint32(take)}
-		for _, pl := range used {
-			if pl.at.Comp == c.index() && pl.at.Compare(end) >= 0 {
-				n++
-			}
-		}
+func (v *Volume) packMoves() int64 { return v.countWhere(v.beyondPacked()) }
+
+// beyondPacked picks the places that would be free if all that is in use lay first.
+func (v *Volume) beyondPacked() func(alloc.Phys) bool {
+	left := v.countWhere(func(alloc.Phys) bool { return true })
+	comps := v.components()
+	ends := make([]uint32, len(comps))
+	for i, c := range comps {
+		take := min(left, int64(c.usable())-int64(c.first()))
+		ends[i] = c.first() + uint32(take)
 		left -= take
 	}
-	return n
+	return func(p alloc.Phys) bool { return p.Chunk >= ends[p.Comp] }
 }
 
 // packPass moves the chunks that lie last to the places that are free first.
-func (v *Volume) packPass(j *jobHandle, buf []byte) (int64, error) {
-	places := v.chunksWhere(func(alloc.Phys) bool { return true })
+func (v *Volume) packPass(j *jobHandle) (int64, error) {
+	m := v.newMover(j, func(alloc.Phys) bool { return false })
+	defer m.end()
+	places := v.placesWhere(func(alloc.Phys) bool { return true })
 	slices.SortFunc(places, func(a, b mapping) int { return v.packOrder(b.at, a.at) })
 	j.total(v.packTotal() + v.packMoves()*v.chunk)
 	var n int64
@@ -85,16 +88,11 @@ func (v *Volume) packPass(j *jobHandle, buf []byte) (int64, error) {
 			v.alloc.Put(target)
 			break
 		}
-		moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
-		if err != nil {
-			return n, err
-		}
-		now := int64(0)
+		moved, err := m.move(pl, target)
 		if moved {
-			now = 1
+			n++
 		}
-		n += now
-		if err := j.step(v.chunk, now); err != nil {
+		if err != nil {
 			return n, err
 		}
 		// What moved away is where something may move to.
@@ -103,6 +101,9 @@ func (v *Volume) packPass(j *jobHandle, buf []byte) (int64, error) {
 				return n, err
 			}
 		}
+	}
+	if err := m.settle(); err != nil {
+		return n, err
 	}
 	return n, v.waitFreed()
 }

@@ -3,6 +3,7 @@ package virstor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -33,8 +34,32 @@ type snapshot struct {
 	ondisk.PoolMap
 	frozen *chunkmap.Frozen // nil: damaged
 	damage error
-	system []alloc.Phys // the chunks of its map, and of the list of those
-	views  int          // how many read it; guarded by Volume.metaMu
+	stored storedMap
+	views  int // how many read it; guarded by Volume.metaMu
+}
+
+// storedMap is where the map of a snapshot lies.
+type storedMap struct {
+	list  []alloc.Phys // the chunks that say where the parts are
+	parts []mapPart
+}
+
+// mapPart is a chunk of the map of a snapshot.
+type mapPart struct {
+	at   alloc.Phys
+	hole bool // there is none: nothing in its part of the map is allocated
+	sum  uint64
+}
+
+// chunks are those of the map and of its list.
+func (m *storedMap) chunks() []alloc.Phys {
+	ps := slices.Clone(m.list)
+	for _, p := range m.parts {
+		if !p.hole {
+			ps = append(ps, p.at)
+		}
+	}
+	return ps
 }
 
 // snapshotNames are what snapshots are called, the oldest first.
@@ -48,9 +73,14 @@ func (n *snapshotNames) String() string {
 	if n == nil {
 		return "one that is being taken"
 	}
-	few := n.all[:min(len(n.all), namedFew)]
+	return firstOf(n.all)
+}
+
+// firstOf is all of names, or the first few.
+func firstOf(names []string) string {
+	few := names[:min(len(names), namedFew)]
 	s := strings.Join(few, ", ")
-	if more := len(n.all) - len(few); more > 0 {
+	if more := len(names) - len(few); more > 0 {
 		s += fmt.Sprintf(" and %d more", more)
 	}
 	return s
@@ -75,8 +105,10 @@ func (v *Volume) nameSnapshots() {
 
 // Errors about snapshots. They come wrapped with what was attempted.
 var (
-	// ErrSnapshots: what was asked for moves chunks, which snapshots name.
-	ErrSnapshots = errors.New("it has snapshots, whose chunks cannot be moved yet")
+	// ErrSnapshots: what was asked for cannot be done beside snapshots.
+	ErrSnapshots = errors.New("it has snapshots, whose chunks cannot be moved without a write to component 0")
+	// ErrSnapshotDamaged: nobody knows which chunks a snapshot names.
+	ErrSnapshotDamaged = errors.New("a snapshot is damaged, and nobody knows which chunks it has")
 	// ErrNoSnapshot: there is no snapshot of that name.
 	ErrNoSnapshot = errors.New("no such snapshot")
 	// ErrSnapshotExists: there is a snapshot of that name.
@@ -89,16 +121,24 @@ var (
 	ErrTooMany = errors.New("too many snapshots")
 )
 
-// singleMap refuses what must not be done while snapshots name chunks.
-func (v *Volume) singleMap() error {
-	switch {
-	case !v.pool.others.Load():
+// mapsKnown refuses what moves chunks while a snapshot is damaged: nobody knows which ones
+// it names.
+func (v *Volume) mapsKnown() error {
+	n := v.pool.names.Load()
+	if n == nil || n.damaged == nil {
 		return nil
-	case v.cond.is(stateStranded): // nor can they be deleted
-		return fmt.Errorf("%w (%s): copy component 0, which takes no writes, to another disk of its size, and start with that in its place",
-			ErrSnapshots, v.pool.names.Load())
 	}
-	return fmt.Errorf("%w: delete them first (%s)", ErrSnapshots, v.pool.names.Load())
+	return fmt.Errorf("%w: delete it first (%s)", ErrSnapshotDamaged, firstOf(n.damaged))
+}
+
+// mayLeaveUnwritten refuses to let component 0 go without a write to it while there are
+// snapshots.
+func (v *Volume) mayLeaveUnwritten() error {
+	if !v.pool.others.Load() {
+		return nil
+	}
+	return fmt.Errorf("%w (%s): copy component 0, which takes no writes, to another disk of its size, and start with that in its place",
+		ErrSnapshots, v.pool.names.Load())
 }
 
 // poolGeometry is what a directory and maps can name.

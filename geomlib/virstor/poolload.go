@@ -86,15 +86,15 @@ func (l *poolLoader) claim(p alloc.Phys) error {
 	return fmt.Errorf("%w: chunk %d of %s has another use beside one that the directory of its snapshots says", ErrDamaged, p.Chunk, l.v.component(p.Comp).name())
 }
 
-// claimFor claims a chunk for the map of s. shared: it may be that of other snapshots, too.
-func (l *poolLoader) claimFor(s *snapshot, p alloc.Phys, shared bool) error {
-	if !shared || !l.maps[p] {
-		if err := l.claim(p); err != nil {
-			return err
-		}
+// claimPart claims a chunk of the map of a snapshot, which may be that of others, too.
+func (l *poolLoader) claimPart(p alloc.Phys) error {
+	if l.maps[p] {
+		return nil
 	}
-	l.maps[p] = l.maps[p] || shared
-	s.system = append(s.system, p)
+	if err := l.claim(p); err != nil {
+		return err
+	}
+	l.maps[p] = true
 	return nil
 }
 
@@ -209,11 +209,16 @@ func (l *poolLoader) unclaim(words pages, end uint64) {
 }
 
 // read reads the map of s, and claims the chunks that it lies in, as far as they are known:
-// they are s.system.
+// they are s.stored.
 func (l *poolLoader) read(s *snapshot) (pages, error) {
 	contents, places, err := l.readChain(ondisk.ChainMapList, s.List)
 	for _, at := range places {
-		err = errors.Join(err, l.claimFor(s, l.v.physOf(at), false))
+		p := l.v.physOf(at)
+		if e := l.claim(p); e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		s.stored.list = append(s.stored.list, p)
 	}
 	if err != nil {
 		return nil, err
@@ -226,9 +231,15 @@ func (l *poolLoader) read(s *snapshot) (pages, error) {
 		return nil, err
 	}
 	for _, c := range list.Chunks {
+		part := mapPart{hole: c.Hole, sum: c.Sum}
 		if !c.Hole {
-			err = errors.Join(err, l.claimFor(s, l.numbers.phys(c.Address), true))
+			part.at = l.numbers.phys(c.Address)
+			if e := l.claimPart(part.at); e != nil {
+				err = errors.Join(err, e)
+				continue
+			}
 		}
+		s.stored.parts = append(s.stored.parts, part)
 	}
 	if err != nil {
 		return nil, err

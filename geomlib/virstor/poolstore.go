@@ -20,6 +20,8 @@ type nextDirectory struct {
 	numbers memberNumbers
 	frees   bool         // it names less than that in force: it may take chunks from the reserve
 	taken   []alloc.Phys // chunks that were taken for it and what is new in it
+	gone    []alloc.Phys // chunks of the pool itself that it does not name any more
+	moves   *relocation  // it says where chunks are now: it may take what writes leave, and of the reserve; or nil
 
 	own, other []alloc.Phys // chunks of its copy, and of that in force
 	chunks     [][]byte     // what goes to own
@@ -44,15 +46,22 @@ func (v *Volume) nextDirectory(frees bool) *nextDirectory {
 // take takes n chunks for d, or none (ErrNoSpace). It waits for those that are about to be
 // free.
 func (v *Volume) take(d *nextDirectory, n int) ([]alloc.Phys, error) {
-	grants, ok := v.alloc.Take(nil, n, false)
+	all := d.moves != nil
+	grants, ok := v.alloc.Take(nil, n, all)
 	if !ok && v.freed.pending() > 0 {
 		if err := v.component(0).flush(); err != nil {
 			return nil, err
 		}
 		v.freed.wait()
-		grants, ok = v.alloc.Take(nil, n, false)
+		grants, ok = v.alloc.Take(nil, n, all)
 	}
-	if !ok {
+	switch {
+	case ok:
+	case all && n > 1: // some here, some there
+		return v.takeEach(d, n)
+	case all:
+		return d.fromReserve(n)
+	default:
 		return nil, fmt.Errorf("%d chunks for maps: %w", n, ErrNoSpace)
 	}
 	from := len(d.taken)
@@ -62,10 +71,25 @@ func (v *Volume) take(d *nextDirectory, n int) ([]alloc.Phys, error) {
 	return d.taken[from:len(d.taken):len(d.taken)], nil
 }
 
+// takeEach is take of one chunk after the other.
+func (v *Volume) takeEach(d *nextDirectory, n int) (taken []alloc.Phys, err error) {
+	for range n {
+		one, err := v.take(d, 1)
+		if err != nil {
+			return nil, err
+		}
+		taken = append(taken, one...)
+	}
+	return taken, nil
+}
+
 // planDirectory finds room for d, and makes what is to be written.
 func (v *Volume) planDirectory(d *nextDirectory) error {
 	_, chunks := ondisk.MapLength(uint64(v.Size()), uint32(v.chunk))
-	if missing := reserveChunks + chunks - len(d.Reserve); missing > 0 && !d.frees {
+	if err := v.clearDirectory(d); err != nil {
+		return err
+	}
+	if missing := reserveChunks + chunks - len(d.Reserve); missing > 0 && !d.frees && d.moves == nil {
 		more, err := v.take(d, missing)
 		if err != nil {
 			return err
@@ -93,69 +117,143 @@ func (v *Volume) planDirectory(d *nextDirectory) error {
 	}
 }
 
+// clearDirectory lets d have other chunks where those that it has cannot be written, or are
+// to leave. What holds the directory in force leaves with the next one. Where there is no
+// room the reserve gets smaller.
+func (v *Volume) clearDirectory(d *nextDirectory) error {
+	for i, p := range d.own {
+		if !v.component(p.Comp).refused.Load() && (d.moves == nil || !d.moves.off(p)) {
+			continue
+		}
+		to, err := v.takeForCopy(d, 1)
+		if err != nil {
+			return err
+		}
+		d.own[i], d.gone = to[0], append(d.gone, p)
+	}
+	if d.moves == nil || !d.moves.system {
+		return nil
+	}
+	var kept []ondisk.Address
+	for _, a := range d.Reserve {
+		p := d.numbers.phys(a)
+		if !d.moves.off(p) {
+			kept = append(kept, a)
+			continue
+		}
+		d.gone = append(d.gone, p)
+		if to, ok := v.alloc.Take(nil, 1, true); ok {
+			d.taken = append(d.taken, to[0].At)
+			kept = append(kept, d.numbers.address(to[0].At))
+		}
+	}
+	d.Reserve = kept
+	return nil
+}
+
 // takeForCopy takes n chunks for a copy of d: of the reserve if there are no others, and d
 // names less than the directory in force.
 func (v *Volume) takeForCopy(d *nextDirectory, n int) ([]alloc.Phys, error) {
 	more, err := v.take(d, n)
-	if left := len(d.Reserve) - n; errors.Is(err, ErrNoSpace) && d.frees && left >= 0 {
-		more, err = d.numbers.allPhys(d.Reserve[left:]), nil
-		d.Reserve = slices.Clip(d.Reserve[:left])
+	if errors.Is(err, ErrNoSpace) && d.frees {
+		return d.fromReserve(n)
 	}
 	return more, err
 }
 
-// plannedMap is the map of a snapshot that is to be written.
+// fromReserve takes the last n chunks of the reserve, but for those that are to leave where
+// they are, or none (ErrNoSpace).
+func (d *nextDirectory) fromReserve(n int) ([]alloc.Phys, error) {
+	var taken []alloc.Phys
+	left := slices.Clone(d.Reserve)
+	for i := len(left) - 1; i >= 0 && len(taken) < n; i-- {
+		if p := d.numbers.phys(left[i]); d.moves == nil || !d.moves.off(p) {
+			taken, left = append(taken, p), slices.Delete(left, i, i+1)
+		}
+	}
+	if len(taken) < n {
+		return nil, fmt.Errorf("%d chunks for maps: %w", n, ErrNoSpace)
+	}
+	d.Reserve = left
+	return taken, nil
+}
+
+// storeDirectoryLocked puts d in force, whose maps are stored. v.metaMu is held.
+func (v *Volume) storeDirectoryLocked(d *nextDirectory) error {
+	storeDirectory := func() error { return v.storeChain(d.chunks, d.own) }
+	putInForce := func() error { return v.putInForceLocked(d.link) }
+	steps := []func() error{storeDirectory, putInForce}
+	if v.cfg.breaks(breakRecordFirst) {
+		slices.Reverse(steps)
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plannedMap is the map of a snapshot that is to be written, or parts of it.
 type plannedMap struct {
 	frozen *chunkmap.Frozen
-	size   int64 // bytes of the map
-	parts  []alloc.Phys
-	holes  []bool // of the chunks of the map: nothing is allocated there
-
+	size   int64                     // bytes of the map
+	moved  map[alloc.Phys]alloc.Phys // where chunks are that frozen has elsewhere
+	at     storedMap
+	write  []int // the parts that are written
 	list   [][]byte
-	listAt []alloc.Phys
 
 	numbers memberNumbers
 }
 
-// planMap finds room for the map of s and for its list, and notes in s where they are.
-func (v *Volume) planMap(s *snapshot, d *nextDirectory) (*plannedMap, error) {
+// planMap finds room for the map of s and for its list, and notes in s.List where that is.
+// Those parts of a stored map stay where they are that stays chooses. moved says where
+// chunks are that s has elsewhere.
+func (v *Volume) planMap(s *snapshot, d *nextDirectory, stays func(i int) bool, moved map[alloc.Phys]alloc.Phys) (*plannedMap, error) {
 	size, n := ondisk.MapLength(s.Size, uint32(v.chunk))
-	m := &plannedMap{frozen: s.frozen, size: int64(size), holes: make([]bool, n), numbers: d.numbers}
-	sums := make([]uint64, n)
-	full := 0
-	for i := range sums {
-		m.holes[i] = true
-		_ = m.eachPiece(v, i, func(b []byte, any bool) error {
-			m.holes[i] = m.holes[i] && !any
-			sums[i] = ondisk.AddToSum(sums[i], b)
-			return nil
-		})
-		if !m.holes[i] {
-			full++
-		}
-	}
-	var err error
-	if m.parts, err = v.take(d, full); err != nil {
-		return nil, err
-	}
-	list := ondisk.MapList{Map: s.ID}
-	for i, rest := 0, m.parts; i < n; i++ {
-		if m.holes[i] {
-			list.Chunks = append(list.Chunks, ondisk.MapChunk{Hole: true})
+	m := &plannedMap{frozen: s.frozen, size: int64(size), moved: moved, numbers: d.numbers}
+	m.at.parts = make([]mapPart, n)
+	for i := range m.at.parts {
+		p := &m.at.parts[i]
+		if stays(i) {
+			*p = s.stored.parts[i]
 			continue
 		}
-		list.Chunks = append(list.Chunks, ondisk.MapChunk{Address: d.numbers.address(rest[0]), Sum: sums[i]})
-		rest = rest[1:]
+		p.hole = true
+		_ = m.eachPiece(v, i, func(b []byte, any bool) error {
+			p.hole = p.hole && !any
+			p.sum = ondisk.AddToSum(p.sum, b)
+			return nil
+		})
+		if p.hole {
+			p.sum = 0
+		} else {
+			m.write = append(m.write, i)
+		}
+	}
+	places, err := v.take(d, len(m.write))
+	if err != nil {
+		return nil, err
+	}
+	for k, i := range m.write {
+		m.at.parts[i].at = places[k]
+	}
+	list := ondisk.MapList{Map: s.ID}
+	for _, p := range m.at.parts {
+		c := ondisk.MapChunk{Hole: p.hole, Sum: p.sum}
+		if !p.hole {
+			c.Address = d.numbers.address(p.at)
+		}
+		list.Chunks = append(list.Chunks, c)
 	}
 	contents, err := list.Encode()
 	if err != nil {
 		return nil, err
 	}
-	if m.listAt, err = v.take(d, ondisk.ChainLength(len(contents), uint32(v.chunk))); err != nil {
+	if m.at.list, err = v.take(d, ondisk.ChainLength(len(contents), uint32(v.chunk))); err != nil {
 		return nil, err
 	}
-	s.system = slices.Concat(m.listAt, m.parts)
-	s.List, m.list, err = ondisk.EncodeChain(ondisk.ChainMapList, contents, d.numbers.places(m.listAt), uint32(v.chunk))
+	s.List, m.list, err = ondisk.EncodeChain(ondisk.ChainMapList, contents, d.numbers.places(m.at.list), uint32(v.chunk))
 	return m, err
 }
 
@@ -175,6 +273,9 @@ func (m *plannedMap) eachPiece(v *Volume, i int, do func(b []byte, any bool) err
 			var e ondisk.Entry
 			if w.Allocated() {
 				p := w.Phys()
+				if to, ok := m.moved[p]; ok {
+					p = to
+				}
 				e = ondisk.Entry{Flags: ondisk.FlagAllocated, Component: m.numbers.number[p.Comp], Chunk: p.Chunk}
 			}
 			buf = buf[:len(buf)+ondisk.EntrySize]
@@ -190,28 +291,25 @@ func (m *plannedMap) eachPiece(v *Volume, i int, do func(b []byte, any bool) err
 	return nil
 }
 
-// storeMap writes a map and its list, and flushes them.
+// storeMap writes what is new of a map, and its list, and flushes them.
 func (v *Volume) storeMap(m *plannedMap) error {
-	rest := m.parts
-	for i, hole := range m.holes {
-		if hole {
-			continue
-		}
+	var written []alloc.Phys
+	for _, i := range m.write {
+		written = append(written, m.at.parts[i].at)
 		at := int64(0)
 		err := m.eachPiece(v, i, func(b []byte, _ bool) error {
-			err := v.writeSystem(rest[0], at, b)
+			err := v.writeSystem(m.at.parts[i].at, at, b)
 			at += int64(len(b))
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		rest = rest[1:]
 	}
-	if err := v.flushOf(m.parts); err != nil {
+	if err := v.flushOf(written); err != nil {
 		return err
 	}
-	return v.storeChain(m.list, m.listAt)
+	return v.storeChain(m.list, m.at.list)
 }
 
 // storeChain writes a chain to its chunks, and flushes it.

@@ -59,9 +59,10 @@ func (v *Volume) rebalance(j *jobHandle) error {
 		return nil
 	}
 	// A component may have been added since.
-	places := v.chunksWhere(func(p alloc.Phys) bool { return int(p.Comp) < len(surplus) && surplus[p.Comp] > 0 })
+	places := v.placesWhere(func(p alloc.Phys) bool { return int(p.Comp) < len(surplus) && surplus[p.Comp] > 0 })
 	slices.SortFunc(places, func(a, b mapping) int { return b.at.Compare(a.at) })
-	buf := make([]byte, min(moveBuffer, v.chunk))
+	m := v.newMover(j, func(alloc.Phys) bool { return false })
+	defer m.end()
 	var done int64
 	for _, pl := range places {
 		if done == n {
@@ -79,20 +80,18 @@ func (v *Volume) rebalance(j *jobHandle) error {
 			surplus[to] = 0 // full, whatever its share
 			continue
 		}
-		moved, err := v.moveChunk(pl.vc, pl.at, target, buf)
+		moved, err := m.move(pl, target)
 		if err != nil {
 			return err
 		}
-		now := int64(0)
 		if moved {
-			now = 1
+			surplus[pl.at.Comp]--
+			surplus[to]++
+			done++
 		}
-		surplus[pl.at.Comp] -= now
-		surplus[to] += now
-		done += now
-		if err := j.step(v.chunk, now); err != nil {
-			return err
-		}
+	}
+	if err := m.settle(); err != nil {
+		return err
 	}
 	j.result("%d chunks moved", done)
 	return v.waitFreed()

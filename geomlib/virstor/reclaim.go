@@ -10,7 +10,8 @@ import (
 )
 
 // Reclaim starts a job that frees the chunks that hold nothing but zeros. A
-// chunk that is written meanwhile stays.
+// chunk that is written meanwhile stays. One that a snapshot has too is only given up: it
+// comes back when that is deleted.
 func (v *Volume) Reclaim(opt JobOptions) error {
 	task := ondisk.Task{Kind: ondisk.TaskReclaim, Arg: [8]uint64{uint64(opt.Rate)}}
 	return v.startJob(jobReclaim, task, opt, v.reclaim)
@@ -20,23 +21,26 @@ func (v *Volume) reclaim(j *jobHandle) error {
 	places := v.chunksWhere(func(alloc.Phys) bool { return true })
 	j.total(int64(len(places)) * v.chunk)
 	buf := make([]byte, min(moveBuffer, v.chunk))
-	var found, freed int64
+	var found, freed, given int64
 	for _, pl := range places {
 		zero, err := v.chunkIsZero(pl, buf)
 		if err != nil {
 			return err
 		}
 		now := int64(0)
-		if zero {
+		shared := v.isNamed(pl)
+		if zero && !shared {
 			found++
-			if !j.opt.DryRun {
-				ok, err := v.freeIfZero(pl.vc, buf)
-				if err != nil {
-					return err
-				}
-				if ok {
-					now = 1
-				}
+		}
+		if zero && !j.opt.DryRun {
+			ok, err := v.freeIfZero(pl.vc, buf)
+			switch {
+			case err != nil:
+				return err
+			case ok && shared:
+				given++
+			case ok:
+				now = 1
 			}
 		}
 		freed += now
@@ -49,6 +53,9 @@ func (v *Volume) reclaim(j *jobHandle) error {
 		return nil
 	}
 	j.result("%d chunks, %d bytes, came back", freed, freed*v.chunk)
+	if given > 0 {
+		j.result("%d chunks, %d bytes, came back; %d more are given up, and come back when the snapshots are deleted that have them", freed, freed*v.chunk, given)
+	}
 	return v.waitFreed()
 }
 

@@ -46,7 +46,7 @@ func (v *Volume) removeEmpty(name string) error {
 	if err := v.readOnly(); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
-	if err := errors.Join(v.cond.refusal(deedRenumber), v.singleMap()); err != nil {
+	if err := errors.Join(v.cond.refusal(deedRenumber), v.mapsKnown(), v.pool.doubt); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	if err := v.mayChangeLocked(); err != nil {
@@ -105,6 +105,10 @@ func (v *Volume) takeOutLocked(gone *component) error {
 	removed, last := gone.index(), uint16(len(comps)-1)
 	if v.cfg.breaks(breakClearEarly) {
 		v.discharge(gone)
+	}
+	if err := v.disownLocked(gone); err != nil {
+		v.alloc.SetBar(removed, alloc.BarLeaving, false)
+		return err
 	}
 	if err := v.intendRemoval(gone, comps[last]); err != nil {
 		return err
@@ -174,12 +178,14 @@ func (v *Volume) renameLast(removed, last uint16) error {
 	both := slices.Clone(v.components())
 	both[removed] = both[last]
 	v.committer.pause()
+	v.beginAlias(last, removed)
 	v.setComponents(both)
 	v.alloc.Renumber(both, removed, last)
 	v.committer.unpause()
 	if err := v.renumberChunks(last, removed); err != nil {
 		return err
 	}
+	v.endAlias(last, removed)
 	return v.component(0).flush()
 }
 

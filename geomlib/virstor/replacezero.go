@@ -47,6 +47,9 @@ func (e evacuation) handZeroOn(j *jobHandle, t *component) (err error) {
 		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 	}
 	gone := v.component(0)
+	if err := v.disownLocked(gone); err != nil {
+		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
+	}
 	next, err := succession{v: v, heir: t}.store()
 	keep = true
 	if err != nil {
@@ -109,7 +112,9 @@ func (e evacuation) successor() (*component, error) {
 // vacate frees the chunks of t below n and keeps them.
 func (e evacuation) vacate(j *jobHandle, t *component, n uint32) error {
 	v := e.v
-	buf := make([]byte, min(moveBuffer, v.chunk))
+	below := func(p alloc.Phys) bool { return p.Comp == t.index() && p.Chunk < n }
+	m := v.newMover(j, below)
+	defer m.end()
 	for {
 		if v.alloc.ClaimBelow(t.index(), n) == 0 {
 			return nil
@@ -117,23 +122,13 @@ func (e evacuation) vacate(j *jobHandle, t *component, n uint32) error {
 		if err := j.ctx.Err(); err != nil {
 			return err
 		}
-		places := v.chunksWhere(func(p alloc.Phys) bool { return p.Comp == t.index() && p.Chunk < n })
+		places := v.placesWhere(below)
 		j.more(int64(len(places)) * v.chunk)
-		for i, pl := range places {
-			target, ok, err := e.take()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				left := int64(len(places) - i)
-				return v.shortOf(j.kind(), left, left, e.refusing())
-			}
-			if _, err := v.moveChunk(pl.vc, pl.at, target, buf); err != nil {
-				return err
-			}
-			if err := j.step(v.chunk, 1); err != nil {
-				return err
-			}
+		if err := e.moveOff(m, places); err != nil {
+			return err
+		}
+		if err := e.clearSystem(m); err != nil {
+			return err
 		}
 		v.committer.pause()
 		v.committer.unpause()
@@ -328,14 +323,33 @@ func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 	clear(v.committer.unflushed)
 }
 
-// renameWords lets the map in memory name component from by the index to; both indexes
+// renameWords lets the maps in memory name component from by the index to; both indexes
 // are its until all is done.
 func (v *Volume) renameWords(from, to uint16) {
+	v.beginAlias(from, to)
+	defer v.endAlias(from, to)
 	for _, pl := range v.chunksWhere(func(p alloc.Phys) bool { return p.Comp == from }) {
 		if ph, ok := v.chunks.Lock(pl.vc); ok {
 			v.chunks.Unlock(pl.vc, chunkmap.WordOf(alloc.Phys{Comp: to, Chunk: ph.Chunk}))
 		}
 	}
+}
+
+// beginAlias lets component from be known by the index to, too, when snapshots' maps are
+// compared with the volume's.
+func (v *Volume) beginAlias(from, to uint16) {
+	if !v.cfg.breaks(breakOneIndex) {
+		v.chunks.Alias(from, to)
+	}
+}
+
+// endAlias lets nothing name component from by that index, when the volume's map does not
+// any more. v.metaMu is held.
+func (v *Volume) endAlias(from, to uint16) {
+	v.chunks.Alias(from, to)
+	v.chunks.Renamed()
+	v.renameSystem(from, to)
+	v.drainViews()
 }
 
 // finishReplaceZeroLocked gives the former component 0 the metadata of an empty

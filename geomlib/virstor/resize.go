@@ -70,6 +70,9 @@ func (r resizing) start(opt JobOptions) error {
 func (r resizing) mayStart() error {
 	v, size := r.v, r.size
 	if size < v.Size() {
+		if err := v.snapshotsFit(size); err != nil {
+			return fmt.Errorf("shrink %s to %d bytes: %w", v.name, size, err)
+		}
 		if lost := v.allocatedIn(size, v.Size()); lost > 0 && !r.force {
 			return r.tailError(lost)
 		}
@@ -93,6 +96,22 @@ func (r resizing) mayStart() error {
 		}
 	}
 	return nil
+}
+
+// snapshotsFit refuses a size that is less than a snapshot's.
+func (v *Volume) snapshotsFit(size int64) error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	var larger []string
+	for _, s := range v.pool.snaps {
+		if int64(s.Size) > size {
+			larger = append(larger, s.Name)
+		}
+	}
+	if larger == nil {
+		return nil
+	}
+	return fmt.Errorf("%w (%s)", ErrLargerSnapshots, firstOf(larger))
 }
 
 // TailError tells what keeps a volume from being made smaller.

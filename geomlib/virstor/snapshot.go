@@ -21,8 +21,8 @@ const (
 // are under way end; when they do not within 5 s the snapshot fails with ErrBusy.
 //
 // It needs chunks for its map, the first one also for the directory and its reserve
-// (ErrNoSpace). A volume that has any is not handed back, and its chunks are not moved
-// (ErrSnapshots).
+// (ErrNoSpace). A volume that has any is not handed back. Jobs move its chunks with those
+// of the volume, but there is none while a job runs (ErrJobRunning).
 //
 // Drain, map, flush, directory, flush, record, flush: until the record is durable nothing
 // names the snapshot, and from the drain on it owns its chunks all the same.
@@ -128,6 +128,10 @@ func (v *Volume) takeSnapshotLocked(name string) error {
 	}
 	v.pool.dir, v.pool.snaps = &d.Directory, append(v.pool.snaps, s)
 	v.nameSnapshots()
+	if len(d.gone) > 0 {
+		v.freeUnshared(d.gone)
+		v.freeSoon()
+	}
 	return nil
 }
 
@@ -158,23 +162,20 @@ func (v *Volume) storeSnapshotLocked(s *snapshot, d *nextDirectory) error {
 	if err := v.flushAll(); err != nil { // what the map names
 		return err
 	}
-	m, err := v.planMap(s, d)
+	m, err := v.planMap(s, d, func(int) bool { return false }, nil)
 	if err != nil {
 		return err
 	}
+	s.stored = m.at
 	d.Maps = append(d.Maps, s.PoolMap)
 	if err := v.planDirectory(d); err != nil {
 		return err
 	}
 	storeMap := func() error { return v.storeMap(m) }
-	storeDirectory := func() error { return v.storeChain(d.chunks, d.own) }
-	putInForce := func() error { return v.putInForceLocked(d.link) }
-	steps := []func() error{storeMap, storeDirectory, putInForce}
-	switch {
-	case v.cfg.breaks(breakDirectoryFirst):
-		steps = []func() error{storeDirectory, putInForce, storeMap}
-	case v.cfg.breaks(breakRecordFirst):
-		steps = []func() error{storeMap, putInForce, storeDirectory}
+	putInForce := func() error { return v.storeDirectoryLocked(d) }
+	steps := []func() error{storeMap, putInForce}
+	if v.cfg.breaks(breakDirectoryFirst) {
+		slices.Reverse(steps)
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -290,12 +291,13 @@ func (v *Volume) deleteSnapshotLocked(name string) error {
 	}
 	v.pool.snaps = slices.DeleteFunc(v.pool.snaps, func(o *snapshot) bool { return o == s })
 	v.nameSnapshots()
-	free := slices.Clone(s.system)
+	free := s.stored.chunks()
 	if last {
 		v.pool.dir = nil
 		free = append(free, next.numbers.allPhys(slices.Concat(old.Own, old.Other, old.Reserve))...)
 	} else {
 		v.pool.dir = &next.Directory
+		free = append(free, next.gone...)
 		if v.cfg.breaks(breakTwinGiven) {
 			free = append(free, next.other...)
 		}
@@ -307,17 +309,7 @@ func (v *Volume) deleteSnapshotLocked(name string) error {
 // freeSystem frees what a deleted snapshot named, and system chunks, which no record names
 // any more. v.metaMu is held.
 func (v *Volume) freeSystem(s *snapshot, system []alloc.Phys) {
-	shared := make(map[alloc.Phys]bool) // chunks of maps that others have too
-	for _, o := range v.pool.snaps {
-		for _, p := range o.system {
-			shared[p] = true
-		}
-	}
-	for _, p := range system {
-		if !shared[p] {
-			v.ledger().free(p)
-		}
-	}
+	v.freeUnshared(system)
 	if s.frozen != nil && !v.cfg.breaks(breakDeletedEarly) {
 		v.forget(s.frozen)
 	}
@@ -325,4 +317,20 @@ func (v *Volume) freeSystem(s *snapshot, system []alloc.Phys) {
 	v.barDamaged()
 	v.freeSoon()
 	v.committer.kick() // writes may have waited for the snapshot to go
+}
+
+// freeUnshared frees chunks that no record names any more, but for those of maps that are
+// snapshots', too. v.metaMu is held.
+func (v *Volume) freeUnshared(chunks []alloc.Phys) {
+	shared := make(map[alloc.Phys]bool)
+	for _, s := range v.pool.snaps {
+		for _, p := range s.stored.chunks() {
+			shared[p] = true
+		}
+	}
+	for _, p := range chunks {
+		if !shared[p] {
+			v.ledger().free(p)
+		}
+	}
 }

@@ -40,24 +40,25 @@ type moment struct {
 	maybe map[string]bool            // of these, those that may be there or not
 }
 
-// snapWorld is a recorded run of writes, snapshots and deletions.
+// snapWorld is a recorded run of writes, snapshots and deletions, and of what moves chunks.
 type snapWorld struct {
 	rng     *rand.Rand
 	cfg     Config
 	disks   []*disktest.Disk
+	jobs    bool // chunks are moved, and components come and go
 	rec     *disktest.Recorder
 	vol     *Volume
 	now     [snapCells]byte
 	at      moment
 	moments []moment
 	stamp   byte
-	inside  bool // a snapshot is being stored
+	inside  bool // a snapshot is being stored, or chunks move
 	taken   int
 	back    int // rollbacks
 }
 
-func newSnapWorld(seed uint64, cfg Config) (*snapWorld, error) {
-	w := &snapWorld{rng: rand.New(rand.NewPCG(seed, 3)), cfg: cfg}
+func newSnapWorld(seed uint64, jobs bool, cfg Config) (*snapWorld, error) {
+	w := &snapWorld{rng: rand.New(rand.NewPCG(seed, 3)), cfg: cfg, jobs: jobs}
 	w.cfg.serial, w.cfg.WhenFull, w.cfg.Alloc = true, Fail, AllocOrder(seed%2)
 	req := ondisk.LabelRequest{Name: "t", VirtualSize: snapVolume * crashChunk, ChunkSize: crashChunk, ID: uint32(seed) + 1, ChunkMultiple: ondisk.MinChunkMultiple}
 	for i, chunks := range []int64{24, 36}[:1+seed%2] {
@@ -76,6 +77,11 @@ func newSnapWorld(seed uint64, cfg Config) (*snapWorld, error) {
 	if err := Label(context.Background(), ps, l, LabelOptions{}); err != nil {
 		return nil, err
 	}
+	if jobs {
+		for i, chunks := range []int64{46, 60} {
+			w.disks = append(w.disks, disktest.New(fmt.Sprintf("e%d", i), chunks*crashChunk+8192, 512).FillJunk(seed+uint64(i)))
+		}
+	}
 	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
 		return nil, err
 	}
@@ -91,9 +97,13 @@ func newSnapWorld(seed uint64, cfg Config) (*snapWorld, error) {
 	return w, nil
 }
 
-// beside writes to the volume while a snapshot is stored.
+// beside writes to the volume while a snapshot is stored, or chunks move.
 func (w *snapWorld) beside(op disktest.Op) error {
 	if w.inside && op.Kind == disktest.Write && bytes.HasPrefix(op.Data, []byte("GVIRSTOR::")) {
+		if !w.vol.committer.running.TryLock() {
+			return nil // what writes would wait for it
+		}
+		w.vol.committer.unpause()
 		w.inside = false
 		defer func() { w.inside = true }()
 		for range 2 {
@@ -250,6 +260,10 @@ func (w *snapWorld) rollback() error {
 		return err
 	}
 	err := w.rollbackTo(names[w.rng.IntN(len(names))])
+	if errors.Is(err, ErrLargerSnapshots) { // as it may be when the volume was made larger
+		w.at.or, err = nil, nil
+		w.note()
+	}
 	if err == nil {
 		w.vol, err = openDisks(w.cfg, w.disks)
 	}
@@ -283,6 +297,65 @@ func rollBack(disks []*disktest.Disk, name string, cfg Config) error {
 	return rollback(a, name, true, cfg)
 }
 
+// job moves chunks, or changes the components. That there is no room is fine.
+func (w *snapWorld) job() error {
+	var free, used []string
+	for _, d := range w.disks {
+		if slices.ContainsFunc(w.vol.components(), func(c *component) bool { return c.name() == d.Name() }) {
+			used = append(used, d.Name())
+		} else {
+			free = append(free, d.Name())
+		}
+	}
+	one := used[w.rng.IntN(len(used))]
+	w.inside = true
+	defer func() { w.inside = false }()
+	var err error
+	switch w.rng.IntN(9) {
+	case 0, 1, 2:
+		if len(free) > 0 {
+			err = w.wait(w.vol.Replace(one, w.disk(free[0]), false, JobOptions{}))
+		}
+	case 3:
+		err = w.wait(w.vol.Evacuate([]string{one}, "", JobOptions{}))
+	case 4:
+		if len(free) > 0 {
+			err = w.vol.Add([]geomlib.Provider{w.disk(free[0])}, AddOptions{})
+		}
+	case 5:
+		err = w.wait(w.vol.Pack(JobOptions{}))
+	case 6:
+		err = w.wait(w.vol.Rebalance(JobOptions{}))
+	case 7:
+		err = w.wait(w.vol.Reclaim(JobOptions{}))
+	default:
+		if w.vol.Size() < 200*64*crashChunk {
+			err = w.wait(w.vol.Resize(w.vol.Size()+64*crashChunk, false, JobOptions{}))
+		}
+	}
+	w.note()
+	for _, fine := range []error{ErrNoSpace, ErrTooSmall, ErrRequest} {
+		if errors.Is(err, fine) {
+			return nil
+		}
+	}
+	return err
+}
+
+// wait waits for a job that was started.
+func (w *snapWorld) wait(err error) error {
+	if err != nil {
+		return err
+	}
+	s, err := w.vol.WaitJob(context.Background())
+	return errors.Join(err, s.Err)
+}
+
+func (w *snapWorld) disk(name string) *disktest.Disk {
+	i := slices.IndexFunc(w.disks, func(d *disktest.Disk) bool { return d.Name() == name })
+	return w.disks[i]
+}
+
 func (w *snapWorld) run(ops int) error {
 	for i := range ops {
 		do := w.change
@@ -302,6 +375,10 @@ func (w *snapWorld) run(ops int) error {
 				}
 				return err
 			}
+		case 5:
+			if w.jobs {
+				do = w.job
+			}
 		}
 		if err := do(); err != nil {
 			return fmt.Errorf("operation %d: %w", i, err)
@@ -318,19 +395,19 @@ func (w *snapWorld) moment(k int) moment {
 
 // rawOwners reads the maps from disks by themselves, and says how many name each chunk.
 func rawOwners(disks []*disktest.Disk) (map[alloc.Phys]int, error) {
-	byID := make(map[uint64]*disktest.Disk)
-	index := make(map[uint64]uint16)
-	var zero ondisk.Metadata
-	for _, d := range disks {
-		m, err := geomlib.ReadMetadata(d)
-		if err != nil {
-			return nil, err
-		}
-		byID[m.Member.ID], index[m.Member.ID] = d, m.No
-		if m.No == 0 {
-			zero = m
-		}
+	a, err := assembleDisks(disks)
+	if err == nil {
+		err = a.Err
 	}
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[uint64]geomlib.Provider)
+	index := make(map[uint64]uint16)
+	for i, m := range a.Members {
+		byID[m.Metadata.Member.ID], index[m.Metadata.Member.ID] = m.Provider, uint16(i)
+	}
+	zero := a.Members[0].Metadata
 	at := func(member uint64, chunk uint32, n uint32) ([]byte, error) {
 		d := byID[member]
 		if d == nil {
@@ -352,16 +429,22 @@ func rawOwners(disks []*disktest.Disk) (map[alloc.Phys]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	rec, _, err := Record(byID[zero.Member.ID], zero)
+	if err != nil {
+		return nil, err
+	}
 	for vc := range zero.Entries() {
 		if e := ondisk.DecodeEntry(first[vc*8:], ondisk.DetectOrder(first)); e.Allocated() {
+			if removed, last := removeArgs(rec.Intent); rec.Intent.Kind == ondisk.IntentRemove && e.Component == last {
+				e.Component = removed
+			}
 			if err := name(alloc.Phys{Comp: e.Component, Chunk: e.Chunk}, vc); err != nil {
 				return nil, err
 			}
 		}
 	}
-	rec, _, err := Record(byID[zero.Member.ID], zero)
-	if err != nil || !rec.Directory.Exists() {
-		return owners, err
+	if !rec.Directory.Exists() {
+		return owners, nil
 	}
 	chain := func(kind ondisk.ChainKind, first ondisk.Link) ([]byte, error) {
 		c, err := ondisk.NewChain(kind, first, crashChunk)
@@ -419,11 +502,12 @@ func rawOwners(disks []*disktest.Disk) (map[alloc.Phys]int, error) {
 			return nil, err
 		}
 		id, _ := dir.Member(c.Number)
-		entries, err := at(id, c.Chunk, snapVolume*ondisk.EntrySize)
+		n := m.Size / crashChunk
+		entries, err := at(id, c.Chunk, uint32(n*ondisk.EntrySize))
 		if err != nil {
 			return nil, err
 		}
-		for vc := range uint64(snapVolume) {
+		for vc := range n {
 			if e := ondisk.DecodeEntry(entries[vc*8:], ondisk.LittleEndian); e.Allocated() {
 				if err := name(phys(e.Component, e.Chunk), vc); err != nil {
 					return nil, fmt.Errorf("of snapshot %s: %w", m.Name, err)
@@ -537,6 +621,12 @@ func (m moment) recovered(disks []*disktest.Disk, goOn bool, cfg Config) (err er
 	if err := m.mustBe(v); err != nil || !goOn {
 		return err
 	}
+	if s, err := v.WaitJob(context.Background()); err != nil || s.Err != nil && !errors.Is(s.Err, ErrNoSpace) {
+		return fmt.Errorf("a job that goes on: %w, %w", err, s.Err)
+	}
+	if err := m.mustBe(v); err != nil {
+		return fmt.Errorf("when a job has gone on: %w", err)
+	}
 	// Whatever is given out or overwritten now is nobody else's.
 	b := bytes.Repeat([]byte{0xfe}, 512)
 	for vc := range int64(snapChunks) {
@@ -582,8 +672,8 @@ func (w *snapWorld) explore(limit uint64, counts *crashCounts) error {
 }
 
 // snapRun is one run and its crashes.
-func snapRun(seed uint64, ops int, limit uint64, cfg Config, counts *crashCounts) error {
-	w, err := newSnapWorld(seed, cfg)
+func snapRun(seed uint64, jobs bool, ops int, limit uint64, cfg Config, counts *crashCounts) error {
+	w, err := newSnapWorld(seed, jobs, cfg)
 	if err == nil {
 		err = w.run(ops)
 	}
@@ -606,7 +696,21 @@ func TestPowerLossAmongSnapshotsIsSurvived(t *testing.T) {
 	}
 	var counts crashCounts
 	for seed := range seeds {
-		if err := snapRun(seed, 30, 5, Config{}, &counts); err != nil {
+		if err := snapRun(seed, false, 30, 5, Config{}, &counts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d runs, %d snapshots, %d states", counts.runs.Load(), counts.snapshots.Load(), counts.states.Load())
+}
+
+func TestPowerLossWhileChunksMoveThatSnapshotsNameIsSurvived(t *testing.T) {
+	seeds := uint64(6)
+	if testing.Short() {
+		seeds = 2
+	}
+	var counts crashCounts
+	for seed := range seeds {
+		if err := snapRun(seed, true, 30, 5, Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -631,7 +735,7 @@ func TestEachRuleOfSnapshotsIsNeeded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var counts crashCounts
 			for seed := range uint64(12) {
-				if err := snapRun(seed, 30, 5, cfg, &counts); err != nil {
+				if err := snapRun(seed, false, 30, 5, cfg, &counts); err != nil {
 					t.Logf("after %d states: %v", counts.states.Load(), err)
 					return
 				}

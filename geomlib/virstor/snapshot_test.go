@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -281,47 +280,6 @@ func TestAnExtentOfASnapshotIsWhatWasAllocatedThen(t *testing.T) {
 	}
 }
 
-// What moves chunks, or gives the components to the kernel class, waits until no snapshot
-// names them.
-func TestWhatMovesChunksIsRefusedWhileThereAreSnapshots(t *testing.T) {
-	v, disks, want := withSnapshot(t, Config{})
-	for name, try := range map[string]func() error{
-		"evacuate":  func() error { return v.Evacuate([]string{"b"}, "", JobOptions{}) },
-		"pack":      func() error { return v.Pack(JobOptions{}) },
-		"rebalance": func() error { return v.Rebalance(JobOptions{}) },
-		"reclaim":   func() error { return v.Reclaim(JobOptions{}) },
-		"resize":    func() error { return v.Resize(128*crashChunk, false, JobOptions{}) },
-		"remove":    func() error { return v.Remove("b") },
-		"replace":   func() error { return v.Replace("b", disktest.New("c", 80*crashChunk, 512), false, JobOptions{}) },
-	} {
-		if err := try(); !errors.Is(err, ErrSnapshots) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if n := len(v.Status().Components); n != 2 {
-		t.Errorf("%d components are left", n)
-	}
-	c := disktest.New("c", 20*crashChunk, 512)
-	mustDo(t, v.Add([]geomlib.Provider{c}, AddOptions{}))
-	fillUnits(t, v, 12)
-	mustDo(t, v.Snapshot("tuesday")) // which names chunks of the new one too
-	var kept *NotHandedBackError
-	if err := v.Stop(); !errors.As(err, &kept) || !strings.Contains(err.Error(), "snapshots") {
-		t.Errorf("stop: %v", err)
-	}
-	v, err := openDisks(Config{WhenFull: Fail}, append(disks, c))
-	mustDo(t, err)
-	snapshotHolds(t, v, "monday", want)
-	mustDo(t, v.DeleteSnapshot("monday"))
-	mustDo(t, v.DeleteSnapshot("tuesday"))
-	mustDo(t, v.Discard(8*crashChunk, 4*crashChunk))
-	mustDo(t, v.Pack(JobOptions{}))
-	s, err := v.WaitJob(t.Context())
-	mustDo(t, errors.Join(err, s.Err))
-	mustDo(t, v.Remove("c"))
-	mustDo(t, v.Stop())
-}
-
 func TestAJobThatRunsKeepsASnapshotFromBeingTaken(t *testing.T) {
 	disks := snapshotDisks(t)
 	v, err := openDisks(Config{WhenFull: Fail}, disks)
@@ -340,7 +298,7 @@ func TestAJobThatRunsKeepsASnapshotFromBeingTaken(t *testing.T) {
 // mapChunk is where on which disk the map of the only snapshot lies.
 func mapChunk(t *testing.T, v *Volume) (disk int, off int64) {
 	t.Helper()
-	s := v.pool.snaps[0].system
+	s := v.pool.snaps[0].stored.chunks()
 	p := s[len(s)-1]
 	return int(p.Comp), int64(p.Chunk) * crashChunk
 }
@@ -423,10 +381,10 @@ func TestADamagedSnapshotHasNoChunkOfOthers(t *testing.T) {
 		v, disks, _ := withSnapshot(t, Config{})
 		d, s := v.nextDirectory(false), v.pool.snaps[0]
 		list := &ondisk.MapList{Map: s.ID, Chunks: []ondisk.MapChunk{{Sum: 1}}}
-		change(list, d.numbers.address(v.chunks.Load(2).Phys()), d.numbers.address(s.system[0]))
+		change(list, d.numbers.address(v.chunks.Load(2).Phys()), d.numbers.address(s.stored.list[0]))
 		contents, err := list.Encode()
 		mustDo(t, err)
-		at := s.system[:1]
+		at := s.stored.list
 		first, chunks, err := ondisk.EncodeChain(ondisk.ChainMapList, contents, d.numbers.places(at), crashChunk)
 		mustDo(t, err)
 		mustDo(t, v.storeChain(chunks, at))

@@ -80,9 +80,11 @@ func (w *View) Submit(r *Request) {
 
 // readCached reads r if that needs no wait for a device, and reports whether it did.
 func (w *View) readCached(r *Request) bool {
-	if r.Length > w.v.inlineLimit || !w.v.aligned(r.Offset, r.Length) {
+	v := w.v
+	if r.Length > v.inlineLimit || !v.aligned(r.Offset, r.Length) || !v.viewing.tryEnter() {
 		return false
 	}
+	defer v.viewing.leave()
 	ok, _ := w.read(r, false) // an error is for who waits for the device
 	return ok
 }
@@ -97,7 +99,11 @@ func (w *View) finish(r *Request, err error) {
 
 // serve does r, a read that lies in the snapshot.
 func (w *View) serve(r *Request) {
+	if !w.v.viewing.enter(r) {
+		return
+	}
 	_, err := w.read(r, true)
+	w.v.viewing.leave()
 	w.finish(r, err)
 }
 

@@ -314,7 +314,7 @@ func (d *departure) remember() {
 		} else {
 			v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 		}
-		if !o.same {
+		if o.owns() {
 			v.alloc.Put(o.new)
 		}
 	}

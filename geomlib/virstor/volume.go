@@ -82,6 +82,7 @@ type queues struct {
 	job       jobRunner
 	moving    *barrier // discards are in it while they lock chunks and wait for the committer
 	writes    *barrier // what changes data is in it, but for what is held
+	viewing   *barrier // reads of snapshots are in it
 
 	workers   *workers // requests
 	writers   *workers // what the committer and flushes need; they wait for nothing else

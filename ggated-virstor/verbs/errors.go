@@ -49,6 +49,7 @@ func classes() []class {
 		{virstor.ErrDamagedMember, control.Invalid, ""},
 		{virstor.ErrJobKind, control.Invalid, ""},
 		{virstor.ErrSnapshots, control.Invalid, ""},
+		{virstor.ErrSnapshotDamaged, control.Invalid, ""},
 		{virstor.ErrSnapshotExists, control.Invalid, ""},
 		{virstor.ErrTooMany, control.Invalid, ""},
 		{virstor.ErrWouldLose, control.Invalid, ""},

@@ -158,6 +158,14 @@ func (m *Map) keep(vc uint64) {
 	}
 	m.grow.Lock()
 	defer m.grow.Unlock()
+	m.keepLocked(f, page)
+}
+
+// keepLocked lets f, the newest, have the page for itself, if it has not. m.grow is held.
+func (m *Map) keepLocked(f *Frozen, page uint64) {
+	if f.pages[page].Load() != nil {
+		return
+	}
 	p := new(frozenPage)
 	if !m.copyPage(page, (*[PageEntries]Word)(p)) {
 		p = &m.empty
@@ -224,7 +232,7 @@ func (m *Map) isNamed(vc uint64, word Word, except *Frozen) bool {
 		if p := f.pages[page].Load(); p != nil {
 			now = p[vc%PageEntries]
 		}
-		if f != except && now == word.Mapping() && page >= f.left.Load() {
+		if f != except && m.same(now, word) && page >= f.left.Load() {
 			return true
 		}
 	}
@@ -234,7 +242,7 @@ func (m *Map) isNamed(vc uint64, word Word, except *Frozen) bool {
 // Names reports whether the map has the mapping of word for vc, or a Frozen that can be
 // read. Nobody freezes or changes a mapping meanwhile.
 func (m *Map) Names(vc uint64, word Word) bool {
-	return m.Load(vc).Mapping() == word.Mapping() || m.isNamed(vc, word, nil)
+	return m.same(m.Load(vc), word) || m.isNamed(vc, word, nil)
 }
 
 // AnyKept reports whether is holds for a mapping that a Frozen keeps since the map, or a
@@ -277,7 +285,7 @@ func (f *Frozen) Only(page uint64, only func(vc uint64, word Word)) {
 	}
 	for i, w := range words {
 		vc := page<<pageShift + uint64(i)
-		if w != 0 && f.m.Load(vc).Mapping() != w && !f.m.isNamed(vc, w, f) {
+		if w != 0 && !f.m.same(f.m.Load(vc), w) && !f.m.isNamed(vc, w, f) {
 			only(vc, w)
 		}
 	}

@@ -96,6 +96,7 @@ type Map struct {
 	freezes atomic.Uint64          // how many Frozens there ever were, and times that unknown changed
 	unknown atomic.Bool            // there is a map that nobody can read
 	empty   frozenPage             // of Frozens, where nothing is allocated
+	alias   atomic.Uint64          // a component that has two indices just now (Alias); 0: none
 
 	shards [64]shard
 }

@@ -157,6 +157,12 @@ func (m *Map) own(vc uint64, wait bool) (alloc.Phys, State) {
 func (m *Map) Unlock(vc uint64, word Word) {
 	s := m.shard(vc)
 	s.mu.Lock()
+	m.hideLocked(s, vc)
+	m.storeLocked(s, vc, word)
+}
+
+// hideLocked takes back Show, and waits for those who read meanwhile. s.mu is held.
+func (m *Map) hideLocked(s *shard, vc uint64) {
 	e := &m.page(vc)[vc%PageEntries]
 	for w := e.Load(); w&wordShown != 0 && !e.CompareAndSwap(w, w&^wordShown); {
 		w = e.Load()
@@ -164,7 +170,6 @@ func (m *Map) Unlock(vc uint64, word Word) {
 	for e.Load()>>pinShift != 0 { // of those to whom it was shown
 		s.cond.Wait()
 	}
-	m.storeLocked(s, vc, word)
 }
 
 // Show lets a chunk be read that its owner keeps to himself, at the place that word
@@ -180,7 +185,7 @@ func (m *Map) Show(vc uint64, word Word) {
 // unlocks s.mu.
 func (m *Map) storeLocked(s *shard, vc uint64, word Word) {
 	e := &m.page(vc)[vc%PageEntries]
-	if Word(e.Load()).Mapping() != word.Mapping() {
+	if !m.same(Word(e.Load()), word) {
 		m.keep(vc)
 		e.Store(uint64(word))
 	} else {
@@ -189,6 +194,11 @@ func (m *Map) storeLocked(s *shard, vc uint64, word Word) {
 			was = e.Load()
 		}
 	}
+	m.wakeLocked(s, vc)
+}
+
+// wakeLocked resumes who waits for vc, and unlocks s.mu.
+func (m *Map) wakeLocked(s *shard, vc uint64) {
 	ready := s.unparkLocked(vc)
 	s.cond.Broadcast()
 	s.mu.Unlock()
