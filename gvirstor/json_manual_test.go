@@ -41,6 +41,7 @@ func forms() []form {
 		{"Nm gvirstor Cm status , list", control.Status{}, "Volumes as they are."},
 		{"Nm gvirstor Cm list Fl t Cm snapshot", snapshotList{}, ""},
 		{"Nm gvirstor Cm diff", differences{}, ""},
+		{"Nm gvirstor Cm send Fl n", sendPlan{}, ""},
 		{"Nm gvirstor Cm scan", scanned{}, ""},
 		{"Nm gvirstor Cm events", control.Event{}, "One object a line."},
 		{"Nm gvirstor Cm history", deedList{}, ""},

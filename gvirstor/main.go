@@ -29,14 +29,21 @@ func programMain() int {
 		args:     os.Args[1:],
 		stdout:   os.Stdout,
 		stderr:   os.Stderr,
+		stdin:    os.Stdin,
 		getenv:   os.Getenv,
 		uid:      os.Geteuid(),
 		dial:     control.Dial,
 		kernel:   newKernel(),
 		registry: providers.Registry(providers.Options{}),
-		terminal: func() (width, height int, ok bool) {
-			width, height, err := term.GetSize(int(os.Stdout.Fd()))
-			return width, height, err == nil
-		},
+		typed:    func() bool { return term.IsTerminal(int(os.Stdin.Fd())) },
+		terminal: sizeOf(os.Stdout), errTerminal: sizeOf(os.Stderr),
 	})
+}
+
+// sizeOf tells the size of f, if that is a terminal.
+func sizeOf(f *os.File) func() (width, height int, ok bool) {
+	return func() (width, height int, ok bool) {
+		width, height, err := term.GetSize(int(f.Fd()))
+		return width, height, err == nil
+	}
 }

@@ -29,6 +29,7 @@ func (c *call) asResult(ctx context.Context, run func(*call) error) error {
 	world := *c.env
 	world.stdout, world.stderr = &said, &warned
 	world.terminal = func() (int, int, bool) { return 0, 0, false }
+	world.errTerminal = world.terminal
 	quiet := *c
 	quiet.env = &world
 	err := run(&quiet)

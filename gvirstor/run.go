@@ -19,7 +19,10 @@ const program = "gvirstor"
 type env struct {
 	args           []string // without the program's name
 	stdout, stderr io.Writer
-	raw            io.Writer // stdout as run finds it, for control sequences; nil: stdout
+	raw            io.Writer // stdout as run finds it, for control sequences and streams; nil: stdout
+	rawErr         io.Writer // stderr as run finds it
+	stdin          io.Reader
+	typed          func() bool // stdin is a terminal
 	getenv         func(string) string
 	uid            int // of the user
 	dial           func(socket string) (*control.Client, error)
@@ -27,6 +30,8 @@ type env struct {
 	registry       geomlib.Registry // opens what the user names
 	// terminal tells stdout's size; ok is false when it is no terminal.
 	terminal func() (width, height int, ok bool)
+	// errTerminal is terminal of stderr.
+	errTerminal func() (width, height int, ok bool)
 }
 
 // screen is where control sequences go.
@@ -80,7 +85,7 @@ func commands() []*command {
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		renameCommand(), newidCommand(),
-		snapshotCommand(), rollbackCommand(), deleteCommand(), diffCommand(),
+		snapshotCommand(), rollbackCommand(), deleteCommand(), diffCommand(), sendCommand(), receiveCommand(),
 		spareCommand(), reserveCommand(), alertCommand(), clientsCommand(),
 		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}
@@ -90,7 +95,7 @@ func commands() []*command {
 func run(ctx context.Context, e *env) int {
 	out := &output{w: e.stdout}
 	world := *e
-	world.raw, world.stdout, world.stderr = out, shown{out}, shown{e.stderr}
+	world.raw, world.rawErr, world.stdout, world.stderr = out, e.stderr, shown{out}, shown{e.stderr}
 	status := runVerb(ctx, &world)
 	if err := out.failed(); err != nil && status == 0 {
 		fmt.Fprintf(e.stderr, "%s: Can't write to the standard output: %s\n", program, errorText(err))

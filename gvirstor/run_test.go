@@ -62,7 +62,8 @@ func testEnv(args ...string) (e *env, stdout, stderr *bytes.Buffer) {
 		args: args, stdout: stdout, stderr: stderr, kernel: new(fakeKernel),
 		getenv:   func(string) string { return "" },
 		dial:     func(string) (*control.Client, error) { return nil, control.ErrNotRunning },
-		terminal: func() (int, int, bool) { return 0, 0, false },
+		typed:    func() bool { return false },
+		terminal: func() (int, int, bool) { return 0, 0, false }, errTerminal: func() (int, int, bool) { return 0, 0, false },
 	}, stdout, stderr
 }
 

@@ -54,6 +54,16 @@ func (c *call) work(kind, what string, quiet bool, do func(progress func(done, t
 	}
 }
 
+// onStderr is c whose bars are drawn on the standard error output: the other one, or the
+// standard input, has data.
+func (c *call) onStderr() *call {
+	world := *c.env
+	world.raw, world.terminal = c.rawErr, c.errTerminal
+	aside := *c
+	aside.env = &world
+	return &aside
+}
+
 // status is the meter as that of a job which began at start.
 func (m *meter) status(kind, what string, start time.Time) control.JobStatus {
 	j := control.JobStatus{Kind: kind, Volume: what, Done: m.done.Load(), Total: m.total.Load()}

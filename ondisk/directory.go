@@ -36,7 +36,7 @@ const (
 	mapOffOrigin = 8
 	mapOffTime   = 16
 	mapOffSize   = 24
-	mapOffQuota  = 32
+	mapOffQuota  = 32 // of a snapshot its GUID
 	mapOffKind   = 40 // then 7 bytes of zeros
 	mapOffList   = 48
 	mapOffName   = mapOffList + LinkSize
@@ -73,7 +73,8 @@ type PoolMap struct {
 	Name  string
 	Time  int64  // when it was made, seconds since 1970
 	Size  uint64 // bytes; 0 for the first volume, whose size the metadata has
-	Quota uint64 // bytes of chunks that the volume may name; 0 is no limit
+	Quota uint64 // bytes of chunks that a volume may name; 0 is no limit
+	GUID  GUID   // of a snapshot
 	List  Link   // to its MapList; none for the first volume, whose map is where it was
 }
 
@@ -174,6 +175,9 @@ func (m *PoolMap) encode(b []byte) {
 	le.PutUint64(b[mapOffTime:], uint64(m.Time))
 	le.PutUint64(b[mapOffSize:], m.Size)
 	le.PutUint64(b[mapOffQuota:], m.Quota)
+	if m.Kind == KindSnapshot {
+		le.PutUint64(b[mapOffQuota:], uint64(m.GUID))
+	}
 	b[mapOffKind] = byte(m.Kind)
 	m.List.encode(b[mapOffList:])
 	copy(b[mapOffName:dirMapSize], m.Name)
@@ -181,7 +185,7 @@ func (m *PoolMap) encode(b []byte) {
 
 func decodePoolMap(b []byte) PoolMap {
 	le := binary.LittleEndian
-	return PoolMap{
+	m := PoolMap{
 		ID:     le.Uint64(b[mapOffID:]),
 		Kind:   MapKind(b[mapOffKind]),
 		Origin: le.Uint64(b[mapOffOrigin:]),
@@ -191,6 +195,10 @@ func decodePoolMap(b []byte) PoolMap {
 		Quota:  le.Uint64(b[mapOffQuota:]),
 		List:   decodeLink(b[mapOffList:]),
 	}
+	if m.Kind == KindSnapshot {
+		m.GUID, m.Quota = GUID(m.Quota), 0
+	}
+	return m
 }
 
 // entry is the address as an allocated entry of a map.
@@ -289,6 +297,8 @@ func (d *Directory) checkMap(i int) error {
 		return fmt.Errorf("%w: %v %d of %d bytes, list %v", ErrDirectory, m.Kind, m.ID, m.Size, m.List)
 	case m.Kind == KindSnapshot && (!known || origin.Kind != KindVolume || m.Quota != 0):
 		return fmt.Errorf("%w: snapshot %d of volume %d, quota %d", ErrDirectory, m.ID, m.Origin, m.Quota)
+	case m.Kind == KindVolume && m.GUID != 0:
+		return fmt.Errorf("%w: volume %d has the GUID %v of a snapshot", ErrDirectory, m.ID, m.GUID)
 	case m.Kind == KindVolume && m.Origin != 0 && (!known || origin.Kind != KindSnapshot):
 		return fmt.Errorf("%w: volume %d is a clone of snapshot %d", ErrDirectory, m.ID, m.Origin)
 	case m.Origin >= m.ID && m.Origin != 0:

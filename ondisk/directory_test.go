@@ -31,7 +31,7 @@ func someDirectory() *ondisk.Directory {
 		Members: []ondisk.NumberedMember{{Number: 0, ID: 0xa}, {Number: 3, ID: 0xb}},
 		Maps: []ondisk.PoolMap{
 			{ID: 1, Kind: ondisk.KindVolume, Quota: 7 << 30},
-			{ID: 2, Kind: ondisk.KindSnapshot, Origin: 1, Name: "monday", Time: 1_700_000_000, Size: 1 << 30, List: someLink(0xa, 5)},
+			{ID: 2, Kind: ondisk.KindSnapshot, Origin: 1, Name: "monday", Time: 1_700_000_000, Size: 1 << 30, GUID: 0xfedcba9876543210, List: someLink(0xa, 5)},
 			{ID: 5, Kind: ondisk.KindVolume, Origin: 2, Name: "web", Time: 1_700_000_001, Size: 1 << 30, Quota: 1 << 29, List: someLink(0xb, 6)},
 			{ID: 7, Kind: ondisk.KindSnapshot, Origin: 5, Name: "monday", Time: 1_700_000_002, Size: 1 << 30, List: someLink(0xb, 7)},
 		},
@@ -97,7 +97,6 @@ func TestADirectoryThatMakesNoSenseIsNeitherWrittenNorRead(t *testing.T) {
 		{"snapshot of an unknown volume", func(d *ondisk.Directory) { d.Maps[3].Origin = 4 }, ondisk.ErrDirectory},
 		{"snapshot of a snapshot", func(d *ondisk.Directory) { d.Maps[3].Origin = 2 }, ondisk.ErrDirectory},
 		{"snapshot of a later volume", func(d *ondisk.Directory) { d.Maps[1].Origin = 5 }, ondisk.ErrDirectory},
-		{"snapshot with a quota", func(d *ondisk.Directory) { d.Maps[1].Quota = 1 }, ondisk.ErrDirectory},
 		{"clone of a volume", func(d *ondisk.Directory) { d.Maps[2].Origin = 1 }, ondisk.ErrDirectory},
 		{"clone of its own snapshot", func(d *ondisk.Directory) { d.Maps[2].Origin = 7 }, ondisk.ErrDirectory},
 		{"name of a character that is none", func(d *ondisk.Directory) { d.Maps[2].Name = "a@b" }, ondisk.ErrMapName},
@@ -121,6 +120,20 @@ func TestADirectoryThatMakesNoSenseIsNeitherWrittenNorRead(t *testing.T) {
 		}
 		if _, err := ondisk.DecodeDirectory(d.EncodeUnchecked()); tt.want != nil && err == nil {
 			t.Errorf("%s: read", tt.name)
+		}
+	}
+}
+
+// TestQuotaAndGUIDBelongToOneKindEach: they have one place in the bytes.
+func TestQuotaAndGUIDBelongToOneKindEach(t *testing.T) {
+	for what, change := range map[string]func(*ondisk.Directory){
+		"a volume with a GUID":    func(d *ondisk.Directory) { d.Maps[2].GUID = 1 },
+		"a snapshot with a quota": func(d *ondisk.Directory) { d.Maps[1].Quota = 1 },
+	} {
+		d := someDirectory()
+		change(d)
+		if _, err := d.Encode(); !errors.Is(err, ondisk.ErrDirectory) {
+			t.Errorf("%s: written with %v", what, err)
 		}
 	}
 }

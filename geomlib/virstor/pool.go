@@ -247,6 +247,7 @@ type SnapshotInfo struct {
 	ID   uint64
 	Time int64 // when it was made, seconds since 1970
 	Size int64 // of the volume then, bytes
+	GUID ondisk.GUID
 	// Err, if not nil, is why it cannot be read: its map is damaged.
 	Err error
 }
@@ -257,7 +258,7 @@ func (v *Volume) Snapshots() []SnapshotInfo {
 	defer v.metaMu.Unlock()
 	var infos []SnapshotInfo
 	for _, s := range v.pool.snaps {
-		infos = append(infos, SnapshotInfo{Name: s.Name, ID: s.ID, Time: s.Time, Size: int64(s.Size), Err: s.damage})
+		infos = append(infos, SnapshotInfo{Name: s.Name, ID: s.ID, Time: s.Time, Size: int64(s.Size), GUID: s.GUID, Err: s.damage})
 	}
 	return infos
 }

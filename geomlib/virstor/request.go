@@ -49,6 +49,7 @@ type Request struct {
 	Offset int64  // bytes from the start of the volume
 	Length int64  // bytes; equals len(Data) for OpRead and OpWrite
 	Data   []byte // OpRead and OpWrite
+	Claim  uint64 // what Volume.Claim gave who asks, or 0
 	Done   Completer
 	Err    error // result, valid in Complete
 

@@ -26,13 +26,16 @@ const (
 //
 // Drain, map, flush, directory, flush, record, flush: until the record is durable nothing
 // names the snapshot, and from the drain on it owns its chunks all the same.
-func (v *Volume) Snapshot(name string) error {
+func (v *Volume) Snapshot(name string) error { return v.snapshotAs(name, 0) }
+
+// snapshotAs is Snapshot with a GUID; 0: a new one.
+func (v *Volume) snapshotAs(name string, guid ondisk.GUID) error {
 	v.job.starting.Lock() // no job begins
 	defer v.job.starting.Unlock()
 	v.metaMu.Lock()
 	err := v.maySnapshotLocked(name)
 	if err == nil {
-		err = v.takeSnapshotLocked(name)
+		err = v.takeSnapshotLocked(name, guid)
 	}
 	v.metaMu.Unlock()
 	if err != nil {
@@ -102,14 +105,17 @@ func (v *Volume) mayChangePoolLocked() error {
 	return nil
 }
 
-// takeSnapshotLocked takes and stores a snapshot. v.metaMu is held.
-func (v *Volume) takeSnapshotLocked(name string) error {
+// takeSnapshotLocked takes and stores a snapshot; guid 0 is a new one. v.metaMu is held.
+func (v *Volume) takeSnapshotLocked(name string, guid ondisk.GUID) error {
+	if guid == 0 {
+		guid = ondisk.GUID(v.draw())
+	}
 	frozen, err := v.freeze()
 	if err != nil {
 		return err
 	}
 	s := &snapshot{frozen: frozen, PoolMap: ondisk.PoolMap{
-		Kind: ondisk.KindSnapshot, Origin: ondisk.FirstMap, Name: name, Time: v.now(), Size: uint64(v.Size()),
+		Kind: ondisk.KindSnapshot, Origin: ondisk.FirstMap, Name: name, Time: v.now(), Size: uint64(v.Size()), GUID: guid,
 	}}
 	d := v.nextDirectory(false)
 	s.ID, d.NextMap = d.NextMap, d.NextMap+1

@@ -116,6 +116,10 @@ func (v *Volume) run(r *Request, block bool) {
 			return
 		}
 		r.req.inside = true
+		if err := v.mayChange(r.Claim); err != nil {
+			v.finish(r, fmt.Errorf("%s %w", r.Op, err))
+			return
+		}
 	}
 	switch r.Op {
 	case OpWrite:

@@ -61,6 +61,7 @@ type space struct {
 	comps   atomic.Pointer[[]*component] // changed under metaMu
 	partial *partialDiscards
 
+	claim       atomic.Pointer[claim] // nil: nobody has the volume to himself
 	full        atomic.Pointer[fullRule]
 	reserve     reserveRule
 	inline      atomic.Bool // writes to every component are copies into a cache

@@ -14,6 +14,9 @@
 //	POST   /v1/volumes/NAME/delete      DeleteRequest -> DeleteResult
 //	POST   /v1/volumes/NAME/rollback    RollbackRequest -> RollbackResult
 //	POST   /v1/volumes/NAME/diff        DiffRequest -> Diff
+//	POST   /v1/volumes/NAME/read        ReadRequest -> Data
+//	POST   /v1/volumes/NAME/receive     ReceiveRequest -> ReceiveResult
+//	POST   /v1/volumes/NAME/write       WriteRequest
 //	POST   /v1/volumes/NAME/spare       SpareRequest
 //	POST   /v1/volumes/NAME/test-alert  -> AlertTest
 //	POST   /v1/volumes/NAME/jobs        JobRequest -> JobStatus

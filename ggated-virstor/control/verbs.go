@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Verbs is what may be asked of a daemon. A Client has it asked of one, or of what
@@ -29,8 +31,12 @@ type Verbs interface {
 	// Rollback ends the service of a volume, makes it what it was at a snapshot, and
 	// serves it again; or only tells what would be lost.
 	Rollback(ctx context.Context, name string, r RollbackRequest) (RollbackResult, error)
-	// Diff tells where a volume or a snapshot differs from an older one.
+	// Diff tells where a volume or a snapshot differs from an older one, and Read reads a
+	// snapshot. Receive begins to receive one, which Write writes and Snapshot ends.
 	Diff(ctx context.Context, name string, r DiffRequest) (Diff, error)
+	Read(ctx context.Context, name string, r ReadRequest) (Data, error)
+	Receive(ctx context.Context, name string, r ReceiveRequest) (ReceiveResult, error)
+	Write(ctx context.Context, name string, r WriteRequest) error
 	Spare(ctx context.Context, name string, r SpareRequest) error
 	// TestAlert sends an alert that means nothing through every channel.
 	TestAlert(ctx context.Context, name string) (AlertTest, error)
@@ -56,12 +62,12 @@ type Backend interface {
 
 // rows is the table of the API, in the order of its page. A further verb is a method of
 // Verbs, a row here, its request and answer with what they check and open, and the
-// method of Client, all in this file, or in diff.go; what it does to a volume is in package verbs, and
+// method of Client, all in this file, or in diff.go and streams.go; what it does to a volume is in package verbs, and
 // the daemon finds the volume for it. A test says what the page is to show.
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve,
-		&snapshots, &snapshot, &deletion, &rollback, &diff, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&snapshots, &snapshot, &deletion, &rollback, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 
@@ -203,8 +209,10 @@ type Snapshot struct {
 	Name    string    `json:"name"` // what follows the "@"
 	ID      uint64    `json:"id"`
 	Created time.Time `json:"created"`
-	Size    int64     `json:"size"`              // of the volume then, bytes
-	Problem string    `json:"problem,omitempty"` // why it cannot be read
+	Size    int64     `json:"size"` // of the volume then, bytes
+	// GUID is the snapshot's wherever it is sent; 0 if it was taken before there were any.
+	GUID    ondisk.GUID `json:"guid"`
+	Problem string      `json:"problem,omitempty"` // why it cannot be read
 }
 
 var snapshots = verb[None, Snapshots]{"snapshots", http.MethodGet, "volumes/{name}/snapshots",
@@ -220,6 +228,10 @@ func (c *Client) Snapshots(ctx context.Context, name string) (Snapshots, error) 
 // SnapshotRequest takes a snapshot of a volume.
 type SnapshotRequest struct {
 	Snapshot string `json:"snapshot"` // its name, what follows the "@"
+	// Claim and GUID, together, are of one that was received: the claim ends, and it has
+	// that GUID. GUID 0: a new one.
+	Claim uint64      `json:"claim,string,omitempty"`
+	GUID  ondisk.GUID `json:"guid,omitempty"`
 }
 
 var snapshot = verb[SnapshotRequest, None]{"snapshot", http.MethodPost, "volumes/{name}/snapshots",

@@ -39,6 +39,7 @@ func classes() []class {
 		{virstor.ErrNotComponent, control.Invalid, ""},
 		{virstor.ErrComponentZero, control.Invalid, ""},
 		{virstor.ErrAllocated, control.Invalid, ""},
+		{virstor.ErrClaimed, control.Busy, ""},
 		{virstor.ErrReadOnly, control.Invalid, ""},
 		{virstor.ErrRequest, control.Invalid, ""},
 		{virstor.ErrNoExtension, control.Invalid, ""},

@@ -12,7 +12,7 @@ import (
 func (e Engine) Snapshots(context.Context, string) (control.Snapshots, error) {
 	all := control.Snapshots{Snapshots: []control.Snapshot{}}
 	for _, s := range e.Vol.Snapshots() {
-		out := control.Snapshot{Name: s.Name, ID: s.ID, Created: time.Unix(s.Time, 0).UTC(), Size: s.Size}
+		out := control.Snapshot{Name: s.Name, ID: s.ID, Created: time.Unix(s.Time, 0).UTC(), Size: s.Size, GUID: s.GUID}
 		if s.Err != nil {
 			out.Problem = s.Err.Error()
 		}
@@ -23,6 +23,9 @@ func (e Engine) Snapshots(context.Context, string) (control.Snapshots, error) {
 
 // Snapshot takes a snapshot.
 func (e Engine) Snapshot(_ context.Context, _ string, r control.SnapshotRequest) error {
+	if r.Claim != 0 {
+		return Classify(e.Vol.SnapshotReceived(r.Snapshot, r.GUID, r.Claim))
+	}
 	return Classify(e.Vol.Snapshot(r.Snapshot))
 }
 
