@@ -117,7 +117,8 @@ if [ "$os" = FreeBSD ]; then
 	also gvirstor.fish "$fish" uvirstor.fish
 	put 555 rc.d/ggated_virstor etc/rc.d
 	put 555 ggated-virstor/examples/450.status-gvirstor etc/periodic/daily
-	for f in 450.status-gvirstor devd.conf newsyslog.conf syslog.conf; do
+	put 555 ggated-virstor/examples/460.snapshot-gvirstor etc/periodic/daily
+	for f in 450.status-gvirstor 460.snapshot-gvirstor devd.conf newsyslog.conf syslog.conf; do
 		put 644 "ggated-virstor/examples/$f" "$examples"
 	done
 	suite=tests/gvirstor
@@ -129,6 +130,9 @@ if [ "$os" = FreeBSD ]; then
 		put "$([ "${f##*/}" = Kyuafile ] && echo 644 || echo 755)" "$f" "$suite/freebsd"
 	done
 else
+	for f in gvirstor-snapshot@.service gvirstor-snapshot@.timer; do
+		put 644 "ggated-virstor/examples/$f" "$examples"
+	done
 	put 644 ggated-virstor/systemd/gvirstor.sysusers lib/sysusers.d gvirstor.conf
 	put 644 ggated-virstor/systemd/gvirstor.tmpfiles lib/tmpfiles.d gvirstor.conf
 	put 644 ggated-virstor/systemd/ggated-virstor.service lib/systemd/system

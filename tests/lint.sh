@@ -56,7 +56,7 @@ fi
 
 scripts=$(git ls-files | while read -r f; do
 	case $f in
-	*.sh | rc.d/* | ggated-virstor/examples/*.status-* | tests/*_test) echo "$f" ;;
+	*.sh | rc.d/* | ggated-virstor/examples/*.status-* | ggated-virstor/examples/*.snapshot-* | tests/*_test) echo "$f" ;;
 	esac
 done)
 # shellcheck disable=SC2086

@@ -57,3 +57,43 @@ func TestThePeriodicScriptTellsWhatIsNotable(t *testing.T) {
 		})
 	}
 }
+
+func TestThePeriodicScriptTakesSnapshotsInTurn(t *testing.T) {
+	for _, c := range []struct {
+		name, enable, volumes string
+		fails                 string // the volume of which none can be taken
+		code                  int
+		want                  string // what is asked for
+	}{
+		{"two volumes", "YES", "a b", "", 0, "snapshot -v --keep 7 a@daily-\nsnapshot -v --keep 7 b@daily-\n"},
+		{"one of them fails", "YES", "a b", "a@daily-", 3, "snapshot -v --keep 7 a@daily-\nsnapshot -v --keep 7 b@daily-\n"},
+		{"none is named", "YES", "", "", 2, ""},
+		{"switched off", "NO", "a", "", 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			asked := filepath.Join(dir, "asked")
+			program := filepath.Join(dir, "gvirstor")
+			script := "#!/bin/sh\necho \"$*\" >>" + asked + "\n[ \"$5\" != \"" + c.fails + "\" ]\n"
+			if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sh", "../../ggated-virstor/examples/460.snapshot-gvirstor")
+			cmd.Env = append(os.Environ(), "daily_snapshot_gvirstor_program="+program, "daily_snapshot_gvirstor_enable="+c.enable, "daily_snapshot_gvirstor_volumes="+c.volumes)
+			out, err := cmd.CombinedOutput()
+			code := 0
+			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+				code = exit.ExitCode()
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(asked)
+			if err != nil && c.want != "" {
+				t.Fatal(err)
+			}
+			if code != c.code || string(got) != c.want {
+				t.Errorf("exit status %d, want %d; asked for %q:\n%s", code, c.code, got, out)
+			}
+		})
+	}
+}
