@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 )
 
 // Session is what was agreed on with a client. With its socket it is all that another
@@ -76,7 +78,7 @@ func (c *conn) handOver() {
 		return
 	}
 	socket, ok := c.raw.(interface{ File() (*os.File, error) })
-	if !ok {
+	if !ok || !c.flushed() {
 		return
 	}
 	f, err := socket.File()
@@ -95,6 +97,33 @@ func (c *conn) handOver() {
 	defer c.srv.mu.Unlock()
 	c.srv.handed = append(c.srv.handed, h)
 }
+
+// flushed flushes what was acknowledged, and reports whether that is durable now. The
+// next process may not learn what this one's component lost, and would tell the client that
+// its data is safe: who may have lost something is disconnected, and so learns of it.
+func (c *conn) flushed() bool {
+	if c.disk.ReadOnly() {
+		return true
+	}
+	done := make(flushEnd, 1)
+	c.disk.Submit(&virstor.Request{Op: virstor.OpFlush, Flags: virstor.MayBlock, Done: done})
+	select {
+	case err := <-done:
+		if err != nil {
+			c.srv.cfg.Log.Warn("NBD client disconnected", "client", c.id.String(), "export", c.exp.name,
+				"reason", "what was acknowledged cannot be flushed before the next process goes on", "error", err)
+		}
+		return err == nil
+	case <-c.stop:
+		return false
+	}
+}
+
+// flushEnd takes the error of a flush, or nil.
+type flushEnd chan error
+
+// Complete implements virstor.Completer.
+func (e flushEnd) Complete(r *virstor.Request) { e <- r.Err }
 
 // Adopt goes on with a client that another server has handed over, and owns its socket from
 // then on. The client may do what it might, as far as the grants of this server let it.

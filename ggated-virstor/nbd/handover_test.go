@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -256,6 +257,28 @@ func TestClientsThatCannotGoAlongAreClosed(t *testing.T) {
 		if d.Held() != 0 {
 			t.Error("it is held still")
 		}
+	})
+	t.Run("not flushed", func(t *testing.T) {
+		r := startServer(t, Config{}, map[string]Disk{
+			"lost": newDisk(t, nbdtest.Config{Size: 1 << 20, Before: func(r *virstor.Request) error {
+				if r.Op == virstor.OpFlush {
+					return syscall.EIO
+				}
+				return nil
+			}}),
+			"snapshot": newDisk(t, nbdtest.Config{Size: 1 << 20, ReadOnly: true, Before: func(*virstor.Request) error {
+				return syscall.EROFS
+			}}),
+		})
+		lost := r.dial("lost", nbdclient.Options{})
+		if _, err := lost.WriteAt([]byte("acknowledged"), 0); err != nil {
+			t.Fatal(err)
+		}
+		r.dial("snapshot", nbdclient.Options{})
+		if h := r.handOver(1); h[0].Session.Export != "snapshot" {
+			t.Errorf("a client of %q goes along", h[0].Session.Export)
+		}
+		<-lost.Done()
 	})
 	t.Run("stalled", func(t *testing.T) {
 		disks := map[string]Disk{"disk": newDisk(t, nbdtest.Config{Size: 1 << 20})}
