@@ -86,6 +86,28 @@ func TestOfSnapshotsInTurnTheNewestAreKept(t *testing.T) {
 	}
 }
 
+func TestASnapshotOfAStoppedVolumeIsRenamed(t *testing.T) {
+	dir, files := snapshotFiles(t)
+	for _, c := range []struct{ name, to, complaint string }{
+		{"vol@never", "@tuesday", "Can't rename vol@never: vol@never: no such snapshot"},
+		{"vol@monday", "@a/b", "Invalid name of a snapshot: bad name"},
+		{"vol@monday", "@", "Invalid name of a snapshot: bad name"},
+		{"vol@monday", "@tuesday", ""},
+	} {
+		e, stdout, stderr := testEnv("rename", "--run-dir", dir, "--state-dir", dir, "--offline", strings.Join(files, ","), c.name, c.to)
+		if code := run(context.Background(), e); (code == 0) != (c.complaint == "") || !strings.Contains(stderr.String(), c.complaint) {
+			t.Errorf("%s to %s: %d, %s%s", c.name, c.to, code, stdout, stderr)
+		}
+	}
+	v := openVolume(t, files...)
+	if all := v.Snapshots(); len(all) != 1 || all[0].Name != "tuesday" {
+		t.Errorf("%+v", all)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAStoppedVolumeIsRolledBack(t *testing.T) {
 	dir, files := snapshotFiles(t)
 	first := func() byte {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -15,9 +16,9 @@ func renameCommand() *command {
 	var w where
 	return &command{
 		name:     "rename",
-		brief:    "Gives a volume another name",
+		brief:    "Gives a volume or a snapshot another name",
 		also:     "lvrename vgrename",
-		operands: "[-fv] " + whereUsage + " name new",
+		operands: "[-fv] " + whereUsage + " name new | name@snap @new",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&force, "f", "force")
@@ -27,6 +28,9 @@ func renameCommand() *command {
 			if len(c.operands) != 2 {
 				return c.wrongNumber()
 			}
+			if to, ok := strings.CutPrefix(c.operands[1], "@"); ok && strings.Contains(c.operands[0], "@") {
+				return c.renameSnapshot(ctx, &w, to)
+			}
 			if err := ondisk.CheckNewName(c.operands[1]); err != nil {
 				return failf("Can't rename %s: %w", c.operands[0], err)
 			}
@@ -35,7 +39,8 @@ func renameCommand() *command {
 		about: `Gives a volume another name, at once on all its components or not at all. One
 in service is out of service for a moment: it must not be open. What the
 configuration says of it by its name is to be changed, too. With --offline the
-components say which volume is meant, of two that have one name.
+components say which volume is meant, of two that have one name. A snapshot gets
+another name in service, too, unless clients have it.
 
 -f          even while the volume is open or clients are connected` + whereHelp,
 		example: "gvirstor rename mydata olddata",
@@ -69,6 +74,23 @@ needs another name, too.
 -f          even while the volume is open or clients are connected` + whereHelp,
 		example: "gvirstor newid --offline da5,da6 mydata",
 	}
+}
+
+// renameSnapshot gives the snapshot that the first operand names another name.
+func (c *call) renameSnapshot(ctx context.Context, w *where, to string) error {
+	volume, name, err := parseSnapshot(c.operands[0])
+	if err == nil {
+		_, _, err = parseSnapshot(volume + "@" + to)
+	}
+	if err != nil {
+		return err
+	}
+	return c.withBackend(ctx, volume, w, toChange, func(b *backend) error {
+		if err := b.RenameSnapshot(ctx, volume, control.RenameSnapshotRequest{Snapshot: name, To: to}); err != nil {
+			return failf("Can't %w", err)
+		}
+		return nil
+	})
 }
 
 // identify gives a volume another name or id.

@@ -31,7 +31,7 @@ const (
 	// EventGeneration: the generation rose and is settled (Volume.Generation), without
 	// any other change.
 	EventGeneration
-	// EventSnapshots: a snapshot was taken or deleted.
+	// EventSnapshots: a snapshot was taken, renamed or deleted.
 	EventSnapshots
 )
 

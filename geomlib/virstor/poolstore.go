@@ -18,7 +18,7 @@ const reserveChunks = 8
 type nextDirectory struct {
 	ondisk.Directory
 	numbers memberNumbers
-	frees   bool         // it names less than that in force: it may take chunks from the reserve
+	frees   bool         // it names no more than that in force: it may take chunks from the reserve
 	taken   []alloc.Phys // chunks that were taken for it and what is new in it
 	gone    []alloc.Phys // chunks of the pool itself that it does not name any more
 	moves   *relocation  // it says where chunks are now: it may take what writes leave, and of the reserve; or nil
@@ -29,7 +29,7 @@ type nextDirectory struct {
 }
 
 // nextDirectory is that in force, or one of the volume alone, to be changed; frees: it is to
-// name less. v.metaMu is held.
+// name no more. v.metaMu is held.
 func (v *Volume) nextDirectory(frees bool) *nextDirectory {
 	d := &nextDirectory{numbers: v.numbersOf(v.pool.dir), frees: frees}
 	d.NextMap = ondisk.FirstMap + 1

@@ -283,12 +283,7 @@ func (v *Volume) deleteSnapshotLocked(name string) error {
 	next.Maps = slices.DeleteFunc(next.Maps, func(m ondisk.PoolMap) bool { return m.ID == s.ID })
 	last := len(next.Maps) == 1
 	if !last {
-		if err := v.planDirectory(next); err != nil {
-			v.alloc.PutAll(next.taken)
-			return err
-		}
-		if err := v.storeChain(next.chunks, next.own); err != nil {
-			v.alloc.PutAll(next.taken)
+		if err := v.storeNextLocked(next); err != nil {
 			return err
 		}
 	}
@@ -310,6 +305,19 @@ func (v *Volume) deleteSnapshotLocked(name string) error {
 	}
 	v.freeSystem(s, free)
 	return nil
+}
+
+// storeNextLocked writes a directory that names no more than the one in force, and lets go
+// of what was taken for it when that fails. v.metaMu is held.
+func (v *Volume) storeNextLocked(next *nextDirectory) error {
+	err := v.planDirectory(next)
+	if err == nil {
+		err = v.storeChain(next.chunks, next.own)
+	}
+	if err != nil {
+		v.alloc.PutAll(next.taken)
+	}
+	return err
 }
 
 // freeSystem frees what a deleted snapshot named, and system chunks, which no record names

@@ -38,6 +38,7 @@ type moment struct {
 	or    *[snapCells]byte           // or all of them hold this
 	snaps map[string][snapCells]byte // what they hold for certain
 	maybe map[string]bool            // of these, those that may be there or not
+	pair  [2]string                  // but one of these two
 }
 
 // snapWorld is a recorded run of writes, snapshots and deletions, and of what moves chunks.
@@ -215,6 +216,9 @@ func (w *snapWorld) snapshot(i int) error {
 	names := slices.Sorted(maps.Keys(w.at.snaps))
 	if len(names) > 2 || len(names) > 0 && w.rng.IntN(3) == 0 {
 		name := names[w.rng.IntN(len(names))]
+		if w.rng.IntN(3) == 0 {
+			return w.rename(name, fmt.Sprintf("r%d", i))
+		}
 		w.at.maybe[name] = true
 		w.note()
 		if err := w.vol.DeleteSnapshot(name); err != nil {
@@ -244,6 +248,22 @@ func (w *snapWorld) snapshot(i int) error {
 	}
 	w.note()
 	return err
+}
+
+// rename gives a snapshot another name.
+func (w *snapWorld) rename(name, to string) error {
+	w.at.snaps[to], w.at.pair = w.at.snaps[name], [2]string{name, to}
+	w.at.maybe[name], w.at.maybe[to] = true, true
+	w.note()
+	if err := w.vol.RenameSnapshot(name, to); err != nil {
+		return err
+	}
+	delete(w.at.snaps, name)
+	delete(w.at.maybe, name)
+	delete(w.at.maybe, to)
+	w.at.pair = [2]string{}
+	w.note()
+	return nil
 }
 
 // rollback rolls the volume back to a snapshot, if it has one.
@@ -558,6 +578,9 @@ func (m moment) snapshotsMustBe(v *Volume) error {
 		if _, known := m.snaps[s.Name]; !known {
 			return fmt.Errorf("there is a snapshot %s", s.Name)
 		}
+	}
+	if m.pair[0] != "" && there[m.pair[0]] == there[m.pair[1]] {
+		return fmt.Errorf("snapshots %v: both are there, or neither", m.pair)
 	}
 	b := make([]byte, 512)
 	for name, want := range m.snaps {

@@ -11,6 +11,7 @@
 //	POST   /v1/volumes/NAME/reserve     ReserveRequest
 //	GET    /v1/volumes/NAME/snapshots   -> Snapshots
 //	POST   /v1/volumes/NAME/snapshots   SnapshotRequest
+//	POST   /v1/volumes/NAME/rename-snapshot RenameSnapshotRequest
 //	POST   /v1/volumes/NAME/delete      DeleteRequest -> DeleteResult
 //	POST   /v1/volumes/NAME/rollback    RollbackRequest -> RollbackResult
 //	POST   /v1/volumes/NAME/diff        DiffRequest -> Diff

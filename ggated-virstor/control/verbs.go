@@ -23,10 +23,11 @@ type Verbs interface {
 	// it again.
 	Identify(ctx context.Context, name string, r IdentifyRequest) (VolumeStatus, error)
 	Reserve(ctx context.Context, name string, r ReserveRequest) error
-	// Snapshots are a volume's, the oldest first; Snapshot takes one, and Delete deletes
-	// one.
+	// Snapshots are a volume's, the oldest first; Snapshot takes one, RenameSnapshot gives
+	// one another name, and Delete deletes one.
 	Snapshots(ctx context.Context, name string) (Snapshots, error)
 	Snapshot(ctx context.Context, name string, r SnapshotRequest) error
+	RenameSnapshot(ctx context.Context, name string, r RenameSnapshotRequest) error
 	Delete(ctx context.Context, name string, r DeleteRequest) (DeleteResult, error)
 	// Rollback ends the service of a volume, makes it what it was at a snapshot, and
 	// serves it again; or only tells what would be lost.
@@ -67,7 +68,7 @@ type Backend interface {
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve,
-		&snapshots, &snapshot, &deletion, &rollback, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 
@@ -242,6 +243,22 @@ var snapshot = verb[SnapshotRequest, None]{"snapshot", http.MethodPost, "volumes
 // Snapshot takes a snapshot of a volume.
 func (c *Client) Snapshot(ctx context.Context, name string, r SnapshotRequest) error {
 	return snapshot.tell(ctx, c, name, r)
+}
+
+// RenameSnapshotRequest gives a snapshot of a volume another name.
+type RenameSnapshotRequest struct {
+	Snapshot string `json:"snapshot"` // its name, what follows the "@"
+	To       string `json:"to"`       // what it is to be called
+}
+
+var renameSnapshot = verb[RenameSnapshotRequest, None]{"rename-snapshot", http.MethodPost, "volumes/{name}/rename-snapshot",
+	func(ctx context.Context, v Verbs, name string, r RenameSnapshotRequest) (None, error) {
+		return None{}, v.RenameSnapshot(ctx, name, r)
+	}}
+
+// RenameSnapshot gives a snapshot of a volume another name.
+func (c *Client) RenameSnapshot(ctx context.Context, name string, r RenameSnapshotRequest) error {
+	return renameSnapshot.tell(ctx, c, name, r)
 }
 
 // DeleteRequest deletes a snapshot of a volume: what it alone held is lost.

@@ -56,6 +56,47 @@ func (s *served) snapshotKeepers() (all []publish.SnapshotKeeper) {
 	return all
 }
 
+// letGo has publications let go of a snapshot for a verb, until again is called.
+func (s *served) letGo(verb, snapshot string) (again func(), err error) {
+	var all []func()
+	again = func() {
+		for _, f := range all {
+			f()
+		}
+	}
+	for _, k := range s.snapshotKeepers() {
+		f, err := k.LetGo(snapshot)
+		if err == nil {
+			all = append(all, f)
+			continue
+		}
+		again()
+		if errors.Is(err, publish.ErrInUse) {
+			return nil, control.Errorf(control.Busy, "%s %s@%s: %v", verb, s.vol.Name(), ondisk.Printable(snapshot), err)
+		}
+		return nil, classify(err)
+	}
+	return again, nil
+}
+
+// RenameSnapshot implements control.Backend. When it returns clients find the snapshot by
+// its new name.
+func (d *Daemon) RenameSnapshot(ctx context.Context, name string, r control.RenameSnapshotRequest) error {
+	s, err := d.findActive(name)
+	if err != nil {
+		return err
+	}
+	again, err := s.letGo("rename", r.Snapshot)
+	if err != nil {
+		return err
+	}
+	defer again()
+	if err = d.verbsOf(s).RenameSnapshot(ctx, name, r); err == nil {
+		d.log.Info("snapshot renamed", "volume", s.vol.Name(), "snapshot", r.Snapshot, "new", r.To)
+	}
+	return err
+}
+
 // Delete implements control.Backend. Publications let go of the snapshot first.
 func (d *Daemon) Delete(ctx context.Context, name string, r control.DeleteRequest) (res control.DeleteResult, err error) {
 	s, err := d.findActive(name)
@@ -65,16 +106,11 @@ func (d *Daemon) Delete(ctx context.Context, name string, r control.DeleteReques
 	if r.DryRun {
 		return d.verbsOf(s).Delete(ctx, name, r)
 	}
-	for _, k := range s.snapshotKeepers() {
-		again, err := k.LetGo(r.Snapshot)
-		if errors.Is(err, publish.ErrInUse) {
-			return res, control.Errorf(control.Busy, "delete %s@%s: %v", s.vol.Name(), ondisk.Printable(r.Snapshot), err)
-		}
-		if err != nil {
-			return res, classify(err)
-		}
-		defer again()
+	again, err := s.letGo("delete", r.Snapshot)
+	if err != nil {
+		return res, err
 	}
+	defer again()
 	if res, err = d.verbsOf(s).Delete(ctx, name, r); err == nil {
 		d.log.Info("snapshot deleted", "volume", s.vol.Name(), "snapshot", r.Snapshot)
 	}

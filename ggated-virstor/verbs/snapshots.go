@@ -29,6 +29,11 @@ func (e Engine) Snapshot(_ context.Context, _ string, r control.SnapshotRequest)
 	return Classify(e.Vol.Snapshot(r.Snapshot))
 }
 
+// RenameSnapshot gives a snapshot another name.
+func (e Engine) RenameSnapshot(_ context.Context, _ string, r control.RenameSnapshotRequest) error {
+	return Classify(e.Vol.RenameSnapshot(r.Snapshot, r.To))
+}
+
 // Delete deletes a snapshot, or only tells what that would free.
 func (e Engine) Delete(_ context.Context, _ string, r control.DeleteRequest) (res control.DeleteResult, err error) {
 	if res.Chunks, err = e.Vol.SnapshotAlone(r.Snapshot); err != nil {

@@ -62,6 +62,17 @@ func (s *site) rollsBack() {
 	s.holdsValue(s.uri(), 1)
 	s.holdsValue(s.snapshotURI("monday"), 1)
 	s.holdsValue(s.snapshotURI("tuesday"), 2)
+	reader, err = nbdclient.Dial(s.t.Context(), s.snapshotURI("monday"), nbdclient.Options{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if out, err := s.tryGvirstor("rename", "vol@monday", "@sunday"); err == nil {
+		s.t.Errorf("renamed while it is read: %s", out)
+	}
+	reader.Abort()
+	s.until("nobody reads the snapshot", func() bool { _, err := s.tryGvirstor("rename", "vol@monday", "@sunday"); return err == nil })
+	s.holdsValue(s.snapshotURI("sunday"), 1)
+	s.gvirstor("rename", "vol@sunday", "@monday")
 	s.gvirstor("rollback", "vol@monday") // nothing is lost by that
 	if out := s.gvirstor("rollback", "-n", "vol@monday"); out != "vol@monday: nothing was written since\n" {
 		s.t.Error(out)
