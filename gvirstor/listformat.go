@@ -15,6 +15,7 @@ type listOptions struct {
 	all, exact, json bool
 	fields           string // of -o; empty: all, as geom(8) shows them
 	kind             string // of what is listed; "": volumes
+	where            where  // a stopped volume, of which snapshots are listed
 }
 
 // printList prints a block for each volume, as geom(8) does.

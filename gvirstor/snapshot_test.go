@@ -145,3 +145,28 @@ func TestAStoppedVolumeIsRolledBack(t *testing.T) {
 		}
 	}
 }
+
+func TestSnapshotsOfAStoppedVolumeAreListedWithTheirSizes(t *testing.T) {
+	dir, files := snapshotFiles(t)
+	at := []string{"--run-dir", dir, "--state-dir", dir, "--offline", strings.Join(files, ",")}
+	for _, c := range []struct {
+		args, want, complaint string
+	}{
+		{"-p vol", "\t67108864\t1048576\t1048576\t1048576\n", ""},
+		{"vol", "64M   1.0M    1.0M    1.0M", ""},
+		{"--json vol", `"unique": 1048576`, ""},
+		{"", "", "Invalid number of arguments"},
+		{"other", "", "is a component of vol, not of other"},
+	} {
+		args := append([]string{"list", "-t", "snapshot"}, at...)
+		e, stdout, stderr := testEnv(append(args, strings.Fields(c.args)...)...)
+		code := run(context.Background(), e)
+		if (code == 0) != (c.complaint == "") || !strings.Contains(stdout.String(), c.want) || !strings.Contains(stderr.String(), c.complaint) {
+			t.Errorf("%s: %d, %s%s", c.args, code, stdout, stderr)
+		}
+	}
+	e, _, stderr := testEnv(append([]string{"list"}, append(at, "vol")...)...)
+	if code := run(context.Background(), e); code != 1 || !strings.Contains(stderr.String(), "--offline is for snapshots") {
+		t.Errorf("%d, %s", code, stderr)
+	}
+}

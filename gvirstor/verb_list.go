@@ -10,13 +10,14 @@ func listCommand() *command {
 		name:     "list",
 		brief:    "Shows all about volumes",
 		also:     "show get lvdisplay vgdisplay display",
-		operands: "[-ap] [-o field,...] [-t type] [--json] [name ...]",
+		operands: "[-ap] [-o field,...] [-t type] [--json] " + whereUsage + " [name ...]",
 		options: func(f *options) {
 			f.flag(&o.all, "a", "all")
 			f.flag(&o.exact, "p", "parseable")
 			f.letterText(&o.fields, "o", "fields")
 			f.flag(&o.json, "", "json")
 			f.letterText(&o.kind, "t", "type")
+			o.where.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error { return c.list(ctx, &o) },
 		about: `Shows all there is to know of volumes, of all that the daemon serves or of
@@ -31,8 +32,9 @@ those named. On FreeBSD volumes that the kernel class runs are shown, too.
             tabs: the names of --json, and volume
 -t type     what is shown: volume, which it is if nothing is said, or snapshot;
             with -p one a line, separated by tabs: volume, snapshot, seconds
-            since 1970, bytes
---json      everything, sizes in bytes`,
+            since 1970, bytes of the volume then, that it refers to, that it
+            alone has, and that were written since
+--json      everything, sizes in bytes` + whereHelp,
 		example: "gvirstor list mydata",
 	}
 }
@@ -46,6 +48,9 @@ func (c *call) list(ctx context.Context, o *listOptions) error {
 	}
 	switch o.kind {
 	case "", "volume":
+		if o.where.offline != "" {
+			return &usageError{"--offline is for snapshots; dump and check show a stopped volume"}
+		}
 	case "snapshot":
 		if o.fields != "" {
 			return &usageError{"-o is for volumes"}

@@ -169,8 +169,40 @@ type listedSnapshot struct {
 	control.Snapshot
 }
 
-// listSnapshots lists those of the volumes that are given, or of all in service.
+// listSnapshots lists those of the volumes that are given, or of all in service; with
+// --offline of the stopped one.
 func (c *call) listSnapshots(ctx context.Context, o *listOptions) error {
+	all := []listedSnapshot{}
+	list := func(v control.Verbs, name string) error {
+		snapshots, err := v.Snapshots(ctx, name)
+		if err != nil {
+			return failf("Can't list the snapshots of %s: %w", name, err)
+		}
+		for _, s := range snapshots.Snapshots {
+			all = append(all, listedSnapshot{name, s})
+		}
+		return nil
+	}
+	var err error
+	if o.where.offline == "" {
+		err = c.eachServed(ctx, list)
+	} else if len(c.operands) != 1 {
+		err = c.wrongNumber()
+	} else {
+		name := control.VolumeName(c.operands[0])
+		err = c.withBackend(ctx, name, &o.where, toRead, func(b *backend) error { return list(b, name) })
+	}
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return printJSON(c.stdout, snapshotList{all})
+	}
+	return c.printSnapshots(all, o.exact)
+}
+
+// eachServed calls do for the volumes in service that the operands name, or all.
+func (c *call) eachServed(ctx context.Context, do func(v control.Verbs, name string) error) error {
 	client, err := c.connect()
 	if err != nil {
 		return err
@@ -185,34 +217,27 @@ func (c *call) listSnapshots(ctx context.Context, o *listOptions) error {
 	if err != nil {
 		return err
 	}
-	all := []listedSnapshot{}
 	for _, v := range st.Volumes {
-		snapshots, err := client.Snapshots(ctx, v.Name)
-		if err != nil {
-			return failf("Can't list the snapshots of %s: %w", v.Name, err)
-		}
-		for _, s := range snapshots.Snapshots {
-			all = append(all, listedSnapshot{v.Name, s})
+		if err := do(client, v.Name); err != nil {
+			return err
 		}
 	}
-	if o.json {
-		return printJSON(c.stdout, snapshotList{all})
-	}
-	return c.printSnapshots(all, o.exact)
+	return nil
 }
 
 // printSnapshots prints snapshots as a table, or exactly for scripts.
 func (c *call) printSnapshots(all []listedSnapshot, exact bool) error {
 	if exact {
 		for _, s := range all {
-			fmt.Fprintf(c.stdout, "%s\t%s\t%d\t%d\n", s.Volume, s.Name, s.Created.Unix(), s.Size)
+			fmt.Fprintf(c.stdout, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", s.Volume, s.Name, s.Created.Unix(), s.Size, s.Refers, s.Unique, s.Written)
 		}
 		return nil
 	}
 	t := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "Name\tCreated\tSize\t")
+	fmt.Fprintln(t, "Name\tCreated\tSize\tRefers\tUnique\tWritten\t")
 	for _, s := range all {
-		fmt.Fprintf(t, "%s@%s\t%s\t%s\t%s\n", s.Volume, s.Name, s.Created.Local().Format(time.DateTime), humanize(s.Size), s.Problem)
+		fmt.Fprintf(t, "%s@%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Volume, s.Name, s.Created.Local().Format(time.DateTime),
+			humanize(s.Size), humanize(s.Refers), humanize(s.Unique), humanize(s.Written), s.Problem)
 	}
 	return t.Flush()
 }

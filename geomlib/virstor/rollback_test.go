@@ -249,6 +249,13 @@ func TestWhatARollbackTakesBackIsFree(t *testing.T) {
 	if c, err := v.MayRollback("monday"); err != nil || c != (Loss{}) {
 		t.Errorf("%+v, %v", c, err)
 	}
+	if held, now := v.Status().SnapshotChunks, v.Status(); held != now.PhysicalChunks-now.Free-now.Allocated || held < reserveChunks {
+		t.Errorf("snapshots hold %d chunks: %+v", held, now)
+	}
+	mustDo(t, v.DeleteSnapshot("monday"))
+	if held := v.Status().SnapshotChunks; held != 0 {
+		t.Errorf("no snapshots hold %d chunks", held)
+	}
 	mustDo(t, v.Close())
 }
 

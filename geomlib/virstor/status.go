@@ -29,6 +29,7 @@ type Status struct {
 	Components     []ComponentStatus
 	Outsiders      []OutsiderError // providers that name the volume and take no part in it
 	Snapshots      int
+	SnapshotChunks int64 // that snapshots hold and the volume does not: data, maps, directory and its reserve
 	// DamagedSnapshots are the names of those whose maps cannot be read: until they are
 	// deleted no chunk is given out and none is overwritten.
 	DamagedSnapshots []string
@@ -93,6 +94,9 @@ func (v *Volume) Status() Status {
 		s.PhysicalChunks += int64(f.Total)
 		s.Free += int64(f.Free)
 		s.Components = append(s.Components, componentStatus(f, i))
+	}
+	if v.pool.others.Load() {
+		s.SnapshotChunks = max(0, s.PhysicalChunks-s.Free-s.Allocated-int64(s.Pending))
 	}
 	return s
 }

@@ -212,8 +212,15 @@ type Snapshot struct {
 	Created time.Time `json:"created"`
 	Size    int64     `json:"size"` // of the volume then, bytes
 	// GUID is the snapshot's wherever it is sent; 0 if it was taken before there were any.
-	GUID    ondisk.GUID `json:"guid"`
-	Problem string      `json:"problem,omitempty"` // why it cannot be read
+	GUID ondisk.GUID `json:"guid"`
+	// Refers are the bytes of the chunks that it has, Unique those of them that nothing
+	// else has, which come free when it is deleted, and Written those of the chunks that the
+	// volume was written to since, or gave up. All are 0 when it cannot be read, and Unique
+	// when another one cannot.
+	Refers  int64  `json:"refers"`
+	Unique  int64  `json:"unique"`
+	Written int64  `json:"written"`
+	Problem string `json:"problem,omitempty"` // why it cannot be read
 }
 
 var snapshots = verb[None, Snapshots]{"snapshots", http.MethodGet, "volumes/{name}/snapshots",

@@ -11,8 +11,11 @@ import (
 // Snapshots are those of the volume, the oldest first.
 func (e Engine) Snapshots(context.Context, string) (control.Snapshots, error) {
 	all := control.Snapshots{Snapshots: []control.Snapshot{}}
+	sizes := e.Vol.SnapshotSizes()
 	for _, s := range e.Vol.Snapshots() {
-		out := control.Snapshot{Name: s.Name, ID: s.ID, Created: time.Unix(s.Time, 0).UTC(), Size: s.Size, GUID: s.GUID}
+		n := sizes[s.ID]
+		out := control.Snapshot{Name: s.Name, ID: s.ID, Created: time.Unix(s.Time, 0).UTC(), Size: s.Size, GUID: s.GUID,
+			Refers: n.Refers, Unique: n.Unique, Written: n.Written}
 		if s.Err != nil {
 			out.Problem = s.Err.Error()
 		}

@@ -90,6 +90,8 @@ var (
 	secondsToFull = gauge("volume_predicted_full_seconds", "Time until the volume is full at the present rate of allocation; +Inf when it does not grow.", "volume")
 	readOnly      = gauge("volume_read_only", "1 when the volume was opened without writes.", "volume")
 	degraded      = gauge("volume_degraded", "1 while an allocation map sector cannot be written.", "volume")
+	snapshots     = gauge("volume_snapshots", "Snapshots of the volume.", "volume")
+	snapshotBytes = gauge("volume_snapshot_bytes", "Physical space that snapshots hold and the volume does not, with their maps and the reserve for them.", "volume")
 
 	componentPhysical  = gauge("component_physical_bytes", "Space on the component that data may use.", "volume", "component")
 	componentAllocated = gauge("component_allocated_bytes", "Space on the component that is allocated.", "volume", "component")
@@ -198,6 +200,8 @@ func (s sink) volume(v *VolumeMetrics) {
 	s.add(secondsToFull, v.SecondsToFull, name)
 	s.add(readOnly, truth(st.ReadOnly), name)
 	s.add(degraded, truth(st.Degraded), name)
+	s.add(snapshots, float64(st.Snapshots), name)
+	s.add(snapshotBytes, bytes(st.SnapshotChunks), name)
 	s.add(flushes, float64(st.Stats.Flushes), name)
 	s.add(mapWrites, float64(st.Stats.MapWrites), name)
 	s.add(heldWrites, float64(st.Held.Count), name)

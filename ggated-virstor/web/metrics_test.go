@@ -34,7 +34,7 @@ func (h health) Ready(context.Context) error { return h.err }
 
 func someVolume(name string, components int) VolumeMetrics {
 	v := VolumeMetrics{
-		Status: virstor.Status{Name: name, Size: 1 << 40, ChunkSize: 1 << 20, PhysicalChunks: 100, Allocated: 60, Free: 40, Reserved: 5,
+		Status: virstor.Status{Name: name, Size: 1 << 40, ChunkSize: 1 << 20, PhysicalChunks: 100, Allocated: 60, Free: 40, Reserved: 5, Snapshots: 3, SnapshotChunks: 12,
 			Held: virstor.HeldStatus{Count: 2, Bytes: 8192}},
 		Ops: map[virstor.Op]virstor.OpStats{}, Levels: []string{"percent-80", "full"}, Raised: map[string]bool{"full": true},
 		Alerts: map[string]uint64{"full": 2}, SecondsToFull: math.Inf(1), Spares: 1, SparesAdded: 4,
@@ -154,6 +154,8 @@ func TestAPrometheusParserReadsEveryFigure(t *testing.T) {
 		{"gvirstor_volume_allocated_bytes", map[string]string{"volume": "a"}, 60 << 20},
 		{"gvirstor_volume_free_bytes", map[string]string{"volume": "a"}, 40 << 20},
 		{"gvirstor_volume_reserved_bytes", map[string]string{"volume": "a"}, 5 << 20},
+		{"gvirstor_volume_snapshots", map[string]string{"volume": "a"}, 3},
+		{"gvirstor_volume_snapshot_bytes", map[string]string{"volume": "a"}, 12 << 20},
 		{"gvirstor_volume_predicted_full_seconds", map[string]string{"volume": "a"}, math.Inf(1)},
 		{"gvirstor_component_allocated_bytes", map[string]string{"component": "ada1"}, 30 << 20},
 		{"gvirstor_component_reserved_bytes", map[string]string{"component": "ada0"}, 2 << 20},

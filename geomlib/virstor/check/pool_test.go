@@ -146,6 +146,16 @@ func TestWhatSnapshotsNameIsCountedFromTheirMaps(t *testing.T) {
 	if s := vol.Status(); s.PhysicalChunks-s.Free != used(r) {
 		t.Errorf("%d chunks are used; the engine says %d", used(r), s.PhysicalChunks-s.Free)
 	}
+	sizes, names := vol.SnapshotSizes(), vol.Snapshots()
+	for i, s := range v.Snapshots {
+		if n := sizes[names[i].ID]; n.Refers != int64(s.Chunks)*voltest.Chunk || n.Unique != int64(s.Unique)*voltest.Chunk {
+			t.Errorf("%s: the engine says %+v, the check %+v", s.Name, n, s)
+		}
+	}
+	// Since a, 0, 17 and 34 have changed, and since b 0 and 34.
+	if a, b := sizes[names[0].ID].Written, sizes[names[1].ID].Written; a != 3*voltest.Chunk || b != 2*voltest.Chunk {
+		t.Errorf("%d bytes were written since a, %d since b", a, b)
+	}
 	free := vol.Status().Free
 	if err := errors.Join(vol.DeleteSnapshot("a"), vol.Close()); err != nil {
 		t.Fatal(err)

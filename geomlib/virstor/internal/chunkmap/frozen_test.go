@@ -33,6 +33,51 @@ func (w was) mustHold(t *rapid.T, n uint64) {
 	}
 }
 
+// mustCount counts what each Frozen names, one mapping after the other.
+func mustCount(t *rapid.T, m *Map, frozen []was, now map[uint64]alloc.Phys, n uint64) {
+	got := make(map[*Frozen]*Sizes)
+	for _, w := range frozen {
+		got[w.f] = new(Sizes)
+	}
+	for page := range n / PageEntries {
+		m.AddSizes(page, func(f *Frozen) *Sizes { return got[f] })
+	}
+	owners := make(map[alloc.Phys]int)
+	for _, names := range append(frozen, was{want: now}) {
+		for _, ph := range names.want {
+			owners[ph]++
+		}
+	}
+	for i, w := range frozen {
+		want := Sizes{Named: uint64(len(w.want))}
+		lost, alone := 0, 0
+		for vc := range n {
+			then, was := w.want[vc]
+			ph, is := now[vc]
+			if was && owners[then] == 1 {
+				want.Alone++
+			}
+			if was == is && then == ph {
+				continue
+			}
+			want.Since++
+			if lost++; is && owners[ph] == 1 {
+				alone++
+			}
+		}
+		if *got[w.f] != want {
+			t.Fatalf("frozen %d of %d: %+v, want %+v", i, len(frozen), *got[w.f], want)
+		}
+		for page := range n / PageEntries {
+			d, a := w.f.Lost(page)
+			lost, alone = lost-d, alone-a
+		}
+		if lost != 0 || alone != 0 {
+			t.Fatalf("frozen %d of %d: %d mappings that differ were not told, %d that nothing else has", i, len(frozen), lost, alone)
+		}
+	}
+}
+
 // Whatever becomes of the map and of others, a Frozen holds what the map was; a chunk that
 // it names is shared until the map has another; and what only one names is given once,
 // when that leaves.
@@ -136,6 +181,7 @@ func TestAFrozenHoldsWhatTheMapWas(t *testing.T) {
 		for _, w := range frozen {
 			w.mustHold(t, n)
 		}
+		mustCount(t, m, frozen, now, n)
 		was{m.Freeze(), now}.mustHold(t, n)
 	})
 }
