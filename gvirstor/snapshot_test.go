@@ -170,3 +170,29 @@ func TestSnapshotsOfAStoppedVolumeAreListedWithTheirSizes(t *testing.T) {
 		t.Errorf("%d, %s", code, stderr)
 	}
 }
+
+func TestASnapshotThatLeavesLittleSaysSo(t *testing.T) {
+	dir, files := snapshotFiles(t)
+	taken := func(name string) string {
+		e, _, stderr := testEnv("snapshot", "--run-dir", dir, "--state-dir", dir, "--offline", strings.Join(files, ","), name)
+		if code := run(context.Background(), e); code != 0 {
+			t.Errorf("%d, %s", code, stderr)
+		}
+		return stderr.String()
+	}
+	if said := taken("vol@roomy"); strings.Contains(said, "leaves") {
+		t.Error(said)
+	}
+	v := openVolume(t, files...)
+	for i := range v.Status().Free - 3 {
+		if _, err := v.WriteAt(make([]byte, 1<<20), (10+i)<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if said := taken("vol@last"); !strings.Contains(said, "warning: vol@last leaves 1 free chunks, 1048576 bytes: ") {
+		t.Error(said)
+	}
+}

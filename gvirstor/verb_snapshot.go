@@ -93,13 +93,31 @@ func (c *call) snapshot(ctx context.Context, w *where, keep int64) error {
 			return failf("Can't %w", err)
 		}
 		if keep == 0 {
+			c.warnScarce(ctx, b, volume, name)
 			return nil
 		}
 		if c.verbose {
 			fmt.Fprintf(c.stdout, "%s@%s: taken\n", volume, name)
 		}
+		defer c.warnScarce(ctx, b, volume, name)
 		return c.thin(ctx, b, volume, prefix, int(keep))
 	})
+}
+
+// warnScarce says so when a snapshot that was taken has left little space: it took more
+// than is left, or a tenth is not.
+func (c *call) warnScarce(ctx context.Context, b *backend, volume, name string) {
+	v, err := b.Volume(ctx, volume)
+	if err != nil {
+		return // it is taken all the same
+	}
+	left := v.FreeChunks - v.ReservedChunks
+	took := b.volume.FreeChunks - b.volume.ReservedChunks - left
+	if left >= took && left*10 >= v.PhysicalChunks {
+		return
+	}
+	c.warn(fmt.Sprintf("warning: %s@%s leaves %d free chunks, %d bytes: each first write to a chunk that it has takes one, and when there is none left writes wait or fail",
+		volume, name, left, left*v.ChunkSize))
 }
 
 // thin deletes the oldest of the snapshots that --keep named with the prefix until keep are
