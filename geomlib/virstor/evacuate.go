@@ -349,9 +349,6 @@ func (e evacuation) run(j *jobHandle) error {
 	if err := e.handOver(j); err != nil {
 		e.setLeaving(false)
 		if e.zeroFails() && j.ctx.Err() == nil {
-			if may := e.v.mayLeaveUnwritten(); may != nil {
-				return errors.Join(err, may)
-			}
 			return e.leaveAll(j, nil)
 		}
 		return err

@@ -117,9 +117,6 @@ func (v *Volume) startJobLocked(kind string, task ondisk.Task, opt JobOptions, d
 // it: the states of the volume do not forbid it, and its task cannot be kept yet.
 // v.job.starting is held.
 func (v *Volume) launchLocked(kind string, task ondisk.Task, opt JobOptions, do func(j *jobHandle) error) error {
-	if err := v.mayLeaveUnwritten(); err != nil {
-		return fmt.Errorf("%s on %s: %w", kind, v.name, err)
-	}
 	return v.launch(kind, task, false, opt, do)
 }
 

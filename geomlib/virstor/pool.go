@@ -105,8 +105,6 @@ func (v *Volume) nameSnapshots() {
 
 // Errors about snapshots. They come wrapped with what was attempted.
 var (
-	// ErrSnapshots: what was asked for cannot be done beside snapshots.
-	ErrSnapshots = errors.New("it has snapshots, whose chunks cannot be moved without a write to component 0")
 	// ErrSnapshotDamaged: nobody knows which chunks a snapshot names.
 	ErrSnapshotDamaged = errors.New("a snapshot is damaged, and nobody knows which chunks it has")
 	// ErrNoSnapshot: there is no snapshot of that name.
@@ -129,16 +127,6 @@ func (v *Volume) mapsKnown() error {
 		return nil
 	}
 	return fmt.Errorf("%w: delete it first (%s)", ErrSnapshotDamaged, firstOf(n.damaged))
-}
-
-// mayLeaveUnwritten refuses to let component 0 go without a write to it while there are
-// snapshots.
-func (v *Volume) mayLeaveUnwritten() error {
-	if !v.pool.others.Load() {
-		return nil
-	}
-	return fmt.Errorf("%w (%s): copy component 0, which takes no writes, to another disk of its size, and start with that in its place",
-		ErrSnapshots, v.pool.names.Load())
 }
 
 // poolGeometry is what a directory and maps can name.

@@ -48,7 +48,7 @@ func (v *Volume) nextDirectory(frees bool) *nextDirectory {
 func (v *Volume) take(d *nextDirectory, n int) ([]alloc.Phys, error) {
 	all := d.moves != nil
 	grants, ok := v.alloc.Take(nil, n, all)
-	if !ok && v.freed.pending() > 0 {
+	if !ok && v.freed.pending() > 0 && !v.cond.is(stateStranded) { // which frees nothing
 		if err := v.component(0).flush(); err != nil {
 			return nil, err
 		}

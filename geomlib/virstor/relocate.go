@@ -101,6 +101,26 @@ func (v *Volume) isNamed(m mapping) bool { return v.chunks.IsNamed(m.vc, chunkma
 // that are stored anew, by the number of the snapshot. v.metaMu is held.
 func (r *relocation) storeLocked(d *nextDirectory) (maps map[int]*plannedMap, err error) {
 	v := r.v
+	if maps, err = r.planLocked(d); err != nil || len(maps) == 0 && !r.system {
+		return maps, err
+	}
+	storeMaps := func() error { return v.storeMaps(maps) }
+	putInForce := func() error { return v.storeDirectoryLocked(d) }
+	steps := []func() error{storeMaps, putInForce}
+	if v.cfg.breaks(breakDirectoryFirst) {
+		slices.Reverse(steps)
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return maps, nil
+}
+
+// planLocked finds room for what says where the chunks are. v.metaMu is held.
+func (r *relocation) planLocked(d *nextDirectory) (maps map[int]*plannedMap, err error) {
+	v := r.v
 	moved := make(map[alloc.Phys]alloc.Phys)
 	for _, m := range r.moves {
 		moved[m.at] = m.to
@@ -120,28 +140,17 @@ func (r *relocation) storeLocked(d *nextDirectory) (maps map[int]*plannedMap, er
 	if len(maps) == 0 && !r.system {
 		return maps, nil
 	}
-	if err := v.planDirectory(d); err != nil {
-		return nil, err
-	}
-	storeMaps := func() error {
-		for _, m := range maps {
-			if err := v.storeMap(m); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	putInForce := func() error { return v.storeDirectoryLocked(d) }
-	steps := []func() error{storeMaps, putInForce}
-	if v.cfg.breaks(breakDirectoryFirst) {
-		slices.Reverse(steps)
-	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
+	return maps, v.planDirectory(d)
+}
+
+// storeMaps writes what is new of maps.
+func (v *Volume) storeMaps(maps map[int]*plannedMap) error {
+	for _, m := range maps {
+		if err := v.storeMap(m); err != nil {
+			return err
 		}
 	}
-	return maps, nil
+	return nil
 }
 
 // stays says which parts of the map of s are as before; all: and its list is.
@@ -173,16 +182,7 @@ func (s *snapshot) chunks(v *Volume) uint64 {
 // now, and frees the old places. v.metaMu is held.
 func (r *relocation) followLocked(d *nextDirectory, maps map[int]*plannedMap) error {
 	v := r.v
-	gone := d.gone
-	for i, m := range maps {
-		s := v.pool.snaps[i]
-		was := s.stored
-		s.List, s.stored = d.Maps[i+1].List, m.at
-		gone = append(gone, was.chunks()...)
-	}
-	if d.link.Exists() {
-		v.pool.dir = &d.Directory
-	}
+	gone := v.adoptMaps(d, maps)
 	stay, err := r.followInMap()
 	if !v.cfg.breaks(breakMovedEarly) {
 		r.freeOld(stay)
@@ -190,6 +190,22 @@ func (r *relocation) followLocked(d *nextDirectory, maps map[int]*plannedMap) er
 	v.freeUnshared(gone)
 	v.freeSoon()
 	return err
+}
+
+// adoptMaps makes memory agree with d, which is in force, and maps, and returns the chunks
+// that the maps and the directory do not have any more, and some that they have. v.metaMu
+// is held.
+func (v *Volume) adoptMaps(d *nextDirectory, maps map[int]*plannedMap) (gone []alloc.Phys) {
+	gone = d.gone
+	for i, m := range maps {
+		s := v.pool.snaps[i]
+		gone = append(gone, s.stored.chunks()...)
+		s.List, s.stored = d.Maps[i+1].List, m.at
+	}
+	if d.link.Exists() {
+		v.pool.dir = &d.Directory
+	}
+	return gone
 }
 
 // freeOld frees the places that the moves leave, but for those that stay.

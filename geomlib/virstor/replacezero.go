@@ -92,6 +92,7 @@ type succession struct {
 	unwritten bool
 	moves     map[uint64]alloc.Phys // virtual chunks that lie elsewhere from then on
 	task      ondisk.Task           // what remains to be done then, if it is in no record yet
+	directory ondisk.Link           // if there is one, the directory of the snapshots from then on
 }
 
 // successor picks the component that will hold the map.
@@ -224,6 +225,9 @@ func (s succession) record(next []*component) (extension, error) {
 		e.rec.Task = s.task
 	}
 	e.rec.Task = retask(e.rec.Task, next)
+	if s.directory.Exists() {
+		e.rec.Directory = s.directory
+	}
 	if !s.unwritten {
 		return e, nil
 	}

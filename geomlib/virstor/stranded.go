@@ -139,6 +139,7 @@ type departure struct {
 	heir    *component
 	moves   map[uint64]alloc.Phys
 	inDoubt map[uint64]bool // virtual chunks whose last move is; nobody changes them
+	pool    departing
 	was     struct{ stranded, refused bool }
 }
 
@@ -201,6 +202,7 @@ func (d *departure) undo() (err error) {
 	for _, at := range d.moves {
 		v.alloc.Put(at)
 	}
+	d.undoPool()
 	if d.heir != nil {
 		v.alloc.ReleaseKept(d.heir.index())
 	}
@@ -240,7 +242,7 @@ func (d *departure) pickHeir() error {
 // copyOff copies what is on component 0 to where there is room.
 func (d *departure) copyOff(j *jobHandle) error {
 	v := d.v
-	places := v.chunksWhere(v.onAny([]*component{d.gone}))
+	places := v.placesWhere(d.on)
 	j.total(int64(len(places)) * v.chunk)
 	buf := make([]byte, min(moveBuffer, v.chunk))
 	for i, pl := range places {
@@ -249,7 +251,6 @@ func (d *departure) copyOff(j *jobHandle) error {
 			left := int64(len(places) - i)
 			return v.shortOf(j.kind(), left, left+int64(d.gone.first()), d.refusing())
 		}
-		d.moves[pl.vc] = target
 		if err := d.copyOne(pl, target, buf); err != nil {
 			return fmt.Errorf("move virtual chunk %d of %s: %w", pl.vc, v.name, err)
 		}
@@ -264,6 +265,11 @@ func (d *departure) copyOff(j *jobHandle) error {
 // any more.
 func (d *departure) copyOne(pl mapping, target alloc.Phys, buf []byte) error {
 	v := d.v
+	if v.chunks.Load(pl.vc).Mapping() != chunkmap.WordOf(pl.at) { // snapshots alone have it
+		d.pool.alone = append(d.pool.alone, move{pl, target})
+		return v.copyChunk(pl.at, target, buf)
+	}
+	d.moves[pl.vc] = target
 	if !d.inDoubt[pl.vc] {
 		at, ok := v.chunks.Lock(pl.vc)
 		if !ok {
@@ -287,13 +293,21 @@ func (d *departure) commit(j *jobHandle) error {
 	if k := v.meta.ext.rec.Intent; v.life.writable.Load() && k.Kind != ondisk.IntentNone {
 		return fmt.Errorf("replace component 0 of %s: %w: %q", v.name, ErrUnfinished, k.Kind)
 	}
+	if err := d.storePoolLocked(); err != nil {
+		return err
+	}
 	was, reserved := v.meta.ext.rec.Intent, d.gone.first()
-	next, err := succession{v: v, heir: t, joins: d.joins, unwritten: true, moves: d.moves, task: j.task}.store()
+	s := succession{v: v, heir: t, joins: d.joins, unwritten: true, moves: d.moves, task: j.task}
+	if d.pool.dir != nil {
+		s.directory = d.pool.dir.link
+	}
+	next, err := s.store()
 	if err != nil {
 		return err
 	}
 	j.stored = v.meta.ext.rec.Task.Kind != ondisk.TaskNone
 	d.remember()
+	d.rememberPool()
 	v.swapZero(t, next, reserved)
 	v.clearLeaversLocked(was.Leaves)
 	v.cond.handedOn()
@@ -309,7 +323,7 @@ func (d *departure) remember() {
 	v, k := d.v, d.v.committer
 	for _, o := range k.degrade.locked {
 		if to, moves := d.moves[o.vc]; moves {
-			v.chunks.Unlock(o.vc, chunkmap.WordOf(to))
+			v.chunks.UnlockMoved(o.vc, chunkmap.WordOf(to))
 			delete(d.moves, o.vc)
 		} else {
 			v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
@@ -320,7 +334,7 @@ func (d *departure) remember() {
 	}
 	for vc, to := range d.moves {
 		if _, ok := v.chunks.Lock(vc); ok { // when who reads it has done so
-			v.chunks.Unlock(vc, chunkmap.WordOf(to))
+			v.chunks.UnlockMoved(vc, chunkmap.WordOf(to)) // for snapshots, too
 		}
 	}
 	for _, p := range append(k.degrade.kept, d.gone.ledger.Load().abandon()...) {

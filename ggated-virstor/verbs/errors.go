@@ -49,7 +49,6 @@ func classes() []class {
 		{virstor.ErrStranger, control.Invalid, ""},
 		{virstor.ErrDamagedMember, control.Invalid, ""},
 		{virstor.ErrJobKind, control.Invalid, ""},
-		{virstor.ErrSnapshots, control.Invalid, ""},
 		{virstor.ErrSnapshotDamaged, control.Invalid, ""},
 		{virstor.ErrSnapshotExists, control.Invalid, ""},
 		{virstor.ErrTooMany, control.Invalid, ""},
