@@ -68,8 +68,12 @@ func (v *volumeCheck) readExtension() {
 		return
 	}
 	if k := v.ext.Intent.Kind; k != ondisk.IntentNone {
-		v.find(Finding{Severity: Warning, Code: IntentPending, Provider: v.zero.name(), Mend: MendRepair,
-			Text: fmt.Sprintf("the operation %q was interrupted", k), Remedy: "The next start finishes it, and so does `gvirstor repair`."})
+		f := Finding{Severity: Warning, Code: IntentPending, Provider: v.zero.name(), Mend: MendRepair,
+			Text: fmt.Sprintf("the operation %q was interrupted", k), Remedy: "The next start finishes it, and so does `gvirstor repair`."}
+		if v.pool { // beside snapshots repair does nothing
+			f.Mend, f.Remedy = MendNothing, "The next start finishes it."
+		}
+		v.find(f)
 	}
 	if k := v.ext.Task.Kind; k != ondisk.TaskNone {
 		v.find(Finding{Severity: Info, Code: TaskPending, Provider: v.zero.name(),

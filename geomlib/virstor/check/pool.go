@@ -101,6 +101,7 @@ func (p *poolCheck) look() error {
 			Remedy: "If a disk cannot be read, copy it to another one, and check that."})
 		return nil
 	}
+	p.checkRollback()
 	v.Snapshots = make([]Snapshot, len(p.dir.Maps)-1)
 	for i, m := range slices.Backward(p.dir.Maps[1:]) {
 		s := &v.Snapshots[i]
@@ -129,10 +130,32 @@ func (p *poolCheck) damaged(s *Snapshot, err error) {
 		return
 	}
 	s.Damaged, s.Chunks, s.Unique = true, 0, 0
-	p.find(Finding{Severity: Error, Code: SnapshotDamaged, Provider: p.v.zero.name(), Mend: MendByHand,
+	f := Finding{Severity: Error, Code: SnapshotDamaged, Provider: p.v.zero.name(), Mend: MendByHand,
 		Text: fmt.Sprintf("snapshot %s is damaged: %v", s.Name, err),
 		Remedy: fmt.Sprintf("If a disk cannot be read, copy it to another one, and check that. While it is damaged the volume is only read; `gvirstor delete %s@%s` gives it up.",
-			p.v.Name, s.Name)})
+			p.v.Name, s.Name)}
+	if to, is := p.rollback(); is && to == s.ID {
+		f.Prevents = true
+		f.Remedy = "A rollback to it was interrupted: until it can be read the volume is not served. If a disk cannot be read, copy it to another one, and check that."
+	}
+	p.find(f)
+}
+
+// rollback is the id of the snapshot that a rollback is to, if one was interrupted.
+func (p *poolCheck) rollback() (to uint64, is bool) {
+	in := p.v.ext.Intent
+	return in.Arg[0], in.Kind == ondisk.IntentRollback
+}
+
+// checkRollback finds that a rollback was interrupted to what is no snapshot.
+func (p *poolCheck) checkRollback() {
+	to, is := p.rollback()
+	if m, known := p.dir.Map(to); !is || known && m.Kind == ondisk.KindSnapshot {
+		return
+	}
+	p.find(Finding{Severity: Error, Code: DirectoryDamaged, Provider: p.v.zero.name(), Mend: MendByHand, Prevents: true,
+		Text:   fmt.Sprintf("a rollback to snapshot %d was interrupted, which the directory of its snapshots does not name", to),
+		Remedy: "If a disk cannot be read, copy it to another one, and check that."})
 }
 
 // readDirectory reads the directory in force, and claims the chunks of both its copies and

@@ -195,6 +195,63 @@ func TestARollbackThatWasInterruptedIsNoDamage(t *testing.T) {
 	}
 }
 
+// rollBackTo makes a record that says that the volume is rolled back to the snapshot.
+func rollBackTo(t *testing.T, zero *disktest.Disk, id uint64) {
+	t.Helper()
+	m := voltest.Metadata(t, zero)
+	rec, _, err := virstor.Record(zero, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.Sequence++
+	rec.Clean, rec.Intent = false, ondisk.Intent{Kind: ondisk.IntentRollback, Arg: [8]uint64{id}}
+	b := make([]byte, zero.SectorSize())
+	if err := rec.Encode(b); err != nil {
+		t.Fatal(err)
+	}
+	off, _ := ondisk.ExtensionOffset(m)
+	voltest.Write(t, zero, b, off+int64(rec.Slot())*ondisk.ExtensionSlotSize)
+}
+
+// A rollback that cannot be finished keeps the volume from being opened, for reading too,
+// and a check says so.
+func TestARollbackThatCannotBeFinishedIsFound(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(t *testing.T, disks []*disktest.Disk)
+		code  check.Code
+		says  string
+	}{
+		"to what is no snapshot": {func(t *testing.T, disks []*disktest.Disk) {
+			rollBackTo(t, disks[0], 1<<63)
+		}, check.DirectoryDamaged, "to snapshot 9223372036854775808 was interrupted"},
+		"to a snapshot that is damaged": {func(t *testing.T, disks []*disktest.Disk) {
+			dir, last := inPool(t, disks)
+			last.spoil(t, 4)
+			rollBackTo(t, disks[0], dir.dir.Maps[2].ID)
+		}, check.SnapshotDamaged, "A rollback to it was interrupted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disks := withSnapshots(t)
+			c.spoil(t, disks)
+			r := inspect(t, check.Options{}, disks...)
+			i := slices.IndexFunc(r.Findings, func(f check.Finding) bool { return f.Code == c.code })
+			if i < 0 || !r.Findings[i].Prevents || !strings.Contains(r.Findings[i].Text+r.Findings[i].Remedy, c.says) {
+				t.Errorf("%+v", r.Findings)
+			}
+			for _, f := range r.Findings {
+				if strings.Contains(f.Remedy, "gvirstor repair") || strings.Contains(f.Remedy, "gvirstor delete") {
+					t.Errorf("it does not help: %s", f.Remedy)
+				}
+			}
+			for _, cfg := range []virstor.Config{{}, {ReadOnly: true}} {
+				if _, err := voltest.TryOpen(cfg, voltest.Clone(disks)); !errors.Is(err, virstor.ErrDamaged) {
+					t.Errorf("opened: %v", err)
+				}
+			}
+		})
+	}
+}
+
 func TestDamageOfAPoolIsFoundAndLeftToItsOwner(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(t *testing.T, disks []*disktest.Disk)
