@@ -181,6 +181,49 @@ func TestARollbackThatFailsLeavesAllOrNothing(t *testing.T) {
 	}
 }
 
+// From whatever write of a rollback on component 0 takes none: who opens the volume reads
+// what it was or what it is to be, as the next opening for writing finds it.
+func TestAVolumeIsReadWhenComponent0TakesNoWritesAmidARollback(t *testing.T) {
+	w := toBeRolledBack(t, 1, Config{})
+	then := w.at.snaps["then"]
+	amid := 0
+	for n := int64(1); ; n++ {
+		disks := clones(w.disks)
+		disks[0].FailFrom(disktest.Write, n, syscall.EIO)
+		err := rollBack(disks, "then", w.cfg)
+		if disks[0].Count(disktest.Write) < n {
+			mustDo(t, err)
+			break
+		}
+		a, err := assembleDisks(disks)
+		mustDo(t, err)
+		m := w.moments[0]
+		if a.ext.rec.Intent.Kind == ondisk.IntentRollback {
+			m.or, m.cells = &then, stamps{}
+			amid++
+		} else {
+			m.or = &then
+		}
+		v, err := openDisks(Config{ServeStranded: true}, disks)
+		if err != nil {
+			t.Errorf("write %d: %v", n, err)
+			continue
+		}
+		if err := m.mustBe(v); err != nil || !v.Stranded() {
+			t.Errorf("write %d: stranded %v, %v", n, v.Stranded(), err)
+		}
+		if _, err := v.MayRollback("between"); !errors.Is(err, ErrStranded) {
+			t.Errorf("write %d: another rollback: %v", n, err)
+		}
+		mustDo(t, v.Close())
+		disks[0].Heal()
+		mustDo(t, m.recovered(disks, n%2 == 0, w.cfg))
+	}
+	if amid < 2 {
+		t.Errorf("%d writes were amid it", amid)
+	}
+}
+
 func TestARollbackGivesBackWhatTheSnapshotHolds(t *testing.T) {
 	for seed := range uint64(4) {
 		rng := rand.New(rand.NewPCG(seed, 8))

@@ -64,7 +64,7 @@ func (a *Assembly) stranded(failed *Volume, err error) (*Volume, error) {
 func (v *Volume) beStranded(err error) error {
 	zero := v.component(0)
 	switch in := v.meta.ext.rec.Intent; in.Kind {
-	case ondisk.IntentNone:
+	case ondisk.IntentNone, ondisk.IntentRollback:
 	case ondisk.IntentRemove, ondisk.IntentReplaceZero:
 		if in.Leaves == 0 {
 			return err
