@@ -250,7 +250,7 @@ func (c *conn) blockStatus(r *request, flags uint16) error {
 // describe answers with what the contexts say, a chunk for each. Who asked for very much is
 // told of its beginning alone, and asks again.
 func (c *conn) describe(r *request, w *extentWalk) {
-	n := min(r.hi-r.lo, reach(c.disk)/int64(len(c.contexts)))
+	n := min(r.hi-r.lo, reach(c.disk, len(c.contexts)))
 	body, size := r.op.Data[:0], c.headers.statusHead()
 	for i := range c.contexts {
 		head := r.head[:0] // of the first; those of the others are between the lists

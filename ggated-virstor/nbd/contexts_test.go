@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdtest"
@@ -157,6 +159,43 @@ func TestEachContextIsToldInAChunkOfItsOwn(t *testing.T) {
 		}
 		p.Close()
 		until(t, "the snapshots are let go", func() bool { return d.Held.Load() == 0 })
+	}
+}
+
+// vast is a disk without contents, larger than a walk may go.
+type vast struct{ *nbdtest.History }
+
+func (vast) Size() int64 { return 1 << 50 }
+
+func (vast) Extents(_, n int64, emit func(int64, bool) bool) { emit(n, false) }
+
+func (vast) ChangesSince(string) (virstor.Changes, error) { return vast{}, nil }
+
+func (vast) Ranges(_, n int64, emit func(int64, bool) bool) { emit(n, false) }
+
+func (vast) Close() {}
+
+// What is told of a very large range ends between two chunks, however many contexts share
+// the walk.
+func TestTheBeginningOfALargeRangeIsWholeChunks(t *testing.T) {
+	const chunk = 4096
+	d := vast{withHistory(newDisk(t, nbdtest.Config{Size: chunk, ChunkSize: chunk}), "a", "b")}
+	r := startServer(t, Config{}, map[string]Disk{"disk": d})
+	p := r.connect()
+	p.greet()
+	p.option(proto.OptExtendedHeaders, nil)
+	p.option(proto.OptSetMetaContext, meta("disk", proto.BaseAllocation, "qemu:dirty-bitmap:a", "qemu:dirty-bitmap:b"))
+	p.option(proto.OptGo, append(proto.AppendString(nil, "disk"), 0, 0))
+	p.ask(extended, 0, proto.CmdBlockStatus, 0, 1<<50)
+	told := p.described(extended)
+	if len(told) != 3 {
+		t.Errorf("%d contexts", len(told))
+	}
+	for id, list := range told {
+		length, err := strconv.ParseInt(strings.Split(list[0], ":")[0], 10, 64)
+		if err != nil || len(list) != 1 || length%chunk != 0 || length > maxWalk*chunk/3 {
+			t.Errorf("context %d: %s, %v", id, list, err)
+		}
 	}
 }
 

@@ -16,13 +16,10 @@ const (
 	maxWalk = 1 << 22
 )
 
-// reach is how far a walk may go, bytes.
-func reach(d Disk) int64 {
-	chunk := d.ChunkSize()
-	if chunk > math.MaxInt64/maxWalk {
-		return math.MaxInt64
-	}
-	return chunk * maxWalk
+// reach is how far each of so many walks may go, in bytes: whole chunks.
+func reach(d Disk, walks int) int64 {
+	chunk, chunks := d.ChunkSize(), maxWalk/int64(walks)
+	return min(chunks, math.MaxInt64/chunk) * chunk
 }
 
 // extentWalk asks a disk about its extents without allocating. It belongs to
@@ -68,7 +65,7 @@ func (w *extentWalk) onHole(length int64, allocated bool) bool {
 // zeroesFast says whether zeroing the range is known to need no zeros to be
 // written: what of it is allocated is whole chunks, which are let go.
 func (w *extentWalk) zeroesFast(d Disk, off, n int64) bool {
-	if n > reach(d) {
+	if n > reach(d, 1) {
 		return false
 	}
 	w.at, w.end, w.answer = off, off+n, true
