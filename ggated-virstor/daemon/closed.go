@@ -26,8 +26,11 @@ func (s *served) hasAll(providers []string) error {
 // whileClosed ends the service of a volume, does change to what its components say when
 // nobody has them open, and serves them again, with the spares that there were. When the
 // change fails the volume is served as what it is then. providers are its components. force: even
-// while it is used. d.verbs is held.
+// while it is used. Of one that is only read nobody is disturbed. d.verbs is held.
 func (d *Daemon) whileClosed(ctx context.Context, s *served, providers []string, force bool, change func(*virstor.Assembly) error) (*served, error) {
+	if s.vol.ReadOnly() {
+		return nil, classify(fmt.Errorf("%s: %w", s.vol.Name(), virstor.ErrReadOnly))
+	}
 	if err := s.mayTakeDown(force); err != nil {
 		return nil, err
 	}

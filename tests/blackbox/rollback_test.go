@@ -102,3 +102,25 @@ func TestAVolumeInServiceIsRolledBack(t *testing.T) {
 		s.term()
 	}
 }
+
+// What cannot be done anyway ends nobody's connection.
+func TestClientsOfADaemonThatOnlyReadsStayWhenAVolumeIsToChange(t *testing.T) {
+	s := newSite(t, 96*mib)
+	s.label("-s", "1g", "-m", "1m")
+	s.start()
+	s.fillVolume(1)
+	s.gvirstor("snapshot", "vol@monday")
+	s.fillVolume(2)
+	s.term()
+	s.start("--read-only")
+	client := s.dial()
+	for _, verb := range [][]string{{"rollback", "-f", "vol@monday"}, {"rename", "-f", "vol", "other"}} {
+		if out, err := s.tryGvirstor(verb...); err == nil || !strings.Contains(out, "read-only") {
+			t.Errorf("%s: %v, %s", verb[0], err, out)
+		}
+		if _, err := client.ReadAt(make([]byte, 4096), 0); err != nil {
+			t.Errorf("%s: %v", verb[0], err)
+		}
+	}
+	s.term()
+}
