@@ -32,8 +32,8 @@ func serve(o *options.Options, log *slog.Logger, h host) error {
 		return errors.Join(err, h.Listeners().close())
 	}
 	defer watchReload(&reloader{args: os.Args[1:], settings: h, now: o, daemon: d, clients: server, log: log})()
+	goOn(h.Clients(), server, log) // before anybody can delete a snapshot that they compare, and take another of its name
 	a := answer(o, log, h, d, server)
-	goOn(h.Clients(), server, log)
 	if err = h.Ready(); err == nil {
 		log.Info("ready", "volumes", n, "control", o.Control)
 		select {
