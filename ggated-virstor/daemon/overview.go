@@ -3,17 +3,19 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/picture"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
 )
 
 // Overview implements web.Overseer.
 func (d *Daemon) Overview(ctx context.Context) (web.Overview, error) {
-	o := web.Overview{Time: time.Now(), Maps: make(map[string]*picture.Picture), Events: d.hub.Last()}
+	o := web.Overview{Time: time.Now(), Maps: make(map[string]*picture.Picture), Snapshots: make(map[string][]control.Snapshot), Events: d.hub.Last()}
 	var err error
 	if o.Status, err = d.Status(ctx); err != nil {
 		return o, err
@@ -26,6 +28,15 @@ func (d *Daemon) Overview(ctx context.Context) (web.Overview, error) {
 	for _, s := range d.all() {
 		if o.Maps[s.vol.Name()], err = s.drawing.of(s.vol); err != nil {
 			return o, fmt.Errorf("draw %s: %w", s.vol.Name(), err)
+		}
+		snapshots, err := d.verbsOf(s).Snapshots(ctx, s.vol.Name())
+		if err != nil {
+			return o, fmt.Errorf("snapshots of %s: %w", s.vol.Name(), err)
+		}
+		if all := snapshots.Snapshots; len(all) > 0 {
+			newest := slices.Clone(all[max(0, len(all)-web.MaxSnapshots):])
+			slices.Reverse(newest)
+			o.Snapshots[s.vol.Name()] = newest
 		}
 	}
 	return o, nil

@@ -53,7 +53,15 @@ func states() []state {
 	full.Events = []control.Event{{Time: time.Date(2026, 1, 2, 3, 4, 9, 0, time.UTC), Volume: "mydata", Kind: "full", Text: "All physical space allocated for mydata"}}
 	two := someOverview(someStatus("archive"), with("mydata", func(v *control.VolumeStatus) { v.Conditions = []control.Condition{control.LowSpace} }))
 	two.Problems = []control.Problem{{Volume: "old", Providers: []string{"/dev/sdx"}, Reason: "component 1 of 2 of old is missing", Remedy: "name it behind the options"}}
+	kept := someOverview(with("mydata", func(v *control.VolumeStatus) { v.Snapshots = 30 }))
+	kept.Snapshots["mydata"] = []control.Snapshot{
+		{Name: "tuesday", Created: time.Date(2026, 1, 6, 4, 0, 0, 0, time.UTC), Size: 1 << 40},
+		{Name: "monday", Created: time.Date(2026, 1, 5, 4, 0, 0, 0, time.UTC), Size: 1 << 39, Problem: "chunk 7 of its map has a wrong checksum"},
+	}
+	kept.Clients = []control.ClientStatus{{ID: 1, Address: "192.0.2.7:51234", Volume: "mydata@tuesday", ReadOnly: true}}
 	return []state{
+		{"snapshots", kept, well, "mydata is well.", []string{"Snapshots", "30", "mydata@tuesday", "2026-01-06 04:00:00 UTC", "1 TiB, read by 1 client",
+			"mydata@monday", "512 GiB", "cannot be read: chunk 7 of its map has a wrong checksum", "and older ones: gvirstor list -t snapshot"}},
 		{"healthy", someOverview(someStatus("mydata")), well, "mydata is well.",
 			[]string{"1 TiB, in chunks of 4 MiB", "384 MiB allocated (37%)", "640 MiB free", "1 GiB in all", "nbd+unix:///mydata?socket=/run/nbd", "/dev/sdb", "344 MiB of 512 MiB, 67%", "None is connected.", "Nothing has happened"}},
 		{"low", someOverview(with("mydata", func(v *control.VolumeStatus) {

@@ -24,9 +24,14 @@ type Overview struct {
 	control.Status                             // members of the same object
 	Actions        []VolumeAction              `json:"actions"` // what needs a hand
 	Maps           map[string]*picture.Picture `json:"maps"`    // by the volume's name
-	Clients        []control.ClientStatus      `json:"clients"` // of all volumes
-	Events         []control.Event             `json:"events"`  // the newest first
+	// Snapshots are the newest twenty of each volume that has any, by its name.
+	Snapshots map[string][]control.Snapshot `json:"snapshots"`
+	Clients   []control.ClientStatus        `json:"clients"` // of all volumes
+	Events    []control.Event               `json:"events"`  // the newest first
 }
+
+// MaxSnapshots is how many snapshots of a volume an Overview has.
+const MaxSnapshots = 20
 
 // VolumeAction is what a volume needs a hand with.
 type VolumeAction struct {

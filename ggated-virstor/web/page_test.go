@@ -103,7 +103,7 @@ func someMap(v *control.VolumeStatus) *picture.Picture {
 // someOverview is of volumes as given, with maps.
 func someOverview(volumes ...control.VolumeStatus) Overview {
 	o := Overview{Status: control.Status{Version: "1.2.3", PID: 4711, Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Volumes: volumes, Problems: []control.Problem{}},
-		Maps: make(map[string]*picture.Picture), Clients: []control.ClientStatus{}, Events: []control.Event{}}
+		Maps: make(map[string]*picture.Picture), Snapshots: make(map[string][]control.Snapshot), Clients: []control.ClientStatus{}, Events: []control.Event{}}
 	for i := range volumes {
 		o.Maps[volumes[i].Name] = someMap(&volumes[i])
 	}
@@ -207,10 +207,11 @@ func TestNoNameReachesThePageAsItIs(t *testing.T) {
 		v.Published = []control.Publication{{Kind: control.NBD, Name: name, URI: "nbd:///" + name}, {Kind: control.Gate, Name: name}}
 		v.Components[0].Name, v.Components[0].State = name, []control.Condition{control.FlushFailed}
 		v.Outsiders = []control.Outsider{{Name: name, Text: name + " is stale"}}
-		v.Snapshots, v.DamagedSnapshots = 1, []string{name}
+		v.Snapshots, v.DamagedSnapshots = 2, []string{name}
 		v.Spares = []control.Spare{{Name: name, Failed: name}}
 		v.Job = &control.JobStatus{Kind: name, Done: 1, Total: 2, Rate: 1}
 		o := someOverview(v)
+		o.Snapshots[name] = []control.Snapshot{{Name: name, Problem: name}}
 		o.Problems = []control.Problem{{Volume: name, Providers: []string{name}, Reason: "no " + name, Remedy: name}}
 		o.Clients = []control.ClientStatus{{Address: name, Name: name, Volume: name}}
 		o.Events = []control.Event{{Volume: name, Kind: name, Text: name}}

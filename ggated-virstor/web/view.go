@@ -52,6 +52,8 @@ type volumeView struct {
 	Bar                 []segment
 	Space               []spaceView
 	Facts               []factView
+	Snapshots           []snapshotView // the newest first
+	More                bool           // there are older ones
 	Map                 template.HTML
 	Components          []componentView
 	Others              []otherView
@@ -66,6 +68,14 @@ type segment struct {
 type spaceView struct{ Class, Size, What string }
 
 type factView struct{ What, Text, Code string }
+
+// snapshotView is a leaf of the tree of a volume.
+type snapshotView struct {
+	Name    string // as its export has it
+	Created viewTime
+	Text    string
+	Problem string
+}
 
 type jobView struct {
 	Text        string
@@ -95,7 +105,7 @@ func newView(o Overview) (*view, error) {
 	for i := range o.Volumes {
 		s := &o.Volumes[i]
 		anchors[s.Name] = fmt.Sprintf("volume-%d", i)
-		one, err := viewVolume(s, anchors[s.Name], o.Maps[s.Name])
+		one, err := viewVolume(s, anchors[s.Name], &o)
 		if err != nil {
 			return nil, err
 		}
@@ -216,7 +226,7 @@ func problemHand(p control.Problem) hand {
 	return hand{Volume: ondisk.Printable(p.Volume), Class: act, Action: control.Action{Trouble: trouble, Remedy: line(p.Remedy)}}
 }
 
-func viewVolume(s *control.VolumeStatus, anchor string, drawn *picture.Picture) (volumeView, error) {
+func viewVolume(s *control.VolumeStatus, anchor string, o *Overview) (volumeView, error) {
 	v := volumeView{Anchor: anchor, Name: ondisk.Printable(s.Name), State: stateText(s.Conditions), Class: classOf(s),
 		Job: viewJob(s.Job), Facts: facts(s)}
 	if len(s.Conditions) == 0 && v.Class != well {
@@ -226,7 +236,9 @@ func viewVolume(s *control.VolumeStatus, anchor string, drawn *picture.Picture) 
 		v.Held = &hand{Class: act, Action: shown(s.Actions()[0])} // which is the most urgent
 	}
 	v.Bar, v.Space = space(s)
-	if drawn != nil {
+	v.Snapshots = viewSnapshots(s.Name, o)
+	v.More = len(v.Snapshots) > 0 && s.Snapshots > len(v.Snapshots)
+	if drawn := o.Maps[s.Name]; drawn != nil {
 		var b strings.Builder
 		if err := drawn.WriteMap(&b); err != nil {
 			return v, fmt.Errorf("draw the map of %s: %w", v.Name, err)
@@ -247,6 +259,27 @@ func viewVolume(s *control.VolumeStatus, anchor string, drawn *picture.Picture) 
 		v.Others = append(v.Others, otherView{ondisk.Printable(sp.Name), text})
 	}
 	return v, nil
+}
+
+// viewSnapshots are those of a volume, with who reads them.
+func viewSnapshots(volume string, o *Overview) (all []snapshotView) {
+	for _, s := range o.Snapshots[volume] {
+		v := snapshotView{Name: ondisk.Printable(volume + "@" + s.Name), Created: timeOf(s.Created), Text: picture.Bytes(s.Size), Problem: line(s.Problem)}
+		readers := 0
+		for i := range o.Clients {
+			if o.Clients[i].Volume == volume+"@"+s.Name {
+				readers++
+			}
+		}
+		switch {
+		case readers == 1:
+			v.Text += ", read by 1 client"
+		case readers > 1:
+			v.Text += fmt.Sprintf(", read by %d clients", readers)
+		}
+		all = append(all, v)
+	}
+	return all
 }
 
 // stateText are conditions in a few words, "well" for none.

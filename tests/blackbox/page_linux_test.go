@@ -84,6 +84,10 @@ func TestThePageOfARealDaemonFollowsAVolumeThatFillsUp(t *testing.T) {
 		p.Open(s.httpURL())
 		p.Until("the page is live", `document.getElementById("live").textContent === "Live."`)
 		p.Until("all is well", `document.title === "gvirstor: mydata is well."`)
+		s.gvirstor("snapshot", "mydata@monday")
+		p.Until("the snapshot is a leaf of its volume", `(document.querySelector(".tree li li")?.innerText ?? "").startsWith("mydata@monday ")`)
+		s.gvirstor("delete", "-f", "mydata@monday")
+		p.Until("it is none any more", `document.querySelector(".tree") === null`)
 
 		c := s.dial()
 		sector := bytes.Repeat([]byte{1}, 4096)
