@@ -33,15 +33,36 @@ func codeOf(t *testing.T, section string) string {
 	return code.String()
 }
 
-// TestWhatTheREADMESaysToTypeOnLinuxWorks word for word, in a folder of a user who is not
-// root; what make makes is there.
-func TestWhatTheREADMESaysToTypeOnLinuxWorks(t *testing.T) {
-	need(t, "nbdinfo", "qemu-img")
-	const socket = "/tmp/mydata.sock"
-	if _, err := os.Lstat(socket); err == nil {
-		t.Fatalf("%s is there already", socket)
+// typed are the lines that a user who is not root types in the EXAMPLES of a manual.
+func typed(t *testing.T, page string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../man/" + page)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Remove(socket) })
+	_, rest, found := strings.Cut(string(text), "\n.Sh EXAMPLES\n")
+	if !found {
+		t.Fatalf("%s has no examples", page)
+	}
+	rest, _, _ = strings.Cut(rest, "\n.Sh ")
+	var code strings.Builder
+	goesOn := false
+	for line := range strings.Lines(rest) {
+		c, begins := strings.CutPrefix(line, "$ ")
+		if !begins && !goesOn {
+			continue
+		}
+		c = strings.ReplaceAll(c, `\e`, `\`)
+		goesOn = strings.HasSuffix(c, "\\\n")
+		code.WriteString(c)
+	}
+	return code.String()
+}
+
+// asTyped runs what a user who is not root types, in a folder of theirs, and returns what
+// bash shows.
+func asTyped(t *testing.T, code string) (out, dir string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "gv")
 	if err != nil {
 		t.Fatal(err)
@@ -54,10 +75,10 @@ func TestWhatTheREADMESaysToTypeOnLinuxWorks(t *testing.T) {
 	defer cancel()
 	c := exec.CommandContext(ctx, "bash", "-e", "-x")
 	c.Dir = dir
-	c.Stdin = strings.NewReader("make() { ls -l bin/; }\n" + codeOf(t, "On Linux, over NBD") + "wait\n")
-	var out bytes.Buffer
-	c.Stdout, c.Stderr = &out, &out
-	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir}
+	c.Stdin = strings.NewReader(code + "wait\n")
+	var b bytes.Buffer
+	c.Stdout, c.Stderr = &b, &b
+	c.Env = []string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH"), "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir}
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	if os.Geteuid() == 0 {
@@ -70,12 +91,36 @@ func TestWhatTheREADMESaysToTypeOnLinuxWorks(t *testing.T) {
 		c.SysProcAttr.Credential = &syscall.Credential{Uid: plainUser, Gid: plainUser}
 	}
 	if err := c.Run(); err != nil {
-		t.Fatalf("%v\n%s", err, &out)
+		t.Fatalf("%v\n%s", err, &b)
 	}
+	return b.String(), dir
+}
+
+// TestWhatTheREADMESaysToTypeOnLinuxWorks word for word, in a folder of a user who is not
+// root; what make makes is there.
+func TestWhatTheREADMESaysToTypeOnLinuxWorks(t *testing.T) {
+	need(t, "nbdinfo", "qemu-img")
+	const socket = "/tmp/mydata.sock"
+	if _, err := os.Lstat(socket); err == nil {
+		t.Fatalf("%s is there already", socket)
+	}
+	t.Cleanup(func() { os.Remove(socket) })
+	out, dir := asTyped(t, "make() { ls -l bin/; }\n"+codeOf(t, "On Linux, over NBD"))
 	for _, want := range []string{"+ make\n", "99% physical free  " + filepath.Join(dir, "disk0"), "export-size: 1099511627776",
 		"+ gvirstor add mydata disk2\n", filepath.Join(dir, "disk2"), "+ gvirstor stop mydata\n"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %q in\n%s", want, &out)
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+// TestTheExamplesOfTheManualWorkAsTyped where they need neither root nor a kernel's module.
+func TestTheExamplesOfTheManualWorkAsTyped(t *testing.T) {
+	out, dir := asTyped(t, typed(t, "gvirstor.8"))
+	for _, want := range []string{"+ gvirstor snapshot mydata@before\n", "\nmydata@before", "+ gvirstor delete -f mydata@before\n",
+		"+ gvirstor replace -v mydata disk0 disk1\n", filepath.Join(dir, "disk1"), "+ gvirstor check disk1\n", "+ kill "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
 }
