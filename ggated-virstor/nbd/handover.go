@@ -41,7 +41,7 @@ type Handed struct {
 
 // negotiationGrace is how long a client may go on to negotiate with a server that hands
 // its clients over.
-const negotiationGrace = time.Second
+const negotiationGrace = 3 * time.Second
 
 // HandOver is Shutdown, but for the clients that another server may go on with: those
 // without TLS whose requests were all answered. Who negotiates may end that first. The

@@ -24,16 +24,18 @@ func (s *session) startRound() {
 	s.start(s.flags...)
 }
 
-// upgradeRound has the supervisor replace itself and its worker under load.
+// upgradeRound has the supervisor replace itself and its worker under load, of which no
+// client notices anything.
 func (s *session) upgradeRound() {
 	s.t.Helper()
-	l := s.begin(many)
+	l := s.begin(500)
 	s.instant()
 	worker := s.worker()
 	s.signal(syscall.SIGUSR2, s.cmd.Process.Pid)
 	s.nextWorker(worker)
 	s.counts.upgrades.Add(1)
-	s.dead(l)
+	s.some(1)
+	s.alive(l)
 }
 
 // usage is what the process that serves has. What the system does not tell is 0.
