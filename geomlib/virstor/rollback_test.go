@@ -215,6 +215,12 @@ func TestAVolumeIsReadWhenComponent0TakesNoWritesAmidARollback(t *testing.T) {
 		if _, err := v.MayRollback("between"); !errors.Is(err, ErrStranded) {
 			t.Errorf("write %d: another rollback: %v", n, err)
 		}
+		if a.ext.rec.Intent.Kind == ondisk.IntentRollback {
+			mustDo(t, v.Evacuate([]string{"d0"}, "", JobOptions{}))
+			if s, err := v.WaitJob(t.Context()); !errors.Is(errors.Join(err, s.Err), ErrUnfinished) {
+				t.Errorf("write %d: component 0 leaves: %+v, %v", n, s, err)
+			}
+		}
 		mustDo(t, v.Close())
 		disks[0].Heal()
 		mustDo(t, m.recovered(disks, n%2 == 0, w.cfg))

@@ -143,11 +143,28 @@ type departure struct {
 	was     struct{ stranded, refused bool }
 }
 
+// mayLeaveUnwritten refuses it while a rollback is unfinished: the size that component 0
+// says is not yet that of the map in memory.
+func (e evacuation) mayLeaveUnwritten() error {
+	e.v.metaMu.Lock()
+	defer e.v.metaMu.Unlock()
+	if k := e.v.meta.ext.rec.Intent.Kind; k == ondisk.IntentRollback {
+		return fmt.Errorf("replace component 0 of %s: %w: %q", e.v.name, ErrUnfinished, k)
+	}
+	return nil
+}
+
 // leaveUnwritten lets component 0 leave, of which zeroFails said that it is to go without
 // writes. fresh, if not nil, is a provider that joins for it: it is a component
 // when leaveUnwritten succeeds, and closed when not.
 func (e evacuation) leaveUnwritten(j *jobHandle, fresh *component) error {
 	v := e.v
+	if err := e.mayLeaveUnwritten(); err != nil {
+		if fresh != nil {
+			err = errors.Join(err, fresh.prov().Close())
+		}
+		return err
+	}
 	d := &departure{evacuation: e, gone: v.component(0), moves: make(map[uint64]alloc.Phys)}
 	v.log.Warn("component 0 takes no writes: it leaves without any", "component", d.gone.name())
 	d.begin(fresh)
