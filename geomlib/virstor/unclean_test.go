@@ -9,8 +9,12 @@ import (
 	"syscall"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -190,6 +194,41 @@ func TestAVolumeThatWasClosedInOrderIsOpenedWithoutMoreAdo(t *testing.T) {
 		}
 		mustDo(t, v.Close())
 	}
+}
+
+// However the map lies in memory, what is written of it is what is read of it, entry by entry.
+func TestTheMapIsEncodedAsItsEntriesAre(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const n = 3 * chunkmap.PageEntries
+		v := new(Volume)
+		v.chunks = chunkmap.New(n)
+		v.order = rapid.SampledFrom([]ondisk.Order{ondisk.LittleEndian, ondisk.BigEndian, ondisk.OrderUnknown}).Draw(t, "order")
+		for first := uint64(0); first < n; first += chunkmap.PageEntries {
+			word := chunkmap.WordOf(alloc.Phys{Comp: uint16(first % 7), Chunk: rapid.Uint32Range(0, 1<<31).Draw(t, "chunk")})
+			switch rapid.IntRange(0, 3).Draw(t, "page") {
+			case 0:
+				continue
+			case 1:
+				v.chunks.SetRun(first, word, chunkmap.PageEntries)
+			case 2:
+				v.chunks.SetRun(first+3, word, 200)
+			case 3: // a run of which one is in use
+				v.chunks.SetRun(first, word, chunkmap.PageEntries)
+				v.chunks.PinRead(first + 7)
+			}
+		}
+		from := rapid.Uint64Range(0, n-1).Draw(t, "from")
+		b := make([]byte, rapid.Uint64Range(1, n-from).Draw(t, "entries")*ondisk.EntrySize)
+		v.encodeMap(b, from)
+		want := make([]byte, ondisk.EntrySize)
+		for i := 0; i < len(b); i += ondisk.EntrySize {
+			vc := from + uint64(i/ondisk.EntrySize)
+			v.encodeEntry(want, v.chunks.Load(vc))
+			if got := b[i:][:ondisk.EntrySize]; !bytes.Equal(got, want) {
+				t.Fatalf("entry %d is %x, want %x", vc, got, want)
+			}
+		}
+	})
 }
 
 // A map of 2 GiB of which a sector is in use is a matter of a moment.

@@ -181,6 +181,14 @@ func (m *Map) Words(vc uint64, words []Word) {
 	}
 }
 
+// Run returns the first word of the page of vc, if the words of all its chunks follow each
+// other and none was used since they were loaded.
+func (m *Map) Run(vc uint64) (first Word, ok bool) {
+	s := m.slot(vc)
+	first = Word(s.run.Load())
+	return first, first != 0 && s.page.Load() == nil
+}
+
 // Set maps a virtual chunk to p that has no physical one and is not busy. There is one
 // caller at a time.
 func (m *Map) Set(vc uint64, p alloc.Phys) {
