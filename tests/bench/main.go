@@ -1,6 +1,6 @@
 // Command bench measures ggated-virstor and its peers side by side: fio over
 // NBD on Unix sockets, files in the page cache, the servers in turn
-// (A B A B …), medians, and the ratios pair by pair.
+// (A B B A …), medians, and the ratios pair by pair.
 package main
 
 import (
@@ -98,7 +98,12 @@ func run(pairs, seconds int, only, peers, bin, old, out, dir string) error {
 			}
 			// One pair to warm up is not counted.
 			for pair := -1; pair < pairs; pair++ {
-				for _, server := range []string{"gvirstor", peer} {
+				// Who comes second of a pair finds the machine warmer.
+				servers := []string{"gvirstor", peer}
+				if pair%2 != 0 {
+					slices.Reverse(servers)
+				}
+				for _, server := range servers {
 					r, err := b.measure(j, server)
 					if err != nil {
 						return fmt.Errorf("%s on %s: %w", j.Name, server, err)
