@@ -235,10 +235,11 @@ func (v *Volume) placesWhere(pick func(alloc.Phys) bool) []mapping {
 	if !v.chunks.IsFrozen() {
 		return ps
 	}
-	v.chunks.EachKept(func(vc uint64, w chunkmap.Word) {
+	v.chunks.EachKept(func(vc uint64, w chunkmap.Word) bool {
 		if pick(w.Phys()) {
 			ps = append(ps, mapping{vc, w.Phys()})
 		}
+		return true
 	})
 	slices.SortFunc(ps, func(a, b mapping) int { return cmp.Or(cmp.Compare(a.vc, b.vc), a.at.Compare(b.at)) })
 	return slices.Compact(ps)

@@ -92,9 +92,7 @@ func (w *View) readCached(r *Request) bool {
 // finish completes r.
 func (w *View) finish(r *Request, err error) {
 	r.Err = err
-	l := r.req.tally.lane // r is its owner's again once it has completed
-	r.Done.Complete(r)
-	w.v.traffic.leave(l)
+	w.v.traffic.complete(r)
 }
 
 // serve does r, a read that lies in the snapshot.

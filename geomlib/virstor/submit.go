@@ -157,9 +157,7 @@ func (v *Volume) finish(r *Request, err error) {
 		v.stats.errors.Add(1)
 	}
 	v.traffic.account(r, err)
-	l := r.req.tally.lane // r is its owner's again once it has completed
-	r.Done.Complete(r)
-	v.traffic.leave(l)
+	v.traffic.complete(r)
 }
 
 // waiter turns Submit into a call.

@@ -94,6 +94,13 @@ func (t *traffic) account(r *Request, err error) {
 	}
 }
 
+// complete completes r and counts it out.
+func (t *traffic) complete(r *Request) {
+	l := r.req.tally.lane // r is its owner's again once it has completed
+	r.Done.Complete(r)
+	t.leave(l)
+}
+
 // straight counts a request of l for so many bytes as one that was done and out, which is
 // about to complete.
 func (t *traffic) straight(l *lane, bytes int64) {

@@ -258,7 +258,8 @@ func (v *Volume) encodeMap(b []byte, vc uint64) {
 	var words [chunkmap.PageEntries]chunkmap.Word
 	order := v.order
 	for len(b) > 0 {
-		n := min(len(b)/ondisk.EntrySize, int(chunkmap.PageEntries-vc%chunkmap.PageEntries))
+		in := vc % chunkmap.PageEntries
+		n := min(len(b)/ondisk.EntrySize, int(chunkmap.PageEntries-in))
 		part := b[:n*ondisk.EntrySize]
 		b = b[len(part):]
 		if first, ok := v.chunks.Run(vc); ok && n == chunkmap.PageEntries && order == ondisk.LittleEndian {
@@ -266,8 +267,8 @@ func (v *Volume) encodeMap(b []byte, vc uint64) {
 			vc += uint64(n)
 			continue
 		}
-		v.chunks.Words(vc, words[:n])
-		for i, w := range words[:n] {
+		v.chunks.Page(vc/chunkmap.PageEntries, &words)
+		for i, w := range words[in:][:n] {
 			entryOf(w).Encode(part[i*ondisk.EntrySize:], order)
 		}
 		vc += uint64(n)

@@ -48,15 +48,19 @@ func TestTheMapHoldsWhatWasStored(t *testing.T) {
 				m.Set(vc, want[vc])
 			}
 		}
-		from := rapid.Uint64Range(0, n).Draw(t, "from")
-		words := make([]Word, rapid.Uint64Range(0, n-from).Draw(t, "words"))
-		for i := range words {
-			words[i] = 77 // of what was there before
-		}
-		m.Words(from, words)
-		for i, w := range words {
-			if want := m.Load(from + uint64(i)); w != want {
-				t.Fatalf("%d is %#x among the words from %d on, and %#x", from+uint64(i), w, from, want)
+		words := [PageEntries]Word{77} // of what was there before
+		for page := range (n + PageEntries - 1) / PageEntries {
+			allocated := false
+			any := m.Page(page, &words)
+			for i, w := range words {
+				vc := page*PageEntries + uint64(i)
+				if want := m.Load(vc).Mapping(); w != want {
+					t.Fatalf("%d is %#x in its page, and %#x", vc, w, want)
+				}
+				allocated = allocated || w.Allocated()
+			}
+			if any != allocated {
+				t.Fatalf("page %d has chunks: %t", page, any)
 			}
 		}
 		next := m.NextAllocated(0, n)

@@ -14,7 +14,7 @@ func (f *Frozen) Differ(newer *Frozen, page uint64, differ *[PageEntries]bool) (
 	if newer != nil {
 		newer.Page(page, &now)
 	} else {
-		f.m.copyPage(page, &now)
+		f.m.Page(page, &now)
 	}
 	for i := range differ {
 		differ[i] = then[i] != now[i]

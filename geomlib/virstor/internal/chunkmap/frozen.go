@@ -1,7 +1,6 @@
 package chunkmap
 
 import (
-	"slices"
 	"sync/atomic"
 )
 
@@ -128,16 +127,16 @@ func (f *Frozen) Page(page uint64, words *[PageEntries]Word) (any bool) {
 			*words = *p
 			return p != &f.m.empty
 		}
-		any = f.m.copyPage(page, words)
+		any = f.m.Page(page, words)
 		if last.still(page) {
 			return any
 		}
 	}
 }
 
-// copyPage fills words with the mappings of a page of the map, and reports whether any is
+// Page fills words with the mappings of a page of the map, and reports whether any is
 // allocated.
-func (m *Map) copyPage(page uint64, words *[PageEntries]Word) (any bool) {
+func (m *Map) Page(page uint64, words *[PageEntries]Word) (any bool) {
 	s := &(*m.dir.Load())[page]
 	if s.page.Load() == nil && s.run.Load() == 0 {
 		clear(words[:])
@@ -167,7 +166,7 @@ func (m *Map) keepLocked(f *Frozen, page uint64) {
 		return
 	}
 	p := new(frozenPage)
-	if !m.copyPage(page, (*[PageEntries]Word)(p)) {
+	if !m.Page(page, (*[PageEntries]Word)(p)) {
 		p = &m.empty
 	}
 	f.pages[page].Store(p)
@@ -248,19 +247,14 @@ func (m *Map) Names(vc uint64, word Word) bool {
 // AnyKept reports whether is holds for a mapping that a Frozen keeps since the map, or a
 // newer one, has another; and if there is one that nobody can read.
 func (m *Map) AnyKept(is func(Word) bool) bool {
-	if m.unknown.Load() {
-		return true
+	any := m.unknown.Load()
+	if !any {
+		m.EachKept(func(_ uint64, w Word) bool {
+			any = is(w)
+			return !any
+		})
 	}
-	m.grow.Lock()
-	defer m.grow.Unlock()
-	for f := m.newest.Load(); f != nil; f = f.older {
-		for i := range f.pages {
-			if p := f.pages[i].Load(); p != nil && slices.ContainsFunc(p[:], func(w Word) bool { return w != 0 && is(w) }) {
-				return true
-			}
-		}
-	}
-	return false
+	return any
 }
 
 // Leave lets go of the next page of f, and gives each mapping that only f named: neither
@@ -302,7 +296,7 @@ func (f *Frozen) Lost(page uint64) (differ, alone int) {
 		}
 		f.Page(page, &then)
 	}
-	f.m.copyPage(page, &now)
+	f.m.Page(page, &now)
 	for i, w := range now {
 		if w == then[i] {
 			continue

@@ -68,23 +68,6 @@ func (s *pageSlot) word(i uint64) uint64 {
 	return 0
 }
 
-// words puts into words those from the i-th chunk of the page on, which has as many.
-func (s *pageSlot) words(i uint64, words []Word) {
-	p, first := s.page.Load(), Word(s.run.Load())
-	switch {
-	case p != nil:
-		for k := range words {
-			words[k] = Word(p[i+uint64(k)].Load())
-		}
-	case first != 0:
-		for k := range words {
-			words[k] = first + Word(i) + Word(k)
-		}
-	default:
-		clear(words)
-	}
-}
-
 // Map maps virtual chunks to physical ones. Its methods may be called by many goroutines
 // at once, but for SetRun.
 type Map struct {
@@ -171,15 +154,6 @@ func (m *Map) pageLocked(vc uint64) *page {
 
 // Load returns the word of vc, zero for what was never touched.
 func (m *Map) Load(vc uint64) Word { return Word(m.slot(vc).word(vc % PageEntries)) }
-
-// Words puts into words those of the virtual chunks from vc on, as Load returns them.
-func (m *Map) Words(vc uint64, words []Word) {
-	for len(words) > 0 {
-		n := min(uint64(len(words)), PageEntries-vc%PageEntries)
-		m.slot(vc).words(vc%PageEntries, words[:n])
-		words, vc = words[n:], vc+n
-	}
-}
 
 // Run returns the first word of the page of vc, if the words of all its chunks follow each
 // other and none was used since they were loaded.

@@ -50,8 +50,8 @@ func (m *Map) moveKeptLocked(vc uint64, from, to Word) {
 }
 
 // EachKept gives each mapping that a Frozen keeps since the map, or a newer one, has
-// another; some of them more than once. each must not use the map.
-func (m *Map) EachKept(each func(vc uint64, word Word)) {
+// another, until each returns false; some of them more than once. each must not use the map.
+func (m *Map) EachKept(each func(vc uint64, word Word) (more bool)) {
 	m.grow.Lock()
 	defer m.grow.Unlock()
 	for f := m.newest.Load(); f != nil; f = f.older {
@@ -61,8 +61,8 @@ func (m *Map) EachKept(each func(vc uint64, word Word)) {
 				continue
 			}
 			for i, w := range p {
-				if w != 0 {
-					each(uint64(page)<<pageShift+uint64(i), w)
+				if w != 0 && !each(uint64(page)<<pageShift+uint64(i), w) {
+					return
 				}
 			}
 		}

@@ -25,7 +25,7 @@ func (m *Map) AddSizes(page uint64, of func(*Frozen) *Sizes) {
 	m.grow.Lock()
 	defer m.grow.Unlock()
 	var now [PageEntries]Word
-	m.copyPage(page, &now)
+	m.Page(page, &now)
 	all := m.versionsLocked(page, of)
 	for _, v := range all {
 		var s Sizes
