@@ -80,7 +80,7 @@ type announcer struct {
 	o    *options.Options
 	log  *slog.Logger
 	once sync.Once
-	stop context.CancelFunc // of the watchdog; set by ready
+	stop func() // ends watch's goroutine; set by ready
 }
 
 // ready tells that volumes are served.
@@ -91,7 +91,7 @@ func (a *announcer) ready() {
 		}
 		a.watch()
 	})
-	a.notify(daemon.SdNotifyReady + "\nSTATUS=Volumes are served")
+	a.notify(daemon.SdNotifyReady)
 }
 
 // reloading tells that the configuration is being read again, until ready.
@@ -101,10 +101,10 @@ func (a *announcer) reloading() {
 
 // end tells that the service ends.
 func (a *announcer) end() {
-	a.notify(daemon.SdNotifyStopping + "\nSTATUS=Volumes are being closed")
 	if a.stop != nil {
-		a.stop()
+		a.stop() // so that it says nothing after this
 	}
+	a.notify(daemon.SdNotifyStopping + "\nSTATUS=Volumes are being closed")
 	if a.o.PIDFile == "" {
 		return
 	}
@@ -132,24 +132,44 @@ func (a *announcer) writePID() error {
 	return errors.Join(err, f.Close())
 }
 
-// watch tells systemd's watchdog, if it has one, that the service lives: as long as the
-// control socket answers, which it does by the process that serves.
+// statusEvery is how often systemd is told how the volumes stand, where no watchdog asks
+// for more.
+const statusEvery = 10 * time.Second
+
+// watch tells systemd, if that started the program, how the volumes stand, and its
+// watchdog, if it has one, that the service lives: as long as the control socket answers,
+// which it does by the process that serves.
 func (a *announcer) watch() {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		a.log.Warn("systemd is not told", "error", err)
 	}
-	if interval <= 0 {
+	every, within := statusEvery, statusEvery
+	switch {
+	case interval > 0:
+		every, within = min(every, interval/3), interval/2
+	case os.Getenv("NOTIFY_SOCKET") == "":
 		return
 	}
-	var ctx context.Context
-	ctx, a.stop = context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	a.stop = func() {
+		cancel()
+		<-done
+	}
 	go func() {
-		tick := time.NewTicker(interval / 3)
+		defer close(done)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
-		for {
-			if answers(ctx, a.o.Control, interval/2) {
-				a.notify(daemon.SdNotifyWatchdog)
+		for told := ""; ; {
+			if st, err := statusOf(ctx, a.o.Control, within); err == nil {
+				if line := st.Headline(); line != told {
+					told = line
+					a.notify("STATUS=" + line)
+				}
+				if interval > 0 {
+					a.notify(daemon.SdNotifyWatchdog)
+				}
 			}
 			select {
 			case <-ctx.Done():
@@ -160,15 +180,15 @@ func (a *announcer) watch() {
 	}()
 }
 
-// answers reports whether the daemon behind a control socket does within a time.
-func answers(ctx context.Context, socket string, within time.Duration) bool {
+// statusOf is the status of the daemon behind a control socket, if it tells it within a
+// time.
+func statusOf(ctx context.Context, socket string, within time.Duration) (st control.Status, err error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	c, err := control.Dial(socket)
 	if err != nil {
-		return false
+		return st, err
 	}
 	defer c.Close()
-	_, err = c.Status(ctx)
-	return err == nil
+	return c.Status(ctx)
 }

@@ -113,6 +113,7 @@ func TestTheServiceManagerOpensSocketsAndIsToldHowTheServiceStands(t *testing.T)
 		if v := s.status(); len(v.Published) != 1 || !strings.Contains(v.Published[0].URI, s.socket) {
 			t.Errorf("published %+v", v.Published)
 		}
+		awaitTold(t, told, "STATUS=vol 69% physical free") // with the chunk of that write
 		awaitTold(t, told, "WATCHDOG=1")
 		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
