@@ -76,6 +76,18 @@ var (
 	ErrExtensionContents = errors.New("bad contents of extension record")
 )
 
+// Reasons why bytes are no usable lease.
+var (
+	// ErrLeaseMagic: there is no lease.
+	ErrLeaseMagic = errors.New("no lease")
+	// ErrLeaseChecksum: the lease is damaged.
+	ErrLeaseChecksum = errors.New("lease has a wrong checksum")
+	// ErrLeaseVersion: an intact lease of a later version of this program.
+	ErrLeaseVersion = errors.New("lease of an unknown version")
+	// ErrLeaseContents: an intact lease whose fields make no sense.
+	ErrLeaseContents = errors.New("bad contents of lease")
+)
+
 // Reasons why the bytes of a pool's directory, or of a map that it names, are
 // not to be used.
 var (

@@ -70,6 +70,25 @@ func FuzzDecodeExtension(f *testing.F) {
 	})
 }
 
+func FuzzDecodeLease(f *testing.F) {
+	f.Add(leaseBytes(f, someLease()), false)
+	f.Add(leaseBytes(f, someLease()), true)
+	f.Add(make([]byte, 512), false)
+	f.Fuzz(func(t *testing.T, b []byte, intact bool) {
+		b = bytes.Clone(b)
+		if intact && len(b) >= ondisk.LeaseRecordSize {
+			resealLease(b)
+		}
+		l, err := ondisk.DecodeLease(b)
+		if err != nil {
+			return
+		}
+		if again := leaseBytes(t, l); !bytes.Equal(again[:ondisk.LeaseRecordSize], b[:ondisk.LeaseRecordSize]) {
+			t.Fatalf("%x became %x", b, again)
+		}
+	})
+}
+
 func FuzzDecodeMap(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0})
 	f.Add([]byte{0, 1, 0, 2, 0, 0, 0, 3})
