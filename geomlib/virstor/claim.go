@@ -26,59 +26,59 @@ type claim struct {
 // space (ErrBusy). Requests of others that would change the volume fail with ErrClaimed; but
 // when the claimant was not heard of for 30 s they go on, and he has lost it. A claim takes
 // the place of one that is there.
-func (v *Volume) Claim() (token uint64, err error) {
-	if err := v.readOnly(); err != nil {
-		return 0, fmt.Errorf("claim %s: %w", v.name, err)
+func (h *Head) Claim() (token uint64, err error) {
+	if err := h.v.readOnly(); err != nil {
+		return 0, fmt.Errorf("claim %s: %w", h.Name(), err)
 	}
-	v.metaMu.Lock()
-	c := &claim{token: v.draw()}
-	v.metaMu.Unlock()
+	h.v.metaMu.Lock()
+	c := &claim{token: h.v.draw()}
+	h.v.metaMu.Unlock()
 	c.heard.Store(time.Now().UnixNano())
-	v.claim.Store(c)
-	drained := v.writes.closeWithin(drainLimit)
-	v.writes.open(v.resume)
+	h.claim.Store(c)
+	drained := h.writes.closeWithin(drainLimit)
+	h.writes.open(h.v.resume)
 	if !drained {
-		v.Unclaim(c.token)
-		return 0, fmt.Errorf("claim %s: %w", v.name, ErrBusy)
+		h.Unclaim(c.token)
+		return 0, fmt.Errorf("claim %s: %w", h.Name(), ErrBusy)
 	}
 	return c.token, nil
 }
 
 // Unclaim ends a claim. One that was lost has ended.
-func (v *Volume) Unclaim(token uint64) {
-	if c := v.claim.Load(); c != nil && c.token == token {
-		v.claim.CompareAndSwap(c, nil)
+func (h *Head) Unclaim(token uint64) {
+	if c := h.claim.Load(); c != nil && c.token == token {
+		h.claim.CompareAndSwap(c, nil)
 	}
 }
 
 // Claimed is nil while the claim holds, and otherwise ErrClaimed.
-func (v *Volume) Claimed(token uint64) error {
-	if c := v.claim.Load(); c == nil || c.token != token {
-		return fmt.Errorf("%s: the claim is lost: %w", v.name, ErrClaimed)
+func (h *Head) Claimed(token uint64) error {
+	if c := h.claim.Load(); c == nil || c.token != token {
+		return fmt.Errorf("%s: the claim is lost: %w", h.Name(), ErrClaimed)
 	}
 	return nil
 }
 
 // mayChange refuses what changes the volume while somebody else has claimed it. claim is
 // that of the request, 0 of most.
-func (v *Volume) mayChange(claim uint64) error {
+func (h *Head) mayChange(claim uint64) error {
 	if claim != 0 {
-		if err := v.Claimed(claim); err != nil {
+		if err := h.Claimed(claim); err != nil {
 			return err
 		}
-		if c := v.claim.Load(); c != nil {
+		if c := h.claim.Load(); c != nil {
 			c.heard.Store(time.Now().UnixNano())
 		}
 		return nil
 	}
-	c := v.claim.Load()
+	c := h.claim.Load()
 	if c == nil {
 		return nil
 	}
 	if time.Since(time.Unix(0, c.heard.Load())) < claimLimit {
-		return fmt.Errorf("%s: %w", v.name, ErrClaimed)
+		return fmt.Errorf("%s: %w", h.Name(), ErrClaimed)
 	}
-	v.claim.CompareAndSwap(c, nil)
+	h.claim.CompareAndSwap(c, nil)
 	return nil
 }
 

@@ -137,7 +137,7 @@ func (v *Volume) failUntilActive() {
 	v.life.untilActive.reqs = nil
 	v.life.untilActive.mu.Unlock()
 	for _, r := range reqs {
-		v.finish(r, fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed))
+		r.req.h.finish(r, fmt.Errorf("%s %s: %w", r.Op, r.req.h.Name(), ErrClosed))
 	}
 }
 

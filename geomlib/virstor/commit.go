@@ -82,8 +82,8 @@ func (k *committer) count() {
 // assign gives chunks to the requests of the batch, all that a request needs or
 // none, and decides which of their data is written here.
 func (k *committer) assign() {
-	v, b := k.v, &k.batch
-	waiting := !v.held.empty()
+	b := &k.batch
+	waiting := !k.h.held.empty()
 	kept := b.reqs[:0]
 	for i, r := range b.reqs {
 		goesOn := false
@@ -100,19 +100,19 @@ func (k *committer) assign() {
 // earlier waits for space. again: r was held.
 func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) {
 	v, b := k.v, &k.batch
-	if r.Offset+r.Length > v.Size() {
-		k.end(r, fmt.Errorf("%s at %d of %s, which has shrunk: %w", r.Op, r.Offset, v.name, ErrRange))
+	if r.Offset+r.Length > k.h.Size() {
+		k.end(r, fmt.Errorf("%s at %d of %s, which has shrunk: %w", r.Op, r.Offset, k.h.Name(), ErrRange))
 		return false, waiting
 	}
 	if again {
-		v.held.learn(r)
+		k.h.held.learn(r)
 	} else if r.req.noRoom != nil {
 		return false, k.storageFull(r) || waiting
 	}
 	k.findMissing(r)
 	if len(b.missing) > 0 {
 		if err := v.cond.refusal(deedAllocate); err != nil {
-			k.end(r, fmt.Errorf("write to %s: %w", v.name, err))
+			k.end(r, fmt.Errorf("write to %s: %w", k.h.Name(), err))
 			return false, waiting
 		}
 	}
@@ -124,7 +124,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		if !mayResume(r) {
 			return false, k.hold(r, r.req.held.why) && len(b.missing) > 0 || waiting
 		}
-		v.held.learn(r) // for the last time
+		k.h.held.learn(r) // for the last time
 		k.findMissing(r)
 	}
 	if room && !k.lockShared(r) {
@@ -138,7 +138,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 		return false, k.noSpace(r) || waiting
 	}
 	if again {
-		v.held.leave(r)
+		k.h.held.leave(r)
 	}
 	for i, vc := range b.missing {
 		b.add(vc, b.taken[i])
@@ -155,19 +155,19 @@ func (k *committer) lockShared(r *Request) bool {
 	v, b := k.v, &k.batch
 	b.shared = b.shared[:0]
 	for _, vc := range b.missing {
-		if !v.chunks.Load(vc).Allocated() {
+		if !k.h.chunks.Load(vc).Allocated() {
 			continue
 		}
-		ph, state := v.chunks.TryLock(vc)
+		ph, state := k.h.chunks.TryLock(vc)
 		if state != chunkmap.Pinned {
 			k.unlockShared()
-			v.held.leave(r)
-			if !v.park(vc, r) {
+			k.h.held.leave(r)
+			if !k.h.park(vc, r) {
 				v.workers.put(r)
 			}
 			return false
 		}
-		v.chunks.Show(vc, chunkmap.WordOf(ph))
+		k.h.chunks.Show(vc, chunkmap.WordOf(ph))
 		b.shared = append(b.shared, mapping{vc, ph})
 	}
 	return true
@@ -176,7 +176,7 @@ func (k *committer) lockShared(r *Request) bool {
 // unlockShared undoes lockShared.
 func (k *committer) unlockShared() {
 	for _, m := range k.batch.shared {
-		k.v.chunks.Unlock(m.vc, chunkmap.WordOf(m.at))
+		k.h.chunks.Unlock(m.vc, chunkmap.WordOf(m.at))
 	}
 	k.batch.shared = k.batch.shared[:0]
 }
@@ -202,7 +202,7 @@ func (k *committer) findMissing(r *Request) {
 	b.missing, b.reach = b.missing[:0], r.Offset+r.Length
 	if r.req.own {
 		vc := uint64(v.chunkOf(r.Offset + r.req.progress))
-		if _, ours := b.index[vc]; !ours && v.chunks.Load(vc).Allocated() && k.isNamed(vc) {
+		if _, ours := b.index[vc]; !ours && k.h.chunks.Load(vc).Allocated() && k.isNamed(vc) {
 			b.missing = append(b.missing, vc)
 		}
 	}
@@ -213,7 +213,7 @@ func (k *committer) findMissing(r *Request) {
 	next := uint64(0) // a chunk may have two ranges of r
 	for from, to := r.ahead(r.Offset + r.req.progress); from < to; from, to = r.ahead(to) {
 		for next = max(next, uint64(from/v.chunk)); next <= uint64((to-1)/v.chunk); next++ {
-			if _, ours := b.index[next]; ours || v.chunks.Load(next).Allocated() && !k.isNamed(next) {
+			if _, ours := b.index[next]; ours || k.h.chunks.Load(next).Allocated() && !k.isNamed(next) {
 				continue
 			}
 			if b.missing = append(b.missing, next); len(b.missing) == most && r.Op == OpWriteZeroes {
@@ -227,14 +227,13 @@ func (k *committer) findMissing(r *Request) {
 // isNamed reports whether a snapshot names the physical chunk of vc, which has one. If
 // none does the chunk is not shared any more.
 func (k *committer) isNamed(vc uint64) bool {
-	v := k.v
-	if !v.isShared(vc) {
+	if !k.h.isShared(vc) {
 		return false
 	}
-	if v.chunks.IsNamed(vc, v.chunks.Load(vc)) {
+	if k.h.chunks.IsNamed(vc, k.h.chunks.Load(vc)) {
 		return true
 	}
-	v.chunks.Unshare(vc)
+	k.h.chunks.Unshare(vc)
 	return false
 }
 
@@ -296,7 +295,7 @@ func (k *committer) noSpace(r *Request) bool {
 	if holds {
 		holds = k.hold(r, ErrNoSpace)
 	} else {
-		k.end(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, ErrNoSpace))
+		k.end(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, k.h.Name(), r.Offset, ErrNoSpace))
 	}
 	if news { // who looks then finds r counted
 		v.emit(Event{Kind: EventFull})
@@ -306,21 +305,21 @@ func (k *committer) noSpace(r *Request) bool {
 
 // end completes r, which was held or was to be.
 func (k *committer) end(r *Request, err error) {
-	k.v.held.leave(r)
-	k.v.finish(r, err)
+	k.h.held.leave(r)
+	k.h.finish(r, err)
 }
 
 // hold holds a write for the reason why, or fails it if that may not be, and reports whether it holds.
 func (k *committer) hold(r *Request, why error) bool {
 	v := k.v
 	r.req.held.why = why
-	v.leaveWrites(r) // first: who has admitted it may end it
-	if err := v.held.admit(r); err != nil {
-		k.end(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, v.name, r.Offset, err))
+	k.h.leaveWrites(r) // first: who has admitted it may end it
+	if err := k.h.held.admit(r); err != nil {
+		k.end(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, k.h.Name(), r.Offset, err))
 		return false
 	}
 	if !v.cond.allows(deedHold) {
-		v.FailHeld() // Close may have been here before r was
+		k.h.FailHeld() // Close may have been here before r was
 	}
 	return true
 }
@@ -412,12 +411,12 @@ func (k *committer) acknowledge() {
 			continue
 		}
 		if err := r.req.failed; err != nil {
-			v.finish(r, err)
+			k.h.finish(r, err)
 			continue
 		}
 		r.req.progress = r.req.commit
 		if r.req.progress == r.Length && r.Flags&FUA == 0 {
-			v.finish(r, nil)
+			k.h.finish(r, nil)
 			continue
 		}
 		v.workers.put(r)
@@ -438,7 +437,7 @@ func (k *committer) tell() {
 		}
 		k.lastComp = c
 	}
-	if k.full && v.held.empty() && v.alloc.Available() > 0 {
+	if k.full && k.h.held.empty() && v.alloc.Available() > 0 {
 		k.full = false
 		v.emit(Event{Kind: EventSpace})
 	}

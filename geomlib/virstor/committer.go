@@ -15,7 +15,8 @@ import (
 // written side by side, each component is flushed once, each map sector
 // is written once.
 type committer struct {
-	v *Volume
+	h *Head
+	v *Volume // of h
 
 	mu       sync.Mutex
 	queue    []*Request
@@ -79,12 +80,14 @@ type opGroup struct {
 	done chan struct{}
 }
 
-func newCommitter(v *Volume) *committer {
+func newCommitter(h *Head) *committer {
+	v := h.v
 	steps := v.cfg.commitSteps
 	if steps == nil {
 		steps = commitOrder()
 	}
 	return &committer{
+		h:         h,
 		v:         v,
 		steps:     steps,
 		wake:      make(chan struct{}, 1),
@@ -190,7 +193,7 @@ func (k *committer) arm(timer *time.Timer) {
 		wait = degradedRetry
 	}
 	if t := k.v.full.Load().timeout; t > 0 {
-		if h := k.v.held.status(); h.Count > 0 {
+		if h := k.h.held.status(); h.Count > 0 {
 			wait = min(wait, max(0, t-h.Oldest))
 		}
 	}
@@ -212,8 +215,8 @@ func (k *committer) expire() {
 		k.v.workers.put(&k.v.flushSoon)
 	}
 	if t := k.v.full.Load().timeout; t > 0 {
-		for _, r := range k.v.held.takeExpired(nil, time.Now().Add(-t)) {
-			k.v.finish(r, fmt.Errorf("write to %s held for %s: %w", k.v.name, t, r.req.held.why))
+		for _, r := range k.h.held.takeExpired(nil, time.Now().Add(-t)) {
+			k.h.finish(r, fmt.Errorf("write to %s held for %s: %w", k.h.Name(), t, r.req.held.why))
 		}
 	}
 	if k.v.cond.is(stateDegraded) {
@@ -240,7 +243,7 @@ func (k *committer) next() (more, ok bool) {
 		return false, false
 	}
 	if retry {
-		b.reqs = k.v.held.tryAll(b.reqs)
+		b.reqs = k.h.held.tryAll(b.reqs)
 	}
 	b.held = len(b.reqs)
 	n, bytes := 0, 0

@@ -42,7 +42,7 @@ func (k *committer) repair() {
 		return
 	}
 	for _, o := range d.locked {
-		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
+		k.h.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 		if o.owns() {
 			v.alloc.Put(o.new)
 		}
@@ -86,16 +86,16 @@ func (k *committer) letGo(o mapOp) bool {
 	if !k.v.cond.giveUp() {
 		return false
 	}
-	k.v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
+	k.h.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 	return true
 }
 
 // gaveUp is the error of a write that comes too late.
-func (v *Volume) gaveUp() error {
-	if v.cond.allows(deedAcknowledgeWrite) {
+func (h *Head) gaveUp() error {
+	if h.v.cond.allows(deedAcknowledgeWrite) {
 		return nil
 	}
-	return fmt.Errorf("write to %s, which closes: %w", v.name, ErrDegraded)
+	return fmt.Errorf("write to %s, which closes: %w", h.Name(), ErrDegraded)
 }
 
 // doubtUnflushed treats every map sector that was not known to be durable when

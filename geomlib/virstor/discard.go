@@ -18,57 +18,57 @@ const discardStep = 128
 //
 // It needs no chunk, but room below a component where the storage of one is full: to
 // write zeros into a hole, or to make one. It is held for that as writes are.
-func (v *Volume) discard(r *Request, block bool) {
+func (h *Head) discard(r *Request, block bool) {
 	r.req.discards = true
 	off, end := r.Offset+r.req.progress, r.Offset+r.Length
-	if off >= end || v.chunks.NextAllocated(uint64(off/v.chunk), uint64((end-1)/v.chunk)+1) > uint64((end-1)/v.chunk) {
-		v.finishDiscard(r, block)
+	if off >= end || h.chunks.NextAllocated(uint64(off/h.v.chunk), uint64((end-1)/h.v.chunk)+1) > uint64((end-1)/h.v.chunk) {
+		h.finishDiscard(r, block)
 		return
 	}
-	if r.Op == OpDelete && v.cfg.Discard == DiscardOff {
-		v.finish(r, nil)
+	if r.Op == OpDelete && h.v.cfg.Discard == DiscardOff {
+		h.finish(r, nil)
 		return
 	}
 	if !block {
-		v.workers.put(r)
+		h.v.workers.put(r)
 		return
 	}
-	if !v.moving.enter(r) {
+	if !h.v.moving.enter(r) {
 		return
 	}
-	waits, vc, err := v.discardAll(r)
-	v.moving.leave()
+	waits, vc, err := h.discardAll(r)
+	h.v.moving.leave()
 	switch {
 	case err != nil:
-		v.writeFailed(r, err)
+		h.writeFailed(r, err)
 	case r.req.own:
-		v.committer.put(r)
-	case waits && v.park(vc, r):
+		h.committer.put(r)
+	case waits && h.park(vc, r):
 	case waits:
-		v.workers.put(r)
+		h.v.workers.put(r)
 	default:
-		v.finishDiscard(r, block)
+		h.finishDiscard(r, block)
 	}
 }
 
 // discardAll does what is left of a discard. With waits it came to a chunk,
 // vc, that somebody else has to himself.
-func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
-	off, to := v.aheadOf(r, r.Offset+r.req.progress)
+func (h *Head) discardAll(r *Request) (waits bool, vc uint64, err error) {
+	off, to := h.aheadOf(r, r.Offset+r.req.progress)
 	for off < to {
-		next := v.chunks.NextAllocated(uint64(off/v.chunk), uint64((to-1)/v.chunk)+1)
-		off = max(off, int64(next)*v.chunk)
+		next := h.chunks.NextAllocated(uint64(off/h.v.chunk), uint64((to-1)/h.v.chunk)+1)
+		off = max(off, int64(next)*h.v.chunk)
 		if off >= to {
-			off, to = v.aheadOf(r, to)
+			off, to = h.aheadOf(r, to)
 			continue
 		}
-		pc := v.pieceAt(off, to)
+		pc := h.v.pieceAt(off, to)
 		switch {
-		case pc.n == v.chunk && v.cfg.Discard == DiscardOn:
-			off, _, waits, err = v.freeChunks(off, to, v.chunks.TryLock)
+		case pc.n == h.v.chunk && h.v.cfg.Discard == DiscardOn:
+			off, _, waits, err = h.freeChunks(off, to, h.chunks.TryLock)
 		default:
 			var state chunkmap.State
-			switch state, err = v.discardPiece(pc, r.Op != OpDelete); state {
+			switch state, err = h.discardPiece(pc, r.Op != OpDelete); state {
 			case chunkmap.Busy:
 				waits = true
 			case chunkmap.Shared:
@@ -83,38 +83,38 @@ func (v *Volume) discardAll(r *Request) (waits bool, vc uint64, err error) {
 		}
 		r.req.progress = off - r.Offset
 		if waits {
-			return true, uint64(off / v.chunk), nil
+			return true, uint64(off / h.v.chunk), nil
 		}
 	}
 	return false, 0, nil
 }
 
 // aheadOf is r.ahead: also a discard that was held leaves alone what was written later.
-func (v *Volume) aheadOf(r *Request, off int64) (from, to int64) {
-	if v.cfg.breaks(breakDiscardsLater) {
+func (h *Head) aheadOf(r *Request, off int64) (from, to int64) {
+	if h.v.cfg.breaks(breakDiscardsLater) {
 		return off, r.Offset + r.Length
 	}
 	return r.ahead(off)
 }
 
 // PassesDiscards reports whether discards of the volume reach its components.
-func (v *Volume) PassesDiscards() bool { return !v.cfg.ReadOnly && v.cfg.Discard != DiscardOff }
+func (h *Head) PassesDiscards() bool { return !h.v.cfg.ReadOnly && h.v.cfg.Discard != DiscardOff }
 
 // finishDiscard completes a discard all of which is done. With FUA that takes a
 // flush even where nothing was allocated: what freed it may not be durable.
 //
 // While the volume is degraded, a map sector may give back after a crash what
 // memory says is not allocated. Zeros cannot be promised there.
-func (v *Volume) finishDiscard(r *Request, block bool) {
+func (h *Head) finishDiscard(r *Request, block bool) {
 	switch {
-	case !v.cond.allows(deedAllocate) && r.Op != OpDelete && v.unallocatedIn(r.Offset, r.Offset+r.Length):
-		v.finish(r, fmt.Errorf("%s of %d bytes at %d of %s: %w", r.Op, r.Length, r.Offset, v.name, ErrDegraded))
+	case !h.v.cond.allows(deedAllocate) && r.Op != OpDelete && h.unallocatedIn(r.Offset, r.Offset+r.Length):
+		h.finish(r, fmt.Errorf("%s of %d bytes at %d of %s: %w", r.Op, r.Length, r.Offset, h.Name(), ErrDegraded))
 	case r.Flags&FUA == 0:
-		v.finish(r, nil)
-	case block || v.allClean():
-		v.finish(r, v.flushAll())
+		h.finish(r, nil)
+	case block || h.v.allClean():
+		h.finish(r, h.v.flushAll())
 	default:
-		v.workers.put(r)
+		h.v.workers.put(r)
 	}
 }
 
@@ -126,27 +126,27 @@ func (v *Volume) finishDiscard(r *Request, block bool) {
 // It has the chunk to itself: a write that was acknowledged while the device
 // still works on the delete must not be lost to it.
 // busy: somebody else has it, and nothing was done.
-func (v *Volume) discardPiece(pc piece, zero bool) (chunkmap.State, error) {
-	if zero && !v.aligned(int64(pc.vc)*v.chunk+pc.in, pc.n) {
-		return v.writeLocked(pc, nil)
+func (h *Head) discardPiece(pc piece, zero bool) (chunkmap.State, error) {
+	if zero && !h.v.aligned(int64(pc.vc)*h.v.chunk+pc.in, pc.n) {
+		return h.writeLocked(pc, nil)
 	}
-	ph, state := v.chunks.TryLock(pc.vc)
+	ph, state := h.chunks.TryLock(pc.vc)
 	if state != chunkmap.Pinned {
 		return state, nil
 	}
-	shared := v.isShared(pc.vc) && !v.cfg.breaks(breakSharedDiscard)
+	shared := h.isShared(pc.vc) && !h.v.cfg.breaks(breakSharedDiscard)
 	if shared && zero {
-		v.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
+		h.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
 		return chunkmap.Shared, nil
 	}
-	err := v.gaveUp()
+	err := h.gaveUp()
 	if err == nil && !shared {
-		err = v.discardLocked(pc, ph, zero)
+		err = h.v.discardLocked(pc, ph, zero)
 	}
-	if err == nil && v.cfg.Discard == DiscardOn && v.partial.discarded(pc.vc, pc.in, pc.n) {
-		return chunkmap.Pinned, v.committer.commit([]mapOp{{vc: pc.vc, old: ph}})
+	if err == nil && h.v.cfg.Discard == DiscardOn && h.partial.discarded(pc.vc, pc.in, pc.n) {
+		return chunkmap.Pinned, h.committer.commit([]mapOp{{vc: pc.vc, old: ph}})
 	}
-	v.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
+	h.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
 	return chunkmap.Pinned, err
 }
 
@@ -181,12 +181,12 @@ func (v *Volume) passDown(c *component, off, n int64) {
 // freeChunks unmaps the allocated chunks that lie wholly in [off, end), up to
 // discardStep of them, and returns how far it came and how many it were. take is
 // one of chunkmap.Map's. waits: it came no further than off, whose chunk is busy.
-func (v *Volume) freeChunks(off, end int64, take func(uint64) (alloc.Phys, chunkmap.State)) (next, freed int64, waits bool, err error) {
+func (h *Head) freeChunks(off, end int64, take func(uint64) (alloc.Phys, chunkmap.State)) (next, freed int64, waits bool, err error) {
 	var ops []mapOp
-	limit := uint64(end / v.chunk)
-	vc := uint64(off / v.chunk)
+	limit := uint64(end / h.v.chunk)
+	vc := uint64(off / h.v.chunk)
 	for len(ops) < discardStep {
-		vc = v.chunks.NextAllocated(vc, limit)
+		vc = h.chunks.NextAllocated(vc, limit)
 		if vc >= limit {
 			break
 		}
@@ -201,9 +201,9 @@ func (v *Volume) freeChunks(off, end int64, take func(uint64) (alloc.Phys, chunk
 		vc++
 	}
 	if len(ops) > 0 {
-		if err := v.committer.commit(ops); err != nil {
+		if err := h.committer.commit(ops); err != nil {
 			return off, 0, false, err
 		}
 	}
-	return int64(vc) * v.chunk, int64(len(ops)), waits, nil
+	return int64(vc) * h.v.chunk, int64(len(ops)), waits, nil
 }

@@ -229,8 +229,8 @@ func (v *Volume) mapUnchanged() error {
 		}
 		return nil
 	})
-	if err == nil && allocated != v.stats.allocated.Load() {
-		err = fmt.Errorf("%w: %d chunks are allocated, %d were", ErrChanged, allocated, v.stats.allocated.Load())
+	if err == nil && allocated != v.allocated.Load() {
+		err = fmt.Errorf("%w: %d chunks are allocated, %d were", ErrChanged, allocated, v.allocated.Load())
 	}
 	return err
 }

@@ -8,12 +8,12 @@ import (
 )
 
 // flush puts everything acknowledged before r on stable storage.
-func (v *Volume) flush(r *Request, block bool) {
-	if !block && !v.allClean() {
-		v.workers.put(r)
+func (h *Head) flush(r *Request, block bool) {
+	if !block && !h.v.allClean() {
+		h.v.workers.put(r)
 		return
 	}
-	v.finish(r, v.flushAll())
+	h.finish(r, h.v.flushAll())
 }
 
 func (v *Volume) allClean() bool {
@@ -80,36 +80,36 @@ func (v *Volume) flushComponents(comps []*component) error {
 
 // finishFUA completes a write all of which is done once it is durable: on the
 // components it lies on, and in the map if an entry may not be durable.
-func (v *Volume) finishFUA(r *Request) {
+func (h *Head) finishFUA(r *Request) {
 	var last *component
 	for off, end := r.Offset, r.Offset+r.Length; off < end; {
-		pc := v.pieceAt(off, end)
-		ph, state := v.chunks.Pin(pc.vc)
+		pc := h.v.pieceAt(off, end)
+		ph, state := h.chunks.Pin(pc.vc)
 		switch state {
 		case chunkmap.Busy:
-			if v.park(pc.vc, r) {
+			if h.park(pc.vc, r) {
 				return // and begins again
 			}
 			continue
 		case chunkmap.Pinned:
-			c := v.component(ph.Comp)
-			v.chunks.Unpin(pc.vc)
+			c := h.v.component(ph.Comp)
+			h.chunks.Unpin(pc.vc)
 			if c == last {
 				break
 			}
 			if err := c.flush(); err != nil {
-				v.finish(r, err)
+				h.finish(r, err)
 				return
 			}
 			last = c
 		}
 		off += pc.n
 	}
-	if v.ledger().isDurable() {
-		v.finish(r, nil)
+	if h.v.ledger().isDurable() {
+		h.finish(r, nil)
 		return
 	}
-	v.finish(r, v.component(0).flush())
+	h.finish(r, h.v.component(0).flush())
 }
 
 // flushJobs runs component flushes on workers.

@@ -135,11 +135,11 @@ func TestZeroesThatAreToStayBackedKeepTheirChunk(t *testing.T) {
 	mustDo(t, v.Discard(0, half))
 	mustDo(t, v.WriteZeroes(0, half, NoHole))
 	mustDo(t, v.Discard(half, half))
-	if n := v.stats.allocated.Load(); n != 1 {
+	if n := v.allocated.Load(); n != 1 {
 		t.Errorf("%d chunks allocated, want that of the zeros", n)
 	}
 	mustDo(t, v.Discard(0, half)) // now all of it is given up
-	if n := v.stats.allocated.Load(); n != 0 {
+	if n := v.allocated.Load(); n != 0 {
 		t.Errorf("%d chunks allocated, want none", n)
 	}
 }
@@ -177,7 +177,7 @@ func TestZeroesOfMuchAreAllocatedStepByStep(t *testing.T) {
 			t.Errorf("%s: it does not read as zeros: %v", c.what, err)
 		}
 		most := (c.from+c.n+crashChunk-1)/crashChunk - c.from/crashChunk
-		if n := v.stats.allocated.Load(); n != most {
+		if n := v.allocated.Load(); n != most {
 			t.Errorf("%s: %d chunks allocated, want %d", c.what, n, most)
 		}
 		if h := v.CommitSizes(); h.Count() < uint64(most-1)/3 {

@@ -56,17 +56,17 @@ type heldWrites struct {
 
 // HeldFull returns nil, or, while the volume holds its limit of write data, a
 // channel that is closed when it holds less.
-func (v *Volume) HeldFull() <-chan struct{} {
-	h := &v.held
-	if !h.over.Load() {
+func (h *Head) HeldFull() <-chan struct{} {
+	w := &h.held
+	if !w.over.Load() {
 		return nil
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.room == nil {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.room == nil {
 		return nil // a nil channel of the right type: there is room
 	}
-	return h.room
+	return w.room
 }
 
 // admit holds r, or says why it may not be held. Before r can be found on the
@@ -249,10 +249,10 @@ func (h *heldWrites) status() HeldStatus {
 // FailHeld fails the writes that wait for space now, with ErrNoSpace, and
 // returns how many there were. One that the volume is just trying again is done
 // if there is space, and fails soon if there is not.
-func (v *Volume) FailHeld() int {
-	gone, n := v.held.takeAll(ErrNoSpace)
+func (h *Head) FailHeld() int {
+	gone, n := h.held.takeAll(ErrNoSpace)
 	for _, r := range gone {
-		v.finish(r, fmt.Errorf("write to %s given up while held: %w", v.name, ErrNoSpace))
+		h.finish(r, fmt.Errorf("write to %s given up while held: %w", h.Name(), ErrNoSpace))
 	}
 	return n
 }
@@ -260,49 +260,49 @@ func (v *Volume) FailHeld() int {
 // EndHeld ends r, a write that its Completer was told is held: nobody waits for
 // it any more. It completes with ErrAbandoned, at once or, if the volume is just
 // trying it again, soon; if it goes on already, it is done.
-func (v *Volume) EndHeld(r *Request) {
-	if v.cfg.breaks(breakHeldOutlives) {
+func (h *Head) EndHeld(r *Request) {
+	if h.v.cfg.breaks(breakHeldOutlives) {
 		return
 	}
-	h := &v.held
-	h.mu.Lock()
-	i := slices.Index(h.list, r)
+	w := &h.held
+	w.mu.Lock()
+	i := slices.Index(w.list, r)
 	if i < 0 {
 		r.req.held.ended = ErrAbandoned
-		h.mu.Unlock()
+		w.mu.Unlock()
 		return
 	}
-	h.list = slices.Delete(h.list, i, i+1)
-	h.bytes -= int64(len(r.Data))
-	h.updateLocked()
-	h.mu.Unlock()
-	v.finish(r, fmt.Errorf("write to %s given up while held: %w", v.name, ErrAbandoned))
-	v.committer.kick() // others may have waited behind it
+	w.list = slices.Delete(w.list, i, i+1)
+	w.bytes -= int64(len(r.Data))
+	w.updateLocked()
+	w.mu.Unlock()
+	h.finish(r, fmt.Errorf("write to %s given up while held: %w", h.Name(), ErrAbandoned))
+	h.committer.kick() // others may have waited behind it
 }
 
 // RetryHeld tries the writes that are held again.
-func (v *Volume) RetryHeld() { v.committer.kick() }
+func (h *Head) RetryHeld() { h.committer.kick() }
 
 // Supersede tells that n bytes from off on were written, zeroed or discarded by
 // a request that counts as later than r, a write that is held. When r goes on,
 // it leaves them as they are. The caller makes sure that r is held until
 // Supersede returns: by what Resumed answers, and by not letting Complete return.
-func (v *Volume) Supersede(r *Request, off, n int64) {
-	if v.cfg.breaks(breakSuperseded) {
+func (h *Head) Supersede(r *Request, off, n int64) {
+	if h.v.cfg.breaks(breakSuperseded) {
 		return
 	}
-	h := &v.held
-	h.mu.Lock()
+	w := &h.held
+	w.mu.Lock()
 	r.req.held.later = withExtent(r.req.held.later, extent{off, off + n})
-	h.mu.Unlock()
-	v.committer.kick() // it may need fewer chunks now
+	w.mu.Unlock()
+	h.committer.kick() // it may need fewer chunks now
 }
 
 // Superseded reports whether later requests did all of [off, off+n) of r, as
 // Supersede has told; r is held.
-func (v *Volume) Superseded(r *Request, off, n int64) bool {
-	v.held.mu.Lock()
-	defer v.held.mu.Unlock()
+func (h *Head) Superseded(r *Request, off, n int64) bool {
+	h.held.mu.Lock()
+	defer h.held.mu.Unlock()
 	return slices.ContainsFunc(r.req.held.later, func(e extent) bool { return e.from <= off && off+n <= e.to })
 }
 

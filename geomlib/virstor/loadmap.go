@@ -76,7 +76,7 @@ func (v *Volume) loadPiece(p *mapio.Piece, comps []bounds) error {
 		}
 		loaded += n
 	}
-	v.stats.allocated.Add(int64(loaded))
+	v.allocated.Add(int64(loaded))
 	return nil
 }
 

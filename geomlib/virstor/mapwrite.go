@@ -24,7 +24,7 @@ func (k *committer) writeMap() {
 		for i := range g.ops {
 			o := &g.ops[i]
 			if refused != nil {
-				o.err = fmt.Errorf("change the map of %s: %w", k.v.name, refused)
+				o.err = fmt.Errorf("change the map of %s: %w", k.h.Name(), refused)
 				continue
 			}
 			o.begun = true
@@ -86,10 +86,10 @@ func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) err
 	buf := k.mapBuf[:int64(last-first+1)*v.sector]
 	base := first * per
 	for i := range (last - first + 1) * per {
-		v.encodeEntry(buf[i*ondisk.EntrySize:], v.chunks.Load(base+i))
+		k.h.encodeEntry(buf[i*ondisk.EntrySize:], k.h.chunks.Load(base+i))
 	}
 	for _, c := range changes {
-		v.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], c.word)
+		k.h.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], c.word)
 	}
 	if err := v.component(0).writeRaw(buf, int64(first)*v.sector); err != nil {
 		return &mapWriteError{err}
@@ -115,8 +115,8 @@ func (k *committer) publish() {
 		case c.copies:
 			k.publishCopy(c, k.degrade.has(int64(c.vc/per)))
 		case c.err == nil:
-			v.chunks.Set(c.vc, c.to)
-			v.stats.allocated.Add(1)
+			k.h.chunks.Set(c.vc, c.to)
+			k.h.allocated.Add(1)
 		case k.degrade.has(int64(c.vc / per)):
 			// The sector may or may not hold it: keep off the chunk.
 			v.cond.keep()
@@ -148,15 +148,15 @@ func (k *committer) publishCopy(c *newChunk, doubt bool) {
 	case c.err == nil:
 		for _, p := range c.pieces {
 			if p.data {
-				v.partial.written(c.vc, p.in, p.n)
+				k.h.partial.written(c.vc, p.in, p.n)
 			}
 		}
-		v.chunks.Unlock(c.vc, chunkmap.WordOf(c.to))
+		k.h.chunks.Unlock(c.vc, chunkmap.WordOf(c.to))
 		if v.cfg.breaks(breakOwners) {
 			k.release(c.from)
 		}
 	case !doubt:
-		v.chunks.Unlock(c.vc, chunkmap.WordOf(c.from))
+		k.h.chunks.Unlock(c.vc, chunkmap.WordOf(c.from))
 		v.alloc.Put(c.to)
 	default: // as of a move
 		k.keepLocked(mapOp{vc: c.vc, old: c.from, new: c.to, set: true})
@@ -169,7 +169,7 @@ func (k *committer) keepLocked(o mapOp) {
 	if !k.letGo(o) {
 		k.v.cond.keep()
 		k.degrade.locked = append(k.degrade.locked, o)
-		k.v.chunks.Show(o.vc, chunkmap.WordOf(o.old))
+		k.h.chunks.Show(o.vc, chunkmap.WordOf(o.old))
 	}
 }
 
@@ -180,21 +180,21 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 	v := k.v
 	switch {
 	case o.err == nil && o.shared:
-		v.chunks.UnlockMoved(o.vc, chunkmap.WordOf(o.new))
+		k.h.chunks.UnlockMoved(o.vc, chunkmap.WordOf(o.new))
 	case o.err == nil && o.set:
-		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.new))
+		k.h.chunks.Unlock(o.vc, chunkmap.WordOf(o.new))
 		if !o.same {
 			k.release(o.old)
 		}
 	case o.err == nil:
-		v.partial.forget(o.vc)
-		v.stats.allocated.Add(-1)
-		v.chunks.Unlock(o.vc, 0)
+		k.h.partial.forget(o.vc)
+		k.h.allocated.Add(-1)
+		k.h.chunks.Unlock(o.vc, 0)
 		if !k.snapshotNames(o) {
 			k.release(o.old)
 		}
 	case !doubt:
-		v.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
+		k.h.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 		if o.owns() {
 			v.alloc.Put(o.new)
 		}
@@ -204,9 +204,9 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		// same until then, so it can be read.
 		k.keepLocked(*o)
 	default:
-		v.partial.forget(o.vc)
-		v.stats.allocated.Add(-1)
-		v.chunks.Unlock(o.vc, 0)
+		k.h.partial.forget(o.vc)
+		k.h.allocated.Add(-1)
+		k.h.chunks.Unlock(o.vc, 0)
 		v.cond.keep()
 		if !k.snapshotNames(o) {
 			k.degrade.keep(o.old)
@@ -216,7 +216,7 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 
 // snapshotNames reports whether a snapshot names the chunk that o gives up.
 func (k *committer) snapshotNames(o *mapOp) bool {
-	return k.v.chunks.IsNamed(o.vc, chunkmap.WordOf(o.old)) && !k.v.cfg.breaks(breakOwners)
+	return k.h.chunks.IsNamed(o.vc, chunkmap.WordOf(o.old)) && !k.v.cfg.breaks(breakOwners)
 }
 
 // release lets a chunk go once its unmapping is durable.

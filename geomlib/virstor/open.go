@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -111,22 +110,18 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		return nil, err
 	}
 	v.adopt(a)
-	v.size.Store(int64(m.VirtualSize))
-	v.chunks = chunkmap.New(m.Entries())
 	v.alloc = alloc.New[*component](cfg.Alloc == Spread, max(0, cfg.Reserve))
 	v.reserve.auto = cfg.Reserve == ReserveAuto
-	v.held.limit = cfg.HeldLimit
 	v.cond.broken = cfg.breaks(breakConditions)
 	v.full.Store(&fullRule{cfg.WhenFull, cfg.FullTimeout})
 	v.freed.v, v.flushSoon.v = v, v
 	v.freed.stopped.L = &v.freed.mu
-	v.moving, v.writes, v.viewing = newBarrier(), newBarrier(), newBarrier()
-	v.partial = newPartialDiscards(v.chunk, v.sector)
+	v.moving, v.viewing = newBarrier(), newBarrier()
 	v.sectors = newSectorPool(v.sector)
 	v.waiters = &sync.Pool{New: newWaiter}
 	v.flushPool = &sync.Pool{New: func() any { return new(flushJobs) }}
 	v.copies = &sync.Pool{New: func() any { b := make([]byte, min(1<<20, m.ChunkSize)); return &b }}
-	v.committer = newCommitter(v)
+	v.setUp(v, int64(m.VirtualSize), m.Entries())
 	if !cfg.serial {
 		v.ahead = newZeroAhead(v)
 	}

@@ -279,7 +279,7 @@ func (v *Volume) loadRolledBack(comps []bounds) error {
 				return mapError(vc, "of snapshot %s names chunk %d of %s, which another virtual chunk has", m.Name, p.Chunk, v.component(p.Comp).name())
 			}
 			v.chunks.SetRun(vc, w, 1)
-			v.stats.allocated.Add(1)
+			v.allocated.Add(1)
 		}
 	}
 	v.size.Store(int64(m.Size))

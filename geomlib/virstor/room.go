@@ -33,14 +33,14 @@ func (k *committer) storageFull(r *Request) bool {
 	}
 	why := k.noRoom
 	if !k.v.holdsFor(why) {
-		k.end(r, fmt.Errorf("%s of %d bytes to %s at %d: %w", r.Op, r.Length, k.v.name, r.Offset, why))
+		k.end(r, fmt.Errorf("%s of %d bytes to %s at %d: %w", r.Op, r.Length, k.h.Name(), r.Offset, why))
 		return false
 	}
 	return k.hold(r, why)
 }
 
 // waitsForRoom reports whether writes are to be tried again unasked.
-func (k *committer) waitsForRoom() bool { return k.noRoom != nil && !k.v.held.empty() }
+func (k *committer) waitsForRoom() bool { return k.noRoom != nil && !k.h.held.empty() }
 
 // roomIsDue reports whether they are to be tried now, and makes the next time a second
 // from now. What nobody waits for any more is forgotten.

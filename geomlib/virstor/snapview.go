@@ -54,7 +54,7 @@ func (w *View) Submit(r *Request) {
 	v := w.v
 	r.Err = nil
 	l, _ := v.traffic.enter(r, 0)
-	r.req = reqState{v: v, view: w, tally: tally{lane: l}}
+	r.req = reqState{h: &v.Head, view: w, tally: tally{lane: l}}
 	if l == nil {
 		r.Err = fmt.Errorf("%s a snapshot of %s: %w", r.Op, v.name, ErrClosed)
 		r.Done.Complete(r)

@@ -72,7 +72,7 @@ func (v *Volume) Status() Status {
 	s := Status{
 		Name: v.name, ID: v.id, Size: v.Size(), ChunkSize: v.chunk, SectorSize: int(v.sector),
 		VirtualChunks: v.Size() / v.chunk,
-		Allocated:     v.stats.allocated.Load(),
+		Allocated:     v.allocated.Load(),
 		Pending:       v.freed.pending(),
 		Reserved:      v.alloc.Reserve(),
 		ReadOnly:      v.cfg.ReadOnly,

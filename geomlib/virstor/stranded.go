@@ -94,7 +94,7 @@ func (v *Volume) endStranded(r *Request) bool {
 	if err == nil {
 		return false // since just now
 	}
-	v.finish(r, fmt.Errorf("%s %s: %w", r.Op, v.name, err))
+	r.req.h.finish(r, fmt.Errorf("%s %s: %w", r.Op, r.req.h.Name(), err))
 	return true
 }
 

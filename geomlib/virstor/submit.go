@@ -7,7 +7,7 @@ import (
 
 // reqState is what the volume keeps of a request in flight.
 type reqState struct {
-	v *Volume
+	h *Head
 	// progress is how much of the range is done. What is done is never
 	// done again: a second write of the same data could overwrite that of a
 	// request which was acknowledged in between.
@@ -26,27 +26,27 @@ type reqState struct {
 
 // Submit starts r. It completes on the caller's goroutine what needs no wait
 // (with MayBlock, nearly everything); the rest completes later.
-func (v *Volume) Submit(r *Request) {
+func (h *Head) Submit(r *Request) {
 	r.Err = nil
-	l, timed := v.traffic.enter(r, r.Op.counted())
+	l, timed := h.v.traffic.enter(r, r.Op.counted())
 	if l == nil {
-		r.Err = fmt.Errorf("%s %s: %w", r.Op, v.name, ErrClosed)
+		r.Err = fmt.Errorf("%s %s: %w", r.Op, h.Name(), ErrClosed)
 		r.Done.Complete(r)
 		return
 	}
 	block := r.Flags&MayBlock != 0
-	if r.Op == OpRead && !timed && v.readStraight(r, l, block) {
+	if r.Op == OpRead && !timed && h.readStraight(r, l, block) {
 		return
 	}
-	r.req = reqState{v: v, tally: v.traffic.begin(l, timed)}
-	if err := v.validate(r); err != nil {
-		v.finish(r, err)
+	r.req = reqState{h: h, tally: h.v.traffic.begin(l, timed)}
+	if err := h.validate(r); err != nil {
+		h.finish(r, err)
 		return
 	}
-	v.run(r, block)
+	h.run(r, block)
 }
 
-func (v *Volume) validate(r *Request) error {
+func (h *Head) validate(r *Request) error {
 	switch r.Op {
 	case OpFlush:
 		return nil
@@ -58,11 +58,11 @@ func (v *Volume) validate(r *Request) error {
 	default:
 		return fmt.Errorf("operation %d: %w", r.Op, ErrRequest)
 	}
-	if size := v.Size(); r.Offset < 0 || r.Length < 0 || r.Offset > size || r.Length > size-r.Offset {
+	if size := h.Size(); r.Offset < 0 || r.Length < 0 || r.Offset > size || r.Length > size-r.Offset {
 		return fmt.Errorf("%s of %d bytes at %d, volume has %d: %w", r.Op, r.Length, r.Offset, size, ErrRange)
 	}
-	if r.Op != OpRead && v.cfg.ReadOnly {
-		return fmt.Errorf("%s %s: %w", r.Op, v.name, ErrReadOnly)
+	if r.Op != OpRead && h.v.cfg.ReadOnly {
+		return fmt.Errorf("%s %s: %w", r.Op, h.Name(), ErrReadOnly)
 	}
 	return nil
 }
@@ -85,7 +85,7 @@ func (r *Request) perform() {
 		w.serve(r)
 		return
 	}
-	r.req.v.run(r, true)
+	r.req.h.run(r, true)
 }
 
 // resume goes on with a request that had to wait for others.
@@ -95,69 +95,69 @@ func (v *Volume) resume(r *Request) { v.workers.put(r) }
 type parked Request
 
 // Resume implements chunkmap.Waiter.
-func (p *parked) Resume() { p.req.v.resume((*Request)(p)) }
+func (p *parked) Resume() { p.req.h.v.resume((*Request)(p)) }
 
 // park leaves r to be resumed when chunk vc is free. It reports false when it is already.
-func (v *Volume) park(vc uint64, r *Request) bool {
-	return v.chunks.Park(vc, (*parked)(r), r.Op == OpRead)
+func (h *Head) park(vc uint64, r *Request) bool {
+	return h.chunks.Park(vc, (*parked)(r), r.Op == OpRead)
 }
 
 // run does r, or as much of it as needs no wait when block is false.
-func (v *Volume) run(r *Request, block bool) {
+func (h *Head) run(r *Request, block bool) {
 	if r.Op == OpRead {
-		v.read(r, block)
+		h.read(r, block)
 		return
 	}
-	if v.keepUntilActive(r) {
+	if h.keepUntilActive(r) {
 		return
 	}
 	if r.Op != OpFlush && !r.req.inside {
-		if !v.writes.enter(r) {
+		if !h.writes.enter(r) {
 			return
 		}
 		r.req.inside = true
-		if err := v.mayChange(r.Claim); err != nil {
-			v.finish(r, fmt.Errorf("%s %w", r.Op, err))
+		if err := h.mayChange(r.Claim); err != nil {
+			h.finish(r, fmt.Errorf("%s %w", r.Op, err))
 			return
 		}
 	}
 	switch r.Op {
 	case OpWrite:
-		if r.req.discards || v.cfg.DetectZeroes && r.req.progress == 0 && isZero(r.Data) {
-			v.discard(r, block)
+		if r.req.discards || h.v.cfg.DetectZeroes && r.req.progress == 0 && isZero(r.Data) {
+			h.discard(r, block)
 			return
 		}
-		v.write(r, block)
+		h.write(r, block)
 	case OpFlush:
-		v.flush(r, block)
+		h.flush(r, block)
 	case OpDelete:
-		v.discard(r, block)
+		h.discard(r, block)
 	case OpWriteZeroes:
-		if r.Flags&NoHole != 0 && !v.cfg.DetectZeroes {
-			v.write(r, block)
+		if r.Flags&NoHole != 0 && !h.v.cfg.DetectZeroes {
+			h.write(r, block)
 		} else {
-			v.discard(r, block)
+			h.discard(r, block)
 		}
 	}
 }
 
 // leaveWrites takes r out of Volume.writes: what it has to do to data is done, or waits.
-func (v *Volume) leaveWrites(r *Request) {
+func (h *Head) leaveWrites(r *Request) {
 	if r.req.inside {
 		r.req.inside = false
-		v.writes.leave()
+		h.writes.leave()
 	}
 }
 
 // finish completes r.
-func (v *Volume) finish(r *Request, err error) {
-	v.leaveWrites(r)
+func (h *Head) finish(r *Request, err error) {
+	h.leaveWrites(r)
 	r.Err = err
 	if err != nil {
-		v.stats.errors.Add(1)
+		h.v.stats.errors.Add(1)
 	}
-	v.traffic.account(r, err)
-	v.traffic.complete(r)
+	h.v.traffic.account(r, err)
+	h.v.traffic.complete(r)
 }
 
 // waiter turns Submit into a call.
@@ -169,15 +169,15 @@ type waiter struct {
 func (w *waiter) Complete(*Request) { w.ch <- struct{}{} }
 
 // do submits one operation and waits for it.
-func (v *Volume) do(op Op, fl Flags, p []byte, off, n int64) error {
-	w := v.waiters.Get().(*waiter)
+func (h *Head) do(op Op, fl Flags, p []byte, off, n int64) error {
+	w := h.v.waiters.Get().(*waiter)
 	w.r.Op, w.r.Flags, w.r.Data, w.r.Offset, w.r.Length, w.r.Done = op, fl|MayBlock, p, off, n, w
-	v.Submit(&w.r)
-	v.catchUp()
+	h.Submit(&w.r)
+	h.v.catchUp()
 	<-w.ch
 	err := w.r.Err
 	w.r.Data, w.r.Err, w.r.req = nil, nil, reqState{}
-	v.waiters.Put(w)
+	h.v.waiters.Put(w)
 	return err
 }
 
@@ -185,12 +185,12 @@ func newWaiter() any { return &waiter{ch: make(chan struct{}, 1)} }
 
 // ReadAt reads len(p) bytes from byte off. It reads nothing beyond the end of the
 // volume: a range that ends there gives io.EOF with what there was.
-func (v *Volume) ReadAt(p []byte, off int64) (int, error) {
+func (h *Head) ReadAt(p []byte, off int64) (int, error) {
 	short := false
-	if size := v.Size(); off >= 0 && off <= size && int64(len(p)) > size-off {
+	if size := h.Size(); off >= 0 && off <= size && int64(len(p)) > size-off {
 		p, short = p[:size-off], true
 	}
-	if err := v.do(OpRead, 0, p, off, int64(len(p))); err != nil {
+	if err := h.do(OpRead, 0, p, off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	if short {
@@ -200,20 +200,20 @@ func (v *Volume) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // WriteAt writes p at byte off.
-func (v *Volume) WriteAt(p []byte, off int64) (int, error) {
-	if err := v.do(OpWrite, 0, p, off, int64(len(p))); err != nil {
+func (h *Head) WriteAt(p []byte, off int64) (int, error) {
+	if err := h.do(OpWrite, 0, p, off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
 // Flush puts everything that was acknowledged before on stable storage.
-func (v *Volume) Flush() error { return v.do(OpFlush, 0, nil, 0, 0) }
+func (h *Head) Flush() error { return h.do(OpFlush, 0, nil, 0, 0) }
 
 // Discard tells that n bytes from off are no longer needed. Whole chunks become free.
-func (v *Volume) Discard(off, n int64) error { return v.do(OpDelete, 0, nil, off, n) }
+func (h *Head) Discard(off, n int64) error { return h.do(OpDelete, 0, nil, off, n) }
 
 // WriteZeroes makes n bytes from off read as zeros; with NoHole they stay backed by chunks.
-func (v *Volume) WriteZeroes(off, n int64, fl Flags) error {
-	return v.do(OpWriteZeroes, fl, nil, off, n)
+func (h *Head) WriteZeroes(off, n int64, fl Flags) error {
+	return h.do(OpWriteZeroes, fl, nil, off, n)
 }

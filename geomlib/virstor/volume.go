@@ -12,9 +12,11 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// Volume is an open virtual disk. All methods may be called by many
+// Volume is an open virtual disk, and what it lies on. All methods may be called by many
 // goroutines at once.
 type Volume struct {
+	Head // the map that label made
+
 	cfg Config
 	log *slog.Logger
 	geometry
@@ -55,13 +57,9 @@ type geometry struct {
 // space is where the data lies and what room there is. The I/O path takes no lock to look
 // at it.
 type space struct {
-	size    atomic.Int64 // bytes
-	chunks  *chunkmap.Map
-	alloc   *alloc.Allocator[*component]
-	comps   atomic.Pointer[[]*component] // changed under metaMu
-	partial *partialDiscards
+	alloc *alloc.Allocator[*component]
+	comps atomic.Pointer[[]*component] // changed under metaMu
 
-	claim       atomic.Pointer[claim] // nil: nobody has the volume to himself
 	full        atomic.Pointer[fullRule]
 	reserve     reserveRule
 	inline      atomic.Bool // writes to every component are copies into a cache
@@ -75,14 +73,11 @@ type space struct {
 
 // queues are who works and who waits. Each has a lock of its own.
 type queues struct {
-	committer *committer
-	held      heldWrites
 	freed     freedChunks
 	flushSoon flushSoon
 	ahead     *zeroAhead // nil: nothing is zeroed ahead
 	job       jobRunner
 	moving    *barrier // discards are in it while they lock chunks and wait for the committer
-	writes    *barrier // what changes data is in it, but for what is held
 	viewing   *barrier // reads of snapshots are in it
 
 	workers   *workers // requests
@@ -127,7 +122,6 @@ type life struct {
 
 // volumeStats count what the volume did.
 type volumeStats struct {
-	allocated          atomic.Int64 // chunks
 	errors             atomic.Uint64
 	flushes            atomic.Uint64
 	commits, committed atomic.Uint64 // group commits, chunks in them
@@ -137,23 +131,23 @@ type volumeStats struct {
 }
 
 // Name is the volume's name, as label gave it.
-func (v *Volume) Name() string { return v.name }
+func (h *Head) Name() string { return h.v.name }
 
 // ID is the random number that label gave all components.
 func (v *Volume) ID() uint32 { return v.id }
 
 // Size is the virtual size in bytes.
-func (v *Volume) Size() int64 { return v.size.Load() }
+func (h *Head) Size() int64 { return h.size.Load() }
 
 // SectorSize is the components' sector size in bytes. Requests need not be
 // aligned to it.
-func (v *Volume) SectorSize() int { return int(v.sector) }
+func (h *Head) SectorSize() int { return int(h.v.sector) }
 
 // ChunkSize is the unit of allocation in bytes.
-func (v *Volume) ChunkSize() int64 { return v.chunk }
+func (h *Head) ChunkSize() int64 { return h.v.chunk }
 
 // ReadOnly reports whether the volume was opened without writes.
-func (v *Volume) ReadOnly() bool { return v.cfg.ReadOnly }
+func (h *Head) ReadOnly() bool { return h.v.cfg.ReadOnly }
 
 // Deferred reports whether the volume waits for Activate.
 func (v *Volume) Deferred() bool {
@@ -185,7 +179,7 @@ func (v *Volume) emit(e Event) {
 	v.cfg.Events(e)
 }
 
-func (v *Volume) encodeEntry(b []byte, word chunkmap.Word) { entryOf(word).Encode(b, v.order) }
+func (h *Head) encodeEntry(b []byte, word chunkmap.Word) { entryOf(word).Encode(b, h.v.order) }
 
 // entryOf is what the map on disk says of a virtual chunk of this word.
 func entryOf(word chunkmap.Word) ondisk.Entry {
@@ -199,22 +193,22 @@ func entryOf(word chunkmap.Word) ondisk.Entry {
 // Extents calls emit for the consecutive runs that cover [off, off+n), which
 // must lie in the volume, until emit returns false. A run is allocated or reads
 // as zeros; neighbouring runs differ.
-func (v *Volume) Extents(off, n int64, emit func(length int64, allocated bool) bool) {
-	v.extents(off, min(off+n, v.Size()), emit)
+func (h *Head) Extents(off, n int64, emit func(length int64, allocated bool) bool) {
+	h.extents(off, min(off+n, h.Size()), emit)
 }
 
 // extents is Extents of [off, end), beyond the size of the volume too.
-func (v *Volume) extents(off, end int64, emit func(length int64, allocated bool) bool) {
+func (h *Head) extents(off, end int64, emit func(length int64, allocated bool) bool) {
 	for off < end {
-		vc, limit := uint64(off/v.chunk), uint64((end-1)/v.chunk)+1
-		next := v.chunks.NextAllocated(vc, limit)
+		vc, limit := uint64(off/h.v.chunk), uint64((end-1)/h.v.chunk)+1
+		next := h.chunks.NextAllocated(vc, limit)
 		allocated := next == vc
 		if allocated {
-			for next < limit && v.chunks.Load(next).Allocated() {
+			for next < limit && h.chunks.Load(next).Allocated() {
 				next++
 			}
 		}
-		to := min(end, int64(next)*v.chunk)
+		to := min(end, int64(next)*h.v.chunk)
 		if !emit(to-off, allocated) {
 			return
 		}
@@ -225,33 +219,33 @@ func (v *Volume) extents(off, end int64, emit func(length int64, allocated bool)
 // EachAllocated calls emit for every allocated chunk of the virtual disk, in order, with
 // the index of the component that it is on. It takes no lock: a chunk that is allocated,
 // moved or freed meanwhile is told as it was at some moment of the call.
-func (v *Volume) EachAllocated(emit func(chunk uint64, component int)) {
-	n := uint64(v.Size() / v.chunk)
-	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc+1, n) {
-		if w := v.chunks.Load(vc); w.Allocated() {
+func (h *Head) EachAllocated(emit func(chunk uint64, component int)) {
+	n := uint64(h.Size() / h.v.chunk)
+	for vc := h.chunks.NextAllocated(0, n); vc < n; vc = h.chunks.NextAllocated(vc+1, n) {
+		if w := h.chunks.Load(vc); w.Allocated() {
 			emit(vc, int(w.Phys().Comp))
 		}
 	}
 }
 
 // keepUntilActive keeps r until Activate, or ends it where there is nothing to wait for.
-func (v *Volume) keepUntilActive(r *Request) bool {
-	if v.life.writable.Load() || v.cfg.ReadOnly {
+func (h *Head) keepUntilActive(r *Request) bool {
+	if h.v.life.writable.Load() || h.v.cfg.ReadOnly {
 		return false
 	}
-	if v.cond.is(stateStranded) {
-		return v.endStranded(r)
+	if h.v.cond.is(stateStranded) {
+		return h.v.endStranded(r)
 	}
-	v.life.untilActive.mu.Lock()
-	if v.life.writable.Load() || v.cond.is(stateStranded) {
-		v.life.untilActive.mu.Unlock()
-		v.workers.put(r)
+	h.v.life.untilActive.mu.Lock()
+	if h.v.life.writable.Load() || h.v.cond.is(stateStranded) {
+		h.v.life.untilActive.mu.Unlock()
+		h.v.workers.put(r)
 		return true
 	}
-	v.life.untilActive.reqs = append(v.life.untilActive.reqs, r)
-	v.life.untilActive.mu.Unlock()
-	if !v.cond.allows(deedHold) {
-		v.failUntilActive() // Close may have been here before r was
+	h.v.life.untilActive.reqs = append(h.v.life.untilActive.reqs, r)
+	h.v.life.untilActive.mu.Unlock()
+	if !h.v.cond.allows(deedHold) {
+		h.v.failUntilActive() // Close may have been here before r was
 	}
 	return true
 }

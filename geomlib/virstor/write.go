@@ -7,14 +7,14 @@ import (
 
 // write writes what is allocated, and goes through the committer first when
 // anything is not.
-func (v *Volume) write(r *Request, block bool) {
+func (h *Head) write(r *Request, block bool) {
 	off, end := r.Offset+r.req.progress, r.Offset+r.Length
-	if v.lacksChunk(r) {
-		v.committer.put(r)
+	if h.lacksChunk(r) {
+		h.committer.put(r)
 		return
 	}
-	if !block && (!v.inline.Load() || r.Length > v.inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !v.aligned(r.Offset, r.Length)) {
-		v.workers.put(r)
+	if !block && (!h.v.inline.Load() || r.Length > h.v.inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !h.v.aligned(r.Offset, r.Length)) {
+		h.v.workers.put(r)
 		return
 	}
 	for off < end {
@@ -24,63 +24,63 @@ func (v *Volume) write(r *Request, block bool) {
 				break
 			}
 		}
-		pc := v.pieceAt(off, stop)
+		pc := h.v.pieceAt(off, stop)
 		var data []byte
 		if r.Op == OpWrite {
 			data = r.Data[off-r.Offset:][:pc.n]
 		}
 		var state chunkmap.State
 		var err error
-		if v.aligned(off, pc.n) {
-			state, err = v.writePinned(pc, data)
+		if h.v.aligned(off, pc.n) {
+			state, err = h.writePinned(pc, data)
 		} else {
-			state, err = v.writeLocked(pc, data)
+			state, err = h.writeLocked(pc, data)
 		}
 		if err != nil {
-			v.writeFailed(r, err)
+			h.writeFailed(r, err)
 			return
 		}
 		switch state {
 		case chunkmap.Busy:
-			if v.park(pc.vc, r) {
+			if h.park(pc.vc, r) {
 				return
 			}
 			continue
 		case chunkmap.Unallocated, chunkmap.Shared: // freed since, or frozen
-			v.committer.put(r)
+			h.committer.put(r)
 			return
 		}
 		off += pc.n
 		r.req.progress = off - r.Offset
 	}
 	if r.Flags&FUA != 0 {
-		v.leaveWrites(r)
-		v.finishFUA(r)
+		h.leaveWrites(r)
+		h.finishFUA(r)
 		return
 	}
-	v.finish(r, nil)
+	h.finish(r, nil)
 }
 
 // writeFailed ends r, unless it found the storage of a component full and is to
 // wait for room: who overwrites in a hole needs some, or writes zeros there.
-func (v *Volume) writeFailed(r *Request, err error) {
-	if !v.holdsFor(err) {
-		v.finish(r, err)
+func (h *Head) writeFailed(r *Request, err error) {
+	if !h.v.holdsFor(err) {
+		h.finish(r, err)
 		return
 	}
 	r.req.noRoom = err
-	v.committer.put(r)
+	h.committer.put(r)
 }
 
 // lacksChunk reports whether any chunk that is left for r to write has no mapping, or one
 // that a snapshot may have too.
-func (v *Volume) lacksChunk(r *Request) bool {
+func (h *Head) lacksChunk(r *Request) bool {
 	off := r.Offset + r.req.progress
 	if r.req.later == nil {
-		return v.lacksIn(off, r.Offset+r.Length)
+		return h.lacksIn(off, r.Offset+r.Length)
 	}
 	for from, to := r.ahead(off); from < to; from, to = r.ahead(to) {
-		if v.lacksIn(from, to) {
+		if h.lacksIn(from, to) {
 			return true
 		}
 	}
@@ -88,15 +88,15 @@ func (v *Volume) lacksChunk(r *Request) bool {
 }
 
 // lacksIn is lacksChunk of [off, end).
-func (v *Volume) lacksIn(off, end int64) bool {
-	if v.unallocatedIn(off, end) {
+func (h *Head) lacksIn(off, end int64) bool {
+	if h.unallocatedIn(off, end) {
 		return true
 	}
-	if off >= end || !v.chunks.IsFrozen() {
+	if off >= end || !h.chunks.IsFrozen() {
 		return false
 	}
-	for vc, last := v.chunkOf(off), v.chunkOf(end-1); vc <= last; vc++ {
-		if v.isShared(uint64(vc)) {
+	for vc, last := h.v.chunkOf(off), h.v.chunkOf(end-1); vc <= last; vc++ {
+		if h.isShared(uint64(vc)) {
 			return true
 		}
 	}
@@ -104,25 +104,25 @@ func (v *Volume) lacksIn(off, end int64) bool {
 }
 
 // isShared reports whether a snapshot may name the physical chunk of vc.
-func (v *Volume) isShared(vc uint64) bool {
-	return v.chunks.IsShared(vc) && !v.cfg.breaks(breakSharedInPlace)
+func (h *Head) isShared(vc uint64) bool {
+	return h.chunks.IsShared(vc) && !h.v.cfg.breaks(breakSharedInPlace)
 }
 
 // pinWrite is chunkmap.Map.PinWrite.
-func (v *Volume) pinWrite(vc uint64) (alloc.Phys, chunkmap.State) {
-	if v.cfg.breaks(breakSharedInPlace) {
-		return v.chunks.Pin(vc)
+func (h *Head) pinWrite(vc uint64) (alloc.Phys, chunkmap.State) {
+	if h.v.cfg.breaks(breakSharedInPlace) {
+		return h.chunks.Pin(vc)
 	}
-	return v.chunks.PinWrite(vc)
+	return h.chunks.PinWrite(vc)
 }
 
 // unallocatedIn reports whether any chunk of [off, end) has no mapping.
-func (v *Volume) unallocatedIn(off, end int64) bool {
+func (h *Head) unallocatedIn(off, end int64) bool {
 	if off >= end {
 		return false
 	}
-	for vc, last := v.chunkOf(off), v.chunkOf(end-1); vc <= last; vc++ {
-		if !v.chunks.Load(uint64(vc)).Allocated() {
+	for vc, last := h.v.chunkOf(off), h.v.chunkOf(end-1); vc <= last; vc++ {
+		if !h.chunks.Load(uint64(vc)).Allocated() {
 			return true
 		}
 	}
@@ -130,55 +130,55 @@ func (v *Volume) unallocatedIn(off, end int64) bool {
 }
 
 // writePinned overwrites whole sectors. A nil data writes zeros.
-func (v *Volume) writePinned(pc piece, data []byte) (chunkmap.State, error) {
-	ph, state := v.pinWrite(pc.vc)
+func (h *Head) writePinned(pc piece, data []byte) (chunkmap.State, error) {
+	ph, state := h.pinWrite(pc.vc)
 	if state != chunkmap.Pinned {
 		return state, nil
 	}
-	defer v.chunks.Unpin(pc.vc)
-	if err := v.gaveUp(); err != nil {
+	defer h.chunks.Unpin(pc.vc)
+	if err := h.gaveUp(); err != nil {
 		return chunkmap.Pinned, err
 	}
-	c := v.component(ph.Comp)
+	c := h.v.component(ph.Comp)
 	at := c.offset(ph.Chunk) + pc.in
-	v.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
+	h.partial.written(pc.vc, pc.in, pc.n) // zeros too: they are to stay backed
 	if data == nil {
-		return chunkmap.Pinned, c.writeZeros(at, pc.n, v.zeros)
+		return chunkmap.Pinned, c.writeZeros(at, pc.n, h.v.zeros)
 	}
 	return chunkmap.Pinned, c.writeAt(data, at)
 }
 
 // writeLocked overwrites any range of a chunk, which it takes for itself, so
 // that what else is in the sectors stays as it is.
-func (v *Volume) writeLocked(pc piece, data []byte) (chunkmap.State, error) {
-	ph, state := v.chunks.TryLock(pc.vc)
+func (h *Head) writeLocked(pc piece, data []byte) (chunkmap.State, error) {
+	ph, state := h.chunks.TryLock(pc.vc)
 	if state != chunkmap.Pinned {
 		return state, nil
 	}
-	defer v.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
-	if v.isShared(pc.vc) {
+	defer h.chunks.Unlock(pc.vc, chunkmap.WordOf(ph))
+	if h.isShared(pc.vc) {
 		return chunkmap.Shared, nil
 	}
-	if err := v.gaveUp(); err != nil {
+	if err := h.gaveUp(); err != nil {
 		return chunkmap.Pinned, err
 	}
-	c := v.component(ph.Comp)
+	c := h.v.component(ph.Comp)
 	at, n := c.offset(ph.Chunk)+pc.in, pc.n
-	v.partial.written(pc.vc, pc.in, pc.n)
-	s := v.sectors.get()
-	defer v.sectors.put(s)
+	h.partial.written(pc.vc, pc.in, pc.n)
+	s := h.v.sectors.get()
+	defer h.v.sectors.put(s)
 	for n > 0 {
-		in := at & (v.sector - 1)
-		k := n &^ (v.sector - 1)
+		in := at & (h.v.sector - 1)
+		k := n &^ (h.v.sector - 1)
 		var err error
 		if in == 0 && k > 0 {
 			if data == nil {
-				err = c.writeZeros(at, k, v.zeros)
+				err = c.writeZeros(at, k, h.v.zeros)
 			} else {
 				err = c.writeAt(data[:k], at)
 			}
 		} else {
-			k = min(n, v.sector-in)
+			k = min(n, h.v.sector-in)
 			err = c.patchSector(*s, at-in, in, k, data)
 		}
 		if err != nil {
