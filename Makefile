@@ -72,9 +72,15 @@ bench-gate: build
 soak:
 	DURATION="$(DURATION)" SEED="$(SEED)" sh tests/soak.sh
 
+# A hundred deaths of a worker, and upgrades, under NBD clients that reconnect; and a hundred
+# of the servers of a volume's images on a Ceph: make rounds, or make rounds ROUNDS=1000
+ROUNDS?=	100
+rounds:
+	$(GO) test ./tests/blackbox -run 'Reconnect|OnCeph' -count 1 -v -timeout 24h -endings $(ROUNDS) -ceph.cuts $(ROUNDS)
+
 # Every fuzz target in turn: make fuzz DURATION=1h, or so many executions in all:
 # make fuzz EXECS=100000000
 fuzz:
 	DURATION="$(DURATION)" EXECS="$(EXECS)" CORPUS="$(CORPUS)" GO="$(GO)" sh tests/fuzz.sh
 
-.PHONY: bench bench-compare bench-gate soak fuzz
+.PHONY: bench bench-compare bench-gate soak rounds fuzz

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 missing() {
-	for tool in nbdinfo nbdcopy nbdfuse nbdkit qemu-img qemu-io fio certtool mkfs.ext4 e2fsck debugfs fusermount3 chromium zsh fish tcsh rpm \
+	for tool in nbdinfo nbdcopy nbdfuse nbdkit qemu-img qemu-io qemu-nbd fio certtool mkfs.ext4 e2fsck debugfs fusermount3 chromium zsh fish tcsh rpm \
 		ceph-mon ceph-osd ceph ceph-authtool monmaptool rbd qemu-s390x-static; do
 		command -v "$tool" >/dev/null 2>&1 || printf '%s ' "$tool"
 	done

@@ -159,21 +159,26 @@ func TestAServerThatIsGoneIsAComponentThatFailed(t *testing.T) {
 	s.exporting()
 	s.label("-m", "1m", "-s", "256m")
 	s.start("--when-full=error", "--alloc=spread", "--nbd-component-timeout=1s")
-	c, err := nbdclient.Dial(t.Context(), s.uri(), nbdclient.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Abort()
+	s.outlivesAServer(filepath.Join(s.dir, "component1"))
+}
+
+// outlivesAServer ends the server of the second component, of two that chunks are spread
+// on: what the first holds is served, and when it is back everything is.
+func (s *site) outlivesAServer(image string) {
+	t := s.t
+	t.Helper()
+	c := s.dial()
+	const blocks = 32
 	block := make([]byte, 1<<20)
-	for i := range int64(8) {
-		block[0] = byte(i + 1)
-		if _, err := c.WriteAt(block, i<<20); err != nil {
+	for n := range int64(blocks) {
+		block[0] = byte(n + 1)
+		if _, err := c.WriteAt(block, n<<20); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.endServer(1)
 	good, bad := 0, 0
-	for i := range int64(8) {
+	for i := range int64(blocks) {
 		_, err := c.ReadAt(block, i<<20)
 		switch {
 		case err != nil:
@@ -192,9 +197,9 @@ func TestAServerThatIsGoneIsAComponentThatFailed(t *testing.T) {
 	if out := s.gvirstor("status", "vol"); !strings.Contains(out, "waiting for "+s.files[1]) || strings.Contains(out, "waiting for "+s.files[0]) {
 		t.Errorf("status:\n%s", out)
 	}
-	s.serveImage(1, filepath.Join(s.dir, "component1"))
+	s.serveImage(1, image)
 	s.said("component is reached again")
-	for i := range int64(8) {
+	for i := range int64(blocks) {
 		if _, err := c.ReadAt(block, i<<20); err != nil || block[0] != byte(i+1) {
 			t.Errorf("block %d holds %d: %v", i, block[0], err)
 		}
@@ -226,11 +231,14 @@ func TestAServerThatIsKilledAndStartedAgainIsNotNoticed(t *testing.T) {
 
 // load begins to write so many bytes, and to read and verify them. The channel is closed
 // when that has ended.
-func (s *site) load(bytes string) (done chan struct{}) {
+func (s *site) load(bytes string) (done chan struct{}) { return s.loadOf(s.uri(), bytes) }
+
+// loadOf is load of what uri names.
+func (s *site) loadOf(uri, bytes string) (done chan struct{}) {
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
-		out, err := try(s.t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri(), "--rw=randrw", "--bs=16k", "--iodepth=16",
+		out, err := try(s.t, "fio", "--name=v", "--ioengine=nbd", "--uri="+uri, "--rw=randrw", "--bs=16k", "--iodepth=16",
 			"--size=32M", "--io_size="+bytes, "--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--output-format=terse", "--aux-path="+s.dir)
 		if err != nil {
 			s.t.Errorf("fio: %v\n%s\n%s", err, out, s.log)
