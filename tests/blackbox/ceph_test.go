@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -67,6 +69,8 @@ func (c *cluster) monitor() string {
 }
 
 // configure writes the configuration. Nothing asks for a key, and one copy of all is enough.
+// A placement group of one OSD alone that stood still for longer than four fifths of the
+// grace would serve nothing any more.
 func (c *cluster) configure() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
 	if err != nil {
@@ -94,6 +98,7 @@ osd pool default size = 1
 osd pool default min size = 1
 osd crush chooseleaf type = 0
 mon allow pool size one = true
+osd heartbeat grace = 60
 mon data avail warn = 1
 mon data avail crit = 1
 `, clusterID, address, c.dir)
@@ -151,14 +156,17 @@ func (s *site) await(what string, ok func() bool) {
 	}
 }
 
+var cephCuts = flag.Int("ceph.cuts", 0, "how often the servers of the images are killed in TestAVolumeOnCeph; 0 for a few times")
+
 // TestAVolumeOnCeph: a cluster that stands still for a while, and servers of its images
-// that are killed, are not noticed by the client that writes meanwhile; and the volume moves
-// from Ceph to a file and back under it.
+// that are killed, are not noticed by the clients that write meanwhile; the volume moves
+// from Ceph to a file and back under them; and an image that does not come back is a
+// component that failed, no more.
 func TestAVolumeOnCeph(t *testing.T) {
 	if testing.Short() {
-		t.Skip("half a minute")
+		t.Skip("a minute")
 	}
-	need(t, "fio")
+	need(t, "fio", "mkfs.ext4", "e2fsck", "debugfs")
 	s := newSite(t)
 	c := newCluster(s, 2, 96<<20)
 	s.files = []string{c.image(0), c.image(1)}
@@ -166,22 +174,12 @@ func TestAVolumeOnCeph(t *testing.T) {
 	s.exporting()
 	s.label("-m", "1m", "-s", "256m")
 	s.start("--alloc=spread")
-	done := s.load("32M")
-	s.until("it writes", func() bool { return s.status().AllocatedChunks > 8 })
-	c.signal(syscall.SIGSTOP)
-	// For less than 16 s: after that a placement group of one OSD alone stays laggy.
-	stall := time.After(10 * time.Second)
-	select {
-	case <-stall:
-	case <-done:
-		t.Error("fio has ended while nothing could be written")
-	}
-	c.signal(syscall.SIGCONT)
-	<-done
-	t.Logf("%d deaths of servers", s.killServers(images, 10, s.load("32M")))
+	s.fileSystemThroughDeaths(images)
+	c.standStill(20 * time.Second)
+	s.cut(images, *cephCuts)
 
 	file := s.file("third", 192<<20)
-	done = s.load("32M")
+	done := s.load("32M")
 	s.gvirstor("add", "vol", file)
 	s.gvirstor("remove", "-e", "vol", s.files[0])
 	s.gvirstor("add", "vol", s.files[0])
@@ -191,4 +189,76 @@ func TestAVolumeOnCeph(t *testing.T) {
 	if out := s.gvirstor(append([]string{"check"}, s.files...)...); !strings.Contains(out, "No errors.") {
 		t.Errorf("check:\n%s", out)
 	}
+	s.start("--when-full=error", "--alloc=spread", "--nbd-component-timeout=1s")
+	s.outlivesAServer(images[1])
+}
+
+// fileSystemThroughDeaths makes a file system, and checks it after the daemon and the
+// servers of its images were killed.
+func (s *site) fileSystemThroughDeaths(images []string) {
+	t := s.t
+	t.Helper()
+	flags := s.flags
+	disk, leave := s.asFile(256 * mib)
+	command(t, "mkfs.ext4", "-q", "-F", disk)
+	file, back := filepath.Join(s.dir, "written"), filepath.Join(s.dir, "read")
+	noise(t, file, 1, 20*mib)
+	command(t, "debugfs", "-w", "-R", "write "+file+" file", disk)
+	leave()
+	s.kill()
+	for i := range images {
+		s.endServer(i)
+		s.serveImage(i, images[i])
+	}
+	s.start(flags...)
+	disk, leave = s.asFile(256 * mib)
+	command(t, "e2fsck", "-f", "-n", disk)
+	command(t, "debugfs", "-R", "dump file "+back, disk)
+	same(t, file, back)
+	leave()
+}
+
+// standStill stops the OSD for so long under load: requests wait, and none fails.
+func (c *cluster) standStill(d time.Duration) {
+	s := c.s
+	s.t.Helper()
+	done := s.load("32M")
+	s.until("it writes", func() bool { return s.status().Operations["write"].Requests > 100 })
+	c.signal(syscall.SIGSTOP)
+	stall := time.After(d)
+	select {
+	case <-stall:
+	case <-done:
+		s.t.Error("fio has ended while nothing could be written")
+	}
+	c.signal(syscall.SIGCONT)
+	<-done
+}
+
+// cut kills the servers of two images so many times under load and starts them again.
+// What was acknowledged is there after the daemon was killed, too.
+func (s *site) cut(images []string, times int) {
+	t := s.t
+	t.Helper()
+	if times == 0 {
+		times = 10
+	}
+	flags, verified := s.flags, 0
+	w, conn := newWriter(64, 64, 1<<20), s.dial() // behind what fio has
+	var running sync.WaitGroup
+	running.Go(func() { w.run(conn, 0) })
+	for deaths := 0; deaths < times && !t.Failed(); verified++ {
+		deaths += s.killServers(images, times-deaths, s.load("32M"))
+	}
+	select {
+	case <-conn.Done():
+		t.Error("the connection has ended")
+	default:
+	}
+	conn.Abort()
+	running.Wait()
+	t.Logf("%d deaths of servers; fio verified %d times 32 MiB, and another client wrote %d blocks", times, verified, w.total())
+	s.kill()
+	s.start(flags...)
+	w.verify(t, s.dial())
 }

@@ -65,7 +65,7 @@ func image(t *testing.T, path string, size int64, at ...int64) {
 	}
 }
 
-func same(t *testing.T, a, b string) {
+func same(t testing.TB, a, b string) {
 	t.Helper()
 	x, err := os.ReadFile(a)
 	if err != nil {

@@ -58,7 +58,7 @@ func (w *writer) run(c *nbdclient.Conn, first uint64) {
 // verify checks that every part of a block holds the generation that was
 // acknowledged last, or one that was under way. A write under way may have
 // reached some sectors and not others.
-func (w *writer) verify(t *testing.T, c *nbdclient.Conn) {
+func (w *writer) verify(t testing.TB, c *nbdclient.Conn) {
 	t.Helper()
 	b := make([]byte, block)
 	for i := range w.blocks {

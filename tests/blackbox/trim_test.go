@@ -51,7 +51,7 @@ func (s *site) hostBytes() int64 {
 }
 
 // noise makes a file that no file system can make small.
-func noise(t *testing.T, path string, seed uint64, size int) []byte {
+func noise(t testing.TB, path string, seed uint64, size int) []byte {
 	t.Helper()
 	b := make([]byte, size)
 	rng := rand.NewChaCha8([32]byte{byte(seed), 1})
