@@ -8,6 +8,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/poolio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -29,20 +30,19 @@ type Snapshot struct {
 // is in force, and the maps of the snapshots. What names which chunk it takes from these
 // bytes alone.
 type poolCheck struct {
-	v        *volumeCheck
-	geometry ondisk.Pool
-	member   map[uint64]int // index of the component, by member id
-	dir      *ondisk.Directory
-	maps     []*snapshotMap        // of intact snapshots, the newest first
-	parts    map[ondisk.Place]bool // chunks of maps, which snapshots may share
-	found    []Finding
+	v      *volumeCheck
+	reader *poolio.Reader
+	member map[uint64]int // index of the component, by member id
+	dir    *ondisk.Directory
+	maps   []*snapshotMap        // of intact snapshots, the newest first
+	parts  map[ondisk.Place]bool // chunks of maps, which snapshots may share
+	found  []Finding
 }
 
 // snapshotMap is where the map of a snapshot lies.
 type snapshotMap struct {
 	*Snapshot
-	list  *ondisk.MapList
-	bytes int64  // of the map
+	at    *poolio.Map
 	block []byte // the entries that are looked at
 }
 
@@ -53,7 +53,7 @@ func (v *volumeCheck) checkPool() error {
 		return nil
 	}
 	p := &poolCheck{v: v, member: make(map[uint64]int), parts: make(map[ondisk.Place]bool),
-		geometry: ondisk.Pool{ChunkSize: v.zero.want.ChunkSize, SectorSize: v.zero.p.SectorSize(), Components: make(map[uint64]ondisk.PoolComponent)}}
+		reader: poolio.New(v.zero.want.ChunkSize, v.zero.p.SectorSize())}
 	for i := range v.assembly.Members {
 		m := v.at(i)
 		if m == nil {
@@ -63,7 +63,9 @@ func (v *volumeCheck) checkPool() error {
 			continue // nothing names it
 		}
 		p.member[m.found.Member.ID] = i
-		p.geometry.Components[m.found.Member.ID] = ondisk.PoolComponent{Reserved: uint32(m.want.ChunkReserved), Chunks: m.dataEnd()}
+		md := m.want
+		md.Member = m.found.Member
+		p.reader.Add(m.p, md)
 	}
 	if err := p.look(); err != nil {
 		return err
@@ -160,15 +162,8 @@ func (p *poolCheck) checkRollback() {
 
 // readDirectory reads the directory in force, and claims the chunks of both its copies and
 // of the reserve.
-func (p *poolCheck) readDirectory() error {
-	contents, places, err := p.readChain(ondisk.ChainDirectory, p.v.ext.Directory)
-	if err != nil {
-		return err
-	}
-	if p.dir, err = ondisk.DecodeDirectory(contents); err != nil {
-		return err
-	}
-	if err := p.geometry.ValidateDirectory(p.dir, places); err != nil {
+func (p *poolCheck) readDirectory() (err error) {
+	if p.dir, err = p.reader.Directory(p.v.in.ctx, p.v.ext.Directory); err != nil {
 		return err
 	}
 	if err := virstor.Servable(p.dir); err != nil {
@@ -193,20 +188,6 @@ func (p *poolCheck) claim(at ondisk.Place) bool {
 	return p.v.in.opt.Live || b == nil || b.claim(at.Chunk)
 }
 
-// read reads the n bytes at byte in of a system chunk.
-func (p *poolCheck) read(at ondisk.Place, in, n int64) ([]byte, error) {
-	i, known := p.member[at.Member]
-	if c := p.geometry.Components[at.Member]; !known || at.Chunk >= c.Chunks {
-		return nil, fmt.Errorf("chunk %d of member %016x is not there", at.Chunk, at.Member)
-	}
-	sector := int64(p.geometry.SectorSize)
-	b := make([]byte, (n+sector-1)/sector*sector)
-	if err := readFull(p.v.at(i).p, b, int64(at.Chunk)*int64(p.geometry.ChunkSize)+in); err != nil {
-		return nil, err
-	}
-	return b[:n], nil
-}
-
 func readFull(from geomlib.Provider, b []byte, off int64) error {
 	if _, err := from.ReadAt(b, off); err != nil {
 		return fmt.Errorf("read %s at byte %d: %w", from.Name(), off, err)
@@ -214,107 +195,42 @@ func readFull(from geomlib.Provider, b []byte, off int64) error {
 	return nil
 }
 
-// readChain reads a chain of system chunks.
-func (p *poolCheck) readChain(kind ondisk.ChainKind, first ondisk.Link) ([]byte, []ondisk.Place, error) {
-	chain, err := ondisk.NewChain(kind, first, p.geometry.ChunkSize)
-	if err != nil {
-		return nil, nil, err
-	}
-	for link, more := chain.Next(); more; link, more = chain.Next() {
-		if err := p.v.in.ctx.Err(); err != nil {
-			return nil, nil, err
-		}
-		b, err := p.read(link.Place, 0, int64(link.Length))
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := chain.Take(b); err != nil {
-			return nil, nil, err
-		}
-	}
-	return chain.Contents(), chain.Places(), nil
-}
-
 // readMap reads the map of a snapshot once, claims the chunks that it lies in, and counts
 // what it names.
 func (p *poolCheck) readMap(s *Snapshot, m ondisk.PoolMap) (*snapshotMap, error) {
-	contents, places, err := p.readChain(ondisk.ChainMapList, m.List)
+	at, err := p.reader.Map(p.v.in.ctx, p.dir, m)
 	if err != nil {
-		return nil, err
-	}
-	list, err := ondisk.DecodeMapList(contents)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.geometry.ValidateMapList(p.dir, m, list); err != nil {
 		return nil, err
 	}
 	if m.Size > p.v.VirtualSize {
 		return nil, fmt.Errorf("it has %d bytes, the volume %d", m.Size, p.v.VirtualSize)
 	}
-	for _, at := range places {
+	for _, at := range at.Places {
 		if !p.claim(at) {
 			return nil, p.usedTwice(at)
 		}
 	}
-	size, _ := ondisk.MapLength(m.Size, p.geometry.ChunkSize)
-	sm := &snapshotMap{Snapshot: s, list: list, bytes: int64(size)}
-	for i, c := range list.Chunks {
+	for i, c := range at.List.Chunks {
 		if c.Hole {
 			continue
 		}
-		at := p.placeOf(c)
-		if !p.parts[at] && !p.claim(at) {
-			return nil, p.usedTwice(at)
+		place := at.Place(c)
+		if !p.parts[place] && !p.claim(place) {
+			return nil, p.usedTwice(place)
 		}
-		p.parts[at] = true
-		if err := p.readPart(sm, i, at); err != nil {
+		p.parts[place] = true
+		if err := p.reader.Part(p.v.in.ctx, at, i, func(vc uint64, e ondisk.Entry) error {
+			if _, ok := p.keyOf(e); !ok {
+				return fmt.Errorf("map entry of virtual chunk %d holds flags %#x, member number %d, chunk %d", vc, e.Flags, e.Component, e.Chunk)
+			}
+			s.Chunks++
+			return nil
+		}); err != nil {
 			return nil, err
 		}
 	}
-	return sm, nil
+	return &snapshotMap{Snapshot: s, at: at}, nil
 }
-
-func (p *poolCheck) placeOf(c ondisk.MapChunk) ondisk.Place {
-	id, _ := p.dir.Member(c.Number)
-	return ondisk.Place{Member: id, Chunk: c.Chunk}
-}
-
-// readPart verifies chunk i of a map.
-func (p *poolCheck) readPart(sm *snapshotMap, i int, at ondisk.Place) error {
-	from := int64(i) * int64(p.geometry.ChunkSize)
-	end := min(int64(p.geometry.ChunkSize), sm.bytes-from)
-	sum := uint64(0)
-	for in := int64(0); in < end; {
-		if err := p.v.in.ctx.Err(); err != nil {
-			return err
-		}
-		b, err := p.read(at, in, min(poolBlock, end-in))
-		if err != nil {
-			return err
-		}
-		sum = ondisk.AddToSum(sum, b)
-		for off := 0; off < len(b); off += ondisk.EntrySize {
-			e := ondisk.DecodeEntry(b[off:], ondisk.LittleEndian)
-			if e == (ondisk.Entry{}) {
-				continue
-			}
-			if _, ok := p.keyOf(e); !ok {
-				return fmt.Errorf("map entry of virtual chunk %d holds flags %#x, member number %d, chunk %d",
-					uint64(from+in+int64(off))/ondisk.EntrySize, e.Flags, e.Component, e.Chunk)
-			}
-			sm.Chunks++
-		}
-		in += int64(len(b))
-	}
-	if sum != sm.list.Chunks[i].Sum {
-		return fmt.Errorf("wrong checksum of chunk %d of its map", i)
-	}
-	return nil
-}
-
-// poolBlock is how many bytes of a map are read at a time, where one is.
-const poolBlock = 1 << 20
 
 // keyOf is the chunk that an entry of a snapshot names, as chunkKey; ok is false of one
 // that cannot be right.
@@ -347,33 +263,14 @@ func (p *poolCheck) countOwners() error {
 			clear(own) // which is told of already
 		}
 		for _, m := range p.maps {
-			if err := p.fill(m, from, end); err != nil {
+			m.block = slices.Grow(m.block[:0], int(end-from))[:end-from]
+			if err := p.reader.Entries(m.at, m.block, from); err != nil {
 				p.damaged(m.Snapshot, err)
 			}
 		}
 		for off := int64(0); off < end-from; off += ondisk.EntrySize {
 			p.countOne(uint64(from+off)/ondisk.EntrySize, own[off:], off)
 		}
-	}
-	return nil
-}
-
-// fill reads the entries of m in [from, end) of its map.
-func (p *poolCheck) fill(m *snapshotMap, from, end int64) error {
-	m.block = slices.Grow(m.block[:0], int(end-from))[:end-from]
-	clear(m.block)
-	chunk := int64(p.geometry.ChunkSize)
-	for at := from; at < min(end, m.bytes); {
-		n := min(end, m.bytes, (at/chunk+1)*chunk) - at
-		if c := m.list.Chunks[at/chunk]; !c.Hole {
-			b, err := p.read(p.placeOf(c), at%chunk, n)
-			if err != nil {
-				clear(m.block)
-				return err
-			}
-			copy(m.block[at-from:], b)
-		}
-		at += n
 	}
 	return nil
 }
