@@ -28,7 +28,8 @@ func backupCommand() *command {
 		run:      func(ctx context.Context, c *call) error { return c.backup(ctx, force) },
 		about: `Saves the metadata and the allocation map of a volume in a small file, not its
 data: all its components are named, or a volume in service by its name. Restore
-brings them back. A damaged volume is refused.
+brings them back. A damaged volume is refused. Where its snapshots lie is saved,
+too; damaged ones are left out.
 
 -f          replace the file if there is one`,
 		example: "gvirstor backup mydata.backup ada4 ada6",
@@ -62,6 +63,9 @@ func (c *call) backup(ctx context.Context, force bool) error {
 	if c.verbose {
 		fmt.Fprintf(c.stdout, "%s (id %08x): %d components, %d chunks allocated\n", b.Name(), b.ID(), len(b.Components), b.Allocated())
 		c.printMembers(b)
+		if snaps := b.Snapshots(); len(snaps) > 0 {
+			fmt.Fprintf(c.stdout, "  snapshots: %s\n", strings.Join(snaps, " "))
+		}
 	}
 	return nil
 }
@@ -94,8 +98,8 @@ func (c *call) takeBackup(ctx context.Context, providers []geomlib.Provider, liv
 	for _, ig := range last.Ignored {
 		c.warn(fmt.Sprintf("warning: left out: %s", ig.Reason))
 	}
-	if last.IsPool() && err == nil {
-		c.warn(fmt.Sprintf("warning: left out: the snapshots of %s; restore gives them up", last.Name))
+	if err == nil && len(b.LeftOut) > 0 {
+		c.warn(fmt.Sprintf("warning: left out: damaged snapshots of %s, which a restore gives up: %s", last.Name, strings.Join(b.LeftOut, " ")))
 	}
 	return b, err
 }

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/picture"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 func mapCommand() *command {
@@ -16,17 +18,20 @@ func mapCommand() *command {
 		name:     "map",
 		brief:    "Draws how full disk and components are",
 		also:     "draw",
-		operands: "[-f] [--ascii] [--json] [--svg file] name | prov ...",
+		operands: "[-f] [--ascii] [--json] [--snapshot snap] [--svg file] name[@snap] | prov ...",
 		options: func(f *options) {
 			f.flag(&o.ascii, "", "ascii")
 			f.flag(&o.force, "f", "force")
 			f.flag(&o.json, "", "json")
+			f.text(&o.snapshot, "snapshot")
 			f.text(&o.svg, "svg")
 		},
 		run: func(ctx context.Context, c *call) error { return c.drawMap(ctx, o) },
 		about: `Draws where the virtual disk is filled and how full each component is: a volume
-in service by its name, or any by all its components. Each cell is an equal part
-of the disk, the first at its start; the darker, the fuller.
+in service by its name, or any by all its components; NAME@SNAP or --snapshot
+draws the disk as that snapshot has it. Each cell is an equal part of the disk,
+the first at its start; the darker, the fuller. Components are filled with what
+snapshots have, too.
 
 --ascii     without characters beyond ASCII
 --json      numbers, in 1000 cells
@@ -40,7 +45,7 @@ of the disk, the first at its start; the darker, the fuller.
 // mapOptions are those of map.
 type mapOptions struct {
 	ascii, json, force bool
-	svg                string
+	snapshot, svg      string
 }
 
 const (
@@ -64,6 +69,9 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	}
 	if o.json && o.svg != "" {
 		return failf("--json and --svg exclude each other")
+	}
+	if o.snapshot == "" && len(c.operands) == 1 {
+		c.operands[0], o.snapshot = cutSnapshot(c.operands[0])
 	}
 	names, err := c.componentNames(ctx, c.operands)
 	if err != nil {
@@ -91,11 +99,14 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	}
 	var p *picture.Picture
 	err = c.work("map", a.Name, false, func(progress func(done, total int64)) (err error) {
-		p, err = picture.FromAssembly(ctx, a, cells, progress)
+		p, err = picture.FromAssembly(ctx, a, picture.Options{Cells: cells, Snapshot: o.snapshot, Progress: progress})
 		return err
 	})
 	if err != nil {
 		return failf("Can't %w", err)
+	}
+	if len(p.Damaged) > 0 {
+		c.warn(fmt.Sprintf("warning: damaged snapshots, what only they have looks free: %s", strings.Join(p.Damaged, " ")))
 	}
 	switch {
 	case o.json:
@@ -104,6 +115,15 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 		return saveSVG(p, o.svg, o.force)
 	}
 	return p.WriteText(c.stdout, picture.TextOptions{Width: width, ASCII: o.ascii || !c.speaksUTF8()})
+}
+
+// cutSnapshot splits NAME@SNAP. What is a file is no such name, nor is one without a snapshot.
+func cutSnapshot(operand string) (volume, snapshot string) {
+	volume, snapshot, found := strings.Cut(operand, "@")
+	if _, err := os.Lstat(operand); !found || volume == "" || err == nil || ondisk.CheckMapName(snapshot) != nil {
+		return operand, ""
+	}
+	return volume, snapshot
 }
 
 // saveSVG writes over nothing that is there, unless force is set and it is a regular

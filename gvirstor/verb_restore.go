@@ -33,8 +33,9 @@ func restoreCommand() *command {
 		about: `Writes what backup saved to all components of a stopped volume, which are found
 by their metadata, names and sizes. A backup that does not fit is refused, and
 so is one that is older than the volume: what was written since to chunks that
-it does not have would be lost. Refused, too, is a provider that only its size
-speaks for, and that holds something else.
+it does not have would be lost, and so would snapshots that were taken since.
+Refused, too, is a provider that only its size speaks for, and that holds
+something else.
 
 -f            even so
 -n            only tell what would be done
@@ -115,6 +116,9 @@ func (c *call) printRestored(b *backup.Backup, res *backup.Restored, dryRun bool
 	}
 	fmt.Fprintf(c.stdout, "%s %s (id %08x) as of %s: %d chunks allocated, on %s\n", word, b.Name(), b.ID(),
 		b.Time.Local().Format(time.DateTime), b.Allocated(), strings.Join(res.Providers, " "))
+	if snaps := b.Snapshots(); len(snaps) > 0 {
+		fmt.Fprintf(c.stdout, "Snapshots: %s\n", strings.Join(snaps, " "))
+	}
 	if g := b.Generation(); g > 0 {
 		fmt.Fprintf(c.stdout, "The backup is of generation %d, and the volume %s of a later one than all that its components and this host had\n", g,
 			verb)

@@ -1,6 +1,9 @@
 package virstor
 
-import "github.com/gvirstor/gvirstor/ondisk"
+import (
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
 
 // Mapping is where one virtual chunk lies.
 type Mapping struct {
@@ -11,10 +14,11 @@ type Mapping struct {
 
 // MapCopy is the metadata and the allocation map of a volume at one moment.
 type MapCopy struct {
-	Names    []string          // of the providers, by index
-	Metadata []ondisk.Metadata // by index
-	Order    ondisk.Order
-	Mappings []Mapping // by virtual chunk
+	Providers []geomlib.Provider // by index; to be read only
+	Metadata  []ondisk.Metadata  // by index
+	Order     ondisk.Order
+	Mappings  []Mapping   // by virtual chunk
+	Directory ondisk.Link // of snapshots; none without any
 }
 
 // CopyMap copies what says where everything is. Nothing is allocated, moved,
@@ -25,9 +29,9 @@ func (v *Volume) CopyMap() MapCopy {
 	defer v.metaMu.Unlock()
 	v.committer.pause()
 	defer v.committer.unpause()
-	s := MapCopy{Order: v.order}
+	s := MapCopy{Order: v.order, Directory: v.meta.ext.rec.Directory}
 	for _, c := range v.components() {
-		s.Names = append(s.Names, c.name())
+		s.Providers = append(s.Providers, c.prov())
 		s.Metadata = append(s.Metadata, c.meta())
 	}
 	n := uint64(v.Size() / v.chunk)
@@ -36,4 +40,11 @@ func (v *Volume) CopyMap() MapCopy {
 		s.Mappings = append(s.Mappings, Mapping{Virtual: vc, Component: p.Comp, Chunk: p.Chunk})
 	}
 	return s
+}
+
+// Directory is where the directory of snapshots that is in force lies; none without any.
+func (v *Volume) Directory() ondisk.Link {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	return v.meta.ext.rec.Directory
 }

@@ -71,7 +71,7 @@ func (a *autoBackup) keep() {
 	}
 	a.making.Lock()
 	defer a.making.Unlock()
-	b, err := backup.FromVolume(a.vol, time.Now())
+	b, err := backup.FromVolume(context.Background(), a.vol, time.Now())
 	var path string
 	if err == nil {
 		path, err = a.archive.Keep(b)

@@ -24,6 +24,9 @@ type Backup struct {
 	Components []Component // by index
 	Extension  *ondisk.Extension
 	Runs       []Run // by virtual chunk
+	Pool       *Pool // nil when there are no snapshots
+	// LeftOut are damaged snapshots, which no backup keeps.
+	LeftOut []string
 }
 
 // Component is one provider of the volume and the metadata on it.
@@ -59,38 +62,60 @@ func (b *Backup) Allocated() uint64 {
 // Generation is that of the volume at that time, 0 where it had none.
 func (b *Backup) Generation() uint64 { return b.Components[0].Metadata.Member.Generation }
 
-// add appends an allocated virtual chunk, which comes after all others.
-func (b *Backup) add(vc uint64, component uint16, chunk uint32) {
-	if n := len(b.Runs); n > 0 {
-		r := &b.Runs[n-1]
+// extend appends an allocated virtual chunk, which comes after all others, to runs.
+func extend(runs []Run, vc uint64, component uint16, chunk uint32) []Run {
+	if n := len(runs); n > 0 {
+		r := &runs[n-1]
 		if r.Component == component && r.Virtual+r.Length == vc && uint64(r.Chunk)+r.Length == uint64(chunk) {
 			r.Length++
-			return
+			return runs
 		}
 	}
-	b.Runs = append(b.Runs, Run{Virtual: vc, Length: 1, Chunk: chunk, Component: component})
+	return append(runs, Run{Virtual: vc, Length: 1, Chunk: chunk, Component: component})
 }
 
-// FromVolume backs up an open volume. It is one moment of it: nothing is
-// allocated meanwhile.
-func FromVolume(v *virstor.Volume, now time.Time) (*Backup, error) {
-	s := v.CopyMap()
+// ErrChanging: snapshots were taken and deleted again and again meanwhile.
+var ErrChanging = errors.New("its snapshots do not stand still")
+
+// changingTries is how often the snapshots of a volume in use are read until no other
+// directory of them was put in force meanwhile.
+const changingTries = 5
+
+// FromVolume backs up an open volume, with its snapshots. It is one moment of it: nothing
+// is allocated meanwhile.
+func FromVolume(ctx context.Context, v *virstor.Volume, now time.Time) (b *Backup, err error) {
+	for range changingTries {
+		s := v.CopyMap()
+		b, err = fromCopy(ctx, v.SectorSize(), s, now)
+		if v.Directory() == s.Directory {
+			if err != nil {
+				return nil, fmt.Errorf("back up %s: %w", v.Name(), err)
+			}
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("back up %s: %w", v.Name(), ErrChanging)
+}
+
+func fromCopy(ctx context.Context, sectorSize int, s virstor.MapCopy, now time.Time) (*Backup, error) {
 	b := &Backup{Time: now.UTC(), Order: s.Order}
 	for i, m := range s.Metadata {
-		b.Components = append(b.Components, Component{Name: s.Names[i], SectorSize: v.SectorSize(), Metadata: m})
+		b.Components = append(b.Components, Component{Name: s.Providers[i].Name(), SectorSize: sectorSize, Metadata: m})
 	}
 	for _, m := range s.Mappings {
-		b.add(m.Virtual, m.Component, m.Chunk)
+		b.Runs = extend(b.Runs, m.Virtual, m.Component, m.Chunk)
 	}
-	if err := b.check(); err != nil {
-		return nil, fmt.Errorf("back up %s: %w", v.Name(), err)
+	if s.Directory.Exists() {
+		if err := b.readPool(ctx, s.Providers, s.Directory); err != nil {
+			return nil, err
+		}
 	}
-	return b, nil
+	return b, b.check()
 }
 
-// FromAssembly backs up a volume that nobody serves, without its snapshots. A damaged one
-// is refused (ErrDamaged): its backup would look like a good one. progress, if not nil, is
-// told how many bytes of the map have been read.
+// FromAssembly backs up a volume that nobody serves, with its snapshots. A damaged one
+// is refused (ErrDamaged): its backup would look like a good one. Damaged snapshots are
+// left out. progress, if not nil, is told how many bytes of the map have been read.
 func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progress func(done, total int64)) (*Backup, error) {
 	if errors.Is(a.Err, virstor.ErrDamaged) {
 		return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, a.Err)
@@ -106,7 +131,8 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progr
 	if err := b.checkComponents(); err != nil {
 		return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, err)
 	}
-	b.Extension = readExtension(zero)
+	var directory ondisk.Link
+	b.Extension, directory = readExtension(zero)
 	s := mapio.Scanner{Provider: zero.Provider, Size: zero.Metadata.MapBytes()}
 	if progress != nil {
 		s.Progress = func(done int64) { progress(done, s.Size) }
@@ -122,11 +148,20 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progr
 			}
 			return fmt.Errorf("%w: map entry of virtual chunk %d has the flags %#x", ErrDamaged, vc, e.Flags)
 		}
-		b.add(vc, e.Component, e.Chunk)
+		b.Runs = extend(b.Runs, vc, e.Component, e.Chunk)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", a.Name, err)
+	}
+	if directory.Exists() {
+		var providers []geomlib.Provider
+		for _, m := range a.Members {
+			providers = append(providers, m.Provider)
+		}
+		if err := b.readPool(ctx, providers, directory); err != nil {
+			return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, err)
+		}
 	}
 	if err := b.check(); err != nil {
 		return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, err)
@@ -135,14 +170,15 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progr
 }
 
 // readExtension is the record in force without the directory of snapshots, nil when there
-// is none.
-func readExtension(zero virstor.Member) *ondisk.Extension {
+// is none, and where that directory is.
+func readExtension(zero virstor.Member) (*ondisk.Extension, ondisk.Link) {
 	e, found, err := virstor.Record(zero.Provider, zero.Metadata)
 	if err != nil || !found || e.Validate(zero.Metadata, zero.Provider.SectorSize()) != nil {
-		return nil
+		return nil, ondisk.Link{}
 	}
+	directory := e.Directory
 	e.Directory = ondisk.Link{}
-	return &e
+	return &e, directory
 }
 
 // check refuses what no good volume is.
@@ -151,9 +187,24 @@ func (b *Backup) check() error {
 		return err
 	}
 	entries := b.Components[0].Metadata.Entries()
+	if n := len(b.Runs); n > 0 && b.Runs[n-1].Virtual+b.Runs[n-1].Length > entries {
+		return fmt.Errorf("run of virtual chunks %d+%d out of place", b.Runs[n-1].Virtual, b.Runs[n-1].Length)
+	}
+	if err := b.checkRuns(b.Runs); err != nil {
+		return err
+	}
+	if err := b.checkPool(); err != nil {
+		return err
+	}
+	return b.checkShared()
+}
+
+// checkRuns refuses runs of one map that are not in order, or on chunks that no data can
+// be on.
+func (b *Backup) checkRuns(runs []Run) error {
 	var next uint64
-	for _, r := range b.Runs {
-		if r.Length == 0 || r.Virtual < next || r.Virtual >= entries || r.Length > entries-r.Virtual {
+	for _, r := range runs {
+		if r.Length == 0 || r.Virtual < next || r.Virtual >= noVirtual || r.Length > noVirtual-r.Virtual {
 			return fmt.Errorf("run of virtual chunks %d+%d out of place", r.Virtual, r.Length)
 		}
 		next = r.Virtual + r.Length
@@ -165,24 +216,45 @@ func (b *Backup) check() error {
 			return fmt.Errorf("virtual chunk %d on chunk %d of component %d, which has %d to %d", r.Virtual, r.Chunk, r.Component, m.ChunkReserved, m.ChunkCount)
 		}
 	}
-	return b.checkShared()
+	return nil
 }
 
-// checkShared refuses a chunk that two virtual chunks are on.
+// checkShared refuses a chunk that two virtual chunks are on, or one and the pool itself.
+// Maps may have a chunk for one virtual chunk.
 func (b *Backup) checkShared() error {
-	byChunk := make([]uint32, len(b.Runs)) // indexes: a copy of the runs is six times as large
-	for i := range byChunk {
-		byChunk[i] = uint32(i)
+	system := b.systemRuns()
+	maps := [][]Run{b.Runs, system}
+	if b.Pool != nil {
+		for _, p := range b.Pool.Parts {
+			maps = append(maps, p.Runs)
+		}
 	}
-	slices.SortFunc(byChunk, func(i, j uint32) int {
-		x, y := &b.Runs[i], &b.Runs[j]
+	var byChunk []*Run // a copy of the runs is three times as large
+	for _, runs := range maps {
+		for i := range runs {
+			byChunk = append(byChunk, &runs[i])
+		}
+	}
+	slices.SortFunc(byChunk, func(x, y *Run) int {
 		return cmp.Or(cmp.Compare(x.Component, y.Component), cmp.Compare(x.Chunk, y.Chunk))
 	})
-	for i := range byChunk[min(1, len(byChunk)):] {
-		x, y := b.Runs[byChunk[i]], b.Runs[byChunk[i+1]]
-		if x.Component == y.Component && uint64(y.Chunk) < uint64(x.Chunk)+x.Length {
-			return fmt.Errorf("virtual chunks %d and %d are both on chunk %d of component %d",
-				x.Virtual+uint64(y.Chunk-x.Chunk), y.Virtual, y.Chunk, x.Component)
+	var last *Run // that reaches furthest
+	end := uint64(0)
+	for _, r := range byChunk {
+		if last == nil || last.Component != r.Component || uint64(r.Chunk) >= end {
+			last, end = r, uint64(r.Chunk)+r.Length
+			continue
+		}
+		was := last.Virtual + uint64(r.Chunk-last.Chunk)
+		switch {
+		case was == r.Virtual:
+			if e := uint64(r.Chunk) + r.Length; e > end {
+				last, end = r, e
+			}
+		case was >= noVirtual || r.Virtual >= noVirtual:
+			return fmt.Errorf("chunk %d of component %d has two uses, one of them for the snapshots", r.Chunk, r.Component)
+		default:
+			return fmt.Errorf("virtual chunks %d and %d are both on chunk %d of component %d", was, r.Virtual, r.Chunk, r.Component)
 		}
 	}
 	return nil

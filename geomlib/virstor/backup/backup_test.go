@@ -91,7 +91,7 @@ func TestABackupReadsBackAsItWas(t *testing.T) {
 func TestOfAVolumeInUseAndStoppedTheSameIsBackedUp(t *testing.T) {
 	disks, _ := voltest.New(t, false)
 	v := voltest.Open(t, virstor.Config{}, disks)
-	live, err := backup.FromVolume(v, noon)
+	live, err := backup.FromVolume(ctx, v, noon)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ var ErrFormat = errors.New("not a backup of a volume, or a damaged one")
 
 const (
 	magic       = "GVIRSTOR::BACKUP\n"
-	version     = 1
+	version     = 1       // without snapshots
+	poolVersion = 2       // with some
 	maxFile     = 1 << 30 // bytes; a map of 64 million runs
 	maxHeader   = 64 << 20
 	fixedLength = len(magic) + 4 + 4 // magic, version u32, length of header u32
@@ -36,6 +37,31 @@ type header struct {
 	Runs       int               `json:"runs"`
 	Components []headerComponent `json:"components"`
 	Extension  []byte            `json:"extension,omitempty"` // an encoded record
+	Pool       *headerPool       `json:"pool,omitempty"`      // at poolVersion
+}
+
+// headerPool is a Pool but for the runs of its parts, which follow those of the volume.
+type headerPool struct {
+	Snapshots []string     `json:"snapshots"` // for people
+	Directory []byte       `json:"directory"` // its contents as on the disk
+	Maps      []headerMap  `json:"maps"`
+	Parts     []headerPart `json:"parts"`
+}
+
+type headerMap struct {
+	Places []headerPlace `json:"places"`
+	List   []byte        `json:"list"` // its contents as on the disk
+}
+
+type headerPlace struct {
+	Member uint64 `json:"member"`
+	Chunk  uint32 `json:"chunk"`
+}
+
+type headerPart struct {
+	Number uint16 `json:"member_number"`
+	Chunk  uint32 `json:"chunk"`
+	Runs   int    `json:"runs"`
 }
 
 type headerComponent struct {
@@ -65,6 +91,14 @@ func (b *Backup) Write(w io.Writer) error {
 			return fmt.Errorf("write backup: %w", err)
 		}
 	}
+	v := uint32(version)
+	if b.Pool != nil {
+		v = poolVersion
+		var err error
+		if h.Pool, err = b.poolHeader(); err != nil {
+			return fmt.Errorf("write backup: %w", err)
+		}
+	}
 	text, err := json.MarshalIndent(h, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write backup: %w", err)
@@ -73,18 +107,14 @@ func (b *Backup) Write(w io.Writer) error {
 	out := bufio.NewWriter(io.MultiWriter(w, sum))
 	le := binary.LittleEndian
 	out.WriteString(magic) // a bufio.Writer keeps its first error for Flush
-	out.Write(le.AppendUint32(nil, version))
+	out.Write(le.AppendUint32(nil, v))
 	out.Write(le.AppendUint32(nil, uint32(len(text))))
 	out.Write(text)
-	var next uint64
-	var buf []byte
-	for _, r := range b.Runs {
-		buf = binary.AppendUvarint(buf[:0], r.Virtual-next)
-		buf = binary.AppendUvarint(buf, r.Length)
-		buf = binary.AppendUvarint(buf, uint64(r.Component))
-		buf = binary.AppendUvarint(buf, uint64(r.Chunk))
-		next = r.Virtual + r.Length
-		out.Write(buf)
+	writeRuns(out, b.Runs)
+	if b.Pool != nil {
+		for _, p := range b.Pool.Parts {
+			writeRuns(out, p.Runs)
+		}
 	}
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write backup: %w", err)
@@ -93,6 +123,65 @@ func (b *Backup) Write(w io.Writer) error {
 		return fmt.Errorf("write backup: %w", err)
 	}
 	return nil
+}
+
+// writeRuns writes the runs of one map, or of a part of one.
+func writeRuns(out *bufio.Writer, runs []Run) {
+	var next uint64
+	var buf []byte
+	for _, r := range runs {
+		buf = binary.AppendUvarint(buf[:0], r.Virtual-next)
+		buf = binary.AppendUvarint(buf, r.Length)
+		buf = binary.AppendUvarint(buf, uint64(r.Component))
+		buf = binary.AppendUvarint(buf, uint64(r.Chunk))
+		next = r.Virtual + r.Length
+		out.Write(buf)
+	}
+}
+
+func (b *Backup) poolHeader() (*headerPool, error) {
+	h := &headerPool{Snapshots: b.Snapshots()}
+	var err error
+	if h.Directory, err = b.Pool.Directory.Encode(); err != nil {
+		return nil, err
+	}
+	for _, m := range b.Pool.Maps {
+		hm := headerMap{}
+		for _, at := range m.Places {
+			hm.Places = append(hm.Places, headerPlace(at))
+		}
+		if hm.List, err = m.List.Encode(); err != nil {
+			return nil, err
+		}
+		h.Maps = append(h.Maps, hm)
+	}
+	for _, p := range b.Pool.Parts {
+		h.Parts = append(h.Parts, headerPart{p.Number, p.Chunk, len(p.Runs)})
+	}
+	return h, nil
+}
+
+// pool is the Pool that h tells of, without the runs of its parts, and how many each has.
+func (h *headerPool) pool() (p *Pool, runs []int, err error) {
+	p = new(Pool)
+	if p.Directory, err = ondisk.DecodeDirectory(h.Directory); err != nil {
+		return nil, nil, err
+	}
+	for _, hm := range h.Maps {
+		m := Map{}
+		for _, at := range hm.Places {
+			m.Places = append(m.Places, ondisk.Place(at))
+		}
+		if m.List, err = ondisk.DecodeMapList(hm.List); err != nil {
+			return nil, nil, err
+		}
+		p.Maps = append(p.Maps, m)
+	}
+	for _, part := range h.Parts {
+		p.Parts = append(p.Parts, Part{Address: ondisk.Address{Number: part.Number, Chunk: part.Chunk}})
+		runs = append(runs, part.Runs)
+	}
+	return p, runs, nil
 }
 
 // Read reads what Write wrote, to the end of r, which it may read ahead. It fails
@@ -104,7 +193,7 @@ func Read(r io.Reader) (*Backup, error) { return read(r, nil) }
 // read asks accept, if not nil, when all but the runs is known.
 func read(r io.Reader, accept func(*Backup) error) (*Backup, error) {
 	d := &decoder{in: bufio.NewReader(io.LimitReader(r, maxFile+1)), sum: sha256.New()}
-	b, runs, err := d.header()
+	b, err := d.header()
 	if err != nil {
 		return nil, fmt.Errorf("read backup: %w: %w", ErrFormat, err)
 	}
@@ -113,7 +202,7 @@ func read(r io.Reader, accept func(*Backup) error) (*Backup, error) {
 			return nil, err
 		}
 	}
-	if err := d.rest(b, runs); err != nil {
+	if err := d.rest(b); err != nil {
 		return nil, fmt.Errorf("read backup: %w: %w", ErrFormat, err)
 	}
 	return b, nil
@@ -121,8 +210,10 @@ func read(r io.Reader, accept func(*Backup) error) (*Backup, error) {
 
 // decoder reads a backup from its beginning to its end.
 type decoder struct {
-	in  *bufio.Reader
-	sum hash.Hash // of what was read
+	in   *bufio.Reader
+	sum  hash.Hash // of what was read
+	runs int       // of the volume's map
+	part []int     // runs of each of Pool.Parts
 }
 
 // full reads exactly into b.
@@ -135,34 +226,57 @@ func (d *decoder) full(b []byte) error {
 }
 
 // header reads all that comes before the runs, and how many there are.
-func (d *decoder) header() (b *Backup, runs int, err error) {
+func (d *decoder) header() (b *Backup, err error) {
 	begin := make([]byte, fixedLength)
 	if err := d.full(begin); err != nil || string(begin[:len(magic)]) != magic {
-		return nil, 0, errors.New("it does not begin like one")
+		return nil, errors.New("it does not begin like one")
 	}
 	le := binary.LittleEndian
-	if v := le.Uint32(begin[len(magic):]); v != version {
-		return nil, 0, fmt.Errorf("version %d, known is %d", v, version)
+	v := le.Uint32(begin[len(magic):])
+	if v != version && v != poolVersion {
+		return nil, fmt.Errorf("version %d, known are %d and %d", v, version, poolVersion)
 	}
 	n := le.Uint32(begin[len(magic)+4:])
 	if n > maxHeader {
-		return nil, 0, fmt.Errorf("header of %d bytes", n)
+		return nil, fmt.Errorf("header of %d bytes", n)
 	}
 	var text bytes.Buffer // grows with what is there, whatever n says
 	if _, err := io.CopyN(io.MultiWriter(&text, d.sum), d.in, int64(n)); err != nil {
-		return nil, 0, fmt.Errorf("it is cut off: %w", err)
+		return nil, fmt.Errorf("it is cut off: %w", err)
 	}
 	var h header
 	if err := json.Unmarshal(text.Bytes(), &h); err != nil {
-		return nil, 0, fmt.Errorf("header: %w", err)
+		return nil, fmt.Errorf("header: %w", err)
 	}
 	if b, err = h.backup(); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	if h.Runs < 0 || uint64(h.Runs) > b.chunks() {
-		return nil, 0, fmt.Errorf("%d runs on %d chunks", h.Runs, b.chunks())
+	if (v == poolVersion) != (h.Pool != nil) {
+		return nil, fmt.Errorf("version %d, with snapshots: %t", v, h.Pool != nil)
 	}
-	return b, h.Runs, nil
+	if h.Pool != nil {
+		if b.Pool, d.part, err = h.Pool.pool(); err != nil {
+			return nil, err
+		}
+	}
+	d.runs = h.Runs
+	return b, d.checkNumbers(b)
+}
+
+// checkNumbers refuses more runs than there can be, before there is memory for them.
+func (d *decoder) checkNumbers(b *Backup) error {
+	if d.runs < 0 || uint64(d.runs) > b.chunks() {
+		return fmt.Errorf("%d runs on %d chunks", d.runs, b.chunks())
+	}
+	if uint64(len(d.part)) > b.chunks() {
+		return fmt.Errorf("parts of maps in %d chunks, of %d", len(d.part), b.chunks())
+	}
+	for _, n := range d.part {
+		if most := b.Components[0].Metadata.ChunkSize / ondisk.EntrySize; n < 0 || uint64(n) > uint64(most) {
+			return fmt.Errorf("%d runs in a part of a map of %d entries", n, most)
+		}
+	}
+	return nil
 }
 
 // chunks is how many chunks the components have for data, all together.
@@ -175,15 +289,14 @@ func (b *Backup) chunks() uint64 {
 }
 
 // rest reads the runs and the checksum, and makes sure that all is as it should be.
-func (d *decoder) rest(b *Backup, runs int) error {
-	var next uint64
-	for i := range runs {
-		r, err := d.run(i, next)
-		if err != nil {
+func (d *decoder) rest(b *Backup) (err error) {
+	if b.Runs, err = d.readRuns(d.runs); err != nil {
+		return err
+	}
+	for i, n := range d.part {
+		if b.Pool.Parts[i].Runs, err = d.readRuns(n); err != nil {
 			return err
 		}
-		next = r.Virtual + r.Length
-		b.Runs = append(b.Runs, r)
 	}
 	want := d.sum.Sum(nil)
 	got := make([]byte, len(want))
@@ -197,6 +310,20 @@ func (d *decoder) rest(b *Backup, runs int) error {
 		return errors.New("there is more behind its end")
 	}
 	return b.check()
+}
+
+// readRuns reads n runs of one map.
+func (d *decoder) readRuns(n int) (runs []Run, err error) {
+	var next uint64
+	for i := range n {
+		r, err := d.run(i, next)
+		if err != nil {
+			return nil, err
+		}
+		next = r.Virtual + r.Length
+		runs = append(runs, r)
+	}
+	return runs, nil
 }
 
 // run reads the i-th run, which begins at next at the earliest.
@@ -252,7 +379,7 @@ func (h *header) backup() (*Backup, error) {
 		if err != nil {
 			return nil, err
 		}
-		e.Directory = ondisk.Link{} // a backup is of the volume alone
+		e.Directory = ondisk.Link{} // Pool knows it
 		b.Extension = &e
 	}
 	if err := b.checkComponents(); err != nil {

@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/signature"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/poolio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -21,7 +24,7 @@ import (
 var (
 	// ErrProviders: the providers given are not those of the backup.
 	ErrProviders = errors.New("the providers are not those of the backup")
-	// ErrNewer: the volume was used since, or has snapshots or further volumes;
+	// ErrNewer: the volume was used since, or its snapshots changed;
 	// RestoreOptions.Force overrules it.
 	ErrNewer = errors.New("the volume has changed since the backup")
 	// ErrForeign: a provider holds something that no component does; likewise.
@@ -115,14 +118,39 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 	if opt.DryRun {
 		return res, nil
 	}
+	above := max(opt.Above, highest(on))
+	b = b.renewed(on, above)
 	if err := b.fitTogether(on); err != nil {
 		return nil, err
 	}
-	above := max(opt.Above, highest(on))
 	if err := b.write(ctx, on, tell); err != nil {
 		return nil, err
 	}
+	if b.Pool != nil {
+		above++ // which the members have now
+	}
 	return res, b.finish(on, res, above, opt.Log)
+}
+
+// renewed is b with the member blocks that it is restored with: none, since the members
+// begin anew, unless a directory of snapshots names them by their ids. Those have a
+// generation of their own then, above the given one.
+func (b *Backup) renewed(on []geomlib.Provider, above uint64) *Backup {
+	r := *b
+	r.Components = slices.Clone(b.Components)
+	ids := make([]uint64, len(r.Components))
+	for i := range r.Components {
+		ids[i] = r.Components[i].Metadata.Member.ID
+	}
+	nonce := rand.Uint64() | 1
+	for i := range r.Components {
+		m := &r.Components[i].Metadata.Member
+		if *m = (ondisk.MemberBlock{}); b.Pool != nil {
+			*m = ondisk.MemberBlock{ID: ids[i], Generation: above + 1, Settled: above + 1, List: ondisk.MemberList(ids),
+				Began: time.Now().Unix(), LastName: ondisk.MemberName(on[i].Name()), Nonce: nonce, SettledNonce: nonce}
+		}
+	}
+	return &r
 }
 
 // highest is the highest generation that a provider has. One whose metadata cannot be
@@ -261,8 +289,8 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 			newer = append(newer, fmt.Sprintf("its virtual size is %d bytes and was %d", m.VirtualSize, was.VirtualSize))
 		}
 		if ok && i == 0 && m.Validate(p.MediaSize(), p.SectorSize()) == nil {
-			if rec, _, err := virstor.Record(p, m); rec.Directory.Exists() || errors.Is(err, ondisk.ErrExtensionVersion) {
-				newer = append(newer, "it has snapshots, which would be lost")
+			if changed := b.newerPool(ctx, on, m); changed != "" {
+				newer = append(newer, changed)
 			}
 		}
 	}
@@ -297,6 +325,53 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 		newer = append(newer, fmt.Sprintf("%d virtual chunks lie elsewhere now", res.Moved))
 	}
 	return newer, nil
+}
+
+// newerPool tells what is different of the snapshots that are there now, if anything is.
+// m is the metadata of component 0.
+func (b *Backup) newerPool(ctx context.Context, on []geomlib.Provider, m ondisk.Metadata) string {
+	rec, _, err := virstor.Record(on[0], m)
+	now := rec.Directory.Exists() || errors.Is(err, ondisk.ErrExtensionVersion)
+	switch {
+	case b.Pool == nil && now:
+		return "it has snapshots, which would be lost"
+	case b.Pool == nil:
+		return ""
+	case !now:
+		return "its snapshots were deleted, and what they alone had may be written over"
+	}
+	if was, err := b.encode(func(systemChunk) error { return nil }); err == nil && was == rec.Directory {
+		return ""
+	}
+	r := poolio.New(m.ChunkSize, on[0].SectorSize())
+	for _, p := range on {
+		if m, ok, err := metadataOf(p); err == nil && ok {
+			r.Add(p, m)
+		}
+	}
+	d, err := r.Directory(ctx, rec.Directory)
+	if err != nil {
+		return fmt.Sprintf("its snapshots are others, and cannot be read: %v", err)
+	}
+	taken, deleted := withoutMaps(d, b.Pool.Directory), withoutMaps(b.Pool.Directory, d)
+	switch {
+	case taken != "":
+		return fmt.Sprintf("snapshots were taken, which would be lost (%s)", taken)
+	case deleted != "":
+		return fmt.Sprintf("snapshots were deleted, and what they alone had may be written over (%s)", deleted)
+	}
+	return "what its snapshots have was moved or renamed"
+}
+
+// withoutMaps are the names of the snapshots in d that are not in other.
+func withoutMaps(d, other *ondisk.Directory) string {
+	var names []string
+	for _, m := range d.Maps[1:] {
+		if o, there := other.Map(m.ID); !there || o.GUID != m.GUID {
+			names = append(names, m.Name)
+		}
+	}
+	return strings.Join(names, " ")
 }
 
 // possible reports whether an entry names a chunk that data can be on.
@@ -344,7 +419,41 @@ func (b *Backup) write(ctx context.Context, on []geomlib.Provider, tell func(don
 	if err := extblock.Clear(zero, b.Components[0].Metadata); err != nil {
 		return err
 	}
+	if b.Pool != nil {
+		if err := b.writePool(ctx, on); err != nil {
+			return err
+		}
+	}
 	return geomlib.StoreMetadata(zero, b.fenced(0, zero))
+}
+
+// writePool writes the maps of the snapshots and the directory to where they were, and
+// then the record that puts them in force.
+func (b *Backup) writePool(ctx context.Context, on []geomlib.Provider) error {
+	zero := b.Components[0].Metadata
+	directory, err := b.encode(func(c systemChunk) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p := on[b.indexOfMember(c.Member)]
+		sector := p.SectorSize()
+		whole := make([]byte, (len(c.bytes)+sector-1)/sector*sector)
+		copy(whole, c.bytes)
+		if _, err := p.WriteAt(whole, int64(c.Chunk)*int64(zero.ChunkSize)); err != nil {
+			return fmt.Errorf("write the maps of snapshots to %s: %w", p.Name(), err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range on {
+		if err := extblock.Flush(p); err != nil {
+			return err
+		}
+	}
+	off, _ := ondisk.ExtensionOffset(zero)
+	return extblock.Store(on[0], off, ondisk.Extension{Sequence: 1, VolumeID: zero.ID, ChunkSize: zero.ChunkSize, Directory: directory})
 }
 
 // fitTogether makes sure, before anything is written, that the engine will make
@@ -353,7 +462,8 @@ func (b *Backup) fitTogether(on []geomlib.Provider) error {
 	var members []virstor.Member
 	for i, p := range on {
 		m := b.fenced(i, p)
-		m.Version = ondisk.Version // what lies in the extension block now counts not
+		// What lies in the extension block now counts not.
+		m.Version, m.Member = ondisk.Version, ondisk.MemberBlock{}
 		members = append(members, virstor.Member{Provider: p, Metadata: m})
 	}
 	for _, a := range virstor.Assemble(members) {
@@ -369,7 +479,7 @@ func (b *Backup) fitTogether(on []geomlib.Provider) error {
 func (b *Backup) fenced(i int, p geomlib.Provider) ondisk.Metadata {
 	m := b.Components[i].Metadata
 	zero := b.Components[0].Metadata
-	m.Version, m.Member = ondisk.VersionFenced, ondisk.MemberBlock{} // the members begin anew
+	m.Version = ondisk.VersionFenced
 	m.No, m.Count, m.VirtualSize, m.Name = uint16(i), uint16(len(b.Components)), zero.VirtualSize, zero.Name
 	if m.Provider != "" && m.Provider != p.Name() {
 		if m.Provider = p.Name(); len(m.Provider) > ondisk.MaxNameLen {

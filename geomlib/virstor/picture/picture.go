@@ -6,30 +6,31 @@ import (
 	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
-	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-var (
-	// ErrCells: a number of cells that nothing can be drawn in.
-	ErrCells = errors.New("a picture has 1 to 1048576 cells")
-	// ErrSnapshots: chunks would look free that snapshots have.
-	ErrSnapshots = errors.New("it has snapshots, whose chunks cannot be drawn yet; `gvirstor check -v` counts them")
-)
+// ErrCells: a number of cells that nothing can be drawn in.
+var ErrCells = errors.New("a picture has 1 to 1048576 cells")
+
+// ErrNoSnapshot: the volume has no snapshot of that name.
+var ErrNoSnapshot = errors.New("no snapshot of that name")
 
 const maxCells = 1 << 20
 
 // Picture is what is drawn. Sizes are bytes, counts are chunks.
 type Picture struct {
-	Name          string `json:"name"`
-	ID            string `json:"id"` // hex
+	Name          string `json:"name"` // of the volume, and behind an "@" of the snapshot
+	ID            string `json:"id"`   // hex
 	VirtualSize   int64  `json:"virtual_size"`
 	ChunkSize     int64  `json:"chunk_size"`
 	VirtualChunks uint64 `json:"virtual_chunks"`
 	Allocated     uint64 `json:"allocated_chunks"`
 	// Cells are equal parts of the virtual disk, in order.
-	Cells      []Cell      `json:"cells"`
+	Cells []Cell `json:"cells"`
+	// Components are filled with everything, what only snapshots have included.
 	Components []Component `json:"components"`
+	// Damaged are the snapshots whose maps cannot be read: chunks that only they have
+	// look free.
+	Damaged []string `json:"damaged_snapshots,omitempty"`
 }
 
 // Cell is a part of the virtual disk. Sizes are bytes.
@@ -58,59 +59,29 @@ type Component struct {
 	Fill     float64 `json:"fill"` // Used / Chunks
 }
 
-// FromAssembly makes the picture of a volume from its map, in cells parts, or in one for
-// each chunk when there are fewer chunks. The volume need not be open here. Entries that
-// cannot be right are left out. progress, if not nil, is told how
-// many bytes of the map have been read.
-func FromAssembly(ctx context.Context, a *virstor.Assembly, cells int, progress func(done, total int64)) (*Picture, error) {
-	switch {
-	case a.Err != nil:
-		return nil, fmt.Errorf("draw %s: %w", a.Name, a.Err)
-	case a.IsPool():
-		return nil, fmt.Errorf("draw %s: %w", a.Name, ErrSnapshots)
-	}
-	zero := a.Members[0]
-	m := zero.Metadata
-	if err := m.Validate(zero.Provider.MediaSize(), zero.Provider.SectorSize()); err != nil && !errors.Is(err, ondisk.ErrLastSector) {
-		return nil, fmt.Errorf("draw %s: metadata of %s: %w", a.Name, zero.Provider.Name(), err)
-	}
-	p := &Picture{Name: a.Name, ID: fmt.Sprintf("%08x", a.ID), VirtualSize: int64(m.VirtualSize), ChunkSize: int64(m.ChunkSize), VirtualChunks: m.Entries()}
-	for _, c := range a.Members {
-		usable := min(c.Metadata.ChunkCount, ondisk.UsableChunks(c.Provider.MediaSize(), c.Provider.SectorSize(), p.ChunkSize))
-		first := uint32(c.Metadata.ChunkReserved)
-		p.addComponent(Component{Name: c.Provider.Name(), Size: c.Provider.MediaSize(), Chunks: uint64(max(usable, first) - first), Reserved: uint64(first)})
-	}
-	fill, err := newFiller(p, cells)
-	if err != nil {
-		return nil, err
-	}
-	order := ondisk.OrderUnknown
-	s := mapio.Scanner{Provider: zero.Provider, Size: m.MapBytes()}
-	if progress != nil {
-		s.Progress = func(done int64) { progress(done, s.Size) }
-	}
-	err = s.Each(ctx, func(vc uint64, raw []byte) error {
-		if order == ondisk.OrderUnknown {
-			order = ondisk.DetectOrder(raw)
-		}
-		e := ondisk.DecodeEntry(raw, order)
-		if !e.Allocated() || int(e.Component) >= len(p.Components) {
-			return nil
-		}
-		fill.add(vc, int(e.Component))
-		if c := &p.Components[e.Component]; c.Used < c.Chunks {
-			c.Used++
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("draw %s: %w", a.Name, err)
-	}
-	fill.done()
-	return p, nil
+// Options modify FromAssembly.
+type Options struct {
+	Cells    int    // parts of the virtual disk; one for each chunk when there are fewer of those
+	Snapshot string // draw that one's map instead of the volume's
+	// Progress, if not nil, is told how many bytes of the volume's map have been read.
+	Progress func(done, total int64)
 }
 
-// FromVolume makes the picture of an open volume, as FromAssembly does. What changes
+// FromAssembly makes the picture of a volume from its map, or of one of its snapshots
+// (ErrNoSnapshot). The volume need not be open here. Entries that cannot be right are left
+// out.
+func FromAssembly(ctx context.Context, a *virstor.Assembly, opt Options) (*Picture, error) {
+	if a.Err != nil {
+		return nil, fmt.Errorf("draw %s: %w", a.Name, a.Err)
+	}
+	d := &drawing{ctx: ctx, a: a, opt: opt}
+	if err := d.draw(); err != nil {
+		return nil, fmt.Errorf("draw %s: %w", a.Name, err)
+	}
+	return d.p, nil
+}
+
+// FromVolume makes the picture of an open volume in so many cells, as FromAssembly does. What changes
 // meanwhile may show or not.
 func FromVolume(v *virstor.Volume, cells int) (*Picture, error) {
 	s := v.Status()

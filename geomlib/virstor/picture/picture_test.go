@@ -37,7 +37,53 @@ func tryDraw(t testing.TB, disks []*disktest.Disk, cells int) (*picture.Picture,
 	for _, d := range disks {
 		ms = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)})
 	}
-	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], cells, nil)
+	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], picture.Options{Cells: cells})
+}
+
+// withSnapshot is voltest.New with the snapshot "then", behind which virtual chunk 0 was
+// written to and 17 given up.
+func withSnapshot(t testing.TB) []*disktest.Disk {
+	t.Helper()
+	disks, _ := voltest.New(t, false)
+	v := voltest.Open(t, virstor.Config{}, disks)
+	_, err := v.WriteAt(bytes.Repeat([]byte{3}, 512), 0)
+	err = errors.Join(v.Snapshot("then"), err)
+	_, werr := v.WriteAt(bytes.Repeat([]byte{4}, 512), 0)
+	if err := errors.Join(err, werr, v.Discard(17*voltest.Chunk, voltest.Chunk), v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return disks
+}
+
+func TestASnapshotIsDrawnAndFillsTheComponents(t *testing.T) {
+	disks := withSnapshot(t)
+	assembly := func() *virstor.Assembly {
+		var ms []virstor.Member
+		for _, d := range disks {
+			ms = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)})
+		}
+		return virstor.Assemble(ms)[0]
+	}
+	now := draw(t, disks, 128)
+	then, err := picture.FromAssembly(context.Background(), assembly(), picture.Options{Cells: 128, Snapshot: "then"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if then.Name != voltest.Name+"@then" || then.Allocated != now.Allocated+1 || then.Cells[17].Fill != 1 || now.Cells[17].Fill != 0 {
+		t.Errorf("now %+v\nthen %+v", now, then)
+	}
+	v := voltest.Open(t, virstor.Config{ReadOnly: true}, disks)
+	for i, c := range v.Status().Components {
+		if now.Components[i].Used != uint64(c.Used) || then.Components[i].Used != uint64(c.Used) {
+			t.Errorf("component %d: %d chunks are drawn, and %d of a snapshot, %d are used", i, now.Components[i].Used, then.Components[i].Used, c.Used)
+		}
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := picture.FromAssembly(context.Background(), assembly(), picture.Options{Cells: 8, Snapshot: "never"}); !errors.Is(err, picture.ErrNoSnapshot) {
+		t.Errorf("a snapshot that is not there: %v", err)
+	}
 }
 
 func golden(t testing.TB, cells int) *picture.Picture {
