@@ -248,6 +248,9 @@ func (c *call) componentNames(ctx context.Context, operands []string) ([]string,
 // stoppedNames are what name means when no daemon serves a volume of that name, and
 // why: the provider, else the components of the stopped volume where GEOM tells.
 func (c *call) stoppedNames(ctx context.Context, name, why string) ([]string, error) {
+	if geomlib.Name(name).Scheme() != "" { // no volume is called that
+		return []string{name}, nil
+	}
 	for _, path := range []string{name, filepath.Join("/dev", name)} {
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			return []string{name}, nil // whatever is wrong, opening it tells
