@@ -72,12 +72,7 @@ func (c *cluster) monitor() string {
 // A placement group of one OSD alone that stood still for longer than four fifths of the
 // grace would serve nothing any more.
 func (c *cluster) configure() {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
-	if err != nil {
-		c.s.t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	ln.Close()
+	address := "127.0.0.1:" + freePort(c.s.t)
 	text := fmt.Sprintf(`[global]
 fsid = %[1]s
 mon host = [v2:%[2]s]
@@ -126,6 +121,21 @@ func (c *cluster) daemon(name string, args ...string) *exec.Cmd {
 func (c *cluster) ceph(args ...string) string {
 	c.s.t.Helper()
 	return command(c.s.t, "ceph", append([]string{"-c", c.conf, "--connect-timeout", "30"}, args...)...)
+}
+
+// freePort is a port of TCP that nobody has.
+func freePort(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // retry has the tool do something until it succeeds.
