@@ -34,6 +34,7 @@ var rules = []rule{
 		forbid: []string{"net", "net/http", "flag", "os/exec"}},
 	{dir: "geomlib/virstor/internal/alloc"},
 	{dir: "geomlib/virstor/internal/extblock", own: []string{"ondisk"}, alone: []string{"geomlib"}},
+	{dir: "geomlib/virstor/internal/lease", own: []string{"ondisk"}},
 	{dir: "geomlib/virstor/internal/mapio", own: []string{"ondisk", "geomlib/virstor/internal/chunkmap"}, alone: []string{"geomlib"}},
 	{dir: "geomlib/virstor/internal/member", own: []string{"ondisk"}},
 	{dir: "geomlib/virstor/internal/chunkmap", own: []string{"geomlib/virstor/internal/alloc"}},

@@ -1,0 +1,226 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// shelf is a Store in memory, which two hosts can have.
+type shelf struct {
+	mu     sync.Mutex
+	lease  ondisk.Lease
+	writes int
+	fails  error
+}
+
+func (s *shelf) Look() (Found, error) { return s.Own() }
+
+func (s *shelf) Own() (Found, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Found{Lease: s.lease}, s.fails
+}
+
+func (s *shelf) Write(l ondisk.Lease) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fails != nil {
+		return s.fails
+	}
+	s.lease = l
+	s.writes++
+	return nil
+}
+
+func (s *shelf) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fails = err
+}
+
+func mine(owner uint64) ondisk.Lease {
+	return ondisk.Lease{Owner: owner, Interval: 5 * time.Second, Settle: time.Minute}
+}
+
+func environment(s Store) Environment {
+	start := time.Now()
+	return Environment{Store: s, Now: func() Time { return time.Since(start) + time.Hour }}
+}
+
+func take(t *testing.T, s Store, owner uint64, o Options) *Keeper {
+	t.Helper()
+	k, err := Take(t.Context(), mine(owner), o, environment(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestALeaseThatNobodyHasIsTakenAfterAQuarterOfAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, start := new(shelf), time.Now()
+		k := take(t, s, 1, Options{})
+		if took := time.Since(start); took != 1250*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+		time.Sleep(time.Minute)
+		if n := s.writes; n < 12 || n > 15 || !k.MaySend() {
+			t.Errorf("written %d times in a minute, may send: %t", n, k.MaySend())
+		}
+		if err := k.End(true); err != nil || !s.lease.Released || k.MaySend() {
+			t.Errorf("%v, %+v, may send: %t", err, s.lease, k.MaySend())
+		}
+	})
+}
+
+func TestADeadHostsLeaseIsTakenAfterTwoTerms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, start := &shelf{lease: mine(7)}, time.Now()
+		s.lease.Sequence = 3
+		k := take(t, s, 1, Options{})
+		term := Terms{5 * time.Second, time.Minute}.Term()
+		if took := time.Since(start); took != 2*term {
+			t.Errorf("it took %v, a term is %v", took, term)
+		}
+		if err := k.End(false); err != nil || s.lease.Released {
+			t.Errorf("%v, %+v", err, s.lease)
+		}
+	})
+}
+
+func TestALivingHostsLeaseIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(shelf)
+		k := take(t, s, 1, Options{})
+		var told []State
+		env := environment(s)
+		env.Told = func(s State, f Found, until Time) { told = append(told, s) }
+		if _, err := Take(t.Context(), mine(2), Options{}, env); !errors.Is(err, ErrRefused) || len(told) < 3 {
+			t.Errorf("%v, told %v", err, told)
+		}
+		if err := k.End(true); err != nil || s.lease.Owner != 1 {
+			t.Errorf("%v, %+v", err, s.lease)
+		}
+	})
+}
+
+func TestTheOwnLeaseIsContinuedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, start := &shelf{lease: mine(1)}, time.Now()
+		s.lease.Sequence = 9
+		k := take(t, s, 1, Options{Continues: true})
+		if took := time.Since(start); took != 0 || s.lease.Sequence != 10 {
+			t.Errorf("it took %v: %+v", took, s.lease)
+		}
+		if err := k.End(false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAnotherIsFencedOffBeforeItsLeaseIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shelf{lease: mine(7)}
+		env := environment(s)
+		bad := errors.New("no route to the fence")
+		env.Fence = func(ctx context.Context, f Found) error {
+			if l, known := f.Owner(); l.Owner != 7 || !known {
+				t.Errorf("fenced %+v", l)
+			}
+			return bad
+		}
+		if _, err := Take(t.Context(), mine(1), Options{Hurry: true}, env); !errors.Is(err, bad) || s.writes > 0 {
+			t.Errorf("%v, written %d times", err, s.writes)
+		}
+		start := time.Now()
+		bad = nil
+		k, err := Take(t.Context(), mine(1), Options{Hurry: true}, env)
+		if err != nil || time.Since(start) > 2*time.Second {
+			t.Fatalf("%v after %v", err, time.Since(start))
+		}
+		if err := k.End(true); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestNothingIsSentWhileTheLeaseCannotBeRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(shelf)
+		k := take(t, s, 1, Options{})
+		s.fail(errors.New("not reached"))
+		time.Sleep(9 * time.Second)
+		if !k.MaySend() {
+			t.Error("not even for two intervals")
+		}
+		time.Sleep(7 * time.Second)
+		if k.MaySend() {
+			t.Error("after three intervals it may still send")
+		}
+		if err := k.Wait(time.Second); !errors.Is(err, errLate) {
+			t.Error(err)
+		}
+		time.AfterFunc(time.Second, func() { s.fail(nil) })
+		if err := k.Wait(time.Minute); err != nil || !k.MaySend() {
+			t.Errorf("when it is there again: %v", err)
+		}
+		if err := k.End(true); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestALeaseThatAnotherHasWrittenIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(shelf)
+		k := take(t, s, 1, Options{})
+		if err := s.Write(mine(2)); err != nil {
+			t.Fatal(err)
+		}
+		<-k.Lost()
+		if err := k.Wait(time.Minute); !errors.Is(err, ErrLost) || k.MaySend() {
+			t.Errorf("%v, may send: %t", err, k.MaySend())
+		}
+		if _, _, by := k.State(); by.Lease.Owner != 2 {
+			t.Errorf("lost to %+v", by)
+		}
+		if err := k.End(true); err != nil || s.lease != mine(2) {
+			t.Errorf("%v, %+v", err, s.lease)
+		}
+	})
+}
+
+func TestALeaseIsLostToWhoeverHasTheVolumeByOtherSigns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(shelf)
+		k := take(t, s, 1, Options{})
+		k.Lose(Found{Metadata: 5})
+		<-k.Lost()
+		if _, until, by := k.State(); until != 0 || by.Metadata != 5 || k.MaySend() {
+			t.Errorf("may send until %v, %+v", until, by)
+		}
+		if err := k.Renew(s); !errors.Is(err, ErrLost) {
+			t.Error(err)
+		}
+		if err := k.End(true); err != nil || s.lease.Released {
+			t.Errorf("%v, %+v", err, s.lease)
+		}
+	})
+}
+
+func TestWaitingForALeaseEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		s := &shelf{lease: mine(7)}
+		if _, err := Take(ctx, mine(1), Options{}, environment(s)); !errors.Is(err, context.DeadlineExceeded) || s.writes > 0 {
+			t.Errorf("%v, written %d times", err, s.writes)
+		}
+	})
+}
