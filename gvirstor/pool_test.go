@@ -122,7 +122,7 @@ func TestVerbsForStoppedVolumesLeaveSnapshotsAlone(t *testing.T) {
 		case verb == "evacuate":
 			status, files = 0, files[1:]
 		case verb == "stop" || verb == "destroy":
-			want, status = "it has snapshots, which the kernel class would write over: delete them first (monday)", 0
+			want, status = "it has snapshots, which the kernel class would write over: send away what is wanted of them, then delete them (monday)", 0
 		}
 		e, stdout, stderr := testEnv(args...)
 		if code := run(context.Background(), e); code != status || !strings.Contains(stdout.String()+stderr.String(), want) {

@@ -32,7 +32,7 @@ func TestSnapshotsOfAStoppedVolumeAreTakenAndDeleted(t *testing.T) {
 		{"delete", "vol@friday", "Can't delete vol@friday: no such snapshot"},
 		{"delete -f", "vol@friday", "Can't delete vol@friday: no such snapshot"},
 		{"delete -n", "vol@monday", ""},
-		{"delete", "vol@monday", "what it alone holds would be lost, 1 chunks, 1048576 bytes; with -f"},
+		{"delete", "vol@monday", "what it alone holds would be lost, 1 chunks, 1048576 bytes; keep that by `gvirstor send vol@monday`, or delete it with -f"},
 		{"delete -f", "vol@monday", ""},
 	} {
 		e, stdout, stderr := testEnv(append(strings.Fields(c.verb), "--run-dir", dir, "--offline", files[0]+","+files[1], c.name)...)
@@ -129,7 +129,7 @@ func TestAStoppedVolumeIsRolledBack(t *testing.T) {
 		{"rollback", "vol@never", "", "Can't roll vol back to never: vol@never: no such snapshot", 2},
 		{"rollback -f", "vol@never", "", "Can't roll vol back to never: vol@never: no such snapshot", 2},
 		{"rollback -f", "vol", "", "is not name@snap", 2},
-		{"rollback", "vol@monday", "", "Can't roll vol back to monday: " + would + "; with -f it is done", 2},
+		{"rollback", "vol@monday", "", "Can't roll vol back to monday: " + would + "; keep that by `gvirstor snapshot vol@NEW`, or roll back with -f", 2},
 		{"rollback -n", "vol@monday", "vol@monday: " + would + "\n", "", 2},
 		{"rollback -fv", "vol@monday", "vol is what it was at monday; 1 chunks, 1048576 bytes, are taken back.\nDone.\n", "", 1},
 		{"rollback -n", "vol@monday", "vol@monday: nothing was written since\n", "", 1},

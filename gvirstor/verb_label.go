@@ -220,8 +220,8 @@ func refuseServed(ctx context.Context, client *control.Client, providers []geoml
 		}
 		for _, v := range st.Volumes {
 			if uint32(v.ID) == m.ID {
-				return failf("Can't label %s: it is labelled as component %d of %s, which is served; remove it from there or clear it first",
-					p.Name(), m.No, v.Name)
+				return failf("Can't label %s: it is labelled as component %d of %s, which is served, and holds data of it; `gvirstor remove -e %s %s` moves that and frees it",
+					p.Name(), m.No, v.Name, v.Name, p.Name())
 			}
 		}
 	}

@@ -57,7 +57,7 @@ func (c *call) rollback(ctx context.Context, w *where, force, dryRun bool) error
 		fmt.Fprintf(c.stdout, "%s: %s\n", c.operands[0], wouldBeLost(would))
 		return nil
 	case !force && !would.Nothing():
-		return failf("Can't roll %s back to %s: %s; with -f it is done", volume, name, wouldBeLost(would))
+		return failf("Can't roll %s back to %s: %s; keep that by `gvirstor snapshot %s@NEW`, or roll back with -f", volume, name, wouldBeLost(would), volume)
 	}
 	r.DryRun = false
 	err = c.withBackend(ctx, volume, w, toIdentify, func(b *backend) error {

@@ -165,7 +165,7 @@ func (c *call) deleteSnapshot(ctx context.Context, w *where, force, dryRun bool)
 			return failf("Can't %w", err)
 		}
 		if !dryRun && !force {
-			return failf("Can't delete %s: what it alone holds would be lost, %d chunks, %d bytes; with -f it is deleted", c.operands[0], res.Chunks, res.Bytes)
+			return failf("Can't delete %s: what it alone holds would be lost, %d chunks, %d bytes; keep that by `gvirstor send %s`, or delete it with -f", c.operands[0], res.Chunks, res.Bytes, c.operands[0])
 		}
 		if dryRun {
 			fmt.Fprintf(c.stdout, "%s: %d chunks, %d bytes, would come free; what it alone holds would be lost\n", c.operands[0], res.Chunks, res.Bytes)

@@ -67,7 +67,7 @@ func (v *Volume) unclearedLocked() (why []string) {
 	for _, o := range v.outside.all() {
 		if _, failed := v.meta.ext.rec.FailedSince(o.member); failed && !v.isMember(o.member) {
 			name := ondisk.Printable(o.Provider)
-			why = append(why, fmt.Sprintf("%s, which was component 0, could not be cleared (`gvirstor clear %s`, or take it away and start again)", name, name))
+			why = append(why, fmt.Sprintf("%s, which was component 0, could not be cleared (nothing on it is of use: `gvirstor clear %s`, or take it away and start again)", name, name))
 		}
 	}
 	return why
@@ -162,7 +162,7 @@ func (v *Volume) markCleanLocked() error {
 func (v *Volume) obstacles() []string {
 	var why []string
 	if v.pool.others.Load() {
-		why = append(why, fmt.Sprintf("it has snapshots, which the kernel class would write over: delete them first (%s)", v.pool.names.Load()))
+		why = append(why, fmt.Sprintf("it has snapshots, which the kernel class would write over: send away what is wanted of them, then delete them (%s)", v.pool.names.Load()))
 	}
 	if v.cond.is(stateDegraded) {
 		why = append(why, "a map sector could not be written")

@@ -126,7 +126,7 @@ func (v *Volume) mapsKnown() error {
 	if n == nil || n.damaged == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: delete it first (%s)", ErrSnapshotDamaged, firstOf(n.damaged))
+	return fmt.Errorf("%w: start again if a disk could not be read; else what it alone holds is lost, and it can be deleted (%s)", ErrSnapshotDamaged, firstOf(n.damaged))
 }
 
 // poolGeometry is what a directory and maps can name.

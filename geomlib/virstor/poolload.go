@@ -142,7 +142,7 @@ func (l *poolLoader) load(m ondisk.PoolMap) *snapshot {
 	}
 	if err != nil {
 		s.damage = fmt.Errorf("%w: snapshot %s: %w", ErrDamaged, m.Name, err)
-		l.v.log.Error("a snapshot is damaged: until it is deleted, or can be read at another start, the volume is only read",
+		l.v.log.Error("a snapshot is damaged: until it can be read at another start, or is given up with what it alone holds, the volume is only read",
 			"snapshot", m.Name, "error", err)
 	}
 	return s

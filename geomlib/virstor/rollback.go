@@ -18,7 +18,7 @@ var (
 	ErrWouldLose = errors.New("what was written since would be lost")
 	// ErrLargerSnapshots: there are snapshots of when the volume was larger than it
 	// would be.
-	ErrLargerSnapshots = errors.New("there are snapshots of a larger volume; delete them first")
+	ErrLargerSnapshots = errors.New("there are snapshots of a larger volume, which it would cut off; send away what is wanted of them, then delete them")
 )
 
 // Rollback gives an assembled volume that nobody serves the map and the size that it had

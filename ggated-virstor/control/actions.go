@@ -36,7 +36,7 @@ func (v *VolumeStatus) Actions() []Action {
 	}
 	for _, s := range v.DamagedSnapshots {
 		all = append(all, Action{fmt.Sprintf("snapshot %s is damaged: writes wait", s),
-			"start again if a disk could not be read, or give the snapshot up", []string{fmt.Sprintf("gvirstor delete %s@%s", v.shellName(), s)}})
+			fmt.Sprintf("start again if a disk could not be read, from a copy of it if need be; else what %s alone holds is lost, and writes go on without it", s), []string{fmt.Sprintf("gvirstor delete %s@%s", v.shellName(), s)}})
 	}
 	switch {
 	case is[SnapshotDamaged]: // which room does not mend
@@ -77,6 +77,7 @@ func (v *VolumeStatus) room(trouble string) Action {
 		a.Remedy += fmt.Sprintf(", of which snapshots take some (%d: `gvirstor list -t snapshot %s`)", v.Snapshots, name)
 		return a
 	}
+	a.Remedy += ", or free chunks that hold only zeros"
 	a.Commands = append(a.Commands, "gvirstor reclaim "+name)
 	return a
 }

@@ -23,19 +23,19 @@ func TestEveryTroubleHasAnActionThatNamesTheVolumeAndWhatToType(t *testing.T) {
 	}{
 		{func(*VolumeStatus) {}, nil},
 		{conditions(ReadOnly, Stopping), nil},
-		{conditions(Full, HeldWrites, LowSpace), []string{"0 writes wait for space, the oldest for 0 s; give it space: `gvirstor add mydata PROV`, or `gvirstor reclaim mydata`"}},
+		{conditions(Full, HeldWrites, LowSpace), []string{"0 writes wait for space, the oldest for 0 s; give it space, or free chunks that hold only zeros: `gvirstor add mydata PROV`, or `gvirstor reclaim mydata`"}},
 		{func(v *VolumeStatus) {
 			v.Conditions, v.Held, v.ReservedChunks = []Condition{HeldWrites}, Held{Count: 3, OldestSeconds: 41}, 4
 		},
-			[]string{"3 writes wait for space, the oldest for 41 s; give it space: `gvirstor add mydata PROV`, or `gvirstor reserve --release mydata`, or `gvirstor reclaim mydata`"}},
-		{conditions(Full), []string{"full, the next write that needs space will wait; give it space: `gvirstor add mydata PROV`, or `gvirstor reclaim mydata`"}},
+			[]string{"3 writes wait for space, the oldest for 41 s; give it space, or free chunks that hold only zeros: `gvirstor add mydata PROV`, or `gvirstor reserve --release mydata`, or `gvirstor reclaim mydata`"}},
+		{conditions(Full), []string{"full, the next write that needs space will wait; give it space, or free chunks that hold only zeros: `gvirstor add mydata PROV`, or `gvirstor reclaim mydata`"}},
 		{func(v *VolumeStatus) { v.Conditions, v.WhenFull = []Condition{Full}, "error" },
-			[]string{"full, writes that need space fail; give it space: `gvirstor add mydata PROV`, or `gvirstor reclaim mydata`"}},
+			[]string{"full, writes that need space fail; give it space, or free chunks that hold only zeros: `gvirstor add mydata PROV`, or `gvirstor reclaim mydata`"}},
 		{func(v *VolumeStatus) { v.Conditions, v.Snapshots = []Condition{Full}, 2 },
 			[]string{"full, the next write that needs space will wait; give it space, of which snapshots take some (2: `gvirstor list -t snapshot mydata`): `gvirstor add mydata PROV`"}},
 		{func(v *VolumeStatus) {
 			v.Conditions, v.Snapshots, v.DamagedSnapshots = []Condition{SnapshotDamaged, Full, HeldWrites}, 1, []string{"monday"}
-		}, []string{"snapshot monday is damaged: writes wait; start again if a disk could not be read, or give the snapshot up: `gvirstor delete mydata@monday`"}},
+		}, []string{"snapshot monday is damaged: writes wait; start again if a disk could not be read, from a copy of it if need be; else what monday alone holds is lost, and writes go on without it: `gvirstor delete mydata@monday`"}},
 		{conditions(LowSpace), []string{"low on space; add a component before it is full: `gvirstor add mydata PROV`"}},
 		{conditions(Degraded), []string{"degraded, nothing is allocated; a sector of the allocation map could not be written: see the component with errors, or make room below it"}},
 		{component(0, StorageFull), []string{"component /dev/ada4: storage full; make room on the file system or device that it lies on"}},

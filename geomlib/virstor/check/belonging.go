@@ -161,7 +161,7 @@ func (v *volumeCheck) findOutsider(m *member, why error) {
 		f.Severity, f.Mend, f.Code = Info, MendNothing, ComponentIgnored // finishing the removal clears it
 	case errors.Is(why, virstor.ErrStale):
 		f.Code = MemberStale
-		f.Remedy = "It is left alone. Take it away; if it is the right one and the others are not, `gvirstor repair --history` takes the state that it belongs to."
+		f.Remedy = "It is left alone. Take it away; if it is the right one and the others are not, `gvirstor repair --history` takes the state that it belongs to, and gives up what was written to the others since."
 	case errors.Is(why, virstor.ErrStranger):
 		f.Code = MemberStranger
 		f.Remedy = "It is left alone. Take it away, or `gvirstor clear` it when nothing on it is wanted."

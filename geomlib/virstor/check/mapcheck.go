@@ -292,7 +292,7 @@ func (v *volumeCheck) judgeUnsure(unsure []Suspect, more bool) {
 		v.find(Finding{Severity: Error, Code: code, Provider: v.zero.name(), Mend: MendChoice, Prevents: s.Verdict == OtherOrder, Virtual: &vc,
 			Text: fmt.Sprintf("map entry of virtual chunk %d %s, yet names chunk %d of component %d, which nothing else has: its data may be there",
 				vc, what, s.As.Chunk, s.As.Component),
-			Remedy: fmt.Sprintf("`gvirstor repair --keep %d` makes it allocated; `--drop %d` clears it.", vc, vc)})
+			Remedy: fmt.Sprintf("`gvirstor repair --keep %d` makes it allocated; `--drop %d` gives up what may be there.", vc, vc)})
 	}
 	v.overflow = v.overflow || more
 }

@@ -134,7 +134,7 @@ func (p *poolCheck) damaged(s *Snapshot, err error) {
 	s.Damaged, s.Chunks, s.Unique = true, 0, 0
 	f := Finding{Severity: Error, Code: SnapshotDamaged, Provider: p.v.zero.name(), Mend: MendByHand,
 		Text: fmt.Sprintf("snapshot %s is damaged: %v", s.Name, err),
-		Remedy: fmt.Sprintf("If a disk cannot be read, copy it to another one, and check that. While it is damaged the volume is only read; `gvirstor delete %s@%s` gives it up.",
+		Remedy: fmt.Sprintf("If a disk cannot be read, copy it to another one, and check that. While it is damaged the volume is only read; what it alone holds is lost if none can be, and `gvirstor delete %s@%s` lets the volume be written to again.",
 			p.v.Name, s.Name)}
 	if to, is := p.rollback(); is && to == s.ID {
 		f.Prevents = true

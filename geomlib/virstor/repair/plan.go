@@ -261,7 +261,7 @@ func (p *Plan) planActions(findings []check.Finding) {
 	}
 	if v.IsPool() && p.Needed() {
 		p.Refusals = append(p.Refusals, Refusal{Text: "it has snapshots, beside which nothing is changed",
-			Remedy: "A start finishes what was interrupted. If the volume can be served, `gvirstor delete` its snapshots, and repair it then."})
+			Remedy: "A start finishes what was interrupted. If the volume can be served, send away what is wanted of its snapshots, `gvirstor delete` them, and repair it then."})
 	}
 	if p.handsBack() {
 		p.act("", "hand the volume back to the kernel class, if it could go on with it")

@@ -31,7 +31,7 @@ var (
 	// ErrChanged: something else was written since.
 	ErrChanged = errors.New("changed since the repair")
 	// ErrSnapshots: they were taken since the repair, and name chunks by what it left.
-	ErrSnapshots = errors.New("it has snapshots since: delete them first")
+	ErrSnapshots = errors.New("it has snapshots since: send away what is wanted of them, then delete them")
 )
 
 // UndoOptions modify Undo.
