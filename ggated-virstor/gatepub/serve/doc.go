@@ -13,9 +13,14 @@
 // Where it pays, the receiver does START, the transfer and DONE in a loop, and
 // nobody else is woken: for what is in memory, or for a client that waits for
 // each request. A disk with a latency is left to the volume's workers, so that it
-// has as many requests as there are. Which of the two serves more is tried out
-// now and then (servePolicy), and from a request that takes longer than expected the
-// turn is taken away (watchdog).
+// has as many requests as there are. Whether the client has several under way is
+// seen when requests are handed over, and which of the two serves more is tried out
+// now and then for one that has (servePolicy). From a request that takes longer than
+// expected the turn is taken away (watchdog).
+//
+// A read or write of a client that waits for each is served straight: it gets no
+// place in the order, no lock is taken for it and no clock read, since nothing can
+// come while its receiver is at it. Whoever lets others come gives it its place first.
 //
 // # Order
 //

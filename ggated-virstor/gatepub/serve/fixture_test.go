@@ -108,6 +108,8 @@ type fixture struct {
 	dev  *gatetest.Dev
 	cfg  Config
 	disk Disk
+
+	straight bool
 }
 
 type setup struct {
@@ -115,6 +117,14 @@ type setup struct {
 	cfg     Config
 	size    int64
 	prepare func(*fixture) // before the publication starts
+
+	straight bool // as if the client had been seen to wait for each request
+}
+
+// lonesTurn is the turn of a publication whose client has long been seen to have one
+// request under way at a time.
+func lonesTurn() *turn {
+	return &turn{policy: servePolicy{phase: alone, mode: inline, patience: lastPatience}}
 }
 
 func newFixture(t *testing.T, d Disk, s setup) *fixture {
@@ -125,7 +135,7 @@ func newFixture(t *testing.T, d Disk, s setup) *fixture {
 	if s.cfg.BufferSize == 0 {
 		s.cfg.BufferSize = 64 << 10
 	}
-	f := &fixture{t: t, k: gatetest.New(s.kernel), cfg: s.cfg, disk: d}
+	f := &fixture{t: t, k: gatetest.New(s.kernel), cfg: s.cfg, disk: d, straight: s.straight}
 	t.Cleanup(f.k.Close)
 	f.g = f.k.Open()
 	if _, err := f.g.Create(gate.CreateOptions{Unit: 0, MediaSize: s.size, SectorSize: sector}); err != nil {
@@ -150,7 +160,11 @@ func (f *fixture) open() {
 
 func (f *fixture) start() {
 	f.t.Helper()
-	p, err := Start(f.g, 0, f.disk, f.cfg)
+	first := new(turn)
+	if f.straight {
+		first = lonesTurn()
+	}
+	p, err := start(f.g, 0, f.disk, f.cfg, first)
 	if err != nil {
 		f.t.Fatal(err)
 	}

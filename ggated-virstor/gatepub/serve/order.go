@@ -13,11 +13,11 @@ const (
 // orderEntry is a request's place in the order.
 type orderEntry struct {
 	kind        kind
-	untilActive bool  // kept back, and not in the way of reads
-	lo, hi      int64 // the range [lo, hi)
-	number      uint64
-	index       int // in order.spans, or -1
-	blockers    int // earlier requests that this one waits for
+	untilActive bool   // kept back, and not in the way of reads
+	lo, hi      int64  // the range [lo, hi)
+	number      uint64 // higher than that of what came before; its receiver's
+	index       int    // in order.spans, or -1
+	blockers    int    // earlier requests that this one waits for
 }
 
 // precludes reports whether the later b must wait while a is unanswered.
@@ -35,7 +35,6 @@ func (a *orderEntry) precludes(b *orderEntry) bool {
 // It allocates nothing once its slices have grown, and a request that meets no
 // other costs a look through the ranges under way. The owner's lock guards it.
 type order struct {
-	numbers   uint64
 	spans     []span // reads, writes and deletes, running or waiting, in no order
 	waiting   list   // what has blockers, by number
 	readsOnly bool   // keep back what does not read; from the start, or never
@@ -49,8 +48,6 @@ type span struct {
 
 // arrive gives s its place. It reports whether s may run; if not, s is waiting.
 func (o *order) arrive(s *slot) bool {
-	o.numbers++
-	s.number = o.numbers
 	s.untilActive = o.readsOnly && s.kind != kindRead
 	s.blockers = 0
 	s.index = -1
@@ -123,6 +120,14 @@ func (o *order) activate(ready *list) {
 			o.unblock(s, ready)
 		}
 	}
+}
+
+// enroll gives s, which came last and runs, its place. What waits goes on waiting for
+// others alone.
+func (o *order) enroll(s *slot) {
+	s.untilActive = false
+	s.blockers = 0
+	o.insert(s)
 }
 
 func (o *order) insert(s *slot) {

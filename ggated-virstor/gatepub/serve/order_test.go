@@ -74,6 +74,7 @@ func TestOrderLetsRunExactlyWhatNeedNotWait(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"arrive": func(t *rapid.T) {
 				s := &slot{}
+				s.number = uint64(len(m.all) + 1)
 				s.kind = rapid.SampledFrom([]kind{kindRead, kindWrite, kindDelete, kindFlush}).Draw(t, "kind")
 				if s.kind != kindFlush {
 					s.lo = rapid.Int64Range(0, 20).Draw(t, "lo")

@@ -10,17 +10,34 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 )
 
-// load lets n requests go by on a policy. Each takes inline when a receiver serves
-// it, deferred when the workers do; deferred ones overlap. It counts those that
-// were served inline.
+// load lets n requests of a client that has several under way go by on a policy.
+// Each takes inline when a receiver serves it, deferred when the workers do; deferred
+// ones overlap. It counts those that were served inline.
 func load(a *servePolicy, now *time.Duration, n int, inline, deferred func(i int) time.Duration) (count int) {
+	only := true
 	for i := range n {
-		if a.inline(*now) {
+		if a.straight(false) || a.inline(*now, only) {
 			count++
 			*now += inline(i)
+			only = true // what a receiver has served is done when the next is taken
 		} else {
 			*now += deferred(i)
+			only = false
 		}
+	}
+	return count
+}
+
+// lone lets n requests of a client that waits for each go by on a policy, and counts
+// those that were served straight.
+func lone(a *servePolicy, now *time.Duration, n int, slow bool, took func(i int) time.Duration) (count int) {
+	for i := range n {
+		if a.straight(slow) {
+			count++
+		} else {
+			a.inline(*now, true)
+		}
+		*now += took(i)
 	}
 	return count
 }
@@ -64,6 +81,67 @@ func TestWhoServesMoreServes(t *testing.T) {
 	}
 }
 
+// TestAClientThatWaitsForEachRequestIsServedStraight, whatever the clock would say: each way
+// of serving is disturbed for a while in turn.
+func TestAClientThatWaitsForEachRequestIsServedStraight(t *testing.T) {
+	for _, slow := range []bool{false, true} {
+		a := newPolicy(1)
+		var now time.Duration
+		noisy := func(i int) time.Duration { return time.Duration(1+i/100%2*50) * 100 * us }
+		const n = 100_000
+		want := n * 995 / 1000
+		if slow {
+			want = n * 85 / 100
+		}
+		if count := lone(a, &now, n, slow, noisy); count < want {
+			t.Errorf("slow %t: %d of %d requests were served straight", slow, count, n)
+		}
+	}
+}
+
+// TestALoneClientThatGetsCompanyIsNoticed, and one that is alone again.
+func TestALoneClientThatGetsCompanyIsNoticed(t *testing.T) {
+	a := newPolicy(1)
+	var now time.Duration
+	lone(a, &now, 200_000, false, always(10*us))
+	const many = 4 * lastPatience
+	if n := load(a, &now, many, always(5000*us), always(320*us)); n > lastPatience+trialWindows*windowLength {
+		t.Errorf("receivers served %d of %d requests of several under way", n, many)
+	}
+	if n := lone(a, &now, 1000, false, always(10*us)); n < 1000-2*windowLength {
+		t.Errorf("%d of 1000 requests of a client that is alone again were served straight", n)
+	}
+	// It takes its time, and for that it is looked at sooner.
+	n := 0
+	for a.phase == alone && n < lastPatience {
+		a.straight(true)
+		n++
+	}
+	if n > slowPatience {
+		t.Errorf("after %d slow requests nobody has looked", n)
+	}
+}
+
+// TestOneRequestOfAnotherMakesNoCrowd: somebody else's now and then leaves a client what
+// it is.
+func TestOneRequestOfAnotherMakesNoCrowd(t *testing.T) {
+	a := newPolicy(1)
+	var now time.Duration
+	straight := 0
+	const n = 100_000
+	for i := range n {
+		if a.straight(false) {
+			straight++
+		} else {
+			a.inline(now, i%1000 != 3)
+		}
+		now += 10 * us
+	}
+	if straight < n*98/100 {
+		t.Errorf("%d of %d requests were served straight", straight, n)
+	}
+}
+
 func TestADiskThatBecomesSlowOrQuickIsNoticed(t *testing.T) {
 	a := newPolicy(1)
 	var now time.Duration
@@ -101,7 +179,7 @@ func TestAMachineThatDoesOtherThingsMisleadsNobody(t *testing.T) {
 		a := newPolicy(1)
 		noisy := func(d time.Duration) func(int) time.Duration {
 			return func(int) time.Duration {
-				if a.trial && a.windows == window && a.n > windowStart && a.n < windowStart+4 {
+				if a.phase == trial && a.windows == window && a.n > windowStart && a.n < windowStart+4 {
 					return d + 20*time.Millisecond
 				}
 				return d

@@ -31,23 +31,29 @@ type Publication struct {
 	out      chan struct{} // closed: they have
 	done     chan struct{} // closed: and nothing but what is held is under way
 
+	// unanswered is how many are taken, neither answered nor held nor served straight, and
+	// ending how many of these are being answered. They change under mu, but that a request
+	// is about to be answered is told before.
+	unanswered atomic.Int64
+	ending     atomic.Int64
+	readsOnly  atomic.Bool // as order.readsOnly, which it follows under mu
+
 	turns chan *turn // capacity 1: the turn, unless somebody has it
 	dog   watchdog
 	freed chan struct{} // capacity 1: a slot came into the empty pool
 
 	// mu is never held in a call of the disk or the gate.
-	mu         sync.Mutex
-	order      order
-	ready      list      // may run, for the dispatcher
-	wake       sync.Cond // ready or over changed
-	pool       []*slot   // the last used is the first to be used again
-	starved    bool      // a receiver waits for freed
-	receivers  int
-	unanswered int // taken, neither answered nor held
-	held       int
-	heldBytes  int64
-	over       bool
-	err        error
+	mu        sync.Mutex
+	order     order
+	ready     list      // may run, for the dispatcher
+	wake      sync.Cond // ready or ended changed
+	pool      []*slot   // the last used is the first to be used again
+	starved   bool      // a receiver waits for freed
+	receivers int
+	held      int
+	heldBytes int64
+	ended     bool
+	err       error
 }
 
 // Start serves unit from disk until Stop, or until the unit is gone. First it
@@ -55,6 +61,11 @@ type Publication struct {
 // caller has proved that the predecessor is dead. The gate stays the caller's,
 // and open until Done.
 func Start(g *gate.Gate, unit int, disk Disk, cfg Config) (*Publication, error) {
+	return start(g, unit, disk, cfg, new(turn))
+}
+
+// start is Start, and t what the first turn knows.
+func start(g *gate.Gate, unit int, disk Disk, cfg Config, t *turn) (*Publication, error) {
 	fail := func(err error) (*Publication, error) {
 		return nil, fmt.Errorf("serve unit %d: %w", unit, err)
 	}
@@ -84,6 +95,7 @@ func Start(g *gate.Gate, unit int, disk Disk, cfg Config) (*Publication, error) 
 	}
 	p.wake.L = &p.mu
 	p.order.readsOnly = cfg.ReadsOnly
+	p.readsOnly.Store(cfg.ReadsOnly)
 	p.order.spans = make([]span, 0, cfg.Slots)
 	for n := cfg.BufferSize; len(memory) > 0; memory = memory[n:] {
 		p.pool = append(p.pool, &slot{p: p, buf: memory[:n:n]})
@@ -95,7 +107,6 @@ func Start(g *gate.Gate, unit int, disk Disk, cfg Config) (*Publication, error) 
 	for range cfg.Receivers {
 		p.recv = append(p.recv, &receiver{Receiver: g.NewReceiver(unit)})
 	}
-	t := new(turn)
 	if cfg.MayBlock {
 		t.policy.standIns.Store(int32(cfg.Receivers - 1))
 		go p.dog.watch(p.stop, &p.taken, func() { p.passOn(t) })
@@ -125,6 +136,11 @@ func (p *Publication) Err() error {
 func (p *Publication) ServeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.activateLocked()
+}
+
+func (p *Publication) activateLocked() {
+	p.readsOnly.Store(false)
 	p.order.activate(&p.ready)
 	p.wakeDispatcherLocked()
 }
@@ -177,8 +193,7 @@ func (p *Publication) endAnswers() {
 	p.answering.close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.order.activate(&p.ready)
-	p.wakeDispatcherLocked()
+	p.activateLocked()
 }
 
 // stopReceivers interrupts the START of whoever sleeps in one until all are out.
@@ -216,7 +231,7 @@ func (p *Publication) stopping() bool {
 type Stats struct {
 	Taken      uint64 // requests taken since Start
 	Failed     uint64 // answered with an error
-	Unanswered int    // taken, neither answered nor held for space
+	Unanswered int    // taken, neither answered nor held for space, without one that is served straight
 	Waiting    int    // of these, waiting for others or kept back
 	Held       int    // held for space
 	HeldBytes  int64
@@ -229,7 +244,7 @@ func (p *Publication) Stats() Stats {
 	return Stats{
 		Taken:      p.taken.Load(),
 		Failed:     p.failed.Load(),
-		Unanswered: p.unanswered,
+		Unanswered: int(p.unanswered.Load()),
 		Waiting:    p.order.waiting.len,
 		Held:       p.held,
 		HeldBytes:  p.heldBytes,
@@ -238,10 +253,10 @@ func (p *Publication) Stats() Stats {
 
 // checkDoneLocked ends the publication when nobody uses its memory any more.
 func (p *Publication) checkDoneLocked() {
-	if p.over || p.receivers > 0 || p.unanswered > 0 || len(p.pool) < p.slots {
+	if p.ended || p.receivers > 0 || p.unanswered.Load() > 0 || len(p.pool) < p.slots {
 		return
 	}
-	p.over = true
+	p.ended = true
 	p.freeMemory()
 	p.wake.Signal()
 	close(p.done)

@@ -4,7 +4,7 @@ package serve
 func (p *Publication) dispatch() {
 	for {
 		p.mu.Lock()
-		for p.ready.len == 0 && !p.over {
+		for p.ready.len == 0 && !p.ended {
 			p.wake.Wait()
 		}
 		s := p.ready.pop()
@@ -24,14 +24,21 @@ func (p *Publication) wakeDispatcherLocked() {
 	}
 }
 
-// finished takes s, which is answered or never will be, out of the order.
-func (p *Publication) finished(s *slot) {
+// over takes s, which is answered or never will be, out of the order, where it is
+// there. ending: p.ending counts it.
+func (p *Publication) over(s *slot, ending bool) {
+	if s.place.Load() == placeNone && s.place.CompareAndSwap(placeNone, placeOver) {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.held {
 		p.unholdLocked(s)
 	}
-	p.unanswered--
+	p.unanswered.Add(-1)
+	if ending {
+		p.ending.Add(-1)
+	}
 	p.order.leave(s, &p.ready)
 	p.wakeDispatcherLocked()
 	p.checkDoneLocked()
@@ -42,5 +49,5 @@ func (p *Publication) unholdLocked(s *slot) {
 	s.held = false
 	p.held--
 	p.heldBytes -= s.io.Length
-	p.unanswered++
+	p.unanswered.Add(1)
 }

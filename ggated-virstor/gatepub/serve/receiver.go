@@ -22,12 +22,14 @@ type receiver struct {
 	*gate.Receiver
 	slot   *slot         // empty, or nil
 	rested time.Duration // when it last let others run
+	served uint          // requests served straight
 }
 
 // turn is the right to take requests from the kernel. One receiver has it at a
 // time, or it is in Publication.turns. What is in it is its holder's.
 type turn struct {
 	policy   servePolicy
+	slot     *slot     // the last that was served inline
 	canceled time.Time // the last ECANCELED
 }
 
@@ -46,15 +48,28 @@ func (p *Publication) receive(r *receiver) {
 func (p *Publication) serveTurn(r *receiver) error {
 	t := p.waitTurn(r)
 	for {
-		run, err := p.takeOne(r, t)
-		if err != nil {
+		if err := p.takeOne(r, t); err != nil {
 			p.passTurn(r, t)
 			return err
 		}
+		if p.isStraight(r.slot, t) {
+			if !p.serveStraight(r, t) {
+				return nil
+			}
+			if r.served++; r.served%restLook == 0 {
+				r.letOthersRun(time.Since(p.begun))
+			}
+			continue
+		}
+		s := r.slot
+		run, only := p.arrive(s)
+		if !run {
+			r.slot = nil // it is with those that wait
+		}
 		now := time.Since(p.begun)
-		switch {
+		switch inline := t.policy.inline(now, only); {
 		case !run:
-		case t.policy.inline(now):
+		case inline:
 			if !p.serveInline(r, t) {
 				return nil
 			}
@@ -63,6 +78,25 @@ func (p *Publication) serveTurn(r *receiver) error {
 		}
 		r.letOthersRun(now)
 	}
+}
+
+// isStraight reports whether s is served straight: a read or a write which nothing
+// that was taken before is under way beside.
+func (p *Publication) isStraight(s *slot, t *turn) bool {
+	return (s.kind == kindRead || s.kind == kindWrite) && p.unanswered.Load() == 0 && !p.readsOnly.Load() &&
+		t.policy.straight(p.dog.slow.Load())
+}
+
+// serveStraight serves what r took, and has no place in the order while nothing can
+// come that it would be before: until it is done, or goes on without r, who
+// takes the requests. It reports whether r still has the turn.
+func (p *Publication) serveStraight(r *receiver, t *turn) bool {
+	s := r.slot
+	s.place.Store(placeNone)
+	t.slot = s
+	number := p.dog.begin()
+	p.submit(r, true)
+	return p.keepTurn(r, t, number)
 }
 
 // waitTurn waits until the turn is the caller's.
@@ -80,6 +114,7 @@ func (p *Publication) passTurn(r *receiver, t *turn) {
 
 // passOn passes the turn on in place of a receiver that is stuck.
 func (p *Publication) passOn(t *turn) {
+	p.enroll(t.slot)
 	t.policy.stuck()
 	p.turns <- t
 }
@@ -87,8 +122,14 @@ func (p *Publication) passOn(t *turn) {
 // serveInline serves what r took, waiting for the disk, and reports whether r
 // still has the turn: when it took too long that was passed on.
 func (p *Publication) serveInline(r *receiver, t *turn) bool {
+	t.slot = r.slot
 	number := p.dog.begin()
 	p.submit(r, true)
+	return p.keepTurn(r, t, number)
+}
+
+// keepTurn ends what dog.begin began.
+func (p *Publication) keepTurn(r *receiver, t *turn, number uint64) bool {
 	if p.dog.end(number) {
 		return true
 	}
@@ -103,6 +144,9 @@ func (p *Publication) serveInline(r *receiver, t *turn) bool {
 // runtime/proc.go).
 const restEvery = 5 * time.Millisecond
 
+// restLook is how many requests a receiver serves straight to one look at the clock.
+const restLook = 32
+
 func (r *receiver) letOthersRun(now time.Duration) {
 	if now-r.rested < restEvery {
 		return
@@ -113,31 +157,25 @@ func (r *receiver) letOthersRun(now time.Duration) {
 	r.Enter()
 }
 
-// takeOne takes one request. run tells whether it may be submitted; otherwise
-// it has its place among those that wait, and the receiver's slot with it.
-func (p *Publication) takeOne(r *receiver, t *turn) (run bool, err error) {
+// takeOne takes one request into the receiver's slot.
+func (p *Publication) takeOne(r *receiver, t *turn) error {
 	if r.slot == nil {
 		if r.slot = p.takeSlot(); r.slot == nil {
-			return false, errStopped
+			return errStopped
 		}
 	}
 	s := r.slot
 	for {
 		if err := p.start(r, t); err != nil {
-			return false, err
+			return err
 		}
 		errno := p.fill(s)
 		if errno == 0 {
-			break
+			return nil
 		}
 		p.answer(s, errno)
 		s.shrink()
 	}
-	if !p.arrive(s) {
-		r.slot = nil
-		return false, nil
-	}
-	return true, nil
 }
 
 // start is START until there is a request in the receiver's slot.
@@ -156,7 +194,7 @@ func (p *Publication) start(r *receiver, t *turn) error {
 		}
 		switch {
 		case err == nil:
-			p.taken.Add(1)
+			s.number = p.taken.Add(1)
 			return nil
 		case errors.Is(err, gate.ErrInterrupted):
 			// Somebody signals. If it was Stop, the look above tells.
@@ -233,13 +271,16 @@ func (p *Publication) fill(s *slot) gate.Errno {
 }
 
 // arrive gives the request its place among the others, and reports whether it
-// may run now.
-func (p *Publication) arrive(s *slot) bool {
+// may run now: otherwise it has its place among those that wait. only: of what was
+// taken before, everything is answered, or about to be.
+func (p *Publication) arrive(s *slot) (run, only bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.unanswered++
+	only = p.unanswered.Load() == p.ending.Load()
+	p.unanswered.Add(1)
+	s.place.Store(placeInOrder)
 	if p.order.arrive(s) {
-		return true
+		return true, only
 	}
 	s.owner.Store(ownedByVolume)
 	if s.untilActive {
@@ -247,7 +288,22 @@ func (p *Publication) arrive(s *slot) bool {
 			p.putSlotLocked(&slot{p: p, buf: free})
 		}
 	}
-	return false
+	return false, only
+}
+
+// enroll gives s, which runs, its place among the others, if it has none yet and is not
+// answered.
+func (p *Publication) enroll(s *slot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.enrollLocked(s)
+}
+
+func (p *Publication) enrollLocked(s *slot) {
+	if s.place.CompareAndSwap(placeNone, placeInOrder) {
+		p.unanswered.Add(1)
+		p.order.enroll(s)
+	}
 }
 
 // submit gives the request that r took to the volume. When it is answered at
@@ -263,7 +319,7 @@ func (p *Publication) submit(r *receiver, mayBlock bool) {
 func (p *Publication) submitSlot(s *slot, mayBlock bool) bool {
 	if !p.answering.enter() {
 		// Abandoned: the kernel gives the request to whoever comes next.
-		p.finished(s)
+		p.over(s, false)
 		s.shrink()
 		return s.buf != nil
 	}
@@ -273,6 +329,9 @@ func (p *Publication) submitSlot(s *slot, mayBlock bool) bool {
 	}
 	s.owner.Store(ownedBySubmit)
 	p.disk.Submit(&s.req)
+	if s.place.Load() == placeNone && s.owner.Load() != ownedByReceiver {
+		p.enroll(s) // it goes on, and others come
+	}
 	if s.owner.Swap(ownedByVolume) != ownedByReceiver {
 		return false
 	}

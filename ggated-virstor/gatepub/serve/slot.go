@@ -13,6 +13,7 @@ type slot struct {
 	io    gate.IO
 	req   virstor.Request
 	owner atomic.Int32 // an ownership
+	place atomic.Int32 // whether it is in p.order
 
 	// buf is the slot's share of the publication's memory. A request that
 	// is kept back or held gives it up: its data moves to memory of its
@@ -33,6 +34,16 @@ const (
 	ownedByVolume   int32 = iota // no receiver waits for it
 	ownedBySubmit                // a receiver is in Submit
 	ownedByReceiver              // completed before Submit returned
+)
+
+// Where a slot is that was taken. One that is served straight is put into the order, under
+// p.mu, by whoever is first to know that others may come while it is under way: its
+// receiver, when Submit returns without an answer; the watchdog, before it passes the turn
+// on; who is told that it is held.
+const (
+	placeInOrder int32 = iota // or was, or is to be
+	placeNone                 // served straight
+	placeOver                 // answered, and was in no order
 )
 
 // buffer is where START puts a write's data.
@@ -80,10 +91,15 @@ func (s *slot) moveOut() (free []byte) {
 func (s *slot) Complete(r *virstor.Request) {
 	p := s.p
 	errno, answer := errnoOf(r.Err)
+	ending := s.place.Load() != placeNone
+	if ending {
+		// Before the answer: with it the client may send another.
+		p.ending.Add(1)
+	}
 	if answer {
 		p.answer(s, errno)
 	}
-	p.finished(s)
+	p.over(s, ending)
 	if s.owner.Swap(ownedByReceiver) == ownedByVolume {
 		p.recycle(s)
 	}
@@ -95,10 +111,11 @@ func (s *slot) Held(*virstor.Request) bool {
 	p := s.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.enrollLocked(s)
 	s.held = true
 	p.held++
 	p.heldBytes += s.io.Length
-	p.unanswered--
+	p.unanswered.Add(-1)
 	p.order.leave(s, &p.ready)
 	p.wakeDispatcherLocked()
 	if free != nil {

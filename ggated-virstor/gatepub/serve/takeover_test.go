@@ -169,9 +169,7 @@ func (d *daemon) grow(n int) {
 	for _, r := range d.held {
 		s := r.Done.(*slot)
 		s.Resumed(r)
-		s.p.mu.Lock()
-		d.running[s] = s.p.order.numbers
-		s.p.mu.Unlock()
+		d.running[s] = s.p.taken.Load()
 		d.queue <- r
 	}
 	d.held = nil
@@ -272,7 +270,11 @@ func (m *machine) start(t *rapid.T) {
 	}
 	m.g = m.k.Open()
 	m.d = newDaemon(m.m, m.report, cfg.ReadsOnly)
-	p, err := Start(m.g, 0, m.d, cfg)
+	first := new(turn)
+	if rapid.Bool().Draw(t, "straight") {
+		first = lonesTurn()
+	}
+	p, err := start(m.g, 0, m.d, cfg, first)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,9 +322,7 @@ func (m *machine) serveAll() {
 	m.p.ServeAll()
 	m.d.mu.Lock()
 	defer m.d.mu.Unlock()
-	m.p.mu.Lock()
-	defer m.p.mu.Unlock()
-	m.d.passed = min(m.d.passed, m.p.order.numbers)
+	m.d.passed = min(m.d.passed, m.p.taken.Load())
 }
 
 func (m *machine) finish(t *rapid.T) {

@@ -10,6 +10,10 @@ import (
 // any moment, and what other disks can serve shall not wait for it.
 const patience = 10 * time.Millisecond
 
+// fewRequests is how many a client that waits for each has served in patience at least, where
+// requests do not take their time.
+const fewRequests = 20
+
 // watchdog takes the turn from a receiver whose request does not come to an end.
 type watchdog struct {
 	// serving is the number of the request that a receiver serves inline, or 0.
@@ -17,6 +21,7 @@ type watchdog struct {
 	serving atomic.Uint64
 	numbers uint64 // the last one given; the turn's holder's
 
+	slow   atomic.Bool   // when it last looked, requests took their time
 	asleep atomic.Bool   // nobody looks
 	rouse  chan struct{} // capacity 1: whoever ended the sleep says so
 }
@@ -60,6 +65,7 @@ func (d *watchdog) watch(stop <-chan struct{}, taken *atomic.Uint64, passOn func
 			}
 			tick.Reset(patience)
 		}
+		d.slow.Store(serving != 0 && n-count < fewRequests)
 		seen, count = serving, n
 	}
 }
