@@ -16,6 +16,8 @@ import (
 type Options struct {
 	// NBDTimeout and NBDGrace are nbdcomp.Opener's Timeout and Grace.
 	NBDTimeout, NBDGrace time.Duration
+	// Direct has files and devices read and written past the system's cache.
+	Direct bool
 	// Log is told of what becomes of them; nil: nobody is.
 	Log *slog.Logger
 }
@@ -26,21 +28,21 @@ func (o Options) nbd() nbdcomp.Opener {
 
 // Registry is that list, for a process that opens all by itself. A further kind of
 // provider is a line in each of the three.
-func Registry(o Options) geomlib.Registry { return of(o.nbd()) }
+func Registry(o Options) geomlib.Registry { return of(o.nbd(), o) }
 
 // Kept is the list for a supervisor, which opens for its worker.
-func Kept() geomlib.Registry { return of(nbdcomp.Keeper{}) }
+func Kept(o Options) geomlib.Registry { return of(nbdcomp.Keeper{}, o) }
 
 // Given is the list for a worker that by connects for.
 func Given(by geomlib.Connector, o Options) geomlib.Registry {
 	opener := o.nbd()
 	opener.By = by
-	return of(opener)
+	return of(opener, o)
 }
 
 // of has one Opener for all the schemes of NBD.
-func of(nbd geomlib.Opener) geomlib.Registry {
-	r := make(geomlib.Registry)
+func of(nbd geomlib.Opener, o Options) geomlib.Registry {
+	r := geomlib.Registry{"": geomlib.Files{Direct: o.Direct}}
 	for _, scheme := range nbdclient.Schemes() {
 		r[scheme] = nbd
 	}
