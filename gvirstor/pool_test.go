@@ -176,6 +176,51 @@ func TestSnapshotsAreInABackup(t *testing.T) {
 	}
 }
 
+func TestADamagedSnapshotTakesAWordAndForceToBeGivenUp(t *testing.T) {
+	files := aPool(t)[:2]
+	d, err := os.OpenFile(files[0], os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The only system chunk that begins with an allocated entry is the snapshot's map.
+	found := false
+	for chunk := int64(2); chunk < 20; chunk++ {
+		b := make([]byte, 8)
+		if _, err := d.ReadAt(b, chunk<<20); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(b[:2], []byte{1, 0}) && bytes.Equal(b[2:4], []byte{0, 0}) && b[4] > 0 && b[4] < 20 && b[5] == 0 {
+			found = true
+			if _, err := d.WriteAt([]byte{7}, chunk<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := d.Close(); err != nil || !found {
+		t.Fatal(err, found)
+	}
+	dir := t.TempDir()
+	verb := func(opts ...string) []string {
+		return append(append([]string{"repair", "--run-dir", dir, "--save", filepath.Join(dir, "saved")}, opts...), files...)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{verb(), 1, "--give-up monday"},
+		{verb("-y", "--give-up", "monday"), 1, "what only snapshots hold is given up by that: monday (-f)"},
+		{verb("-fy", "--give-up", "friday"), 1, "there is no damaged snapshot friday"},
+		{verb("-fy", "--give-up", "monday"), 0, "vol is repaired"},
+		{append([]string{"check"}, files...), 0, "No errors."},
+	} {
+		e, stdout, stderr := testEnv(c.args...)
+		if got := run(context.Background(), e); got != c.status || !strings.Contains(stdout.String()+stderr.String(), c.says) {
+			t.Errorf("%v: %d, %s%s", c.args, got, stdout, stderr)
+		}
+	}
+}
+
 func TestAForcedRestoreGivesUpSnapshots(t *testing.T) {
 	files := aPool(t)
 	e, _, stderr := testEnv("restore", "-f", "--run-dir", t.TempDir(), files[2], files[0], files[1])

@@ -24,6 +24,7 @@ type repairOptions struct {
 	force   bool
 	keep    string
 	drop    string
+	giveUp  string
 	history string
 	dryRun  bool
 	partial bool
@@ -39,7 +40,7 @@ func repairCommand() *command {
 		name:     "repair",
 		brief:    "Mends what check finds",
 		also:     "fix",
-		operands: "[-fnvy] [--json] [--save file] [--undo file] [--partial] [--keep v,...] [--drop v,...] [--history prov] [--run-dir dir] [--state-dir dir] prov ...",
+		operands: "[-fnvy] [--json] [--save file] [--undo file] [--partial] [--keep v,...] [--drop v,...] [--give-up snap,...] [--history prov] [--run-dir dir] [--state-dir dir] prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.yes, "y", "yes")
@@ -51,6 +52,7 @@ func repairCommand() *command {
 			f.flag(&o.partial, "", "partial")
 			f.text(&o.keep, "keep")
 			f.text(&o.drop, "drop")
+			f.text(&o.giveUp, "give-up")
 			f.text(&o.history, "history")
 			f.text(&o.runDir, "run-dir")
 			f.text(&o.stateDir, "state-dir")
@@ -67,9 +69,10 @@ only you can put right is told, too.
 --undo f    bring back what a repair replaced, with -y
 --partial   with --undo: also from a file whose end is missing
 -f          with --undo: even where something was changed since; with --history
-            and -y: give up what the others hold
+            or --give-up, and -y: give up what the others hold, or the snapshots
 --keep v    of several virtual chunks on one chunk, v keeps it
 --drop v    the virtual chunk v is given up and reads as zeros
+--give-up s damaged snapshots that are deleted, whose contents are lost
 --history p of components that were written in two ways since they parted, or of
             different ages, those that belong with p are the volume
 --run-dir   folder of the daemon's locks
@@ -158,6 +161,9 @@ func (c *call) printPlans(plans []*repair.Plan, json bool) error {
 func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) error {
 	if others := p.GivesUp(); len(others) > 0 && !o.force {
 		return failf("Can't repair %s: what was written to %s is given up by that (-f)", p.Volume, strings.Join(printable(others), ", "))
+	}
+	if lost := p.LosesSnapshots(); len(lost) > 0 && !o.force {
+		return failf("Can't repair %s: what only snapshots hold is given up by that: %s (-f)", p.Volume, strings.Join(printable(lost), ", "))
 	}
 	lock, err := geomlib.LockVolume(o.runDir, p.NumericID())
 	if err != nil {
@@ -259,10 +265,10 @@ func (o *repairOptions) agree() error {
 		return &usageError{"-y and -n exclude each other"}
 	case o.undo == "" && o.partial:
 		return &usageError{"--partial is for --undo"}
-	case o.undo == "" && o.history == "" && o.force:
-		return &usageError{"-f is for --undo and --history"}
-	case o.undo != "" && o.keep+o.drop+o.save+o.history != "":
-		return &usageError{"--undo excludes --keep, --drop, --history and --save"}
+	case o.undo == "" && o.history+o.giveUp == "" && o.force:
+		return &usageError{"-f is for --undo, --history and --give-up"}
+	case o.undo != "" && o.keep+o.drop+o.giveUp+o.save+o.history != "":
+		return &usageError{"--undo excludes --keep, --drop, --give-up, --history and --save"}
 	}
 	return nil
 }
@@ -272,6 +278,9 @@ func (o *repairOptions) choices() (repair.Choices, error) {
 	var err error
 	if c.Keep, err = chunkList("keep", o.keep); err != nil {
 		return c, err
+	}
+	if o.giveUp != "" {
+		c.GiveUp = strings.Split(o.giveUp, ",")
 	}
 	c.Drop, err = chunkList("drop", o.drop)
 	return c, err

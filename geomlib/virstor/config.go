@@ -118,6 +118,8 @@ type Config struct {
 	// for it, so that a test's log of what the disks were asked is the same each
 	// time.
 	serial bool
+	// giveUp are damaged snapshots that will be deleted: a rollback to one is not waited for.
+	giveUp []string
 	// seed is what a serial volume draws its random numbers from.
 	seed uint64
 	// mapPiece is how much of the map one goroutine reads at a time, in bytes; whole

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/poolio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -208,9 +209,9 @@ func (l *poolLoader) unclaim(words pages, end uint64) {
 	}
 }
 
-// read reads the map of s, and claims the chunks that it lies in, as far as they are known:
-// they are s.stored.
-func (l *poolLoader) read(s *snapshot) (pages, error) {
+// readList reads where the map of s lies, and claims the chunks that it lies in, as far as
+// they are known: they are s.stored.
+func (l *poolLoader) readList(s *snapshot) (*ondisk.MapList, error) {
 	contents, places, err := l.readChain(ondisk.ChainMapList, s.List)
 	for _, at := range places {
 		p := l.v.physOf(at)
@@ -230,6 +231,11 @@ func (l *poolLoader) read(s *snapshot) (pages, error) {
 	if err := l.geometry.ValidateMapList(l.dir, s.PoolMap, list); err != nil {
 		return nil, err
 	}
+	return list, l.claimParts(s, list)
+}
+
+// claimParts claims the chunks that the map of s lies in.
+func (l *poolLoader) claimParts(s *snapshot, list *ondisk.MapList) (err error) {
 	for _, c := range list.Chunks {
 		part := mapPart{hole: c.Hole, sum: c.Sum}
 		if !c.Hole {
@@ -241,11 +247,17 @@ func (l *poolLoader) read(s *snapshot) (pages, error) {
 		}
 		s.stored.parts = append(s.stored.parts, part)
 	}
+	if err == nil && s.Size > uint64(l.v.Size()) {
+		err = fmt.Errorf("%w: it has %d bytes, the volume %d", ondisk.ErrMapList, s.Size, l.v.Size())
+	}
+	return err
+}
+
+// read reads the map of s, and claims the chunks that it lies in.
+func (l *poolLoader) read(s *snapshot) (pages, error) {
+	list, err := l.readList(s)
 	if err != nil {
 		return nil, err
-	}
-	if s.Size > uint64(l.v.Size()) {
-		return nil, fmt.Errorf("%w: it has %d bytes, the volume %d", ondisk.ErrMapList, s.Size, l.v.Size())
 	}
 	words := make(pages)
 	for i, c := range list.Chunks {
@@ -262,15 +274,50 @@ func (l *poolLoader) read(s *snapshot) (pages, error) {
 // readPart reads chunk i of the map of s into words.
 func (l *poolLoader) readPart(s *snapshot, i int, c ondisk.MapChunk, words pages) error {
 	v := l.v
-	total, _ := ondisk.MapLength(s.Size, uint32(v.chunk))
-	from := int64(i) * v.chunk
-	b, err := v.readSystem(l.numbers.phys(c.Address), min(v.chunk, int64(total)-from))
+	from, n := l.part(s, i)
+	b, err := v.readSystem(l.numbers.phys(c.Address), n)
+	if err == nil && ondisk.ChunkSum(b) != c.Sum && !v.cfg.breaks(breakMapSums) {
+		err = fmt.Errorf("%w: wrong checksum of chunk %d of the map", ondisk.ErrMapList, i)
+	}
 	if err != nil {
-		return err
+		copied := l.rolledBackPart(s, i)
+		if copied == nil || ondisk.ChunkSum(copied) != c.Sum {
+			return err
+		}
+		b = copied
 	}
-	if ondisk.ChunkSum(b) != c.Sum && !v.cfg.breaks(breakMapSums) {
-		return fmt.Errorf("%w: wrong checksum of chunk %d of the map", ondisk.ErrMapList, i)
+	return l.decode(b, from, words)
+}
+
+// part is where chunk i of the map of s begins in the map, and how long it is, in bytes.
+func (l *poolLoader) part(s *snapshot, i int) (from, n int64) {
+	total, _ := ondisk.MapLength(s.Size, uint32(l.v.chunk))
+	from = int64(i) * l.v.chunk
+	return from, min(l.v.chunk, int64(total)-from)
+}
+
+// rolledBackPart is what the volume's map has in place of chunk i of the map of s, as that
+// would have it, while a rollback to s is under way: it may have been copied already. It is
+// nil without one, and where it cannot be read.
+func (l *poolLoader) rolledBackPart(s *snapshot, i int) []byte {
+	v := l.v
+	if in := v.meta.ext.rec.Intent; in.Kind != ondisk.IntentRollback || in.Arg[0] != s.ID {
+		return nil
 	}
+	from, n := l.part(s, i)
+	b := make([]byte, (n+v.sector-1)/v.sector*v.sector)
+	if err := v.component(0).readAt(b, from); err != nil {
+		return nil
+	}
+	poolio.Numbered(b[:n], v.order, func(index uint16) (uint16, bool) {
+		number, known := l.numbers.number[index]
+		return number, known
+	})
+	return b[:n]
+}
+
+// decode takes the entries of b, which are from byte from of a map on, into words.
+func (l *poolLoader) decode(b []byte, from int64, words pages) error {
 	for vc := uint64(from / ondisk.EntrySize); len(b) > 0; vc, b = vc+1, b[ondisk.EntrySize:] {
 		e := ondisk.DecodeEntry(b, ondisk.LittleEndian)
 		if e == (ondisk.Entry{}) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -150,6 +151,9 @@ func (v *Volume) lossLocked(s *snapshot) Loss {
 // is mapped yet.
 func (v *Volume) redoRollbackLocked() error {
 	m, words, err := v.snapshotWords(v.meta.ext.rec.Intent.Arg[0])
+	if err != nil && slices.Contains(v.cfg.giveUp, m.Name) {
+		return v.salvageRollbackLocked(m)
+	}
 	if err != nil {
 		return err
 	}

@@ -278,21 +278,32 @@ func (v *Volume) deleteSnapshotLocked(name string) error {
 	if v.cfg.breaks(breakDeletedEarly) && s.frozen != nil {
 		v.forget(s.frozen)
 	}
+	free, err := v.dropSnapshotLocked(s)
+	if err != nil {
+		return err
+	}
+	v.freeSystem(s, free)
+	return nil
+}
+
+// dropSnapshotLocked puts a directory without s in force, and gives the system chunks that
+// none names any more. v.metaMu is held.
+func (v *Volume) dropSnapshotLocked(s *snapshot) (free []alloc.Phys, err error) {
 	old := v.pool.dir
 	next := v.nextDirectory(true)
 	next.Maps = slices.DeleteFunc(next.Maps, func(m ondisk.PoolMap) bool { return m.ID == s.ID })
 	last := len(next.Maps) == 1
 	if !last {
 		if err := v.storeNextLocked(next); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := v.putInForceLocked(next.link); err != nil {
-		return err
+		return nil, err
 	}
 	v.pool.snaps = slices.DeleteFunc(v.pool.snaps, func(o *snapshot) bool { return o == s })
 	v.nameSnapshots()
-	free := s.stored.chunks()
+	free = s.stored.chunks()
 	if last {
 		v.pool.dir = nil
 		free = append(free, next.numbers.allPhys(slices.Concat(old.Own, old.Other, old.Reserve))...)
@@ -303,8 +314,7 @@ func (v *Volume) deleteSnapshotLocked(name string) error {
 			free = append(free, next.other...)
 		}
 	}
-	v.freeSystem(s, free)
-	return nil
+	return free, nil
 }
 
 // storeNextLocked writes a directory that names no more than the one in force, and lets go

@@ -70,8 +70,8 @@ func (v *volumeCheck) readExtension() {
 	if k := v.ext.Intent.Kind; k != ondisk.IntentNone {
 		f := Finding{Severity: Warning, Code: IntentPending, Provider: v.zero.name(), Mend: MendRepair,
 			Text: fmt.Sprintf("the operation %q was interrupted", k), Remedy: "The next start finishes it, and so does `gvirstor repair`."}
-		if v.pool { // beside snapshots repair does nothing
-			f.Mend, f.Remedy = MendNothing, "The next start finishes it."
+		if k == ondisk.IntentRollback { // nothing does whose snapshot is damaged
+			f.Remedy = "The next start finishes it."
 		}
 		v.find(f)
 	}

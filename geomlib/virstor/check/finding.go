@@ -133,6 +133,8 @@ type Finding struct {
 	Text     string `json:"text"`
 	Remedy   string `json:"remedy,omitempty"`
 	Mend     Mend   `json:"mend,omitempty"`
+	// Snapshot is what the finding is about, where it is about one.
+	Snapshot string `json:"snapshot,omitempty"`
 	// Prevents: the volume cannot be opened while this is so.
 	Prevents bool `json:"prevents_opening,omitempty"`
 	// Member is what the member block of Provider says, where the finding is about

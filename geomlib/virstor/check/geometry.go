@@ -91,6 +91,8 @@ type Suspect struct {
 	// As is the entry that keeping it would make; nil when it can only be
 	// dropped.
 	As *ondisk.Entry
+	// Taken: snapshots have the chunk of As for something else.
+	Taken bool
 }
 
 // Doubled is a chunk that several virtual chunks claim.

@@ -36,6 +36,7 @@ type poolCheck struct {
 	dir    *ondisk.Directory
 	maps   []*snapshotMap        // of intact snapshots, the newest first
 	parts  map[ondisk.Place]bool // chunks of maps, which snapshots may share
+	same   map[uint64]bool       // virtual chunks of suspects whose chunk a snapshot has for them
 	found  []Finding
 }
 
@@ -53,18 +54,21 @@ func (v *volumeCheck) checkPool() error {
 		return nil
 	}
 	p := &poolCheck{v: v, member: make(map[uint64]int), parts: make(map[ondisk.Place]bool),
+		same:   make(map[uint64]bool),
 		reader: poolio.New(v.zero.want.ChunkSize, v.zero.p.SectorSize())}
 	for i := range v.assembly.Members {
 		m := v.at(i)
 		if m == nil {
 			return nil // of which is told already
 		}
-		if !m.found.Member.Exists() {
+		md := m.want
+		if m.found.Member.Exists() { // else a damaged block, where the others prove what it was
+			md.Member = m.found.Member
+		}
+		if !md.Member.Exists() {
 			continue // nothing names it
 		}
-		p.member[m.found.Member.ID] = i
-		md := m.want
-		md.Member = m.found.Member
+		p.member[md.Member.ID] = i
 		p.reader.Add(m.p, md)
 	}
 	if err := p.look(); err != nil {
@@ -121,7 +125,24 @@ func (p *poolCheck) look() error {
 	if v.in.opt.Live {
 		return nil // what the volume names changes meanwhile
 	}
-	return p.countOwners()
+	if err := p.countOwners(); err != nil {
+		return err
+	}
+	p.judgeSuspects()
+	return nil
+}
+
+// judgeSuspects finds which entries of the volume's map that may have been allocated name
+// what is another's in the pool.
+func (p *poolCheck) judgeSuspects() {
+	for i := range p.v.suspects {
+		s := &p.v.suspects[i]
+		if s.As == nil || p.same[s.Virtual] {
+			continue
+		}
+		b := p.v.maps[s.As.Component]
+		s.Taken = b != nil && b.has(s.As.Chunk)
+	}
 }
 
 func (p *poolCheck) find(f Finding) { p.found = append(p.found, f) }
@@ -132,13 +153,15 @@ func (p *poolCheck) damaged(s *Snapshot, err error) {
 		return
 	}
 	s.Damaged, s.Chunks, s.Unique = true, 0, 0
-	f := Finding{Severity: Error, Code: SnapshotDamaged, Provider: p.v.zero.name(), Mend: MendByHand,
+	copied := "If a disk cannot be read, copy it to another one, and check that."
+	f := Finding{Severity: Error, Code: SnapshotDamaged, Provider: p.v.zero.name(), Mend: MendChoice, Snapshot: s.Name,
 		Text: fmt.Sprintf("snapshot %s is damaged: %v", s.Name, err),
-		Remedy: fmt.Sprintf("If a disk cannot be read, copy it to another one, and check that. While it is damaged the volume is only read; what it alone holds is lost if none can be, and `gvirstor delete %s@%s` lets the volume be written to again.",
-			p.v.Name, s.Name)}
+		Remedy: fmt.Sprintf("%s While it is damaged the volume is only read. If nothing brings it back, what it alone holds is lost: `gvirstor repair --give-up %s` gives it up, with -f.",
+			copied, s.Name)}
 	if to, is := p.rollback(); is && to == s.ID {
 		f.Prevents = true
-		f.Remedy = "A rollback to it was interrupted: until it can be read the volume is not served. If a disk cannot be read, copy it to another one, and check that."
+		f.Remedy = fmt.Sprintf("A rollback to it was interrupted: until it can be read the volume is not served. %s If nothing brings it back, "+
+			"`gvirstor repair --give-up %s` rolls the volume back as far as its map can be read and gives it up, with -f.", copied, s.Name)
 	}
 	p.find(f)
 }
@@ -219,17 +242,53 @@ func (p *poolCheck) readMap(s *Snapshot, m ondisk.PoolMap) (*snapshotMap, error)
 			return nil, p.usedTwice(place)
 		}
 		p.parts[place] = true
-		if err := p.reader.Part(p.v.in.ctx, at, i, func(vc uint64, e ondisk.Entry) error {
-			if _, ok := p.keyOf(e); !ok {
-				return fmt.Errorf("map entry of virtual chunk %d holds flags %#x, member number %d, chunk %d", vc, e.Flags, e.Component, e.Chunk)
-			}
-			s.Chunks++
-			return nil
-		}); err != nil {
+		err := p.readPart(s, at, i)
+		if err != nil && p.copied(s, at, i) {
+			err = p.readPart(s, at, i)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
 	return &snapshotMap{Snapshot: s, at: at}, nil
+}
+
+// readPart verifies chunk i of the map of a snapshot, and counts what it names.
+func (p *poolCheck) readPart(s *Snapshot, at *poolio.Map, i int) error {
+	n := uint64(0)
+	err := p.reader.Part(p.v.in.ctx, at, i, func(vc uint64, e ondisk.Entry) error {
+		if _, ok := p.keyOf(e); !ok {
+			return fmt.Errorf("map entry of virtual chunk %d holds flags %#x, member number %d, chunk %d", vc, e.Flags, e.Component, e.Chunk)
+		}
+		n++
+		return nil
+	})
+	if err == nil {
+		s.Chunks += n
+	}
+	return err
+}
+
+// copied takes chunk i of the map of a snapshot from the volume's, if a rollback to it was
+// interrupted that had copied it.
+func (p *poolCheck) copied(s *Snapshot, at *poolio.Map, i int) bool {
+	if to, is := p.rollback(); !is || to != s.ID {
+		return false
+	}
+	n, sector := p.reader.PartLength(at, i), int64(p.reader.SectorSize)
+	b := make([]byte, (n+sector-1)/sector*sector)
+	if readFull(p.v.zero.p, b, int64(i)*int64(p.reader.ChunkSize)) != nil {
+		return false
+	}
+	poolio.Numbered(b[:n], p.v.geometry.Order, func(index uint16) (uint16, bool) {
+		for _, m := range p.dir.Members {
+			if c, known := p.member[m.ID]; known && c == int(index) {
+				return m.Number, true
+			}
+		}
+		return 0, false
+	})
+	return at.Replace(i, b[:n])
 }
 
 // keyOf is the chunk that an entry of a snapshot names, as chunkKey; ok is false of one
@@ -305,6 +364,9 @@ func (p *poolCheck) countOne(vc uint64, raw []byte, off int64) {
 	verdict, e := p.v.geometry.Judge(raw)
 	volume := verdict == EntryGood || verdict == StripFlags
 	for _, c := range chunks {
+		if (verdict == MayBeLost || verdict == OtherOrder) && chunkKey(e) == c.key {
+			p.same[vc] = true
+		}
 		if volume && chunkKey(e) == c.key {
 			continue
 		}

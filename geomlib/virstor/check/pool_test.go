@@ -16,24 +16,6 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// withSnapshots is voltest.New with the snapshots a and b. Between them virtual chunk 0
-// was overwritten and 17 was discarded, and after b 34 and 0 were overwritten.
-func withSnapshots(t *testing.T) []*disktest.Disk {
-	t.Helper()
-	disks, _ := voltest.New(t, false)
-	v := voltest.Open(t, virstor.Config{}, disks)
-	write := func(vc int64) error {
-		_, err := v.WriteAt(bytes.Repeat([]byte{3}, 512), vc*voltest.Chunk)
-		return err
-	}
-	err := v.Snapshot("a")
-	err = errors.Join(err, write(0), v.Discard(17*voltest.Chunk, voltest.Chunk), v.Snapshot("b"), write(34), write(0), v.Close())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return disks
-}
-
 // inPool is where the directory in force lies, and the map of its last snapshot, in
 // bytes on one of disks.
 func inPool(t *testing.T, disks []*disktest.Disk) (directory, last pooled) {
@@ -115,7 +97,7 @@ func (p pooled) spoil(t *testing.T, in int64) {
 }
 
 func TestWhatSnapshotsNameIsCountedFromTheirMaps(t *testing.T) {
-	disks := withSnapshots(t)
+	disks := voltest.WithSnapshots(t)
 	r := inspect(t, check.Options{}, disks...)
 	if c := codes(r); len(c) > 0 {
 		t.Errorf("findings: %v", r.Findings)
@@ -171,7 +153,7 @@ func TestWhatSnapshotsNameIsCountedFromTheirMaps(t *testing.T) {
 
 // However far a rollback has come, all that a check finds is that.
 func TestARollbackThatWasInterruptedIsNoDamage(t *testing.T) {
-	disks := withSnapshots(t)
+	disks := voltest.WithSnapshots(t)
 	rec := disktest.Record(disks...)
 	var ms []virstor.Member
 	for _, d := range disks {
@@ -231,7 +213,7 @@ func TestARollbackThatCannotBeFinishedIsFound(t *testing.T) {
 		}, check.SnapshotDamaged, "A rollback to it was interrupted"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			disks := withSnapshots(t)
+			disks := voltest.WithSnapshots(t)
 			c.spoil(t, disks)
 			r := inspect(t, check.Options{}, disks...)
 			i := slices.IndexFunc(r.Findings, func(f check.Finding) bool { return f.Code == c.code })
@@ -239,7 +221,7 @@ func TestARollbackThatCannotBeFinishedIsFound(t *testing.T) {
 				t.Errorf("%+v", r.Findings)
 			}
 			for _, f := range r.Findings {
-				if strings.Contains(f.Remedy, "gvirstor repair") || strings.Contains(f.Remedy, "gvirstor delete") {
+				if strings.Contains(f.Remedy, "gvirstor repair`") || strings.Contains(f.Remedy, "gvirstor delete") {
 					t.Errorf("it does not help: %s", f.Remedy)
 				}
 			}
@@ -285,7 +267,7 @@ func TestDamageOfAPoolIsFoundAndLeftToItsOwner(t *testing.T) {
 		}, []check.Code{check.SnapshotDamaged}, "map entry of virtual chunk 51 names chunk", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			disks := withSnapshots(t)
+			disks := voltest.WithSnapshots(t)
 			c.spoil(t, disks)
 			r := inspect(t, check.Options{}, disks...)
 			if got := codes(r); !slices.Equal(got, c.codes) {
@@ -317,21 +299,9 @@ func TestDamageOfAPoolIsFoundAndLeftToItsOwner(t *testing.T) {
 	}
 }
 
-func TestRepairChangesNothingBesideSnapshots(t *testing.T) {
-	disks := withSnapshots(t)
-	voltest.SetEntry(t, disks[0], 1, ondisk.Entry{Chunk: 3}, ondisk.LittleEndian) // garbage, or an entry without its flag
-	plans, err := repair.Make(inspect(t, check.Options{}, disks...), repair.Choices{Drop: []uint64{1}})
-	if err != nil || !plans[0].Needed() {
-		t.Fatalf("%+v, %v", plans, err)
-	}
-	if rs := plans[0].Refusals; len(rs) == 0 || !strings.Contains(rs[len(rs)-1].Text, "snapshots") {
-		t.Errorf("%+v", rs)
-	}
-}
-
 // What is served, with its snapshots, is no damage.
 func TestSnapshotsInMotionAreNoFinding(t *testing.T) {
-	disks := withSnapshots(t)
+	disks := voltest.WithSnapshots(t)
 	v := voltest.Open(t, virstor.Config{}, disks)
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() {

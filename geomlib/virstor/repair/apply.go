@@ -217,6 +217,12 @@ func (a *applier) finish(res *Result, log *slog.Logger) error {
 	}
 	for _, as := range virstor.Assemble(members) {
 		as.Above = max(a.volume.Highest(), a.plan.Above)
+		if len(a.plan.lost) > 0 {
+			if err := virstor.GiveUp(as, a.plan.lost, log); err != nil {
+				return err
+			}
+			continue
+		}
 		err := virstor.FinishInterrupted(as, a.plan.handsBack(), log)
 		var kept *virstor.NotHandedBackError
 		if errors.As(err, &kept) {

@@ -18,12 +18,14 @@ type Choices struct {
 	Keep []uint64
 	// Drop: the virtual chunk becomes unallocated and reads as zeros.
 	Drop []uint64
+	// GiveUp are the names of damaged snapshots that are deleted.
+	GiveUp []string
 }
 
-func (c Choices) empty() bool { return len(c.Keep)+len(c.Drop) == 0 }
+func (c Choices) empty() bool { return len(c.Keep)+len(c.Drop)+len(c.GiveUp) == 0 }
 
 // ErrChoices: choices for more than one volume.
-var ErrChoices = errors.New("virtual chunks can be kept or dropped in one volume at a time")
+var ErrChoices = errors.New("virtual chunks and snapshots are decided on in one volume at a time")
 
 // ErrRefused: the plan says why nothing is done.
 var ErrRefused = errors.New("not repaired")
@@ -59,6 +61,7 @@ type Plan struct {
 	volume *check.Volume
 	edits  map[uint64]ondisk.Entry // by virtual chunk; the zero Entry clears
 	forget bool                    // the extension block's record cannot be true
+	lost   []string                // damaged snapshots that are given up
 }
 
 // NumericID is the volume's id, by which it is locked.
@@ -76,6 +79,7 @@ func Make(r *check.Report, c Choices) ([]*Plan, error) {
 	var plans []*Plan
 	for _, v := range r.Volumes {
 		p := &Plan{Volume: v.Name, ID: v.ID, Actions: []Action{}, Refusals: []Refusal{}, Left: []Refusal{}, volume: v, edits: make(map[uint64]ondisk.Entry)}
+		p.giveUp(c.GiveUp)
 		p.refuse(r.Findings)
 		p.choose(c)
 		p.planActions(r.Findings)
@@ -84,10 +88,22 @@ func Make(r *check.Report, c Choices) ([]*Plan, error) {
 	return plans, nil
 }
 
+// giveUp takes the damaged snapshots that the user gives up.
+func (p *Plan) giveUp(names []string) {
+	for _, name := range names {
+		if !slices.ContainsFunc(p.volume.Snapshots, func(s check.Snapshot) bool { return s.Damaged && s.Name == name }) {
+			p.refuseChoice(fmt.Sprintf("there is no damaged snapshot %s, and an intact one is not given up here", ondisk.Printable(name)))
+			continue
+		}
+		p.lost = append(p.lost, name)
+	}
+}
+
 // refuse takes over the findings that only the user can do something about.
 func (p *Plan) refuse(findings []check.Finding) {
 	for _, f := range findings {
-		if f.VolumeID != p.ID || f.Mend != check.MendByHand && f.Code != check.TwoHistories {
+		if f.VolumeID != p.ID || f.Mend != check.MendByHand && f.Code != check.TwoHistories && f.Code != check.SnapshotDamaged ||
+			f.Code == check.SnapshotDamaged && slices.Contains(p.lost, f.Snapshot) {
 			continue
 		}
 		r := Refusal{Code: f.Code, Provider: f.Provider, Text: f.Text, Remedy: f.Remedy}
@@ -145,6 +161,8 @@ func (d *decisions) decide(s check.Suspect) {
 	switch {
 	case d.drop[s.Virtual]:
 		p.edits[s.Virtual] = ondisk.Entry{}
+	case d.keep[s.Virtual] && s.Taken:
+		p.refuseChoice(fmt.Sprintf("virtual chunk %d cannot be kept: snapshots have its chunk for something else", s.Virtual))
 	case d.keep[s.Virtual] && s.As == nil:
 		p.refuseChoice(fmt.Sprintf("virtual chunk %d cannot be kept: its map entry names no chunk that data can be on", s.Virtual))
 	case d.keep[s.Virtual]:
@@ -161,6 +179,10 @@ func (d *decisions) decide(s check.Suspect) {
 		p.Refusals = append(p.Refusals, Refusal{Code: codeOf(s.Verdict),
 			Text:   fmt.Sprintf("the map entry of virtual chunk %d names no chunk that data can be on", s.Virtual),
 			Remedy: fmt.Sprintf("Decide with --drop %d, which gives up what it holds, or `gvirstor restore` the map from a backup.", s.Virtual)})
+	case s.Taken:
+		p.Refusals = append(p.Refusals, Refusal{Code: codeOf(s.Verdict),
+			Text:   fmt.Sprintf("the map entry of virtual chunk %d names a chunk that snapshots have for something else", s.Virtual),
+			Remedy: fmt.Sprintf("Decide with --drop %d.", s.Virtual)})
 	default:
 		p.Refusals = append(p.Refusals, Refusal{Code: codeOf(s.Verdict),
 			Text:   fmt.Sprintf("the map entry of virtual chunk %d may be an allocated one (chunk %d of component %d)", s.Virtual, s.As.Chunk, s.As.Component),
@@ -259,14 +281,16 @@ func (p *Plan) planActions(findings []check.Finding) {
 			}
 		}
 	}
-	if v.IsPool() && p.Needed() {
-		p.Refusals = append(p.Refusals, Refusal{Text: "it has snapshots, beside which nothing is changed",
-			Remedy: "A start finishes what was interrupted. If the volume can be served, send away what is wanted of its snapshots, `gvirstor delete` them, and repair it then."})
+	for _, name := range p.lost {
+		p.act("", fmt.Sprintf("give up snapshot %s, which is damaged: what it alone has is lost", ondisk.Printable(name)))
 	}
 	if p.handsBack() {
 		p.act("", "hand the volume back to the kernel class, if it could go on with it")
 	}
 }
+
+// LosesSnapshots are the damaged snapshots that are given up.
+func (p *Plan) LosesSnapshots() []string { return p.lost }
 
 // GivesUp are the providers whose history is given up for the one that was chosen.
 func (p *Plan) GivesUp() []string {

@@ -31,7 +31,7 @@ var (
 	// ErrChanged: something else was written since.
 	ErrChanged = errors.New("changed since the repair")
 	// ErrSnapshots: they were taken since the repair, and name chunks by what it left.
-	ErrSnapshots = errors.New("it has snapshots since: send away what is wanted of them, then delete them")
+	ErrSnapshots = errors.New("it changed since the repair, and has snapshots, for which what is taken back would be wrong: send away what is wanted of them, since it is lost with them, and delete them first")
 )
 
 // UndoOptions modify Undo.
@@ -119,12 +119,12 @@ func Undo(ctx context.Context, r io.ReaderAt, providers []geomlib.Provider, opt 
 	if err != nil {
 		return nil, err
 	}
-	if err := refusePool(providers); err != nil {
-		return nil, err
-	}
 	c := &contents{r, entries}
-	if !opt.Force {
-		if err := c.unchanged(on); err != nil {
+	if err := c.unchanged(on); err != nil {
+		if pool := refusePool(providers); pool != nil {
+			return nil, pool
+		}
+		if !opt.Force {
 			return nil, err
 		}
 	}

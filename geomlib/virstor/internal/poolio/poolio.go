@@ -97,7 +97,8 @@ type Map struct {
 	Places []ondisk.Place // of the list
 	Bytes  int64          // of the map
 
-	dir *ondisk.Directory
+	dir     *ondisk.Directory
+	instead map[int][]byte // chunks of the map that are known from elsewhere
 }
 
 // Map reads where the map of m, of directory d, lies.
@@ -120,17 +121,61 @@ func (m *Map) Place(c ondisk.MapChunk) ondisk.Place {
 	return ondisk.Place{Member: id, Chunk: c.Chunk}
 }
 
+// Replace makes b, of another place, chunk i of m, and reports whether the checksum proves
+// that it is that.
+func (m *Map) Replace(i int, b []byte) bool {
+	if ondisk.ChunkSum(b) != m.List.Chunks[i].Sum {
+		return false
+	}
+	if m.instead == nil {
+		m.instead = make(map[int][]byte)
+	}
+	m.instead[i] = b
+	return true
+}
+
+// PartLength is how many bytes of m are in its chunk i.
+func (r *Reader) PartLength(m *Map, i int) int64 {
+	return min(int64(r.ChunkSize), m.Bytes-int64(i)*int64(r.ChunkSize))
+}
+
+// Numbered makes entries of the first volume's map those of a snapshot's: number gives the
+// member number of an index. With ondisk.OrderUnknown each is read as it looks.
+func Numbered(b []byte, order ondisk.Order, number func(index uint16) (uint16, bool)) {
+	for ; len(b) >= ondisk.EntrySize; b = b[ondisk.EntrySize:] {
+		as := order
+		if as == ondisk.OrderUnknown {
+			as = ondisk.DetectOrder(b)
+		}
+		e := ondisk.DecodeEntry(b, as)
+		n, known := number(e.Component)
+		if e.Flags != ondisk.FlagAllocated || !known {
+			e = ondisk.Entry{}
+		} else {
+			e.Component = n
+		}
+		e.Encode(b, ondisk.LittleEndian)
+	}
+}
+
+// readPart reads n bytes at byte in of chunk i of m.
+func (r *Reader) readPart(m *Map, i int, in, n int64) ([]byte, error) {
+	if b, known := m.instead[i]; known {
+		return b[in : in+n], nil
+	}
+	return r.read(m.Place(m.List.Chunks[i]), in, n)
+}
+
 // Part reads chunk i of m, no hole, and gives each entry of it that is not all zeros, with
 // its virtual chunk. Whether the checksum is right is known when it has returned.
 func (r *Reader) Part(ctx context.Context, m *Map, i int, visit func(vc uint64, e ondisk.Entry) error) error {
-	from, at := int64(i)*int64(r.ChunkSize), m.Place(m.List.Chunks[i])
-	end := min(int64(r.ChunkSize), m.Bytes-from)
+	from, end := int64(i)*int64(r.ChunkSize), r.PartLength(m, i)
 	sum := uint64(0)
 	for in := int64(0); in < end; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := r.read(at, in, min(block, end-in))
+		b, err := r.readPart(m, i, in, min(block, end-in))
 		if err != nil {
 			return err
 		}
@@ -158,8 +203,8 @@ func (r *Reader) Entries(m *Map, b []byte, from int64) error {
 	end, chunk := min(from+int64(len(b)), m.Bytes), int64(r.ChunkSize)
 	for at := from; at < end; {
 		n := min(end, (at/chunk+1)*chunk) - at
-		if c := m.List.Chunks[at/chunk]; !c.Hole {
-			part, err := r.read(m.Place(c), at%chunk, n)
+		if i := int(at / chunk); !m.List.Chunks[i].Hole {
+			part, err := r.readPart(m, i, at%chunk, n)
 			if err != nil {
 				clear(b)
 				return err

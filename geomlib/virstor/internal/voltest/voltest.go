@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/poolio"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -105,6 +107,56 @@ func New(t testing.TB, handedBack bool) (disks []*disktest.Disk, data []byte) {
 		t.Fatal(err)
 	}
 	return disks, data
+}
+
+// WithSnapshots is New, fenced, with the snapshots a and b. Between them virtual chunk 0
+// was overwritten and 17 was discarded, and after b 34 and 0 were overwritten.
+func WithSnapshots(t testing.TB) []*disktest.Disk {
+	t.Helper()
+	disks, _ := New(t, false)
+	v := Open(t, virstor.Config{}, disks)
+	write := func(vc int64) error {
+		_, err := v.WriteAt(bytes.Repeat([]byte{3}, 512), vc*Chunk)
+		return err
+	}
+	err := v.Snapshot("a")
+	err = errors.Join(err, write(0), v.Discard(17*Chunk, Chunk), v.Snapshot("b"), write(34), write(0), v.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disks
+}
+
+// MapOf is where chunk i of the map of a snapshot lies: on which of disks, and at which
+// byte.
+func MapOf(t testing.TB, disks []*disktest.Disk, snapshot string, i int) (*disktest.Disk, int64) {
+	t.Helper()
+	zero := Metadata(t, disks[0])
+	r := poolio.New(zero.ChunkSize, disks[0].SectorSize())
+	for _, d := range disks {
+		r.Add(d, Metadata(t, d))
+	}
+	rec, _, err := virstor.Record(disks[0], zero)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := r.Directory(context.Background(), rec.Directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range dir.Maps {
+		if m.Name != snapshot {
+			continue
+		}
+		at, err := r.Map(context.Background(), dir, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		place := at.Place(at.List.Chunks[i])
+		return r.Components[place.Member].(*disktest.Disk), int64(place.Chunk) * Chunk
+	}
+	t.Fatalf("no snapshot %s", snapshot)
+	return nil, 0
 }
 
 // Unmarked takes the member blocks off, as of a volume that the first release served, and
