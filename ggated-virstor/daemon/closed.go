@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -25,8 +26,9 @@ func (s *served) hasAll(providers []string) error {
 
 // whileClosed ends the service of a volume, does change to what its components say when
 // nobody has them open, and serves them again, with the spares that there were. When the
-// change fails the volume is served as what it is then. providers are its components. force: even
-// while it is used. Of one that is only read nobody is disturbed. d.verbs is held.
+// change fails, or the closing, after which it is not begun, the volume is served as what it
+// is then. providers are its components. force: even while it is used. Of one that is only
+// read nobody is disturbed. d.verbs is held.
 func (d *Daemon) whileClosed(ctx context.Context, s *served, providers []string, force bool, change func(*virstor.Assembly) error) (*served, error) {
 	if s.vol.ReadOnly() {
 		return nil, classify(fmt.Errorf("%s: %w", s.vol.Name(), virstor.ErrReadOnly))
@@ -46,25 +48,25 @@ func (d *Daemon) whileClosed(ctx context.Context, s *served, providers []string,
 	for _, sp := range spares {
 		d.spares[s.vol.ID()] = append(d.spares[s.vol.ID()], sp.Name)
 	}
-	if err = errors.Join(err, s.close(ctx, false)); err != nil {
-		return nil, classify(err)
+	if closing := errors.Join(err, s.close(ctx, false)); closing != nil {
+		change = func(*virstor.Assembly) error { return closing }
 	}
 	err = d.changeClosed(providers, sector, change)
 	fresh, problems := d.assemble(nil)
-	for _, n := range fresh {
-		for _, p := range providers {
-			if n.isComponent(p) && err == nil {
-				return n, nil
-			}
+	if i := slices.IndexFunc(fresh, func(n *served) bool { return slices.ContainsFunc(providers, n.isComponent) }); i >= 0 {
+		if err != nil {
+			return nil, classify(fmt.Errorf("%w; %s is served again as it is", err, fresh[i].vol.Name()))
 		}
+		return fresh[i], nil
 	}
 	for _, p := range problems {
 		err = errors.Join(err, fmt.Errorf("%s: %s", p.Volume, p.Reason))
 	}
+	out := fmt.Sprintf("%s is out of service until ggated-virstor starts again with all its components", was)
 	if err == nil {
-		err = fmt.Errorf("%s is not served any more", was)
+		return nil, classify(errors.New(out))
 	}
-	return nil, classify(err)
+	return nil, classify(fmt.Errorf("%w; %s", err, out))
 }
 
 // changeClosed opens the components of a closed volume again, and does change to it under
