@@ -35,6 +35,9 @@ type changes struct {
 	newer *snapshot // nil: the volume
 }
 
+// GUID is that of the older snapshot.
+func (c *changes) GUID() uint64 { return uint64(c.older.GUID) }
+
 // ChangesSince compares the volume with a snapshot (ErrNoSnapshot, ErrDamaged).
 func (v *Volume) ChangesSince(snapshot string) (Changes, error) {
 	v.metaMu.Lock()

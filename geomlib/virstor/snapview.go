@@ -36,6 +36,9 @@ func (w *View) Close() {
 	w.s.views--
 }
 
+// GUID is the snapshot's, which no other one ever has.
+func (w *View) GUID() uint64 { return uint64(w.s.GUID) }
+
 // Size is that of the volume when the snapshot was taken, in bytes.
 func (w *View) Size() int64 { return int64(w.s.Size) }
 

@@ -43,7 +43,20 @@ type historian interface {
 	ChangesSince(snapshot string) (virstor.Changes, error)
 }
 
+// lasting is what a snapshot is told from a later one of its name by: a Disk that is one,
+// and Changes since one.
+type lasting interface{ GUID() uint64 }
+
+// guidOf is the GUID of a snapshot, 0 of what is none.
+func guidOf(of any) uint64 {
+	if l, ok := of.(lasting); ok {
+		return l.GUID()
+	}
+	return 0
+}
+
 var (
+	_ lasting   = (*virstor.View)(nil)
 	_ Disk      = (*virstor.Volume)(nil)
 	_ Disk      = (*virstor.View)(nil)
 	_ layered   = (*virstor.Volume)(nil)

@@ -21,6 +21,8 @@ type Session struct {
 	Headers  uint8     `json:"headers"`
 	Contexts []Context `json:"contexts,omitempty"`
 	ReadOnly bool      `json:"read_only,omitempty"` // for this client
+	// Snapshot is the one that the export is, 0 for a volume.
+	Snapshot uint64 `json:"snapshot,omitempty"`
 	// Unread are bytes of requests that came and were not begun.
 	Unread []byte    `json:"unread,omitempty"`
 	Asked  bool      `json:"asked"` // for anything, ever
@@ -31,6 +33,8 @@ type Session struct {
 type Context struct {
 	ID   uint32 `json:"id"`
 	Name string `json:"name"`
+	// Snapshot is the one that a dirty bitmap is of, 0 for others.
+	Snapshot uint64 `json:"snapshot,omitempty"`
 }
 
 // Handed is a client between two servers.
@@ -87,11 +91,11 @@ func (c *conn) handOver() {
 		return
 	}
 	h := Handed{Socket: f, Session: Session{
-		Export: c.exp.name, Size: c.disk.Size(), Headers: uint8(c.headers), ReadOnly: c.readOnly,
+		Export: c.exp.name, Snapshot: guidOf(c.disk), Size: c.disk.Size(), Headers: uint8(c.headers), ReadOnly: c.readOnly,
 		Unread: slices.Clone(c.in.bytes()), Asked: c.asked || c.counters.requests() > 0, Since: c.since,
 	}}
 	for _, m := range c.contexts {
-		h.Session.Contexts = append(h.Session.Contexts, Context{ID: m.id, Name: m.name})
+		h.Session.Contexts = append(h.Session.Contexts, Context{ID: m.id, Name: m.name, Snapshot: guidOf(m.changes)})
 	}
 	c.srv.mu.Lock()
 	defer c.srv.mu.Unlock()
@@ -190,7 +194,7 @@ func (s *Server) reattach(c *conn, st Session) error {
 	switch {
 	case err != nil:
 		return err
-	case e.name != st.Export || e.disk.Size() < st.Size:
+	case e.name != st.Export || e.disk.Size() < st.Size || guidOf(e.disk) != st.Snapshot:
 		return errors.New("the export is another one")
 	}
 	if st.ReadOnly {
@@ -208,7 +212,10 @@ func (s *Server) reattach(c *conn, st Session) error {
 			return fmt.Errorf("metadata context %q: %w", want.Name, err)
 		}
 		m.id = want.ID
-		c.contexts = append(c.contexts, m)
+		c.contexts = append(c.contexts, m) // which are let go of in any case
+		if guidOf(m.changes) != want.Snapshot {
+			return fmt.Errorf("metadata context %q is of another snapshot now", want.Name)
+		}
 	}
 	return nil
 }

@@ -318,7 +318,7 @@ func TestAServerGoesOnOnlyWithWhatItWouldServe(t *testing.T) {
 		"unknown headers":  {edit: func(h *Handed) { h.Session.Headers = 9 }, want: "not known"},
 		"much to read":     {edit: func(h *Handed) { h.Session.Unread = make([]byte, inputSize+1) }, want: "not known"},
 		"many contexts":    {edit: func(h *Handed) { h.Session.Contexts = make([]Context, maxContexts+1) }, want: "not known"},
-		"unknown context":  {edit: func(h *Handed) { h.Session.Contexts = []Context{{1, "qemu:dirty-bitmap:x"}} }, want: "no metadata context"},
+		"unknown context":  {edit: func(h *Handed) { h.Session.Contexts = []Context{{ID: 1, Name: "qemu:dirty-bitmap:x"}} }, want: "no metadata context"},
 		"no grant":         {cfg: Config{Grants: grant(t, "other=rw:any")}, want: "for this client"},
 		"no socket":        {edit: func(h *Handed) { h.Socket = fileOf(t) }, want: "go on with an NBD client"},
 		"a listener":       {edit: func(h *Handed) { h.Socket = listenerOf(t) }, want: "go on with an NBD client"},
@@ -349,6 +349,57 @@ func TestAServerGoesOnOnlyWithWhatItWouldServe(t *testing.T) {
 			<-client.Done()
 		})
 	}
+}
+
+// taken is a disk that is a snapshot, and has been compared with an older one.
+type taken struct {
+	*nbdtest.History
+	self, older uint64
+}
+
+func (d *taken) GUID() uint64 { return d.self }
+
+func (d *taken) ChangesSince(snapshot string) (virstor.Changes, error) {
+	c, err := d.History.ChangesSince(snapshot)
+	return since{c, d.older}, err
+}
+
+type since struct {
+	virstor.Changes
+	guid uint64
+}
+
+func (c since) GUID() uint64 { return c.guid }
+
+// While nobody serves it, a snapshot may be deleted and another one be given its name.
+func TestASnapshotMeansTheSameOneAfterTheNextServerTakesOver(t *testing.T) {
+	const chunk = 4096
+	d := withHistory(newDisk(t, nbdtest.Config{Size: 8 * chunk, ChunkSize: chunk}), "monday")
+	for name, c := range map[string]struct {
+		next taken
+		want string
+	}{
+		"the same":           {taken{d, 7, 8}, ""},
+		"another export":     {taken{d, 9, 8}, "the export is another one"},
+		"another's contents": {taken{d, 7, 9}, `"qemu:dirty-bitmap:monday" is of another snapshot now`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startServer(t, Config{}, map[string]Disk{"disk": &taken{d, 7, 8}})
+			p := r.connect()
+			p.greet()
+			p.option(proto.OptStructuredReply, nil)
+			if ids, _ := p.contexts(proto.OptSetMetaContext, meta("disk", "qemu:dirty-bitmap:monday")); len(ids) != 1 {
+				t.Fatalf("selected: %v", ids)
+			}
+			p.option(proto.OptGo, append(proto.AppendString(nil, "disk"), 0, 0))
+			n := startServer(t, Config{}, map[string]Disk{"disk": &c.next})
+			err := n.Adopt(r.handOver(1)[0])
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
+	}
+	until(t, "the snapshots are let go", func() bool { return d.Held.Load() <= 1 })
 }
 
 func grant(t *testing.T, text string) []Grant {
