@@ -171,11 +171,13 @@ func TestSnapshotsOfAStoppedVolumeAreListedWithTheirSizes(t *testing.T) {
 	}
 }
 
-func TestASnapshotThatLeavesLittleSaysSo(t *testing.T) {
+func TestASnapshotThatLeavesLittleTakesForceAndSaysSo(t *testing.T) {
 	dir, files := snapshotFiles(t)
-	taken := func(name string) string {
-		e, _, stderr := testEnv("snapshot", "--run-dir", dir, "--state-dir", dir, "--offline", strings.Join(files, ","), name)
-		if code := run(context.Background(), e); code != 0 {
+	want := 0
+	taken := func(name string, opts ...string) string {
+		args := append([]string{"snapshot", "--run-dir", dir, "--state-dir", dir, "--offline", strings.Join(files, ",")}, opts...)
+		e, _, stderr := testEnv(append(args, name)...)
+		if code := run(context.Background(), e); code != want {
 			t.Errorf("%d, %s", code, stderr)
 		}
 		return stderr.String()
@@ -192,7 +194,12 @@ func TestASnapshotThatLeavesLittleSaysSo(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if said := taken("vol@last"); !strings.Contains(said, "warning: vol@last leaves 1 free chunks, 1048576 bytes: ") {
+	want = 1
+	if said := taken("vol@last"); !strings.Contains(said, "it takes up to 2 chunks, 2097152 bytes, for its map, of 3 chunks, 3145728 bytes, that are free") {
+		t.Error(said)
+	}
+	want = 0
+	if said := taken("vol@last", "-f"); !strings.Contains(said, "warning: vol@last leaves 1 free chunks, 1048576 bytes: ") {
 		t.Error(said)
 	}
 }

@@ -16,21 +16,24 @@ import (
 func snapshotCommand() *command {
 	var w where
 	var keep int64
+	var force bool
 	return &command{
 		name:     "snapshot",
 		brief:    "Keeps what a volume holds now",
 		also:     "snap",
-		operands: "[-v] [--keep n] " + whereUsage + " name@snap",
+		operands: "[-fv] [--keep n] " + whereUsage + " name@snap",
 		verbose:  true,
 		options: func(f *options) {
+			f.flag(&force, "f", "force")
 			f.number(&keep, "", "keep")
 			w.declare(f)
 		},
-		run: func(ctx context.Context, c *call) error { return c.snapshot(ctx, &w, keep) },
+		run: func(ctx context.Context, c *call) error { return c.snapshot(ctx, &w, keep, force) },
 		about: `Keeps what a volume holds now under a name, and returns when that is on stable
 storage. Writes go on; what they change takes a chunk of its own from then on.
 The name has 1 to 63 letters, digits and . _ - :
 
+-f          even when less space would be left than it takes
 --keep n    the time follows the name, and of the snapshots that are called so
             but for the time, the oldest are deleted until n are left` + whereHelp,
 		example: "gvirstor snapshot mydata@monday",
@@ -73,7 +76,7 @@ func (c *call) snapshotOperand() (volume, snapshot string, err error) {
 // time.
 const snapshotTime = "20060102T150405Z"
 
-func (c *call) snapshot(ctx context.Context, w *where, keep int64) error {
+func (c *call) snapshot(ctx context.Context, w *where, keep int64, force bool) error {
 	volume, name, err := c.snapshotOperand()
 	if err != nil {
 		return err
@@ -89,7 +92,7 @@ func (c *call) snapshot(ctx context.Context, w *where, keep int64) error {
 		}
 	}
 	return c.withBackend(ctx, volume, w, toChange, func(b *backend) error {
-		if err := b.Snapshot(ctx, volume, control.SnapshotRequest{Snapshot: name}); err != nil {
+		if err := b.Snapshot(ctx, volume, control.SnapshotRequest{Snapshot: name, Force: force}); err != nil {
 			return failf("Can't %w", err)
 		}
 		if keep == 0 {

@@ -236,6 +236,8 @@ func (c *Client) Snapshots(ctx context.Context, name string) (Snapshots, error) 
 // SnapshotRequest takes a snapshot of a volume.
 type SnapshotRequest struct {
 	Snapshot string `json:"snapshot"` // its name, what follows the "@"
+	// Force takes it even when less space would be left than it takes.
+	Force bool `json:"force,omitempty"`
 	// Claim and GUID, together, are of one that was received: the claim ends, and it has
 	// that GUID. GUID 0: a new one.
 	Claim uint64      `json:"claim,string,omitempty"`

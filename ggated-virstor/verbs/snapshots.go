@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // Snapshots are those of the volume, the oldest first.
@@ -28,6 +29,11 @@ func (e Engine) Snapshots(context.Context, string) (control.Snapshots, error) {
 func (e Engine) Snapshot(_ context.Context, _ string, r control.SnapshotRequest) error {
 	if r.Claim != 0 {
 		return Classify(e.Vol.SnapshotReceived(r.Snapshot, r.GUID, r.Claim))
+	}
+	if chunks, free := e.Vol.SnapshotCost(); !r.Force && free < 2*chunks {
+		size := e.Vol.ChunkSize()
+		return control.Errorf(control.Invalid, "snapshot %s@%s: it takes up to %d chunks, %d bytes, for its map, of %d chunks, %d bytes, that are free: little would be left for what is written then; give the volume space with `gvirstor add`, or force it",
+			e.Vol.Name(), ondisk.Printable(r.Snapshot), chunks, chunks*size, free, free*size)
 	}
 	return Classify(e.Vol.Snapshot(r.Snapshot))
 }

@@ -1,0 +1,21 @@
+package virstor
+
+import "github.com/gvirstor/gvirstor/ondisk"
+
+// SnapshotCost is how many chunks a snapshot taken now would take at most, for its map, the
+// first one also for the directory and its reserve, and how many are free for that.
+func (v *Volume) SnapshotCost() (chunks, free int64) {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	n := uint64(v.Size() / v.chunk)
+	perPart := uint64(v.chunk / ondisk.EntrySize)
+	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated((vc/perPart+1)*perPart, n) {
+		chunks++
+	}
+	chunks++ // the list
+	if v.pool.dir == nil {
+		_, most := ondisk.MapLength(uint64(v.Size()), uint32(v.chunk))
+		chunks += int64(2 + reserveChunks + most)
+	}
+	return chunks, v.alloc.Available()
+}
