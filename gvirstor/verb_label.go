@@ -20,6 +20,7 @@ type labelOptions struct {
 	hardcode               bool
 	force                  bool // whatever the providers hold
 	dryRun                 bool
+	smallChunks            bool // of a volume that the kernel class never serves
 	chunkSize, virtualSize int64
 	sectorSize             int64 // of regular files; 0: as geomlib.Open finds
 }
@@ -30,13 +31,14 @@ func labelCommand() *command {
 		name:     "label",
 		brief:    "Makes a volume of providers",
 		also:     "create init new pvcreate vgcreate lvcreate",
-		operands: "[-fhnv] [-m chunk_size] [-s vir_size] [--sector-size size] name provider0 [provider1 ...]",
+		operands: "[-fhnv] [-m chunk_size] [--small-chunks] [-s vir_size] [--sector-size size] name provider0 [provider1 ...]",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.force, "f", "force")
 			f.flag(&o.hardcode, "h", "hardcode")
 			f.flag(&o.dryRun, "n", "dry-run")
 			f.number(&o.chunkSize, "m", "chunk-size")
+			f.flag(&o.smallChunks, "", "small-chunks")
 			f.number(&o.virtualSize, "s", "virtual-size")
 			f.number(&o.sectorSize, "", "sector-size")
 		},
@@ -51,6 +53,8 @@ told and serves the new volume at once.
                  are no components
 -n               only tell what would be done, and what would be lost
 -m chunk_size    the unit of allocation, 4M if not given
+--small-chunks   it may be a multiple of 64K, for cheap snapshots; one that is
+                 none of 128K is never handed to the kernel class
 -s vir_size      the size of the virtual disk, 2T if not given
 --sector-size    sector size of components that are regular files, else 512
 -v               tell what is done`,
@@ -235,7 +239,7 @@ func planLabel(name string, providers []geomlib.Provider, o *labelOptions) (*ond
 	}
 	r := ondisk.LabelRequest{
 		Name: name, VirtualSize: o.virtualSize, ChunkSize: o.chunkSize, Hardcode: o.hardcode,
-		ID: binary.LittleEndian.Uint32(id[:]),
+		ID: binary.LittleEndian.Uint32(id[:]), SmallChunks: o.smallChunks,
 	}
 	for _, p := range providers {
 		r.Providers = append(r.Providers, ondisk.LabelProvider{Name: p.Name(), Size: p.MediaSize(), SectorSize: p.SectorSize()})
@@ -278,7 +282,11 @@ func (c *call) writeLabel(ctx context.Context, names []string, providers []geoml
 
 func labelHeading(l *ondisk.Layout) string {
 	m := l.Metadata[0]
-	return fmt.Sprintf("Total virtual chunks: %d (%d MB each), %d MB total virtual size.", m.Entries(), m.ChunkSize>>20, m.VirtualSize>>20)
+	each := fmt.Sprintf("%d MB", m.ChunkSize>>20)
+	if m.SmallChunks() {
+		each = fmt.Sprintf("%d kB", m.ChunkSize>>10)
+	}
+	return fmt.Sprintf("Total virtual chunks: %d (%s each), %d MB total virtual size.", m.Entries(), each, m.VirtualSize>>20)
 }
 
 // labelProgress is what is printed before a step. Without the heading, and

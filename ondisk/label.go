@@ -39,6 +39,9 @@ type LabelRequest struct {
 	ID            uint32          // random
 	Providers     []LabelProvider // in the order of their indexes
 	ChunkMultiple int64           // bytes, a multiple of MinChunkMultiple; 0 is DefaultChunkMultiple
+	// SmallChunks makes chunk sizes a multiple of SmallChunkMultiple instead. One that the
+	// kernel class does not know makes the volume VersionFenced from the start.
+	SmallChunks bool
 }
 
 // Layout is what label writes.
@@ -48,7 +51,8 @@ type Layout struct {
 	MapBytes   int64      // zeros to write at the start of component 0
 	MapChunks  uint32     // chunks that the map takes
 	// Notices are the lines, without newlines, with which FreeBSD's tool tells
-	// on its standard error what it rounded, in its order.
+	// on its standard error what it rounded, in its order, and that the kernel class
+	// cannot serve the volume.
 	Notices []string
 	// FittedChunks are the chunks of each provider including one that would
 	// reach into the last sector, as FreeBSD's tool prints them.
@@ -88,6 +92,10 @@ func Plan(r LabelRequest) (*Layout, error) {
 		ID:          r.ID,
 		Count:       uint16(len(r.Providers)),
 	}
+	if volume.SmallChunks() {
+		volume.Version = VersionFenced
+		l.notef("Chunks of %d kB: the kernel class cannot serve the volume, which is never handed to it.", chunk/kib)
+	}
 	l.MapBytes = volume.MapBytes()
 	l.MapChunks = volume.MapChunks()
 	if l.MapChunks > math.MaxUint16/2 {
@@ -112,8 +120,8 @@ func (l *Layout) addComponent(volume Metadata, i int, p LabelProvider, hardcode 
 		return tooSmall(p, "%d bytes, the map needs %d", p.Size, l.MapBytes)
 	}
 	if i == 0 {
-		m.ChunkReserved = uint16(2 * l.MapChunks)
-		m.ChunkNext = 2 * l.MapChunks
+		m.ChunkReserved = uint16(m.LabelReserves())
+		m.ChunkNext = m.LabelReserves()
 		m.Flags = FlagAllocated | FlagCurrent
 		if m.ChunkCount <= m.ChunkNext {
 			return tooSmall(p, "%d chunks, of which %d are reserved for the map, and data needs one at least", m.ChunkCount, m.ChunkReserved)
@@ -154,8 +162,8 @@ func PlanComponent(volume Metadata, index int, p LabelProvider, hardcode bool) (
 	if err := checkMediaSize(p.Size, p.SectorSize); err != nil {
 		return Metadata{}, fmt.Errorf("%s: %w", p.Name, err)
 	}
-	if volume.ChunkSize == 0 || volume.ChunkSize%MinChunkMultiple != 0 {
-		return Metadata{}, fmt.Errorf("%w: %d is no multiple of %d", ErrChunkSize, volume.ChunkSize, MinChunkMultiple)
+	if err := volume.checkChunkSize(); err != nil {
+		return Metadata{}, err
 	}
 	chunk := int64(volume.ChunkSize)
 	if p.Size/chunk < MinChunks {
@@ -217,7 +225,9 @@ func (l *Layout) roundChunkSize(r LabelRequest) (int64, error) {
 	if multiple == 0 {
 		multiple = DefaultChunkMultiple
 	}
-	if multiple < 0 || multiple%MinChunkMultiple != 0 {
+	if r.SmallChunks {
+		multiple = SmallChunkMultiple
+	} else if multiple < 0 || multiple%MinChunkMultiple != 0 {
 		return 0, fmt.Errorf("%w: chunks cannot be multiples of %d, which is not one of %d",
 			ErrChunkSize, multiple, MinChunkMultiple)
 	}
@@ -230,7 +240,11 @@ func (l *Layout) roundChunkSize(r LabelRequest) (int64, error) {
 		return 0, fmt.Errorf("%w: %d is 4 GiB or more", ErrChunkSize, r.ChunkSize)
 	}
 	if chunk != uint64(r.ChunkSize) {
-		l.notef("Resizing chunk size to be a multiple of MAXPHYS (%d kB).", multiple/kib)
+		of := "MAXPHYS ("
+		if r.SmallChunks {
+			of = "("
+		}
+		l.notef("Resizing chunk size to be a multiple of %s%d kB).", of, multiple/kib)
 		l.notef("New chunk size: %d kB", chunk/kib)
 	}
 	return int64(chunk), nil

@@ -42,6 +42,10 @@ const (
 // of FreeBSD up to 12 and of its 32-bit machines (sys/param.h).
 const MinChunkMultiple = 128 << 10
 
+// SmallChunkMultiple is what the chunk size is a multiple of where the kernel class need
+// not know it: at VersionFenced alone, and so for good.
+const SmallChunkMultiple = 64 << 10
+
 const (
 	nameField     = 16 // bytes of each of the three text fields
 	minSectorSize = 512
@@ -204,6 +208,37 @@ func (m Metadata) MapBytes() int64 {
 		return math.MaxInt64
 	}
 	return int64(n * EntrySize)
+}
+
+// SmallChunks reports whether the kernel class could not serve the volume for its chunk
+// size.
+func (m Metadata) SmallChunks() bool { return m.ChunkSize%MinChunkMultiple != 0 }
+
+// ChunkMultiple is what the chunk size is a multiple of where metadata has the version.
+func ChunkMultiple(version uint32) uint32 {
+	if version == VersionFenced {
+		return SmallChunkMultiple
+	}
+	return MinChunkMultiple
+}
+
+// checkChunkSize refuses a chunk size that no volume of m's version has.
+func (m Metadata) checkChunkSize() error {
+	multiple := ChunkMultiple(m.Version)
+	if m.ChunkSize == 0 || m.ChunkSize%multiple != 0 {
+		return fmt.Errorf("%w: %d is not a multiple of %d", ErrChunkSize, m.ChunkSize, multiple)
+	}
+	return nil
+}
+
+// LabelReserves is how many chunks label reserves on component 0: as many again as the map
+// takes, which the kernel class never touches, and at least what the extension block needs.
+func (m Metadata) LabelReserves() uint32 {
+	n := m.MapChunks()
+	if n == 0 {
+		return 0
+	}
+	return n + max(n, uint32(ceilDiv(ExtensionSize, uint64(m.ChunkSize))))
 }
 
 // MapChunks is the number of chunks that the allocation map takes: at most

@@ -53,8 +53,8 @@ func (m Metadata) checkSizes(sectorSize int) error {
 		return fmt.Errorf("%w: 0", ErrChunkSize)
 	case m.ChunkSize%uint32(sectorSize) != 0:
 		return fmt.Errorf("%w: %d is not a multiple of the sector size %d", ErrChunkSize, m.ChunkSize, sectorSize)
-	case m.ChunkSize%MinChunkMultiple != 0:
-		return fmt.Errorf("%w: %d is not a multiple of %d", ErrChunkSize, m.ChunkSize, MinChunkMultiple)
+	case m.checkChunkSize() != nil:
+		return m.checkChunkSize()
 	case m.VirtualSize == 0:
 		return fmt.Errorf("%w: 0", ErrVirtualSize)
 	case m.VirtualSize > math.MaxInt64:

@@ -161,6 +161,9 @@ func (v *Volume) markCleanLocked() error {
 // (sys/geom/virstor/g_virstor.c); and it writes into whatever chunk_count says.
 func (v *Volume) obstacles() []string {
 	var why []string
+	if v.component(0).meta().SmallChunks() {
+		why = append(why, fmt.Sprintf("its chunks of %d bytes are smaller than what the kernel class can serve", v.chunk))
+	}
 	if v.pool.others.Load() {
 		why = append(why, fmt.Sprintf("it has snapshots, which the kernel class would write over: send away what is wanted of them, then delete them (%s)", v.pool.names.Load()))
 	}

@@ -64,6 +64,24 @@ func Label(ctx context.Context, providers []geomlib.Provider, layout *ondisk.Lay
 			return fmt.Errorf("store metadata on %s: %w", p.Name(), err)
 		}
 	}
+	if layout.Metadata[0].Version == ondisk.VersionFenced {
+		return settleLabel(providers, layout)
+	}
+	return nil
+}
+
+// settleLabel gives a volume that is fenced from the start the record and the member blocks
+// that others get when they are fenced.
+func settleLabel(providers []geomlib.Provider, layout *ondisk.Layout) error {
+	var members []Member
+	for i, p := range providers {
+		members = append(members, Member{Provider: p, Metadata: layout.Metadata[i]})
+	}
+	for _, a := range Assemble(members) {
+		if err := FinishInterrupted(a, false, slog.New(slog.DiscardHandler)); err != nil {
+			return fmt.Errorf("label %s: %w", a.Name, err)
+		}
+	}
 	return nil
 }
 

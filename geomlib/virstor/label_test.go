@@ -258,3 +258,27 @@ func TestLabelOfAPebibyteOnSparseFilesTakesUnderTwoSeconds(t *testing.T) {
 		t.Errorf("took %v", d)
 	}
 }
+
+// However far labelling with small chunks has come, the kernel class takes nothing of it.
+func TestALabelWithSmallChunksIsFencedAtEveryMoment(t *testing.T) {
+	disks := []*disktest.Disk{newMem("a", 8<<20, 512), newMem("b", 8<<20, 512)}
+	r := ondisk.LabelRequest{Name: "new", VirtualSize: 64 << 20, ChunkSize: ondisk.SmallChunkMultiple, ID: 5, SmallChunks: true}
+	var ps []geomlib.Provider
+	for _, d := range disks {
+		r.Providers = append(r.Providers, ondisk.LabelProvider{Name: d.Name(), Size: d.MediaSize(), SectorSize: 512})
+		ps = append(ps, d)
+	}
+	l, err := ondisk.Plan(r)
+	mustDo(t, err)
+	rec := disktest.Record(disks...)
+	mustDo(t, Label(t.Context(), ps, l, LabelOptions{}))
+	for k := range rec.Len() + 1 {
+		var at []geomlib.Provider
+		for _, d := range rec.State(k, disktest.All) {
+			at = append(at, d)
+		}
+		if verdict, err := kernelTakes(at); verdict != kernelRefuses || err != nil {
+			t.Errorf("at %d: %v, %v", k, verdict, err)
+		}
+	}
+}

@@ -459,6 +459,9 @@ func (b *Backup) writePool(ctx context.Context, on []geomlib.Provider) error {
 // fitTogether makes sure, before anything is written, that the engine will make
 // a volume of it.
 func (b *Backup) fitTogether(on []geomlib.Provider) error {
+	if b.Components[0].Metadata.SmallChunks() {
+		return nil // which there are at version 2 alone; read has seen to the rest
+	}
 	var members []virstor.Member
 	for i, p := range on {
 		m := b.fenced(i, p)

@@ -194,7 +194,7 @@ func (v *volumeCheck) checkReserved(m *member) {
 		}
 		return
 	}
-	want := 2 * m.want.MapChunks()
+	want := m.want.LabelReserves()
 	if r == want {
 		return
 	}

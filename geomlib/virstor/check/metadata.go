@@ -127,18 +127,20 @@ func (v *volumeCheck) checkProviderNames() {
 func (v *volumeCheck) checkChunkSize() {
 	var sizes []uint32
 	votes := make(map[uint32]int)
+	multiple := uint32(ondisk.SmallChunkMultiple)
 	for _, m := range v.active() {
+		multiple = max(multiple, ondisk.ChunkMultiple(m.want.Version))
 		if votes[m.want.ChunkSize]++; votes[m.want.ChunkSize] == 1 {
 			sizes = append(sizes, m.want.ChunkSize)
 		}
 	}
-	if len(sizes) == 1 && sizes[0]%ondisk.MinChunkMultiple == 0 && sizes[0] != 0 && !v.chunkSizeIsDoubtful(sizes[0]) {
+	if len(sizes) == 1 && sizes[0]%multiple == 0 && sizes[0] != 0 && !v.chunkSizeIsDoubtful(sizes[0]) {
 		return
 	}
 	var right uint32
 	best, tie := 0, false
 	for _, s := range sizes {
-		if s == 0 || s%ondisk.MinChunkMultiple != 0 {
+		if s == 0 || s%multiple != 0 {
 			continue
 		}
 		proofs := 0
@@ -187,7 +189,7 @@ func (v *volumeCheck) chunkSizeIsDoubtful(size uint32) bool {
 				continue
 			}
 			w.ChunkSize = uint32(c)
-			if w.MapBytes()%int64(m.p.SectorSize()) == 0 && (w.ChunkReserved == 0 || uint32(w.ChunkReserved) == 2*w.MapChunks()) {
+			if w.MapBytes()%int64(m.p.SectorSize()) == 0 && (w.ChunkReserved == 0 || uint32(w.ChunkReserved) == w.LabelReserves()) {
 				return true
 			}
 		}
@@ -238,8 +240,8 @@ func (v *volumeCheck) pickZero() {
 
 // reservesForMap reports whether m reserves what label does for its map.
 func (v *volumeCheck) reservesForMap(m *member) bool {
-	n := m.want.MapChunks()
-	return n > 0 && uint32(m.want.ChunkReserved) == 2*n
+	n := m.want.LabelReserves()
+	return n > 0 && uint32(m.want.ChunkReserved) == n
 }
 
 // others are the active members but component 0.
@@ -316,7 +318,7 @@ func (v *volumeCheck) sizeFits(size uint64) bool {
 // the volume such a virtual size: it reserves just twice what the map takes.
 func (v *volumeCheck) sizeIsLabels(size uint64) bool {
 	w := v.withSize(size)
-	return v.sizeFits(size) && uint32(w.ChunkReserved) == 2*w.MapChunks()
+	return v.sizeFits(size) && uint32(w.ChunkReserved) == w.LabelReserves()
 }
 
 // othersKnowBetter reports whether the others, so many of them and all of one mind, are
@@ -360,13 +362,13 @@ func (v *volumeCheck) mapGoesOn(mine, theirs uint64) bool {
 func (v *volumeCheck) reservedIsWrong() bool {
 	w := v.zero.want
 	if w.VirtualSize == 0 || w.VirtualSize > math.MaxInt64 || w.VirtualSize%uint64(w.ChunkSize) != 0 || w.MapBytes()%int64(v.zero.p.SectorSize()) != 0 ||
-		2*w.MapChunks() > ondisk.MaxReserved || 2*w.MapChunks() >= v.zero.usable(w.ChunkSize) {
+		w.LabelReserves() > ondisk.MaxReserved || w.LabelReserves() >= v.zero.usable(w.ChunkSize) {
 		return false
 	}
 	theirs, agree := agreed(v.others(), func(m ondisk.Metadata) uint64 { return m.VirtualSize })
 	// Alone, what it was labelled with is proved by the count of chunks
 	// allocated next, which is never below the reserved ones.
-	return agree && theirs == w.VirtualSize || len(v.others()) == 0 && w.ChunkNext >= 2*w.MapChunks() && w.ChunkNext <= w.ChunkCount
+	return agree && theirs == w.VirtualSize || len(v.others()) == 0 && w.ChunkNext >= w.LabelReserves() && w.ChunkNext <= w.ChunkCount
 }
 
 // checkName: component 0 decides, unless two others agree against it or its
