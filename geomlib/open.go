@@ -28,10 +28,6 @@ type OpenOptions struct {
 	// the one its VIRSTOR metadata is found by (512 or 4096 bytes before the
 	// end), else 512. Devices have their own.
 	SectorSize int
-	// Direct has reads and writes go past the cache of the system (O_DIRECT).
-	// ErrNotSupported: that cannot be. A descriptor that another process opened so stays so
-	// in any case.
-	Direct bool
 	// KeepWritersOff opens for writing what is only read, where the medium
 	// allows, because only that keeps others from writing to it.
 	KeepWritersOff bool
@@ -82,7 +78,7 @@ func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
 	path := Name(name).Clean()
 	// From here on f is never in the runtime's poller: Fd made it blocking.
 	p := &file{f: f, fd: int(f.Fd()), name: path, readOnly: o.ReadOnly, closed: o.Closed,
-		flushHasFailed: o.FlushHasFailed, flushFails: o.FlushFails, direct: isDirect(int(f.Fd()))}
+		flushHasFailed: o.FlushHasFailed, flushFails: o.FlushFails}
 	if err := checkMode(p); err != nil {
 		return nil, err
 	}
@@ -97,9 +93,6 @@ func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
 		err = p.asDevice()
 	default:
 		err = fmt.Errorf("%s: %w", path, errKind)
-	}
-	if err == nil && o.Direct && !p.direct {
-		err = p.bypassCache()
 	}
 	if err != nil {
 		return nil, err
@@ -219,7 +212,7 @@ func lock(p *file, o OpenOptions) error {
 func (p *file) asRegular(size int64, sector int) error {
 	p.kind, p.medium, p.size = KindRegular, regularMedium(p.fd), size
 	if sector == 0 {
-		sector = SectorByMetadata(looker{p}, size)
+		sector = SectorByMetadata(p.f, size)
 	}
 	if sector < defaultSector || sector > maxSector || sector&(sector-1) != 0 {
 		return fmt.Errorf("%s: sector size %d: must be a power of two from %d to %d",

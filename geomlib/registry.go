@@ -35,7 +35,7 @@ type Connector interface {
 }
 
 // Registry opens providers by their names: those that have a scheme by the Opener of
-// that scheme, all others by the one of "", or as Files{} does. The zero value knows no schemes. It is filled
+// that scheme, all others as Files does. The zero value knows no schemes. It is filled
 // where a program begins, and handed to whoever opens by name; once it is in use it
 // must not be changed.
 type Registry map[string]Opener
@@ -76,9 +76,6 @@ func (r Registry) Connect(ctx context.Context, name string) (f *os.File, state [
 func (r Registry) opener(name string) (Opener, error) {
 	scheme := Name(name).Scheme()
 	if scheme == "" {
-		if by := r[""]; by != nil {
-			return by, nil
-		}
 		return Files{}, nil
 	}
 	if by := r[scheme]; by != nil {
@@ -91,9 +88,6 @@ func (r Registry) opener(name string) (Opener, error) {
 func unknownScheme(name, scheme string, known []string) error {
 	var more strings.Builder
 	for _, s := range known {
-		if s == "" {
-			continue
-		}
 		fmt.Fprintf(&more, ", %s://", s)
 	}
 	return fmt.Errorf("%s: scheme %q: %w: known are paths of files and devices, names below /dev%s",
@@ -101,15 +95,10 @@ func unknownScheme(name, scheme string, known []string) error {
 }
 
 // Files is the Opener of regular files and of devices, whose names have no scheme.
-type Files struct {
-	Direct bool // as OpenOptions.Direct, of all
-}
+type Files struct{}
 
 // Open implements Opener.
-func (by Files) Open(name string, o OpenOptions) (Provider, error) {
-	o.Direct = o.Direct || by.Direct
-	return Open(name, o)
-}
+func (Files) Open(name string, o OpenOptions) (Provider, error) { return Open(name, o) }
 
 // Adopt implements Opener; the descriptor says all by itself.
 func (Files) Adopt(f *os.File, name string, _ []byte, o OpenOptions) (Provider, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -48,13 +49,60 @@ func LockVolume(dir string, id uint32) (*VolumeLock, error) {
 		}
 		pid := make([]byte, 20)
 		n, _ := f.ReadAt(pid, 0)
-		return nil, fmt.Errorf("volume %08x: %w (%s)", id, ErrLocked, strings.TrimSpace("process "+string(pid[:n])))
+		first, _, _ := strings.Cut(string(pid[:n]), "\n")
+		return nil, fmt.Errorf("volume %08x: %w (%s)", id, ErrLocked, strings.TrimSpace("process "+first))
 	}
-	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
+	l := &VolumeLock{f}
+	if err := l.write(strconv.Itoa(os.Getpid()), l.LastLease()); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock volume %08x in %s: %w", id, path, err)
 	}
-	return &VolumeLock{f}, nil
+	return l, nil
+}
+
+// leaseLine is the second line of a lock's file: the owner of this host's last lease of the
+// volume.
+const leaseLine = "lease %016x\n"
+
+// LastLease is what NoteLease was told last, by whatever process of this host had the lock
+// since it was started; 0: nothing.
+func (l *VolumeLock) LastLease() (owner uint64) {
+	_, rest := l.read()
+	if _, err := fmt.Sscanf(rest, leaseLine, &owner); err != nil {
+		return 0
+	}
+	return owner
+}
+
+// NoteLease keeps the owner of the lease that is about to be taken, for the next process
+// that has the lock.
+func (l *VolumeLock) NoteLease(owner uint64) error {
+	pid, _ := l.read()
+	if err := l.write(pid, owner); err != nil {
+		return fmt.Errorf("note the lease in %s: %w", l.f.Name(), err)
+	}
+	return nil
+}
+
+// read is the first line, and the rest.
+func (l *VolumeLock) read() (pid, rest string) {
+	b := make([]byte, 64)
+	n, _ := l.f.ReadAt(b, 0) // what is missing is not there
+	pid, rest, _ = strings.Cut(string(b[:n]), "\n")
+	return pid, rest
+}
+
+// write makes the process, and owner, what the file says.
+func (l *VolumeLock) write(pid string, owner uint64) error {
+	text := pid + "\n"
+	if owner != 0 {
+		text += fmt.Sprintf(leaseLine, owner)
+	}
+	err := l.f.Truncate(0)
+	if err == nil {
+		_, err = l.f.WriteAt([]byte(text), 0)
+	}
+	return err
 }
 
 // VolumeLockPath is the file that LockVolume locks. It holds the owner's process
@@ -67,14 +115,15 @@ func VolumeLockPath(dir string, id uint32) string {
 // earlier program in this one locked.
 func VolumeLockFromFile(f *os.File) *VolumeLock { return &VolumeLock{f} }
 
+// LeaseMemory is implemented by locks of volumes that keep the owner of a lease.
+type LeaseMemory interface {
+	LastLease() (owner uint64)
+	NoteLease(owner uint64) error
+}
+
 // File is the lock's open file: whoever has its descriptor holds the lock. It
 // stays the lock's: do not close it.
 func (l *VolumeLock) File() *os.File { return l.f }
-
-func writePID(f *os.File) error {
-	_, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
-	return err
-}
 
 // Close gives the lock up. The file stays, so that no two processes lock
 // different files of the same name.

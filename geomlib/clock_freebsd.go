@@ -1,0 +1,14 @@
+package geomlib
+
+import "golang.org/x/sys/unix"
+
+// bootClock goes on while the system is suspended (clock_gettime(2)).
+const bootClock = unix.CLOCK_MONOTONIC
+
+func hostUUID() string {
+	id, err := unix.Sysctl("kern.hostuuid")
+	if err != nil {
+		return ""
+	}
+	return id
+}
