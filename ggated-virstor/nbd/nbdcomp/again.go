@@ -25,6 +25,10 @@ func (p *provider) again(s *session) (n int, err error) {
 			break
 		}
 		p.mu.Unlock()
+		if err := p.mayRepeat(); err != nil {
+			p.mu.Lock()
+			return n, err
+		}
 		var all sync.WaitGroup
 		for i, e := range some {
 			all.Go(func() {

@@ -48,8 +48,9 @@ type provider struct {
 	link
 	journal  journal // guarded by link.mu, as all that follows
 	proofs   proofs
-	emptying bool  // somebody flushes to make room in the journal
-	untold   error // of a flush, or of what was to be done again: the next flush fails with it
+	emptying bool          // somebody flushes to make room in the journal
+	guard    geomlib.Guard // or nil
+	untold   error         // of a flush, or of what was to be done again: the next flush fails with it
 
 	doubt time.Time // until then the server may do what was sent on old connections; keep's
 }
@@ -232,7 +233,7 @@ func (p *provider) change(k kind, off, n int64, b []byte) error {
 	}
 	e.fill(b, p.proofs.table)
 	p.mu.Lock()
-	s, err := p.reachLocked()
+	s, err := p.allowedLocked()
 	if err != nil { // it was never sent
 		p.journal.remove(e)
 		p.finishLocked(e)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 // reach is how the server is reached.
@@ -175,7 +177,7 @@ func (p *provider) regain() {
 		case err == nil:
 			p.set.log.Info("component is reached again", "component", p.name, "after", time.Since(since).Round(time.Millisecond), "again", n)
 			return
-		case errors.Is(err, errForgot):
+		case errors.Is(err, errForgot), errors.Is(err, geomlib.ErrLeaseLost):
 			p.mu.Lock()
 			p.endLocked(gone, err)
 			p.mu.Unlock()
@@ -225,8 +227,17 @@ func (p *provider) attempt() (n int, err error) {
 	s.max = p.max
 	defer context.AfterFunc(p.ctx, func() { _ = s.reset() })()
 	p.tasks.Go(func() { s.watch(p.ctx, p.set.silence) })
-	if err = p.recognize(s); err == nil {
+	if err = p.recognize(s); errors.Is(err, errForgot) {
+		// Another host that has it now has changed it.
+		if lost := p.allows(p.ctx, s); errors.Is(lost, geomlib.ErrLeaseLost) {
+			err = lost
+		}
+	}
+	if err == nil {
 		err = p.awaitDoubt()
+	}
+	if err == nil {
+		err = p.allows(p.ctx, s)
 	}
 	if err == nil {
 		n, err = p.again(s)
@@ -237,8 +248,8 @@ func (p *provider) attempt() (n int, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.reach == closed {
-		return 0, errors.Join(errClosed, s.reset())
+	if p.reach == closed || p.reach == gone {
+		return 0, errors.Join(p.why, s.reset())
 	}
 	p.journal.sweep()
 	p.regained++

@@ -9,6 +9,7 @@ const (
 	breakNoProof                    // nothing is read back
 	breakOverlap                    // what overlaps is on its way at the same time
 	breakNoDoubt                    // nothing waits for what old connections may do
+	breakNoGuard                    // nobody is asked before something is done again
 )
 
 // skips reports whether changes of a kind are not done again.
