@@ -106,6 +106,7 @@ func (v *Volume) close(last func() error) error {
 	} else if back := v.relistLocked(); back != nil {
 		err = errors.Join(err, back)
 	}
+	err = errors.Join(err, v.endLease(err == nil))
 	var closed []*component // one whose removal failed half way has two indexes
 	for _, c := range v.components() {
 		if !slices.Contains(closed, c) {

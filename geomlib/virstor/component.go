@@ -46,7 +46,8 @@ type component struct {
 
 	stats    componentStats
 	troubled troubled
-	emit     func(Event) // or nil; it does not block
+	emit     func(Event)   // or nil; it does not block
+	lease    geomlib.Guard // or nil; asked before each request
 }
 
 // flushGroup lets concurrent flushes of one component share device flushes.
@@ -91,6 +92,14 @@ func (c *component) use(p geomlib.Provider) {
 // errFailedBefore: the process that served the volume before had a flush fail.
 var errFailedBefore = errors.New("a flush failed before this process had the component")
 
+// maySend waits until requests may be sent, or fails.
+func (c *component) maySend() error {
+	if c.lease == nil || c.lease.MaySend() {
+		return nil
+	}
+	return c.lease.Wait()
+}
+
 func (c *component) prov() geomlib.Provider { return *c.provider.Load() }
 
 // accounted is p for those who write metadata and flush it: a failure of their
@@ -105,6 +114,9 @@ type accounted struct {
 func (a accounted) Flush() error { return a.c.flushNow() }
 
 func (a accounted) WriteAt(b []byte, off int64) (int, error) {
+	if err := a.c.maySend(); err != nil {
+		return 0, err
+	}
 	n, err := a.Provider.WriteAt(b, off)
 	if err != nil {
 		a.c.noteUnwritten(err)
@@ -147,7 +159,10 @@ func (c *component) readAt(b []byte, off int64) error {
 	if off+int64(len(b)) > c.guard {
 		return fmt.Errorf("read %s at %d: %w", c.name(), off, ErrLastSector)
 	}
-	_, err := c.prov().ReadAt(b, off)
+	err := c.maySend()
+	if err == nil {
+		_, err = c.prov().ReadAt(b, off)
+	}
 	if err != nil {
 		c.readFailed(err)
 		return fmt.Errorf("read %d bytes of %s at %d: %w", len(b), c.name(), off, err)
@@ -173,8 +188,11 @@ func (c *component) writeAt(b []byte, off int64) error {
 
 // writeRaw is writeAt without the guard of the metadata sector.
 func (c *component) writeRaw(b []byte, off int64) error {
-	_, err := c.prov().WriteAt(b, off)
-	c.markDirty()
+	err := c.maySend()
+	if err == nil {
+		_, err = c.prov().WriteAt(b, off)
+		c.markDirty()
+	}
 	if err != nil {
 		c.writeFailed(err)
 		return fmt.Errorf("write %d bytes of %s at %d: %w", len(b), c.name(), off, err)
@@ -224,6 +242,9 @@ func (c *component) clear(off, n int64, zeros []byte) error {
 }
 
 func (c *component) zeroRange(p geomlib.Provider, off, n int64, zeros []byte) error {
+	if err := c.maySend(); err != nil {
+		return err
+	}
 	c.stats.zeroed.Add(uint64(n))
 	if z, ok := p.(geomlib.Zeroer); ok {
 		err := z.WriteZeroes(off, n)
@@ -324,6 +345,9 @@ func (c *component) fail(err error) {
 }
 
 func (c *component) flushDevice() error {
+	if err := c.maySend(); err != nil {
+		return err
+	}
 	c.stats.flushes.Add(1)
 	err := c.prov().Flush()
 	if errors.Is(err, geomlib.ErrNotSupported) {

@@ -90,6 +90,11 @@ type Config struct {
 	// volume is refused.
 	ServeStranded bool
 
+	// Lease, if not nil, is that of the assembly, which was made anew since it was taken
+	// (Assembly.Again): the volume looks at it before each request, and releases it when
+	// it is closed.
+	Lease *Lease
+
 	WhenFull    FullPolicy
 	FullTimeout time.Duration // how long Wait waits; 0: for ever
 	HeldLimit   int64         // bytes of held write data; 0: 64 MiB

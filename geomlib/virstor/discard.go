@@ -171,8 +171,11 @@ func (v *Volume) passDown(c *component, off, n int64) {
 	if off+n > c.guard {
 		n = c.guard - off
 	}
-	err := c.prov().Delete(off, n)
-	c.markDirty()
+	err := c.maySend()
+	if err == nil {
+		err = c.prov().Delete(off, n)
+		c.markDirty()
+	}
 	if err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
 		v.log.Debug("delete not passed down", "component", c.name(), "offset", off, "length", n, "error", err)
 	}

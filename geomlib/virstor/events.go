@@ -31,6 +31,9 @@ const (
 	// EventGeneration: the generation rose and is settled (Volume.Generation), without
 	// any other change.
 	EventGeneration
+	// EventLeaseLost: another host has the volume (ErrLeaseLost, in Err). Requests fail;
+	// what is left to do is to close it.
+	EventLeaseLost
 	// EventSnapshots: a snapshot was taken, renamed or deleted.
 	EventSnapshots
 )

@@ -157,6 +157,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 	for _, r := range reqs {
 		v.workers.put(r)
 	}
+	v.startLease()
 	v.startDaily()
 	v.resumeTask()
 	v.catchUp()

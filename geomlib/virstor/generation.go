@@ -95,6 +95,7 @@ func (r *rise) begin(v *Volume) {
 	r.v, r.index = v, make(map[*component]int, len(r.comps))
 	list := r.list()
 	v.meta.gen.highest++
+	v.life.risen.Store(v.meta.gen.highest)
 	r.block = ondisk.MemberBlock{
 		Generation: v.meta.gen.highest, Settled: v.meta.gen.settled, SettledNonce: v.meta.gen.nonce,
 		List: list, Began: v.now(), Nonce: v.draw(),

@@ -58,6 +58,9 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 	}
 	v.fitReserve()
 	v.start()
+	if v.life.writable.Load() {
+		v.startLease()
+	}
 	v.startDaily()
 	if v.life.writable.Load() || v.cond.is(stateStranded) {
 		v.resumeTask()
@@ -94,7 +97,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	zero := a.Members[0]
 	m, name := zero.Metadata, ondisk.Printable(zero.Metadata.Name)
 	v := &Volume{
-		cfg: cfg, log: cfg.Log.With("volume", name),
+		cfg: cfg, log: cfg.Log.With("volume", name), lease: cfg.Lease,
 		geometry: geometry{
 			id: m.ID, name: name,
 			chunk:      int64(m.ChunkSize),
@@ -166,6 +169,7 @@ func (v *Volume) takeMembers(a *Assembly) error {
 
 // adopt takes over what the assembly found out about generations and outsiders.
 func (v *Volume) adopt(a *Assembly) {
+	defer func() { v.life.risen.Store(v.meta.gen.highest) }()
 	v.meta.gen = generations{highest: max(a.highest, a.Above, v.cfg.MinGeneration), settled: a.Settled, nonce: a.nonce}
 	for _, ig := range a.Ignored {
 		var o *OutsiderError

@@ -75,6 +75,7 @@ func (v *Volume) dismissZero(gone *component) error {
 	if lost := gone.failedFlush(); lost != nil {
 		v.lost.CompareAndSwap(nil, &lost)
 	}
+	v.leaveOldLeases()
 	if e := gone.prov().Close(); e != nil && !gone.refused.Load() {
 		err = errors.Join(err, fmt.Errorf("close %s after its removal from %s: %w", gone.name(), v.name, e))
 	}
@@ -179,6 +180,12 @@ func (s succession) store() (next []*component, err error) {
 	if err := extblock.Store(t.accounted(), e.offset, e.rec); err != nil {
 		return nil, err
 	}
+	heirs := t.meta()
+	heirs.No, heirs.ChunkReserved = 0, om.ChunkReserved
+	moved, err := v.moveLease(t.prov(), heirs)
+	if err != nil {
+		return nil, err
+	}
 	was := v.meta.ext
 	v.meta.ext, v.meta.heir = e, t
 	defer func() { v.meta.heir = nil }()
@@ -200,6 +207,7 @@ func (s succession) store() (next []*component, err error) {
 		v.meta.ext = was
 		return nil, v.doubtLocked(fmt.Errorf("component 0 of %s may have been replaced; restart to find out: %w", v.name, err))
 	}
+	moved()
 	return next, nil
 }
 

@@ -202,10 +202,16 @@ func (r resizing) grow(j *jobHandle) error {
 		v.alloc.ReleaseKept(0)
 		return err
 	}
+	moved, err := v.moveLease(zero.prov(), next)
+	if err != nil {
+		v.alloc.ReleaseKept(0)
+		return err
+	}
 	if err := geomlib.StoreMetadata(zero.accounted(), next); err != nil {
 		return v.doubtLocked(fmt.Errorf("%s may have grown; restart to find out: %w", v.name, err))
 	}
 	zero.setMeta(next)
+	moved()
 	v.meta.ext.offset, v.meta.ext.room = ondisk.ExtensionOffset(next)
 	v.alloc.ReserveKept(uint32(was.ChunkReserved), uint32(next.ChunkReserved))
 	v.adoptSize(next.VirtualSize)
@@ -246,6 +252,7 @@ func (r resizing) prepareMap(zero *component, next ondisk.Metadata) error {
 	if err := v.waitFreed(); err != nil {
 		return err
 	}
+	v.leaveOldLeases()
 	has := zero.meta().MapBytes()
 	if err := zero.clear(has, next.MapBytes()-has, v.zeros); err != nil {
 		return err

@@ -27,6 +27,7 @@ type Status struct {
 	Alloc          AllocOrder
 	Held           HeldStatus
 	Components     []ComponentStatus
+	Lease          *LeaseStatus    // nil: it has none
 	Outsiders      []OutsiderError // providers that name the volume and take no part in it
 	Snapshots      int
 	SnapshotChunks int64 // that snapshots hold and the volume does not: data, maps, directory and its reserve
@@ -86,6 +87,9 @@ func (v *Volume) Status() Status {
 			Commits: v.stats.commits.Load(), CommittedChunks: v.stats.committed.Load(),
 			MapWrites: v.stats.mapWrites.Load(),
 		},
+	}
+	if l, ok := v.Lease(); ok {
+		s.Lease = &l
 	}
 	if n := v.pool.names.Load(); n != nil {
 		s.Snapshots, s.DamagedSnapshots = len(n.all), n.damaged

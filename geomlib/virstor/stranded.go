@@ -44,6 +44,7 @@ func (a *Assembly) stranded(failed *Volume, err error) (*Volume, error) {
 	}
 	v.meta.ext.rec.Sequence = max(v.meta.ext.rec.Sequence, failed.meta.ext.rec.Sequence)
 	v.meta.gen.highest = max(v.meta.gen.highest, failed.meta.gen.highest)
+	v.life.risen.Store(v.meta.gen.highest)
 	for i, c := range failed.components() {
 		if e := c.failedFlush(); e != nil {
 			v.component(uint16(i)).fail(e)

@@ -31,6 +31,9 @@ type Volume struct {
 	pool    pool
 	outside outsiders
 
+	lease     *Lease      // or nil; set before anything is written
+	keepLease atomic.Bool // when the volume is closed
+
 	life    life
 	traffic traffic
 	stats   volumeStats
@@ -114,6 +117,9 @@ type life struct {
 		reqs []*Request
 	}
 
+	leaseEnd chan struct{} // closed to end who watches the lease; nil: nobody does
+	risen    atomic.Uint64 // the highest generation that was written or is being
+
 	daily struct { // raises the generation
 		sync.Mutex
 		timer *time.Timer
@@ -172,6 +178,7 @@ func (v *Volume) setComponents(comps []*component) {
 func (v *Volume) emit(e Event) {
 	if e.Kind == EventComponents {
 		v.fitReserve()
+		v.followLease()
 	}
 	v.ahead.notice(e)
 	v.events.Lock()

@@ -31,6 +31,8 @@ var (
 	ErrLost = errors.New("another host has taken the lease")
 	// errLate: the lease was not written in time, and can be again.
 	errLate = errors.New("the lease could not be renewed in time")
+	// errEnded: it is not renewed any more.
+	errEnded = errors.New("the lease was given back")
 )
 
 // Environment is what a Keeper works with.
@@ -42,7 +44,7 @@ type Environment struct {
 	// Told, if not nil, is told of each State while the lease is being taken, with what
 	// was found, and until when that lasts.
 	Told func(s State, f Found, until Time)
-	// Failed, if not nil, is told of each renewal that failed.
+	// Failed, if not nil, is told when renewals begin to fail.
 	Failed func(err error)
 }
 
@@ -134,6 +136,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // keep renews until ctx ends or the lease is lost.
 func (k *Keeper) keep(ctx context.Context) {
 	defer close(k.done)
+	failing := false
 	for {
 		k.mu.Lock()
 		a := k.m.Next(k.env.Now())
@@ -146,9 +149,11 @@ func (k *Keeper) keep(ctx context.Context) {
 				return
 			}
 		default:
-			if err := k.Renew(k.env.Store); err != nil && k.env.Failed != nil && !errors.Is(err, ErrLost) {
+			err := k.Renew(k.env.Store)
+			if err != nil && !failing && k.env.Failed != nil && !errors.Is(err, ErrLost) {
 				k.env.Failed(err)
 			}
+			failing = err != nil
 		}
 		if ctx.Err() != nil {
 			return
@@ -261,6 +266,13 @@ func (k *Keeper) Wait(limit time.Duration) error {
 		case <-renewed:
 		case <-end.C:
 			return errLate
+		case <-k.done:
+			select {
+			case <-k.lost:
+				return ErrLost
+			default:
+				return errEnded
+			}
 		}
 	}
 }

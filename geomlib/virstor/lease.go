@@ -1,0 +1,607 @@
+package virstor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc64"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/lease"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// Defaults of LeaseConfig.
+const (
+	DefaultLeaseInterval = 5 * time.Second
+	DefaultLeaseSettle   = time.Minute
+)
+
+var (
+	// ErrLeased: another host serves the volume, as its lease says.
+	ErrLeased = errors.New("another host has the lease")
+	// ErrNoLease: the label left no room for a lease.
+	ErrNoLease = errors.New("the volume has no room for a lease")
+)
+
+// LeaseConfig is how a lease is taken.
+type LeaseConfig struct {
+	Interval time.Duration // how often it is renewed; 0: DefaultLeaseInterval
+	// Settle is how long what was sent to a component may take to be done or given up,
+	// and this process may be stopped between looking at the clock and sending; 0:
+	// DefaultLeaseSettle.
+	Settle time.Duration
+
+	Host     [16]byte // of this host, for people
+	HostName string
+
+	// Last is the owner that this host had in its last lease of the volume (Note), whose
+	// local locks this process holds: such a lease is continued at once. 0: unknown.
+	Last uint64
+	// Note, if not nil, keeps the owner for Last before the lease is written.
+	Note func(owner uint64) error
+
+	// TakeOver: somebody says that the other host is dead. Its lease is not waited for.
+	TakeOver bool
+	// Fence, if not nil, has another host fenced off before its lease is taken.
+	Fence func(ctx context.Context, owner LeaseOwner) error
+	// Waits, if not nil, is called when another's lease is waited for, until when about.
+	Waits func(owner LeaseOwner, until time.Time)
+	// Failed, if not nil, is told of renewals that fail.
+	Failed func(error)
+}
+
+// LeaseOwner is who has a lease, or had it.
+type LeaseOwner struct {
+	HostName string // printable; empty: it cannot be read
+	Host     [16]byte
+	Since    time.Time // by that host's clock
+	Released bool
+}
+
+func (o LeaseOwner) String() string {
+	if o.HostName == "" {
+		return "a host without a name"
+	}
+	return o.HostName
+}
+
+func ownerOf(f lease.Found) LeaseOwner {
+	l, known := f.Owner()
+	if !known || l.Owner == 0 {
+		return LeaseOwner{}
+	}
+	return LeaseOwner{l.HostName, l.Host, time.Unix(l.Taken, 0), l.Released}
+}
+
+// NeedsLease reports whether other hosts can reach a component of a.
+func (a *Assembly) NeedsLease() bool {
+	for _, m := range a.Members {
+		if _, ok := m.Provider.(geomlib.Guarded); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Leased is whose lease is on the components now, past every cache. found is false where
+// there is none, or one that was released, or that of last (LeaseConfig.Last).
+func (a *Assembly) Leased(last uint64) (owner LeaseOwner, found bool, err error) {
+	f, err := newLeaseStore(a).Look()
+	if err != nil {
+		return LeaseOwner{}, false, err
+	}
+	owner = ownerOf(f)
+	return owner, f.Damaged != 0 || f.Lease.Owner != 0 && f.Lease.Owner != last && !f.Lease.Released, nil
+}
+
+// Lease is one that this process has: it is renewed until Close, or until another host has
+// it. It is the Guard of the components.
+type Lease struct {
+	cfg    LeaseConfig
+	store  *leaseStore
+	keeper atomic.Pointer[lease.Keeper]
+	fenced bool
+	end    sync.Once
+	result error
+}
+
+// Take takes the lease of a, whose components are open for writing, and waits for
+// another's until ctx ends. ErrLeased: the other host is alive. What a was made of may
+// have changed meanwhile: it is to be made anew (Again).
+func (a *Assembly) Take(ctx context.Context, cfg LeaseConfig) (*Lease, error) {
+	if cfg.Interval == 0 {
+		cfg.Interval = DefaultLeaseInterval
+	}
+	if cfg.Settle == 0 {
+		cfg.Settle = DefaultLeaseSettle
+	}
+	l := &Lease{cfg: cfg, store: newLeaseStore(a), fenced: cfg.Fence != nil}
+	for _, m := range a.Members {
+		l.guard(m.Provider)
+	}
+	if err := l.take(ctx, a.ID); err != nil {
+		for _, m := range a.Members {
+			unguard(m.Provider)
+		}
+		return nil, fmt.Errorf("take the lease of %s: %w", ondisk.Printable(a.Name), err)
+	}
+	return l, nil
+}
+
+// Again is a as it is on the components now.
+func (a *Assembly) Again() (*Assembly, error) { return a.readAgain() }
+
+func (l *Lease) take(ctx context.Context, id uint32) error {
+	before, err := l.store.Look()
+	if err != nil {
+		return err
+	}
+	me := ondisk.Lease{VolumeID: id, Interval: l.cfg.Interval, Settle: l.cfg.Settle, Host: l.cfg.Host,
+		HostName: ondisk.LeaseHostName(l.cfg.HostName), Taken: time.Now().Unix()}
+	var o lease.Options
+	if has := before.Lease; l.cfg.Last != 0 && has.Owner == l.cfg.Last && !has.Released {
+		me.Owner, me.Sequence, me.Taken, o.Continues = has.Owner, has.Sequence, has.Taken, true
+	} else {
+		for me.Owner == 0 {
+			me.Owner = rand.Uint64()
+		}
+		if l.cfg.Note != nil {
+			if err := l.cfg.Note(me.Owner); err != nil {
+				return fmt.Errorf("note whose it is: %w", err)
+			}
+		}
+	}
+	o.Hurry = l.cfg.TakeOver
+	var seen lease.Found
+	env := lease.Environment{Store: l.store, Now: geomlib.SinceBoot, Failed: l.cfg.Failed, Told: func(s lease.State, f lease.Found, until lease.Time) {
+		seen = f
+		if l.cfg.Waits != nil && (s == lease.Watching || s == lease.Waiting && until-geomlib.SinceBoot() > l.cfg.Interval) {
+			l.cfg.Waits(ownerOf(f), time.Now().Add(until-geomlib.SinceBoot()))
+		}
+	}}
+	if l.cfg.Fence != nil {
+		env.Fence = func(ctx context.Context, f lease.Found) error { return l.cfg.Fence(ctx, ownerOf(f)) }
+	}
+	k, err := lease.Take(ctx, me, o, env)
+	if errors.Is(err, lease.ErrRefused) {
+		return fmt.Errorf("%w: %v", ErrLeased, ownerOf(seen))
+	}
+	if err != nil {
+		return err
+	}
+	l.keeper.Store(k)
+	return nil
+}
+
+// guard has p ask the lease before anything is changed.
+func (l *Lease) guard(p geomlib.Provider) {
+	if g, ok := p.(geomlib.Guarded); ok {
+		g.Guard(l)
+	}
+}
+
+func unguard(p geomlib.Provider) {
+	if g, ok := p.(geomlib.Guarded); ok {
+		g.Guard(nil)
+	}
+}
+
+// MaySend is geomlib.Guard's.
+func (l *Lease) MaySend() bool {
+	k := l.keeper.Load()
+	return k != nil && k.MaySend()
+}
+
+// Wait is geomlib.Guard's.
+func (l *Lease) Wait() error {
+	k := l.keeper.Load()
+	if k == nil {
+		return fmt.Errorf("%w: it is not taken yet", geomlib.ErrLeaseLost)
+	}
+	return l.lostIs(k.Wait(l.cfg.Settle))
+}
+
+// lostIs is err in the words of others.
+func (l *Lease) lostIs(err error) error {
+	if errors.Is(err, lease.ErrLost) {
+		return l.Lost()
+	}
+	return err
+}
+
+// Lost is nil as long as the lease is there, or may be again; then an ErrLeaseLost that
+// says who has it.
+func (l *Lease) Lost() error {
+	k := l.keeper.Load()
+	select {
+	case <-k.Lost():
+		_, _, by := k.State()
+		return fmt.Errorf("%w: %v has it", geomlib.ErrLeaseLost, ownerOf(by))
+	default:
+		return nil
+	}
+}
+
+// Regained is geomlib.Guard's.
+func (l *Lease) Regained(_ context.Context, p geomlib.Guarded, by geomlib.Once) error {
+	k := l.keeper.Load()
+	if k == nil {
+		return nil // nothing was written
+	}
+	return l.lostIs(k.Renew(leaseBy{l.store, p.Name(), by}))
+}
+
+// Close releases the lease: nothing is written to the components any more, and all that
+// was is on stable storage. Keep leaves it to the next process of this host; without it
+// somebody else waits as for one who died.
+func (l *Lease) Close() error { return l.close(true) }
+
+// Keep ends renewing, and leaves the lease as it is.
+func (l *Lease) Keep() error { return l.close(false) }
+
+func (l *Lease) close(release bool) error {
+	l.end.Do(func() {
+		release = release && l.Lost() == nil
+		l.result = l.keeper.Load().End(release)
+		if release && l.result == nil {
+			l.store.unguard() // what may be sent again must still not be, otherwise
+		}
+	})
+	return l.result
+}
+
+// LeaseStatus is a lease at one moment.
+type LeaseStatus struct {
+	Owner    LeaseOwner
+	Interval time.Duration
+	Settle   time.Duration
+	Left     time.Duration // for which requests may be sent, unless it is renewed
+	Fenced   bool          // there is a way to fence another host off
+	Lost     error
+}
+
+// Status tells the state of the lease.
+func (l *Lease) Status() LeaseStatus {
+	has, until, _ := l.keeper.Load().State()
+	return LeaseStatus{
+		Owner:    LeaseOwner{has.HostName, has.Host, time.Unix(has.Taken, 0), false},
+		Interval: l.cfg.Interval, Settle: l.cfg.Settle, Left: max(0, until-geomlib.SinceBoot()), Fenced: l.fenced, Lost: l.Lost(),
+	}
+}
+
+// leaseStore is where the lease of a volume lies.
+type leaseStore struct {
+	mu      sync.Mutex
+	id      uint32
+	members []geomlib.Provider
+	places  []leasePlace
+	turn    int // of members, whose sector is looked at next
+	// highest is the generation that no member can be above unless another host has
+	// written it; nil before the volume is open.
+	highest func() uint64
+}
+
+// leasePlace is where the lease is written.
+type leasePlace struct {
+	p     geomlib.Provider
+	off   int64
+	fresh bool          // it is not written yet, and so not read
+	until time.Duration // since boot; 0: for good
+}
+
+func newLeaseStore(a *Assembly) *leaseStore {
+	s := &leaseStore{id: a.ID}
+	for _, m := range a.Members {
+		s.members = append(s.members, m.Provider)
+	}
+	return s
+}
+
+// Look is lease.Store's. It finds where the lease is by what component 0 says now.
+func (s *leaseStore) Look() (f lease.Found, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := crc64.New(crc64.MakeTable(crc64.ECMA))
+	s.places = nil
+	for _, p := range s.members {
+		sector, err := readLastSector(p)
+		if err != nil {
+			return f, err
+		}
+		sum.Write(sector)
+		m, err := ondisk.DecodeMetadata(sector)
+		if err != nil || m.No != 0 || s.places != nil {
+			continue
+		}
+		if off, room := ondisk.LeaseOffset(m, p.SectorSize()); room && off+ondisk.ExtensionSize/2 <= p.MediaSize() {
+			s.places = []leasePlace{{p: p, off: off}}
+		}
+	}
+	if s.places == nil {
+		return f, ErrNoLease
+	}
+	f, err = s.read(s.places[0], nil)
+	f.Metadata = sum.Sum64()
+	return f, err
+}
+
+// Own is lease.Store's.
+func (s *leaseStore) Own() (lease.Found, error) { return leaseBy{leaseStore: s}.Own() }
+
+// Write is lease.Store's.
+func (s *leaseStore) Write(l ondisk.Lease) error { return leaseBy{leaseStore: s}.Write(l) }
+
+// leaseBy is a leaseStore whose component of that name is reached otherwise.
+type leaseBy struct {
+	*leaseStore
+	name string
+	by   geomlib.Once // or nil
+}
+
+// through is how p is reached, nil as always.
+func (b leaseBy) through(p geomlib.Provider) geomlib.Once {
+	if b.by != nil && p.Name() == b.name {
+		return b.by
+	}
+	return nil
+}
+
+func (b leaseBy) Own() (f lease.Found, err error) {
+	s := b.leaseStore
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveLocked(func(place leasePlace) bool { return place.until != 0 && place.until < geomlib.SinceBoot() })
+	first := true
+	for _, place := range s.places {
+		if place.fresh {
+			continue
+		}
+		has, err := s.read(place, b.through(place.p))
+		if err != nil {
+			return f, err
+		}
+		if first || has.Damaged != 0 || has.Lease.Owner != f.Lease.Owner {
+			f, first = has, false
+		}
+	}
+	if b.by == nil && s.foreign() {
+		f.Damaged = 1
+	}
+	return f, nil
+}
+
+func (b leaseBy) Write(l ondisk.Lease) error {
+	s := b.leaseStore
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, place := range s.places {
+		buf := make([]byte, ondisk.LeaseBytes(place.p.SectorSize()))
+		if err := l.Encode(buf); err != nil {
+			return err
+		}
+		if err := writeOnce(place.p, b.through(place.p), buf, place.off); err != nil {
+			return err
+		}
+		s.places[i].fresh = false
+	}
+	return nil
+}
+
+// read is what is at a place.
+func (s *leaseStore) read(place leasePlace, by geomlib.Once) (f lease.Found, err error) {
+	buf := make([]byte, ondisk.LeaseBytes(place.p.SectorSize()))
+	if err := readOnce(place.p, by, buf, place.off); err != nil {
+		return f, err
+	}
+	l, err := ondisk.DecodeLease(buf)
+	switch {
+	case errors.Is(err, ondisk.ErrLeaseMagic), err == nil && l.VolumeID != s.id:
+	case err != nil:
+		f.Damaged = crc64.Checksum(buf, crc64.MakeTable(crc64.ECMA)) | 1
+	default:
+		f.Lease = l
+	}
+	return f, nil
+}
+
+// foreign reports whether the member whose turn it is has a generation that is not this
+// owner's. s.mu is held.
+func (s *leaseStore) foreign() bool {
+	if s.highest == nil || len(s.members) == 0 {
+		return false
+	}
+	s.turn = (s.turn + 1) % len(s.members)
+	sector, err := readLastSector(s.members[s.turn])
+	if err != nil {
+		return false // that is not known, then
+	}
+	m, err := ondisk.DecodeMetadata(sector)
+	return err == nil && m.ID == s.id && m.Member.Exists() && m.Member.Generation > s.highest()
+}
+
+// serves has renewals look at the members of the open volume v, too.
+func (s *leaseStore) serves(members []geomlib.Provider, highest func() uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.members, s.highest, s.turn = members, highest, 0
+}
+
+// leaveLocked has the lease written no more where leaves says so. s.mu is held.
+func (s *leaseStore) leaveLocked(leaves func(leasePlace) bool) {
+	s.places = slices.DeleteFunc(s.places, leaves)
+}
+
+// leave is leaveLocked; nothing is being written there any more then.
+func (s *leaseStore) leave(leaves func(leasePlace) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveLocked(leaves)
+}
+
+// moveLease writes the lease where it is when p is component 0 with the metadata m, too,
+// before that commits. done is called when it has.
+func (v *Volume) moveLease(p geomlib.Provider, m ondisk.Metadata) (done func(), err error) {
+	l := v.lease
+	if l == nil {
+		return func() {}, nil
+	}
+	off, room := ondisk.LeaseOffset(m, p.SectorSize())
+	if !room {
+		return nil, fmt.Errorf("%s: %w", v.name, ErrNoLease)
+	}
+	s := l.store
+	there := func(place leasePlace) bool { return place.p == p && place.off == off }
+	s.mu.Lock()
+	if slices.ContainsFunc(s.places, there) {
+		s.mu.Unlock()
+		return func() {}, nil
+	}
+	s.places = append(s.places, leasePlace{p: p, off: off, fresh: true})
+	s.mu.Unlock()
+	if err := l.lostIs(l.keeper.Load().Renew(s)); err != nil {
+		s.leave(there)
+		return nil, fmt.Errorf("write the lease of %s to its next place: %w", v.name, err)
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i := range s.places {
+			if place := &s.places[i]; !there(*place) {
+				place.until = geomlib.SinceBoot() + lease.Terms{Interval: l.cfg.Interval, Settle: l.cfg.Settle}.Term()
+			}
+		}
+	}, nil
+}
+
+// leaveOldLeases has the lease written only where it is for good: what lies where it was
+// before is going to be written.
+func (v *Volume) leaveOldLeases() {
+	if v.lease != nil {
+		v.lease.store.leave(func(place leasePlace) bool { return place.until != 0 })
+	}
+}
+
+// UseLease has the volume, which is open with DeferWrites, look at the lease from its
+// activation on, which is for the providers that the lease was taken for.
+func (v *Volume) UseLease(l *Lease) { v.lease = l }
+
+// KeepLease has Close leave the lease for the next process of this host.
+func (v *Volume) KeepLease() { v.keepLease.Store(true) }
+
+// Lease is the lease of the volume. ok is false when it has none.
+func (v *Volume) Lease() (s LeaseStatus, ok bool) {
+	if v.lease == nil || !v.life.writable.Load() {
+		return LeaseStatus{}, false
+	}
+	return v.lease.Status(), true
+}
+
+// startLease has the lease look at the members, and watches for its end.
+func (v *Volume) startLease() {
+	l := v.lease
+	if l == nil {
+		return
+	}
+	l.store.serves(v.providersNow(), v.life.risen.Load)
+	v.life.leaseEnd = make(chan struct{})
+	go func() {
+		select {
+		case <-v.life.leaseEnd:
+		case <-l.keeper.Load().Lost():
+			v.leaseLost(l.Lost())
+		}
+	}()
+}
+
+// followLease has the lease look at the members as they are now.
+func (v *Volume) followLease() {
+	if v.lease != nil && v.life.leaseEnd != nil {
+		v.lease.store.serves(v.providersNow(), v.life.risen.Load)
+	}
+}
+
+func (v *Volume) providersNow() (ps []geomlib.Provider) {
+	for _, c := range v.components() {
+		ps = append(ps, c.prov())
+	}
+	return ps
+}
+
+// leaseLost fails all that waits for components.
+func (v *Volume) leaseLost(why error) {
+	v.log.Error("another host has the volume: nothing is sent to its components any more, and it is closed", "error", why)
+	for _, p := range v.providersNow() {
+		if g, ok := p.(geomlib.Guarded); ok {
+			g.Abandon(why)
+		}
+	}
+	v.emit(Event{Kind: EventLeaseLost, Err: why})
+}
+
+// endLease is the end of the lease in Close: released when all went well.
+func (v *Volume) endLease(well bool) error {
+	if v.lease == nil {
+		return nil
+	}
+	if v.life.leaseEnd != nil {
+		close(v.life.leaseEnd)
+	}
+	if well && !v.keepLease.Load() {
+		return v.lease.Close()
+	}
+	return v.lease.Keep()
+}
+
+func (s *leaseStore) unguard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.members {
+		unguard(p)
+	}
+}
+
+// readLastSector reads the sector of the metadata, past every cache.
+func readLastSector(p geomlib.Provider) ([]byte, error) {
+	sector := make([]byte, p.SectorSize())
+	return sector, readOnce(p, nil, sector, p.MediaSize()-int64(len(sector)))
+}
+
+// readOnce reads past every cache, and waits for no server.
+func readOnce(p geomlib.Provider, by geomlib.Once, b []byte, off int64) error {
+	if o, ok := p.(geomlib.Once); ok && by == nil {
+		by = o
+	}
+	if by != nil {
+		return by.ReadOnce(b, off)
+	}
+	if d, ok := p.(geomlib.CacheDropper); ok {
+		if err := d.DropCache(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
+			return err
+		}
+	}
+	_, err := p.ReadAt(b, off)
+	return err
+}
+
+// writeOnce writes through every cache, and waits for no server.
+func writeOnce(p geomlib.Provider, by geomlib.Once, b []byte, off int64) error {
+	if o, ok := p.(geomlib.Once); ok && by == nil {
+		by = o
+	}
+	if by != nil {
+		return by.WriteOnce(b, off)
+	}
+	if _, err := p.WriteAt(b, off); err != nil {
+		return err
+	}
+	if err := p.Flush(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
