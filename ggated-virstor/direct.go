@@ -160,6 +160,13 @@ func (h *direct) Memory() daemon.Memory {
 	return nil
 }
 
+func (h *direct) Fencer(o *options.Options) daemon.Fencer {
+	if f := fencerOf(o); f != nil {
+		return f
+	}
+	return nil
+}
+
 func (h *direct) Grower(o *options.Options) space.Grower {
 	if g := o.Grower(o.Gate); g != nil { // a nil *space.FileGrower is no nil Grower
 		return g

@@ -61,6 +61,8 @@ type settings interface {
 	Certificates() (*tls.Config, error)
 	// Runner runs the command of alerts, or is nil.
 	Runner(o *options.Options) space.Runner
+	// Fencer keeps hosts from the components of volumes, or is nil.
+	Fencer(o *options.Options) daemon.Fencer
 	// Grower grows volumes, or is nil.
 	Grower(o *options.Options) space.Grower
 }

@@ -61,7 +61,9 @@ func newDaemon(o *options.Options, log *slog.Logger, h host) (*daemon.Daemon, *n
 	publishers = append(publishers, &nbdpub.Publisher{Server: server, URIs: uris, Log: log})
 	alerts, spares := spaceOptions(h, o)
 	d := daemon.New(daemon.Options{Version: version, ReadOnly: o.ReadOnly, Volume: o.Policies(), PerVolume: o.PerVolume,
-		Alerts: alerts, Spares: spares, Archive: h.Archive(), Memory: h.Memory(), ForceOld: o.ForceOld}, h.Opener(), publishers, log)
+		Alerts: alerts, Spares: spares, Archive: h.Archive(), Memory: h.Memory(), ForceOld: o.ForceOld,
+		Lease: daemon.LeaseOptions{Interval: o.LeaseInterval, Settle: o.LeaseSettle, Host: options.HostID(), HostName: options.HostName(),
+			TakeOver: o.TakeOver, Fencer: h.Fencer(o)}}, h.Opener(), publishers, log)
 	return d, server, nil
 }
 
@@ -73,7 +75,7 @@ func serveFirst(d *daemon.Daemon, h host) (int, error) {
 	if err != nil {
 		return 0, err // d hangs; it is left
 	}
-	if n == 0 && len(providers) > 0 && needed {
+	if n == 0 && d.Waiting() == 0 && len(providers) > 0 && needed {
 		st, err := d.Status(context.Background())
 		return 0, errors.Join(err, nothingServed(st.Problems), d.Close())
 	}

@@ -47,7 +47,7 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	registry := providers.Kept(providerOptions(o, log))
+	registry := providers.Kept()
 	res, held, err := supervisor.Inherit(o.RunDir, registry)
 	if err != nil {
 		return err
@@ -86,6 +86,9 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	}
 	if o.Syslog {
 		opt.Line = newSyslogger().write
+	}
+	if f := fencerOf(o); f != nil {
+		opt.Fence = f.Fence
 	}
 	opt.Note = noter(o, log)
 	opt.Alert, opt.Archive, opt.Memory = o.Runner(), o.Archive(), o.Memory()

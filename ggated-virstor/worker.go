@@ -233,6 +233,13 @@ func (h *worker) Runner(o *options.Options) space.Runner {
 	return h.client
 }
 
+func (h *worker) Fencer(o *options.Options) daemon.Fencer {
+	if fencerOf(o) == nil {
+		return nil
+	}
+	return h.client
+}
+
 func (h *worker) Grower(o *options.Options) space.Grower {
 	g := o.Grower(o.Gate)
 	if g == nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -51,7 +52,7 @@ func (s *stopped) open(ctx context.Context, p purpose) (v control.VolumeStatus, 
 		v.Name, v.ID = s.name, ondisk.VolumeID(s.parts.ID)
 		return v, nil
 	}
-	vol, err := s.call.openNoOlder(s.parts.Assembly, virstor.Config{ReadOnly: p == toRead, ServeStranded: true, Log: s.call.warnings()}, s.where)
+	vol, err := s.call.openNoOlder(s.parts.Assembly, virstor.Config{ReadOnly: p == toRead, ServeStranded: true, Log: s.call.warnings(), Lease: s.parts.lease}, s.where)
 	if err != nil {
 		s.parts.close()
 		return v, failf("Can't open %s: %w", s.name, err)
@@ -155,12 +156,16 @@ func (s *stopped) Rollback(_ context.Context, _ string, r control.RollbackReques
 // parts are the components of a stopped volume, and its lock.
 type parts struct {
 	*virstor.Assembly
-	fenced bool // any of them: fencing may have been interrupted
+	fenced bool           // any of them: fencing may have been interrupted
+	lease  *virstor.Lease // or nil
 	lock   io.Closer
 	all    []io.Closer // lock and components
 }
 
 func (p *parts) close() {
+	if p.lease != nil {
+		_ = p.lease.Close() // a volume that was closed has said what is wrong
+	}
 	for _, c := range p.all {
 		c.Close()
 	}
@@ -208,10 +213,55 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 		return nil, failf("Can't open %s: %w", volume, err)
 	}
 	p.all = append(p.all, p.lock)
+	if err := p.takeLease(ctx, readOnly, w); err != nil {
+		return nil, failf("Can't open %s: %w", volume, err)
+	}
 	if p.Missing != nil {
 		p.Err = fmt.Errorf("%w%s", p.Err, c.recall(p.ID, w.stateDir).LastSeen(p.Missing))
 	}
 	return p, nil
+}
+
+// takeLease takes the lease of components that other hosts can reach, or refuses, to who only
+// reads, what another host has.
+func (p *parts) takeLease(ctx context.Context, readOnly bool, w *where) error {
+	if p.Err != nil || !p.NeedsLease() {
+		return nil
+	}
+	if readOnly {
+		var last uint64
+		if m, ok := p.lock.(geomlib.LeaseMemory); ok {
+			last = m.LastLease()
+		}
+		owner, leased, err := p.Leased(last)
+		switch {
+		case errors.Is(err, virstor.ErrNoLease), err == nil && (!leased || w.forceOld):
+			return nil
+		case err == nil:
+			err = fmt.Errorf("%w: %v: what is read may be torn (--force-old)", virstor.ErrLeased, owner)
+		}
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	cfg := virstor.LeaseConfig{Host: geomlib.HostID(), HostName: host, Waits: func(owner virstor.LeaseOwner, _ time.Time) {
+		cancel(fmt.Errorf("%w: %v; if that is dead, ggated-virstor --takeover %s takes it over", virstor.ErrLeased, owner, ondisk.Printable(p.Name)))
+	}}
+	if m, ok := p.lock.(geomlib.LeaseMemory); ok {
+		cfg.Last, cfg.Note = m.LastLease(), m.NoteLease
+	}
+	if p.lease, err = p.Take(ctx, cfg); err != nil {
+		if why := context.Cause(ctx); why != nil {
+			err = why
+		}
+		return err
+	}
+	p.Assembly, err = p.Again()
+	return err
 }
 
 // openNoOlder opens a volume unless this host has served a later state of it.

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // statusOptions are those of status.
@@ -112,12 +114,28 @@ func (c *call) showOnce(st control.Status, o *statusOptions) error {
 	if o.script || o.exact {
 		return nil
 	}
+	printLeases(c.stdout, st.Volumes)
 	printActions(c.stdout, st.Volumes)
 	c.warnProblems(st.Problems)
 	if o.trouble && len(st.Volumes)+len(st.Problems) == 0 {
 		fmt.Fprintln(c.stdout, "All volumes are well")
 	}
 	return nil
+}
+
+// printLeases says of which volumes this host has the lease.
+func printLeases(w io.Writer, volumes []control.VolumeStatus) {
+	for _, v := range volumes {
+		if v.Lease == nil {
+			continue
+		}
+		fenced := ", not fenced: see LEASES in gvirstor(8)"
+		if v.Lease.Fencing {
+			fenced = ""
+		}
+		fmt.Fprintf(w, "%s: leased to this host, %s, since %s%s\n", ondisk.Printable(v.Name), ondisk.Printable(v.Lease.Host),
+			v.Lease.Since.Local().Format(time.DateTime), fenced)
+	}
 }
 
 // readStatus asks for what status shows.

@@ -66,6 +66,8 @@ type VolumeStatus struct {
 	Snapshots int        `json:"snapshots,omitempty"` // how many there are
 	// DamagedSnapshots are those whose maps cannot be read (SnapshotDamaged).
 	DamagedSnapshots []string `json:"damaged_snapshots,omitempty"`
+	// Lease keeps other hosts from components that they can reach; absent where none do.
+	Lease *Lease `json:"lease,omitempty"`
 	// ExpectedComponents is how many there should be where some are missing.
 	ExpectedComponents int        `json:"expected_components,omitempty"`
 	Job                *JobStatus `json:"job,omitempty"`    // the long job under way
@@ -78,6 +80,17 @@ type VolumeStatus struct {
 	Operations  map[string]OpStatus `json:"operations,omitempty"`
 	Spares      []Spare             `json:"spares,omitempty"`
 	SparesAdded uint64              `json:"spares_added,omitempty"` // by the daemon, grown files included
+}
+
+// Lease is one that the daemon has.
+type Lease struct {
+	Host            string    `json:"host"`             // name of this host, as others see it
+	Since           time.Time `json:"since"`            // when it was taken
+	IntervalSeconds float64   `json:"interval_seconds"` // how often it is renewed
+	SettleSeconds   float64   `json:"settle_seconds"`   // how long what was sent may take to be done
+	LeftSeconds     float64   `json:"left_seconds"`     // for which requests may be sent, unless it is renewed
+	// Fencing: another host is fenced off by a command before its lease is taken.
+	Fencing bool `json:"fencing"`
 }
 
 // OpStatus counts requests of one kind.

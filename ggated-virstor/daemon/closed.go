@@ -104,5 +104,5 @@ func (d *Daemon) changeLocked(members []virstor.Member, change func(*virstor.Ass
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	return change(as[0])
+	return d.changeLeased(as[0], lock, change)
 }

@@ -47,6 +47,7 @@ type Options struct {
 	// ForceOld are the names of volumes of which an older state than was served here
 	// is served.
 	ForceOld []string
+	Lease    LeaseOptions
 	// PerVolume are those of volumes, by their names, that have their own.
 	PerVolume map[string]virstor.Config
 }
@@ -66,8 +67,12 @@ type Daemon struct {
 	loose map[string]virstor.Member // opened providers of volumes not served; guarded by verbs
 	named []string                  // bare names of providers in the order in which they were first named; guarded by verbs
 
+	ended bool           // guarded by verbs
+	later sync.WaitGroup // of what waits for verbs by itself
+
 	mu       sync.Mutex
 	volumes  map[string]*served
+	leasings map[uint32]*leasing // by volume id; changed under verbs, too
 	problems []control.Problem
 
 	// spares are the names of providers labelled as spares of volumes that
@@ -101,9 +106,9 @@ type served struct {
 func New(opt Options, opener Opener, publishers []publish.Publisher, log *slog.Logger) *Daemon {
 	return &Daemon{
 		opt: opt, opener: newPatient(opener, log), publishers: publishers, log: log, started: time.Now(),
-		volumes: make(map[string]*served),
-		loose:   make(map[string]virstor.Member),
-		spares:  make(map[uint32][]string),
+		volumes: make(map[string]*served), leasings: make(map[uint32]*leasing),
+		loose:  make(map[string]virstor.Member),
+		spares: make(map[uint32][]string),
 	}
 }
 
@@ -312,7 +317,14 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 		return nil, fmt.Errorf("id %08x: another volume named %s, with the id %08x, is served already; `gvirstor rename --offline %s %s NEW` gives this one another name",
 			a.ID, a.Name, other.vol.ID(), strings.Join(providersOf(a), ","), a.Name)
 	}
-	lock, err := d.opener.LockVolume(a.ID)
+	var lease *virstor.Lease
+	var lock io.Closer
+	var err error
+	if deferred { // the lease is needed when it is activated
+		lock, err = d.opener.LockVolume(a.ID)
+	} else {
+		lock, lease, a, err = d.claim(a)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -320,7 +332,7 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	cfg := d.opt.policies(a.Name)
 	cfg.ReadOnly = d.opt.ReadOnly
 	cfg.DeferWrites = deferred && !d.opt.ReadOnly
-	cfg.ServeStranded = true
+	cfg.ServeStranded, cfg.Lease = true, lease
 	cfg.Log = d.log
 	s.watch, s.spares = space.New(spaceHost{d, s}, d.alertOptions(), d.log)
 	cfg.Events = func(e virstor.Event) {
@@ -332,6 +344,9 @@ func (d *Daemon) serveOne(a *virstor.Assembly, deferred bool) (*served, error) {
 	if err != nil {
 		if errors.Is(err, virstor.ErrOldSet) {
 			err = fmt.Errorf("%w (--force-old %s)", err, a.Name)
+		}
+		if lease != nil {
+			err = errors.Join(err, lease.Close())
 		}
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -460,7 +475,12 @@ func (d *Daemon) Leave() error { return d.end(true) }
 
 func (d *Daemon) end(keep bool) error {
 	d.verbs.Lock()
+	defer d.later.Wait()
 	defer d.verbs.Unlock()
+	d.ended = true
+	for id := range d.leasings {
+		d.dropLeasing(id)
+	}
 	d.mu.Lock()
 	volumes := d.volumes
 	d.volumes = make(map[string]*served)
@@ -473,6 +493,8 @@ func (d *Daemon) end(keep bool) error {
 		err := s.leave(ctx, keep)
 		if !keep {
 			s.backup.keep()
+		} else {
+			s.vol.KeepLease()
 		}
 		err = errors.Join(err, s.close(ctx, false))
 		if err == nil {

@@ -18,7 +18,7 @@ import (
 func (d *Daemon) Status(context.Context) (control.Status, error) {
 	d.mu.Lock()
 	st := control.Status{Version: d.opt.Version, PID: os.Getpid(), Started: d.started,
-		Volumes: []control.VolumeStatus{}, Problems: append([]control.Problem{}, d.problems...)}
+		Volumes: []control.VolumeStatus{}, Problems: d.leaseProblems(append([]control.Problem{}, d.problems...))}
 	d.mu.Unlock()
 	for _, s := range d.all() {
 		st.Volumes = append(st.Volumes, s.status())

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -103,7 +104,7 @@ const (
 // everything served. What the dead daemon locked may not be free at once.
 func (d *Daemon) activate(ctx context.Context, s *served) {
 	for pause := firstActivation; ; pause = min(2*pause, lastActivation) {
-		err := d.activateOnce(s)
+		err := d.activateOnce(ctx, s)
 		if err == nil {
 			break
 		}
@@ -125,7 +126,7 @@ func (d *Daemon) activate(ctx context.Context, s *served) {
 	d.log.Info("taken over", "volume", s.vol.Name())
 }
 
-func (d *Daemon) activateOnce(s *served) error {
+func (d *Daemon) activateOnce(ctx context.Context, s *served) error {
 	if len(s.writable) > 0 {
 		return s.vol.Activate(nil) // they are the volume's since the last try
 	}
@@ -140,9 +141,20 @@ func (d *Daemon) activateOnce(s *served) error {
 		}
 		ps = append(ps, p)
 	}
-	err := s.vol.Activate(ps)
+	lease, err := d.takeActivationLease(ctx, s, ps)
+	if err == nil {
+		s.vol.UseLease(lease)
+		err = s.vol.Activate(ps)
+	}
 	if s.vol.Providers()[0] == ps[0] {
 		s.writable = ps
+		return err
+	}
+	if lease != nil {
+		err = errors.Join(err, lease.Keep())
+	}
+	for _, p := range ps {
+		err = errors.Join(err, p.Close())
 	}
 	return err
 }

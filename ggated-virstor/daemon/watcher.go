@@ -71,6 +71,9 @@ func (d *Daemon) follow(s *served, e virstor.Event) {
 	if t, ok := eventTexts[e.Kind]; ok {
 		d.hub.Publish(control.Event{Time: time.Now(), Volume: s.vol.Name(), Kind: t.kind, Text: t.text(s.vol)})
 	}
+	if e.Kind == virstor.EventLeaseLost {
+		d.later.Go(func() { d.lost(s, e.Err) })
+	}
 	s.backup.note(e)
 	if e.Kind == virstor.EventComponents || e.Kind == virstor.EventGeneration {
 		s.notes.take()

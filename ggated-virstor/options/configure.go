@@ -12,7 +12,7 @@ import (
 )
 
 // notKeys are the options that a file cannot set.
-var notKeys = []string{"config", "check-config", "force-old", "version", "help"}
+var notKeys = []string{"config", "check-config", "force-old", "takeover", "version", "help"}
 
 // configFile is the path of the configuration, which need not be there when none was
 // named.

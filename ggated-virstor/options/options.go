@@ -37,7 +37,6 @@ type Options struct {
 	// NBDComponentTimeout is how long requests wait for a component that is not reached,
 	// NBDComponentGrace how long its server may do what was sent before.
 	NBDComponentTimeout, NBDComponentGrace time.Duration
-	Direct                                 bool   // disks and files past the system's cache
 	Control                                string // path of the socket
 	HTTP                                   string // HOST:PORT, or empty
 	RunDir                                 string
@@ -87,6 +86,7 @@ type Options struct {
 
 	policyOptions
 	spaceOptions
+	leaseOptions
 }
 
 // Program is which program reads options.
@@ -194,7 +194,7 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.DurationVar(&o.NBDIdle, "nbd-idle", 0, "disconnect NBD clients that ask for nothing for `TIME` (0: only those that never asked for anything)")
 	f.DurationVar(&o.NBDComponentTimeout, "nbd-component-timeout", nbdcomp.DefaultTimeout, "fail requests for a component over NBD when its server is not reached for `TIME`")
 	f.DurationVar(&o.NBDComponentGrace, "nbd-component-grace", nbdcomp.DefaultGrace, "write to a component over NBD again `TIME` after a connection that its server may still do something of")
-	f.BoolVar(&o.Direct, "direct", false, "read and write disks and files past the system's cache (O_DIRECT)")
+	o.declareLease(f)
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
@@ -242,6 +242,7 @@ func (o *Options) bound(f *pflag.FlagSet) {
 	bound(f, "nbd-component-grace", &o.NBDComponentGrace, positive, "must be more than nothing")
 	o.boundPolicies(f)
 	o.boundSpace(f)
+	o.boundLease(f)
 }
 
 // validate refuses, when all is read, what contradicts something else.
@@ -254,7 +255,7 @@ func (o *Options) validate() error {
 	case o.Unit >= 0 && o.GateName != "":
 		return errors.New("--unit and --gate-name: only one of them names a device")
 	}
-	if err := o.validateNBD(); err != nil {
+	if err := errors.Join(o.validateNBD(), o.validateLease()); err != nil {
 		return err
 	}
 	return o.validateSpace()

@@ -16,8 +16,6 @@ import (
 type Options struct {
 	// NBDTimeout and NBDGrace are nbdcomp.Opener's Timeout and Grace.
 	NBDTimeout, NBDGrace time.Duration
-	// Direct has files and devices read and written past the system's cache.
-	Direct bool
 	// Log is told of what becomes of them; nil: nobody is.
 	Log *slog.Logger
 }
@@ -28,21 +26,21 @@ func (o Options) nbd() nbdcomp.Opener {
 
 // Registry is that list, for a process that opens all by itself. A further kind of
 // provider is a line in each of the three.
-func Registry(o Options) geomlib.Registry { return of(o.nbd(), o) }
+func Registry(o Options) geomlib.Registry { return of(o.nbd()) }
 
 // Kept is the list for a supervisor, which opens for its worker.
-func Kept(o Options) geomlib.Registry { return of(nbdcomp.Keeper{}, o) }
+func Kept() geomlib.Registry { return of(nbdcomp.Keeper{}) }
 
 // Given is the list for a worker that by connects for.
 func Given(by geomlib.Connector, o Options) geomlib.Registry {
 	opener := o.nbd()
 	opener.By = by
-	return of(opener, o)
+	return of(opener)
 }
 
 // of has one Opener for all the schemes of NBD.
-func of(nbd geomlib.Opener, o Options) geomlib.Registry {
-	r := geomlib.Registry{"": geomlib.Files{Direct: o.Direct}}
+func of(nbd geomlib.Opener) geomlib.Registry {
+	r := make(geomlib.Registry)
 	for _, scheme := range nbdclient.Schemes() {
 		r[scheme] = nbd
 	}

@@ -222,6 +222,13 @@ type lock struct {
 	id uint32
 }
 
+// LastLease implements geomlib.LeaseMemory.
+func (l *lock) LastLease() uint64 { return geomlib.VolumeLockFromFile(l.f).LastLease() }
+
+// NoteLease implements geomlib.LeaseMemory. The file names the supervisor as who has the
+// lock, and goes on to.
+func (l *lock) NoteLease(owner uint64) error { return geomlib.VolumeLockFromFile(l.f).NoteLease(owner) }
+
 func (l *lock) Close() error {
 	_, err := l.c.peer.Call(l.c.peer.Context(), methodUnlock, lockArgs{l.id}, nil)
 	return errors.Join(l.f.Close(), ignoreGone(err))

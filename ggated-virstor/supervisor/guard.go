@@ -103,7 +103,8 @@ func (g *Guard) Close() error { return g.f.Close() }
 func ownerOf(f *os.File) int {
 	b := make([]byte, 20)
 	n, _ := f.ReadAt(b, 0)
-	pid, err := strconv.Atoi(string(bytes.TrimSpace(b[:n])))
+	first, _, _ := bytes.Cut(b[:n], []byte("\n"))
+	pid, err := strconv.Atoi(string(bytes.TrimSpace(first)))
 	if err != nil {
 		return 0
 	}

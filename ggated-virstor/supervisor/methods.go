@@ -45,6 +45,7 @@ func (s *Supervisor) methods(w *worker) fdrpc.Methods {
 			return s.store.unlock(a.ID)
 		}),
 
+		methodFence:  does(s.fence),
 		methodAlert:  fdrpc.Handle(s.runAlert),
 		methodGrow:   fdrpc.Handle(s.grow),
 		methodUngrow: does(s.ungrow),

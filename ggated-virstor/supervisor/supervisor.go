@@ -19,6 +19,7 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/supervisor/internal/fdrpc"
 )
@@ -48,6 +49,8 @@ type Options struct {
 	Args []string
 	// Alert runs the administrator's command; nil: there is none.
 	Alert space.Runner
+	// Fence keeps a host from the components of a volume; nil: there is no way to.
+	Fence func(ctx context.Context, v publish.Fenced) error
 	// Grower makes providers for volumes that run out of space, or is nil. What it
 	// makes of the worker's words is bounded by its own configuration.
 	Grower space.Grower

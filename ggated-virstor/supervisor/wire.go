@@ -49,6 +49,7 @@ const (
 	methodRelease   = "release" // unitArgs
 	methodLeftovers = "left"    // → map of ids and providers
 	methodCheck     = "check"   // unitArgs
+	methodFence     = "fence"   // publish.Fenced; a host is kept from a volume's components
 	methodAlert     = "alert"   // alertArgs → alertAnswer; the administrator's command is run
 	methodGrow      = "grow"    // growArgs → growArgs; the provider
 	methodUngrow    = "ungrow"  // growArgs

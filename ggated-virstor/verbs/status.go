@@ -49,8 +49,18 @@ func Status(s virstor.Status) control.VolumeStatus {
 			v.Conditions = append(v.Conditions, c)
 		}
 	}
+	v.Lease = leaseStatus(s.Lease)
 	v.State = v.StateText()
 	return v
+}
+
+// leaseStatus is a lease of the engine's, or nil.
+func leaseStatus(l *virstor.LeaseStatus) *control.Lease {
+	if l == nil {
+		return nil
+	}
+	return &control.Lease{Host: l.Owner.HostName, Since: l.Owner.Since.UTC(), IntervalSeconds: l.Interval.Seconds(),
+		SettleSeconds: l.Settle.Seconds(), LeftSeconds: l.Left.Seconds(), Fencing: l.Fenced}
 }
 
 func outsider(o virstor.OutsiderError) control.Outsider {

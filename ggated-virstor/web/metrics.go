@@ -90,6 +90,8 @@ var (
 	secondsToFull = gauge("volume_predicted_full_seconds", "Time until the volume is full at the present rate of allocation; +Inf when it does not grow.", "volume")
 	readOnly      = gauge("volume_read_only", "1 when the volume was opened without writes.", "volume")
 	degraded      = gauge("volume_degraded", "1 while an allocation map sector cannot be written.", "volume")
+	leaseLeft     = gauge("lease_left_seconds", "For how long requests may be sent to components that other hosts reach, unless the lease is renewed.", "volume")
+	leaseFencing  = gauge("lease_fencing", "1 when another host is fenced off before its lease is taken.", "volume")
 	snapshots     = gauge("volume_snapshots", "Snapshots of the volume.", "volume")
 	snapshotBytes = gauge("volume_snapshot_bytes", "Physical space that snapshots hold and the volume does not, with their maps and the reserve for them.", "volume")
 
@@ -200,6 +202,10 @@ func (s sink) volume(v *VolumeMetrics) {
 	s.add(secondsToFull, v.SecondsToFull, name)
 	s.add(readOnly, truth(st.ReadOnly), name)
 	s.add(degraded, truth(st.Degraded), name)
+	if l := st.Lease; l != nil {
+		s.add(leaseLeft, l.Left.Seconds(), name)
+		s.add(leaseFencing, truth(l.Fenced), name)
+	}
 	s.add(snapshots, float64(st.Snapshots), name)
 	s.add(snapshotBytes, bytes(st.SnapshotChunks), name)
 	s.add(flushes, float64(st.Stats.Flushes), name)

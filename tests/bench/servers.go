@@ -23,7 +23,6 @@ type bench struct {
 	bin, dir string
 	old      string // folder of the programs of another revision, or ""
 	seconds  int
-	loops    []string // devices of the server that is measured
 }
 
 // newBench uses the programs in bin and a temporary folder in dir.
@@ -48,8 +47,7 @@ func (b *bench) measure(j job, server string) (result, error) {
 		return result{}, err
 	}
 	defer os.RemoveAll(dir)
-	defer b.detach()
-	cmd, uri, err := b.server(server, dir, j.Device)
+	cmd, uri, err := b.server(server, dir)
 	if err != nil {
 		return result{}, err
 	}
@@ -90,9 +88,8 @@ func (b *bench) measure(j job, server string) (result, error) {
 	return r, nil
 }
 
-// server makes the command that serves a fresh disk in dir, or one on loop devices past the
-// page cache, and its URI.
-func (b *bench) server(name, dir string, device bool) (*exec.Cmd, string, error) {
+// server makes the command that serves a fresh disk in dir, and its URI.
+func (b *bench) server(name, dir string) (*exec.Cmd, string, error) {
 	sock := filepath.Join(dir, "s")
 	file := filepath.Join(dir, "disk")
 	plain := "nbd+unix:///?socket=" + sock
@@ -102,15 +99,12 @@ func (b *bench) server(name, dir string, device bool) (*exec.Cmd, string, error)
 		if name == before {
 			bin = b.old
 		}
-		var disks []string
 		for _, f := range []string{file + "0", file + "1"} {
-			disk, err := b.disk(f, diskSize*3/4, device)
-			if err != nil {
+			if err := sparse(f, diskSize*3/4); err != nil {
 				return nil, "", err
 			}
-			disks = append(disks, disk)
 		}
-		label := exec.Command(filepath.Join(bin, "gvirstor"), append([]string{"label", "-s", "8g", "vol"}, disks...)...)
+		label := exec.Command(filepath.Join(bin, "gvirstor"), "label", "-s", "8g", "vol", file+"0", file+"1")
 		label.Env = append(os.Environ(), "GVIRSTOR_CONTROL="+filepath.Join(dir, "none"))
 		if out, err := label.CombinedOutput(); err != nil {
 			return nil, "", fmt.Errorf("label: %w: %s", err, out)
@@ -122,13 +116,7 @@ func (b *bench) server(name, dir string, device bool) (*exec.Cmd, string, error)
 		} else if bytes.Contains(help, []byte("--state-dir")) { // an earlier revision has none
 			args = append(args, "--state-dir", "")
 		}
-		if device {
-			args = append(args, "--direct")
-		}
-		return exec.Command(program, append(args, disks...)...), "nbd+unix:///vol?socket=" + sock, nil
-	case "native", "io_uring":
-		disk, err := b.disk(file, diskSize, device)
-		return exec.Command("qemu-nbd", "-t", "-f", "raw", "-e", "16", "--cache=none", "--aio="+name, "-k", sock, disk), plain, err
+		return exec.Command(program, append(args, file+"0", file+"1")...), "nbd+unix:///vol?socket=" + sock, nil
 	case "nbdkit":
 		return exec.Command("nbdkit", "-f", "-U", sock, "file", file), plain, sparse(file, diskSize)
 	case "qemu-nbd":
@@ -141,30 +129,6 @@ func (b *bench) server(name, dir string, device bool) (*exec.Cmd, string, error)
 		return exec.Command("qemu-nbd", "-t", "-f", "qcow2", "-e", "16", "-k", sock, file), plain, nil
 	}
 	return nil, "", fmt.Errorf("no server %q", name)
-}
-
-// disk makes a sparse file, and a loop device of it if that is wanted.
-func (b *bench) disk(file string, size int64, device bool) (string, error) {
-	if err := sparse(file, size); err != nil || !device {
-		return file, err
-	}
-	out, err := exec.Command("losetup", "-f", "--show", file).Output()
-	if err != nil {
-		return "", fmt.Errorf("losetup: %w", err)
-	}
-	loop := strings.TrimSpace(string(out))
-	b.loops = append(b.loops, loop)
-	return loop, nil
-}
-
-// detach lets go of the loop devices, whose server has ended.
-func (b *bench) detach() {
-	for _, loop := range b.loops {
-		if out, err := exec.Command("losetup", "-d", loop).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "bench: losetup -d %s: %v: %s\n", loop, err, out)
-		}
-	}
-	b.loops = nil
 }
 
 func sparse(name string, size int64) error {

@@ -1,0 +1,231 @@
+package blackbox
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The times of leases in these tests: a term is 11/9 of three intervals and the settling
+// time.
+var leaseFlags = []string{"--lease-interval=200ms", "--lease-settle=1s", "--nbd-component-timeout=1s", "--nbd-component-grace=100ms"}
+
+// export has a server of its own for image, at a path in dir, which lets other servers have
+// the image, too.
+func (s *site) export(i int, image string) string {
+	s.t.Helper()
+	need(s.t, "qemu-nbd")
+	socket, pid := s.serverSocket(i), filepath.Join(s.dir, fmt.Sprint("pid", i))
+	server := exec.Command("qemu-nbd", "--persistent", "-e", "16", "-x", fmt.Sprint("image", i), "-k", socket, "--pid-file="+pid,
+		"--image-opts", "driver=raw,file.driver=file,file.locking=off,file.filename="+image)
+	if err := server.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.servers == nil {
+		s.servers = make(map[int]*exec.Cmd)
+	}
+	s.servers[i] = server
+	s.t.Cleanup(func() {
+		s.kill()
+		if s.servers[i] != nil {
+			s.endServer(i)
+		}
+	})
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(pid); err == nil {
+			return fmt.Sprintf("nbd+unix:///image%d?socket=%s", i, socket)
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("the server of %s does not serve", image)
+		}
+	}
+}
+
+// twoHosts are two sites, each with servers of its own for the same images, on which a
+// volume is.
+func twoHosts(t *testing.T) (a, b *site) {
+	a = newSite(t, 64<<20, 64<<20)
+	b = newSite(t)
+	images := a.files
+	a.files = nil
+	for i, image := range images {
+		a.files = append(a.files, a.export(i, image))
+		b.files = append(b.files, b.export(i, image))
+	}
+	a.label("-m", "1m", "-s", "256m")
+	return a, b
+}
+
+// changed are the first and the last byte in which two images differ; both 0: in none.
+func changed(a, b []byte) (first, last int) {
+	for i := range a {
+		if a[i] != b[i] {
+			if first == 0 {
+				first = i
+			}
+			last = i
+		}
+	}
+	return first, last
+}
+
+// servesNothing reports whether the daemon serves no volume any more.
+func (s *site) servesNothing() bool {
+	out, err := s.tryGvirstor("status", "--json")
+	return err == nil && strings.Contains(out, `"volumes": []`)
+}
+
+// TestAVolumeMovesFromAHostThatIsStoppedToAnother: the owner is stopped beyond its lease,
+// and the other host takes the volume over, which has the first one's connections cut. What
+// the second writes is there when the first goes on: that ends its service, and sends
+// nothing.
+func TestAVolumeMovesFromAHostThatIsStoppedToAnother(t *testing.T) {
+	need(t, "fio")
+	a, b := twoHosts(t)
+	a.start(leaseFlags...)
+	if out := a.gvirstor("status"); !strings.Contains(out, "leased to this host") || !strings.Contains(out, "not fenced") {
+		t.Errorf("status of the owner:\n%s", out)
+	}
+	fio := func(s *site, rw string) string {
+		out, err := try(t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri(), "--rw="+rw, "--bs=16k", "--iodepth=16",
+			"--size=32M", "--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--output-format=terse", "--aux-path="+s.dir)
+		if err != nil {
+			return fmt.Sprintf("%v\n%s", err, out)
+		}
+		return ""
+	}
+	if why := fio(a, "randwrite"); why != "" {
+		t.Fatal(why)
+	}
+	client := a.dial()
+	if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// What the stopped one has sent is answered by now; what it sends later must not be.
+	var fence []string
+	for i := range a.files {
+		fence = append(fence, fmt.Sprintf("kill -9 %d", a.servers[i].Process.Pid))
+	}
+	told := filepath.Join(b.dir, "fenced")
+	fence = append(fence, `echo "$GVIRSTOR_VOLUME $GVIRSTOR_COMPONENTS" > `+told)
+	begin := time.Now()
+	b.start(append([]string{"--fence-command=" + strings.Join(fence, "; ")}, leaseFlags...)...)
+	took := time.Since(begin)
+	if least := 2 * 11 * (600*time.Millisecond + time.Second) / 9; took < least {
+		t.Errorf("taken over after %v, two terms are %v", took, least)
+	}
+	b.said("fencing off who has the lease")
+	if text, err := os.ReadFile(told); err != nil || !strings.HasPrefix(string(text), "vol nbd+unix:///image0?") {
+		t.Errorf("the fence command was told %q, %v", text, err)
+	}
+	if why := fio(b, "randwrite"); why != "" {
+		t.Fatal(why)
+	}
+	images := make([][]byte, len(a.files))
+	for i := range a.files { // the first host reaches the images again
+		_ = a.servers[i].Wait() // it was killed
+		delete(a.servers, i)
+		if err := os.Remove(a.serverSocket(i)); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(a.dir, fmt.Sprint("pid", i))); err != nil {
+			t.Fatal(err)
+		}
+		image := filepath.Join(a.dir, fmt.Sprint("component", i))
+		a.export(i, image)
+		var err error
+		if images[i], err = os.ReadFile(image); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.WriteAt(make([]byte, 4096), 1<<20); err == nil {
+		t.Error("the first host acknowledges a write")
+	}
+	a.said("another host has the volume")
+	a.until("the first host serves nothing", a.servesNothing)
+	if out := a.gvirstor("status"); strings.Contains(out, "leased to this host") {
+		t.Errorf("status of the first host:\n%s", out)
+	}
+	for i, before := range images {
+		now, err := os.ReadFile(filepath.Join(a.dir, fmt.Sprint("component", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first, last := changed(before, now); first/4096 != last/4096 {
+			t.Errorf("image %d was changed from %d to %d, when the second host did nothing but renew its lease", i, first, last)
+		}
+	}
+	if why := fio(b, "read"); why != "" {
+		t.Error(why)
+	}
+	b.term()
+	if out := b.gvirstor(append([]string{"check"}, b.files...)...); !strings.Contains(out, "No errors.") {
+		t.Errorf("check:\n%s", out)
+	}
+}
+
+// TestAVolumeThatAnotherHostServesIsRefused: to a daemon, to who changes it and to who reads
+// it, until the other one has ended.
+func TestAVolumeThatAnotherHostServesIsRefused(t *testing.T) {
+	a, b := twoHosts(t)
+	a.start(leaseFlags...)
+	b.launch(leaseFlags...)
+	b.said("stop the volume there first")
+	b.term()
+	for _, args := range [][]string{{"rename", "vol", "other"}, {"list", "-t", "snapshot", "vol"}} {
+		args = append([]string{args[0], "--offline", strings.Join(b.files, ","), "--run-dir", b.dir, "--state-dir", filepath.Join(b.dir, "state")}, args[1:]...)
+		if out, err := b.tryGvirstor(args...); err == nil || !strings.Contains(out, "another host has the lease") {
+			t.Errorf("%q beside the owner: %v\n%s", args, err, out)
+		}
+	}
+	a.term()
+	begin := time.Now()
+	b.start(leaseFlags...)
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("a lease that was released was waited for %v", took)
+	}
+	b.term()
+}
+
+// TestADaemonThatDiedGoesOnWithItsLease: nobody else can have it.
+func TestADaemonThatDiedGoesOnWithItsLease(t *testing.T) {
+	a, _ := twoHosts(t)
+	flags := append([]string{"--lease-interval=10s", "--lease-settle=10m"}, leaseFlags[2:]...)
+	a.start(flags...)
+	a.kill()
+	begin := time.Now()
+	a.start(flags...)
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("the own lease was waited for %v", took)
+	}
+	a.term()
+}
+
+// TestWhoWaitsForALeaseSaysForWhose: the daemon answers meanwhile, and ends when it is
+// asked to.
+func TestWhoWaitsForALeaseSaysForWhose(t *testing.T) {
+	a, b := twoHosts(t)
+	a.start(leaseFlags...)
+	a.kill()
+	b.launch(append([]string{"--lease-interval=10s", "--lease-settle=10m"}, leaseFlags[2:]...)...)
+	b.until("it answers", func() bool { _, err := b.tryGvirstor("status"); return err == nil })
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.until("it says what it waits for", func() bool {
+		out, err := b.tryGvirstor("status")
+		return err == nil && strings.Contains(out, "waiting for the lease of "+host)
+	})
+	b.term()
+	b.start(append([]string{"--takeover=vol"}, leaseFlags...)...)
+	b.term()
+}
