@@ -17,4 +17,8 @@ func TestTheTimeSinceTheStartOfTheHostGoesOn(t *testing.T) {
 	if b := geomlib.SinceBoot(); a <= 0 || b < a {
 		t.Errorf("%v, and then %v", a, b)
 	}
+	// It is looked at before each request to a component.
+	if n := testing.AllocsPerRun(100, func() { geomlib.SinceBoot() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
 }

@@ -179,8 +179,9 @@ func (d *Daemon) serveLeased() {
 		d.log.Error("not served", "volume", p.Volume, "reason", p.Reason)
 	}
 	d.mu.Lock()
-	d.problems = problems
-	d.mu.Unlock()
+	defer d.mu.Unlock()
+	// What is wrong with a provider that is open to nobody is as it was.
+	d.problems = append(slices.DeleteFunc(d.problems, func(p control.Problem) bool { return p.ID != 0 }), problems...)
 }
 
 // leaseConfig is how the lease of a is taken by who holds lock.
