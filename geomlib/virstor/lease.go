@@ -310,7 +310,7 @@ func (s *leaseStore) Look() (f lease.Found, err error) {
 	sum := crc64.New(crc64.MakeTable(crc64.ECMA))
 	s.places = nil
 	for _, p := range s.members {
-		sector, err := readLastSector(p)
+		sector, err := readLastSector(p, true)
 		if err != nil {
 			return f, err
 		}
@@ -326,7 +326,7 @@ func (s *leaseStore) Look() (f lease.Found, err error) {
 	if s.places == nil {
 		return f, ErrNoLease
 	}
-	f, err = s.read(s.places[0], nil)
+	f, err = s.read(s.places[0], nil, true)
 	f.Metadata = sum.Sum64()
 	return f, err
 }
@@ -362,7 +362,7 @@ func (b leaseBy) Own() (f lease.Found, err error) {
 		if place.fresh {
 			continue
 		}
-		has, err := s.read(place, b.through(place.p))
+		has, err := s.read(place, b.through(place.p), false)
 		if err != nil {
 			return f, err
 		}
@@ -394,9 +394,9 @@ func (b leaseBy) Write(l ondisk.Lease) error {
 }
 
 // read is what is at a place.
-func (s *leaseStore) read(place leasePlace, by geomlib.Once) (f lease.Found, err error) {
+func (s *leaseStore) read(place leasePlace, by geomlib.Once, fresh bool) (f lease.Found, err error) {
 	buf := make([]byte, ondisk.LeaseBytes(place.p.SectorSize()))
-	if err := readOnce(place.p, by, buf, place.off); err != nil {
+	if err := readOnce(place.p, by, buf, place.off, fresh); err != nil {
 		return f, err
 	}
 	l, err := ondisk.DecodeLease(buf)
@@ -417,7 +417,7 @@ func (s *leaseStore) foreign() bool {
 		return false
 	}
 	s.turn = (s.turn + 1) % len(s.members)
-	sector, err := readLastSector(s.members[s.turn])
+	sector, err := readLastSector(s.members[s.turn], false)
 	if err != nil {
 		return false // that is not known, then
 	}
@@ -566,21 +566,23 @@ func (s *leaseStore) unguard() {
 	}
 }
 
-// readLastSector reads the sector of the metadata, past every cache.
-func readLastSector(p geomlib.Provider) ([]byte, error) {
+// readLastSector reads the sector of the metadata, as readOnce does.
+func readLastSector(p geomlib.Provider, fresh bool) ([]byte, error) {
 	sector := make([]byte, p.SectorSize())
-	return sector, readOnce(p, nil, sector, p.MediaSize()-int64(len(sector)))
+	return sector, readOnce(p, nil, sector, p.MediaSize()-int64(len(sector)), fresh)
 }
 
-// readOnce reads past every cache, and waits for no server.
-func readOnce(p geomlib.Provider, by geomlib.Once, b []byte, off int64) error {
+// readOnce waits for no server. What is on this host is read past its caches if it is to
+// be fresh: its owner has written it through them, and dropping them takes what clients
+// have read, too.
+func readOnce(p geomlib.Provider, by geomlib.Once, b []byte, off int64, fresh bool) error {
 	if o, ok := p.(geomlib.Once); ok && by == nil {
 		by = o
 	}
 	if by != nil {
 		return by.ReadOnce(b, off)
 	}
-	if d, ok := p.(geomlib.CacheDropper); ok {
+	if d, ok := p.(geomlib.CacheDropper); ok && fresh {
 		if err := d.DropCache(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
 			return err
 		}

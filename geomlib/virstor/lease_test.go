@@ -334,6 +334,42 @@ func TestTheLeaseMovesWithTheMapAndWithComponent0(t *testing.T) {
 	}
 }
 
+// A renewal leaves alone what the system's cache has of a component that is a file.
+func TestRenewingDropsNoCache(t *testing.T) {
+	disks := farVolume(t)
+	a := assembleFar(t, far(disks...))
+	local := &countsDrops{Disk: disks[0]}
+	a.Members[0].Provider = local
+	l, err := a.Take(t.Context(), quickly("here"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := local.drops.Load()
+	if before == 0 {
+		t.Error("taken from what a cache has")
+	}
+	for begin := leaseOn(t, disks[0]).Sequence; leaseOn(t, disks[0]).Sequence < begin+3; {
+		runtime.Gosched()
+	}
+	if n := local.drops.Load(); n != before {
+		t.Errorf("%d times", n-before)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// countsDrops is a disk with a cache in front.
+type countsDrops struct {
+	*disktest.Disk
+	drops atomic.Int64
+}
+
+func (d *countsDrops) DropCache() error {
+	d.drops.Add(1)
+	return d.Disk.DropCache()
+}
+
 func TestWaitingForAnotherHostsLeaseIsToldAndEnds(t *testing.T) {
 	disks := farVolume(t)
 	v := openLeased(t, quickly("dead"), Config{}, far(disks...))
