@@ -70,25 +70,33 @@ func (p *Pool) Claim(chunk uint32) bool {
 // Unclaim undoes Claim.
 func (p *Pool) Unclaim(chunk uint32) { p.release(chunk) }
 
-// ClaimRun marks n chunks from first on as used, if all of them are free.
+// ClaimRun marks n chunks from first on as used, if all of them are free. A map that is
+// loaded claims a page of 512 at a time: words are looked at whole.
 func (p *Pool) ClaimRun(first, n uint32) bool {
-	if uint64(first)+uint64(n) > uint64(len(p.bits))*64 {
+	end := uint64(first) + uint64(n)
+	if end > uint64(len(p.bits))*64 {
 		return false
 	}
-	each := func(do func(w *uint64, mask uint64) bool) bool {
-		for c, end := first, first+n; c < end; {
-			k := min(64-c%64, end-c)
-			if !do(&p.bits[c/64], ^uint64(0)>>(64-k)<<(c%64)) {
-				return false
-			}
-			c += k
-		}
+	if n == 0 {
 		return true
 	}
-	if !each(func(w *uint64, mask uint64) bool { return *w&mask == mask }) {
+	words := p.bits[first/64 : (end-1)/64+1]
+	last := len(words) - 1
+	head, tail := ^uint64(0)<<(first%64), ^uint64(0)>>(63-(end-1)%64)
+	if last == 0 {
+		head &= tail
+		tail = head
+	}
+	used := ^words[0]&head | ^words[last]&tail
+	for _, w := range words[min(1, last):last] {
+		used |= ^w
+	}
+	if used != 0 {
 		return false
 	}
-	each(func(w *uint64, mask uint64) bool { *w &^= mask; return true })
+	words[0] &^= head
+	words[last] &^= tail
+	clear(words[min(1, last):last])
 	p.free -= n
 	return true
 }
