@@ -59,6 +59,7 @@ clean:
 bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)
 	$(GO) run ./tests/bench -bin $(BINDIR) -moving 33554432
+	$(GO) run ./tests/bench -bin $(BINDIR) -scale
 
 # This tree beside another revision, in turn: make bench-compare OLD=v1.0
 bench-compare:

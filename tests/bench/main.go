@@ -56,10 +56,14 @@ func main() {
 	dir := flag.String("dir", "", "`folder` for the files (default: a temporary one)")
 	old := flag.String("old", "", "instead of peers, the programs of another revision in `FOLDER`, and its engine's benchmarks if engine.test is there")
 	rate := flag.Int64("moving", 0, "instead, what a client waits while chunks move at so many `BYTES` a second")
+	large := flag.Bool("scale", false, "instead, what many components, connections and volumes, and a large one, cost beside one of each")
 	flag.Parse()
 	measure := func() error { return run(*pairs, *seconds, *only, *peers, *bin, *old, *out, *dir) }
 	if *rate > 0 {
 		measure = func() error { return moving(*pairs, *seconds, *rate, *bin, *dir) }
+	}
+	if *large {
+		measure = func() error { return scale(*pairs, *seconds, *bin, *dir) }
 	}
 	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

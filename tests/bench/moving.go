@@ -109,7 +109,7 @@ func (b *bench) movePair(rate int64) (l latencies, err error) {
 	if err := prepare(uri, movingData); err != nil {
 		return l, err
 	}
-	if l.Idle, err = b.wait(uri); err != nil {
+	if l.Idle, err = b.wait(uri, movingData, "randrw", 4); err != nil {
 		return l, err
 	}
 	client, err := control.Dial(socket)
@@ -126,7 +126,7 @@ func (b *bench) movePair(rate int64) (l latencies, err error) {
 	if err != nil {
 		return l, err
 	}
-	if l.Moving, err = b.wait(uri); err != nil {
+	if l.Moving, err = b.wait(uri, movingData, "randrw", 4); err != nil {
 		return l, err
 	}
 	if j, err = client.Job(ctx, j.ID); err != nil {
@@ -140,10 +140,10 @@ func (b *bench) movePair(rate int64) (l latencies, err error) {
 	return l, err
 }
 
-// wait runs the client and tells how long it waited.
-func (b *bench) wait(uri string) (percentiles, error) {
-	text, err := runFio("--name=j", "--ioengine=nbd", "--uri="+uri, fmt.Sprintf("--size=%d", movingData), "--rw=randrw", "--bs=4k",
-		"--iodepth=4", "--time_based", fmt.Sprintf("--runtime=%d", b.seconds), "--output-format=json", "--randrepeat=1")
+// wait runs a client of the first size bytes and tells how long it waited.
+func (b *bench) wait(uri string, size int64, rw string, depth int) (percentiles, error) {
+	text, err := runFio("--name=j", "--ioengine=nbd", "--uri="+uri, fmt.Sprintf("--size=%d", size), "--rw="+rw, "--bs=4k",
+		fmt.Sprintf("--iodepth=%d", depth), "--time_based", fmt.Sprintf("--runtime=%d", b.seconds), "--output-format=json", "--randrepeat=1")
 	if err != nil {
 		return percentiles{}, err
 	}
