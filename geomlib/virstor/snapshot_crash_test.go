@@ -39,6 +39,7 @@ type moment struct {
 	snaps map[string][snapCells]byte // what they hold for certain
 	maybe map[string]bool            // of these, those that may be there or not
 	pair  [2]string                  // but one of these two
+	guids map[string]ondisk.GUID     // of those that were received; no name comes twice
 }
 
 // snapWorld is a recorded run of writes, snapshots and deletions, and of what moves chunks.
@@ -56,6 +57,7 @@ type snapWorld struct {
 	inside  bool // a snapshot is being stored, or chunks move
 	taken   int
 	back    int // rollbacks
+	streams int // sent, and received
 }
 
 func newSnapWorld(seed uint64, jobs bool, cfg Config) (*snapWorld, error) {
@@ -90,7 +92,7 @@ func newSnapWorld(seed uint64, jobs bool, cfg Config) (*snapWorld, error) {
 	for _, d := range w.disks {
 		d.Inject(w.beside)
 	}
-	w.at.snaps, w.at.maybe = make(map[string][snapCells]byte), make(map[string]bool)
+	w.at.snaps, w.at.maybe, w.at.guids = make(map[string][snapCells]byte), make(map[string]bool), make(map[string]ondisk.GUID)
 	for i := range w.at.cells {
 		w.at.cells[i] = []byte{0}
 	}
@@ -253,6 +255,9 @@ func (w *snapWorld) snapshot(i int) error {
 // rename gives a snapshot another name.
 func (w *snapWorld) rename(name, to string) error {
 	w.at.snaps[to], w.at.pair = w.at.snaps[name], [2]string{name, to}
+	if guid, received := w.at.guids[name]; received {
+		w.at.guids[to] = guid
+	}
 	w.at.maybe[name], w.at.maybe[to] = true, true
 	w.note()
 	if err := w.vol.RenameSnapshot(name, to); err != nil {
@@ -398,6 +403,10 @@ func (w *snapWorld) run(ops int) error {
 		case 5:
 			if w.jobs {
 				do = w.job
+			}
+		case 6:
+			if do = w.send; i%2 == 0 {
+				do = func() error { return w.receive(i) }
 			}
 		}
 		if err := do(); err != nil {
@@ -578,6 +587,12 @@ func (m moment) snapshotsMustBe(v *Volume) error {
 		if _, known := m.snaps[s.Name]; !known {
 			return fmt.Errorf("there is a snapshot %s", s.Name)
 		}
+		if guid, received := m.guids[s.Name]; received && s.GUID != guid {
+			return fmt.Errorf("snapshot %s has the GUID %v, it was received with %v", s.Name, s.GUID, guid)
+		}
+	}
+	if err := m.sent(v); err != nil {
+		return err
 	}
 	if m.pair[0] != "" && there[m.pair[0]] == there[m.pair[1]] {
 		return fmt.Errorf("snapshots %v: both are there, or neither", m.pair)
