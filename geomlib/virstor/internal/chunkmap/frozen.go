@@ -91,12 +91,20 @@ func (f *Frozen) kept(page uint64) (p *frozenPage, last *Frozen) {
 		if p = last.pages[page].Load(); p != nil {
 			return p, last
 		}
-		next := last.newer.Load()
-		if next == nil {
-			return nil, last
+		p, next := last.behind(page)
+		if p != nil || next == nil {
+			return p, last
 		}
 		last = next
 	}
+}
+
+// behind is the next newer one, or nil for the map, of one that was just seen to have no
+// page itself; or the page, if it has got it since: who goes gives its pages to the older
+// one, and then takes itself out from behind it.
+func (f *Frozen) behind(page uint64) (p *frozenPage, newer *Frozen) {
+	newer = f.newer.Load()
+	return f.pages[page].Load(), newer
 }
 
 // still reports whether the page was the map's until now, as f, the newest, has it.

@@ -237,3 +237,22 @@ func TestAFrozenIsReadWhileTheMapChanges(t *testing.T) {
 	close(stop)
 	readers.Wait()
 }
+
+// The newer one, whose page the older one has by it, goes just after a reader of the older
+// one has seen that this has none itself.
+func TestAFrozenIsReadWhileANewerOneGoes(t *testing.T) {
+	m := New(PageEntries)
+	oldest, middle := m.Freeze(), m.Freeze()
+	m.Set(0, at(1))
+	newest := m.Freeze()
+	if p, newer := oldest.behind(0); p != nil || newer != middle {
+		t.Fatalf("the page comes from %p, behind it is %p; want none, and %p", p, newer, middle)
+	}
+	middle.Remove()
+	if p, newer := oldest.behind(0); p == nil || p[0] != 0 {
+		t.Errorf("the page comes from %p, behind it is %p, which is the newest: %t", p, newer, newer == newest)
+	}
+	if w := oldest.Load(0); w != 0 {
+		t.Errorf("what was not allocated is read as %x", w)
+	}
+}
