@@ -65,11 +65,20 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 		return fmt.Errorf("add to %s: %w", v.name, err)
 	}
 	v.setComponents(next)
-	for _, c := range next[len(comps):] {
+	v.setFurther(v.further())
+	if err = v.numberMembersLocked(); v.cfg.breaks(breakMapMembers) {
+		v.setDirectory(v.pool.dir)
+	}
+	for i, c := range next[len(comps):] {
 		v.alloc.Append(alloc.NewPool(c.first(), c.usable()))
+		v.alloc.SetBar(uint16(len(comps)+i), alloc.BarUnnumbered, err != nil)
 	}
 	v.alloc.Hold(next)
-	v.committer.kick()
+	if err != nil {
+		v.emit(Event{Kind: EventComponents})
+		return fmt.Errorf("add to %s: the directory of its volumes does not know them: they take data from the next start on: %w", v.name, err)
+	}
+	v.kick()
 	v.emit(Event{Kind: EventComponents})
 	return nil
 }

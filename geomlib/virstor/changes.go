@@ -31,6 +31,7 @@ type Changes interface {
 // changed there, since no owner overwrites what another one names.
 type changes struct {
 	v     *Volume
+	h     *Head
 	older *snapshot
 	newer *snapshot // nil: the volume
 }
@@ -39,28 +40,28 @@ type changes struct {
 func (c *changes) GUID() uint64 { return uint64(c.older.GUID) }
 
 // ChangesSince compares the volume with a snapshot (ErrNoSnapshot, ErrDamaged).
-func (v *Volume) ChangesSince(snapshot string) (Changes, error) {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
-	return v.compareLocked(snapshot, nil)
+func (h *Head) ChangesSince(snapshot string) (Changes, error) {
+	h.v.metaMu.Lock()
+	defer h.v.metaMu.Unlock()
+	return h.compareLocked(snapshot, nil)
 }
 
 // ChangesSince compares the snapshot with an older one (ErrNoSnapshot, ErrDamaged).
 func (w *View) ChangesSince(snapshot string) (Changes, error) {
 	w.v.metaMu.Lock()
 	defer w.v.metaMu.Unlock()
-	return w.v.compareLocked(snapshot, w.s)
+	return w.s.of.compareLocked(snapshot, w.s)
 }
 
 // compareLocked is ChangesSince; v.metaMu is held.
-func (v *Volume) compareLocked(snapshot string, newer *snapshot) (Changes, error) {
-	older, err := v.snapshotLocked(snapshot)
+func (h *Head) compareLocked(snapshot string, newer *snapshot) (Changes, error) {
+	older, err := h.snapshotLocked(snapshot)
 	switch {
 	case err != nil:
 	case older.damage != nil:
 		err = older.damage
 	case newer != nil && older.ID >= newer.ID:
-		err = fmt.Errorf("%s@%s, seen from @%s: %w", v.name, older.Name, newer.Name, ErrNotOlder)
+		err = fmt.Errorf("%s@%s, seen from @%s: %w", h.Name(), older.Name, newer.Name, ErrNotOlder)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("compare with a snapshot: %w", err)
@@ -69,19 +70,19 @@ func (v *Volume) compareLocked(snapshot string, newer *snapshot) (Changes, error
 	if newer != nil {
 		newer.views++
 	}
-	return &changes{v: v, older: older, newer: newer}, nil
+	return &changes{v: h.v, h: h, older: older, newer: newer}, nil
 }
 
 // Older are the names of the snapshots that ChangesSince takes, the oldest first.
-func (v *Volume) Older() []string { return v.olderThan(nil) }
+func (h *Head) Older() []string { return h.olderThan(nil) }
 
 // Older are the names of the snapshots that ChangesSince takes, the oldest first.
-func (w *View) Older() []string { return w.v.olderThan(w.s) }
+func (w *View) Older() []string { return w.s.of.olderThan(w.s) }
 
-func (v *Volume) olderThan(newer *snapshot) (names []string) {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
-	for _, s := range v.pool.snaps {
+func (h *Head) olderThan(newer *snapshot) (names []string) {
+	h.v.metaMu.Lock()
+	defer h.v.metaMu.Unlock()
+	for _, s := range h.snapshots() {
 		if s.damage == nil && (newer == nil || s.ID < newer.ID) {
 			names = append(names, s.Name)
 		}
@@ -102,7 +103,7 @@ func (c *changes) Size() int64 {
 	if c.newer != nil {
 		return int64(c.newer.Size)
 	}
-	return c.v.Size()
+	return c.h.Size()
 }
 
 func (c *changes) Ranges(off, n int64, emit func(length int64, changed bool) bool) {

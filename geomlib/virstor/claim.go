@@ -62,6 +62,9 @@ func (h *Head) Claimed(token uint64) error {
 // mayChange refuses what changes the volume while somebody else has claimed it. claim is
 // that of the request, 0 of most.
 func (h *Head) mayChange(claim uint64) error {
+	if h.gone.Load() {
+		return fmt.Errorf("%s, which is deleted: %w", h.Name(), ErrClosed)
+	}
 	if claim != 0 {
 		if err := h.Claimed(claim); err != nil {
 			return err
@@ -84,13 +87,13 @@ func (h *Head) mayChange(claim uint64) error {
 
 // SnapshotReceived is Snapshot of what was received from elsewhere, under the GUID that the
 // snapshot has there. The claim ends when it is taken (ErrClaimed).
-func (v *Volume) SnapshotReceived(name string, guid ondisk.GUID, claim uint64) error {
-	if err := v.Claimed(claim); err != nil {
-		return fmt.Errorf("snapshot %s@%s: %w", v.name, ondisk.Printable(name), err)
+func (h *Head) SnapshotReceived(name string, guid ondisk.GUID, claim uint64) error {
+	if err := h.Claimed(claim); err != nil {
+		return fmt.Errorf("snapshot %s@%s: %w", h.Name(), ondisk.Printable(name), err)
 	}
-	if err := v.snapshotAs(name, guid); err != nil {
+	if err := h.snapshotAs(name, guid); err != nil {
 		return err
 	}
-	v.Unclaim(claim)
+	h.Unclaim(claim)
 	return nil
 }

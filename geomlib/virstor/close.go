@@ -84,8 +84,11 @@ func (v *Volume) close(last func() error) error {
 	v.job.interrupt()
 	v.traffic.close()
 	v.failUntilActive()
-	v.FailHeld()
-	v.committer.giveUp()
+	for _, h := range v.heads() {
+		h.ill.close()
+		h.FailHeld()
+		h.committer.giveUp()
+	}
 	v.catchUp()
 	<-v.traffic.idle
 	v.ahead.stop()
@@ -96,7 +99,9 @@ func (v *Volume) close(last func() error) error {
 	// with the map.
 	v.workers.stop()
 	v.passDowns.stop()
-	v.committer.stop()
+	for _, h := range v.heads() {
+		h.committer.stop()
+	}
 	v.writers.stop()
 	if last == nil {
 		last = v.markCleanLocked
@@ -148,7 +153,7 @@ func (v *Volume) markCleanLocked() error {
 	if v.cfg.ReadOnly || !v.life.writable.Load() {
 		return nil
 	}
-	if v.mayChangeLocked() != nil || !v.cond.allows(deedMarkClean) {
+	if v.mayChangeLocked() != nil || !v.cond.allows(deedMarkClean) || v.anyDegraded() {
 		// Half way through a removal one component has two indexes, which is no list
 		// of members. The next opening finishes it.
 		return nil
@@ -165,7 +170,9 @@ func (v *Volume) obstacles() []string {
 	if v.component(0).meta().SmallChunks() {
 		why = append(why, fmt.Sprintf("its chunks of %d bytes are smaller than what the kernel class can serve", v.chunk))
 	}
-	if v.pool.others.Load() {
+	if len(v.further()) > 0 {
+		why = append(why, fmt.Sprintf("it has further volumes, which the kernel class would write over: copy away what is wanted of them, then delete them (%s)", v.furtherNames()))
+	} else if v.pool.others.Load() {
 		why = append(why, fmt.Sprintf("it has snapshots, which the kernel class would write over: send away what is wanted of them, then delete them (%s)", v.pool.names.Load()))
 	}
 	if v.cond.is(stateDegraded) {

@@ -111,7 +111,7 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 	}
 	k.findMissing(r)
 	if len(b.missing) > 0 {
-		if err := v.cond.refusal(deedAllocate); err != nil {
+		if err := k.h.refusal(deedAllocate); err != nil {
 			k.end(r, fmt.Errorf("write to %s: %w", k.h.Name(), err))
 			return false, waiting
 		}
@@ -284,7 +284,7 @@ func (k *committer) noSpace(r *Request) bool {
 	if k.noRoom != nil && v.holdsFor(k.noRoom) && int64(len(k.batch.missing)) <= v.alloc.Available() {
 		return k.storageFull(r) // behind those that wait for room, not for chunks
 	}
-	soon := v.freed.pending() > 0 && v.component(0).failedFlush() == nil
+	soon := v.freed.comeSoon()
 	if soon {
 		// Freed chunks become usable when component 0 is flushed.
 		v.workers.put(&v.flushSoon)
@@ -311,14 +311,13 @@ func (k *committer) end(r *Request, err error) {
 
 // hold holds a write for the reason why, or fails it if that may not be, and reports whether it holds.
 func (k *committer) hold(r *Request, why error) bool {
-	v := k.v
 	r.req.held.why = why
 	k.h.leaveWrites(r) // first: who has admitted it may end it
 	if err := k.h.held.admit(r); err != nil {
 		k.end(r, fmt.Errorf("hold a write of %d bytes to %s at %d: %w", r.Length, k.h.Name(), r.Offset, err))
 		return false
 	}
-	if !v.cond.allows(deedHold) {
+	if !k.h.ill.allows(deedHold) {
 		k.h.FailHeld() // Close may have been here before r was
 	}
 	return true

@@ -92,7 +92,7 @@ func newCommitter(h *Head) *committer {
 		steps:     steps,
 		wake:      make(chan struct{}, 1),
 		done:      make(chan struct{}),
-		mapBuf:    make([]byte, min(1<<20, v.component(0).meta().MapBytes())),
+		mapBuf:    make([]byte, min(1<<20, h.mapBytes())),
 		unflushed: make(map[int64]struct{}),
 		lastComp:  -1,
 	}
@@ -189,7 +189,7 @@ func (k *committer) loop() {
 // arm sets timer to when something has to be looked at unasked.
 func (k *committer) arm(timer *time.Timer) {
 	wait := time.Hour
-	if k.v.cond.is(stateDegraded) {
+	if k.h.ill.is(stateDegraded) {
 		wait = degradedRetry
 	}
 	if t := k.v.full.Load().timeout; t > 0 {
@@ -219,7 +219,7 @@ func (k *committer) expire() {
 			k.h.finish(r, fmt.Errorf("write to %s held for %s: %w", k.h.Name(), t, r.req.held.why))
 		}
 	}
-	if k.v.cond.is(stateDegraded) {
+	if k.h.ill.is(stateDegraded) {
 		k.running.Lock()
 		defer k.running.Unlock()
 		if k.degrade.is() {

@@ -41,7 +41,7 @@ type component struct {
 	quiet sync.Once // "no volatile cache" is said once
 	log   *slog.Logger
 
-	ledger atomic.Pointer[mapLedger] // of component 0: its flushes make the map durable
+	ledger atomic.Pointer[mapLedger] // of one that maps may lie on: its flushes make them durable; or nil
 	breaks rule
 
 	stats    componentStats

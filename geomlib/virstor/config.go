@@ -203,6 +203,9 @@ const (
 	breakMovedAlone                      // a chunk that a snapshot names is moved as if the volume alone had it
 	breakLeaverNumbered                  // the directory names who leaves
 	breakOneIndex                        // a component that changes its index is another for snapshots
+	breakOriginOwner                     // a clone overwrites what it has in common with its snapshot
+	breakMapMembers                      // a volume's map names a component that the directory has no number for
+	breakLiveRewrite                     // the maps of further volumes are not written again after a crash
 	breakMovedEarly                      // what snapshots named is freed before the record that names its copy
 )
 

@@ -51,7 +51,7 @@ func (k *committer) repair() {
 		v.alloc.Put(p)
 	}
 	*d = degraded{}
-	v.cond.rewritten()
+	k.h.ill.rewritten()
 	v.log.Info("allocation map written again: allocation goes on")
 	v.emit(Event{Kind: EventRecovered})
 	k.kick()
@@ -59,7 +59,7 @@ func (k *committer) repair() {
 
 // rewriteDoubtful writes the sectors in doubt and flushes them.
 func (k *committer) rewriteDoubtful() error {
-	if err := k.v.cond.refusal(deedWriteMap); err != nil {
+	if err := k.h.refusal(deedWriteMap); err != nil {
 		return err
 	}
 	for _, s := range slices.Sorted(maps.Keys(k.degrade.sectors)) {
@@ -69,7 +69,12 @@ func (k *committer) rewriteDoubtful() error {
 	}
 	// Whatever failed before: data may be lost for good, while the map is here
 	// to be written again.
-	return k.v.component(0).flushNow()
+	for _, c := range k.h.homes() {
+		if err := c.flushNow(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // giveUp lets those go who wait for chunks whose place is not known, when the volume
@@ -83,7 +88,7 @@ func (k *committer) giveUp() {
 // letGo unlocks the chunk of a move whose outcome is not known, and reports whether it
 // did: only in a closing volume. k.running is held.
 func (k *committer) letGo(o mapOp) bool {
-	if !k.v.cond.giveUp() {
+	if !k.h.ill.giveUp() {
 		return false
 	}
 	k.h.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
@@ -92,7 +97,7 @@ func (k *committer) letGo(o mapOp) bool {
 
 // gaveUp is the error of a write that comes too late.
 func (h *Head) gaveUp() error {
-	if h.v.cond.allows(deedAcknowledgeWrite) {
+	if h.ill.allows(deedAcknowledgeWrite) {
 		return nil
 	}
 	return fmt.Errorf("write to %s, which closes: %w", h.Name(), ErrDegraded)
@@ -102,12 +107,18 @@ func (h *Head) gaveUp() error {
 // component 0 failed a flush as one to be rewritten.
 func (k *committer) doubtUnflushed() {
 	was := k.degrade.is()
+	var err error
 	for s := range k.unflushed {
+		home, _ := k.h.home(s)
+		failed := home.failedFlush()
+		if failed == nil && !k.h.isFirst() {
+			continue // another component than the one that failed
+		}
+		err = failed
 		k.degrade.add(s)
 	}
 	if k.degrade.is() && !was {
-		err := k.v.component(0).failedFlush()
-		k.v.cond.degrade(err)
+		k.h.ill.degrade(err)
 		k.v.emit(Event{Kind: EventDegraded, Err: err})
 	}
 }

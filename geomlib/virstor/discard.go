@@ -107,7 +107,7 @@ func (h *Head) PassesDiscards() bool { return !h.v.cfg.ReadOnly && h.v.cfg.Disca
 // memory says is not allocated. Zeros cannot be promised there.
 func (h *Head) finishDiscard(r *Request, block bool) {
 	switch {
-	case !h.v.cond.allows(deedAllocate) && r.Op != OpDelete && h.unallocatedIn(r.Offset, r.Offset+r.Length):
+	case h.refusal(deedAllocate) != nil && r.Op != OpDelete && h.unallocatedIn(r.Offset, r.Offset+r.Length):
 		h.finish(r, fmt.Errorf("%s of %d bytes at %d of %s: %w", r.Op, r.Length, r.Offset, h.Name(), ErrDegraded))
 	case r.Flags&FUA == 0:
 		h.finish(r, nil)

@@ -181,6 +181,9 @@ func (e evacuation) mayStart() error {
 // one is named.
 func (v *Volume) findEvacuation(names []string, target string) (evacuation, error) {
 	e := evacuation{v: v}
+	if err := v.oneMap(); err != nil {
+		return e, &JobError{jobEvacuate, v.name, err}
+	}
 	if _, room := ondisk.ExtensionOffset(v.component(0).meta()); !room {
 		return e, &JobError{jobEvacuate, v.name, ErrNoExtension}
 	}

@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -101,7 +102,22 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 			return true
 		}
 	}
-	return v.chunks.AnyKept(reaches)
+	for _, h := range v.heads() {
+		if h.chunks.AnyKept(reaches) {
+			return true
+		}
+	}
+	for _, h := range v.further() {
+		found := false
+		h.eachWord(func(_ uint64, p alloc.Phys) bool {
+			found = reaches(chunkmap.WordOf(p))
+			return !found
+		})
+		if found {
+			return true
+		}
+	}
+	return false
 }
 
 // Activate makes a volume writable that was opened with DeferWrites. providers,
@@ -135,6 +151,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		}
 		next[0].ledger.Store(&mapLedger{v: v})
 		v.setComponents(next)
+		v.setFurther(v.further())
 		v.alloc.Hold(next)
 	}
 	if err := v.takeOver(); err != nil {
@@ -233,7 +250,41 @@ func (v *Volume) mapUnchanged() error {
 	if err == nil && allocated != v.allocated.Load() {
 		err = fmt.Errorf("%w: %d chunks are allocated, %d were", ErrChanged, allocated, v.allocated.Load())
 	}
+	for _, h := range v.further() {
+		if err == nil && h.damage == nil {
+			err = h.mapUnchanged()
+		}
+	}
 	return err
+}
+
+// mapUnchanged compares the map of a further volume with that in memory.
+func (h *Head) mapUnchanged() error {
+	v := h.v
+	return h.eachPart(func(part mapPart, vc uint64, b []byte) error {
+		had, err := v.readSystem(part.at, int64(len(b)))
+		if err == nil && !bytes.Equal(had, b) {
+			err = fmt.Errorf("%w: the map of %s from virtual chunk %d on", ErrChanged, h.Name(), vc)
+		}
+		return err
+	})
+}
+
+// eachPart gives the chunks of the map of a further volume, each with what they hold by
+// what is in memory, in whole sectors, from virtual chunk vc on.
+func (h *Head) eachPart(do func(part mapPart, vc uint64, b []byte) error) error {
+	buf := make([]byte, min(h.v.chunk, h.mapBytes()))
+	for i, part := range h.stored.parts {
+		b := buf[:min(h.v.chunk, h.mapBytes()-int64(i)*h.v.chunk)]
+		first := uint64(i) * uint64(h.v.chunk/ondisk.EntrySize)
+		for at := 0; at < len(b); at += ondisk.EntrySize {
+			h.encodeEntry(b[at:], h.chunks.Load(first+uint64(at/ondisk.EntrySize)))
+		}
+		if err := do(part, first, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // FinishInterrupted does to the disks what opening a volume for writing does and what

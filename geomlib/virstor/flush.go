@@ -105,11 +105,15 @@ func (h *Head) finishFUA(r *Request) {
 		}
 		off += pc.n
 	}
-	if h.v.ledger().isDurable() {
+	if h.isDurable() {
 		h.finish(r, nil)
 		return
 	}
-	h.finish(r, h.v.component(0).flush())
+	if h.isFirst() {
+		h.finish(r, h.v.component(0).flush())
+		return
+	}
+	h.finish(r, h.v.flushComponents(h.homes()))
 }
 
 // flushJobs runs component flushes on workers.

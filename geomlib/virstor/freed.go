@@ -39,7 +39,12 @@ func (f *freedChunks) begin() {
 
 // pending is the number of chunks that are not yet free.
 func (f *freedChunks) pending() int {
-	n := f.v.ledger().pending() // first: a chunk that is passed on meanwhile counts twice, not never
+	n := 0 // of the ledgers first: a chunk that is passed on meanwhile counts twice, not never
+	for _, c := range f.v.components() {
+		if l := c.ledger.Load(); l != nil {
+			n += l.pending()
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n += len(f.ready) + f.passing
@@ -71,7 +76,7 @@ func (f *freedChunks) perform() {
 			f.running = false
 			f.stopped.Broadcast()
 			f.mu.Unlock()
-			v.committer.kick()
+			v.kick()
 			return
 		}
 		f.mu.Unlock()
@@ -83,7 +88,7 @@ func (f *freedChunks) perform() {
 			v.alloc.Put(p)
 			f.passed()
 		}
-		v.committer.kick()
+		v.kick()
 	}
 }
 
@@ -94,11 +99,29 @@ func (f *freedChunks) passed() {
 	f.passing--
 }
 
-// flushSoon flushes component 0 so that freed chunks become usable.
+// comeSoon reports whether chunks will be free that are not yet: unless the component that
+// says so can never again be flushed.
+func (f *freedChunks) comeSoon() bool {
+	hopeless := 0
+	for _, c := range f.v.components() {
+		if l := c.ledger.Load(); l != nil && c.failedFlush() != nil {
+			hopeless += l.pending()
+		}
+	}
+	return f.pending() > hopeless
+}
+
+// flushSoon flushes the components that hold maps, so that freed chunks become usable.
 type flushSoon struct{ v *Volume }
 
 func (f *flushSoon) perform() {
-	if f.v.component(0).flush() != nil { // which the component remembers
-		f.v.committer.kick() // what waits for those chunks waits in vain
+	v := f.v
+	for i, c := range v.components() {
+		if l := c.ledger.Load(); l == nil || i > 0 && l.pending() == 0 {
+			continue
+		}
+		if c.flush() != nil { // which the component remembers
+			v.kick() // what waits for those chunks waits in vain
+		}
 	}
 }

@@ -46,6 +46,9 @@ func (v *Volume) giveUpLocked(name string) error {
 	if s.damage == nil {
 		return ErrIntact
 	}
+	if err := v.notClonedLocked(s); err != nil {
+		return err
+	}
 	_, err = v.dropSnapshotLocked(s)
 	return err
 }

@@ -354,12 +354,16 @@ type fullRule struct {
 // obey at once. It may be called at any time by any goroutine.
 func (v *Volume) SetFull(p FullPolicy, timeout time.Duration) {
 	v.full.Store(&fullRule{p, timeout})
-	v.committer.kick()
+	v.kick()
 }
 
 // SetHeldLimit changes Config.HeldLimit, in bytes, more than 0. Writes that are
 // held stay so. It may be called at any time by any goroutine.
-func (v *Volume) SetHeldLimit(bytes int64) { v.held.setLimit(bytes) }
+func (v *Volume) SetHeldLimit(bytes int64) {
+	for _, h := range v.heads() {
+		h.held.setLimit(bytes)
+	}
+}
 
 // ReserveAuto is a reserve that goes by the size of the volume, and follows it when
 // components come and go: 2 % of the physical chunks, at least 4 and at most 64, and no
@@ -413,5 +417,5 @@ func (v *Volume) fitReserve() {
 		v.alloc.SetReserve(autoReserve(physical))
 	}
 	v.reserve.mu.Unlock()
-	v.committer.kick()
+	v.kick()
 }

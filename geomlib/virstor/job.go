@@ -132,6 +132,12 @@ func (v *Volume) launch(kind string, task ondisk.Task, keep bool, opt JobOptions
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, ErrReadOnly)
 	}
+	if kind != jobReclaim && kind != jobResize {
+		if err := v.oneMap(); err != nil {
+			r.mu.Unlock()
+			return fmt.Errorf("%s on %s: %w", kind, v.name, err)
+		}
+	}
 	if err := v.mapsKnown(); err != nil && !opt.DryRun {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, err)

@@ -87,7 +87,9 @@ func noLoop(id uint32, name string, p geomlib.Provider) error {
 
 // LiesOn are the ids of the volumes that whoever has this one lies on: this one, and
 // those that its components lie on.
-func (v *Volume) LiesOn() []uint32 {
+func (h *Head) LiesOn() []uint32 {
+	v := h.v
+
 	ids := []uint32{v.id}
 	for _, c := range v.components() {
 		ids = append(ids, geomlib.LiesOn(c.prov())...)

@@ -7,9 +7,9 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
-// mapLedger tells what of the map is durable on one component, and which chunks
-// wait for that. Each component that holds the map has one of its own, from when it
-// became component 0: a flush that began before the map moved ends in the ledger in
+// mapLedger tells what of the maps is durable on one component, and which chunks
+// wait for that. Each component that holds the first volume's map has one of its own, from
+// when it became component 0, and with further volumes all have one: a flush that began before the map moved ends in the ledger in
 // which it began, and proves nothing about the map of now.
 type mapLedger struct {
 	v *Volume
@@ -87,10 +87,27 @@ func (l *mapLedger) flushEnded(err error) {
 	switch {
 	case begin:
 		l.v.freed.begin()
-	case err != nil && l.v.ledger() == l:
-		l.v.committer.mapLost()
+	case err != nil:
+		l.v.mapLost(l)
 	}
 }
 
-// ledger is that of the component that holds the map.
+// mapLost tells those whose maps lie on the component of l that a flush of it failed.
+func (v *Volume) mapLost(l *mapLedger) {
+	if v.ledger() == l {
+		v.committer.mapLost()
+	}
+	for _, c := range v.components() {
+		if c.ledger.Load() != l {
+			continue
+		}
+		for _, h := range v.further() {
+			if h.liesOn(c) {
+				h.committer.mapLost()
+			}
+		}
+	}
+}
+
+// ledger is that of component 0, for the first volume's map and the record.
 func (v *Volume) ledger() *mapLedger { return v.component(0).ledger.Load() }

@@ -19,7 +19,7 @@ func (k *committer) writeMap() {
 			b.changes = append(b.changes, mapChange{vc: c.vc, word: chunkmap.WordOf(c.to), err: &c.err})
 		}
 	}
-	refused := k.v.cond.refusal(deedAllocate)
+	refused := k.h.refusal(deedAllocate)
 	for _, g := range b.ops {
 		for i := range g.ops {
 			o := &g.ops[i]
@@ -46,7 +46,7 @@ func (k *committer) writeMap() {
 		// A run of map sectors that follow each other is one write.
 		first := rest[0].vc / per
 		last, n := first, 1
-		for n < len(rest) && rest[n].vc/per <= last+1 && rest[n].vc/per-first < most {
+		for n < len(rest) && rest[n].vc/per <= last+1 && rest[n].vc/per-first < most && k.h.together(first, rest[n].vc/per) {
 			last = rest[n].vc / per
 			n++
 		}
@@ -69,7 +69,7 @@ func (k *committer) writeMapRun(first, last uint64, changes []mapChange) {
 	for s := first; s <= last; s++ {
 		k.degrade.add(int64(s))
 	}
-	k.v.cond.degrade(err)
+	k.h.ill.degrade(err)
 	k.v.log.Error("allocation map not written: no chunk is allocated until it can be",
 		"sectors", fmt.Sprintf("%d-%d", first, last), "error", err)
 	k.v.emit(Event{Kind: EventDegraded, Err: err})
@@ -79,7 +79,7 @@ func (k *committer) writeMapRun(first, last uint64, changes []mapChange) {
 // What is assigned but not flushed is in neither.
 func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) error {
 	v := k.v
-	if err := v.cond.refusal(deedWriteMap); err != nil {
+	if err := k.h.refusal(deedWriteMap); err != nil {
 		return err
 	}
 	per := uint64(v.sector / ondisk.EntrySize)
@@ -91,11 +91,16 @@ func (k *committer) writeMapSectors(first, last uint64, changes []mapChange) err
 	for _, c := range changes {
 		k.h.encodeEntry(buf[(c.vc-base)*ondisk.EntrySize:], c.word)
 	}
-	if err := v.component(0).writeRaw(buf, int64(first)*v.sector); err != nil {
+	home, at := k.h.home(int64(first))
+	write := home.writeRaw
+	if !k.h.isFirst() {
+		write = home.writeAt
+	}
+	if err := write(buf, at); err != nil {
 		return &mapWriteError{err}
 	}
-	if v.ledger().wrote() {
-		clear(k.unflushed)
+	if home.ledger.Load().wrote() {
+		k.forgetUnflushed(home)
 	}
 	for s := first; s <= last; s++ {
 		k.unflushed[int64(s)] = struct{}{}
@@ -119,7 +124,7 @@ func (k *committer) publish() {
 			k.h.allocated.Add(1)
 		case k.degrade.has(int64(c.vc / per)):
 			// The sector may or may not hold it: keep off the chunk.
-			v.cond.keep()
+			k.h.ill.keep()
 			k.degrade.keep(c.to)
 		default:
 			v.alloc.Put(c.to)
@@ -153,7 +158,7 @@ func (k *committer) publishCopy(c *newChunk, doubt bool) {
 		}
 		k.h.chunks.Unlock(c.vc, chunkmap.WordOf(c.to))
 		if v.cfg.breaks(breakOwners) {
-			k.release(c.from)
+			k.release(c.vc, c.from)
 		}
 	case !doubt:
 		k.h.chunks.Unlock(c.vc, chunkmap.WordOf(c.from))
@@ -167,7 +172,7 @@ func (k *committer) publishCopy(c *newChunk, doubt bool) {
 // it holds. It can be read where it was.
 func (k *committer) keepLocked(o mapOp) {
 	if !k.letGo(o) {
-		k.v.cond.keep()
+		k.h.ill.keep()
 		k.degrade.locked = append(k.degrade.locked, o)
 		k.h.chunks.Show(o.vc, chunkmap.WordOf(o.old))
 	}
@@ -184,14 +189,14 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 	case o.err == nil && o.set:
 		k.h.chunks.Unlock(o.vc, chunkmap.WordOf(o.new))
 		if !o.same {
-			k.release(o.old)
+			k.release(o.vc, o.old)
 		}
 	case o.err == nil:
 		k.h.partial.forget(o.vc)
 		k.h.allocated.Add(-1)
 		k.h.chunks.Unlock(o.vc, 0)
 		if !k.snapshotNames(o) {
-			k.release(o.old)
+			k.release(o.vc, o.old)
 		}
 	case !doubt:
 		k.h.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
@@ -207,7 +212,7 @@ func (k *committer) publishOp(o *mapOp, doubt bool) {
 		k.h.partial.forget(o.vc)
 		k.h.allocated.Add(-1)
 		k.h.chunks.Unlock(o.vc, 0)
-		v.cond.keep()
+		k.h.ill.keep()
 		if !k.snapshotNames(o) {
 			k.degrade.keep(o.old)
 		}
@@ -219,12 +224,27 @@ func (k *committer) snapshotNames(o *mapOp) bool {
 	return k.h.chunks.IsNamed(o.vc, chunkmap.WordOf(o.old)) && !k.v.cfg.breaks(breakOwners)
 }
 
-// release lets a chunk go once its unmapping is durable.
-func (k *committer) release(p alloc.Phys) {
-	k.v.ledger().free(p)
+// forgetUnflushed notes that all map sectors on c, but for what is being written, are
+// durable.
+func (k *committer) forgetUnflushed(c *component) {
+	if k.h.isFirst() {
+		clear(k.unflushed)
+		return
+	}
+	for s := range k.unflushed {
+		if home, _ := k.h.home(s); home == c {
+			delete(k.unflushed, s)
+		}
+	}
+}
+
+// release lets the chunk go that virtual chunk vc had, once its unmapping is durable.
+func (k *committer) release(vc uint64, p alloc.Phys) {
+	home := k.h.homeOf(vc)
+	home.ledger.Load().free(p)
 	// A flush that began after the map was written but before add does not
 	// know of p: let there be another.
-	k.v.component(0).markDirty()
+	home.markDirty()
 	if k.freedAt.IsZero() && !k.v.cfg.serial {
 		k.freedAt = time.Now()
 	}

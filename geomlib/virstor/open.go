@@ -124,7 +124,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	v.waiters = &sync.Pool{New: newWaiter}
 	v.flushPool = &sync.Pool{New: func() any { return new(flushJobs) }}
 	v.copies = &sync.Pool{New: func() any { b := make([]byte, min(1<<20, m.ChunkSize)); return &b }}
-	v.setUp(v, int64(m.VirtualSize), m.Entries())
+	v.setUp(v, ondisk.PoolMap{ID: ondisk.FirstMap}, int64(m.VirtualSize), m.Entries())
 	if !cfg.serial {
 		v.ahead = newZeroAhead(v)
 	}
@@ -240,12 +240,16 @@ func (v *Volume) forgiveFlushes() {
 func (v *Volume) start() {
 	if v.cfg.serial {
 		v.workers, v.writers, v.passDowns = startWorkers(0), startWorkers(0), startWorkers(0)
-		close(v.committer.done)
+		for _, h := range v.heads() {
+			close(h.committer.done)
+		}
 		return
 	}
 	v.workers = startWorkers(v.cfg.Workers)
 	v.writers = startWorkers(max(1, v.cfg.Workers/4))
 	v.passDowns = startWorkers(1)
-	go v.committer.loop()
+	for _, h := range v.heads() {
+		go h.committer.loop()
+	}
 	v.ahead.start()
 }

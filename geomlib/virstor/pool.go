@@ -22,6 +22,9 @@ type pool struct {
 	// others: there are other maps than the volume's, or one is being made.
 	others atomic.Bool
 	names  atomic.Pointer[snapshotNames] // nil: of none
+	heads  atomic.Pointer[[]*Head]       // nil: the first one alone
+	// numbers are the member numbers by index of the component, as the directory in force has them.
+	numbers atomic.Pointer[[]uint16]
 
 	// The rest is guarded by Volume.metaMu.
 	dir   *ondisk.Directory // in force; nil: none
@@ -32,6 +35,7 @@ type pool struct {
 // snapshot is a map that does not change.
 type snapshot struct {
 	ondisk.PoolMap
+	of     *Head
 	frozen *chunkmap.Frozen // nil: damaged
 	damage error
 	stored storedMap
@@ -62,7 +66,8 @@ func (m *storedMap) chunks() []alloc.Phys {
 	return ps
 }
 
-// snapshotNames are what snapshots are called, the oldest first.
+// snapshotNames are what snapshots are called, the oldest first, and of what is damaged volumes,
+// too.
 type snapshotNames struct{ all, damaged []string }
 
 // namedFew is how many snapshots an error names.
@@ -89,15 +94,24 @@ func firstOf(names []string) string {
 // nameSnapshots keeps their names for who looks without a lock. v.metaMu is held, or nobody
 // else knows the volume yet.
 func (v *Volume) nameSnapshots() {
-	if len(v.pool.snaps) == 0 {
+	n := new(snapshotNames)
+	for _, h := range v.further() {
+		if h.origin != nil {
+			from := h.origin.of.ownName() + "@" + h.origin.Name
+			h.from.Store(&from)
+		}
+		if h.damage != nil {
+			n.damaged = append(n.damaged, "/"+h.ownName())
+		}
+	}
+	if len(v.pool.snaps) == 0 && n.damaged == nil {
 		v.pool.names.Store(nil)
 		return
 	}
-	n := new(snapshotNames)
 	for _, s := range v.pool.snaps {
-		n.all = append(n.all, s.Name)
+		n.all = append(n.all, s.title())
 		if s.damage != nil {
-			n.damaged = append(n.damaged, s.Name)
+			n.damaged = append(n.damaged, s.title())
 		}
 	}
 	v.pool.names.Store(n)
@@ -105,8 +119,8 @@ func (v *Volume) nameSnapshots() {
 
 // Errors about snapshots. They come wrapped with what was attempted.
 var (
-	// ErrSnapshotDamaged: nobody knows which chunks a snapshot names.
-	ErrSnapshotDamaged = errors.New("a snapshot is damaged, and nobody knows which chunks it has")
+	// ErrSnapshotDamaged: nobody knows which chunks a snapshot, or a further volume, names.
+	ErrSnapshotDamaged = errors.New("a snapshot or volume is damaged, and nobody knows which chunks it has")
 	// ErrNoSnapshot: there is no snapshot of that name.
 	ErrNoSnapshot = errors.New("no such snapshot")
 	// ErrSnapshotExists: there is a snapshot of that name.
@@ -128,6 +142,21 @@ func (v *Volume) mapsKnown() error {
 	}
 	return fmt.Errorf("%w: start again if a disk could not be read; else what it alone holds is lost, and it can be deleted (%s)", ErrSnapshotDamaged, firstOf(n.damaged))
 }
+
+// setDirectory notes which directory is in force; nil: none. v.metaMu is held, or nobody else
+// knows the volume yet.
+func (v *Volume) setDirectory(d *ondisk.Directory) {
+	v.pool.dir = d
+	n := v.numbersOf(d)
+	numbers := make([]uint16, len(v.components()))
+	for i := range numbers {
+		numbers[i] = n.number[uint16(i)]
+	}
+	v.pool.numbers.Store(&numbers)
+}
+
+// mapsLocked is how many volumes and snapshots there are. v.metaMu is held.
+func (v *Volume) mapsLocked() int { return len(v.heads()) + len(v.pool.snaps) }
 
 // poolGeometry is what a directory and maps can name.
 func (v *Volume) poolGeometry() ondisk.Pool {
@@ -241,22 +270,22 @@ type SnapshotInfo struct {
 }
 
 // Snapshots are those of the volume, the oldest first.
-func (v *Volume) Snapshots() []SnapshotInfo {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
+func (h *Head) Snapshots() []SnapshotInfo {
+	h.v.metaMu.Lock()
+	defer h.v.metaMu.Unlock()
 	var infos []SnapshotInfo
-	for _, s := range v.pool.snaps {
+	for _, s := range h.snapshots() {
 		infos = append(infos, SnapshotInfo{Name: s.Name, ID: s.ID, Time: s.Time, Size: int64(s.Size), GUID: s.GUID, Err: s.damage})
 	}
 	return infos
 }
 
 // snapshotLocked is the snapshot of that name; v.metaMu is held.
-func (v *Volume) snapshotLocked(name string) (*snapshot, error) {
-	for _, s := range v.pool.snaps {
+func (h *Head) snapshotLocked(name string) (*snapshot, error) {
+	for _, s := range h.snapshots() {
 		if s.Name == name {
 			return s, nil
 		}
 	}
-	return nil, fmt.Errorf("%s@%s: %w", v.name, ondisk.Printable(name), ErrNoSnapshot)
+	return nil, fmt.Errorf("%s@%s: %w", h.Name(), ondisk.Printable(name), ErrNoSnapshot)
 }

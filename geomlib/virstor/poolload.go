@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -59,21 +60,101 @@ func (v *Volume) loadPool(bs []bounds) error {
 			return err
 		}
 	}
-	v.pool.dir = l.dir
+	v.setDirectory(l.dir)
 	v.pool.others.Store(true)
-	for _, m := range slices.Backward(l.dir.Maps[1:]) { // a newer one differs less from the map
-		v.pool.snaps = append(v.pool.snaps, l.load(m))
+	l.loadSnapshots(&v.Head)
+	var further []*Head
+	for _, m := range l.dir.Maps[1:] { // what a clone comes from has a lower id
+		if m.Kind != ondisk.KindVolume {
+			continue
+		}
+		h := l.loadHead(m)
+		l.loadSnapshots(h)
+		further = append(further, h)
 	}
-	slices.Reverse(v.pool.snaps)
+	slices.SortFunc(v.pool.snaps, func(a, b *snapshot) int { return cmp.Compare(a.ID, b.ID) })
+	v.setFurther(further)
 	v.nameSnapshots()
 	return nil
 }
 
+// loadSnapshots takes in the snapshots of h, whose map is loaded.
+func (l *poolLoader) loadSnapshots(h *Head) {
+	for _, m := range slices.Backward(l.dir.Maps[1:]) { // a newer one differs less from the map
+		if m.Kind == ondisk.KindSnapshot && m.Origin == h.mapID {
+			l.v.pool.snaps = append(l.v.pool.snaps, l.load(h, m))
+		}
+	}
+}
+
+// loadHead takes in a further volume. Of one that is damaged nobody knows what it names.
+func (l *poolLoader) loadHead(m ondisk.PoolMap) *Head {
+	h := l.v.newHead(m) // of a size that is no multiple of a chunk the rest has one, too
+	for _, s := range l.v.pool.snaps {
+		if m.Origin != 0 && s.ID == m.Origin {
+			h.origin = s
+		}
+	}
+	if h.origin != nil && h.origin.frozen != nil {
+		h.chunks.SetOrigin(h.origin.frozen)
+	}
+	s := &snapshot{PoolMap: m}
+	words, err := l.read(s)
+	h.stored = s.stored
+	if err == nil {
+		err = l.takeWords(h, words)
+	}
+	if err != nil {
+		h.damage = fmt.Errorf("%w: volume %s: %w", ErrDamaged, h.Name(), err)
+		l.v.log.Error("a volume of the pool is damaged: until it is deleted, or can be read at another start, the others are only read",
+			"volume", h.Name(), "error", err)
+	}
+	return h
+}
+
+// takeWords makes words the map of h, and claims the chunks that its origin does not name.
+func (l *poolLoader) takeWords(h *Head, words pages) error {
+	claimed := make(pages)
+	for page, own := range words {
+		claimed[page] = new([chunkmap.PageEntries]chunkmap.Word)
+		for i, w := range own {
+			vc, p := page*chunkmap.PageEntries+uint64(i), w.Phys()
+			switch {
+			case w == 0:
+				continue
+			case !l.inPool(p), h.chunks.Names(vc, w):
+			case h.origin != nil && h.origin.frozen == nil: // it may be what nobody can read
+			case l.bounds[p.Comp].pool.Claim(p.Chunk):
+				claimed[page][i] = w
+			default:
+				l.unclaimAll(claimed)
+				h.chunks = chunkmap.New(h.entries())
+				h.allocated.Store(0)
+				return &misusedError{vc, p.Chunk, l.v.component(p.Comp).name()}
+			}
+			h.chunks.SetRun(vc, w, 1)
+			h.allocated.Add(1)
+		}
+	}
+	return nil
+}
+
+// unclaimAll undoes the claims of words.
+func (l *poolLoader) unclaimAll(words pages) {
+	for _, own := range words {
+		for _, w := range own {
+			if w != 0 {
+				l.bounds[w.Phys().Comp].pool.Unclaim(w.Phys().Chunk)
+			}
+		}
+	}
+}
+
 // Servable refuses a directory that holds what this version does not serve (ErrUnserved).
 func Servable(d *ondisk.Directory) error {
-	for i, m := range d.Maps {
-		if m.Quota != 0 || i > 0 && (m.Kind != ondisk.KindSnapshot || m.Origin != ondisk.FirstMap) {
-			return fmt.Errorf("%v %d: %w", m.Kind, m.ID, ErrUnserved)
+	for _, m := range d.Maps {
+		if m.Quota != 0 {
+			return fmt.Errorf("%v %d with a quota: %w", m.Kind, m.ID, ErrUnserved)
 		}
 	}
 	return nil
@@ -135,11 +216,11 @@ func (v *Volume) readSystem(p alloc.Phys, n int64) ([]byte, error) {
 type pages map[uint64]*[chunkmap.PageEntries]chunkmap.Word
 
 // load takes in a snapshot. Of one that is damaged nobody knows what it names.
-func (l *poolLoader) load(m ondisk.PoolMap) *snapshot {
-	s := &snapshot{PoolMap: m}
+func (l *poolLoader) load(h *Head, m ondisk.PoolMap) *snapshot {
+	s := &snapshot{of: h, PoolMap: m}
 	words, err := l.read(s)
 	if err == nil {
-		s.frozen, err = l.freeze(words)
+		s.frozen, err = l.freeze(h, words)
 	}
 	if err != nil {
 		s.damage = fmt.Errorf("%w: snapshot %s: %w", ErrDamaged, m.Name, err)
@@ -151,16 +232,16 @@ func (l *poolLoader) load(m ondisk.PoolMap) *snapshot {
 
 // freeze makes words a Frozen, and claims the chunks that nobody has yet. One that has
 // another use fails it.
-func (l *poolLoader) freeze(words pages) (*chunkmap.Frozen, error) {
-	f := l.v.chunks.Before()
+func (l *poolLoader) freeze(h *Head, words pages) (*chunkmap.Frozen, error) {
+	f := h.chunks.Before()
 	for page := range f.Pages() {
 		own := words[page]
 		if own == nil {
 			own = new([chunkmap.PageEntries]chunkmap.Word)
 		}
-		if err := l.claimPage(f, page, own); err != nil {
+		if err := l.claimPage(h, f, page, own); err != nil {
 			f.Remove()
-			l.unclaim(words, err.vc)
+			l.unclaim(h, words, err.vc)
 			return nil, err
 		}
 		f.SetPage(page, own)
@@ -180,12 +261,12 @@ func (e *misusedError) Error() string {
 }
 
 // claimPage claims what own, a page of f that it does not have yet, names and nobody else.
-func (l *poolLoader) claimPage(f *chunkmap.Frozen, page uint64, own *[chunkmap.PageEntries]chunkmap.Word) *misusedError {
+func (l *poolLoader) claimPage(h *Head, f *chunkmap.Frozen, page uint64, own *[chunkmap.PageEntries]chunkmap.Word) *misusedError {
 	var newer [chunkmap.PageEntries]chunkmap.Word
 	f.Page(page, &newer)
 	for i, w := range own {
 		vc, p := page*chunkmap.PageEntries+uint64(i), w.Phys()
-		if w == 0 || w == newer[i] || !l.inPool(p) || l.bounds[p.Comp].pool.Claim(p.Chunk) || l.v.chunks.Names(vc, w) {
+		if w == 0 || w == newer[i] || !l.inPool(p) || l.bounds[p.Comp].pool.Claim(p.Chunk) || h.chunks.Names(vc, w) {
 			continue
 		}
 		return &misusedError{vc, p.Chunk, l.v.component(p.Comp).name()}
@@ -198,18 +279,18 @@ func (l *poolLoader) claimPage(f *chunkmap.Frozen, page uint64, own *[chunkmap.P
 func (l *poolLoader) inPool(p alloc.Phys) bool { return p.Chunk < l.bounds[p.Comp].usable }
 
 // unclaim undoes what was claimed of words before virtual chunk end.
-func (l *poolLoader) unclaim(words pages, end uint64) {
+func (l *poolLoader) unclaim(h *Head, words pages, end uint64) {
 	for page, own := range words {
 		for i, w := range own {
 			vc, p := page*chunkmap.PageEntries+uint64(i), w.Phys()
-			if vc < end && w != 0 && l.inPool(p) && !l.v.chunks.Names(vc, w) {
+			if vc < end && w != 0 && l.inPool(p) && !h.chunks.Names(vc, w) {
 				l.bounds[p.Comp].pool.Unclaim(p.Chunk)
 			}
 		}
 	}
 }
 
-// readList reads where the map of s lies, and claims the chunks that it lies in, as far as
+// readList reads where the map of s, a snapshot or a further volume, lies, and claims the chunks that it lies in, as far as
 // they are known: they are s.stored.
 func (l *poolLoader) readList(s *snapshot) (*ondisk.MapList, error) {
 	contents, places, err := l.readChain(ondisk.ChainMapList, s.List)
@@ -240,15 +321,23 @@ func (l *poolLoader) claimParts(s *snapshot, list *ondisk.MapList) (err error) {
 		part := mapPart{hole: c.Hole, sum: c.Sum}
 		if !c.Hole {
 			part.at = l.numbers.phys(c.Address)
-			if e := l.claimPart(part.at); e != nil {
+			take := l.claimPart
+			if s.Kind == ondisk.KindVolume { // it changes, and is nobody else's
+				take = l.claim
+			}
+			if e := take(part.at); e != nil {
 				err = errors.Join(err, e)
 				continue
 			}
 		}
 		s.stored.parts = append(s.stored.parts, part)
 	}
-	if err == nil && s.Size > uint64(l.v.Size()) {
-		err = fmt.Errorf("%w: it has %d bytes, the volume %d", ondisk.ErrMapList, s.Size, l.v.Size())
+	of := &l.v.Head
+	if s.of != nil {
+		of = s.of
+	}
+	if err == nil && s.Kind == ondisk.KindSnapshot && s.Size > uint64(of.Size()) {
+		err = fmt.Errorf("%w: it has %d bytes, the volume %d", ondisk.ErrMapList, s.Size, of.Size())
 	}
 	return err
 }
@@ -276,7 +365,7 @@ func (l *poolLoader) readPart(s *snapshot, i int, c ondisk.MapChunk, words pages
 	v := l.v
 	from, n := l.part(s, i)
 	b, err := v.readSystem(l.numbers.phys(c.Address), n)
-	if err == nil && ondisk.ChunkSum(b) != c.Sum && !v.cfg.breaks(breakMapSums) {
+	if err == nil && s.Kind == ondisk.KindSnapshot && ondisk.ChunkSum(b) != c.Sum && !v.cfg.breaks(breakMapSums) {
 		err = fmt.Errorf("%w: wrong checksum of chunk %d of the map", ondisk.ErrMapList, i)
 	}
 	if err != nil {
@@ -323,7 +412,8 @@ func (l *poolLoader) decode(b []byte, from int64, words pages) error {
 		if e == (ondisk.Entry{}) {
 			continue
 		}
-		index, known := l.numbers.index[e.Component]
+		_, known := l.dir.Member(e.Component) // not one that a component would be given now
+		index := l.numbers.index[e.Component]
 		if e.Flags != ondisk.FlagAllocated || !known || e.Chunk < l.bounds[index].first || e.Chunk >= l.bounds[index].count {
 			return fmt.Errorf("%w: entry %d with flags %#x names chunk %d of member number %d", ondisk.ErrMapList, vc, e.Flags, e.Chunk, e.Component)
 		}
@@ -337,11 +427,14 @@ func (l *poolLoader) decode(b []byte, from int64, words pages) error {
 }
 
 // barDamaged keeps every chunk from being given out, freed or overwritten while a snapshot
-// is damaged: nobody knows which ones it names, and at another start it may be read again.
+// or a volume is damaged: nobody knows which ones it names, and at another start it may be read again.
 // v.metaMu is held, or nobody else knows the volume yet.
 func (v *Volume) barDamaged() {
-	damaged := slices.ContainsFunc(v.pool.snaps, func(s *snapshot) bool { return s.frozen == nil })
-	v.chunks.SetUnknown(damaged)
+	damaged := slices.ContainsFunc(v.pool.snaps, func(s *snapshot) bool { return s.frozen == nil }) ||
+		slices.ContainsFunc(v.further(), func(h *Head) bool { return h.damage != nil })
+	for _, h := range v.heads() {
+		h.chunks.SetUnknown(damaged)
+	}
 	for i := range v.components() {
 		v.alloc.SetBar(uint16(i), alloc.BarUnknown, damaged)
 	}

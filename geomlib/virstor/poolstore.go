@@ -43,6 +43,15 @@ func (v *Volume) nextDirectory(frees bool) *nextDirectory {
 	return d
 }
 
+// setList says where the list of a map is.
+func (d *nextDirectory) setList(id uint64, list ondisk.Link) {
+	for i := range d.Maps {
+		if d.Maps[i].ID == id {
+			d.Maps[i].List = list
+		}
+	}
+}
+
 // take takes n chunks for d, or none (ErrNoSpace). It waits for those that are about to be
 // free.
 func (v *Volume) take(d *nextDirectory, n int) ([]alloc.Phys, error) {
@@ -85,7 +94,7 @@ func (v *Volume) takeEach(d *nextDirectory, n int) (taken []alloc.Phys, err erro
 
 // planDirectory finds room for d, and makes what is to be written.
 func (v *Volume) planDirectory(d *nextDirectory) error {
-	_, chunks := ondisk.MapLength(uint64(v.Size()), uint32(v.chunk))
+	_, chunks := ondisk.MapLength(d.largest(v), uint32(v.chunk))
 	if err := v.clearDirectory(d); err != nil {
 		return err
 	}
@@ -176,6 +185,17 @@ func (d *nextDirectory) fromReserve(n int) ([]alloc.Phys, error) {
 	}
 	d.Reserve = left
 	return taken, nil
+}
+
+// largest is how large the largest volume of the pool is, bytes.
+func (d *nextDirectory) largest(v *Volume) uint64 {
+	size := uint64(v.Size())
+	for _, m := range d.Maps {
+		if m.Kind == ondisk.KindVolume {
+			size = max(size, m.Size)
+		}
+	}
+	return size
 }
 
 // storeDirectoryLocked puts d in force, whose maps are stored. v.metaMu is held.

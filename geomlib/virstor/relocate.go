@@ -135,7 +135,7 @@ func (r *relocation) planLocked(d *nextDirectory) (maps map[int]*plannedMap, err
 		if maps[i], err = v.planMap(&next, d, stays, moved); err != nil {
 			return nil, err
 		}
-		d.Maps[i+1].List = next.List
+		d.setList(next.ID, next.List)
 	}
 	if len(maps) == 0 && !r.system {
 		return maps, nil
@@ -200,10 +200,11 @@ func (v *Volume) adoptMaps(d *nextDirectory, maps map[int]*plannedMap) (gone []a
 	for i, m := range maps {
 		s := v.pool.snaps[i]
 		gone = append(gone, s.stored.chunks()...)
-		s.List, s.stored = d.Maps[i+1].List, m.at
+		next, _ := d.Map(s.ID)
+		s.List, s.stored = next.List, m.at
 	}
 	if d.link.Exists() {
-		v.pool.dir = &d.Directory
+		v.setDirectory(&d.Directory)
 	}
 	return gone
 }
@@ -294,7 +295,7 @@ func (v *Volume) disownLocked(c *component) error {
 		err = v.storeDirectoryLocked(d)
 	}
 	if err == nil {
-		v.pool.dir = &d.Directory
+		v.setDirectory(&d.Directory)
 		v.freeUnshared(d.gone)
 		v.freeSoon()
 	} else if v.pool.doubt == nil {

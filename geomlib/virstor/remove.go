@@ -46,7 +46,7 @@ func (v *Volume) removeEmpty(name string) error {
 	if err := v.readOnly(); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
-	if err := errors.Join(v.cond.refusal(deedRenumber), v.mapsKnown(), v.pool.doubt); err != nil {
+	if err := errors.Join(v.cond.refusal(deedRenumber), v.oneMap(), v.mapsKnown(), v.pool.doubt); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	if err := v.mayChangeLocked(); err != nil {

@@ -99,7 +99,7 @@ func (v *Volume) mayRollbackLocked(name string) (*snapshot, error) {
 		return nil, err
 	}
 	var larger []string
-	for _, o := range v.pool.snaps {
+	for _, o := range v.snapshots() {
 		if o.Size > s.Size {
 			larger = append(larger, o.Name)
 		}

@@ -5,7 +5,17 @@ package virstor
 // alone in which order the disks are asked.
 
 // turn does one thing that waits, and reports whether there was one.
-func (v *Volume) turn() bool { return v.workers.doOne() || v.committer.doOne() }
+func (v *Volume) turn() bool {
+	if v.workers.doOne() || v.committer.doOne() {
+		return true
+	}
+	for _, h := range v.further() {
+		if h.committer.doOne() {
+			return true
+		}
+	}
+	return false
+}
 
 // catchUp does all that waits in a serial volume.
 func (v *Volume) catchUp() {

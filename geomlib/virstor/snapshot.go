@@ -26,49 +26,49 @@ const (
 //
 // Drain, map, flush, directory, flush, record, flush: until the record is durable nothing
 // names the snapshot, and from the drain on it owns its chunks all the same.
-func (v *Volume) Snapshot(name string) error { return v.snapshotAs(name, 0) }
+func (h *Head) Snapshot(name string) error { return h.snapshotAs(name, 0) }
 
 // snapshotAs is Snapshot with a GUID; 0: a new one.
-func (v *Volume) snapshotAs(name string, guid ondisk.GUID) error {
-	v.job.starting.Lock() // no job begins
-	defer v.job.starting.Unlock()
-	v.metaMu.Lock()
-	err := v.maySnapshotLocked(name)
+func (h *Head) snapshotAs(name string, guid ondisk.GUID) error {
+	h.v.job.starting.Lock() // no job begins
+	defer h.v.job.starting.Unlock()
+	h.v.metaMu.Lock()
+	err := h.maySnapshotLocked(name)
 	if err == nil {
-		err = v.takeSnapshotLocked(name, guid)
+		err = h.takeSnapshotLocked(name, guid)
 	}
-	v.metaMu.Unlock()
+	h.v.metaMu.Unlock()
 	if err != nil {
-		return fmt.Errorf("snapshot %s@%s: %w", v.name, ondisk.Printable(name), err)
+		return fmt.Errorf("snapshot %s@%s: %w", h.Name(), ondisk.Printable(name), err)
 	}
-	v.emit(Event{Kind: EventSnapshots})
+	h.v.emit(Event{Kind: EventSnapshots})
 	return nil
 }
 
 // maySnapshotLocked is what speaks against a snapshot of that name. v.job.starting and
 // v.metaMu are held.
-func (v *Volume) maySnapshotLocked(name string) error {
+func (h *Head) maySnapshotLocked(name string) error {
 	if err := ondisk.CheckMapName(name); err != nil {
 		return err
 	}
-	if err := v.noJobLocked(); err != nil {
+	if err := h.v.noJobLocked(); err != nil {
 		return err
 	}
-	if err := v.mayChangePoolLocked(); err != nil {
+	if err := h.v.mayChangePoolLocked(); err != nil {
 		return err
 	}
-	if _, err := v.snapshotLocked(name); err == nil {
+	if _, err := h.snapshotLocked(name); err == nil {
 		return ErrSnapshotExists
 	}
-	if len(v.pool.snaps)+1 >= ondisk.MaxMaps {
+	if h.v.mapsLocked() >= ondisk.MaxMaps {
 		return ErrTooMany
 	}
-	for _, s := range v.pool.snaps {
+	for _, s := range h.v.pool.snaps {
 		if s.damage != nil {
 			return s.damage
 		}
 	}
-	return nil
+	return h.v.mapsKnown()
 }
 
 // noJobLocked refuses what must not be done beside a job that runs or goes on later.
@@ -106,56 +106,57 @@ func (v *Volume) mayChangePoolLocked() error {
 }
 
 // takeSnapshotLocked takes and stores a snapshot; guid 0 is a new one. v.metaMu is held.
-func (v *Volume) takeSnapshotLocked(name string, guid ondisk.GUID) error {
+func (h *Head) takeSnapshotLocked(name string, guid ondisk.GUID) error {
 	if guid == 0 {
-		guid = ondisk.GUID(v.draw())
+		guid = ondisk.GUID(h.v.draw())
 	}
-	frozen, err := v.freeze()
+	frozen, err := h.freeze()
 	if err != nil {
 		return err
 	}
-	s := &snapshot{frozen: frozen, PoolMap: ondisk.PoolMap{
-		Kind: ondisk.KindSnapshot, Origin: ondisk.FirstMap, Name: name, Time: v.now(), Size: uint64(v.Size()), GUID: guid,
+	s := &snapshot{of: h, frozen: frozen, PoolMap: ondisk.PoolMap{
+		Kind: ondisk.KindSnapshot, Origin: h.mapID, Name: name, Time: h.v.now(), Size: uint64(h.Size()), GUID: guid,
 	}}
-	d := v.nextDirectory(false)
+	d := h.v.nextDirectory(false)
 	s.ID, d.NextMap = d.NextMap, d.NextMap+1
-	if err := v.storeSnapshotLocked(s, d); err != nil {
-		if v.pool.doubt != nil {
+	if err := h.storeSnapshotLocked(s, d); err != nil {
+		if h.v.pool.doubt != nil {
 			return err // the snapshot may be in force, and owns what it names
 		}
-		v.alloc.PutAll(d.taken)
-		v.forget(s.frozen)
-		v.pool.others.Store(v.pool.dir != nil)
+		h.v.alloc.PutAll(d.taken)
+		h.forget(s.frozen)
+		h.v.pool.others.Store(h.v.pool.dir != nil)
 		return err
 	}
-	if v.cfg.breaks(breakPendingOwner) {
-		s.frozen = v.chunks.Freeze()
+	if h.v.cfg.breaks(breakPendingOwner) {
+		s.frozen = h.chunks.Freeze()
 		frozen.Remove()
 	}
-	v.pool.dir, v.pool.snaps = &d.Directory, append(v.pool.snaps, s)
-	v.nameSnapshots()
+	h.v.setDirectory(&d.Directory)
+	h.v.pool.snaps = append(h.v.pool.snaps, s)
+	h.v.nameSnapshots()
 	if len(d.gone) > 0 {
-		v.freeUnshared(d.gone)
-		v.freeSoon()
+		h.v.freeUnshared(d.gone)
+		h.v.freeSoon()
 	}
 	return nil
 }
 
 // freeze makes a point between writes: those that have begun end first, and until they
 // have none begins. What is held for space has not begun.
-func (v *Volume) freeze() (*chunkmap.Frozen, error) {
-	defer v.writes.open(v.resume)
-	if !v.writes.closeWithin(drainLimit) {
+func (h *Head) freeze() (*chunkmap.Frozen, error) {
+	defer h.writes.open(h.v.resume)
+	if !h.writes.closeWithin(drainLimit) {
 		return nil, ErrBusy
 	}
-	v.committer.pause()
-	defer v.committer.unpause()
-	if err := v.cond.refusal(deedAllocate); err != nil {
+	h.committer.pause()
+	defer h.committer.unpause()
+	if err := h.refusal(deedAllocate); err != nil {
 		return nil, err
 	}
-	v.pool.others.Store(true)
-	f := v.chunks.Freeze()
-	if v.cfg.breaks(breakPendingOwner) {
+	h.v.pool.others.Store(true)
+	f := h.chunks.Freeze()
+	if h.v.cfg.breaks(breakPendingOwner) {
 		for f.Leave(func(uint64, chunkmap.Word) {}) {
 		}
 	}
@@ -164,23 +165,23 @@ func (v *Volume) freeze() (*chunkmap.Frozen, error) {
 
 // storeSnapshotLocked writes the map of s, and puts d, with s in it, in force. v.metaMu is
 // held.
-func (v *Volume) storeSnapshotLocked(s *snapshot, d *nextDirectory) error {
-	if err := v.flushAll(); err != nil { // what the map names
+func (h *Head) storeSnapshotLocked(s *snapshot, d *nextDirectory) error {
+	if err := h.v.flushAll(); err != nil { // what the map names
 		return err
 	}
-	m, err := v.planMap(s, d, func(int) bool { return false }, nil)
+	m, err := h.v.planMap(s, d, func(int) bool { return false }, nil)
 	if err != nil {
 		return err
 	}
 	s.stored = m.at
 	d.Maps = append(d.Maps, s.PoolMap)
-	if err := v.planDirectory(d); err != nil {
+	if err := h.v.planDirectory(d); err != nil {
 		return err
 	}
-	storeMap := func() error { return v.storeMap(m) }
-	putInForce := func() error { return v.storeDirectoryLocked(d) }
+	storeMap := func() error { return h.v.storeMap(m) }
+	putInForce := func() error { return h.v.storeDirectoryLocked(d) }
 	steps := []func() error{storeMap, putInForce}
-	if v.cfg.breaks(breakDirectoryFirst) {
+	if h.v.cfg.breaks(breakDirectoryFirst) {
 		slices.Reverse(steps)
 	}
 	for _, step := range steps {
@@ -210,18 +211,18 @@ func (v *Volume) putInForceLocked(first ondisk.Link) error {
 }
 
 // forget takes f out of the volume's maps, and frees what it alone names.
-func (v *Volume) forget(f *chunkmap.Frozen) {
+func (h *Head) forget(f *chunkmap.Frozen) {
 	for more := true; more; {
-		v.committer.pause()
+		h.committer.pause()
 		for i := 0; i < leavePages && more; i++ {
-			more = f.Leave(func(_ uint64, w chunkmap.Word) { v.ledger().free(w.Phys()) })
+			more = f.Leave(func(_ uint64, w chunkmap.Word) { h.v.ledger().free(w.Phys()) })
 		}
 		if !more {
 			f.Remove()
 		}
-		v.committer.unpause()
+		h.committer.unpause()
 	}
-	v.freeSoon()
+	h.v.freeSoon()
 }
 
 // freeSoon flushes for what was given to the map's ledger.
@@ -233,17 +234,17 @@ func (v *Volume) freeSoon() {
 // SnapshotAlone is how many chunks the snapshot of that name has alone (ErrNoSnapshot):
 // those that come free when it is deleted, beside some for its map. While a snapshot is
 // damaged none do.
-func (v *Volume) SnapshotAlone(name string) (chunks int64, err error) {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
-	s, err := v.snapshotLocked(name)
+func (h *Head) SnapshotAlone(name string) (chunks int64, err error) {
+	h.v.metaMu.Lock()
+	defer h.v.metaMu.Unlock()
+	s, err := h.snapshotLocked(name)
 	if err != nil || s.frozen == nil {
 		return 0, err
 	}
 	for page := range s.frozen.Pages() {
-		v.committer.pause()
+		h.committer.pause()
 		s.frozen.Only(page, func(uint64, chunkmap.Word) { chunks++ })
-		v.committer.unpause()
+		h.committer.unpause()
 	}
 	return chunks, nil
 }
@@ -251,38 +252,41 @@ func (v *Volume) SnapshotAlone(name string) (chunks int64, err error) {
 // DeleteSnapshot deletes the snapshot of that name (ErrNoSnapshot, ErrSnapshotInUse), on
 // stable storage when it returns. What it alone named becomes free soon after. It needs no
 // chunk.
-func (v *Volume) DeleteSnapshot(name string) error {
-	v.metaMu.Lock()
-	err := v.mayChangePoolLocked()
+func (h *Head) DeleteSnapshot(name string) error {
+	h.v.metaMu.Lock()
+	err := h.v.mayChangePoolLocked()
 	if err == nil {
-		err = v.deleteSnapshotLocked(name)
+		err = h.deleteSnapshotLocked(name)
 	}
-	v.metaMu.Unlock()
-	v.emit(Event{Kind: EventSnapshots}) // who let go of it looks whether it is there yet
+	h.v.metaMu.Unlock()
+	h.v.emit(Event{Kind: EventSnapshots}) // who let go of it looks whether it is there yet
 	if err != nil {
-		return fmt.Errorf("delete %s@%s: %w", v.name, ondisk.Printable(name), err)
+		return fmt.Errorf("delete %s@%s: %w", h.Name(), ondisk.Printable(name), err)
 	}
 	return nil
 }
 
 // deleteSnapshotLocked is DeleteSnapshot. The record without the snapshot is durable
 // before anything is free that it named. v.metaMu is held.
-func (v *Volume) deleteSnapshotLocked(name string) error {
-	s, err := v.snapshotLocked(name)
+func (h *Head) deleteSnapshotLocked(name string) error {
+	s, err := h.snapshotLocked(name)
 	if err != nil {
 		return err
 	}
 	if s.views > 0 {
 		return ErrSnapshotInUse
 	}
-	if v.cfg.breaks(breakDeletedEarly) && s.frozen != nil {
-		v.forget(s.frozen)
+	if err := h.v.notClonedLocked(s); err != nil {
+		return err
 	}
-	free, err := v.dropSnapshotLocked(s)
+	if h.v.cfg.breaks(breakDeletedEarly) && s.frozen != nil {
+		h.forget(s.frozen)
+	}
+	free, err := h.v.dropSnapshotLocked(s)
 	if err != nil {
 		return err
 	}
-	v.freeSystem(s, free)
+	h.v.freeSystem(s, free)
 	return nil
 }
 
@@ -305,10 +309,10 @@ func (v *Volume) dropSnapshotLocked(s *snapshot) (free []alloc.Phys, err error) 
 	v.nameSnapshots()
 	free = s.stored.chunks()
 	if last {
-		v.pool.dir = nil
+		v.setDirectory(nil)
 		free = append(free, next.numbers.allPhys(slices.Concat(old.Own, old.Other, old.Reserve))...)
 	} else {
-		v.pool.dir = &next.Directory
+		v.setDirectory(&next.Directory)
 		free = append(free, next.gone...)
 		if v.cfg.breaks(breakTwinGiven) {
 			free = append(free, next.other...)
@@ -335,12 +339,12 @@ func (v *Volume) storeNextLocked(next *nextDirectory) error {
 func (v *Volume) freeSystem(s *snapshot, system []alloc.Phys) {
 	v.freeUnshared(system)
 	if s.frozen != nil && !v.cfg.breaks(breakDeletedEarly) {
-		v.forget(s.frozen)
+		s.of.forget(s.frozen)
 	}
 	v.pool.others.Store(v.pool.dir != nil)
 	v.barDamaged()
 	v.freeSoon()
-	v.committer.kick() // writes may have waited for the snapshot to go
+	v.kick() // writes may have waited for the snapshot to go
 }
 
 // freeUnshared frees chunks that no record names any more, but for those of maps that are

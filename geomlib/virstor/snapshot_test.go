@@ -521,8 +521,7 @@ func TestAVolumeWhoseDirectoryIsDamagedIsRefused(t *testing.T) {
 
 func TestAPoolThatHoldsWhatNobodyServesIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*ondisk.Directory){
-		"a quota":          func(d *ondisk.Directory) { d.Maps[0].Quota = 1 << 30 },
-		"a further volume": func(d *ondisk.Directory) { d.Maps[1].Kind, d.Maps[1].Origin, d.Maps[1].GUID = ondisk.KindVolume, 0, 0 },
+		"a quota": func(d *ondisk.Directory) { d.Maps[0].Quota = 1 << 30 },
 	} {
 		v, disks, _ := withSnapshot(t, Config{})
 		change(v.pool.dir)

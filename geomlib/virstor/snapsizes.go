@@ -11,11 +11,11 @@ type SnapshotSizes struct {
 
 // SnapshotSizes are those of the snapshots that can be read, by their ids. While one cannot,
 // nothing comes free, and Unique is 0. Who writes waits for one page of the map at a time.
-func (v *Volume) SnapshotSizes() map[uint64]SnapshotSizes {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
+func (h *Head) SnapshotSizes() map[uint64]SnapshotSizes {
+	h.v.metaMu.Lock()
+	defer h.v.metaMu.Unlock()
 	sizes := make(map[*chunkmap.Frozen]*chunkmap.Sizes)
-	for _, s := range v.pool.snaps {
+	for _, s := range h.snapshots() {
 		if s.frozen != nil {
 			sizes[s.frozen] = new(chunkmap.Sizes)
 		}
@@ -27,16 +27,16 @@ func (v *Volume) SnapshotSizes() map[uint64]SnapshotSizes {
 		}
 		return &rest
 	}
-	end := uint64(v.Size() / v.chunk)
+	end := uint64(h.Size() / h.v.chunk)
 	for page := uint64(0); page*chunkmap.PageEntries < end && len(sizes) > 0; page++ {
-		v.committer.pause()
-		v.chunks.AddSizes(page, of)
-		v.committer.unpause()
+		h.committer.pause()
+		h.chunks.AddSizes(page, of)
+		h.committer.unpause()
 	}
 	all := make(map[uint64]SnapshotSizes)
-	for _, s := range v.pool.snaps {
+	for _, s := range h.snapshots() {
 		if n := sizes[s.frozen]; s.frozen != nil {
-			all[s.ID] = SnapshotSizes{int64(n.Named) * v.chunk, int64(n.Alone) * v.chunk, int64(n.Since) * v.chunk}
+			all[s.ID] = SnapshotSizes{int64(n.Named) * h.v.chunk, int64(n.Alone) * h.v.chunk, int64(n.Since) * h.v.chunk}
 		}
 	}
 	return all

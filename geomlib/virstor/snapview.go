@@ -15,10 +15,10 @@ type View struct {
 
 // OpenSnapshot opens the snapshot of that name for reading (ErrNoSnapshot, and ErrDamaged
 // for one whose map cannot be read).
-func (v *Volume) OpenSnapshot(name string) (*View, error) {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
-	s, err := v.snapshotLocked(name)
+func (h *Head) OpenSnapshot(name string) (*View, error) {
+	h.v.metaMu.Lock()
+	defer h.v.metaMu.Unlock()
+	s, err := h.snapshotLocked(name)
 	if err == nil && s.damage != nil {
 		err = s.damage
 	}
@@ -26,7 +26,7 @@ func (v *Volume) OpenSnapshot(name string) (*View, error) {
 		return nil, fmt.Errorf("open snapshot: %w", err)
 	}
 	s.views++
-	return &View{v: v, s: s}, nil
+	return &View{v: h.v, s: s}, nil
 }
 
 // Close lets the snapshot go. It is called once.
@@ -57,7 +57,7 @@ func (w *View) Submit(r *Request) {
 	v := w.v
 	r.Err = nil
 	l, _ := v.traffic.enter(r, 0)
-	r.req = reqState{h: &v.Head, view: w, tally: tally{lane: l}}
+	r.req = reqState{h: w.s.of, view: w, tally: tally{lane: l}}
 	if l == nil {
 		r.Err = fmt.Errorf("%s a snapshot of %s: %w", r.Op, v.name, ErrClosed)
 		r.Done.Complete(r)

@@ -30,7 +30,8 @@ type Status struct {
 	Lease          *LeaseStatus    // nil: it has none
 	Outsiders      []OutsiderError // providers that name the volume and take no part in it
 	Snapshots      int
-	SnapshotChunks int64 // that snapshots hold and the volume does not: data, maps, directory and its reserve
+	SnapshotChunks int64        // that snapshots and further volumes hold and the volume does not: data, maps, directory and its reserve
+	Volumes        []VolumeInfo // of the pool beside this one
 	// DamagedSnapshots are the names of those whose maps cannot be read: until they are
 	// deleted no chunk is given out and none is overwritten.
 	DamagedSnapshots []string
@@ -81,7 +82,7 @@ func (v *Volume) Status() Status {
 		Degraded:      v.cond.is(stateDegraded),
 		Closing:       v.cond.is(stateClosing),
 		WhenFull:      v.full.Load().policy, Alloc: v.cfg.Alloc,
-		Held: v.held.status(), Outsiders: v.Outsiders(),
+		Held: v.heldStatus(), Outsiders: v.Outsiders(), Volumes: v.Volumes(),
 		Stats: Stats{
 			Errors: v.stats.errors.Load(), Flushes: v.stats.flushes.Load(),
 			Commits: v.stats.commits.Load(), CommittedChunks: v.stats.committed.Load(),

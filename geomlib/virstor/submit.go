@@ -47,6 +47,9 @@ func (h *Head) Submit(r *Request) {
 }
 
 func (h *Head) validate(r *Request) error {
+	if h.damage != nil {
+		return fmt.Errorf("%s %s: %w", r.Op, h.Name(), h.damage)
+	}
 	switch r.Op {
 	case OpFlush:
 		return nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/mapio"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -61,7 +62,10 @@ func (v *Volume) prepare() error {
 	if v.cfg.breaks(breakBelieveMap) {
 		return nil
 	}
-	return v.rewriteLoadedMap()
+	if err := v.rewriteLoadedMap(); err != nil {
+		return err
+	}
+	return v.numberMembers()
 }
 
 // prepareOrderly is prepare for a volume that was closed in order.
@@ -73,7 +77,7 @@ func (v *Volume) prepareOrderly() error {
 		return err
 	}
 	v.forgiveFlushes()
-	return nil
+	return v.numberMembers()
 }
 
 // flushAndLoad flushes what was inherited, finishes what was interrupted, and reads the
@@ -172,11 +176,12 @@ func (v *Volume) takeOver() error {
 	if err := v.fence(); err != nil {
 		return err
 	}
-	if !orderly {
-		return v.rewriteLoadedMap()
+	if orderly {
+		v.forgiveFlushes()
+	} else if err := v.rewriteLoadedMap(); err != nil {
+		return err
 	}
-	v.forgiveFlushes()
-	return nil
+	return v.numberMembers()
 }
 
 // dropCaches makes the system forget what its caches hold of the components. What
@@ -247,9 +252,32 @@ func (v *Volume) rewriteLoadedMap() error {
 	if err := zero.flushNow(); err != nil {
 		return fmt.Errorf("open %s: write the allocation map again: %w", v.name, err)
 	}
+	if !v.cfg.breaks(breakLiveRewrite) {
+		if err := v.rewriteFurther(); err != nil {
+			return fmt.Errorf("open %s: write the maps of its further volumes again: %w", v.name, err)
+		}
+	}
 	v.garbage = false // what unallocated entries held is gone
 	v.log.Info("not closed in order: the allocation map was read from the medium and written again", "bytes", written)
 	return nil
+}
+
+// rewriteFurther writes the maps of further volumes from memory, and flushes them.
+func (v *Volume) rewriteFurther() error {
+	var written []alloc.Phys
+	for _, h := range v.further() {
+		if h.damage != nil {
+			continue
+		}
+		err := h.eachPart(func(part mapPart, _ uint64, b []byte) error {
+			written = append(written, part.at)
+			return v.writeSystem(part.at, 0, b)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return v.flushOf(written)
 }
 
 // encodeMap makes b, whole entries, what the map in memory says of the virtual chunks from

@@ -201,7 +201,7 @@ func TestTheMapIsEncodedAsItsEntriesAre(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const n = 3 * chunkmap.PageEntries
 		v := new(Volume)
-		v.v = v
+		v.v, v.mapID = v, ondisk.FirstMap
 		v.chunks = chunkmap.New(n)
 		v.order = rapid.SampledFrom([]ondisk.Order{ondisk.LittleEndian, ondisk.BigEndian, ondisk.OrderUnknown}).Draw(t, "order")
 		for first := uint64(0); first < n; first += chunkmap.PageEntries {

@@ -136,9 +136,6 @@ type volumeStats struct {
 	commitSizes histogram
 }
 
-// Name is the volume's name, as label gave it.
-func (h *Head) Name() string { return h.v.name }
-
 // ID is the random number that label gave all components.
 func (v *Volume) ID() uint32 { return v.id }
 
@@ -186,7 +183,13 @@ func (v *Volume) emit(e Event) {
 	v.cfg.Events(e)
 }
 
-func (h *Head) encodeEntry(b []byte, word chunkmap.Word) { entryOf(word).Encode(b, h.v.order) }
+func (h *Head) encodeEntry(b []byte, word chunkmap.Word) {
+	if h.isFirst() {
+		entryOf(word).Encode(b, h.v.order)
+		return
+	}
+	h.entryOf(word).Encode(b, ondisk.LittleEndian)
+}
 
 // entryOf is what the map on disk says of a virtual chunk of this word.
 func entryOf(word chunkmap.Word) ondisk.Entry {

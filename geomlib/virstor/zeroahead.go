@@ -110,7 +110,7 @@ func (z *zeroAhead) one() bool {
 		return true
 	}
 	defer v.metaMu.Unlock()
-	if v.stats.committed.Load() == 0 || !v.cond.allows(deedAllocate) || !v.held.empty() {
+	if v.stats.committed.Load() == 0 || !v.cond.allows(deedAllocate) || !v.noneHeld() {
 		return false // who is held for room comes first
 	}
 	p, at, ok := v.alloc.Prepare(z.stock)

@@ -17,6 +17,9 @@ import (
 // ErrDamaged: the volume is not one that a backup should be made of.
 var ErrDamaged = errors.New("volume is damaged; see `gvirstor check`")
 
+// ErrFurther: the pool has volumes beside the first, which a restore would give up.
+var ErrFurther = errors.New("its pool has further volumes, which no backup keeps yet")
+
 // Backup is what says where everything of a volume is.
 type Backup struct {
 	Time       time.Time
@@ -159,7 +162,11 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progr
 		for _, m := range a.Members {
 			providers = append(providers, m.Provider)
 		}
-		if err := b.readPool(ctx, providers, directory); err != nil {
+		err := b.readPool(ctx, providers, directory)
+		if errors.Is(err, ErrFurther) {
+			return nil, fmt.Errorf("back up %s: %w", a.Name, err)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, err)
 		}
 	}

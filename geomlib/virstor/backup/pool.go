@@ -63,6 +63,11 @@ func (b *Backup) readPool(ctx context.Context, providers []geomlib.Provider, fir
 	if r.dir, err = r.Directory(ctx, first); err != nil {
 		return fmt.Errorf("the directory of its snapshots: %w", err)
 	}
+	for _, m := range r.dir.Maps[1:] {
+		if m.Kind == ondisk.KindVolume { // a restore would give its chunks up
+			return fmt.Errorf("%w (%s)", ErrFurther, m.Name)
+		}
+	}
 	kept := *r.dir
 	kept.Maps = slices.Clone(r.dir.Maps[:1])
 	for _, m := range r.dir.Maps[1:] {
@@ -296,6 +301,11 @@ func (b *Backup) checkPool() error {
 	}
 	if err := virstor.Servable(b.Pool.Directory); err != nil {
 		return err
+	}
+	for _, m := range b.Pool.Directory.Maps[1:] {
+		if m.Kind != ondisk.KindSnapshot {
+			return fmt.Errorf("%v %d in a backup: %w", m.Kind, m.ID, virstor.ErrUnserved)
+		}
 	}
 	for _, p := range b.Pool.Parts {
 		if err := b.checkRuns(p.Runs); err != nil {

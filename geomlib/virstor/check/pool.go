@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -24,6 +25,8 @@ type Snapshot struct {
 	Chunks  uint64 `json:"chunks"`
 	Unique  uint64 `json:"unique"`
 	Damaged bool   `json:"damaged,omitempty"`
+
+	of ondisk.PoolMap // or of a further volume, which is looked at alike
 }
 
 // poolCheck looks at what the components hold beside the volume's map: the directory that
@@ -108,10 +111,19 @@ func (p *poolCheck) look() error {
 		return nil
 	}
 	p.checkRollback()
-	v.Snapshots = make([]Snapshot, len(p.dir.Maps)-1)
-	for i, m := range slices.Backward(p.dir.Maps[1:]) {
-		s := &v.Snapshots[i]
-		*s = Snapshot{Name: m.Name, ID: m.ID, Created: time.Unix(m.Time, 0).UTC(), Size: m.Size}
+	v.Snapshots = []Snapshot{}
+	for _, m := range p.dir.Maps[1:] {
+		if m.Kind == ondisk.KindSnapshot {
+			v.Snapshots = append(v.Snapshots, Snapshot{Name: p.name(m), ID: m.ID, Created: time.Unix(m.Time, 0).UTC(), Size: m.Size, of: m})
+		}
+	}
+	last := len(v.Snapshots)
+	for _, m := range slices.Backward(p.dir.Maps[1:]) {
+		s := &Snapshot{Name: p.name(m), ID: m.ID, of: m}
+		if m.Kind == ondisk.KindSnapshot {
+			last--
+			s = &v.Snapshots[last]
+		}
 		sm, err := p.readMap(s, m)
 		if v.in.ctx.Err() != nil {
 			return v.in.ctx.Err()
@@ -145,6 +157,18 @@ func (p *poolCheck) judgeSuspects() {
 	}
 }
 
+// name is what a map is called in the pool: of a further volume a slash and its name, of its
+// snapshots that and theirs, and of the first volume's theirs alone.
+func (p *poolCheck) name(m ondisk.PoolMap) string {
+	if m.Kind == ondisk.KindVolume {
+		return "/" + m.Name
+	}
+	if of, _ := p.dir.Map(m.Origin); of.ID != ondisk.FirstMap {
+		return "/" + of.Name + "@" + m.Name
+	}
+	return m.Name
+}
+
 func (p *poolCheck) find(f Finding) { p.found = append(p.found, f) }
 
 // damaged finds that a snapshot is, once.
@@ -155,15 +179,27 @@ func (p *poolCheck) damaged(s *Snapshot, err error) {
 	s.Damaged, s.Chunks, s.Unique = true, 0, 0
 	copied := "If a disk cannot be read, copy it to another one, and check that."
 	f := Finding{Severity: Error, Code: SnapshotDamaged, Provider: p.v.zero.name(), Mend: MendChoice, Snapshot: s.Name,
-		Text: fmt.Sprintf("snapshot %s is damaged: %v", s.Name, err),
+		Text: fmt.Sprintf("%v %s is damaged: %v", s.of.Kind, s.Name, err),
 		Remedy: fmt.Sprintf("%s While it is damaged the volume is only read. If nothing brings it back, what it alone holds is lost: `gvirstor repair --give-up %s` gives it up, with -f.",
 			copied, s.Name)}
+	if strings.HasPrefix(s.Name, "/") { // a further volume, or of one
+		f.Mend, f.Snapshot = MendByHand, ""
+		f.Remedy = fmt.Sprintf("%s While it is damaged all volumes are only read. If nothing brings it back, what it alone holds is lost: `gvirstor delete %s` gives it up, with -f.", copied, p.fullName(s))
+	}
 	if to, is := p.rollback(); is && to == s.ID {
 		f.Prevents = true
 		f.Remedy = fmt.Sprintf("A rollback to it was interrupted: until it can be read the volume is not served. %s If nothing brings it back, "+
 			"`gvirstor repair --give-up %s` rolls the volume back as far as its map can be read and gives it up, with -f.", copied, s.Name)
 	}
 	p.find(f)
+}
+
+// fullName is how a verb is told of s.
+func (p *poolCheck) fullName(s *Snapshot) string {
+	if strings.HasPrefix(s.Name, "/") {
+		return p.v.Name + s.Name
+	}
+	return p.v.Name + "@" + s.Name
 }
 
 // rollback is the id of the snapshot that a rollback is to, if one was interrupted.
@@ -225,7 +261,7 @@ func (p *poolCheck) readMap(s *Snapshot, m ondisk.PoolMap) (*snapshotMap, error)
 	if err != nil {
 		return nil, err
 	}
-	if m.Size > p.v.VirtualSize {
+	if m.Origin == ondisk.FirstMap && m.Size > p.v.VirtualSize {
 		return nil, fmt.Errorf("it has %d bytes, the volume %d", m.Size, p.v.VirtualSize)
 	}
 	for _, at := range at.Places {
@@ -238,7 +274,7 @@ func (p *poolCheck) readMap(s *Snapshot, m ondisk.PoolMap) (*snapshotMap, error)
 			continue
 		}
 		place := at.Place(c)
-		if !p.parts[place] && !p.claim(place) {
+		if (m.Kind == ondisk.KindVolume || !p.parts[place]) && !p.claim(place) {
 			return nil, p.usedTwice(place)
 		}
 		p.parts[place] = true
@@ -312,14 +348,21 @@ func (p *poolCheck) countOwners() error {
 	// Memory is bounded, whatever the number of maps.
 	step := max(4096, int64(32<<20)/int64(len(p.maps)+1)/4096*4096)
 	var own []byte
-	for from := int64(0); from < p.v.mapSize(); from += step {
+	longest := p.v.mapSize()
+	for _, m := range p.maps {
+		longest = max(longest, m.at.Bytes)
+	}
+	for from := int64(0); from < longest; from += step {
 		if err := p.v.in.ctx.Err(); err != nil {
 			return err
 		}
-		end := min(from+step, p.v.mapSize())
+		end := min(from+step, longest)
 		own = slices.Grow(own[:0], int(end-from))[:end-from]
-		if err := readFull(p.v.zero.p, own, from); err != nil {
-			clear(own) // which is told of already
+		clear(own)
+		if n := min(end, p.v.mapSize()) - from; n > 0 {
+			if err := readFull(p.v.zero.p, own[:n], from); err != nil {
+				clear(own) // which is told of already
+			}
 		}
 		for _, m := range p.maps {
 			m.block = slices.Grow(m.block[:0], int(end-from))[:end-from]

@@ -152,7 +152,11 @@ func (v *Volume) writeText(b *strings.Builder, verbose bool) {
 		b.WriteString("\n")
 	}
 	for _, s := range v.Snapshots {
-		fmt.Fprintf(b, "  @%s of %s: ", s.Name, s.Created.Format(time.DateTime))
+		name := s.Name // of a further volume it has that one's
+		if !strings.HasPrefix(name, "/") {
+			name = "@" + name
+		}
+		fmt.Fprintf(b, "  %s of %s: ", name, s.Created.Format(time.DateTime))
 		if s.Damaged {
 			b.WriteString("damaged\n")
 		} else {

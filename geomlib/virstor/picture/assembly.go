@@ -77,7 +77,9 @@ func (d *drawing) pool(zero virstor.Member) (drawn *ondisk.PoolMap, err error) {
 		return nil, nil
 	}
 	if d.dir != nil {
-		i := slices.IndexFunc(d.dir.Maps, func(m ondisk.PoolMap) bool { return m.Kind == ondisk.KindSnapshot && m.Name == d.opt.Snapshot })
+		i := slices.IndexFunc(d.dir.Maps, func(m ondisk.PoolMap) bool {
+			return m.Kind == ondisk.KindSnapshot && m.Origin == ondisk.FirstMap && m.Name == d.opt.Snapshot
+		})
 		if i > 0 {
 			m := &d.dir.Maps[i]
 			d.p.Name += "@" + m.Name

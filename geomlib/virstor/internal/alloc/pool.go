@@ -21,10 +21,11 @@ type Bar uint8
 
 // The bars.
 const (
-	BarFailed  Bar = 1 << iota // a flush failed; for as long as the volume is open
-	BarLeaving                 // the component is being emptied or removed
-	BarRefused                 // it takes no writes
-	BarUnknown                 // a map that may name its free chunks cannot be read
+	BarFailed     Bar = 1 << iota // a flush failed; for as long as the volume is open
+	BarLeaving                    // the component is being emptied or removed
+	BarRefused                    // it takes no writes
+	BarUnknown                    // a map that may name its free chunks cannot be read
+	BarUnnumbered                 // maps cannot name it
 )
 
 // closed reports whether nothing is taken from the pool.

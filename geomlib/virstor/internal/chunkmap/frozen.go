@@ -78,8 +78,25 @@ func (m *Map) SetUnknown(on bool) {
 	}
 }
 
-// IsFrozen reports whether there is a Frozen, or a map that nobody can read.
-func (m *Map) IsFrozen() bool { return m.newest.Load() != nil || m.unknown.Load() }
+// SetOrigin says of what the map is a clone: a Frozen of another map, which stays as long as
+// this one, and names whatever the two have in common. Nobody else knows the map yet.
+func (m *Map) SetOrigin(f *Frozen) {
+	m.origin.Store(f)
+	m.freezes.Add(1)
+}
+
+// fromOrigin reports whether the map is a clone and what it was at first has the mapping of
+// word for vc.
+func (m *Map) fromOrigin(vc uint64, word Word) bool {
+	f := m.origin.Load()
+	return f != nil && vc>>pageShift < f.Pages() && m.same(f.Load(vc), word)
+}
+
+// IsFrozen reports whether there is a Frozen, of this map or as its origin, or a map that
+// nobody can read.
+func (m *Map) IsFrozen() bool {
+	return m.newest.Load() != nil || m.unknown.Load() || m.origin.Load() != nil
+}
 
 // Pages is how many there are.
 func (f *Frozen) Pages() uint64 { return uint64(len(f.pages)) }
@@ -217,14 +234,17 @@ func (m *Map) Unshare(vc uint64) {
 	m.page(vc)[vc%PageEntries].And(^uint64(wordShared))
 }
 
-// IsNamed reports whether a Frozen that has not let go of it names the mapping of word
-// for vc, or may, for what is known of it. Nobody freezes or changes a mapping meanwhile.
+// IsNamed reports whether a Frozen that has not let go of it, or the origin, names the
+// mapping of word for vc, or may, for what is known of it. Nobody freezes or changes a mapping meanwhile.
 func (m *Map) IsNamed(vc uint64, word Word) bool {
 	return m.unknown.Load() || m.isNamed(vc, word, nil)
 }
 
 // isNamed is IsNamed for what can be read, and for others than except.
 func (m *Map) isNamed(vc uint64, word Word, except *Frozen) bool {
+	if m.fromOrigin(vc, word) {
+		return true
+	}
 	if m.newest.Load() == nil {
 		return false
 	}

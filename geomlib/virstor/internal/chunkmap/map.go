@@ -80,6 +80,7 @@ type Map struct {
 	unknown atomic.Bool            // there is a map that nobody can read
 	empty   frozenPage             // of Frozens, where nothing is allocated
 	alias   atomic.Uint64          // a component that has two indices just now (Alias); 0: none
+	origin  atomic.Pointer[Frozen] // of another map, whose mappings this one may have; or nil
 
 	shards [64]shard
 }

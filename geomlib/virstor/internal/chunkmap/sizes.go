@@ -47,7 +47,7 @@ func (m *Map) AddSizes(page uint64, of func(*Frozen) *Sizes) {
 		}
 	}
 	if len(all) > 1 || len(all) == 1 && all[0].words != nil {
-		m.addAlone(all, &now)
+		m.addAlone(page, all, &now)
 	}
 }
 
@@ -71,7 +71,7 @@ func (m *Map) versionsLocked(page uint64, of func(*Frozen) *Sizes) (all []versio
 }
 
 // addAlone counts the mappings of versions that neither now nor another Frozen has.
-func (m *Map) addAlone(all []version, now *[PageEntries]Word) {
+func (m *Map) addAlone(page uint64, all []version, now *[PageEntries]Word) {
 	if m.unknown.Load() {
 		return
 	}
@@ -81,7 +81,7 @@ func (m *Map) addAlone(all []version, now *[PageEntries]Word) {
 		var run owned // of versions that follow each other and have word
 		word := Word(0)
 		end := func() {
-			if word != 0 && word != w {
+			if word != 0 && word != w && !m.fromOrigin(page<<pageShift+uint64(i), word) {
 				owners[word] = owned{run.by, owners[word].times + run.times}
 			}
 		}
