@@ -106,6 +106,14 @@ const (
 	toIdentify                // who it is: its name, id or fence. The engine has no part in that
 )
 
+// withPool is withBackend of the volume that a further one is named by.
+func (c *call) withPool(ctx context.Context, name string, w *where, p purpose, do func(*backend) error) error {
+	if pool, own := control.SplitName(name); own != "" {
+		name = pool
+	}
+	return c.withBackend(ctx, name, w, p, do)
+}
+
 // withBackend finds the backend of a volume and has do use it.
 func (c *call) withBackend(ctx context.Context, name string, w *where, p purpose, do func(*backend) error) error {
 	b, err := c.findBackend(ctx, name, w)

@@ -70,9 +70,38 @@ func printVolume(w io.Writer, v *control.VolumeStatus) {
 	if v.Job != nil {
 		fmt.Fprintf(w, "Job: %s\n", jobText(v.Job))
 	}
+	for _, f := range v.Volumes {
+		fmt.Fprintf(w, "Volume: %s\n", furtherText(v.Name, f))
+	}
 	printProviders(w, v)
 	printConsumers(w, v)
 	fmt.Fprintln(w)
+}
+
+// furtherText is a further volume of the pool in words.
+func furtherText(pool string, f control.PoolVolume) string {
+	text := fmt.Sprintf("%s/%s, %d bytes (%s), %d bytes allocated", pool, f.Name, f.Size, humanize(f.Size), f.Allocated)
+	if f.Origin != "" {
+		text += fmt.Sprintf(", a clone of %s", originText(pool, f.Origin))
+	}
+	if f.Held.Count > 0 {
+		text += fmt.Sprintf(", %d writes held", f.Held.Count)
+	}
+	if f.Degraded {
+		text += ", degraded"
+	}
+	if f.Problem != "" {
+		text += ": " + f.Problem
+	}
+	return text
+}
+
+// originText is a snapshot of the pool by its whole name.
+func originText(pool, origin string) string {
+	if strings.HasPrefix(origin, "@") {
+		return pool + origin
+	}
+	return pool + "/" + origin
 }
 
 // printProviders prints the volume's nodes. The NBD exports go with the first.

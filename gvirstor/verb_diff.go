@@ -74,7 +74,7 @@ func (c *call) diff(ctx context.Context, w *where, json bool) error {
 	if err != nil {
 		return err
 	}
-	return c.withBackend(ctx, volume, w, toRead, func(b *backend) error {
+	return c.withPool(ctx, volume, w, toRead, func(b *backend) error {
 		d := differences{Volume: volume, From: from, To: to, Ranges: []control.DiffRange{}}
 		d.Size, err = allDifferences(ctx, b, volume, control.DiffRequest{From: from, To: to}, func(r control.DiffRange) error {
 			d.Bytes += r.Length

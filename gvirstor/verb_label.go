@@ -30,7 +30,7 @@ func labelCommand() *command {
 	return &command{
 		name:     "label",
 		brief:    "Makes a volume of providers",
-		also:     "create init new pvcreate vgcreate lvcreate",
+		also:     "init new pvcreate vgcreate",
 		operands: "[-fhnv] [-m chunk_size] [--small-chunks] [-s vir_size] [--sector-size size] name provider0 [provider1 ...]",
 		verbose:  true,
 		options: func(f *options) {

@@ -18,7 +18,7 @@ func renameCommand() *command {
 		name:     "rename",
 		brief:    "Gives a volume or a snapshot another name",
 		also:     "lvrename vgrename",
-		operands: "[-fv] " + whereUsage + " name new | name@snap @new",
+		operands: "[-fv] " + whereUsage + " name new | name@snap @new | name/vol /new",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&force, "f", "force")
@@ -31,6 +31,9 @@ func renameCommand() *command {
 			if to, ok := strings.CutPrefix(c.operands[1], "@"); ok && strings.Contains(c.operands[0], "@") {
 				return c.renameSnapshot(ctx, &w, to)
 			}
+			if to, ok := strings.CutPrefix(c.operands[1], "/"); ok && !strings.HasPrefix(to, "dev/") {
+				return c.renameFurther(ctx, &w, to)
+			}
 			if err := ondisk.CheckNewName(c.operands[1]); err != nil {
 				return failf("Can't rename %s: %w", c.operands[0], err)
 			}
@@ -39,8 +42,8 @@ func renameCommand() *command {
 		about: `Gives a volume another name, at once on all its components or not at all. One
 in service is out of service for a moment: it must not be open. What the
 configuration says of it by its name is to be changed, too. With --offline the
-components say which volume is meant, of two that have one name. A snapshot gets
-another name in service, too, unless clients have it.
+components say which volume is meant, of two that have one name. A snapshot or
+a further volume gets another name in service, too, unless clients have it.
 
 -f          even while the volume is open or clients are connected` + whereHelp,
 		example: "gvirstor rename mydata olddata",
@@ -85,8 +88,25 @@ func (c *call) renameSnapshot(ctx context.Context, w *where, to string) error {
 	if err != nil {
 		return err
 	}
-	return c.withBackend(ctx, volume, w, toChange, func(b *backend) error {
+	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
 		if err := b.RenameSnapshot(ctx, volume, control.RenameSnapshotRequest{Snapshot: name, To: to}); err != nil {
+			return failf("Can't %w", err)
+		}
+		return nil
+	})
+}
+
+// renameFurther gives the further volume that the first operand names another name.
+func (c *call) renameFurther(ctx context.Context, w *where, to string) error {
+	volume, err := parseFurther(c.operands[0])
+	if err == nil {
+		err = checkOwnName(to)
+	}
+	if err != nil {
+		return err
+	}
+	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
+		if err := b.RenameSnapshot(ctx, volume, control.RenameSnapshotRequest{To: to}); err != nil {
 			return failf("Can't %w", err)
 		}
 		return nil

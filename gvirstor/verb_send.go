@@ -91,7 +91,7 @@ func (c *call) send(ctx context.Context, w *where, o sendOptions) error {
 	if _, _, terminal := c.terminal(); terminal && !o.dryRun {
 		return failf("Can't send to a terminal: redirect the standard output")
 	}
-	return c.withBackend(ctx, volume, w, toRead, func(b *backend) error {
+	return c.withPool(ctx, volume, w, toRead, func(b *backend) error {
 		s := &sender{call: c, v: b, volume: volume, request: control.DiffRequest{From: base, To: name}}
 		if err := s.find(ctx, name, base, o.mark); err != nil {
 			return failf("Can't send %s: %w", c.operands[0], err)

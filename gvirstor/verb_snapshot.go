@@ -45,9 +45,9 @@ func deleteCommand() *command {
 	var force, dryRun bool
 	return &command{
 		name:     "delete",
-		brief:    "Deletes a snapshot",
+		brief:    "Deletes a snapshot, or a further volume of a pool",
 		destroys: true,
-		operands: "[-fnv] " + whereUsage + " name@snap",
+		operands: "[-fnv] " + whereUsage + " name@snap | name/vol",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&force, "f", "force")
@@ -55,8 +55,9 @@ func deleteCommand() *command {
 			w.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error { return c.deleteSnapshot(ctx, &w, force, dryRun) },
-		about: `Deletes a snapshot of a volume. What it alone held is lost, and its chunks are
-free soon after.
+		about: `Deletes a snapshot of a volume, or a further volume that has no snapshots. What
+it alone held is lost, and its chunks are free soon after. A snapshot that has
+clones stays, and so does what clients have.
 
 -f          do it; without this how much is lost is said, and nothing deleted
 -n          only tell how much that is` + whereHelp,
@@ -70,6 +71,18 @@ func (c *call) snapshotOperand() (volume, snapshot string, err error) {
 		return "", "", c.wrongNumber()
 	}
 	return parseSnapshot(c.operands[0])
+}
+
+// volumeOrSnapshot is the one operand, a snapshot, or a further volume: no snapshot then.
+func (c *call) volumeOrSnapshot() (volume, snapshot string, err error) {
+	if len(c.operands) != 1 {
+		return "", "", c.wrongNumber()
+	}
+	if strings.Contains(c.operands[0], "@") {
+		return parseSnapshot(c.operands[0])
+	}
+	volume, err = parseFurther(c.operands[0])
+	return volume, "", err
 }
 
 // snapshotTime is how --keep writes the time, in UTC: in this order names are in that of
@@ -91,7 +104,7 @@ func (c *call) snapshot(ctx context.Context, w *where, keep int64, force bool) e
 			return failf("Invalid name of a snapshot: %w", err)
 		}
 	}
-	return c.withBackend(ctx, volume, w, toChange, func(b *backend) error {
+	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
 		if err := b.Snapshot(ctx, volume, control.SnapshotRequest{Snapshot: name, Force: force}); err != nil {
 			return failf("Can't %w", err)
 		}
@@ -154,7 +167,7 @@ func (c *call) thin(ctx context.Context, b *backend, volume, prefix string, keep
 
 // deleteSnapshot deletes the snapshot only with force, and says what is lost without.
 func (c *call) deleteSnapshot(ctx context.Context, w *where, force, dryRun bool) error {
-	volume, name, err := c.snapshotOperand()
+	volume, name, err := c.volumeOrSnapshot()
 	if err != nil {
 		return err
 	}
@@ -162,10 +175,13 @@ func (c *call) deleteSnapshot(ctx context.Context, w *where, force, dryRun bool)
 	if dryRun || !force {
 		p = toRead
 	}
-	return c.withBackend(ctx, volume, w, p, func(b *backend) error {
+	return c.withPool(ctx, volume, w, p, func(b *backend) error {
 		res, err := b.Delete(ctx, volume, control.DeleteRequest{Snapshot: name, DryRun: dryRun || !force})
 		if err != nil {
 			return failf("Can't %w", err)
+		}
+		if !dryRun && !force && name == "" {
+			return failf("Can't delete %s: what it alone holds would be lost, %d chunks, %d bytes; with -f it is deleted", c.operands[0], res.Chunks, res.Bytes)
 		}
 		if !dryRun && !force {
 			return failf("Can't delete %s: what it alone holds would be lost, %d chunks, %d bytes; keep that by `gvirstor send %s`, or delete it with -f", c.operands[0], res.Chunks, res.Bytes, c.operands[0])
@@ -194,13 +210,22 @@ type listedSnapshot struct {
 // --offline of the stopped one.
 func (c *call) listSnapshots(ctx context.Context, o *listOptions) error {
 	all := []listedSnapshot{}
-	list := func(v control.Verbs, name string) error {
-		snapshots, err := v.Snapshots(ctx, name)
-		if err != nil {
-			return failf("Can't list the snapshots of %s: %w", name, err)
+	list := func(v control.Verbs, s *control.VolumeStatus) error {
+		names := []string{s.Name}
+		for _, further := range s.Volumes {
+			names = append(names, s.Name+"/"+further.Name)
 		}
-		for _, s := range snapshots.Snapshots {
-			all = append(all, listedSnapshot{name, s})
+		for _, name := range names {
+			snapshots, err := v.Snapshots(ctx, name)
+			if control.KindOf(err) == control.NotFound && name != s.Name { // deleted meanwhile
+				continue
+			}
+			if err != nil {
+				return failf("Can't list the snapshots of %s: %w", name, err)
+			}
+			for _, s := range snapshots.Snapshots {
+				all = append(all, listedSnapshot{name, s})
+			}
 		}
 		return nil
 	}
@@ -211,7 +236,7 @@ func (c *call) listSnapshots(ctx context.Context, o *listOptions) error {
 		err = c.wrongNumber()
 	} else {
 		name := control.VolumeName(c.operands[0])
-		err = c.withBackend(ctx, name, &o.where, toRead, func(b *backend) error { return list(b, name) })
+		err = c.withBackend(ctx, name, &o.where, toRead, func(b *backend) error { return list(b, &b.volume) })
 	}
 	if err != nil {
 		return err
@@ -223,7 +248,7 @@ func (c *call) listSnapshots(ctx context.Context, o *listOptions) error {
 }
 
 // eachServed calls do for the volumes in service that the operands name, or all.
-func (c *call) eachServed(ctx context.Context, do func(v control.Verbs, name string) error) error {
+func (c *call) eachServed(ctx context.Context, do func(v control.Verbs, s *control.VolumeStatus) error) error {
 	client, err := c.connect()
 	if err != nil {
 		return err
@@ -238,8 +263,8 @@ func (c *call) eachServed(ctx context.Context, do func(v control.Verbs, name str
 	if err != nil {
 		return err
 	}
-	for _, v := range st.Volumes {
-		if err := do(client, v.Name); err != nil {
+	for i := range st.Volumes {
+		if err := do(client, &st.Volumes[i]); err != nil {
 			return err
 		}
 	}

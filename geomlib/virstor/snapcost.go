@@ -4,12 +4,13 @@ import "github.com/gvirstor/gvirstor/ondisk"
 
 // SnapshotCost is how many chunks a snapshot taken now would take at most, for its map, the
 // first one also for the directory and its reserve, and how many are free for that.
-func (v *Volume) SnapshotCost() (chunks, free int64) {
+func (h *Head) SnapshotCost() (chunks, free int64) {
+	v := h.v
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	n := uint64(v.Size() / v.chunk)
+	n := uint64(h.Size() / v.chunk)
 	perPart := uint64(v.chunk / ondisk.EntrySize)
-	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated((vc/perPart+1)*perPart, n) {
+	for vc := h.chunks.NextAllocated(0, n); vc < n; vc = h.chunks.NextAllocated((vc/perPart+1)*perPart, n) {
 		chunks++
 	}
 	chunks++ // the list

@@ -35,8 +35,15 @@ func (v *VolumeStatus) Actions() []Action {
 		is[c] = true
 	}
 	for _, s := range v.DamagedSnapshots {
-		all = append(all, Action{fmt.Sprintf("snapshot %s is damaged: writes wait", s),
-			fmt.Sprintf("start again if a disk could not be read, from a copy of it if need be; else what %s alone holds is lost, and writes go on without it", s), []string{fmt.Sprintf("gvirstor delete %s@%s", v.shellName(), s)}})
+		kind, full := "snapshot", v.shellName()+"@"+s
+		if strings.HasPrefix(s, "/") { // of a further volume
+			full = v.shellName() + s
+			if !strings.Contains(s, "@") {
+				kind = "volume"
+			}
+		}
+		all = append(all, Action{fmt.Sprintf("%s %s is damaged: writes wait", kind, s),
+			fmt.Sprintf("start again if a disk could not be read, from a copy of it if need be; else what %s alone holds is lost, and writes go on without it", s), []string{"gvirstor delete " + full}})
 	}
 	switch {
 	case is[SnapshotDamaged]: // which room does not mend

@@ -64,8 +64,10 @@ type VolumeStatus struct {
 	// missed something, were removed, or are copies.
 	Outsiders []Outsider `json:"outsiders,omitempty"`
 	Snapshots int        `json:"snapshots,omitempty"` // how many there are
-	// DamagedSnapshots are those whose maps cannot be read (SnapshotDamaged).
-	DamagedSnapshots []string `json:"damaged_snapshots,omitempty"`
+	// DamagedSnapshots are those whose maps cannot be read (SnapshotDamaged), with further
+	// volumes as "/VOLUME", and their snapshots as "/VOLUME@SNAPSHOT".
+	DamagedSnapshots []string     `json:"damaged_snapshots,omitempty"`
+	Volumes          []PoolVolume `json:"volumes,omitempty"` // of the pool beside this one, the oldest first
 	// Lease keeps other hosts from components that they can reach; absent where none do.
 	Lease *Lease `json:"lease,omitempty"`
 	// ExpectedComponents is how many there should be where some are missing.
@@ -294,6 +296,29 @@ func (v *VolumeStatus) Nodes() []string {
 // prints it, virstor/NAME, with or without /dev/.
 func VolumeName(name string) string {
 	return strings.TrimPrefix(geomlib.Name(name).Bare(), "virstor/")
+}
+
+// SplitName takes the name of a further volume of a pool apart, such as mydata/web: pool is
+// what VolumeName makes of the rest. own is empty for a volume that is none.
+func SplitName(name string) (pool, own string) {
+	pool, own, _ = strings.Cut(VolumeName(name), "/")
+	return pool, own
+}
+
+// PoolVolume is a volume of a pool beside the first.
+type PoolVolume struct {
+	Name    string    `json:"name"` // what follows the "/"
+	ID      uint64    `json:"id"`
+	Created time.Time `json:"created"`
+	Size    int64     `json:"size"` // bytes
+	// Allocated are the bytes of the chunks that it has, those included that it has in
+	// common with what it is a clone of.
+	Allocated int64  `json:"allocated"`
+	Origin    string `json:"origin,omitempty"` // of a clone, as "VOLUME@SNAPSHOT", or of the first volume "@SNAPSHOT"
+	Held      Held   `json:"held"`
+	Users     int    `json:"users,omitempty"`    // who has it open
+	Degraded  bool   `json:"degraded,omitempty"` // a sector of its map could not be written: it takes no new chunks
+	Problem   string `json:"problem,omitempty"`  // why it cannot be used
 }
 
 // Is reports whether name means v: its own name, virstor/NAME or one of its

@@ -23,8 +23,10 @@ type Verbs interface {
 	// it again.
 	Identify(ctx context.Context, name string, r IdentifyRequest) (VolumeStatus, error)
 	Reserve(ctx context.Context, name string, r ReserveRequest) error
+	// Create makes a further volume of a pool, NAME/VOLUME, or only tells what that takes.
+	Create(ctx context.Context, name string, r CreateRequest) (CreateResult, error)
 	// Snapshots are a volume's, the oldest first; Snapshot takes one, RenameSnapshot gives
-	// one another name, and Delete deletes one.
+	// one another name, and Delete deletes one. The last two take a further volume, too.
 	Snapshots(ctx context.Context, name string) (Snapshots, error)
 	Snapshot(ctx context.Context, name string, r SnapshotRequest) error
 	RenameSnapshot(ctx context.Context, name string, r RenameSnapshotRequest) error
@@ -68,7 +70,7 @@ type Backend interface {
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve,
-		&snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&create, &snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 
@@ -200,6 +202,33 @@ func (c *Client) Reserve(ctx context.Context, name string, r ReserveRequest) err
 	return reserve.tell(ctx, c, name, r)
 }
 
+// CreateRequest makes a further volume of a pool, whose name, NAME/VOLUME, nobody has yet.
+type CreateRequest struct {
+	Size int64 `json:"size,omitempty"` // bytes, rounded up to whole chunks; 0 of a clone
+	// Snapshot is what a clone begins as: one of the volume Origin, what follows the "/", or
+	// of the first one.
+	Snapshot string `json:"snapshot,omitempty"`
+	Origin   string `json:"origin,omitempty"`
+	DryRun   bool   `json:"dry_run,omitempty"` // only tell what it would take
+}
+
+// CreateResult is what making a volume takes.
+type CreateResult struct {
+	Size      int64 `json:"size"`       // that it has, bytes
+	MapChunks int64 `json:"map_chunks"` // that are taken at once, for its map
+	MapBytes  int64 `json:"map_bytes"`  // of these
+}
+
+var create = verb[CreateRequest, CreateResult]{"create", http.MethodPost, "volumes/{name}/create",
+	func(ctx context.Context, v Verbs, name string, r CreateRequest) (CreateResult, error) {
+		return v.Create(ctx, name, r)
+	}}
+
+// Create makes a further volume of a pool.
+func (c *Client) Create(ctx context.Context, name string, r CreateRequest) (CreateResult, error) {
+	return create.ask(ctx, c, name, r)
+}
+
 // Snapshots are those of a volume.
 type Snapshots struct {
 	Snapshots []Snapshot `json:"snapshots"`
@@ -254,9 +283,9 @@ func (c *Client) Snapshot(ctx context.Context, name string, r SnapshotRequest) e
 	return snapshot.tell(ctx, c, name, r)
 }
 
-// RenameSnapshotRequest gives a snapshot of a volume another name.
+// RenameSnapshotRequest gives a snapshot of a volume, or a further volume, another name.
 type RenameSnapshotRequest struct {
-	Snapshot string `json:"snapshot"` // its name, what follows the "@"
+	Snapshot string `json:"snapshot"` // its name, what follows the "@"; empty: the volume
 	To       string `json:"to"`       // what it is to be called
 }
 
@@ -270,9 +299,10 @@ func (c *Client) RenameSnapshot(ctx context.Context, name string, r RenameSnapsh
 	return renameSnapshot.tell(ctx, c, name, r)
 }
 
-// DeleteRequest deletes a snapshot of a volume: what it alone held is lost.
+// DeleteRequest deletes a snapshot of a volume, or a further volume: what it alone held is
+// lost.
 type DeleteRequest struct {
-	Snapshot string `json:"snapshot"`          // its name, what follows the "@"
+	Snapshot string `json:"snapshot"`          // its name, what follows the "@"; empty: the volume
 	DryRun   bool   `json:"dry_run,omitempty"` // only tell what that would free
 }
 

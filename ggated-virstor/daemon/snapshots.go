@@ -12,7 +12,7 @@ import (
 
 // Snapshots implements control.Backend.
 func (d *Daemon) Snapshots(ctx context.Context, name string) (control.Snapshots, error) {
-	s, err := d.findVolume(name)
+	s, err := d.findPool(name)
 	if err != nil {
 		return control.Snapshots{}, err
 	}
@@ -21,7 +21,7 @@ func (d *Daemon) Snapshots(ctx context.Context, name string) (control.Snapshots,
 
 // Diff implements control.Backend.
 func (d *Daemon) Diff(ctx context.Context, name string, r control.DiffRequest) (control.Diff, error) {
-	s, err := d.findVolume(name)
+	s, err := d.findPool(name)
 	if err != nil {
 		return control.Diff{}, err
 	}
@@ -30,20 +30,51 @@ func (d *Daemon) Diff(ctx context.Context, name string, r control.DiffRequest) (
 
 // Snapshot implements control.Backend. When it returns clients find the snapshot.
 func (d *Daemon) Snapshot(ctx context.Context, name string, r control.SnapshotRequest) error {
-	s, err := d.findActive(name)
+	s, err := d.findActivePool(name)
 	if err == nil {
 		err = d.verbsOf(s).Snapshot(ctx, name, r)
 	}
 	if err != nil {
 		return err
 	}
-	d.log.Info("snapshot taken", "volume", s.vol.Name(), "snapshot", r.Snapshot)
+	d.log.Info("snapshot taken", "volume", control.VolumeName(name), "snapshot", r.Snapshot)
+	d.show(s)
+	return nil
+}
+
+// show has publications show what has come: it is there, whatever becomes of that.
+func (d *Daemon) show(s *served) {
 	for _, k := range s.snapshotKeepers() {
-		if err := k.ShowSnapshots(); err != nil { // it is taken all the same
-			d.log.Error("a snapshot cannot be read by clients", "volume", s.vol.Name(), "error", err)
+		if err := k.ShowSnapshots(); err != nil {
+			d.log.Error("a volume or snapshot cannot be used by clients", "volume", s.vol.Name(), "error", err)
 		}
 	}
-	return nil
+}
+
+// Create implements control.Backend. When it returns clients find the volume.
+func (d *Daemon) Create(ctx context.Context, name string, r control.CreateRequest) (res control.CreateResult, err error) {
+	s, err := d.findActivePool(name)
+	if err != nil {
+		return res, err
+	}
+	if res, err = d.verbsOf(s).Create(ctx, name, r); err != nil || r.DryRun {
+		return res, err
+	}
+	d.log.Info("volume made", "volume", control.VolumeName(name), "bytes", res.Size, "snapshot", r.Snapshot)
+	d.show(s)
+	return res, nil
+}
+
+// titleOf is what publications call a snapshot, or the further volume of that name.
+func titleOf(name, snapshot string) string {
+	_, own := control.SplitName(name)
+	switch {
+	case own == "":
+		return snapshot
+	case snapshot == "":
+		return "/" + own
+	}
+	return "/" + own + "@" + snapshot
 }
 
 // snapshotKeepers are the publications through which snapshots are read, too.
@@ -56,8 +87,9 @@ func (s *served) snapshotKeepers() (all []publish.SnapshotKeeper) {
 	return all
 }
 
-// letGo has publications let go of a snapshot for a verb, until again is called.
-func (s *served) letGo(verb, snapshot string) (again func(), err error) {
+// letGo has publications let go of a snapshot, or of a further volume, for a verb, until again
+// is called.
+func (s *served) letGo(verb, name, snapshot string) (again func(), err error) {
 	var all []func()
 	again = func() {
 		for _, f := range all {
@@ -65,54 +97,63 @@ func (s *served) letGo(verb, snapshot string) (again func(), err error) {
 		}
 	}
 	for _, k := range s.snapshotKeepers() {
-		f, err := k.LetGo(snapshot)
+		f, err := k.LetGo(titleOf(name, snapshot))
 		if err == nil {
 			all = append(all, f)
 			continue
 		}
 		again()
 		if errors.Is(err, publish.ErrInUse) {
-			return nil, control.Errorf(control.Busy, "%s %s@%s: %v", verb, s.vol.Name(), ondisk.Printable(snapshot), err)
+			return nil, control.Errorf(control.Busy, "%s %s: %v", verb, fullName(name, snapshot), err)
 		}
 		return nil, classify(err)
 	}
 	return again, nil
 }
 
+// fullName is that of a snapshot, or of the volume.
+func fullName(name, snapshot string) string {
+	full := ondisk.Printable(control.VolumeName(name))
+	if snapshot == "" {
+		return full
+	}
+	return full + "@" + ondisk.Printable(snapshot)
+}
+
 // RenameSnapshot implements control.Backend. When it returns clients find the snapshot by
 // its new name.
 func (d *Daemon) RenameSnapshot(ctx context.Context, name string, r control.RenameSnapshotRequest) error {
-	s, err := d.findActive(name)
+	s, err := d.findActivePool(name)
 	if err != nil {
 		return err
 	}
-	again, err := s.letGo("rename", r.Snapshot)
+	again, err := s.letGo("rename", name, r.Snapshot)
 	if err != nil {
 		return err
 	}
 	defer again()
 	if err = d.verbsOf(s).RenameSnapshot(ctx, name, r); err == nil {
-		d.log.Info("snapshot renamed", "volume", s.vol.Name(), "snapshot", r.Snapshot, "new", r.To)
+		d.log.Info("renamed", "what", fullName(name, r.Snapshot), "new", r.To)
 	}
 	return err
 }
 
 // Delete implements control.Backend. Publications let go of the snapshot first.
 func (d *Daemon) Delete(ctx context.Context, name string, r control.DeleteRequest) (res control.DeleteResult, err error) {
-	s, err := d.findActive(name)
+	s, err := d.findActivePool(name)
 	if err != nil {
 		return res, err
 	}
 	if r.DryRun {
 		return d.verbsOf(s).Delete(ctx, name, r)
 	}
-	again, err := s.letGo("delete", r.Snapshot)
+	again, err := s.letGo("delete", name, r.Snapshot)
 	if err != nil {
 		return res, err
 	}
 	defer again()
 	if res, err = d.verbsOf(s).Delete(ctx, name, r); err == nil {
-		d.log.Info("snapshot deleted", "volume", s.vol.Name(), "snapshot", r.Snapshot)
+		d.log.Info("deleted", "what", fullName(name, r.Snapshot))
 	}
 	return res, err
 }

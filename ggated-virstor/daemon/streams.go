@@ -8,7 +8,7 @@ import (
 
 // Read implements control.Backend.
 func (d *Daemon) Read(ctx context.Context, name string, r control.ReadRequest) (control.Data, error) {
-	s, err := d.findVolume(name)
+	s, err := d.findPool(name)
 	if err != nil {
 		return control.Data{}, err
 	}

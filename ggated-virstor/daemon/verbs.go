@@ -33,7 +33,31 @@ func (d *Daemon) findVolume(name string) (*served, error) {
 			}
 		}
 	}
+	if pool, own := control.SplitName(name); own != "" && d.volumes[pool] != nil {
+		return nil, control.Errorf(control.NotFound, "%s is not served, or is a further volume, of which this is not known: name %s", ondisk.Printable(name), pool)
+	}
 	return nil, control.Errorf(control.NotFound, "Don't know anything about '%s'", ondisk.Printable(name))
+}
+
+// findPool finds a volume, or the pool of a further one.
+func (d *Daemon) findPool(name string) (*served, error) {
+	s, err := d.findVolume(name)
+	if err == nil {
+		return s, nil
+	}
+	if pool, own := control.SplitName(name); own != "" {
+		return d.findVolume(pool)
+	}
+	return nil, err
+}
+
+// findActivePool is findPool of one that may be changed.
+func (d *Daemon) findActivePool(name string) (*served, error) {
+	s, err := d.findPool(name)
+	if err != nil {
+		return nil, err
+	}
+	return d.findActive(s.vol.Name())
 }
 
 // findActive finds a volume that may be changed.

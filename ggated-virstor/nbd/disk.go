@@ -3,7 +3,8 @@ package nbd
 import "github.com/gvirstor/gvirstor/geomlib/virstor"
 
 // Disk is what the server publishes. All methods may be called by many
-// goroutines at once. virstor.Volume is one, and virstor.View of a snapshot.
+// goroutines at once. virstor.Volume is one, virstor.Head of a further volume of its pool,
+// and virstor.View of a snapshot.
 type Disk interface {
 	// Size is the size in bytes. It may grow while the disk is served; clients
 	// that connect later are told of it, and requests of all may use it.
@@ -58,8 +59,11 @@ func guidOf(of any) uint64 {
 var (
 	_ lasting   = (*virstor.View)(nil)
 	_ Disk      = (*virstor.Volume)(nil)
+	_ Disk      = (*virstor.Head)(nil)
 	_ Disk      = (*virstor.View)(nil)
 	_ layered   = (*virstor.Volume)(nil)
+	_ layered   = (*virstor.Head)(nil)
+	_ historian = (*virstor.Head)(nil)
 	_ historian = (*virstor.Volume)(nil)
 	_ historian = (*virstor.View)(nil)
 )

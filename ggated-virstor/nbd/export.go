@@ -40,6 +40,10 @@ func (s *Server) AddExport(name string, d Disk) error { return s.addExport(name,
 // export do not mean it.
 func (s *Server) AddSnapshot(name string, d Disk) error { return s.addExport(name, d, true) }
 
+// AddVolume is AddExport of a further volume of the pool of another export. Clients that name
+// no export do not mean it, either.
+func (s *Server) AddVolume(name string, d Disk) error { return s.addExport(name, d, true) }
+
 func (s *Server) addExport(name string, d Disk, named bool) error {
 	if name == "" || len(name) > maxExportName || !utf8.ValidString(name) || containsNUL(name) {
 		return fmt.Errorf("publish %q: an NBD export's name is 1 to %d bytes of UTF-8 without NUL", name, maxExportName)

@@ -83,14 +83,17 @@ type ComponentChecker interface {
 	MayAdd(ctx context.Context, ps []geomlib.Provider) error
 }
 
-// SnapshotKeeper is a Published through which the volume's snapshots are read, too.
+// SnapshotKeeper is a Published through which the volume's snapshots are read, too, and the
+// further volumes of its pool used.
 type SnapshotKeeper interface {
-	// ShowSnapshots makes readable the snapshots that there are, but for damaged ones.
+	// ShowSnapshots lets clients have what snapshots and further volumes there are, but for
+	// damaged ones.
 	ShowSnapshots() error
-	// LetGo ends that for the snapshot of that name, which is to be deleted, until
-	// again is called: then it is readable once more, if it is still there. While
-	// clients have it, it fails with ErrInUse.
-	LetGo(snapshot string) (again func(), err error)
+	// LetGo ends that for what is to be deleted or renamed, until again is called: then
+	// it is there for clients once more, if it still is. While they have it, it fails with
+	// ErrInUse. The title is the name of a snapshot, and "/WEB" of a further volume, with
+	// its snapshots, and "/WEB@NAME" of one of these.
+	LetGo(title string) (again func(), err error)
 }
 
 // Drainer is a Published whose clients may leave requests at work behind.

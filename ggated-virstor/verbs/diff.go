@@ -22,20 +22,20 @@ type disk interface {
 }
 
 // snapshotOf opens a snapshot, which stays until it is let go; no name: the volume as it is.
-func (e Engine) snapshotOf(name string) (d disk, info virstor.SnapshotInfo, letGo func(), err error) {
+func snapshotOf(h *virstor.Head, name string) (d disk, info virstor.SnapshotInfo, letGo func(), err error) {
 	if name == "" {
-		return e.Vol, info, func() {}, nil
+		return h, info, func() {}, nil
 	}
-	view, err := e.Vol.OpenSnapshot(name)
+	view, err := h.OpenSnapshot(name)
 	if err != nil {
 		return nil, info, nil, err
 	}
-	return view, e.info(name), view.Close, nil
+	return view, infoOf(h, name), view.Close, nil
 }
 
-// info is what is known of a snapshot that is held.
-func (e Engine) info(name string) (info virstor.SnapshotInfo) {
-	for _, s := range e.Vol.Snapshots() {
+// infoOf is what is known of a snapshot that is held.
+func infoOf(h *virstor.Head, name string) (info virstor.SnapshotInfo) {
+	for _, s := range h.Snapshots() {
 		if s.Name == name {
 			info = s
 		}
@@ -44,8 +44,13 @@ func (e Engine) info(name string) (info virstor.SnapshotInfo) {
 }
 
 // Diff tells where a volume or a snapshot differs from an older snapshot.
-func (e Engine) Diff(_ context.Context, _ string, r control.DiffRequest) (control.Diff, error) {
-	to, info, letGo, err := e.snapshotOf(r.To)
+func (e Engine) Diff(_ context.Context, name string, r control.DiffRequest) (control.Diff, error) {
+	h, err := e.head(name)
+	if err != nil {
+		return control.Diff{}, err
+	}
+	defer h.Release()
+	to, info, letGo, err := snapshotOf(h, r.To)
 	if err != nil {
 		return control.Diff{}, Classify(err)
 	}
@@ -61,7 +66,7 @@ func (e Engine) Diff(_ context.Context, _ string, r control.DiffRequest) (contro
 		return control.Diff{}, Classify(err)
 	}
 	defer changes.Close()
-	w.holes, w.FromID = true, e.info(r.From).ID
+	w.holes, w.FromID = true, infoOf(h, r.From).ID
 	changes.Ranges(r.Offset, n, w.changed)
 	return w.Diff, nil
 }

@@ -5,15 +5,51 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
+// head is the volume of the pool that a name means: who found the pool by it left what
+// follows the slash. Whoever asks lets it go.
+func (e Engine) head(name string) (*virstor.Head, error) {
+	_, own := control.SplitName(name)
+	h, err := e.Vol.OpenVolume(own)
+	return h, Classify(err)
+}
+
+// Create makes a further volume, or only tells what that takes.
+func (e Engine) Create(_ context.Context, name string, r control.CreateRequest) (control.CreateResult, error) {
+	_, own := control.SplitName(name)
+	plan, err := e.create(own, r)
+	return control.CreateResult{Size: plan.Size, MapChunks: plan.MapChunks, MapBytes: plan.MapChunks * e.Vol.ChunkSize()}, Classify(err)
+}
+
+func (e Engine) create(own string, r control.CreateRequest) (virstor.VolumePlan, error) {
+	if r.Snapshot == "" {
+		return e.Vol.CreateVolume(own, r.Size, r.DryRun)
+	}
+	if r.Size != 0 {
+		return virstor.VolumePlan{}, control.Errorf(control.Invalid, "create: a size and a snapshot")
+	}
+	from, err := e.Vol.OpenVolume(r.Origin)
+	if err != nil {
+		return virstor.VolumePlan{}, fmt.Errorf("clone: %w", err)
+	}
+	defer from.Release()
+	return from.CloneSnapshot(r.Snapshot, own, r.DryRun)
+}
+
 // Snapshots are those of the volume, the oldest first.
-func (e Engine) Snapshots(context.Context, string) (control.Snapshots, error) {
+func (e Engine) Snapshots(_ context.Context, name string) (control.Snapshots, error) {
 	all := control.Snapshots{Snapshots: []control.Snapshot{}}
-	sizes := e.Vol.SnapshotSizes()
-	for _, s := range e.Vol.Snapshots() {
+	h, err := e.head(name)
+	if err != nil {
+		return all, err
+	}
+	defer h.Release()
+	sizes := h.SnapshotSizes()
+	for _, s := range h.Snapshots() {
 		n := sizes[s.ID]
 		out := control.Snapshot{Name: s.Name, ID: s.ID, Created: time.Unix(s.Time, 0).UTC(), Size: s.Size, GUID: s.GUID,
 			Refers: n.Refers, Unique: n.Unique, Written: n.Written}
@@ -26,32 +62,68 @@ func (e Engine) Snapshots(context.Context, string) (control.Snapshots, error) {
 }
 
 // Snapshot takes a snapshot.
-func (e Engine) Snapshot(_ context.Context, _ string, r control.SnapshotRequest) error {
-	if r.Claim != 0 {
-		return Classify(e.Vol.SnapshotReceived(r.Snapshot, r.GUID, r.Claim))
+func (e Engine) Snapshot(_ context.Context, name string, r control.SnapshotRequest) error {
+	h, err := e.head(name)
+	if err != nil {
+		return err
 	}
-	if chunks, free := e.Vol.SnapshotCost(); !r.Force && free < 2*chunks {
+	defer h.Release()
+	if r.Claim != 0 {
+		return Classify(h.SnapshotReceived(r.Snapshot, r.GUID, r.Claim))
+	}
+	if chunks, free := h.SnapshotCost(); !r.Force && free < 2*chunks {
 		size := e.Vol.ChunkSize()
 		return control.Errorf(control.Invalid, "snapshot %s@%s: it takes up to %d chunks, %d bytes, for its map, of %d chunks, %d bytes, that are free: little would be left for what is written then; give the volume space with `gvirstor add`, or force it",
-			e.Vol.Name(), ondisk.Printable(r.Snapshot), chunks, chunks*size, free, free*size)
+			h.Name(), ondisk.Printable(r.Snapshot), chunks, chunks*size, free, free*size)
 	}
-	return Classify(e.Vol.Snapshot(r.Snapshot))
+	return Classify(h.Snapshot(r.Snapshot))
 }
 
-// RenameSnapshot gives a snapshot another name.
-func (e Engine) RenameSnapshot(_ context.Context, _ string, r control.RenameSnapshotRequest) error {
-	return Classify(e.Vol.RenameSnapshot(r.Snapshot, r.To))
+// RenameSnapshot gives a snapshot, or a further volume, another name.
+func (e Engine) RenameSnapshot(_ context.Context, name string, r control.RenameSnapshotRequest) error {
+	if _, own := control.SplitName(name); r.Snapshot == "" {
+		return Classify(e.Vol.RenameVolume(own, r.To))
+	}
+	h, err := e.head(name)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	return Classify(h.RenameSnapshot(r.Snapshot, r.To))
 }
 
-// Delete deletes a snapshot, or only tells what that would free.
-func (e Engine) Delete(_ context.Context, _ string, r control.DeleteRequest) (res control.DeleteResult, err error) {
-	if res.Chunks, err = e.Vol.SnapshotAlone(r.Snapshot); err != nil {
-		err = fmt.Errorf("delete %w", err)
-	} else if !r.DryRun {
-		err = e.Vol.DeleteSnapshot(r.Snapshot)
+// Delete deletes a snapshot or a further volume, or only tells what that would free.
+func (e Engine) Delete(_ context.Context, name string, r control.DeleteRequest) (res control.DeleteResult, err error) {
+	_, own := control.SplitName(name)
+	if r.Snapshot == "" {
+		res.Chunks, err = e.deleteVolume(own, r.DryRun)
+	} else {
+		res.Chunks, err = e.deleteSnapshot(own, r)
 	}
 	res.Bytes = res.Chunks * e.Vol.ChunkSize()
 	return res, Classify(err)
+}
+
+func (e Engine) deleteVolume(own string, dry bool) (alone int64, err error) {
+	if alone, err = e.Vol.MayDeleteVolume(own); err != nil || dry {
+		return alone, err
+	}
+	return alone, e.Vol.DeleteVolume(own)
+}
+
+func (e Engine) deleteSnapshot(own string, r control.DeleteRequest) (alone int64, err error) {
+	h, err := e.Vol.OpenVolume(own)
+	if err != nil {
+		return 0, fmt.Errorf("delete %s/%s@%s: %w", e.Vol.Name(), ondisk.Printable(own), ondisk.Printable(r.Snapshot), err)
+	}
+	defer h.Release()
+	if alone, err = h.SnapshotAlone(r.Snapshot); err != nil {
+		return 0, fmt.Errorf("delete %w", err)
+	}
+	if r.DryRun {
+		return alone, nil
+	}
+	return alone, h.DeleteSnapshot(r.Snapshot)
 }
 
 // RollbackChanges tells what a rollback would take back, or why it cannot be done.

@@ -17,7 +17,7 @@ func Status(s virstor.Status) control.VolumeStatus {
 		Name: s.Name, ID: ondisk.VolumeID(s.ID),
 		VirtualSize: s.Size, ChunkSize: s.ChunkSize, SectorSize: s.SectorSize,
 		VirtualChunks: s.VirtualChunks, AllocatedChunks: s.Allocated, FreeChunks: s.Free, ReservedChunks: s.Reserved,
-		Held:     control.Held{Count: s.Held.Count, Bytes: s.Held.Bytes, OldestSeconds: int64(s.Held.Oldest / time.Second)},
+		Held:     heldOf(s.Held),
 		ReadOnly: s.ReadOnly, WhenFull: s.WhenFull.String(), Alloc: s.Alloc.String(), Fenced: s.Fenced,
 		Published: []control.Publication{}, Conditions: []control.Condition{}, Components: []control.ComponentStatus{},
 	}
@@ -26,6 +26,9 @@ func Status(s virstor.Status) control.VolumeStatus {
 		v.Components = append(v.Components, component(c))
 	}
 	v.Snapshots, v.DamagedSnapshots = s.Snapshots, s.DamagedSnapshots
+	for _, i := range s.Volumes {
+		v.Volumes = append(v.Volumes, poolVolume(i))
+	}
 	for _, o := range s.Outsiders {
 		v.Outsiders = append(v.Outsiders, outsider(o))
 	}
@@ -61,6 +64,21 @@ func leaseStatus(l *virstor.LeaseStatus) *control.Lease {
 	}
 	return &control.Lease{Host: l.Owner.HostName, Since: l.Owner.Since.UTC(), IntervalSeconds: l.Interval.Seconds(),
 		SettleSeconds: l.Settle.Seconds(), LeftSeconds: l.Left.Seconds(), Fencing: l.Fenced}
+}
+
+func heldOf(h virstor.HeldStatus) control.Held {
+	return control.Held{Count: h.Count, Bytes: h.Bytes, OldestSeconds: int64(h.Oldest / time.Second)}
+}
+
+func poolVolume(i virstor.VolumeInfo) control.PoolVolume {
+	v := control.PoolVolume{
+		Name: i.Name, ID: i.ID, Created: time.Unix(i.Time, 0).UTC(), Size: i.Size, Allocated: i.Allocated,
+		Origin: i.Origin, Held: heldOf(i.Held), Users: i.Users, Degraded: i.Degraded,
+	}
+	if i.Err != nil {
+		v.Problem = i.Err.Error()
+	}
+	return v
 }
 
 func outsider(o virstor.OutsiderError) control.Outsider {

@@ -10,14 +10,19 @@ import (
 )
 
 // Read reads a snapshot.
-func (e Engine) Read(ctx context.Context, _ string, r control.ReadRequest) (control.Data, error) {
-	d, info, letGo, err := e.snapshotOf(r.Snapshot)
+func (e Engine) Read(ctx context.Context, name string, r control.ReadRequest) (control.Data, error) {
+	h, err := e.head(name)
+	if err != nil {
+		return control.Data{}, err
+	}
+	defer h.Release()
+	d, info, letGo, err := snapshotOf(h, r.Snapshot)
 	if err != nil {
 		return control.Data{}, Classify(err)
 	}
 	defer letGo()
 	if info.ID != r.ID {
-		return control.Data{}, control.Errorf(control.NotFound, "%s@%s is another snapshot by now", e.Vol.Name(), ondisk.Printable(r.Snapshot))
+		return control.Data{}, control.Errorf(control.NotFound, "%s@%s is another snapshot by now", h.Name(), ondisk.Printable(r.Snapshot))
 	}
 	b := make([]byte, r.Length)
 	err = e.do(ctx, d, virstor.Request{Op: virstor.OpRead, Offset: r.Offset, Length: int64(len(b)), Data: b})

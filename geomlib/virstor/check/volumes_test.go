@@ -15,7 +15,7 @@ import (
 // What further volumes and their snapshots name is counted as the engine counts it, and what
 // is wrong with the map of one is found.
 func TestFurtherVolumesAreCountedAndLookedAt(t *testing.T) {
-	disks := withSnapshots(t)
+	disks := voltest.WithSnapshots(t)
 	v := voltest.Open(t, virstor.Config{}, disks)
 	_, cloned := v.CloneSnapshot("a", "web", false)
 	_, err := v.CreateVolume("db", 4*voltest.Size, false)

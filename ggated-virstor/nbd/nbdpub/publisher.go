@@ -1,5 +1,5 @@
 // Package nbdpub makes an nbd.Server a publisher of the daemon: each volume is the
-// export of its name, and each snapshot a read-only one.
+// export of its name, further ones of a pool too, and each snapshot a read-only one.
 package nbdpub
 
 import (
@@ -28,7 +28,7 @@ func (p *Publisher) Publish(v *virstor.Volume) (publish.Published, error) {
 	if err := p.Server.AddExport(v.Name(), v); err != nil {
 		return nil, err
 	}
-	e := &export{pub: p, vol: v, snapshots: make(map[string]*virstor.View), leaving: make(map[string]int)}
+	e := &export{pub: p, vol: v, shown: make(map[string]releaser), leaving: make(map[string]int)}
 	if err := e.ShowSnapshots(); err != nil { // which keeps nobody from the volume
 		p.Log.Error("a snapshot is no export", "volume", v.Name(), "error", err)
 	}
@@ -62,15 +62,15 @@ func (p *Publisher) Disconnect(id uint64) error {
 	return err
 }
 
-// export is one volume, published, with its snapshots.
+// export is one volume, published, with its snapshots and what else its pool has.
 type export struct {
 	pub *Publisher
 	vol *virstor.Volume
 
-	mu        sync.Mutex
-	snapshots map[string]*virstor.View // by name, those that are exports
-	leaving   map[string]int           // by name, those that are being deleted, how many times
-	ended     bool
+	mu      sync.Mutex
+	shown   map[string]releaser // by title, the snapshots and further volumes that are exports
+	leaving map[string]int      // by title, those that are being deleted, how many times
+	ended   bool
 }
 
 func (e *export) Names() []string { return []string{e.vol.Name()} }
@@ -111,7 +111,12 @@ func (e *export) Disconnect() {
 
 // Drain implements publish.Drainer.
 func (e *export) Drain(ctx context.Context) error {
-	return e.pub.Server.AwaitOrphans(ctx, e.vol.Name())
+	for _, name := range e.exports() {
+		if err := e.pub.Server.AwaitOrphans(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *export) Withdraw(context.Context) error {
@@ -119,8 +124,8 @@ func (e *export) Withdraw(context.Context) error {
 	defer e.mu.Unlock()
 	e.ended = true
 	var err error
-	for name := range e.snapshots {
-		err = errors.Join(err, e.letGoLocked(name, true))
+	for title := range e.shown {
+		err = errors.Join(err, e.letGoLocked(title, true))
 	}
 	return errors.Join(err, e.pub.Server.RemoveExport(e.vol.Name(), true))
 }

@@ -3,14 +3,43 @@ package nbdpub
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
-// exportOf is the name of the export of a snapshot.
-func (e *export) exportOf(snapshot string) string { return e.vol.Name() + "@" + snapshot }
+// releaser is a snapshot or a further volume that is an export.
+type releaser interface{ release() }
+
+type view struct{ *virstor.View }
+
+func (v view) release() { v.Close() }
+
+type further struct{ *virstor.Head }
+
+func (f further) release() { f.Release() }
+
+// title is how publish.SnapshotKeeper calls a snapshot of a volume of the pool, or that volume
+// itself: "" is the first one.
+func title(volume, snapshot string) string {
+	switch {
+	case volume == "":
+		return snapshot
+	case snapshot == "":
+		return "/" + volume
+	}
+	return "/" + volume + "@" + snapshot
+}
+
+// exportOf is the name of the export of what is called title.
+func (e *export) exportOf(title string) string {
+	if strings.HasPrefix(title, "/") {
+		return e.vol.Name() + title
+	}
+	return e.vol.Name() + "@" + title
+}
 
 // Follow implements publish.Follower.
 func (e *export) Follow(ev virstor.Event) error {
@@ -20,82 +49,150 @@ func (e *export) Follow(ev virstor.Event) error {
 	return e.ShowSnapshots()
 }
 
-// ShowSnapshots implements publish.SnapshotKeeper: all but damaged ones become exports.
+// ShowSnapshots implements publish.SnapshotKeeper: all snapshots and further volumes but
+// damaged ones become exports.
 func (e *export) ShowSnapshots() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ended {
 		return nil
 	}
-	var err error
-	for _, s := range e.vol.Snapshots() {
-		if e.snapshots[s.Name] == nil && s.Err == nil && e.leaving[s.Name] == 0 {
-			err = errors.Join(err, e.addLocked(s.Name))
+	volumes := []string{""}
+	for _, i := range e.vol.Volumes() {
+		if i.Err == nil {
+			volumes = append(volumes, i.Name)
 		}
+	}
+	var err error
+	for _, volume := range volumes {
+		err = errors.Join(err, e.showLocked(volume))
 	}
 	return err
 }
 
-// addLocked makes a snapshot an export; e.mu is held.
-func (e *export) addLocked(snapshot string) error {
-	view, err := e.vol.OpenSnapshot(snapshot)
+// showLocked makes a volume, unless it is the first one, and its snapshots exports. e.mu is
+// held.
+func (e *export) showLocked(volume string) error {
+	if e.leaving[title(volume, "")] > 0 {
+		return nil
+	}
+	h, err := e.vol.OpenVolume(volume)
+	if errors.Is(err, virstor.ErrNoVolume) { // deleted meanwhile
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	for _, s := range h.Snapshots() {
+		if t := title(volume, s.Name); e.shown[t] == nil && s.Err == nil && e.leaving[t] == 0 {
+			err = errors.Join(err, e.addSnapshotLocked(h, t, s.Name))
+		}
+	}
+	if t := title(volume, ""); volume != "" && e.shown[t] == nil {
+		err = errors.Join(err, e.addVolumeLocked(t, volume))
+	}
+	return err
+}
+
+// addSnapshotLocked makes a snapshot of h an export; e.mu is held.
+func (e *export) addSnapshotLocked(h *virstor.Head, title, snapshot string) error {
+	v, err := h.OpenSnapshot(snapshot)
 	if errors.Is(err, virstor.ErrNoSnapshot) { // deleted meanwhile
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := e.pub.Server.AddSnapshot(e.exportOf(snapshot), view); err != nil {
-		view.Close()
+	if err := e.pub.Server.AddSnapshot(e.exportOf(title), v); err != nil {
+		v.Close()
 		return err
 	}
-	e.snapshots[snapshot] = view
+	e.shown[title] = view{v}
+	return nil
+}
+
+// addVolumeLocked makes a further volume an export; e.mu is held.
+func (e *export) addVolumeLocked(title, volume string) error {
+	h, err := e.vol.OpenVolume(volume)
+	if errors.Is(err, virstor.ErrNoVolume) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := e.pub.Server.AddVolume(e.exportOf(title), h); err != nil {
+		h.Release()
+		return err
+	}
+	e.shown[title] = further{h}
 	return nil
 }
 
 // LetGo implements publish.SnapshotKeeper.
-func (e *export) LetGo(snapshot string) (again func(), err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.snapshots[snapshot] != nil {
-		if err := e.letGoLocked(snapshot, false); err != nil {
-			return nil, err
-		}
+func (e *export) LetGo(title string) (again func(), err error) {
+	if err := e.letGoAll(title); err != nil {
+		return nil, errors.Join(err, e.ShowSnapshots())
 	}
-	e.leaving[snapshot]++
 	return func() {
 		e.mu.Lock()
-		if e.leaving[snapshot]--; e.leaving[snapshot] == 0 {
-			delete(e.leaving, snapshot)
+		if e.leaving[title]--; e.leaving[title] == 0 {
+			delete(e.leaving, title)
 		}
 		e.mu.Unlock()
 		if err := e.ShowSnapshots(); err != nil {
-			e.pub.Log.Error("a snapshot is no export", "volume", e.vol.Name(), "error", err)
+			e.pub.Log.Error("a snapshot or a volume is no export", "volume", e.vol.Name(), "error", err)
 		}
 	}, nil
 }
 
-// letGoLocked ends the export of a snapshot; e.mu is held. force: whoever is connected.
-func (e *export) letGoLocked(snapshot string, force bool) error {
-	err := e.pub.Server.RemoveExport(e.exportOf(snapshot), force)
+// letGoAll ends the export of title, and with a further volume of its snapshots; after an
+// error some may have ended.
+func (e *export) letGoAll(title string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range e.belongingLocked(title) {
+		if err := e.letGoLocked(t, false); err != nil {
+			return err
+		}
+	}
+	e.leaving[title]++
+	return nil
+}
+
+// belongingLocked is what is shown of title, and with a further volume of its snapshots. e.mu
+// is held.
+func (e *export) belongingLocked(title string) (all []string) {
+	for t := range e.shown {
+		if t == title || strings.HasPrefix(title, "/") && !strings.Contains(title, "@") && strings.HasPrefix(t, title+"@") {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// letGoLocked ends an export; e.mu is held. force: whoever is connected.
+func (e *export) letGoLocked(title string, force bool) error {
+	err := e.pub.Server.RemoveExport(e.exportOf(title), force)
 	if errors.Is(err, nbd.ErrInUse) {
 		return fmt.Errorf("%w: %w", publish.ErrInUse, err)
 	}
 	if err != nil {
 		return err
 	}
-	e.snapshots[snapshot].Close()
-	delete(e.snapshots, snapshot)
+	e.shown[title].release()
+	delete(e.shown, title)
 	return nil
 }
 
-// exports are the names of those of the volume and of its snapshots.
+// exports are the names of those of the volume, of its snapshots and of what else its pool
+// has.
 func (e *export) exports() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	names := []string{e.vol.Name()}
-	for snapshot := range e.snapshots {
-		names = append(names, e.exportOf(snapshot))
+	for title := range e.shown {
+		names = append(names, e.exportOf(title))
 	}
 	return names
 }

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+)
+
+func TestFurtherVolumesOfAStoppedPoolComeAndGo(t *testing.T) {
+	dir, files := snapshotFiles(t)
+	for _, c := range []struct{ verb, operands, says, want string }{
+		{"create -n -s 3m", "vol/web", "vol/web: of 3145728 bytes; its map would take 2 chunks, 2097152 bytes\n", ""},
+		{"create -s 3m", "vol", "", "Invalid name of a further volume: vol is not name/vol"},
+		{"create -s 3m", "vol/..", "", "Invalid name of a further volume: "},
+		{"create", "vol/web", "", "-s takes the size of the volume"},
+		{"create -s 3m", "vol/web", "", ""},
+		{"create -s 3m", "vol/web", "", "there is a volume of that name"},
+		{"clone", "vol@friday vol/test", "", "no such snapshot"},
+		{"clone", "vol@monday other/test", "", "Can't clone vol@monday as other/test: they are of two pools"},
+		{"clone -v", "vol@monday vol/test", "its map takes 2 chunks", ""},
+		{"delete -f", "vol@monday", "", "it has clones, which need it (vol/test)"},
+		{"snapshot", "vol/test@s", "", ""},
+		{"snapshot", "vol/none@s", "", "no such volume"},
+		{"clone", "vol/test@s vol/more", "", ""},
+		{"delete -f", "vol/test", "", "it has snapshots, which would be lost, too (s)"},
+		{"list -p -t snapshot", "vol", "vol/test\ts\t", ""},
+		{"rename", "vol/web /www", "", ""},
+		{"rename", "vol/www /test", "", "there is a volume of that name"},
+		{"rename", "vol/www /a@b", "", "Invalid name of a further volume: "},
+		{"rename", "vol/test@s @t", "", ""},
+		{"delete", "vol/www", "", "Can't delete vol/www: what it alone holds would be lost, 0 chunks, 0 bytes; with -f it is deleted"},
+		{"delete -f", "vol/more", "", ""},
+		{"delete -f", "vol/test@t", "", ""},
+		{"rollback -f", "vol/test@t", "", "not of vol/test"},
+		{"evacuate", "vol " + files[0], "", "whose chunks this does not move yet (vol/www, vol/test)"},
+		{"delete -f", "vol/test", "", ""},
+		{"delete -f", "vol/www", "", ""},
+		{"delete -f", "vol/www", "", "no such volume"},
+		{"delete -f", "vol@monday", "", ""},
+	} {
+		args := append(strings.Fields(c.verb), "--run-dir", dir, "--offline", files[0]+","+files[1])
+		e, stdout, stderr := testEnv(append(args, strings.Fields(c.operands)...)...)
+		if code := run(context.Background(), e); (code == 0) != (c.want == "") || !strings.Contains(stderr.String(), c.want) || !strings.Contains(stdout.String(), c.says) {
+			t.Errorf("%s %s: %d, %s%s", c.verb, c.operands, code, stdout, stderr)
+		}
+	}
+	v := openVolume(t, files...)
+	if len(v.Volumes())+len(v.Snapshots()) > 0 {
+		t.Errorf("volumes %+v, snapshots %+v", v.Volumes(), v.Snapshots())
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+}
