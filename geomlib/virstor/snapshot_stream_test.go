@@ -120,6 +120,7 @@ func submitted(v *Volume, r Request) error {
 	done.r = r
 	done.r.Done = done
 	v.Submit(&done.r)
+	v.catchUp() // a serial volume works on the goroutine of who asks
 	<-done.ch
 	return done.r.Err
 }
