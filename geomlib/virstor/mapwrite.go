@@ -66,6 +66,12 @@ func (k *committer) writeMapRun(first, last uint64, changes []mapChange) {
 			*c.err = err
 		}
 	}
+	k.doubt(first, last, err)
+}
+
+// doubt notes that map sectors may hold something else than memory, since writing them
+// failed. k.running is held.
+func (k *committer) doubt(first, last uint64, err error) {
 	for s := first; s <= last; s++ {
 		k.degrade.add(int64(s))
 	}
@@ -238,13 +244,25 @@ func (k *committer) forgetUnflushed(c *component) {
 	}
 }
 
-// release lets the chunk go that virtual chunk vc had, once its unmapping is durable.
-func (k *committer) release(vc uint64, p alloc.Phys) {
+// unname lets the chunk go that virtual chunk vc had, and that no map in memory has any
+// more, nor a snapshot in force: until it is durable that the sector of vc does not name it
+// either, that may be what the disk has. k.running is held.
+func (k *committer) unname(vc uint64, p alloc.Phys) {
+	if k.degrade.has(int64(vc / uint64(k.v.sector/ondisk.EntrySize))) {
+		k.h.ill.keep()
+		k.degrade.keep(p)
+		return
+	}
 	home := k.h.homeOf(vc)
 	home.ledger.Load().free(p)
 	// A flush that began after the map was written but before add does not
 	// know of p: let there be another.
 	home.markDirty()
+}
+
+// release is unname of what has just been unmapped.
+func (k *committer) release(vc uint64, p alloc.Phys) {
+	k.unname(vc, p)
 	if k.freedAt.IsZero() && !k.v.cfg.serial {
 		k.freedAt = time.Now()
 	}

@@ -215,7 +215,7 @@ func (h *Head) forget(f *chunkmap.Frozen) {
 	for more := true; more; {
 		h.committer.pause()
 		for i := 0; i < leavePages && more; i++ {
-			more = f.Leave(func(_ uint64, w chunkmap.Word) { h.v.ledger().free(w.Phys()) })
+			more = f.Leave(func(vc uint64, w chunkmap.Word) { h.committer.unname(vc, w.Phys()) })
 		}
 		if !more {
 			f.Remove()

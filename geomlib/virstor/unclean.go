@@ -262,20 +262,25 @@ func (v *Volume) rewriteLoadedMap() error {
 	return nil
 }
 
-// rewriteFurther writes the maps of further volumes from memory, and flushes them.
+// rewriteFurther writes the maps of further volumes from memory, and flushes them. One that
+// lies where nothing can be written is degraded; the others are served.
 func (v *Volume) rewriteFurther() error {
 	var written []alloc.Phys
 	for _, h := range v.further() {
 		if h.damage != nil {
 			continue
 		}
-		err := h.eachPart(func(part mapPart, _ uint64, b []byte) error {
+		h.committer.pause()
+		_ = h.eachPart(func(part mapPart, vc uint64, b []byte) error {
+			if err := v.writeSystem(part.at, 0, b); err != nil {
+				first := vc * ondisk.EntrySize / uint64(v.sector)
+				h.committer.doubt(first, first+uint64(int64(len(b))/v.sector)-1, err)
+				return nil
+			}
 			written = append(written, part.at)
-			return v.writeSystem(part.at, 0, b)
+			return nil
 		})
-		if err != nil {
-			return err
-		}
+		h.committer.unpause()
 	}
 	return v.flushOf(written)
 }
