@@ -69,9 +69,12 @@ func (v *Volume) Add(providers []geomlib.Provider, o AddOptions) error {
 	if err = v.numberMembersLocked(); v.cfg.breaks(breakMapMembers) {
 		v.setDirectory(v.pool.dir)
 	}
-	for i, c := range next[len(comps):] {
-		v.alloc.Append(alloc.NewPool(c.first(), c.usable()))
-		v.alloc.SetBar(uint16(len(comps)+i), alloc.BarUnnumbered, err != nil)
+	for _, c := range next[len(comps):] {
+		p := alloc.NewPool(c.first(), c.usable())
+		if err != nil { // before anybody finds it
+			p.Bar(alloc.BarUnnumbered)
+		}
+		v.alloc.Append(p)
 	}
 	v.alloc.Hold(next)
 	if err != nil {

@@ -31,6 +31,9 @@ const (
 // closed reports whether nothing is taken from the pool.
 func (p *Pool) closed() bool { return p.bars != 0 }
 
+// Bar lets nothing be taken from p, which no allocator has yet, for the reason b.
+func (p *Pool) Bar(b Bar) { p.bars |= b }
+
 // NewPool makes the pool of chunks [first, end), all free.
 func NewPool(first, end uint32) *Pool {
 	p := &Pool{bits: make([]uint64, (uint64(end)+63)/64), first: first, end: end}
