@@ -141,7 +141,7 @@ func (e *export) LetGo(title string) (again func(), err error) {
 		}
 		e.mu.Unlock()
 		if err := e.ShowSnapshots(); err != nil {
-			e.pub.Log.Error("a snapshot or a volume is no export", "volume", e.vol.Name(), "error", err)
+			e.pub.Log.Error("a snapshot is no export", "volume", e.vol.Name(), "error", err)
 		}
 	}, nil
 }
