@@ -171,24 +171,24 @@ func smallOp(rng *rand.Rand, v *virstor.Volume, s *smallState, i int) error {
 }
 
 // agrees tells what of disks can be neither before nor after.
-func (before smallState) agrees(after smallState, disks []*disktest.Disk) error {
+func (s smallState) agrees(after smallState, disks []*disktest.Disk) error {
 	v, err := voltest.TryOpen(virstor.Config{}, disks)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
-	got := make([]byte, len(before.head))
+	got := make([]byte, len(s.head))
 	if _, err := v.ReadAt(got, 0); err != nil {
 		return err
 	}
 	for at := 0; at < len(got); at += 512 {
-		if s := got[at : at+512]; !bytes.Equal(s, before.head[at:at+512]) && !bytes.Equal(s, after.head[at:at+512]) {
-			return fmt.Errorf("the sector at %d holds %d, it had %d, and was to have %d", at, s[0], before.head[at], after.head[at])
+		if had := got[at : at+512]; !bytes.Equal(had, s.head[at:at+512]) && !bytes.Equal(had, after.head[at:at+512]) {
+			return fmt.Errorf("the sector at %d holds %d, it had %d, and was to have %d", at, had[0], s.head[at], after.head[at])
 		}
 	}
 	there := make(map[string]bool)
 	for _, info := range v.Snapshots() {
-		want, was := before.snaps[info.Name]
+		want, was := s.snaps[info.Name]
 		if !was {
 			if want, was = after.snaps[info.Name]; !was {
 				return fmt.Errorf("snapshot %s is there", info.Name)
@@ -205,7 +205,7 @@ func (before smallState) agrees(after smallState, disks []*disktest.Disk) error 
 			return fmt.Errorf("snapshot %s holds something else: %v", info.Name, err)
 		}
 	}
-	for name := range before.snaps {
+	for name := range s.snaps {
 		if _, stays := after.snaps[name]; stays && !there[name] {
 			return fmt.Errorf("snapshot %s is lost", name)
 		}
