@@ -30,5 +30,6 @@ fi
 if [ -n "$(missing)" ]; then
 	echo "not installed, tests that need them are skipped: $(missing)"
 fi
+# The limit is of one package, and for machines that are slow or busy.
 # shellcheck disable=SC2086
-exec "${GO:-go}" test ${TESTFLAGS:-} ./...
+exec "${GO:-go}" test -timeout 20m ${TESTFLAGS:-} ./...

@@ -116,6 +116,9 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 	case 4:
 		return crashRun(seed, clientsWay(nth), thorough, clientsConfig(nth), counts)
 	case 5:
+		if nth%3 == 2 {
+			return volRun(nth, 60, 8, Config{}, counts)
+		}
 		return snapRun(nth, nth%2 == 1, 60, 8, Config{}, counts)
 	default:
 		list := offline()

@@ -544,7 +544,7 @@ func volRun(seed uint64, ops int, limit uint64, cfg Config, counts *crashCounts)
 }
 
 func TestPowerLossAmongVolumesIsSurvived(t *testing.T) {
-	seeds := uint64(6)
+	seeds := uint64(4)
 	if testing.Short() {
 		seeds = 2
 	}

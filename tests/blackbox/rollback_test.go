@@ -34,7 +34,7 @@ func (s *site) rollsBack() {
 	client := s.dial()
 	out, err := s.tryGvirstor("rollback", "vol@monday")
 	if err == nil || !strings.Contains(out, "4 chunks, 4194304 bytes, were written to or given up since") ||
-		!strings.Contains(out, "4 chunks, 4194304 bytes, no snapshot has: they would be lost; it is in use (") || !strings.Contains(out, "with -f it is done") {
+		!strings.Contains(out, "4 chunks, 4194304 bytes, no snapshot has: they would be lost; it is in use (") || !strings.Contains(out, "or roll back with -f") {
 		s.t.Errorf("%v, %s", err, out)
 	}
 	if out := s.gvirstor("rollback", "-n", "vol@monday"); !strings.HasPrefix(out, "vol@monday: 4 chunks, ") {
