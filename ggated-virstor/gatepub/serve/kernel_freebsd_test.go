@@ -40,13 +40,20 @@ func realUnit(t *testing.T, d Disk, o gate.CreateOptions, cfg Config) (*gate.Gat
 	o.SectorSize = sector
 	unit, err := g.Create(o)
 	must(t, err)
+	p, err := Start(g, unit, d, cfg)
+	must(t, err)
 	t.Cleanup(func() {
 		if err := g.Destroy(unit, true); err != nil && !errors.Is(err, gate.ErrGone) {
 			t.Error(err)
 		}
+		// The next test's unit has the same number: a receiver that is not out would
+		// take its requests.
+		select {
+		case <-p.Done():
+		case <-timeout(t).Done():
+			t.Error("the publication does not end with its unit")
+		}
 	})
-	p, err := Start(g, unit, d, cfg)
-	must(t, err)
 	return g, unit, p
 }
 
