@@ -447,7 +447,7 @@ func (s *leaseStore) leave(leaves func(leasePlace) bool) {
 // moveLease writes the lease where it is when p is component 0 with the metadata m, too,
 // before that commits. done is called when it has.
 func (v *Volume) moveLease(p geomlib.Provider, m ondisk.Metadata) (done func(), err error) {
-	l := v.lease
+	l := v.lease.Load()
 	if l == nil {
 		return func() {}, nil
 	}
@@ -482,29 +482,30 @@ func (v *Volume) moveLease(p geomlib.Provider, m ondisk.Metadata) (done func(), 
 // leaveOldLeases has the lease written only where it is for good: what lies where it was
 // before is going to be written.
 func (v *Volume) leaveOldLeases() {
-	if v.lease != nil {
-		v.lease.store.leave(func(place leasePlace) bool { return place.until != 0 })
+	if l := v.lease.Load(); l != nil {
+		l.store.leave(func(place leasePlace) bool { return place.until != 0 })
 	}
 }
 
 // UseLease has the volume, which is open with DeferWrites, look at the lease from its
 // activation on, which is for the providers that the lease was taken for.
-func (v *Volume) UseLease(l *Lease) { v.lease = l }
+func (v *Volume) UseLease(l *Lease) { v.lease.Store(l) }
 
 // KeepLease has Close leave the lease for the next process of this host.
 func (v *Volume) KeepLease() { v.keepLease.Store(true) }
 
 // Lease is the lease of the volume. ok is false when it has none.
 func (v *Volume) Lease() (s LeaseStatus, ok bool) {
-	if v.lease == nil || !v.life.writable.Load() {
+	l := v.lease.Load()
+	if l == nil || !v.life.writable.Load() {
 		return LeaseStatus{}, false
 	}
-	return v.lease.Status(), true
+	return l.Status(), true
 }
 
 // startLease has the lease look at the members, and watches for its end.
 func (v *Volume) startLease() {
-	l := v.lease
+	l := v.lease.Load()
 	if l == nil {
 		return
 	}
@@ -521,8 +522,8 @@ func (v *Volume) startLease() {
 
 // followLease has the lease look at the members as they are now.
 func (v *Volume) followLease() {
-	if v.lease != nil && v.life.leaseEnd != nil {
-		v.lease.store.serves(v.providersNow(), v.life.risen.Load)
+	if l := v.lease.Load(); l != nil && v.life.leaseEnd != nil {
+		l.store.serves(v.providersNow(), v.life.risen.Load)
 	}
 }
 
@@ -546,16 +547,17 @@ func (v *Volume) leaseLost(why error) {
 
 // endLease is the end of the lease in Close: released when all went well.
 func (v *Volume) endLease(well bool) error {
-	if v.lease == nil {
+	l := v.lease.Load()
+	if l == nil {
 		return nil
 	}
 	if v.life.leaseEnd != nil {
 		close(v.life.leaseEnd)
 	}
 	if well && !v.keepLease.Load() {
-		return v.lease.Close()
+		return l.Close()
 	}
-	return v.lease.Keep()
+	return l.Keep()
 }
 
 func (s *leaseStore) unguard() {

@@ -97,7 +97,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 	zero := a.Members[0]
 	m, name := zero.Metadata, ondisk.Printable(zero.Metadata.Name)
 	v := &Volume{
-		cfg: cfg, log: cfg.Log.With("volume", name), lease: cfg.Lease,
+		cfg: cfg, log: cfg.Log.With("volume", name),
 		geometry: geometry{
 			id: m.ID, name: name,
 			chunk:      int64(m.ChunkSize),
@@ -109,6 +109,7 @@ func newVolume(a *Assembly, cfg Config) (*Volume, error) {
 		meta:    meta{ext: a.ext},
 		traffic: traffic{opened: time.Now(), idle: make(chan struct{})},
 	}
+	v.lease.Store(cfg.Lease)
 	if err := v.takeMembers(a); err != nil {
 		return nil, err
 	}

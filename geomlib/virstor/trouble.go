@@ -127,9 +127,9 @@ func (c *component) noteTrouble(kind Trouble, err error) {
 func (v *Volume) newComponent(p geomlib.Provider, m ondisk.Metadata) *component {
 	c := newComponent(p, m, v.log, v.cfg.breakRule)
 	c.emit = v.emit
-	if v.lease != nil {
-		c.lease = v.lease
-		v.lease.guard(p)
+	if l := v.lease.Load(); l != nil {
+		c.lease = l
+		l.guard(p)
 	}
 	if r, ok := p.(geomlib.Remote); ok {
 		r.Watch(func() { v.emit(Event{Kind: EventTrouble, Component: int(c.index())}) })

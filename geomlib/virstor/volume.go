@@ -31,8 +31,8 @@ type Volume struct {
 	pool    pool
 	outside outsiders
 
-	lease     *Lease      // or nil; set before anything is written
-	keepLease atomic.Bool // when the volume is closed
+	lease     atomic.Pointer[Lease] // nil: none. It is set before anything is written
+	keepLease atomic.Bool           // when the volume is closed
 
 	life    life
 	traffic traffic

@@ -70,6 +70,7 @@ func TestALeaseThatNobodyHasIsTakenAfterAQuarterOfAnInterval(t *testing.T) {
 			t.Errorf("it took %v", took)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if n := s.writes; n < 12 || n > 15 || !k.MaySend() {
 			t.Errorf("written %d times in a minute, may send: %t", n, k.MaySend())
 		}
