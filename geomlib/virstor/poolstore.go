@@ -316,13 +316,7 @@ func (v *Volume) storeMap(m *plannedMap) error {
 	var written []alloc.Phys
 	for _, i := range m.write {
 		written = append(written, m.at.parts[i].at)
-		at := int64(0)
-		err := m.eachPiece(v, i, func(b []byte, _ bool) error {
-			err := v.writeSystem(m.at.parts[i].at, at, b)
-			at += int64(len(b))
-			return err
-		})
-		if err != nil {
+		if err := v.storePart(m, i); err != nil {
 			return err
 		}
 	}
@@ -330,6 +324,16 @@ func (v *Volume) storeMap(m *plannedMap) error {
 		return err
 	}
 	return v.storeChain(m.list, m.at.list)
+}
+
+// storePart writes one chunk of a map.
+func (v *Volume) storePart(m *plannedMap, i int) error {
+	at := int64(0)
+	return m.eachPiece(v, i, func(b []byte, _ bool) error {
+		err := v.writeSystem(m.at.parts[i].at, at, b)
+		at += int64(len(b))
+		return err
+	})
 }
 
 // storeChain writes a chain to its chunks, and flushes it.

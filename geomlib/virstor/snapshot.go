@@ -293,32 +293,41 @@ func (h *Head) deleteSnapshotLocked(name string) error {
 // dropSnapshotLocked puts a directory without s in force, and gives the system chunks that
 // none names any more. v.metaMu is held.
 func (v *Volume) dropSnapshotLocked(s *snapshot) (free []alloc.Phys, err error) {
-	old := v.pool.dir
-	next := v.nextDirectory(true)
-	next.Maps = slices.DeleteFunc(next.Maps, func(m ondisk.PoolMap) bool { return m.ID == s.ID })
-	last := len(next.Maps) == 1
-	if !last {
-		if err := v.storeNextLocked(next); err != nil {
-			return nil, err
-		}
-	}
-	if err := v.putInForceLocked(next.link); err != nil {
+	next, err := v.leaveOutLocked(s.ID)
+	if err != nil {
 		return nil, err
 	}
 	v.pool.snaps = slices.DeleteFunc(v.pool.snaps, func(o *snapshot) bool { return o == s })
 	v.nameSnapshots()
-	free = s.stored.chunks()
-	if last {
-		v.setDirectory(nil)
-		free = append(free, next.numbers.allPhys(slices.Concat(old.Own, old.Other, old.Reserve))...)
-	} else {
-		v.setDirectory(&next.Directory)
-		free = append(free, next.gone...)
-		if v.cfg.breaks(breakTwinGiven) {
-			free = append(free, next.other...)
+	return append(s.stored.chunks(), v.adoptLocked(next)...), nil
+}
+
+// leaveOutLocked puts a directory without the map of that id in force: none when that was
+// the last beside the first volume's. v.metaMu is held.
+func (v *Volume) leaveOutLocked(id uint64) (*nextDirectory, error) {
+	next := v.nextDirectory(true)
+	next.Maps = slices.DeleteFunc(next.Maps, func(m ondisk.PoolMap) bool { return m.ID == id })
+	if len(next.Maps) > 1 {
+		if err := v.storeNextLocked(next); err != nil {
+			return nil, err
 		}
 	}
-	return free, nil
+	return next, v.putInForceLocked(next.link)
+}
+
+// adoptLocked makes a directory of leaveOutLocked, which is in force, the one in memory,
+// and gives the system chunks of the directory before that none has any more. v.metaMu is
+// held.
+func (v *Volume) adoptLocked(next *nextDirectory) (free []alloc.Phys) {
+	if old := v.pool.dir; len(next.Maps) == 1 {
+		v.setDirectory(nil)
+		return next.numbers.allPhys(slices.Concat(old.Own, old.Other, old.Reserve))
+	}
+	v.setDirectory(&next.Directory)
+	if v.cfg.breaks(breakTwinGiven) {
+		return slices.Concat(next.gone, next.other)
+	}
+	return next.gone
 }
 
 // storeNextLocked writes a directory that names no more than the one in force, and lets go

@@ -357,13 +357,7 @@ func (v *Volume) storeLive(m *plannedMap) error {
 			}
 			continue
 		}
-		at := int64(0)
-		err := m.eachPiece(v, i, func(b []byte, _ bool) error {
-			err := v.writeSystem(part.at, at, b)
-			at += int64(len(b))
-			return err
-		})
-		if err != nil {
+		if err := v.storePart(m, i); err != nil {
 			return err
 		}
 	}
@@ -462,30 +456,15 @@ func (v *Volume) deleteVolumeLocked(name string) error {
 	if v.cfg.breaks(breakDeletedEarly) {
 		h.forgetAll()
 	}
-	old := v.pool.dir
-	next := v.nextDirectory(true)
-	next.Maps = slices.DeleteFunc(next.Maps, func(m ondisk.PoolMap) bool { return m.ID == h.mapID })
-	last := len(next.Maps) == 1
-	if !last {
-		if err := v.storeNextLocked(next); err != nil {
-			return err
-		}
-	}
-	if err := v.putInForceLocked(next.link); err != nil {
+	next, err := v.leaveOutLocked(h.mapID)
+	if err != nil {
 		return err
 	}
 	h.gone.Store(true)
 	v.setFurther(slices.DeleteFunc(slices.Clone(v.further()), func(o *Head) bool { return o == h }))
 	v.nameSnapshots()
 	h.committer.stop()
-	free := h.stored.chunks()
-	if last {
-		v.setDirectory(nil)
-		free = append(free, next.numbers.allPhys(slices.Concat(old.Own, old.Other, old.Reserve))...)
-	} else {
-		v.setDirectory(&next.Directory)
-		free = append(free, next.gone...)
-	}
+	free := append(h.stored.chunks(), v.adoptLocked(next)...)
 	if !v.cfg.breaks(breakDeletedEarly) {
 		h.forgetAll()
 	}
