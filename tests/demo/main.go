@@ -237,8 +237,8 @@ func (d *demo) show() error {
 }
 
 func (d *demo) snapshot() error {
-	say("A snapshot keeps what the disk holds, while it is written to.")
-	if err := d.gvirstor("snapshot", "demo@before"); err != nil {
+	say("A snapshot keeps what the disk holds, while it is written to (-f: these disks are small).")
+	if err := d.gvirstor("snapshot", "-f", "demo@before"); err != nil {
 		return err
 	}
 	c, err := d.dial()
