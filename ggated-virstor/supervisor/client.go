@@ -148,10 +148,6 @@ func (c *Client) one(method string, args, answer any) (*os.File, error) {
 // Open implements daemon.Opener.
 func (c *Client) Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error) {
 	return c.open(methodOpen, name, geomlib.OpenOptions{ReadOnly: readOnly, SectorSize: sectorSize,
-		Closed: func(name string) error {
-			_, err := c.peer.Call(c.peer.Context(), methodClose, openAnswer{Name: name}, nil)
-			return ignoreGone(err)
-		},
 		FlushFails: func(name string) {
 			// With the supervisor gone nobody is given the descriptor any more.
 			_, _ = c.peer.Call(c.peer.Context(), methodFailed, openAnswer{Name: name}, nil)
@@ -170,6 +166,9 @@ func (c *Client) open(method, name string, o geomlib.OpenOptions) (geomlib.Provi
 		return nil, err
 	}
 	o.FlushHasFailed = a.FlushFailed
+	if a.Held {
+		o.Closed = c.giveBack
+	}
 	p, err := c.registry.Adopt(f, a.Name, a.State, o)
 	if err != nil {
 		f.Close()
@@ -179,6 +178,12 @@ func (c *Client) open(method, name string, o geomlib.OpenOptions) (geomlib.Provi
 		return nil, err
 	}
 	return p, nil
+}
+
+// giveBack has the supervisor close a provider, unless this process has it open once more.
+func (c *Client) giveBack(name string) error {
+	_, err := c.peer.Call(c.peer.Context(), methodClose, openAnswer{Name: name}, nil)
+	return ignoreGone(err)
 }
 
 // connector is the supervisor as what makes connections.

@@ -23,26 +23,26 @@ func (s *Supervisor) methods(w *worker) fdrpc.Methods {
 		methodHello: plain(s.hello),
 		methodReady: plain(func() (fdrpc.Reply, error) { return s.ready(w) }),
 
-		methodOpen: fdrpc.Handle(s.openNamed),
-		methodPeek: fdrpc.Handle(s.peekNamed),
+		methodOpen: fdrpc.Handle(func(_ context.Context, a openArgs) (fdrpc.Reply, error) { return s.openNamed(w.tenure, a) }),
+		methodPeek: fdrpc.Handle(func(ctx context.Context, a openArgs) (fdrpc.Reply, error) { return s.peekNamed(ctx, w.tenure, a) }),
 
 		methodConnect: fdrpc.Handle(s.connectNamed),
 		methodClose: does(func(_ context.Context, a openAnswer) error {
 			if w.keep.Load() {
 				return nil
 			}
-			return s.store.close(a.Name)
+			return s.store.close(w.tenure, a.Name)
 		}),
 		methodFailed: does(func(_ context.Context, a openAnswer) error { s.store.failed(a.Name); return nil }),
 		methodLock: fdrpc.Handle(func(ctx context.Context, a lockArgs) (fdrpc.Reply, error) {
-			f, err := s.store.lock(ctx, a.ID)
+			f, err := s.store.lock(ctx, w.tenure, a.ID)
 			return fdrpc.One(nil, f, err)
 		}),
 		methodUnlock: does(func(_ context.Context, a lockArgs) error {
 			if w.keep.Load() {
 				return nil
 			}
-			return s.store.unlock(a.ID)
+			return s.store.unlock(w.tenure, a.ID)
 		}),
 
 		methodFence:  does(s.fence),
@@ -129,5 +129,5 @@ func (s *Supervisor) ready(w *worker) (fdrpc.Reply, error) {
 	if s.opt.Ready != nil {
 		s.opt.Ready()
 	}
-	return fdrpc.Reply{}, s.store.tidy()
+	return fdrpc.Reply{}, s.store.tidy(w.tenure)
 }

@@ -9,9 +9,9 @@ import (
 )
 
 // openNamed answers methodOpen: with what is held, or with what may be opened.
-func (s *Supervisor) openNamed(ctx context.Context, a openArgs) (fdrpc.Reply, error) {
+func (s *Supervisor) openNamed(t tenure, a openArgs) (fdrpc.Reply, error) {
 	a.ReadOnly = a.ReadOnly || s.opt.ReadOnly
-	if o, f := s.store.reopen(a); f != nil {
+	if o, f := s.store.reopen(t, a); f != nil {
 		return fdrpc.One(o, f, nil)
 	}
 	name, err := s.names.mayOpen(a.Name)
@@ -19,7 +19,7 @@ func (s *Supervisor) openNamed(ctx context.Context, a openArgs) (fdrpc.Reply, er
 		return fdrpc.Reply{}, err
 	}
 	a.Name = name
-	o, f, err := s.store.open(ctx, a)
+	o, f, err := s.store.open(t, a)
 	if err == nil {
 		s.names.opened(name, o.Name)
 	}
@@ -27,8 +27,9 @@ func (s *Supervisor) openNamed(ctx context.Context, a openArgs) (fdrpc.Reply, er
 }
 
 // peekNamed is openNamed for methodPeek.
-func (s *Supervisor) peekNamed(ctx context.Context, a openArgs) (fdrpc.Reply, error) {
-	if o, f := s.store.held(a.Name); f != nil {
+func (s *Supervisor) peekNamed(ctx context.Context, t tenure, a openArgs) (fdrpc.Reply, error) {
+	a.ReadOnly = true
+	if o, f := s.store.reopen(t, a); f != nil {
 		return fdrpc.One(o, f, nil)
 	}
 	name, err := s.names.mayOpen(a.Name)
@@ -61,7 +62,7 @@ func (s *Supervisor) connectNamed(ctx context.Context, a openArgs) (fdrpc.Reply,
 // them open, or may open them.
 func (s *Supervisor) mayName(all []string) error {
 	for _, name := range all {
-		if _, f := s.store.held(name); f != nil {
+		if s.store.holds(name) {
 			continue
 		}
 		if _, err := s.names.mayOpen(name); err != nil {

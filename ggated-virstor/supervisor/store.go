@@ -29,7 +29,15 @@ type store struct {
 	mu        sync.Mutex
 	providers map[string]*heldProvider // by the provider's own name
 	locks     map[uint32]*heldLock
+	now       tenure
 }
+
+// tenure is one worker's time with what is held. Questions of a dead worker may end after
+// the next has begun, and must not give back what is that one's.
+type tenure uint64
+
+// errTenure: whoever asked is dead, and another worker may ask for the same.
+var errTenure = errors.New("another worker has begun")
 
 type heldProvider struct {
 	p       geomlib.Provider
@@ -37,7 +45,10 @@ type heldProvider struct {
 	state   []byte   // that goes along with f
 	aliases []string // under which it was asked for
 	opts    geomlib.OpenOptions
-	users   int // opens of the present worker
+	users   int // opens of the present worker, and its peeks at what is held
+	// kept: the worker before had it open, and the present one is not ready. It is not
+	// closed, whatever that gives back: it may open it again.
+	kept bool
 	// flushFailed: what was written through f may be lost, though the system will
 	// not say so again. It holds for every worker until the provider is closed.
 	flushFailed bool
@@ -45,12 +56,13 @@ type heldProvider struct {
 
 // answer is what a worker is told beside the descriptor.
 func (h *heldProvider) answer() openAnswer {
-	return openAnswer{Name: h.p.Name(), State: h.state, FlushFailed: h.flushFailed}
+	return openAnswer{Name: h.p.Name(), State: h.state, FlushFailed: h.flushFailed, Held: true}
 }
 
 type heldLock struct {
 	l     *geomlib.VolumeLock
 	users int
+	kept  bool // as a provider's
 }
 
 func newStore(lockDir string, patience time.Duration) *store {
@@ -68,12 +80,14 @@ func (s *store) findLocked(name string) *heldProvider {
 	return nil
 }
 
-// reopen returns the descriptor that is held, nil if there is none that will do.
-func (s *store) reopen(a openArgs) (openAnswer, *os.File) {
+// reopen returns the descriptor that is held, nil if there is none that will do. A peek at
+// it counts, too: a worker that takes a volume over opens for writing what it has peeked at,
+// and may get to that only after tidy.
+func (s *store) reopen(t tenure, a openArgs) (openAnswer, *os.File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.findLocked(a.Name)
-	if h == nil || h.opts.ReadOnly && !a.ReadOnly {
+	if h == nil || h.opts.ReadOnly && !a.ReadOnly || t != s.now {
 		return openAnswer{}, nil
 	}
 	h.users++
@@ -81,7 +95,7 @@ func (s *store) reopen(a openArgs) (openAnswer, *os.File) {
 }
 
 // open opens the provider. That may wait for GEOM.
-func (s *store) open(ctx context.Context, a openArgs) (openAnswer, *os.File, error) {
+func (s *store) open(t tenure, a openArgs) (openAnswer, *os.File, error) {
 	o := geomlib.OpenOptions{ReadOnly: a.ReadOnly, KeepWritersOff: a.ReadOnly, SectorSize: a.SectorSize}
 	p, err := s.registry.Open(a.Name, o)
 	if err != nil {
@@ -94,11 +108,11 @@ func (s *store) open(ctx context.Context, a openArgs) (openAnswer, *os.File, err
 	if !ok {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: no descriptor to pass on", a.Name), p.Close())
 	}
-	if ctx.Err() != nil { // the worker that asked is gone, and another may ask for the same
-		return openAnswer{}, nil, errors.Join(ctx.Err(), p.Close())
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if t != s.now {
+		return openAnswer{}, nil, errors.Join(errTenure, p.Close())
+	}
 	if s.providers[p.Name()] != nil {
 		return openAnswer{}, nil, errors.Join(fmt.Errorf("%s: %w: it is open under another name", a.Name, geomlib.ErrLocked), p.Close())
 	}
@@ -107,16 +121,11 @@ func (s *store) open(ctx context.Context, a openArgs) (openAnswer, *os.File, err
 	return h.answer(), f, nil
 }
 
-// held returns the descriptor that is held, nil if there is none, and counts no
-// user.
-func (s *store) held(name string) (openAnswer, *os.File) {
+// holds reports whether a provider is held.
+func (s *store) holds(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.findLocked(name)
-	if h == nil {
-		return openAnswer{}, nil
-	}
-	return h.answer(), h.f
+	return s.findLocked(name) != nil
 }
 
 // peek returns a descriptor for reading, which is the caller's, without waiting
@@ -153,14 +162,14 @@ func (s *store) failed(name string) {
 }
 
 // close gives one open of a provider back.
-func (s *store) close(name string) error {
+func (s *store) close(t tenure, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.providers[name]
-	if h == nil {
+	if h == nil || h.users == 0 || t != s.now {
 		return nil
 	}
-	if h.users--; h.users > 0 {
+	if h.users--; h.users > 0 || h.kept {
 		return nil
 	}
 	delete(s.providers, name)
@@ -168,10 +177,10 @@ func (s *store) close(name string) error {
 }
 
 // lock returns the descriptor of a volume's lock.
-func (s *store) lock(ctx context.Context, id uint32) (*os.File, error) {
+func (s *store) lock(ctx context.Context, t tenure, id uint32) (*os.File, error) {
 	deadline := time.Now().Add(s.patience)
 	for {
-		f, err := s.tryLock(id)
+		f, err := s.tryLock(t, id)
 		if !errors.Is(err, geomlib.ErrLocked) || time.Now().After(deadline) {
 			return f, err
 		}
@@ -183,9 +192,12 @@ func (s *store) lock(ctx context.Context, id uint32) (*os.File, error) {
 	}
 }
 
-func (s *store) tryLock(id uint32) (*os.File, error) {
+func (s *store) tryLock(t tenure, id uint32) (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if t != s.now {
+		return nil, errTenure
+	}
 	if h := s.locks[id]; h != nil {
 		h.users++
 		return h.l.File(), nil
@@ -217,14 +229,14 @@ func (s *store) ownerEnding(id uint32) bool {
 	return owner > 0 && s.ending(owner)
 }
 
-func (s *store) unlock(id uint32) error {
+func (s *store) unlock(t tenure, id uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.locks[id]
-	if h == nil {
+	if h == nil || h.users == 0 || t != s.now {
 		return nil
 	}
-	if h.users--; h.users > 0 {
+	if h.users--; h.users > 0 || h.kept {
 		return nil
 	}
 	delete(s.locks, id)
@@ -240,29 +252,35 @@ func (s *store) names() []string {
 
 // newWorker forgets what the worker before had open; tidy closes what the new
 // one did not open again.
-func (s *store) newWorker() {
+func (s *store) newWorker() tenure {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.now++
 	for _, h := range s.providers {
-		h.users = 0
+		h.users, h.kept = 0, true
 	}
 	for _, h := range s.locks {
-		h.users = 0
+		h.users, h.kept = 0, true
 	}
+	return s.now
 }
 
-func (s *store) tidy() error {
+// tidy closes what the worker of that tenure, which is ready, has not opened.
+func (s *store) tidy(t tenure) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if t != s.now {
+		return nil
+	}
 	var err error
 	for name, h := range s.providers {
-		if h.users == 0 {
+		if h.kept = false; h.users == 0 {
 			delete(s.providers, name)
 			err = errors.Join(err, h.p.Close())
 		}
 	}
 	for id, h := range s.locks {
-		if h.users == 0 {
+		if h.kept = false; h.users == 0 {
 			delete(s.locks, id)
 			err = errors.Join(err, h.l.Close())
 		}
@@ -272,6 +290,5 @@ func (s *store) tidy() error {
 
 // closeAll closes everything; there is no worker.
 func (s *store) closeAll() error {
-	s.newWorker()
-	return s.tidy()
+	return s.tidy(s.newWorker())
 }

@@ -111,6 +111,8 @@ type worker struct {
 	peer  *fdrpc.Peer
 	door  *door
 	begun time.Time
+	// tenure is how the store knows its questions.
+	tenure tenure
 	// keep: what the worker gives back is kept for the next one.
 	keep    atomic.Bool
 	ready   atomic.Bool // volumes are served
@@ -341,8 +343,7 @@ func (s *Supervisor) start() (*worker, error) {
 		return nil, err
 	}
 	defer handed.Close()
-	s.store.newWorker()
-	w := &worker{begun: time.Now(), gone: make(chan struct{}), door: &door{conn: hand}}
+	w := &worker{tenure: s.store.newWorker(), begun: time.Now(), gone: make(chan struct{}), door: &door{conn: hand}}
 	w.cmd = exec.Command(s.opt.Program, s.opt.Args...)
 	w.cmd.Stdin, w.cmd.Stdout, w.cmd.Stderr = nil, os.Stdout, os.Stderr
 	w.cmd.ExtraFiles = []*os.File{theirs, handed} // become workerFD and doorFD

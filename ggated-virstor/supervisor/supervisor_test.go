@@ -71,8 +71,7 @@ func (p *pair) connect(t *testing.T) {
 	must(t, err)
 	conn, err := fdrpc.ConnOf(theirs)
 	must(t, err)
-	w := &worker{}
-	p.s.store.newWorker()
+	w := &worker{tenure: p.s.store.newWorker()}
 	w.peer = p.s.peerOf(w, ours)
 	done := make(chan struct{})
 	go func() {
@@ -114,7 +113,7 @@ func TestAProviderPassedOnIsTheSameOpenFile(t *testing.T) {
 	}
 	again, err := p.c.Open(path, false, 0)
 	must(t, err)
-	must(t, p.s.store.tidy())
+	must(t, p.s.store.tidy(p.w.tenure))
 	if _, err := geomlib.Open(path, geomlib.OpenOptions{}); !errors.Is(err, geomlib.ErrLocked) {
 		t.Fatalf("the lock was lost: %v", err)
 	}
@@ -165,6 +164,94 @@ func TestPeekingTakesNoLock(t *testing.T) {
 	must(t, peeked.Close())
 	if len(p.s.store.names()) != 0 {
 		t.Fatal("the supervisor holds what was only peeked at")
+	}
+}
+
+// A worker serves reads from what it has peeked at, says that it is ready, and comes to
+// open the same for writing at its leisure.
+func TestWhatTheNextWorkerHasOnlyPeekedAtStaysHeld(t *testing.T) {
+	p := newPair(t)
+	path := file(t, "a")
+	p.configure(path)
+	dead, err := p.c.Open(path, false, 0)
+	must(t, err)
+	p.c.Close()
+	must(t, dead.Close())
+	p.connect(t)
+	peeked, err := p.c.Peek(path, 0)
+	must(t, err)
+	must(t, p.c.Ready(context.Background()))
+	writable, err := p.c.Open(path, false, 0)
+	must(t, err)
+	_, err = writable.WriteAt(make([]byte, 512), 0)
+	must(t, err)
+	must(t, writable.Close())
+	if got := p.s.store.names(); !slices.Equal(got, []string{path}) {
+		t.Fatalf("held, while it is peeked at: %v", got)
+	}
+	must(t, peeked.Close())
+	other, err := geomlib.Open(path, geomlib.OpenOptions{})
+	must(t, err)
+	must(t, other.Close())
+}
+
+func TestNothingOfTheWorkerBeforeIsClosedUntilTheNextIsReady(t *testing.T) {
+	p := newPair(t)
+	path := file(t, "a")
+	p.configure(path)
+	for range 2 {
+		_, err := p.c.Open(path, false, 0)
+		must(t, err)
+		p.lock(t, 7)
+		p.c.Close()
+		p.connect(t)
+		held := p.s.store.providers[path]
+		for range 2 { // it looks at what there is, and takes it then
+			again, err := p.c.Open(path, false, 0)
+			must(t, err)
+			lock, err := p.c.LockVolume(7)
+			must(t, err)
+			must(t, errors.Join(again.Close(), lock.Close()))
+		}
+		if p.s.store.providers[path] != held || p.s.store.locks[7] == nil {
+			t.Fatal("closed in between")
+		}
+	}
+	must(t, p.c.Ready(context.Background()))
+	if len(p.s.store.providers) != 0 || len(p.s.store.locks) != 0 {
+		t.Fatal("held for nobody")
+	}
+}
+
+func TestADeadWorkersLateQuestionsChangeNothing(t *testing.T) {
+	p := newPair(t)
+	path, other := file(t, "a"), file(t, "b")
+	p.configure(path, other)
+	_, err := p.c.Open(path, false, 0)
+	must(t, err)
+	p.lock(t, 7)
+	before := p.w.tenure
+	p.c.Close()
+	p.connect(t)
+	_, err = p.c.Open(path, false, 0)
+	must(t, err)
+	p.lock(t, 7)
+	must(t, p.c.Ready(context.Background()))
+
+	must(t, p.s.store.close(before, path))
+	must(t, p.s.store.unlock(before, 7))
+	must(t, p.s.store.tidy(before))
+	if _, f := p.s.store.reopen(before, openArgs{Name: path}); f != nil {
+		t.Error("it is counted as the next worker's")
+	}
+	if _, _, err := p.s.store.open(before, openArgs{Name: other}); !errors.Is(err, errTenure) {
+		t.Error(err)
+	}
+	if _, err := p.s.store.lock(t.Context(), before, 8); !errors.Is(err, errTenure) {
+		t.Error(err)
+	}
+	if got := p.s.store.names(); !slices.Equal(got, []string{path}) || len(p.s.store.locks) != 1 {
+		t.Errorf("held: %v, %d locks", got, len(p.s.store.locks))
 	}
 }
 
@@ -263,11 +350,11 @@ func TestAVolumesLockIsTakenFromAnOwnerThatWillNotRunAgain(t *testing.T) {
 	must(t, err)
 	defer old.Close()
 	s := newStore(dir, 0)
-	if _, err := s.tryLock(7); !errors.Is(err, geomlib.ErrLocked) {
+	if _, err := s.tryLock(0, 7); !errors.Is(err, geomlib.ErrLocked) {
 		t.Fatal(err)
 	}
 	s.ending = func(pid int) bool { return pid == os.Getpid() }
-	_, err = s.tryLock(7)
+	_, err = s.tryLock(0, 7)
 	must(t, err)
 	must(t, s.closeAll())
 }
@@ -377,9 +464,9 @@ func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 		Resources{Control: l, Guard: guards[0], WorkerGuard: guards[1]}, nil)
 	must(t, err)
 	path := file(t, "a")
-	_, _, err = s.store.open(t.Context(), openArgs{Name: path})
+	_, _, err = s.store.open(0, openArgs{Name: path})
 	must(t, err)
-	_, err = s.store.tryLock(7)
+	_, err = s.store.tryLock(0, 7)
 	must(t, err)
 	if err := s.replace(filepath.Join(dir, "no such program")); !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
@@ -417,6 +504,7 @@ func TestAFlushThatFailedIsKnownToTheNextWorkerUntilTheProviderIsClosed(t *testi
 	if !failed(again) || !failed(peeked) {
 		t.Error("the next worker does not know")
 	}
+	must(t, p.c.Ready(context.Background()))
 	must(t, peeked.Close())
 	must(t, again.Close())
 	fresh, err := p.c.Open(path, false, 0)

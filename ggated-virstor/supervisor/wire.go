@@ -95,6 +95,8 @@ type openAnswer struct {
 	State []byte `json:"state,omitempty"`
 	// FlushFailed: a flush failed while a worker had the provider.
 	FlushFailed bool `json:"flush_failed,omitempty"`
+	// Held: the supervisor holds it open until the worker gives it back.
+	Held bool `json:"held,omitempty"`
 }
 
 type lockArgs struct {
