@@ -115,12 +115,12 @@ func (v *Volume) close(last func() error) error {
 	var closed []*component // one whose removal failed half way has two indexes
 	for _, c := range v.components() {
 		if !slices.Contains(closed, c) {
-			err = errors.Join(err, c.prov().Close())
+			err = errors.Join(err, c.close())
 			closed = append(closed, c)
 		}
 	}
-	for _, p := range v.meta.left {
-		err = errors.Join(err, p.Close())
+	for _, c := range v.meta.left {
+		err = errors.Join(err, c.close())
 	}
 	if err != nil {
 		return fmt.Errorf("close %s: %w", v.name, err)

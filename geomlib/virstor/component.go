@@ -19,6 +19,9 @@ type component struct {
 	guard     int64 // offset of the metadata sector, never written as data
 
 	provider atomic.Pointer[geomlib.Provider]
+	// before is what the volume was opened with when Activate replaced it, or nil. A read
+	// that began earlier may use it, so it is closed with the component.
+	before   geomlib.Provider
 	cached   geomlib.CachedReader // nil: every read may wait
 	buffered bool                 // writes are copies into a cache
 
@@ -101,6 +104,15 @@ func (c *component) maySend() error {
 }
 
 func (c *component) prov() geomlib.Provider { return *c.provider.Load() }
+
+// close lets go of what the component is on. No request may be under way.
+func (c *component) close() error {
+	err := c.prov().Close()
+	if c.before != nil {
+		err = errors.Join(err, c.before.Close())
+	}
+	return err
+}
 
 // accounted is p for those who write metadata and flush it: a failure of their
 // flush is the component's.

@@ -121,8 +121,10 @@ func (v *Volume) lastSectorInUse(c *component) bool {
 }
 
 // Activate makes a volume writable that was opened with DeferWrites. providers,
-// by index, replace those it was opened with; nil keeps them. The
-// caller has made sure that no write is under way elsewhere.
+// by index, replace those it was opened with; nil keeps them. They are the volume's
+// when Providers names them, also if Activate fails then, and those that they replaced stay
+// open for as long as they do. The caller has made sure that no write is under way
+// elsewhere.
 func (v *Volume) Activate(providers []geomlib.Provider) error {
 	v.life.activating.Lock()
 	defer v.life.activating.Unlock()
@@ -146,6 +148,9 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 		next := make([]*component, len(comps))
 		for i, c := range comps {
 			next[i] = v.newComponent(providers[i], c.meta())
+			if old := c.prov(); old != providers[i] {
+				next[i].before = old
+			}
 			next[i].setIndex(uint16(i))
 			next[i].refused.Store(c.refused.Load())
 		}

@@ -75,12 +75,12 @@ func (v *Volume) removeEmpty(name string) error {
 	}
 	if err := v.takeOutLocked(gone); err != nil {
 		if !slices.Contains(v.components(), gone) {
-			v.meta.left = append(v.meta.left, gone.prov())
+			v.meta.left = append(v.meta.left, gone)
 		}
 		return fmt.Errorf("remove %s from %s: %w; what was begun is finished at the next start", name, v.name, err)
 	}
 	v.emit(Event{Kind: EventComponents})
-	if err := gone.prov().Close(); err != nil {
+	if err := gone.close(); err != nil {
 		return fmt.Errorf("close %s after its removal from %s: %w", name, v.name, err)
 	}
 	return nil

@@ -76,7 +76,7 @@ func (v *Volume) dismissZero(gone *component) error {
 		v.lost.CompareAndSwap(nil, &lost)
 	}
 	v.leaveOldLeases()
-	if e := gone.prov().Close(); e != nil && !gone.refused.Load() {
+	if e := gone.close(); e != nil && !gone.refused.Load() {
 		err = errors.Join(err, fmt.Errorf("close %s after its removal from %s: %w", gone.name(), v.name, e))
 	}
 	return err

@@ -101,8 +101,8 @@ type meta struct {
 	// heir is who becomes component 0, from the moment that its record is the one
 	// in force.
 	heir    *component
-	leavers []Ignored          // what an unfinished removal leaves to be cleared
-	left    []geomlib.Provider // of components whose removal failed half way, for Close
+	leavers []Ignored    // what an unfinished removal leaves to be cleared
+	left    []*component // whose removal failed half way, for Close
 	// unfinished are the ids of those that were to become components in this service,
 	// and did not: a label of theirs is this volume's own.
 	unfinished []uint64

@@ -94,9 +94,8 @@ type served struct {
 	notes  *notes
 	// drawing is of its map.
 	drawing drawing
-	// peeked are what the volume was opened with before a takeover ended.
-	peeked []geomlib.Provider
-	// writable replaced them; the takeover's alone.
+	// writable are what the volume was activated with; the takeover's alone, and the volume
+	// closes them.
 	writable []geomlib.Provider
 	// takeover ends the goroutine that makes a deferred volume writable.
 	takeover *publish.Task
@@ -444,9 +443,6 @@ func (s *served) close(ctx context.Context, handBack bool) error {
 	s.events.stop(ctx)
 	s.notes.note(components)
 	s.watch.Stop(ctx)
-	for _, p := range s.peeked {
-		err = errors.Join(err, p.Close())
-	}
 	return errors.Join(err, s.lock.Close())
 }
 

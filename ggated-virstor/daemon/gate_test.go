@@ -329,6 +329,59 @@ func TestReadsAreServedWhileComponentsCannotBeOpenedForWriting(t *testing.T) {
 	must(t, dev.Close())
 }
 
+// What a volume was read from until it was taken over is as much an open disk as what it is
+// written to since: it is closed once, and with the component.
+func TestATakeoverLeavesNothingOpenOfAComponentThatIsRemoved(t *testing.T) {
+	s := newSite(t, gatetest.Options{})
+	names := s.label("vol", 1, 8*mib, 4, 4, 4)
+	s.start(1, names...)
+	dev := s.open("ggate0")
+	s.crash()
+	s.start(1, names...)
+	eventually(t, "the volume is taken over", func() bool { return !s.volumeDeferred("vol") })
+	must(t, s.d.Remove(context.Background(), "vol", control.RemoveRequest{Providers: names[1:2]}))
+	if n := s.o.open(names[1]); n != 0 {
+		t.Errorf("%s is open %d times", names[1], n)
+	}
+	_, err := dev.WriteAt(make([]byte, 4096), 0)
+	must(t, err)
+	must(t, dev.Close())
+	must(t, s.d.Close())
+	for _, name := range names {
+		if n := s.o.open(name); n != 0 {
+			t.Errorf("%s is open %d times", name, n)
+		}
+	}
+	s.d = nil
+}
+
+func TestADaemonThatEndsBeforeATakeoverIsDoneClosesEverythingOnce(t *testing.T) {
+	s := newSite(t, gatetest.Options{})
+	names := s.label("vol", 1, 8*mib, 4, 4)
+	s.start(1, names...)
+	dev := s.open("ggate0")
+	s.crash()
+	s.make()
+	held := &heldOpener{opener: s.o, gate: make(chan struct{})}
+	s.d.opener = newPatient(held, s.d.log)
+	if n := s.d.ServeAll(names); n != 1 {
+		t.Fatalf("%+v", s.d.problems)
+	}
+	s.d.StopWaiting()
+	must(t, s.d.Leave())
+	s.d = nil
+	for _, name := range names {
+		if n := s.o.open(name); n != 0 {
+			t.Errorf("%s is open %d times", name, n)
+		}
+	}
+	close(held.gate)
+	s.start(1, names...)
+	_, err := dev.WriteAt(make([]byte, 4096), 0)
+	must(t, err)
+	must(t, dev.Close())
+}
+
 // heldOpener opens nothing for writing before gate is closed, and then fails
 // once.
 type heldOpener struct {

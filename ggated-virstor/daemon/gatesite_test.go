@@ -104,7 +104,7 @@ func (s *site) disk(name string, size int64) *disktest.Disk {
 func (s *site) make() {
 	log := slog.New(slog.NewTextHandler(s, nil))
 	manager := units.New(s.g, geomlib.NewTreeReader(s.k.Confxml), s.dir, s.waits, log)
-	s.o = &opener{s: s, life: new(life)}
+	s.o = &opener{s: s, life: new(life), opens: make(map[string]int)}
 	s.d = New(Options{Version: "test", Volume: s.volume}, s.o, []publish.Publisher{&gatepub.Publisher{
 		Gate: s.g, Units: manager, Name: s.name, Unit: s.unit, Log: log,
 		Serve:   serve.Config{BufferSize: 64 << 10, Slots: 16, Receivers: 2, MayBlock: true},
@@ -209,6 +209,22 @@ type opener struct {
 	s    *site
 	life *life
 	fail map[string]error
+
+	mu    sync.Mutex
+	opens map[string]int // that were not closed; one closed once more counts less than none
+}
+
+// open is how often a disk is open.
+func (o *opener) open(name string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.opens[name]
+}
+
+func (o *opener) count(name string, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.opens[name] += n
 }
 
 func (o *opener) Open(name string, readOnly bool, _ int) (geomlib.Provider, error) {
@@ -226,7 +242,8 @@ func (o *opener) Peek(name string, _ int) (geomlib.Provider, error) {
 	if d == nil {
 		return nil, os.ErrNotExist
 	}
-	return &mortal{d, o.life}, nil
+	o.count(name, 1)
+	return &mortal{d, o}, nil
 }
 
 type noLock struct{}
@@ -237,25 +254,25 @@ func (o *opener) LockVolume(uint32) (io.Closer, error) { return noLock{}, nil }
 
 // mortal is a disk as one process sees it.
 type mortal struct {
-	d    *disktest.Disk
-	life *life
+	d *disktest.Disk
+	o *opener
 }
 
 func (m *mortal) Name() string     { return m.d.Name() }
 func (m *mortal) MediaSize() int64 { return m.d.MediaSize() }
 func (m *mortal) SectorSize() int  { return m.d.SectorSize() }
-func (m *mortal) Close() error     { return nil }
+func (m *mortal) Close() error     { m.o.count(m.d.Name(), -1); return nil }
 func (m *mortal) ReadAt(p []byte, off int64) (n int, err error) {
-	err = m.life.do(func() error { n, err = m.d.ReadAt(p, off); return err })
+	err = m.o.life.do(func() error { n, err = m.d.ReadAt(p, off); return err })
 	return n, err
 }
 func (m *mortal) WriteAt(p []byte, off int64) (n int, err error) {
-	err = m.life.do(func() error { n, err = m.d.WriteAt(p, off); return err })
+	err = m.o.life.do(func() error { n, err = m.d.WriteAt(p, off); return err })
 	return n, err
 }
-func (m *mortal) Flush() error { return m.life.do(m.d.Flush) }
+func (m *mortal) Flush() error { return m.o.life.do(m.d.Flush) }
 func (m *mortal) Delete(off, n int64) error {
-	return m.life.do(func() error { return m.d.Delete(off, n) })
+	return m.o.life.do(func() error { return m.d.Delete(off, n) })
 }
 
 func must(t testing.TB, err error) {

@@ -65,12 +65,7 @@ func (d *Daemon) takeOver(left map[uint32][]string) (fresh []*served, problems [
 			continue
 		}
 		problems = append(problems, d.tidy(a)...)
-		for _, m := range a.Members {
-			s.peeked = append(s.peeked, m.Provider)
-		}
-		if d.opt.ReadOnly {
-			s.peeked = nil // the volume closes them
-		} else {
+		if !d.opt.ReadOnly {
 			s.takeover = publish.StartTask(func(ctx context.Context) { d.activate(ctx, s) })
 		}
 		fresh = append(fresh, s)
@@ -80,11 +75,10 @@ func (d *Daemon) takeOver(left map[uint32][]string) (fresh []*served, problems [
 
 // reopen opens for writing what was opened for reading and is still loose.
 func (d *Daemon) reopen() (problems []control.Problem) {
-	for name, old := range d.loose {
-		sector := old.Provider.SectorSize()
-		old.Provider.Close()
+	for name, old := range maps.Clone(d.loose) {
 		delete(d.loose, name)
-		m, err := d.openMember(name, sector, false)
+		m, err := d.openMember(name, old.Provider.SectorSize(), false)
+		old.Provider.Close() // not before: somebody else could have it then
 		if err != nil {
 			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
 			continue
