@@ -78,11 +78,12 @@ copy_tree()
 	done
 }
 
+# check_tree [FOLDER]: it, or mnt, has what copy_tree wrote.
 check_tree()
 {
 	_i=0
 	while read -r _sum; do
-		[ "$(md5 -q "mnt/f${_i}")" = "${_sum}" ] || atf_fail "file ${_i} differs"
+		[ "$(md5 -q "${1:-mnt}/f${_i}")" = "${_sum}" ] || atf_fail "file ${_i} of ${1:-mnt} differs"
 		_i=$((_i + 1))
 	done < sums
 }
