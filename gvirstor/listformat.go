@@ -104,7 +104,8 @@ func originText(pool, origin string) string {
 	return pool + "/" + origin
 }
 
-// printProviders prints the volume's nodes. The NBD exports go with the first.
+// printProviders prints the volume's nodes, with which NBD exports the first one has, and
+// those of further volumes of its pool.
 func printProviders(w io.Writer, v *control.VolumeStatus) {
 	fmt.Fprintln(w, "Providers:")
 	for i, node := range v.Nodes() {
@@ -118,6 +119,16 @@ func printProviders(w io.Writer, v *control.VolumeStatus) {
 			if p.Kind == control.NBD {
 				fmt.Fprintf(w, "   URI: %s\n", p.URI)
 				fmt.Fprintf(w, "   Connections: %d\n", p.Connections)
+			}
+		}
+	}
+	n := len(v.Nodes())
+	for _, f := range v.Volumes {
+		for _, p := range f.Published {
+			if p.Kind == control.Gate {
+				n++
+				fmt.Fprintf(w, "%d. Name: %s\n", n, p.Name)
+				printMedia(w, f.Size, v.SectorSize, p.Mode)
 			}
 		}
 	}

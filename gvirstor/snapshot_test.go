@@ -152,7 +152,7 @@ func TestSnapshotsOfAStoppedVolumeAreListedWithTheirSizes(t *testing.T) {
 	for _, c := range []struct {
 		args, want, complaint string
 	}{
-		{"-p vol", "\t67108864\t1048576\t1048576\t1048576\n", ""},
+		{"-p vol", "\t67108864\t1048576\t1048576\t1048576\t-\n", ""},
 		{"vol", "64M   1.0M    1.0M    1.0M", ""},
 		{"--json vol", `"unique": 1048576`, ""},
 		{"", "", "Invalid number of arguments"},

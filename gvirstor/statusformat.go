@@ -61,6 +61,9 @@ func statusRows(st control.Status, o *statusOptions) []statusRow {
 	for i := range st.Volumes {
 		v := &st.Volumes[i]
 		names := v.Nodes()
+		for _, f := range v.Volumes {
+			names = append(names, f.Nodes()...)
+		}
 		if o.geoms {
 			names = []string{v.Name}
 		}

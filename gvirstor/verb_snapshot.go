@@ -275,15 +275,23 @@ func (c *call) eachServed(ctx context.Context, do func(v control.Verbs, s *contr
 func (c *call) printSnapshots(all []listedSnapshot, exact bool) error {
 	if exact {
 		for _, s := range all {
-			fmt.Fprintf(c.stdout, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", s.Volume, s.Name, s.Created.Unix(), s.Size, s.Refers, s.Unique, s.Written)
+			fmt.Fprintf(c.stdout, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Volume, s.Name, s.Created.Unix(), s.Size, s.Refers, s.Unique, s.Written, nodesText(&s.Snapshot))
 		}
 		return nil
 	}
 	t := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "Name\tCreated\tSize\tRefers\tUnique\tWritten\t")
+	fmt.Fprintln(t, "Name\tCreated\tSize\tRefers\tUnique\tWritten\tDevice\t")
 	for _, s := range all {
-		fmt.Fprintf(t, "%s@%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Volume, s.Name, s.Created.Local().Format(time.DateTime),
-			humanize(s.Size), humanize(s.Refers), humanize(s.Unique), humanize(s.Written), s.Problem)
+		fmt.Fprintf(t, "%s@%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Volume, s.Name, s.Created.Local().Format(time.DateTime),
+			humanize(s.Size), humanize(s.Refers), humanize(s.Unique), humanize(s.Written), nodesText(&s.Snapshot), s.Problem)
 	}
 	return t.Flush()
+}
+
+// nodesText are the devices of a published snapshot, "-" of another one.
+func nodesText(s *control.Snapshot) string {
+	if nodes := s.Nodes(); len(nodes) > 0 {
+		return strings.Join(nodes, ",")
+	}
+	return "-"
 }

@@ -15,6 +15,8 @@
 //	POST   /v1/volumes/NAME/rename-snapshot RenameSnapshotRequest
 //	POST   /v1/volumes/NAME/delete      DeleteRequest -> DeleteResult
 //	POST   /v1/volumes/NAME/rollback    RollbackRequest -> RollbackResult
+//	POST   /v1/volumes/NAME/publish     PublishRequest -> PublishResult
+//	POST   /v1/volumes/NAME/unpublish   UnpublishRequest
 //	POST   /v1/volumes/NAME/diff        DiffRequest -> Diff
 //	POST   /v1/volumes/NAME/read        ReadRequest -> Data
 //	POST   /v1/volumes/NAME/receive     ReceiveRequest -> ReceiveResult

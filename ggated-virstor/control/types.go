@@ -280,12 +280,7 @@ func (v *VolumeStatus) waitingText() (s string) {
 // Nodes are the names under which geom(8) knows the volume: those of its
 // devices, or virstor/NAME when it has none.
 func (v *VolumeStatus) Nodes() []string {
-	var names []string
-	for _, p := range v.Published {
-		if p.Kind == Gate {
-			names = append(names, p.Name)
-		}
-	}
+	names := nodesOf(v.Published)
 	if names == nil {
 		names = []string{"virstor/" + v.Name}
 	}
@@ -319,6 +314,23 @@ type PoolVolume struct {
 	Users     int    `json:"users,omitempty"`    // who has it open
 	Degraded  bool   `json:"degraded,omitempty"` // a sector of its map could not be written: it takes no new chunks
 	Problem   string `json:"problem,omitempty"`  // why it cannot be used
+	// Published is where clients find it.
+	Published []Publication `json:"published,omitempty"`
+}
+
+// Nodes are those of its devices.
+func (v *PoolVolume) Nodes() []string { return nodesOf(v.Published) }
+
+// Nodes are those of its devices.
+func (s *Snapshot) Nodes() []string { return nodesOf(s.Published) }
+
+func nodesOf(ps []Publication) (names []string) {
+	for _, p := range ps {
+		if p.Kind == Gate {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // Is reports whether name means v: its own name, virstor/NAME or one of its

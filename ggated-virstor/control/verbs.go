@@ -34,6 +34,10 @@ type Verbs interface {
 	// Rollback ends the service of a volume, makes it what it was at a snapshot, and
 	// serves it again; or only tells what would be lost.
 	Rollback(ctx context.Context, name string, r RollbackRequest) (RollbackResult, error)
+	// PublishSnapshot has clients find a snapshot where that has to be asked for, and
+	// UnpublishSnapshot takes that back.
+	PublishSnapshot(ctx context.Context, name string, r PublishRequest) (PublishResult, error)
+	UnpublishSnapshot(ctx context.Context, name string, r UnpublishRequest) error
 	// Diff tells where a volume or a snapshot differs from an older one, and Read reads a
 	// snapshot. Receive begins to receive one, which Write writes and Snapshot ends.
 	Diff(ctx context.Context, name string, r DiffRequest) (Diff, error)
@@ -65,12 +69,12 @@ type Backend interface {
 
 // rows is the table of the API, in the order of its page. A further verb is a method of
 // Verbs, a row here, its request and answer with what they check and open, and the
-// method of Client, all in this file, or in diff.go and streams.go; what it does to a volume is in package verbs, and
+// method of Client, all in this file, or in diff.go, publish.go and streams.go; what it does to a volume is in package verbs, and
 // the daemon finds the volume for it. A test says what the page is to show.
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve,
-		&create, &snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&create, &snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &publication, &unpublication, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 
@@ -250,6 +254,8 @@ type Snapshot struct {
 	Unique  int64  `json:"unique"`
 	Written int64  `json:"written"`
 	Problem string `json:"problem,omitempty"` // why it cannot be read
+	// Published is where clients find it.
+	Published []Publication `json:"published,omitempty"`
 }
 
 var snapshots = verb[None, Snapshots]{"snapshots", http.MethodGet, "volumes/{name}/snapshots",

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -16,7 +17,23 @@ func (d *Daemon) Snapshots(ctx context.Context, name string) (control.Snapshots,
 	if err != nil {
 		return control.Snapshots{}, err
 	}
-	return d.verbsOf(s).Snapshots(ctx, name)
+	all, err := d.verbsOf(s).Snapshots(ctx, name)
+	shown := s.shown()
+	for i := range all.Snapshots {
+		all.Snapshots[i].Published = shown[titleOf(name, all.Snapshots[i].Name)]
+	}
+	return all, err
+}
+
+// shown is where clients find snapshots and further volumes, by their titles.
+func (s *served) shown() map[string][]control.Publication {
+	all := make(map[string][]control.Publication)
+	for _, k := range s.snapshotKeepers() {
+		for title, ps := range k.Shown() {
+			all[title] = append(all[title], ps...)
+		}
+	}
+	return all
 }
 
 // Diff implements control.Backend.
@@ -68,19 +85,77 @@ func (d *Daemon) Create(ctx context.Context, name string, r control.CreateReques
 // titleOf is what publications call a snapshot, or the further volume of that name.
 func titleOf(name, snapshot string) string {
 	_, own := control.SplitName(name)
-	switch {
-	case own == "":
-		return snapshot
-	case snapshot == "":
-		return "/" + own
-	}
-	return "/" + own + "@" + snapshot
+	return publish.Title(own, snapshot)
 }
 
 // snapshotKeepers are the publications through which snapshots are read, too.
 func (s *served) snapshotKeepers() (all []publish.SnapshotKeeper) {
 	for _, p := range s.pubs {
 		if k, ok := p.(publish.SnapshotKeeper); ok {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// PublishSnapshot implements control.Backend.
+func (d *Daemon) PublishSnapshot(_ context.Context, name string, r control.PublishRequest) (control.PublishResult, error) {
+	s, err := d.findActivePool(name)
+	if err != nil {
+		return control.PublishResult{}, err
+	}
+	title := titleOf(name, r.Snapshot)
+	asked := s.snapshotPublishers()
+	if len(asked) == 0 {
+		return control.PublishResult{}, noDevices(name, r.Snapshot, s.shown()[title])
+	}
+	for _, p := range asked {
+		if err := p.ShowSnapshot(title); err != nil {
+			return control.PublishResult{}, classify(err)
+		}
+	}
+	d.log.Info("published", "what", fullName(name, r.Snapshot))
+	return control.PublishResult{Published: s.shown()[title]}, nil
+}
+
+// UnpublishSnapshot implements control.Backend.
+func (d *Daemon) UnpublishSnapshot(_ context.Context, name string, r control.UnpublishRequest) error {
+	s, err := d.findActivePool(name)
+	if err != nil {
+		return err
+	}
+	asked := s.snapshotPublishers()
+	if len(asked) == 0 {
+		return noDevices(name, r.Snapshot, nil)
+	}
+	for _, p := range asked {
+		err := p.HideSnapshot(titleOf(name, r.Snapshot), r.Force)
+		if errors.Is(err, publish.ErrInUse) {
+			return control.Errorf(control.Busy, "unpublish %s: %v; -f takes it away", fullName(name, r.Snapshot), err)
+		}
+		if err != nil {
+			return classify(fmt.Errorf("unpublish %w", err))
+		}
+	}
+	d.log.Info("unpublished", "what", fullName(name, r.Snapshot))
+	return nil
+}
+
+// noDevices refuses to publish where a snapshot needs nobody to ask for it; ps is where
+// clients find it.
+func noDevices(name, snapshot string, ps []control.Publication) error {
+	for _, p := range ps {
+		if p.URI != "" {
+			return control.Errorf(control.Invalid, "this daemon publishes no devices (--gate); NBD clients find %s at %s", fullName(name, snapshot), p.URI)
+		}
+	}
+	return control.Errorf(control.Invalid, "%s: this daemon publishes no devices (--gate)", fullName(name, snapshot))
+}
+
+// snapshotPublishers are the publications that show snapshots when that is asked for.
+func (s *served) snapshotPublishers() (all []publish.SnapshotPublisher) {
+	for _, p := range s.pubs {
+		if k, ok := p.(publish.SnapshotPublisher); ok {
 			all = append(all, k)
 		}
 	}

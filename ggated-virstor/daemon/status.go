@@ -9,6 +9,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 	"github.com/gvirstor/gvirstor/ggated-virstor/verbs"
 	"github.com/gvirstor/gvirstor/ggated-virstor/web"
@@ -39,6 +40,12 @@ func (s *served) status() control.VolumeStatus {
 	v := verbs.Status(s.vol.Status())
 	for _, p := range s.pubs {
 		v.Published = append(v.Published, p.Describe()...)
+	}
+	if len(v.Volumes) > 0 {
+		shown := s.shown()
+		for i := range v.Volumes {
+			v.Volumes[i].Published = shown[publish.Title(v.Volumes[i].Name, "")]
+		}
 	}
 	mode := control.Mode{Read: 1, Write: 1}
 	if v.ReadOnly {

@@ -63,7 +63,7 @@ func TestWhoHasADeviceOpenIsWaitedForAndAStatusIsNot(t *testing.T) {
 		users int
 	}{{time.Second, 0}, {20 * time.Second, 0}, {time.Hour, 1}} {
 		synctest.Test(t, func(t *testing.T) {
-			d := &device{units: slowGEOM{takes: c.takes}}
+			d := &pool{first: &device{units: slowGEOM{takes: c.takes}}}
 			if n, what := d.Users(); n != c.users || (what == "") != (n == 0) {
 				t.Errorf("GEOM takes %v: %d users, %q", c.takes, n, what)
 			}

@@ -12,6 +12,8 @@
 //	   ├──Activated────────────► Activator           a Published that serves before it is writable
 //	   ├──Follow───────────────► Follower            a Published that changes with its volume
 //	   ├──MayAdd───────────────► ComponentChecker    a Published that cannot do with every provider
+//	   ├──ShowSnapshots, LetGo─► SnapshotKeeper      a Published that has the rest of the pool, too
+//	   ├──ShowSnapshot─────────► SnapshotPublisher   a Published of snapshots that are asked for
 //	   └──Drain────────────────► Drainer             a Published whose clients may leave requests behind
 //
 // A process that may not open what publications need is given it as Resources.

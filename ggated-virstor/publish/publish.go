@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -84,16 +85,58 @@ type ComponentChecker interface {
 }
 
 // SnapshotKeeper is a Published through which the volume's snapshots are read, too, and the
-// further volumes of its pool used.
+// further volumes of its pool used. What it shows of them has a title: the name of a
+// snapshot, "/WEB" of a further volume, and "/WEB@NAME" of one's snapshot (Title).
 type SnapshotKeeper interface {
 	// ShowSnapshots lets clients have what snapshots and further volumes there are, but for
-	// damaged ones.
+	// damaged ones, and for snapshots that have to be asked for.
 	ShowSnapshots() error
-	// LetGo ends that for what is to be deleted or renamed, until again is called: then
-	// it is there for clients once more, if it still is. While they have it, it fails with
-	// ErrInUse. The title is the name of a snapshot, and "/WEB" of a further volume, with
-	// its snapshots, and "/WEB@NAME" of one of these.
+	// LetGo ends that for what is to be deleted or renamed, and with a further volume for its
+	// snapshots, until again is called: then it is there for clients once more, if it still
+	// is. While they have it, it fails with ErrInUse.
 	LetGo(title string) (again func(), err error)
+	// Shown is what status tells of them, by title.
+	Shown() map[string][]control.Publication
+}
+
+// SnapshotPublisher is a Published of which snapshots become part when that is asked for, and
+// stay so until it is withdrawn.
+type SnapshotPublisher interface {
+	// ShowSnapshot has clients find the snapshot of that title (virstor.ErrNoSnapshot,
+	// virstor.ErrNoVolume), which they may already.
+	ShowSnapshot(title string) error
+	// HideSnapshot ends that; without force it fails with ErrInUse while clients have it.
+	HideSnapshot(title string, force bool) error
+}
+
+// Title is what a SnapshotKeeper calls a snapshot of a volume of the pool, or that volume
+// itself: "" is the first one.
+func Title(volume, snapshot string) string {
+	switch {
+	case volume == "":
+		return snapshot
+	case snapshot == "":
+		return "/" + volume
+	}
+	return "/" + volume + "@" + snapshot
+}
+
+// SplitTitle takes apart what Title makes.
+func SplitTitle(title string) (volume, snapshot string) {
+	own, further := strings.CutPrefix(title, "/")
+	if !further {
+		return "", title
+	}
+	volume, snapshot, _ = strings.Cut(own, "@")
+	return volume, snapshot
+}
+
+// Belongs reports whether what has a title goes when what is called whole does: it is that, or
+// a snapshot of that further volume.
+func Belongs(title, whole string) bool {
+	volume, snapshot := SplitTitle(whole)
+	of, _ := SplitTitle(title)
+	return title == whole || volume != "" && snapshot == "" && of == volume
 }
 
 // Drainer is a Published whose clients may leave requests at work behind.

@@ -246,8 +246,8 @@ func (c *Client) Acquire(ctx context.Context, s units.Spec) (u units.Unit, err e
 }
 
 // Confirm implements gatepub.Units.
-func (c *Client) Confirm(ctx context.Context, id uint32, u units.Unit) error {
-	_, err := c.peer.Call(ctx, methodConfirm, unitArgs{ID: id, Unit: u}, nil)
+func (c *Client) Confirm(ctx context.Context, k units.Key, u units.Unit) error {
+	_, err := c.peer.Call(ctx, methodConfirm, unitArgs{Key: k, Unit: u}, nil)
 	return err
 }
 
@@ -269,13 +269,13 @@ func (c *Client) Resize(unit int, size int64) error {
 
 // RecordProviders implements gatepub.Units.
 func (c *Client) RecordProviders(id uint32, providers []string) error {
-	_, err := c.peer.Call(c.peer.Context(), methodRecord, unitArgs{ID: id, Providers: providers}, nil)
+	_, err := c.peer.Call(c.peer.Context(), methodRecord, unitArgs{Key: units.Key{ID: id}, Providers: providers}, nil)
 	return err
 }
 
 // Release implements gatepub.Units.
-func (c *Client) Release(id uint32, unit int, force bool) error {
-	_, err := c.peer.Call(c.peer.Context(), methodRelease, unitArgs{ID: id, Unit: units.Unit{Number: unit}, Force: force}, nil)
+func (c *Client) Release(k units.Key, unit int, force bool) error {
+	_, err := c.peer.Call(c.peer.Context(), methodRelease, unitArgs{Key: k, Unit: units.Unit{Number: unit}, Force: force}, nil)
 	return err
 }
 
@@ -283,6 +283,12 @@ func (c *Client) Release(id uint32, unit int, force bool) error {
 func (c *Client) Leftovers() (left map[uint32][]string, err error) {
 	_, err = c.peer.Call(c.peer.Context(), methodLeftovers, struct{}{}, &left)
 	return left, err
+}
+
+// UnitsOf implements gatepub.Units.
+func (c *Client) UnitsOf(id uint32) (us map[uint64]units.Unit, err error) {
+	_, err = c.peer.Call(c.peer.Context(), methodUnitsOf, unitArgs{Key: units.Key{ID: id}}, &us)
+	return us, err
 }
 
 // CheckComponents implements gatepub.Units.

@@ -31,7 +31,7 @@ func FuzzAnswer(f *testing.F) {
 		{methodClose, `{"name":"own"}`}, {methodLock, `{"id":1}`}, {methodUnlock, `{"id":1}`},
 		{methodAcquire, `{"id":1,"unit":-1,"media_size":1048576,"sector_size":512,"providers":["secret"]}`},
 		{methodRecord, `{"id":1,"providers":["secret"]}`}, {methodRelease, `{"id":1,"unit":{"number":5},"force":true}`},
-		{methodResize, `{"unit":{"number":5},"size":512}`}, {methodLeftovers, `{}`}, {methodCheck, `{"providers":["x"]}`},
+		{methodResize, `{"unit":{"number":5},"size":512}`}, {methodLeftovers, `{}`}, {methodUnitsOf, `{"id":1}`}, {methodCheck, `{"providers":["x"]}`},
 		{methodAlert, `{"env":["GVIRSTOR_CONTROL=x"]}`}, {methodGrow, `{"volume":"../x"}`}, {methodUngrow, `{"volume":"x","provider":"y"}`},
 		{methodScratch, `{}`}, {methodKeep, `{}`}, {methodMode, `{}`}, {methodConfirm, `{}`}, {"", `null`}, {methodReady, ``},
 	} {

@@ -64,14 +64,14 @@ func TestAWorkersOwnWordsNameNothing(t *testing.T) {
 	p.lock(t, 1)
 	ctx := t.Context()
 	denied(t, "note", p.c.RecordProviders(1, []string{secret}))
-	_, err := p.c.Acquire(ctx, units.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512, Providers: []string{secret}})
+	_, err := p.c.Acquire(ctx, units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512, Providers: []string{secret}})
 	denied(t, "acquire", err)
-	u, err := p.c.Acquire(ctx, units.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+	u, err := p.c.Acquire(ctx, units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 	must(t, err)
 	denied(t, "note beside a unit", p.c.RecordProviders(1, []string{secret}))
 	_, err = p.c.Open(secret, false, 0)
 	denied(t, "open", err)
-	must(t, p.c.Release(1, u.Number, false))
+	must(t, p.c.Release(units.Key{ID: 1}, u.Number, false))
 }
 
 func TestWhatARequestNamesIsOpenedWhileItLasts(t *testing.T) {
@@ -156,34 +156,68 @@ func TestAWorkerTouchesNoUnitsButItsVolumes(t *testing.T) {
 	ctx := t.Context()
 	other, err := p.g.Create(gate.CreateOptions{Unit: 5, MediaSize: 1 << 20, SectorSize: 512, Info: "somebody's"})
 	must(t, err)
-	spec := units.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512}
+	spec := units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512}
 	_, err = p.c.Acquire(ctx, spec)
 	denied(t, "acquire for a volume that is not locked", err)
 	p.lock(t, 1)
 	u, err := p.c.Acquire(ctx, spec)
 	must(t, err)
-	denied(t, "release of another volume", p.c.Release(2, other, true))
-	must(t, p.c.Release(1, other, true)) // nothing of ours: nothing is done
+	denied(t, "release of another volume", p.c.Release(units.Key{ID: 2}, other, true))
+	must(t, p.c.Release(units.Key{ID: 1}, other, true)) // nothing of ours: nothing is done
 	if err := p.c.Resize(other, 2<<20); !errors.Is(err, gate.ErrGone) {
 		t.Errorf("resize of somebody's unit: %v", err)
 	}
 	must(t, p.g.Cancel(other, 0))    // it is there still
 	must(t, p.g.Cancel(u.Number, 0)) // and so is ours
-	must(t, p.c.Release(1, u.Number, true))
+	must(t, p.c.Release(units.Key{ID: 1}, u.Number, true))
 	for _, bad := range []units.Spec{
-		{ID: 1, Name: "ada0", Unit: gate.UnitAuto},
-		{ID: 1, Name: "virstor/../ada0", Unit: gate.UnitAuto},
-		{ID: 1, Name: "virstor/..", Unit: gate.UnitAuto},
-		{ID: 1, Name: "virstor/", Unit: gate.UnitAuto},
-		{ID: 1, Unit: 7},
+		{Key: units.Key{ID: 1}, Name: "ada0", Unit: gate.UnitAuto},
+		{Key: units.Key{ID: 1}, Name: "virstor/../ada0", Unit: gate.UnitAuto},
+		{Key: units.Key{ID: 1}, Name: "virstor/..", Unit: gate.UnitAuto},
+		{Key: units.Key{ID: 1}, Name: "virstor/", Unit: gate.UnitAuto},
+		{Key: units.Key{ID: 1}, Unit: 7},
+		{Key: units.Key{ID: 1, Map: 2}, Name: "ada0", Unit: gate.UnitAuto},
+		{Key: units.Key{ID: 1, Map: 2}, Name: "virstor/vol/web", Unit: gate.UnitAuto},
+		{Key: units.Key{ID: 1, Map: 2}, Unit: 7},
+		{Key: units.Key{ID: 1, Map: 2}, Name: "disk", Unit: gate.UnitAuto},
+		{Key: units.Key{ID: 1, Map: 2}, Name: "disk+a/b", Unit: gate.UnitAuto},
+		{Key: units.Key{ID: 1, Map: 2}, Name: "diskweb", Unit: gate.UnitAuto},
 	} {
 		p.s.opt.GateName = ""
 		if strings.HasPrefix(bad.Name, "virstor/") {
 			p.s.opt.GateName = "virstor/"
 		}
+		if strings.HasPrefix(bad.Name, "disk") {
+			p.s.opt.GateName = "disk"
+		}
 		bad.MediaSize, bad.SectorSize = 1<<20, 512
 		_, err := p.c.Acquire(ctx, bad)
 		denied(t, "acquire "+bad.Name, err)
+	}
+}
+
+func TestAWorkerGetsTheUnitsOfAPoolOfItsOwn(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	_, err := p.c.UnitsOf(1)
+	denied(t, "units of a volume that is not locked", err)
+	p.lock(t, 1)
+	want := map[uint64]string{0: "disk", 2: "disk+web", 3: "disk+web@s", 4: "disk@s"}
+	p.s.opt.GateName = "disk"
+	for id, name := range want {
+		_, err := p.c.Acquire(ctx, units.Spec{Key: units.Key{ID: 1, Map: id}, Name: name, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+		must(t, err)
+	}
+	us, err := p.c.UnitsOf(1)
+	must(t, err)
+	for id, name := range want {
+		if us[id].Name != name || !us[id].Taken {
+			t.Errorf("%d is %+v", id, us[id])
+		}
+		must(t, p.c.Release(units.Key{ID: 1, Map: id}, us[id].Number, false))
+	}
+	if us, err = p.c.UnitsOf(1); err != nil || len(us) > 0 {
+		t.Errorf("%v, %v", us, err)
 	}
 }
 

@@ -84,12 +84,13 @@ func does[A any](do func(ctx context.Context, a A) error) fdrpc.Handler {
 func (s *Supervisor) unitMethods() fdrpc.Methods {
 	return fdrpc.Methods{
 		methodAcquire:   fdrpc.Handle(func(ctx context.Context, a units.Spec) (fdrpc.Reply, error) { return s.acquire(ctx, a) }),
-		methodConfirm:   does(func(ctx context.Context, a unitArgs) error { return s.opt.Units.Confirm(ctx, a.ID, a.Unit) }),
+		methodConfirm:   does(func(ctx context.Context, a unitArgs) error { return s.opt.Units.Confirm(ctx, a.Key, a.Unit) }),
 		methodMode:      fdrpc.Handle(s.mode),
 		methodResize:    does(func(_ context.Context, a unitArgs) error { return s.resizeUnit(a) }),
 		methodRecord:    does(func(_ context.Context, a unitArgs) error { return s.recordProviders(a) }),
 		methodRelease:   does(func(_ context.Context, a unitArgs) error { return s.releaseUnit(a) }),
 		methodLeftovers: plain(s.leftovers),
+		methodUnitsOf:   fdrpc.Handle(func(_ context.Context, a unitArgs) (fdrpc.Reply, error) { return s.unitsOf(a.ID) }),
 		methodCheck:     does(func(ctx context.Context, a unitArgs) error { return s.opt.Units.CheckComponents(ctx, a.Providers) }),
 	}
 }

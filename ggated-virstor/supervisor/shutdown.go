@@ -50,13 +50,13 @@ func (s *Supervisor) clear(m mounts, force, destroy time.Duration) error {
 		since := time.Since(begun)
 		pause, cancel := context.WithTimeout(context.Background(), min(unmountPause, force/4+time.Millisecond))
 		all := s.unmountAll(pause, u, left, since > force)
-		for id, unit := range left {
-			err := s.opt.Units.Release(id, unit.Number, since > destroy)
+		for k, unit := range left {
+			err := s.opt.Units.Release(k, unit.Number, since > destroy)
 			switch {
 			case err == nil && since > destroy:
 				s.log.Error("destroyed while it was open, for the system shuts down", "device", unit.Name)
 			case err == nil:
-				delete(left, id)
+				delete(left, k)
 			case !errors.Is(err, gate.ErrBusy):
 				all = errors.Join(all, err)
 			}
@@ -73,9 +73,9 @@ func (s *Supervisor) clear(m mounts, force, destroy time.Duration) error {
 }
 
 // unmountAll waits for the unmounts that it begins until ctx ends.
-func (s *Supervisor) unmountAll(ctx context.Context, u *unmounter, units map[uint32]units.Unit, force bool) error {
+func (s *Supervisor) unmountAll(ctx context.Context, u *unmounter, all map[units.Key]units.Unit, force bool) error {
 	var names []string
-	for _, unit := range units {
+	for _, unit := range all {
 		names = append(names, s.above(unit.Name)...)
 	}
 	slices.Sort(names)

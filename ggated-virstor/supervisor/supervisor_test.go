@@ -267,10 +267,10 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 	}
 	ctx := context.Background()
 	p.lock(t, 1)
-	u, err := p.c.Acquire(ctx, units.Spec{ID: 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+	u, err := p.c.Acquire(ctx, units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 	must(t, err)
-	must(t, p.c.Confirm(ctx, 1, u))
-	if err := p.c.Confirm(ctx, 2, u); !errors.Is(err, units.ErrNotOurs) {
+	must(t, p.c.Confirm(ctx, units.Key{ID: 1}, u))
+	if err := p.c.Confirm(ctx, units.Key{ID: 2}, u); !errors.Is(err, units.ErrNotOurs) {
 		t.Fatal(err)
 	}
 	dev, err := p.k.OpenDev(u.Name, gatetest.Reader|gatetest.Writer)
@@ -278,7 +278,7 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 	if m, err := p.c.Mode(ctx, u.Number); err != nil || m.Write != 1 {
 		t.Fatal(m, err)
 	}
-	if err := p.c.Release(1, u.Number, false); !errors.Is(err, gate.ErrBusy) {
+	if err := p.c.Release(units.Key{ID: 1}, u.Number, false); !errors.Is(err, gate.ErrBusy) {
 		t.Fatal(err)
 	}
 	must(t, p.c.Resize(u.Number, 2<<20))
@@ -289,7 +289,7 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 		t.Fatal(left)
 	}
 	must(t, dev.Close())
-	must(t, p.c.Release(1, u.Number, false))
+	must(t, p.c.Release(units.Key{ID: 1}, u.Number, false))
 	if _, err := p.c.Mode(ctx, u.Number); !errors.Is(err, gate.ErrGone) {
 		t.Fatal(err)
 	}
@@ -407,7 +407,7 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 		busy: map[string]bool{"ggate1": true}, dead: map[string]bool{"ggate2": true}, stuck: map[string]chan struct{}{"ggate3": stuck}}
 	for id := range uint32(5) {
 		p.lock(t, id+1)
-		u, err := p.c.Acquire(context.Background(), units.Spec{ID: id + 1, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+		u, err := p.c.Acquire(context.Background(), units.Spec{Key: units.Key{ID: id + 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 		must(t, err)
 		if id < 4 {
 			m.devs[u.Name], err = p.k.OpenDev(u.Name, gatetest.Reader|gatetest.Writer)

@@ -47,15 +47,23 @@ func (s *Supervisor) releaseUnit(a unitArgs) error {
 	if err := s.mayServe(a.ID); err != nil {
 		return err
 	}
-	if ours, err := s.opt.Units.Recorded(a.ID, a.Unit.Number); err != nil || !ours {
+	if ours, err := s.opt.Units.Recorded(a.Key, a.Unit.Number); err != nil || !ours {
 		return err // what is not recorded was released before
 	}
-	return s.opt.Units.Release(a.ID, a.Unit.Number, a.Force)
+	return s.opt.Units.Release(a.Key, a.Unit.Number, a.Force)
 }
 
 func (s *Supervisor) leftovers() (fdrpc.Reply, error) {
 	left, err := s.opt.Units.Leftovers()
 	return fdrpc.Reply{Body: left}, err
+}
+
+func (s *Supervisor) unitsOf(id uint32) (fdrpc.Reply, error) {
+	if err := s.mayServe(id); err != nil {
+		return fdrpc.Reply{}, err
+	}
+	us, err := s.opt.Units.UnitsOf(id)
+	return fdrpc.Reply{Body: us}, err
 }
 
 // mayServe refuses what concerns a volume that the worker has not locked.
@@ -82,8 +90,16 @@ func (s *Supervisor) mayAcquire(spec units.Spec) error {
 		}
 		return nil
 	}
-	if name != want || name == "" && spec.Unit != s.opt.GateUnit {
-		return fmt.Errorf("a device %.200q, unit %d: the configuration asks for %q, unit %d: %w", name, spec.Unit, want, s.opt.GateUnit, fs.ErrPermission)
+	wantUnit := s.opt.GateUnit
+	if spec.Map != 0 { // a snapshot or a further volume, of which there may be many
+		wantUnit = gate.UnitAuto
+		if behind, ok := strings.CutPrefix(name, want); ok && want != "" && strings.IndexAny(behind, "+@") == 0 && !strings.ContainsAny(behind, "/\x00") {
+			return nil
+		}
+		want = ""
+	}
+	if name != want || name == "" && spec.Unit != wantUnit {
+		return fmt.Errorf("a device %.200q, unit %d: the configuration asks for %q, unit %d: %w", name, spec.Unit, want, wantUnit, fs.ErrPermission)
 	}
 	return nil
 }
@@ -94,8 +110,8 @@ func (s *Supervisor) resizeUnit(a unitArgs) error {
 	if err != nil {
 		return err
 	}
-	for id, u := range made {
-		if u.Number == a.Unit.Number && s.mayServe(id) == nil {
+	for k, u := range made {
+		if u.Number == a.Unit.Number && s.mayServe(k.ID) == nil {
 			return s.opt.Units.Resize(a.Unit.Number, a.Size)
 		}
 	}

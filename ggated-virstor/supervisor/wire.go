@@ -48,6 +48,7 @@ const (
 	methodRecord    = "note"    // unitArgs
 	methodRelease   = "release" // unitArgs
 	methodLeftovers = "left"    // → map of ids and providers
+	methodUnitsOf   = "units"   // unitArgs → map of maps and units
 	methodCheck     = "check"   // unitArgs
 	methodFence     = "fence"   // publish.Fenced; a host is kept from a volume's components
 	methodAlert     = "alert"   // alertArgs → alertAnswer; the administrator's command is run
@@ -104,7 +105,7 @@ type lockArgs struct {
 }
 
 type unitArgs struct {
-	ID        uint32     `json:"id,omitempty"`
+	units.Key
 	Unit      units.Unit `json:"unit"`
 	Size      int64      `json:"size,omitempty"`
 	Force     bool       `json:"force,omitempty"`

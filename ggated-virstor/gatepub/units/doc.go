@@ -7,7 +7,8 @@
 // # Which unit is ours
 //
 // A unit outlives the daemon, and there must be only one for a volume. It
-// carries the info string "ggated-virstor <id>", and its number and name are
+// carries the info string "ggated-virstor <id>", of a further volume of the pool or a
+// snapshot with "-<map>" behind it, and its number and name are
 // recorded in the run folder: before CREATE, that it is to be made, and after
 // it, that it is. A daemon that starts takes over the recorded unit if
 // kern.geom.confxml shows the info string on it. If confxml does not

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,9 +18,35 @@ import (
 // ErrNotOurs: the node in /dev, or the unit, belongs to something else.
 var ErrNotOurs = errors.New("belongs to something else")
 
-// Spec is the unit wanted for a volume.
+// Key says what a unit is of: a volume, or what else its pool has.
+type Key struct {
+	ID uint32 `json:"id"` // of the volume that label made
+	// Map is the id of a snapshot or of a further volume of its pool; 0: of none.
+	Map uint64 `json:"map,omitempty"`
+}
+
+// String is k as records and info strings have it.
+func (k Key) String() string {
+	if k.Map == 0 {
+		return fmt.Sprintf("%08x", k.ID)
+	}
+	return fmt.Sprintf("%08x-%d", k.ID, k.Map)
+}
+
+// parseKey is the Key of which text is the String.
+func parseKey(text string) (k Key, ok bool) {
+	volume, own, of := strings.Cut(text, "-")
+	id, err := strconv.ParseUint(volume, 16, 32)
+	k.ID = uint32(id)
+	if of && err == nil {
+		k.Map, err = strconv.ParseUint(own, 10, 64)
+	}
+	return k, err == nil && k.String() == text
+}
+
+// Spec is the unit wanted for a volume or a snapshot.
 type Spec struct {
-	ID         uint32 `json:"id"`             // of the volume
+	Key
 	Name       string `json:"name,omitempty"` // of the node below /dev; empty: ggateN
 	Unit       int    `json:"unit"`           // N, or gate.UnitAuto; not looked at with a Name
 	MediaSize  int64  `json:"media_size"`     // bytes
@@ -38,8 +65,8 @@ type Unit struct {
 	Taken bool `json:"taken,omitempty"`
 }
 
-// Info is the info string of a volume's unit.
-func Info(id uint32) string { return fmt.Sprintf("%s%08x", infoPrefix, id) }
+// Info is the info string of a unit.
+func Info(k Key) string { return infoPrefix + k.String() }
 
 // Waits are how long to wait for kern.geom.confxml. Tests shorten them.
 type Waits struct {
@@ -82,12 +109,12 @@ func (m *Manager) ResizeWith(resize func(unit int, size int64) error) { m.resize
 // one. Somebody must serve it at once, for GEOM tastes it. The caller holds the
 // volume's lock.
 func (m *Manager) Acquire(ctx context.Context, s Spec) (Unit, error) {
-	u, ok, err := m.findUnit(ctx, s.ID)
+	u, ok, err := m.findUnit(ctx, s.Key)
 	if err != nil {
-		return Unit{}, fmt.Errorf("find the unit of volume %08x: %w", s.ID, err)
+		return Unit{}, fmt.Errorf("find the unit of volume %v: %w", s.Key, err)
 	}
 	if ok {
-		err := m.records.write(s.ID, record{Unit: u.Number, Name: u.Name, Made: true, Providers: s.Providers})
+		err := m.records.write(s.Key, record{Unit: u.Number, Name: u.Name, Made: true, Providers: s.Providers})
 		if s.Name != "" && s.Name != u.Name {
 			m.log.Warn("the unit of a former daemon keeps its name", "name", u.Name, "wanted", s.Name)
 		}
@@ -100,8 +127,8 @@ func (m *Manager) Acquire(ctx context.Context, s Spec) (Unit, error) {
 }
 
 // findUnit looks for the unit that a former daemon left.
-func (m *Manager) findUnit(ctx context.Context, id uint32) (Unit, bool, error) {
-	rec, recorded, err := m.records.read(id)
+func (m *Manager) findUnit(ctx context.Context, k Key) (Unit, bool, error) {
+	rec, recorded, err := m.records.read(k)
 	if err != nil {
 		return Unit{}, false, err
 	}
@@ -125,7 +152,7 @@ func (m *Manager) findUnit(ctx context.Context, id uint32) (Unit, bool, error) {
 	}
 	var found []gateGeom
 	for _, g := range gateGeoms(tree) {
-		if g.info == Info(id) {
+		if g.info == Info(k) {
 			found = append(found, g)
 		}
 	}
@@ -141,7 +168,7 @@ func (m *Manager) findUnit(ctx context.Context, id uint32) (Unit, bool, error) {
 		}
 	}
 	return Unit{}, false, fmt.Errorf("%d units have the info %q: destroy those that nothing uses (`ggatel destroy -u N`): %w",
-		len(found), Info(id), ErrNotOurs)
+		len(found), Info(k), ErrNotOurs)
 }
 
 // exists reports whether there is a unit as recorded, and its number. It
@@ -165,7 +192,7 @@ func (m *Manager) exists(rec record) (int, bool, error) {
 
 // create makes a unit. The record precedes it.
 func (m *Manager) create(s Spec) (Unit, error) {
-	o := gate.CreateOptions{Name: s.Name, Unit: s.Unit, MediaSize: s.MediaSize, SectorSize: s.SectorSize, Info: Info(s.ID)}
+	o := gate.CreateOptions{Name: s.Name, Unit: s.Unit, MediaSize: s.MediaSize, SectorSize: s.SectorSize, Info: Info(s.Key)}
 	if s.ReadOnly {
 		o.Flags = gate.ReadOnly
 	}
@@ -179,7 +206,7 @@ func (m *Manager) create(s Spec) (Unit, error) {
 			return u, nil
 		}
 		if fixed || !errors.Is(err, gate.ErrExists) {
-			return Unit{}, errors.Join(err, m.records.remove(s.ID))
+			return Unit{}, errors.Join(err, m.records.remove(s.Key))
 		}
 	}
 }
@@ -196,7 +223,7 @@ func (m *Manager) createOne(s Spec, o gate.CreateOptions) (Unit, error) {
 		}
 		return Unit{}, err
 	}
-	if err := m.records.write(s.ID, rec); err != nil {
+	if err := m.records.write(s.Key, rec); err != nil {
 		return Unit{}, err
 	}
 	m.creating.Lock()
@@ -206,15 +233,15 @@ func (m *Manager) createOne(s Spec, o gate.CreateOptions) (Unit, error) {
 		return Unit{}, err
 	}
 	rec.Unit, rec.Made = unit, true
-	if err := m.records.write(s.ID, rec); err != nil {
+	if err := m.records.write(s.Key, rec); err != nil {
 		return Unit{}, errors.Join(err, m.gate.Destroy(unit, true))
 	}
 	return Unit{Number: unit, Name: rec.Name}, nil
 }
 
-// Confirm checks that the unit is the volume's, and its node in /dev the unit's:
+// Confirm checks that the unit is k's, and its node in /dev the unit's:
 // GEOM lets two providers have one name. The unit is served meanwhile.
-func (m *Manager) Confirm(ctx context.Context, id uint32, u Unit) error {
+func (m *Manager) Confirm(ctx context.Context, k Key, u Unit) error {
 	tree, err := m.read(ctx, m.waits.Confirm)
 	if err != nil {
 		return fmt.Errorf("check /dev/%s: %w", u.Name, err)
@@ -222,11 +249,11 @@ func (m *Manager) Confirm(ctx context.Context, id uint32, u Unit) error {
 	ours := false
 	for _, g := range gateGeoms(tree) {
 		if g.unit == u.Number {
-			ours = g.info == Info(id) && g.name == u.Name
+			ours = g.info == Info(k) && g.name == u.Name
 		}
 	}
 	if !ours {
-		return fmt.Errorf("unit %d is not that of volume %08x: %w", u.Number, id, ErrNotOurs)
+		return fmt.Errorf("unit %d is not that of volume %v: %w", u.Number, k, ErrNotOurs)
 	}
 	for _, c := range tree.Classes {
 		for _, g := range c.Geoms {
@@ -258,28 +285,35 @@ func (m *Manager) Mode(ctx context.Context, unit int) (geomlib.Mode, error) {
 // Resize changes the size of the unit's device.
 func (m *Manager) Resize(unit int, size int64) error { return m.resize(unit, size) }
 
-// RecordProviders records the volume's providers.
+// RecordProviders records the providers of the volume with all units of its pool.
 func (m *Manager) RecordProviders(id uint32, providers []string) error {
-	rec, ok, err := m.records.read(id)
-	if err != nil || !ok {
-		return err
+	keys, err := m.records.keys()
+	for _, k := range keys {
+		if k.ID != id {
+			continue
+		}
+		rec, ok, e := m.records.read(k)
+		if e == nil && ok {
+			rec.Providers = providers
+			e = m.records.write(k, rec)
+		}
+		err = errors.Join(err, e)
 	}
-	rec.Providers = providers
-	return m.records.write(id, rec)
+	return err
 }
 
-// Release destroys the volume's unit and forgets it. Without force it fails with
-// gate.ErrBusy while the device is open.
-func (m *Manager) Release(id uint32, unit int, force bool) error {
+// Release destroys k's unit and forgets it. Without force it fails with gate.ErrBusy while
+// the device is open.
+func (m *Manager) Release(k Key, unit int, force bool) error {
 	if err := m.gate.Destroy(unit, force); err != nil && !errors.Is(err, gate.ErrGone) {
 		return err
 	}
-	return m.records.remove(id)
+	return m.records.remove(k)
 }
 
-// Recorded reports whether a unit is recorded as the volume's.
-func (m *Manager) Recorded(id uint32, unit int) (bool, error) {
-	rec, ok, err := m.records.read(id)
+// Recorded reports whether a unit is recorded as k's.
+func (m *Manager) Recorded(k Key, unit int) (bool, error) {
+	rec, ok, err := m.records.read(k)
 	if err != nil || !ok {
 		return false, err
 	}
@@ -290,29 +324,40 @@ func (m *Manager) Recorded(id uint32, unit int) (bool, error) {
 	return number == unit, err
 }
 
-// Leftovers are the volumes whose units are recorded and exist, with their
-// providers. It does not wait for GEOM.
+// Leftovers are the volumes that units are recorded of, or of what their pools have, which
+// exist, with their providers. It does not wait for GEOM.
 func (m *Manager) Leftovers() (map[uint32][]string, error) {
 	left := make(map[uint32][]string)
-	err := m.each(func(id uint32, _ int, rec record) { left[id] = rec.Providers })
+	err := m.each(func(k Key, _ int, rec record) { left[k.ID] = rec.Providers })
 	return left, err
 }
 
-// Units are the units that are recorded and exist, by volume. It does not wait
-// for GEOM.
-func (m *Manager) Units() (map[uint32]Unit, error) {
-	us := make(map[uint32]Unit)
-	err := m.each(func(id uint32, unit int, rec record) { us[id] = Unit{Number: unit, Name: rec.Name, Taken: true} })
+// Units are the units that are recorded and exist. It does not wait for GEOM.
+func (m *Manager) Units() (map[Key]Unit, error) {
+	us := make(map[Key]Unit)
+	err := m.each(func(k Key, unit int, rec record) { us[k] = Unit{Number: unit, Name: rec.Name, Taken: true} })
 	return us, err
 }
 
-func (m *Manager) each(do func(id uint32, unit int, rec record)) error {
-	ids, err := m.records.ids()
+// UnitsOf are those of the pool of a volume, by what they are of: 0 is the volume itself.
+func (m *Manager) UnitsOf(id uint32) (map[uint64]Unit, error) {
+	all, err := m.Units()
+	us := make(map[uint64]Unit)
+	for k, u := range all {
+		if k.ID == id {
+			us[k.Map] = u
+		}
+	}
+	return us, err
+}
+
+func (m *Manager) each(do func(k Key, unit int, rec record)) error {
+	keys, err := m.records.keys()
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		rec, ok, err := m.records.read(id)
+	for _, k := range keys {
+		rec, ok, err := m.records.read(k)
 		if err != nil {
 			m.log.Error("a volume's unit is not known", "error", err) // Acquire refuses this one
 		}
@@ -324,7 +369,7 @@ func (m *Manager) each(do func(id uint32, unit int, rec record)) error {
 			return err
 		}
 		if there {
-			do(id, unit, rec)
+			do(k, unit, rec)
 		}
 	}
 	return nil

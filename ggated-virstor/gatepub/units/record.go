@@ -8,13 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 )
 
-// record is what a file ID.unit in the run folder says.
+// record is what a file KEY.unit in the run folder says.
 type record struct {
 	Unit int    `json:"unit"` // or -1 before a unit made by name has its number
 	Name string `json:"name"` // below /dev
@@ -31,15 +30,15 @@ const maxRecord = 64 << 20
 // records is the run folder.
 type records struct{ dir string }
 
-func (r records) path(id uint32) string {
-	return filepath.Join(r.dir, fmt.Sprintf("%08x%s", id, recordSuffix))
+func (r records) path(k Key) string {
+	return filepath.Join(r.dir, k.String()+recordSuffix)
 }
 
 // read returns the record of a volume; ok is false when there is none. A record
 // that cannot be read as such is an error: what it said may be a unit that a
 // file system hangs on.
-func (r records) read(id uint32) (rec record, ok bool, err error) {
-	b, err := r.load(id)
+func (r records) read(k Key) (rec record, ok bool, err error) {
+	b, err := r.load(k)
 	if errors.Is(err, fs.ErrNotExist) {
 		return rec, false, nil
 	}
@@ -51,14 +50,14 @@ func (r records) read(id uint32) (rec record, ok bool, err error) {
 	}
 	if err != nil {
 		return rec, false, fmt.Errorf("%s: not a record of a unit (see `ggatel list -v`; remove it if no unit has the info %q): %w",
-			r.path(id), Info(id), err)
+			r.path(k), Info(k), err)
 	}
 	return rec, true, nil
 }
 
 // load is what is in the file of a record, of at most maxRecord bytes.
-func (r records) load(id uint32) ([]byte, error) {
-	f, err := ownfile.Open(r.path(id), os.O_RDONLY, 0)
+func (r records) load(k Key) ([]byte, error) {
+	f, err := ownfile.Open(r.path(k), os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -67,12 +66,12 @@ func (r records) load(id uint32) ([]byte, error) {
 }
 
 // write replaces the record; after a crash there is the old one or the new one.
-func (r records) write(id uint32, rec record) error {
+func (r records) write(k Key, rec record) error {
 	b, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
-	path := r.path(id)
+	path := r.path(k)
 	if err := ownfile.MakeDir(r.dir); err != nil {
 		return fmt.Errorf("record the unit: %w", err)
 	}
@@ -94,8 +93,8 @@ func (r records) write(id uint32, rec record) error {
 	return nil
 }
 
-func (r records) remove(id uint32) error {
-	if err := os.Remove(r.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (r records) remove(k Key) error {
+	if err := os.Remove(r.path(k)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget the unit: %w", err)
 	}
 	return r.sync()
@@ -109,8 +108,8 @@ func (r records) sync() error {
 	return err
 }
 
-// ids are the volumes that have a record.
-func (r records) ids() ([]uint32, error) {
+// keys are what has a record.
+func (r records) keys() ([]Key, error) {
 	entries, err := os.ReadDir(r.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -118,15 +117,15 @@ func (r records) ids() ([]uint32, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ids []uint32
+	var keys []Key
 	for _, e := range entries {
-		hex, ok := strings.CutSuffix(e.Name(), recordSuffix)
+		text, ok := strings.CutSuffix(e.Name(), recordSuffix)
 		if !ok {
 			continue
 		}
-		if id, err := strconv.ParseUint(hex, 16, 32); err == nil {
-			ids = append(ids, uint32(id))
+		if k, ok := parseKey(text); ok {
+			keys = append(keys, k)
 		}
 	}
-	return ids, nil
+	return keys, nil
 }

@@ -75,8 +75,10 @@ type export struct {
 
 func (e *export) Names() []string { return []string{e.vol.Name()} }
 
-func (e *export) Describe() []control.Publication {
-	name := e.vol.Name()
+func (e *export) Describe() []control.Publication { return e.describe(e.vol.Name()) }
+
+// describe is what status tells of an export.
+func (e *export) describe(name string) []control.Publication {
 	conns, writers := e.pub.Server.Conns(name), e.pub.Server.Writers(name)
 	var ps []control.Publication
 	for _, uri := range e.pub.URIs(name) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
@@ -20,18 +21,6 @@ func (v view) release() { v.Close() }
 type further struct{ *virstor.Head }
 
 func (f further) release() { f.Release() }
-
-// title is how publish.SnapshotKeeper calls a snapshot of a volume of the pool, or that volume
-// itself: "" is the first one.
-func title(volume, snapshot string) string {
-	switch {
-	case volume == "":
-		return snapshot
-	case snapshot == "":
-		return "/" + volume
-	}
-	return "/" + volume + "@" + snapshot
-}
 
 // exportOf is the name of the export of what is called title.
 func (e *export) exportOf(title string) string {
@@ -73,7 +62,7 @@ func (e *export) ShowSnapshots() error {
 // showLocked makes a volume, unless it is the first one, and its snapshots exports. e.mu is
 // held.
 func (e *export) showLocked(volume string) error {
-	if e.leaving[title(volume, "")] > 0 {
+	if e.leaving[publish.Title(volume, "")] > 0 {
 		return nil
 	}
 	h, err := e.vol.OpenVolume(volume)
@@ -85,11 +74,11 @@ func (e *export) showLocked(volume string) error {
 	}
 	defer h.Release()
 	for _, s := range h.Snapshots() {
-		if t := title(volume, s.Name); e.shown[t] == nil && s.Err == nil && e.leaving[t] == 0 {
+		if t := publish.Title(volume, s.Name); e.shown[t] == nil && s.Err == nil && e.leaving[t] == 0 {
 			err = errors.Join(err, e.addSnapshotLocked(h, t, s.Name))
 		}
 	}
-	if t := title(volume, ""); volume != "" && e.shown[t] == nil {
+	if t := publish.Title(volume, ""); volume != "" && e.shown[t] == nil {
 		err = errors.Join(err, e.addVolumeLocked(t, volume))
 	}
 	return err
@@ -164,7 +153,7 @@ func (e *export) letGoAll(title string) error {
 // is held.
 func (e *export) belongingLocked(title string) (all []string) {
 	for t := range e.shown {
-		if t == title || strings.HasPrefix(title, "/") && !strings.Contains(title, "@") && strings.HasPrefix(t, title+"@") {
+		if publish.Belongs(t, title) {
 			all = append(all, t)
 		}
 	}
@@ -195,4 +184,15 @@ func (e *export) exports() []string {
 		names = append(names, e.exportOf(title))
 	}
 	return names
+}
+
+// Shown implements publish.SnapshotKeeper.
+func (e *export) Shown() map[string][]control.Publication {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := make(map[string][]control.Publication)
+	for title := range e.shown {
+		all[title] = e.describe(e.exportOf(title))
+	}
+	return all
 }
