@@ -232,3 +232,29 @@ func TestTheBytesOfADirectoryStayWhatTheyAre(t *testing.T) {
 		t.Errorf("now\n%s", got.String())
 	}
 }
+
+func TestADirectoryIsFoundByItsBeginningAlone(t *testing.T) {
+	d := someDirectory()
+	for _, size := range []uint32{poolChunk, 1 << 9} { // the latter in several chunks
+		contents := contentsOf(t, d)
+		places := somePlaces(ondisk.ChainLength(len(contents), size))
+		want, chunks, err := ondisk.EncodeChain(ondisk.ChainDirectory, contents, places, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, ok := ondisk.FindDirectory(places[0], chunks[0][:ondisk.DirectoryHead], size)
+		if !ok || head.Length != want.Length || head.Sum != 0 {
+			t.Errorf("by its head: %v, %v, want %v", head, ok, want)
+		}
+		if got, ok := ondisk.FindDirectory(places[0], append(chunks[0], make([]byte, 512)...), size); !ok || got != want {
+			t.Errorf("%v, %v, want %v", got, ok, want)
+		}
+		for _, at := range []int{0, 16, 71} { // magic, version, and how many maps it has
+			b := bytes.Clone(chunks[0])
+			b[at] ^= 0x80
+			if got, ok := ondisk.FindDirectory(places[0], b, size); ok {
+				t.Errorf("with byte %d changed: %v", at, got)
+			}
+		}
+	}
+}

@@ -161,6 +161,9 @@ func FuzzChain(f *testing.F) {
 	f.Add(chunks[0])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		first := ondisk.Link{Place: ondisk.Place{Member: 1}, Length: uint32(len(b)), Sum: ondisk.ChunkSum(b)}
+		if l, ok := ondisk.FindDirectory(first.Place, b, poolChunk); ok && (l.Length > poolChunk || l.Length == first.Length && l != first) {
+			t.Fatalf("%v is found where %v begins", l, first)
+		}
 		c, err := ondisk.NewChain(ondisk.ChainDirectory, first, poolChunk)
 		if err != nil || c.Take(b) != nil {
 			return

@@ -17,7 +17,9 @@ type extension struct {
 }
 
 // readExtension reads the record in force, which must fit the volume (ErrDamaged). An
-// extension without one is no error: the volume was never fenced, or has no room.
+// extension without one is no error where the volume was never fenced or has no room. A
+// fenced component 0 with a member block had one: without it nobody knows whether there are
+// snapshots and further volumes, whose chunks would be taken for free.
 func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 	e := extension{rec: ondisk.Extension{VolumeID: m.ID, ChunkSize: m.ChunkSize}}
 	e.offset, e.room = ondisk.ExtensionOffset(m)
@@ -37,6 +39,8 @@ func readExtension(p geomlib.Provider, m ondisk.Metadata) (extension, error) {
 			return e, fmt.Errorf("%w: %w of %s: %w; see `gvirstor check`", ErrDamaged, ErrRecord, p.Name(), err)
 		}
 		e.rec, e.valid = rec, true
+	} else if m.Version == ondisk.VersionFenced && m.Member.Exists() {
+		return e, fmt.Errorf("%w: %w of %s: neither slot of its block holds it; see `gvirstor check`", ErrDamaged, ErrRecord, p.Name())
 	}
 	return e, nil
 }

@@ -55,9 +55,13 @@ func (v *volumeCheck) readExtension() {
 		return
 	case err != nil:
 		v.ext, v.extOK, v.extAbsurd = ondisk.Extension{}, false, true
+		v.newRecord = v.blankRecord()
 		v.find(Finding{Severity: Error, Code: ExtensionAbsurd, Provider: v.zero.name(), Mend: MendRepair, Prevents: true,
 			Text:   fmt.Sprintf("the extension block's record, though intact, cannot be one of this volume: %v", err),
 			Remedy: "`gvirstor repair` writes a new one, which says that no operation and no job is under way."})
+		return
+	case !v.extOK && mustHaveRecord(v.zero):
+		v.recordLost = true // which is told of when what it named was looked for
 		return
 	case !v.extOK:
 		v.find(Finding{Severity: Warning, Code: ExtensionDamaged, Provider: v.zero.name(), Mend: MendRepair,

@@ -194,6 +194,13 @@ func (v *volumeCheck) checkReserved(m *member) {
 		}
 		return
 	}
+	if n, proved := v.provedReserved(m); proved {
+		if n != r {
+			v.fixed(m, MetadataReserved, Error, fmt.Sprintf("metadata reserves %d chunks; the extension block lies where %d are", r, n),
+				func(w *ondisk.Metadata) { w.ChunkReserved = uint16(n) })
+		}
+		return
+	}
 	want := m.want.LabelReserves()
 	if r == want {
 		return

@@ -25,6 +25,8 @@ type Snapshot struct {
 	Chunks  uint64 `json:"chunks"`
 	Unique  uint64 `json:"unique"`
 	Damaged bool   `json:"damaged,omitempty"`
+	// Clones are the volumes that began as it, and need it.
+	Clones []string `json:"clones,omitempty"`
 
 	of ondisk.PoolMap // or of a further volume, which is looked at alike
 }
@@ -56,23 +58,9 @@ func (v *volumeCheck) checkPool() error {
 	if !v.pool || !v.extOK {
 		return nil
 	}
-	p := &poolCheck{v: v, member: make(map[uint64]int), parts: make(map[ondisk.Place]bool),
-		same:   make(map[uint64]bool),
-		reader: poolio.New(v.zero.want.ChunkSize, v.zero.p.SectorSize())}
-	for i := range v.assembly.Members {
-		m := v.at(i)
-		if m == nil {
-			return nil // of which is told already
-		}
-		md := m.want
-		if m.found.Member.Exists() { // else a damaged block, where the others prove what it was
-			md.Member = m.found.Member
-		}
-		if !md.Member.Exists() {
-			continue // nothing names it
-		}
-		p.member[md.Member.ID] = i
-		p.reader.Add(m.p, md)
+	p := v.newPoolCheck()
+	if p == nil {
+		return nil // of which is told already
 	}
 	if err := p.look(); err != nil {
 		return err
@@ -87,6 +75,32 @@ func (v *volumeCheck) checkPool() error {
 		v.find(f)
 	}
 	return nil
+}
+
+// newPoolCheck is one of the components, nil when one of them is missing.
+func (v *volumeCheck) newPoolCheck() *poolCheck {
+	if v.assembly == nil || v.zero == nil {
+		return nil
+	}
+	p := &poolCheck{v: v, member: make(map[uint64]int), parts: make(map[ondisk.Place]bool),
+		same:   make(map[uint64]bool),
+		reader: poolio.New(v.zero.want.ChunkSize, v.zero.p.SectorSize())}
+	for i := range v.assembly.Members {
+		m := v.at(i)
+		if m == nil {
+			return nil
+		}
+		md := m.want
+		if m.found.Member.Exists() { // else a damaged block, where the others prove what it was
+			md.Member = m.found.Member
+		}
+		if !md.Member.Exists() {
+			continue // nothing names it
+		}
+		p.member[md.Member.ID] = i
+		p.reader.Add(m.p, md)
+	}
+	return p
 }
 
 // gone reports whether another directory is in force now, or none.
@@ -115,6 +129,12 @@ func (p *poolCheck) look() error {
 	for _, m := range p.dir.Maps[1:] {
 		if m.Kind == ondisk.KindSnapshot {
 			v.Snapshots = append(v.Snapshots, Snapshot{Name: p.name(m), ID: m.ID, Created: time.Unix(m.Time, 0).UTC(), Size: m.Size, of: m})
+		}
+	}
+	for _, m := range p.dir.Maps[1:] {
+		i := slices.IndexFunc(v.Snapshots, func(s Snapshot) bool { return m.Kind == ondisk.KindVolume && s.ID == m.Origin })
+		if i >= 0 {
+			v.Snapshots[i].Clones = append(v.Snapshots[i].Clones, v.Name+p.name(m))
 		}
 	}
 	last := len(v.Snapshots)
@@ -159,11 +179,13 @@ func (p *poolCheck) judgeSuspects() {
 
 // name is what a map is called in the pool: of a further volume a slash and its name, of its
 // snapshots that and theirs, and of the first volume's theirs alone.
-func (p *poolCheck) name(m ondisk.PoolMap) string {
+func (p *poolCheck) name(m ondisk.PoolMap) string { return nameIn(p.dir, m) }
+
+func nameIn(dir *ondisk.Directory, m ondisk.PoolMap) string {
 	if m.Kind == ondisk.KindVolume {
 		return "/" + m.Name
 	}
-	if of, _ := p.dir.Map(m.Origin); of.ID != ondisk.FirstMap {
+	if of, _ := dir.Map(m.Origin); of.ID != ondisk.FirstMap {
 		return "/" + of.Name + "@" + m.Name
 	}
 	return m.Name
@@ -182,6 +204,11 @@ func (p *poolCheck) damaged(s *Snapshot, err error) {
 		Text: fmt.Sprintf("%v %s is damaged: %v", s.of.Kind, s.Name, err),
 		Remedy: fmt.Sprintf("%s While it is damaged the volume is only read. If nothing brings it back, what it alone holds is lost: `gvirstor repair --give-up %s` gives it up, with -f.",
 			copied, s.Name)}
+	if s.Clones != nil {
+		f.Remedy = fmt.Sprintf("%s While it is damaged all volumes are only read, and %s, which began as it, are the way to what it held: copy what they have to another volume. "+
+			"If nothing brings it back, it can be given up when they are gone: what they hold is lost when `gvirstor delete` deletes them, with -f; then `gvirstor repair --give-up %s` gives it up.",
+			copied, strings.Join(s.Clones, ", "), s.Name)
+	}
 	if strings.HasPrefix(s.Name, "/") { // a further volume, or of one
 		f.Mend, f.Snapshot = MendByHand, ""
 		f.Remedy = fmt.Sprintf("%s While it is damaged all volumes are only read. If nothing brings it back, what it alone holds is lost: `gvirstor delete %s` gives it up, with -f.", copied, p.fullName(s))

@@ -47,6 +47,8 @@ type Volume struct {
 	cleared  bool // entries are to be cleared or stripped of flags
 	overflow bool // more suspects than are kept
 	pool     bool // the record in force says that there is more than the volume's map
+
+	newRecord *ondisk.Extension // instead of one that is lost or absurd
 }
 
 // Component is one component of a Volume.
@@ -195,6 +197,10 @@ func (v *Volume) Assembly() *virstor.Assembly { return v.assembly }
 
 // IsPool reports whether the components hold more than the volume: snapshots of it.
 func (v *Volume) IsPool() bool { return v.pool }
+
+// NewRecord is what the extension block is to hold instead of a record that is lost or cannot
+// be true, nil where none is.
+func (v *Volume) NewRecord() *ondisk.Extension { return v.newRecord }
 
 // Geometry is what the entries of the map are judged by.
 func (v *Volume) Geometry() Geometry { return v.geometry }

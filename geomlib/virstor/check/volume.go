@@ -19,6 +19,8 @@ type volumeCheck struct {
 	extOK bool
 	// extAbsurd: the record in force contradicts the geometry.
 	extAbsurd bool
+	// recordLost: there must have been a record, and none is found.
+	recordLost bool
 	// marked: member blocks, which their checksums bear out, say who the members are,
 	// and component 0's what the volume is.
 	marked bool
@@ -64,10 +66,15 @@ func (v *volumeCheck) run() error {
 		if err := v.checkMap(); err != nil {
 			return err
 		}
+		if err := v.checkLost(true); err != nil {
+			return err
+		}
 		if err := v.checkPool(); err != nil {
 			return err
 		}
 		v.checkUsage()
+	} else if err := v.checkLost(false); err != nil {
+		return err
 	}
 	v.checkFence()
 	v.summarise()

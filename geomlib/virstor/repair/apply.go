@@ -40,7 +40,7 @@ func Apply(ctx context.Context, p *Plan, j *Journal, log *slog.Logger) (*Result,
 	a := &applier{ctx: ctx, plan: p, volume: p.volume, journal: j, wrapped: make(map[geomlib.Provider]geomlib.Provider)}
 	res := new(Result)
 	if p.Needed() {
-		for _, step := range []func() error{a.forgetRecord, a.storeMetadata, a.mendMap, a.clearLeftovers} {
+		for _, step := range []func() error{a.renewRecord, a.storeMetadata, a.mendMap, a.clearLeftovers} {
 			if err := step(); err != nil {
 				return nil, fmt.Errorf("repair %s: %w", p.Volume, err)
 			}
@@ -104,14 +104,22 @@ func (a *applier) provider(p geomlib.Provider) geomlib.Provider {
 	return a.wrapped[p]
 }
 
-// forgetRecord empties the extension block whose record cannot be true. The engine
-// then writes a first one.
-func (a *applier) forgetRecord() error {
-	if !a.plan.forget {
+// renewRecord writes a record instead of one that is lost or cannot be true.
+func (a *applier) renewRecord() error {
+	rec := a.volume.NewRecord()
+	if rec == nil {
 		return nil
 	}
 	zero := a.volume.Members()[0]
-	return extblock.Clear(a.provider(zero.Provider), *zero.Wanted)
+	off, room := ondisk.ExtensionOffset(*zero.Wanted)
+	if !room {
+		return nil // nor was it looked for
+	}
+	p := a.provider(zero.Provider)
+	if err := extblock.Clear(p, *zero.Wanted); err != nil {
+		return err
+	}
+	return extblock.Store(p, off, *rec)
 }
 
 // storeMetadata fences the volume and writes what its metadata should be, when
@@ -133,7 +141,7 @@ func (a *applier) storeMetadata() error {
 			continue
 		}
 		p := a.provider(m.Provider)
-		if i == 0 && (m.Found == nil || m.Found.Version != ondisk.VersionFenced) {
+		if i == 0 && m.Wanted.Version != ondisk.VersionFenced {
 			// What lies in the extension block would come into force.
 			if err := extblock.Clear(p, want); err != nil {
 				return err

@@ -60,7 +60,6 @@ type Plan struct {
 
 	volume *check.Volume
 	edits  map[uint64]ondisk.Entry // by virtual chunk; the zero Entry clears
-	forget bool                    // the extension block's record cannot be true
 	lost   []string                // damaged snapshots that are given up
 }
 
@@ -91,8 +90,13 @@ func Make(r *check.Report, c Choices) ([]*Plan, error) {
 // giveUp takes the damaged snapshots that the user gives up.
 func (p *Plan) giveUp(names []string) {
 	for _, name := range names {
-		if !slices.ContainsFunc(p.volume.Snapshots, func(s check.Snapshot) bool { return s.Damaged && s.Name == name }) {
+		i := slices.IndexFunc(p.volume.Snapshots, func(s check.Snapshot) bool { return s.Damaged && s.Name == name })
+		if i < 0 {
 			p.refuseChoice(fmt.Sprintf("there is no damaged snapshot %s, and an intact one is not given up here", ondisk.Printable(name)))
+			continue
+		}
+		if clones := p.volume.Snapshots[i].Clones; clones != nil {
+			p.refuseChoice(fmt.Sprintf("snapshot %s is needed by what began as it: %s; `gvirstor check` says how they are kept", ondisk.Printable(name), strings.Join(clones, ", ")))
 			continue
 		}
 		p.lost = append(p.lost, name)
@@ -273,10 +277,11 @@ func (p *Plan) planActions(findings []check.Finding) {
 		case check.HandBackBegun:
 			p.act(f.Provider, "take the volume back, whose handing back was interrupted")
 		case check.ExtensionAbsurd:
-			p.forget = true
 			p.act(f.Provider, "forget the extension block's record, and write a new one")
 		case check.ExtensionDamaged:
-			if f.Mend == check.MendRepair {
+			if rec := v.NewRecord(); f.Mend == check.MendRepair && rec != nil && rec.Directory.Exists() {
+				p.act(f.Provider, "write a new extension record, which names the directory that was found")
+			} else if f.Mend == check.MendRepair {
 				p.act(f.Provider, "write a new extension record")
 			}
 		}

@@ -47,7 +47,8 @@ func (r *Reader) read(at ondisk.Place, in, n int64) ([]byte, error) {
 	if !known || at.Chunk >= c.Chunks {
 		return nil, fmt.Errorf("chunk %d of member %016x is not there", at.Chunk, at.Member)
 	}
-	p, sector := r.Components[at.Member], int64(r.SectorSize)
+	p := r.Components[at.Member]
+	sector := int64(p.SectorSize()) // which damage can make another than the pool's
 	b := make([]byte, (n+sector-1)/sector*sector)
 	off := int64(at.Chunk)*int64(r.ChunkSize) + in
 	if _, err := p.ReadAt(b, off); err != nil {
