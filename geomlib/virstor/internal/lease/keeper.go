@@ -173,8 +173,8 @@ func (k *Keeper) Renew(s Store) error {
 		return err
 	}
 	sent = k.env.Now()
-	if sent > a.At {
-		return k.failed(errLate)
+	if err := k.mayWrite(sent, a); err != nil {
+		return err
 	}
 	if err := s.Write(a.Lease); err != nil {
 		return k.failed(fmt.Errorf("write the lease: %w", err))
@@ -212,6 +212,21 @@ func (k *Keeper) looked(sent Time, f Found, err error) (Action, error) {
 	return a, nil
 }
 
+// mayWrite looks once more before the writing a is sent: it may be late by now, and another
+// may have the lease.
+func (k *Keeper) mayWrite(now Time, a Action) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.m.State() == Lost:
+		return ErrLost
+	case now > a.At:
+		k.m.HasFailed(now)
+		return errLate
+	}
+	return nil
+}
+
 func (k *Keeper) failed(err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -219,7 +234,8 @@ func (k *Keeper) failed(err error) error {
 	return err
 }
 
-// Lose ends it, because something else says that another host has the volume.
+// Lose ends it, because something else says that another host has the volume. No writing of
+// the lease is sent any more.
 func (k *Keeper) Lose(f Found) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

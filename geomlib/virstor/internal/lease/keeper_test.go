@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +43,17 @@ func (s *shelf) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fails = err
+}
+
+// counted is a shelf that sets a counter to two at each look.
+type counted struct {
+	*shelf
+	looked *atomic.Int32
+}
+
+func (c counted) Own() (Found, error) {
+	c.looked.Store(2)
+	return c.shelf.Own()
 }
 
 func mine(owner uint64) ondisk.Lease {
@@ -210,6 +222,41 @@ func TestALeaseIsLostToWhoeverHasTheVolumeByOtherSigns(t *testing.T) {
 			t.Error(err)
 		}
 		if err := k.End(true); err != nil || s.lease.Released {
+			t.Errorf("%v, %+v", err, s.lease)
+		}
+	})
+}
+
+// TestARenewalWritesNothingWhenTheLeaseIsLostMeanwhile: the newcomer writes, and the owner
+// hears of it, between his look and his writing.
+func TestARenewalWritesNothingWhenTheLeaseIsLostMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(shelf)
+		var k *Keeper
+		var looked atomic.Int32 // the clock is read when the look is over, and before the writing
+		env := environment(s)
+		now := env.Now
+		env.Now = func() Time {
+			if looked.Load() > 0 && looked.Add(-1) == 0 {
+				if err := s.Write(mine(2)); err != nil {
+					t.Error(err)
+				}
+				k.Lose(Found{Lease: mine(2)})
+			}
+			return now()
+		}
+		var err error
+		if k, err = Take(t.Context(), mine(1), Options{}, env); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := k.Renew(counted{s, &looked}); !errors.Is(err, ErrLost) {
+			t.Error(err)
+		}
+		if l, err := s.Own(); err != nil || l.Lease != mine(2) {
+			t.Errorf("the newcomer's lease is now %+v, %v", l, err)
+		}
+		if err := k.End(true); err != nil || s.lease != mine(2) {
 			t.Errorf("%v, %+v", err, s.lease)
 		}
 	})
