@@ -49,6 +49,10 @@ func printVolume(w io.Writer, v *control.VolumeStatus) {
 	fmt.Fprintf(w, "State: %s\n", v.State)
 	fmt.Fprintf(w, "Status: Components=%d, Online=%d\n", max(v.ExpectedComponents, len(v.Components)), len(v.Components))
 	// What follows the kernel class's items is there only when it matters.
+	if l := v.Lease; l != nil {
+		fmt.Fprintf(w, "Lease: of %s since %s, for %d s unless it is renewed%s\n", ondisk.Printable(l.Host), l.Since.Local().Format(time.DateTime),
+			int(l.LeftSeconds), unfenced(l))
+	}
 	if h := v.Held; h.Count > 0 {
 		fmt.Fprintf(w, "Held: %d writes, %d bytes, the oldest for %d s\n", h.Count, h.Bytes, h.OldestSeconds)
 	}

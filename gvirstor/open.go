@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -75,7 +76,7 @@ func allForDaemon(names []string) ([]string, error) {
 }
 
 // openToLook opens providers for reading. live reports that somebody else has one
-// of them open and may be serving it.
+// of them open and may be serving it, or another host has the volume's lease.
 func (c *call) openToLook(names []string) (providers []geomlib.Provider, live bool, err error) {
 	for _, name := range names {
 		p, err := c.registry.Open(name, geomlib.OpenOptions{ReadOnly: true})
@@ -88,7 +89,21 @@ func (c *call) openToLook(names []string) (providers []geomlib.Provider, live bo
 		}
 		providers = append(providers, p)
 	}
-	return providers, live, nil
+	return providers, live || leased(providers), nil
+}
+
+// leased reports whether a host has the lease of a volume on providers: it may serve it.
+func leased(providers []geomlib.Provider) bool {
+	for _, p := range providers {
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil {
+			continue // what is wrong with it is told elsewhere
+		}
+		if l, err := virstor.LeaseOn(p, m); err == nil && l != nil && !l.Released {
+			return true
+		}
+	}
+	return false
 }
 
 func closeProviders(ps []geomlib.Provider) {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -242,22 +241,10 @@ func (p *parts) takeLease(ctx context.Context, readOnly bool, w *where) error {
 		}
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	host, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	cfg := virstor.LeaseConfig{Host: geomlib.HostID(), HostName: host, Waits: func(owner virstor.LeaseOwner, _ time.Time) {
-		cancel(fmt.Errorf("%w: %v; if that is dead, ggated-virstor --takeover %s takes it over", virstor.ErrLeased, owner, ondisk.Printable(p.Name)))
-	}}
-	if m, ok := p.lock.(geomlib.LeaseMemory); ok {
-		cfg.Last, cfg.Note = m.LastLease(), m.NoteLease
-	}
-	if p.lease, err = p.Take(ctx, cfg); err != nil {
-		if why := context.Cause(ctx); why != nil {
-			err = why
-		}
+	var err error
+	if p.lease, err = takeLease(ctx, p.Assembly, p.lock, false, func(owner virstor.LeaseOwner) error {
+		return fmt.Errorf("%w: %v; if that is dead, ggated-virstor --takeover %s takes it over", virstor.ErrLeased, owner, ondisk.Printable(p.Name))
+	}); err != nil {
 		return err
 	}
 	p.Assembly, err = p.Again()

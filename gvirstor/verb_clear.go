@@ -10,36 +10,54 @@ import (
 )
 
 func clearCommand() *command {
+	var o otherHosts
 	return &command{
 		name:     "clear",
 		brief:    "Clears the metadata of providers",
 		destroys: true,
-		operands: "[-v] prov ...",
+		operands: "[-v] " + otherHostsUsage + " prov ...",
 		verbose:  true,
-		run:      func(ctx context.Context, c *call) error { return c.clear(ctx) },
+		options:  o.declare,
+		run:      func(ctx context.Context, c *call) error { return c.clear(ctx, o) },
 		about: `Clears the metadata of providers, which then are no components any more: the
 volume that they were part of is lost. Providers without metadata of a volume
-are left alone, and so are those in service.`,
+are left alone, and so are those in service, be it on another host: of a volume
+that several hosts reach name component 0, where its lease is, too.
+` + otherHostsHelp,
 		example: "gvirstor clear -v ada4 ada6",
 	}
 }
 
-func (c *call) clear(ctx context.Context) error {
+func (c *call) clear(ctx context.Context, o otherHosts) (err error) {
 	if len(c.operands) == 0 {
 		return failf("Too few arguments.")
 	}
+	var providers []geomlib.Provider
+	defer func() {
+		for _, p := range providers {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	opened := make([]geomlib.Provider, len(c.operands))
+	why := make([]error, len(c.operands))
+	for i, name := range c.operands {
+		if opened[i], why[i] = c.open(ctx, name, geomlib.OpenOptions{}); why[i] == nil {
+			providers = append(providers, opened[i])
+		}
+	}
+	held, err := c.keepOthersOff(ctx, providers, o, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.release()) }()
 	failed := false
-	for _, name := range c.operands {
-		err := c.clearProvider(ctx, name)
+	for i, name := range c.operands {
+		if why[i] == nil {
+			why[i] = geomlib.ClearMetadata(opened[i])
+		}
 		switch {
-		case errors.Is(err, geomlib.ErrSwap):
-			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (%v: swapoff it first)\n", ondisk.Printable(name), errorText(err), geomlib.ErrSwap)
-			failed = true
-		case errors.Is(err, geomlib.ErrLocked):
-			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (stop the volume first)\n", ondisk.Printable(name), providerText(name, err))
-			failed = true
-		case err != nil:
-			fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s (do I own it?)\n", ondisk.Printable(name), providerText(name, err))
+		case why[i] != nil:
+			c.cannotClear(name, why[i])
 			failed = true
 		case c.verbose:
 			fmt.Fprintf(c.stdout, "Metadata cleared on %s.\n", name)
@@ -51,11 +69,14 @@ func (c *call) clear(ctx context.Context) error {
 	return nil
 }
 
-func (c *call) clearProvider(ctx context.Context, name string) (err error) {
-	p, err := c.open(ctx, name, geomlib.OpenOptions{})
-	if err != nil {
-		return err
+// cannotClear says why, as the original does.
+func (c *call) cannotClear(name string, err error) {
+	why := providerText(name, err) + " (do I own it?)"
+	switch {
+	case errors.Is(err, geomlib.ErrSwap):
+		why = fmt.Sprintf("%s (%v: swapoff it first)", errorText(err), geomlib.ErrSwap)
+	case errors.Is(err, geomlib.ErrLocked):
+		why = providerText(name, err) + " (stop the volume first)"
 	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	return geomlib.ClearMetadata(p)
+	fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s\n", ondisk.Printable(name), why)
 }

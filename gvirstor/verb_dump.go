@@ -67,7 +67,8 @@ func (c *call) dump(json bool) error {
 // label is what a provider says of the volume that it is of.
 type label struct {
 	ondisk.Metadata
-	record *ondisk.Extension // component 0's; nil where there is none
+	record *ondisk.Extension   // component 0's; nil where there is none
+	lease  *virstor.LeaseOwner // likewise
 }
 
 // readLabel looks at a provider that may be in service. With ondisk.ErrMemberBlock comes
@@ -83,10 +84,15 @@ func readLabel(registry geomlib.Registry, name string) (label, error) {
 		return label{Metadata: m}, err
 	}
 	rec, found, err := virstor.Record(p, m)
-	if err != nil || !found {
-		return label{Metadata: m}, err
+	l := label{Metadata: m}
+	if err != nil {
+		return l, err
 	}
-	return label{m, &rec}, nil
+	if found {
+		l.record = &rec
+	}
+	l.lease, err = virstor.LeaseOn(p, m)
+	return l, err
 }
 
 // printLabel prints the metadata as FreeBSD's tool does, and then what that does not know.
@@ -112,7 +118,11 @@ func printLabel(w io.Writer, name string, l label) {
 		{"Reserved chunks", m.ChunkReserved},
 	}
 	items = append(items, memberItems(m.Member)...)
-	for _, item := range append(items, recordItems(l.record)...) {
+	items = append(items, recordItems(l.record)...)
+	if l.lease != nil {
+		items = append(items, labelled{"Lease", leaseText(*l.lease)})
+	}
+	for _, item := range items {
 		fmt.Fprintf(w, "%22s: %v\n", item.label, item.value)
 	}
 	fmt.Fprintln(w)
@@ -163,6 +173,15 @@ func recordItems(r *ondisk.Extension) []labelled {
 		}
 	}
 	return items
+}
+
+// leaseText says which host has a lease, or had it.
+func leaseText(l virstor.LeaseOwner) string {
+	text := fmt.Sprintf("of %v since %s", l, l.Since.UTC().Format(time.RFC3339))
+	if l.Released {
+		text += ", released"
+	}
+	return text
 }
 
 func yesOrNo(b bool) string {
@@ -231,6 +250,7 @@ type dumpedMetadata struct {
 
 	Member *dumpedMember `json:"member,omitempty"` // nil: there is no block
 	Record *dumpedRecord `json:"record,omitempty"` // nil: there is none, as on all components but 0
+	Lease  *dumpedLease  `json:"lease,omitempty"`  // likewise
 }
 
 // dumpedRecord is component 0's extension record in JSON.
@@ -243,6 +263,14 @@ type dumpedRecord struct {
 	Failed   []dumpedFailed `json:"failed"` // members that take no writes
 
 	Directory *dumpedLink `json:"directory,omitempty"` // of the pool
+}
+
+// dumpedLease is the lease on component 0 in JSON.
+type dumpedLease struct {
+	Host     string `json:"host"` // name; empty: the lease cannot be read
+	HostID   string `json:"host_id"`
+	Since    string `json:"since"`    // RFC 3339
+	Released bool   `json:"released"` // the host has ended in order
 }
 
 // dumpedLink is where a directory begins.
@@ -317,6 +345,9 @@ func dumped(name string, l label) dumpedMetadata {
 		Hardcoded: m.Provider, ProviderSize: m.ProviderSize, VirtualSize: m.VirtualSize, ChunkSize: m.ChunkSize,
 		ChunkCount: m.ChunkCount, ChunkNext: m.ChunkNext, ChunksReserved: m.ChunkReserved,
 		ChunksFree: chunksFree(m), Flags: m.Flags, Record: dumpedRecordOf(l.record),
+	}
+	if o := l.lease; o != nil {
+		d.Lease = &dumpedLease{o.HostName, fmt.Sprintf("%x", o.Host), o.Since.UTC().Format(time.RFC3339), o.Released}
 	}
 	if b := m.Member; b.Exists() {
 		d.Member = &dumpedMember{ID: memberID(b), Generation: b.Generation, Settled: b.Settled, Began: began(b), LastName: b.LastName}

@@ -23,6 +23,7 @@ type labelOptions struct {
 	smallChunks            bool // of a volume that the kernel class never serves
 	chunkSize, virtualSize int64
 	sectorSize             int64 // of regular files; 0: as geomlib.Open finds
+	others                 otherHosts
 }
 
 func labelCommand() *command {
@@ -31,7 +32,7 @@ func labelCommand() *command {
 		name:     "label",
 		brief:    "Makes a volume of providers",
 		also:     "init new pvcreate vgcreate",
-		operands: "[-fhnv] [-m chunk_size] [--small-chunks] [-s vir_size] [--sector-size size] name provider0 [provider1 ...]",
+		operands: "[-fhnv] [-m chunk_size] [--small-chunks] [-s vir_size] [--sector-size size] " + otherHostsUsage + " name provider0 [provider1 ...]",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.force, "f", "force")
@@ -41,6 +42,7 @@ func labelCommand() *command {
 			f.flag(&o.smallChunks, "", "small-chunks")
 			f.number(&o.virtualSize, "s", "virtual-size")
 			f.number(&o.sectorSize, "", "sector-size")
+			o.others.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error { return c.label(ctx, &o) },
 		about: `Makes a volume of providers: disks, partitions or regular files. Those that hold
@@ -57,6 +59,9 @@ told and serves the new volume at once.
                  none of 128K is never handed to the kernel class
 -s vir_size      the size of the virtual disk, 2T if not given
 --sector-size    sector size of components that are regular files, else 512
+--takeover       no other host serves a volume that a provider is of, as you know for
+                 certain: its lease is not looked at
+--run-dir dir    folder of the daemon's locks
 -v               tell what is done`,
 		example: "gvirstor label -v -s 2T mydata ada4 ada6",
 	}
@@ -103,6 +108,9 @@ func (c *call) label(ctx context.Context, o *labelOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.endLeased(ctx, providers, o); err != nil {
+		return err
+	}
 	if o.dryRun {
 		c.tellLabel(names, layout, holds)
 		return nil
@@ -119,6 +127,27 @@ func (c *call) label(ctx context.Context, o *labelOptions) (err error) {
 		}
 	}
 	return c.serveLabelled(ctx, client, name, names, int(o.sectorSize))
+}
+
+// endLeased ends volumes on providers that other hosts can reach: from then on none finds
+// them. What another host has is refused.
+func (c *call) endLeased(ctx context.Context, providers []geomlib.Provider, o *labelOptions) (err error) {
+	held, err := c.keepOthersOff(ctx, providers, o.others, !o.dryRun)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.release()) }()
+	for _, a := range byVolume(providers) {
+		if held.taken[a.ID] == nil {
+			continue
+		}
+		for _, m := range a.Members {
+			if err := geomlib.ClearMetadata(m.Provider); err != nil {
+				return failf("Can't clear metadata on %s: %w", m.Provider.Name(), err)
+			}
+		}
+	}
+	return nil
 }
 
 // daemonForLabel reaches the daemon that is to serve the new volume: nil when

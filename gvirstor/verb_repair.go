@@ -29,18 +29,18 @@ type repairOptions struct {
 	dryRun  bool
 	partial bool
 	json    bool
-	runDir  string
+	others  otherHosts
 	// stateDir is where it is noted what this host served; empty: nowhere.
 	stateDir string
 }
 
 func repairCommand() *command {
-	o := repairOptions{runDir: geomlib.DefaultRunDir(), stateDir: state.DefaultFor(os.Geteuid())}
+	o := repairOptions{stateDir: state.DefaultFor(os.Geteuid())}
 	return &command{
 		name:     "repair",
 		brief:    "Mends what check finds",
 		also:     "fix",
-		operands: "[-fnvy] [--json] [--save file] [--undo file] [--partial] [--keep v,...] [--drop v,...] [--give-up snap,...] [--history prov] [--run-dir dir] [--state-dir dir] prov ...",
+		operands: "[-fnvy] [--json] [--save file] [--undo file] [--partial] [--keep v,...] [--drop v,...] [--give-up snap,...] [--history prov] " + otherHostsUsage + " [--state-dir dir] prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.yes, "y", "yes")
@@ -54,7 +54,7 @@ func repairCommand() *command {
 			f.text(&o.drop, "drop")
 			f.text(&o.giveUp, "give-up")
 			f.text(&o.history, "history")
-			f.text(&o.runDir, "run-dir")
+			o.others.declare(f)
 			f.text(&o.stateDir, "state-dir")
 		},
 		run: func(ctx context.Context, c *call) error { return c.repair(ctx, o) },
@@ -74,14 +74,13 @@ only you can put right is told, too.
 --drop v    the virtual chunk v is given up and reads as zeros
 --give-up s damaged snapshots that are deleted, whose contents are lost
 --history p of components that were written in two ways since they parted, or of
-            different ages, those that belong with p are the volume
---run-dir   folder of the daemon's locks
+            different ages, those that belong with p are the volume` + otherHostsHelp + `
 --state-dir folder of its notes of what this host served`,
 		example: "gvirstor repair -y ada4 ada6",
 	}
 }
 
-func (c *call) repair(ctx context.Context, o repairOptions) error {
+func (c *call) repair(ctx context.Context, o repairOptions) (err error) {
 	if len(c.operands) == 0 {
 		return c.tooFew()
 	}
@@ -100,8 +99,13 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 	if err != nil {
 		return err
 	}
+	held, err := c.keepOthersOff(ctx, providers, o.others, o.yes)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.release()) }()
 	if o.undo != "" {
-		return c.undo(ctx, o, providers)
+		return c.undo(ctx, o, providers, held)
 	}
 	if err := c.passCaches(providers); err != nil {
 		return err
@@ -127,7 +131,7 @@ func (c *call) repair(ctx context.Context, o repairOptions) error {
 		if !o.yes || o.dryRun || !p.Needed() || len(p.Refusals) > 0 {
 			continue
 		}
-		if err := c.applyPlan(ctx, o, p); err != nil {
+		if err := c.applyPlan(ctx, o, p, held); err != nil {
 			return err
 		}
 	}
@@ -158,18 +162,20 @@ func (c *call) printPlans(plans []*repair.Plan, json bool) error {
 }
 
 // applyPlan mends one volume, which nobody may serve meanwhile.
-func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) error {
+func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan, held *leases) error {
 	if others := p.GivesUp(); len(others) > 0 && !o.force {
 		return failf("Can't repair %s: what was written to %s is given up by that (-f)", p.Volume, strings.Join(printable(others), ", "))
 	}
 	if lost := p.LosesSnapshots(); len(lost) > 0 && !o.force {
 		return failf("Can't repair %s: what only snapshots hold is given up by that: %s (-f)", p.Volume, strings.Join(printable(lost), ", "))
 	}
-	lock, err := geomlib.LockVolume(o.runDir, p.NumericID())
-	if err != nil {
-		return failf("Can't repair %s: %w", p.Volume, err)
+	if !held.has(p.NumericID()) {
+		lock, err := geomlib.LockVolume(o.others.runDir, p.NumericID())
+		if err != nil {
+			return failf("Can't repair %s: %w", p.Volume, err)
+		}
+		defer lock.Close()
 	}
-	defer lock.Close()
 	path := o.save
 	if path == "" {
 		path = fmt.Sprintf("gvirstor-%s-%s.repair", p.Volume, time.Now().UTC().Format("20060102T150405Z"))
@@ -179,6 +185,9 @@ func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) e
 		return failf("Can't save what is replaced: %w", err)
 	}
 	p.Above = c.recall(p.NumericID(), o.stateDir).Generation
+	if err := held.moveTo(p.Zero()); err != nil {
+		return failf("Can't repair %s: %w", p.Volume, errors.Join(err, j.Close()))
+	}
 	res, err := repair.Apply(ctx, p, j, c.warnings())
 	if err = errors.Join(err, j.Close()); err != nil {
 		return failf("Can't repair %s: %w (gvirstor repair --undo %s takes back what was done, with -y)", p.Volume, err, path)
@@ -202,13 +211,13 @@ func (c *call) applyPlan(ctx context.Context, o repairOptions, p *repair.Plan) e
 	return nil
 }
 
-func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Provider) error {
+func (c *call) undo(ctx context.Context, o repairOptions, providers []geomlib.Provider, held *leases) error {
 	f, err := ownfile.OpenRegular(o.undo)
 	if err != nil {
 		return failf("Can't undo: %w", err)
 	}
 	defer f.Close()
-	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, Partial: o.partial, DryRun: !o.yes, RunDir: o.runDir})
+	res, err := repair.Undo(ctx, f, providers, repair.UndoOptions{Force: o.force, Partial: o.partial, DryRun: !o.yes, RunDir: o.others.runDir, Locked: held.has})
 	if errors.Is(err, repair.ErrCut) {
 		return failf("Can't undo: %s: %w; --partial takes back what it tells, which leaves the rest as it is if the file was cut", o.undo, err)
 	}

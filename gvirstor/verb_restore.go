@@ -15,18 +15,18 @@ import (
 )
 
 func restoreCommand() *command {
-	o := restoreOptions{runDir: geomlib.DefaultRunDir(), stateDir: state.DefaultFor(os.Geteuid())}
+	o := restoreOptions{stateDir: state.DefaultFor(os.Geteuid())}
 	return &command{
 		name:     "restore",
 		brief:    "Writes what backup saved",
 		destroys: true,
-		operands: "[-fnv] [--in-order] [--run-dir dir] [--state-dir dir] file prov ...",
+		operands: "[-fnv] [--in-order] " + otherHostsUsage + " [--state-dir dir] file prov ...",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.force, "f", "force")
 			f.flag(&o.dryRun, "n", "dry-run")
 			f.flag(&o.inOrder, "", "in-order")
-			f.text(&o.runDir, "run-dir")
+			o.others.declare(f)
 			f.text(&o.stateDir, "state-dir")
 		},
 		run: func(ctx context.Context, c *call) error { return c.restore(ctx, o) },
@@ -37,11 +37,10 @@ it does not have would be lost, and so would snapshots that were taken since.
 Refused, too, is a provider that only its size speaks for, and that holds
 something else.
 
--f            even so
--n            only tell what would be done
---in-order    the providers are the components in their order
---run-dir     folder of the daemon's locks
---state-dir   folder of its notes of what this host served`,
+-f          even so
+-n          only tell what would be done
+--in-order  the providers are the components in their order` + otherHostsHelp + `
+--state-dir folder of its notes of what this host served`,
 		example: "gvirstor restore -n mydata.backup ada4 ada6",
 	}
 }
@@ -49,10 +48,11 @@ something else.
 // restoreOptions are those of restore.
 type restoreOptions struct {
 	force, dryRun, inOrder bool
-	runDir, stateDir       string
+	others                 otherHosts
+	stateDir               string
 }
 
-func (c *call) restore(ctx context.Context, o restoreOptions) error {
+func (c *call) restore(ctx context.Context, o restoreOptions) (err error) {
 	if len(c.operands) < 2 {
 		return c.tooFew()
 	}
@@ -68,11 +68,20 @@ func (c *call) restore(ctx context.Context, o restoreOptions) error {
 	if err != nil {
 		return failf("Can't %w", err)
 	}
+	held, err := c.keepOthersOff(ctx, providers, o.others, !o.dryRun)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.release()) }()
+	runDir := o.others.runDir
+	if held.has(b.ID()) {
+		runDir = "" // it is locked
+	}
 	var res *backup.Restored
 	err = c.work("restore", b.Name(), false, func(progress func(done, total int64)) (err error) {
 		res, err = backup.Restore(ctx, providers, b, backup.RestoreOptions{
-			Force: o.force, DryRun: o.dryRun, InOrder: o.inOrder, RunDir: o.runDir, Log: c.warnings(), Progress: progress,
-			Above: c.recall(b.ID(), o.stateDir).Generation,
+			Force: o.force, DryRun: o.dryRun, InOrder: o.inOrder, RunDir: runDir, Log: c.warnings(), Progress: progress,
+			Above: c.recall(b.ID(), o.stateDir).Generation, Begins: held.moveTo,
 		})
 		return err
 	})

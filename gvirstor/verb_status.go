@@ -129,13 +129,17 @@ func printLeases(w io.Writer, volumes []control.VolumeStatus) {
 		if v.Lease == nil {
 			continue
 		}
-		fenced := ", not fenced: see LEASES in gvirstor(8)"
-		if v.Lease.Fencing {
-			fenced = ""
-		}
 		fmt.Fprintf(w, "%s: leased to this host, %s, since %s%s\n", ondisk.Printable(v.Name), ondisk.Printable(v.Lease.Host),
-			v.Lease.Since.Local().Format(time.DateTime), fenced)
+			v.Lease.Since.Local().Format(time.DateTime), unfenced(v.Lease))
 	}
+}
+
+// unfenced says that nothing but the lease keeps another host off.
+func unfenced(l *control.Lease) string {
+	if l.Fencing {
+		return ""
+	}
+	return ", not fenced: see LEASES in gvirstor(8)"
 }
 
 // readStatus asks for what status shows.

@@ -27,6 +27,8 @@ var (
 	ErrLeased = errors.New("another host has the lease")
 	// ErrNoLease: the label left no room for a lease.
 	ErrNoLease = errors.New("the volume has no room for a lease")
+	// ErrLeaseHidden: component 0 is not there, or its metadata cannot be read.
+	ErrLeaseHidden = errors.New("where the lease is, on component 0, cannot be told")
 )
 
 // LeaseConfig is how a lease is taken.
@@ -77,6 +79,24 @@ func ownerOf(f lease.Found) LeaseOwner {
 		return LeaseOwner{}
 	}
 	return LeaseOwner{l.HostName, l.Host, time.Unix(l.Taken, 0), l.Released}
+}
+
+// LeaseOn is the lease on p, a component with the metadata m; nil where there is none, as on
+// all components but 0. One that cannot be read has an owner without a name.
+func LeaseOn(p geomlib.Provider, m ondisk.Metadata) (*LeaseOwner, error) {
+	off, room := ondisk.LeaseOffset(m, p.SectorSize())
+	if m.No != 0 || !room || off+ondisk.ExtensionSize/2 > p.MediaSize() {
+		return nil, nil
+	}
+	f, err := (&leaseStore{id: m.ID}).read(leasePlace{p: p, off: off}, nil, false)
+	if err != nil {
+		return nil, fmt.Errorf("read the lease on %s: %w", p.Name(), err)
+	}
+	if f == (lease.Found{}) {
+		return nil, nil
+	}
+	owner := ownerOf(f)
+	return &owner, nil
 }
 
 // NeedsLease reports whether other hosts can reach a component of a.
@@ -309,6 +329,7 @@ func (s *leaseStore) Look() (f lease.Found, err error) {
 	defer s.mu.Unlock()
 	sum := crc64.New(crc64.MakeTable(crc64.ECMA))
 	s.places = nil
+	why := ErrLeaseHidden
 	for _, p := range s.members {
 		sector, err := readLastSector(p, true)
 		if err != nil {
@@ -321,10 +342,12 @@ func (s *leaseStore) Look() (f lease.Found, err error) {
 		}
 		if off, room := ondisk.LeaseOffset(m, p.SectorSize()); room && off+ondisk.ExtensionSize/2 <= p.MediaSize() {
 			s.places = []leasePlace{{p: p, off: off}}
+		} else {
+			why = ErrNoLease
 		}
 	}
 	if s.places == nil {
-		return f, ErrNoLease
+		return f, why
 	}
 	f, err = s.read(s.places[0], nil, true)
 	f.Metadata = sum.Sum64()
@@ -477,6 +500,28 @@ func (v *Volume) moveLease(p geomlib.Provider, m ondisk.Metadata) (done func(), 
 			}
 		}
 	}, nil
+}
+
+// MoveTo has the lease where it is when p is component 0 with the metadata m, and nowhere
+// else: for who is about to write that, and has no volume open. It does nothing where the
+// lease is there already.
+func (l *Lease) MoveTo(p geomlib.Provider, m ondisk.Metadata) error {
+	off, room := ondisk.LeaseOffset(m, p.SectorSize())
+	if !room {
+		return fmt.Errorf("%s: %w", ondisk.Printable(m.Name), ErrNoLease)
+	}
+	there := func(place leasePlace) bool { return place.p == p && place.off == off }
+	s := l.store
+	s.mu.Lock()
+	if !slices.ContainsFunc(s.places, there) {
+		s.places = append(s.places, leasePlace{p: p, off: off, fresh: true})
+	}
+	s.mu.Unlock()
+	if err := l.lostIs(l.keeper.Load().Renew(s)); err != nil {
+		return fmt.Errorf("write the lease of %s to its next place: %w", ondisk.Printable(m.Name), err)
+	}
+	s.leave(func(place leasePlace) bool { return !there(place) })
+	return nil
 }
 
 // leaveOldLeases has the lease written only where it is for good: what lies where it was

@@ -395,3 +395,37 @@ func TestWaitingForAnotherHostsLeaseIsToldAndEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestWhoWritesAnotherMapHasTheLeaseBehindIt: it is in the new place alone then, before the
+// map is written, and what is written where it was stays.
+func TestWhoWritesAnotherMapHasTheLeaseBehindIt(t *testing.T) {
+	disks := farVolume(t)
+	a := assembleFar(t, far(disks...))
+	l, err := a.Take(t.Context(), quickly("here"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := a.Members[0].Metadata
+	was, _ := ondisk.LeaseOffset(m, disks[0].SectorSize())
+	m.ChunkReserved += 2
+	if err := l.MoveTo(a.Members[0].Provider, m); err != nil {
+		t.Fatal(err)
+	}
+	others := bytes.Repeat([]byte{7}, ondisk.LeaseSize)
+	if _, err := disks[0].WriteAt(others, was); err != nil {
+		t.Fatal(err)
+	}
+	if err := geomlib.StoreMetadata(disks[0], m); err != nil {
+		t.Fatal(err)
+	}
+	for begin := leaseOn(t, disks[0]).Sequence; leaseOn(t, disks[0]).Sequence < begin+3; {
+		runtime.Gosched()
+	}
+	if err := l.Close(); err != nil || l.Lost() != nil || !leaseOn(t, disks[0]).Released {
+		t.Errorf("%v, %v, %+v", err, l.Lost(), leaseOn(t, disks[0]))
+	}
+	b := make([]byte, ondisk.LeaseSize)
+	if _, err := disks[0].ReadAt(b, was); err != nil || !bytes.Equal(b, others) {
+		t.Errorf("where the lease was something is written: %v", err)
+	}
+}

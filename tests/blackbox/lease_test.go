@@ -229,3 +229,76 @@ func TestWhoWaitsForALeaseSaysForWhose(t *testing.T) {
 	b.start(append([]string{"--takeover=vol"}, leaseFlags...)...)
 	b.term()
 }
+
+// TestVerbsThatDoNotOpenTheVolumeLookAtTheLease: beside the owner all of them are refused,
+// by the name of his host, and change nothing; those that read work, and show it. When he
+// has died --takeover is asked for, and works.
+func TestVerbsThatDoNotOpenTheVolumeLookAtTheLease(t *testing.T) {
+	a, b := twoHosts(t)
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := filepath.Join(b.dir, "saved")
+	here := []string{"--run-dir", b.dir}
+	notes := append([]string{"--state-dir", filepath.Join(b.dir, "state")}, here...)
+	on := func(verb string, flags []string, operands ...string) []string {
+		return append(append(append([]string{verb}, flags...), operands...), b.files...)
+	}
+	b.gvirstor(on("backup", nil, saved)...)
+	a.start(leaseFlags...)
+	writing := [][]string{
+		on("clear", here), on("label", append([]string{"-f", "-m", "1m", "-s", "256m"}, here...), "new"), on("label", append([]string{"-fn", "-m", "1m", "-s", "256m"}, here...), "new"),
+		on("repair", append([]string{"-y"}, notes...)), on("repair", notes), on("restore", append([]string{"-f"}, notes...), saved), on("restore", append([]string{"-fn"}, notes...), saved),
+	}
+	refused := func(whose string) {
+		t.Helper()
+		for _, args := range writing {
+			if out, err := b.tryGvirstor(args...); err == nil || !strings.Contains(out, "another host has the lease: "+host) || !strings.Contains(out, "--takeover") {
+				t.Errorf("%s of %s: %v\n%s", args[:2], whose, err, out)
+			}
+		}
+		for i, f := range b.files { // one of them alone
+			out, err := b.tryGvirstor(append(append([]string{"clear"}, here...), f)...)
+			if why := map[int]string{0: "another host has the lease", 1: "where the lease is"}[i]; err == nil || !strings.Contains(out, why) {
+				t.Errorf("clear of component %d of %s: %v\n%s", i, whose, err, out)
+			}
+		}
+	}
+	refused("a living host")
+	for verb, want := range map[string]string{"check": "leased to " + host + " since ", "dump": "Lease: of " + host + " since "} {
+		if out, err := b.tryGvirstor(on(verb, nil)...); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v\n%s", verb, err, out)
+		}
+	}
+	if out := a.gvirstor("list"); !strings.Contains(out, "Lease: of "+host+" since ") {
+		t.Errorf("list:\n%s", out)
+	}
+	if err := writeAndFlush(a); err != nil { // who has it has noticed nothing
+		t.Error(err)
+	}
+	a.kill()
+	refused("a dead host")
+	out := b.gvirstor(on("repair", append([]string{"-y", "--takeover"}, notes...))...)
+	if out = b.gvirstor(on("dump", nil)...); !strings.Contains(out, ", released\n") {
+		t.Errorf("the lease after a repair:\n%s", out)
+	}
+	b.gvirstor(on("restore", append([]string{"-f"}, notes...), saved)...)
+	b.gvirstor(on("check", nil)...)
+	b.gvirstor(on("label", append([]string{"-f", "-m", "1m", "-s", "256m"}, here...), "vol")...)
+	b.start(leaseFlags...)
+	b.term()
+	b.gvirstor(on("clear", here)...)
+	if out, err := b.tryGvirstor(on("dump", nil)...); err == nil {
+		t.Errorf("dump after clear:\n%s", out)
+	}
+}
+
+// writeAndFlush writes to the site's volume.
+func writeAndFlush(s *site) error {
+	c := s.dial()
+	if _, err := c.WriteAt(make([]byte, 4096), 1<<20); err != nil {
+		return err
+	}
+	return c.Flush()
+}

@@ -49,6 +49,10 @@ type RestoreOptions struct {
 	// RunDir is where volumes are locked while they are served
 	// (geomlib.DefaultRunDir); empty: the caller has the lock.
 	RunDir string
+	// Begins, if not nil, is called when nothing is left that could be refused, before
+	// anything is written, with component 0 and the metadata that it gets. An error of
+	// it ends Restore.
+	Begins func(zero geomlib.Provider, m ondisk.Metadata) error
 	Log    *slog.Logger
 	// Progress, if not nil, is told again and again how many bytes of the map
 	// have been compared and then written.
@@ -122,6 +126,11 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 	b = b.renewed(on, above)
 	if err := b.fitTogether(on); err != nil {
 		return nil, err
+	}
+	if opt.Begins != nil {
+		if err := opt.Begins(on[0], b.fenced(0, on[0])); err != nil {
+			return nil, err
+		}
 	}
 	if err := b.write(ctx, on, tell); err != nil {
 		return nil, err

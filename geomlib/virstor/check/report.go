@@ -34,6 +34,8 @@ type Volume struct {
 	Generation uint64      `json:"generation"`
 	Components []Component `json:"components"`
 	Snapshots  []Snapshot  `json:"snapshots"` // the oldest first
+	// Lease is absent where no host that others share components with has served it.
+	Lease *Lease `json:"lease,omitempty"`
 	// MapChecked: the map could be read, so that nothing said of it means
 	// that it is right.
 	MapChecked bool `json:"map_checked"`
@@ -63,6 +65,13 @@ type Component struct {
 	Member *MemberState `json:"member,omitempty"`
 	// Failed: it takes no writes, as component 0's record says.
 	Failed bool `json:"failed,omitempty"`
+}
+
+// Lease says which host serves a Volume, or did.
+type Lease struct {
+	Host     string    `json:"host"`     // its name; empty: the lease cannot be read
+	Since    time.Time `json:"since"`    // by that host's clock
+	Released bool      `json:"released"` // it has ended in order
 }
 
 // Fence says whether the kernel class is kept from the components.
@@ -137,6 +146,9 @@ func (v *Volume) writeText(b *strings.Builder, verbose bool) {
 	}
 	if v.Generation > 0 {
 		fmt.Fprintf(b, ", generation %d", v.Generation)
+	}
+	if l := v.Lease; l != nil && !l.Released {
+		fmt.Fprintf(b, ", leased to %s since %s", cmp.Or(l.Host, "a host without a name"), l.Since.Local().Format(time.DateTime))
 	}
 	b.WriteString("\n")
 	if !verbose {

@@ -251,6 +251,9 @@ func (v *volumeCheck) describe() {
 	v.Fence = fenceOf(v.members)
 	if v.zero != nil {
 		m := v.zero.want
+		if l, err := virstor.LeaseOn(v.zero.p, m); err == nil && l != nil { // what cannot be read is found elsewhere
+			v.Lease = &Lease{l.HostName, l.Since.UTC(), l.Released}
+		}
 		v.Name, v.VirtualSize, v.ChunkSize, v.VirtualChunks = ondisk.Printable(m.Name), m.VirtualSize, m.ChunkSize, m.Entries()
 	}
 	if v.assembly == nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/check"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
@@ -65,6 +66,15 @@ type Plan struct {
 
 // NumericID is the volume's id, by which it is locked.
 func (p *Plan) NumericID() uint32 { return p.volume.NumericID() }
+
+// Zero is component 0 and the metadata that the plan wants on it; nil where there is none.
+func (p *Plan) Zero() (zero geomlib.Provider, m ondisk.Metadata) {
+	all := p.volume.Members()
+	if len(all) == 0 || all[0].Wanted == nil {
+		return nil, m
+	}
+	return all[0].Provider, *all[0].Wanted
+}
 
 // Needed reports whether anything is to be done.
 func (p *Plan) Needed() bool { return len(p.Actions) > 0 }

@@ -46,6 +46,8 @@ type UndoOptions struct {
 	// RunDir is where volumes are locked while they are served
 	// (geomlib.DefaultRunDir); empty: the caller has the lock.
 	RunDir string
+	// Locked, if not nil, reports whether the caller has the lock of a volume, by its id.
+	Locked func(id uint32) bool
 }
 
 // UndoResult is what Undo did, or would do.
@@ -109,11 +111,13 @@ func Undo(ctx context.Context, r io.ReaderAt, providers []geomlib.Provider, opt 
 		if err != nil {
 			return nil, fmt.Errorf("undo: %w: volume id %q", ErrJournal, h.ID)
 		}
-		lock, err := geomlib.LockVolume(opt.RunDir, uint32(id))
-		if err != nil {
-			return nil, fmt.Errorf("undo: %w", err)
+		if opt.Locked == nil || !opt.Locked(uint32(id)) {
+			lock, err := geomlib.LockVolume(opt.RunDir, uint32(id))
+			if err != nil {
+				return nil, fmt.Errorf("undo: %w", err)
+			}
+			defer lock.Close()
 		}
-		defer lock.Close()
 	}
 	on, err := match(h, entries, providers)
 	if err != nil {

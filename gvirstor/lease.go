@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ondisk"
+)
+
+// otherHosts are the options of verbs that change components without opening the volume.
+type otherHosts struct {
+	runDir   string // of the locks, which tell this host's own lease from others
+	takeOver bool   // no other host serves the volume, as the user says
+}
+
+func (o *otherHosts) declare(f *options) {
+	o.runDir = geomlib.DefaultRunDir()
+	f.text(&o.runDir, "run-dir")
+	f.flag(&o.takeOver, "", "takeover")
+}
+
+// otherHostsUsage and otherHostsHelp describe the options.
+const (
+	otherHostsUsage = "[--takeover] [--run-dir dir]"
+	otherHostsHelp  = `
+--takeover  no other host serves the volume, as you know for certain: its lease
+            is not looked at
+--run-dir   folder of the daemon's locks`
+)
+
+// leases keep other hosts from volumes until they are released.
+type leases struct {
+	taken  map[uint32]*virstor.Lease // by the volume's id
+	locks  []io.Closer
+	locked []uint32 // ids of the volumes whose lock is among locks
+}
+
+// release is the end, before the providers are closed.
+func (l *leases) release() error {
+	var err error
+	for _, t := range l.taken {
+		if e := t.Close(); e != nil && t.Lost() == nil {
+			err = errors.Join(err, e)
+		}
+	}
+	for _, k := range l.locks {
+		err = errors.Join(err, k.Close())
+	}
+	if err != nil {
+		return failf("Can't give a lease back: %w", err)
+	}
+	return nil
+}
+
+// has reports whether the volume of that id is locked.
+func (l *leases) has(id uint32) bool { return slices.Contains(l.locked, id) }
+
+// moveTo has the lease, if there is one, where it is when zero is component 0 with the
+// metadata m, which is about to be written.
+func (l *leases) moveTo(zero geomlib.Provider, m ondisk.Metadata) error {
+	if t := l.taken[m.ID]; t != nil && zero != nil {
+		return t.MoveTo(zero, m)
+	}
+	return nil
+}
+
+// keepOthersOff keeps other hosts from the volumes that providers, open for writing, are
+// of: those that other hosts can reach have their lease taken, and what another host has is
+// refused, as what may be. write: else it is only looked at.
+func (c *call) keepOthersOff(ctx context.Context, providers []geomlib.Provider, o otherHosts, write bool) (*leases, error) {
+	l := &leases{taken: make(map[uint32]*virstor.Lease)}
+	for _, a := range byVolume(providers) {
+		if err := l.keep(ctx, a, o, write); err != nil {
+			return nil, errors.Join(failf("Can't change %s: %w", a.Name, err), l.release())
+		}
+	}
+	return l, nil
+}
+
+// byVolume are the volumes that providers are of, as far as their metadata can be read.
+func byVolume(providers []geomlib.Provider) (all []*virstor.Assembly) {
+	for _, p := range providers {
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil && !errors.Is(err, ondisk.ErrMemberBlock) {
+			continue // whose it is cannot be told
+		}
+		i := slices.IndexFunc(all, func(a *virstor.Assembly) bool { return a.ID == m.ID })
+		if i < 0 {
+			i = len(all)
+			all = append(all, &virstor.Assembly{ID: m.ID, Name: ondisk.Printable(m.Name)})
+		}
+		all[i].Members = append(all[i].Members, virstor.Member{Provider: p, Metadata: m})
+	}
+	return all
+}
+
+// keep takes the lease of a, if it is of those that other hosts can reach.
+func (l *leases) keep(ctx context.Context, a *virstor.Assembly, o otherHosts, write bool) error {
+	owner, leased, err := a.Leased(0)
+	needs := a.NeedsLease()
+	switch {
+	case errors.Is(err, virstor.ErrNoLease), errors.Is(err, virstor.ErrLeaseHidden) && (!needs || o.takeOver):
+		return nil
+	case errors.Is(err, virstor.ErrLeaseHidden):
+		return fmt.Errorf("%w: name all components, or, if no other host serves it for certain, --takeover", err)
+	case err != nil:
+		return err
+	case !leased && (!needs || !write):
+		return nil
+	}
+	lock, err := geomlib.LockVolume(o.runDir, a.ID)
+	if err != nil {
+		return err
+	}
+	l.locks, l.locked = append(l.locks, lock), append(l.locked, a.ID)
+	if last := lock.LastLease(); leased && last != 0 {
+		if owner, leased, err = a.Leased(last); err != nil {
+			return err
+		}
+	}
+	switch {
+	case leased && !o.takeOver:
+		return fmt.Errorf("%w: %v: stop the volume there first, or, if that host is dead for certain, --takeover", virstor.ErrLeased, owner)
+	case !needs || !write:
+		return nil
+	}
+	t, err := takeLease(ctx, a, lock, o.takeOver, func(owner virstor.LeaseOwner) error {
+		return fmt.Errorf("%w: %v", virstor.ErrLeased, owner)
+	})
+	if err == nil {
+		l.taken[a.ID] = t
+	}
+	return err
+}
+
+// takeLease takes the lease of a, whose local lock is held, for as long as a verb lasts.
+// One that another host has is refused with what refused says of it.
+func takeLease(ctx context.Context, a *virstor.Assembly, lock io.Closer, takeOver bool, refused func(virstor.LeaseOwner) error) (*virstor.Lease, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	cfg := virstor.LeaseConfig{Host: geomlib.HostID(), HostName: host, TakeOver: takeOver,
+		Waits: func(owner virstor.LeaseOwner, _ time.Time) { cancel(refused(owner)) }}
+	if m, ok := lock.(geomlib.LeaseMemory); ok {
+		cfg.Last, cfg.Note = m.LastLease(), m.NoteLease
+	}
+	l, err := a.Take(ctx, cfg)
+	if err != nil {
+		if why := context.Cause(ctx); why != nil {
+			err = why
+		}
+		return nil, err
+	}
+	return l, nil
+}
