@@ -190,6 +190,9 @@ func checkMode(p *file) error {
 	if mode == unix.O_WRONLY || mode == unix.O_RDONLY && !p.readOnly {
 		return fmt.Errorf("%s: descriptor is not open for reading and writing: %w", p.name, syscall.EBADF)
 	}
+	if err := byCaches(p.fd, flags); err != nil {
+		return fmt.Errorf("%s: %w", p.name, err)
+	}
 	return nil
 }
 

@@ -17,6 +17,9 @@ func regularMedium(int) medium                   { return regular{} }
 func deviceName(_ int, path string) string       { return path }
 func writeProtected(int) bool                    { return false }
 
+func pastCaches(int, Kind) error { return ErrNotSupported }
+func byCaches(int, int) error    { return nil }
+
 func deviceSize(int) (size int64, sector int, err error) { return 0, 0, errKind }
 
 // writePiece is how much one system call writes, bytes.

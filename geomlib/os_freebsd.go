@@ -2,6 +2,7 @@ package geomlib
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"unsafe"
 
@@ -157,6 +158,16 @@ func (disk) remove(fd int, off, length int64) error {
 
 // zero: BIO_DELETE promises nothing about what is read afterwards.
 func (disk) zero(int, int64, int64) error { return ErrNotSupported }
+
+// pastCaches: raw I/O is not cached.
+func pastCaches(_ int, kind Kind) error {
+	if kind != KindDevice {
+		return errors.New("a file; take a device, or a URI of NBD")
+	}
+	return nil
+}
+
+func byCaches(int, int) error { return nil }
 
 func deviceSize(fd int) (size int64, sector int, err error) {
 	if err := ioctl(fd, unix.DIOCGMEDIASIZE, unsafe.Pointer(&size)); err != nil {

@@ -1,7 +1,10 @@
 package geomlib
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -139,6 +142,42 @@ func deviceSize(fd int) (size int64, sector int, err error) {
 func writeProtected(fd int) bool {
 	var ro int32 // BLKROGET stores a C int
 	return ioctl(fd, unix.BLKROGET, unsafe.Pointer(&ro)) == nil && ro != 0
+}
+
+// networks are the file systems whose files are of another host, or may be, which has a
+// cache in between (statfs(2)).
+var networks = []uint32{unix.NFS_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC,
+	unix.FUSE_SUPER_MAGIC, unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_SUPER_MAGIC, unix.CODA_SUPER_MAGIC}
+
+// pastCaches has all that is read and written go past the page cache (O_DIRECT).
+func pastCaches(fd int, kind Kind) error {
+	if kind == KindRegular {
+		var st unix.Statfs_t
+		if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+			return err
+		}
+		if slices.Contains(networks, uint32(st.Type)) {
+			return errors.New("a file on a network file system; take a device, or a URI of NBD")
+		}
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_DIRECT)
+	}
+	if err != nil {
+		return fmt.Errorf("O_DIRECT: %w", err)
+	}
+	return nil
+}
+
+// byCaches takes that back, of a descriptor that another process had so. flags are the
+// descriptor's.
+func byCaches(fd, flags int) error {
+	if flags&unix.O_DIRECT == 0 {
+		return nil
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_DIRECT)
+	return err
 }
 
 func deviceName(_ int, path string) string { return path }

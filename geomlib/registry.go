@@ -35,7 +35,7 @@ type Connector interface {
 }
 
 // Registry opens providers by their names: those that have a scheme by the Opener of
-// that scheme, all others as Files does. The zero value knows no schemes. It is filled
+// that scheme, all others by that of "", or as Files does. The zero value knows no schemes. It is filled
 // where a program begins, and handed to whoever opens by name; once it is in use it
 // must not be changed.
 type Registry map[string]Opener
@@ -75,7 +75,7 @@ func (r Registry) Connect(ctx context.Context, name string) (f *os.File, state [
 
 func (r Registry) opener(name string) (Opener, error) {
 	scheme := Name(name).Scheme()
-	if scheme == "" {
+	if scheme == "" && r[""] == nil {
 		return Files{}, nil
 	}
 	if by := r[scheme]; by != nil {
@@ -87,7 +87,7 @@ func (r Registry) opener(name string) (Opener, error) {
 // unknownScheme names what could have been meant.
 func unknownScheme(name, scheme string, known []string) error {
 	var more strings.Builder
-	for _, s := range known {
+	for _, s := range slices.DeleteFunc(known, func(s string) bool { return s == "" }) {
 		fmt.Fprintf(&more, ", %s://", s)
 	}
 	return fmt.Errorf("%s: scheme %q: %w: known are paths of files and devices, names below /dev%s",

@@ -101,6 +101,35 @@ func byVolume(providers []geomlib.Provider) (all []*virstor.Assembly) {
 	return all
 }
 
+// shareLeased has components of volumes with a lease read and written past the caches of
+// this host, where only that lease tells that other hosts reach them. What cannot be so
+// nobody serves as what is shared: if a host has the lease all the same, it is refused.
+func shareLeased(providers []geomlib.Provider) error {
+	for _, a := range byVolume(providers) {
+		leased, free := false, true
+		for _, m := range a.Members {
+			l, err := virstor.LeaseOn(m.Provider, m.Metadata)
+			if err != nil {
+				return failf("Can't tell whether other hosts have %s: %w", a.Name, err)
+			}
+			leased, free = leased || l != nil, free && (l == nil || l.Released)
+		}
+		if !leased || a.NeedsLease() {
+			continue
+		}
+		for _, m := range a.Members {
+			s, err := geomlib.Share(m.Provider)
+			switch {
+			case err == nil:
+				providers[slices.Index(providers, m.Provider)] = s
+			case !free || !errors.Is(err, geomlib.ErrNotShared):
+				return failf("Can't have %s as what other hosts reach, too: %w", a.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // keep takes the lease of a, if it is of those that other hosts can reach.
 func (l *leases) keep(ctx context.Context, a *virstor.Assembly, o otherHosts, write bool) error {
 	owner, leased, err := a.Leased(0)

@@ -89,6 +89,9 @@ func (c *call) openToLook(names []string) (providers []geomlib.Provider, live bo
 		}
 		providers = append(providers, p)
 	}
+	if err := shareLeased(providers); err != nil {
+		return providers, live, err
+	}
 	return providers, live || leased(providers), nil
 }
 
@@ -125,5 +128,5 @@ func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Prov
 		}
 		ps = append(ps, p)
 	}
-	return ps, nil
+	return ps, shareLeased(ps)
 }

@@ -203,6 +203,12 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 		p.fenced = p.fenced || m.Version != ondisk.Version
 		members = append(members, virstor.Member{Provider: prov, Metadata: m})
 	}
+	if err := shareLeased(held); err != nil {
+		return nil, err
+	}
+	for i := range members {
+		members[i].Provider = held[i]
+	}
 	as := virstor.Assemble(members)
 	if len(as) != 1 {
 		return nil, failf("There are %d volumes called %s on these components, with the ids %08x and %08x; name those of one by --offline", len(as), volume, as[0].ID, as[1].ID)

@@ -59,8 +59,8 @@ told and serves the new volume at once.
                  none of 128K is never handed to the kernel class
 -s vir_size      the size of the virtual disk, 2T if not given
 --sector-size    sector size of components that are regular files, else 512
---takeover       no other host serves a volume that a provider is of, as you know for
-                 certain: its lease is not looked at
+--takeover       no other host serves a volume that a provider is of, as you
+                 know for certain: its lease is not looked at
 --run-dir dir    folder of the daemon's locks
 -v               tell what is done`,
 		example: "gvirstor label -v -s 2T mydata ada4 ada6",

@@ -1,6 +1,7 @@
 package providertest
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,6 +17,24 @@ func TestAFileDoesWhatProvidersDo(t *testing.T) {
 			t.Fatal(err)
 		}
 		p, err := geomlib.Open(path, geomlib.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		return p
+	})
+}
+
+func TestASharedFileDoesWhatProvidersDo(t *testing.T) {
+	Run(t, func(t *testing.T) geomlib.Provider {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, err := geomlib.Shared{}.Open(path, geomlib.OpenOptions{SectorSize: 4096})
+		if errors.Is(err, geomlib.ErrNotShared) {
+			t.Skip(err)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -112,12 +112,29 @@ func (a *Assembly) NeedsLease() bool {
 // Leased is whose lease is on the components now, past every cache. found is false where
 // there is none, or one that was released, or that of last (LeaseConfig.Last).
 func (a *Assembly) Leased(last uint64) (owner LeaseOwner, found bool, err error) {
+	if !a.NeedsLease() && !a.hasLease() {
+		return LeaseOwner{}, false, nil // and caches are left alone
+	}
 	f, err := newLeaseStore(a).Look()
 	if err != nil {
 		return LeaseOwner{}, false, err
 	}
 	owner = ownerOf(f)
 	return owner, f.Damaged != 0 || f.Lease.Owner != 0 && f.Lease.Owner != last && !f.Lease.Released, nil
+}
+
+// hasLease reports whether there may be a lease on a component that says it is number 0,
+// and that was not released.
+func (a *Assembly) hasLease() bool {
+	for _, m := range a.Members {
+		if m.Provider == nil {
+			continue
+		}
+		if l, err := LeaseOn(m.Provider, m.Metadata); err != nil || l != nil && !l.Released {
+			return true
+		}
+	}
+	return false
 }
 
 // Lease is one that this process has: it is renewed until Close, or until another host has

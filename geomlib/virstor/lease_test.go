@@ -429,3 +429,64 @@ func TestWhoWritesAnotherMapHasTheLeaseBehindIt(t *testing.T) {
 		t.Errorf("where the lease was something is written: %v", err)
 	}
 }
+
+// TestAVolumeThatIsTakenOverGoesOnWithTheLease: a process reads beside one that dies, has
+// the lease of that one when it may write, and writes nothing before.
+func TestAVolumeThatIsTakenOverGoesOnWithTheLease(t *testing.T) {
+	disks := farVolume(t)
+	var noted uint64
+	lc := quickly("here")
+	lc.Note = func(owner uint64) error { noted = owner; return nil }
+	v := openLeased(t, lc, Config{}, far(disks...))
+	data := bytes.Repeat([]byte("data"), 128)
+	if _, err := v.WriteAt(data, 5*jobChunk); err != nil {
+		t.Fatal(err)
+	}
+	v.KeepLease()
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := Open(assembleFar(t, far(disks...)), Config{DeferWrites: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(data))
+	if _, err := next.ReadAt(got, 5*jobChunk); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read before it is active: %v", err)
+	}
+	written := make(chan error, 1)
+	go func() { _, err := next.WriteAt(data, 9*jobChunk); written <- err }()
+	if _, has := next.Lease(); has {
+		t.Error("it has a lease before it is active")
+	}
+	before := leaseOn(t, disks[0])
+	ps := far(disks...)
+	a := assembleFar(t, ps)
+	lc.Last, lc.Settle = noted, time.Hour // which is not waited for
+	l, err := a.Take(t.Context(), lc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-written:
+		t.Errorf("it wrote before it was active: %v", err)
+	default:
+	}
+	next.UseLease(l)
+	var members []geomlib.Provider
+	for _, p := range ps {
+		members = append(members, p)
+	}
+	if err := next.Activate(members); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	if s, has := next.Lease(); !has || s.Left <= 0 || leaseOn(t, disks[0]).Owner != before.Owner {
+		t.Errorf("%+v, %t, on the disk %+v", s, has, leaseOn(t, disks[0]))
+	}
+	if err := next.Close(); err != nil || !leaseOn(t, disks[0]).Released {
+		t.Errorf("%v, %+v", err, leaseOn(t, disks[0]))
+	}
+}

@@ -82,8 +82,12 @@ func (d *Daemon) claim(a *virstor.Assembly) (io.Closer, *virstor.Lease, *virstor
 	}
 	if t == nil {
 		lock, err := d.opener.LockVolume(a.ID)
-		if err == nil && d.opt.ReadOnly {
+		switch {
+		case err != nil:
+		case d.opt.ReadOnly:
 			err = d.mayRead(a, lock)
+		case !a.NeedsLease():
+			err = d.mayServeAlone(a, lock)
 		}
 		if err != nil || d.opt.ReadOnly || !a.NeedsLease() {
 			return lock, nil, a, err
@@ -115,9 +119,25 @@ func (d *Daemon) claim(a *virstor.Assembly) (io.Closer, *virstor.Lease, *virstor
 
 // mayRead refuses to read beside another host that writes. It gives lock back then.
 func (d *Daemon) mayRead(a *virstor.Assembly, lock io.Closer) error {
-	if !a.NeedsLease() || slices.Contains(d.opt.ForceOld, a.Name) {
+	if slices.Contains(d.opt.ForceOld, a.Name) {
 		return nil
 	}
+	return refuseLeased(a, lock, func(owner virstor.LeaseOwner) error {
+		return fmt.Errorf("%w: %v: what is read may be torn (--force-old %s)", virstor.ErrLeased, owner, ondisk.Printable(a.Name))
+	})
+}
+
+// mayServeAlone refuses a volume that a host has the lease of, though nobody has said that
+// its components are shared. It gives lock back then.
+func (d *Daemon) mayServeAlone(a *virstor.Assembly, lock io.Closer) error {
+	return refuseLeased(a, lock, func(owner virstor.LeaseOwner) error {
+		return fmt.Errorf("%w: %v: serve it with --shared, which waits for the lease (--takeover %s if that host is dead for certain)",
+			virstor.ErrLeased, owner, ondisk.Printable(a.Name))
+	})
+}
+
+// refuseLeased refuses what another host has the lease of, and gives lock back then.
+func refuseLeased(a *virstor.Assembly, lock io.Closer, refusal func(virstor.LeaseOwner) error) error {
 	var last uint64
 	if m, ok := lock.(geomlib.LeaseMemory); ok {
 		last = m.LastLease()
@@ -127,7 +147,7 @@ func (d *Daemon) mayRead(a *virstor.Assembly, lock io.Closer) error {
 	case errors.Is(err, virstor.ErrNoLease), err == nil && !leased:
 		return nil
 	case err == nil:
-		err = fmt.Errorf("%w: %v: what is read may be torn (--force-old %s)", virstor.ErrLeased, owner, ondisk.Printable(a.Name))
+		err = refusal(owner)
 	}
 	return errors.Join(err, lock.Close())
 }

@@ -17,6 +17,8 @@ import (
 
 // leaseOptions say how leases are taken.
 type leaseOptions struct {
+	// Shared: other hosts reach the components, too, that are devices.
+	Shared bool
 	// TakeOver are the names of volumes whose other host is dead.
 	TakeOver []string
 	// LeaseInterval and LeaseSettle are virstor.LeaseConfig's.
@@ -28,6 +30,7 @@ type leaseOptions struct {
 
 // declareLease makes the flags of leaseOptions.
 func (o *leaseOptions) declareLease(f *pflag.FlagSet) {
+	f.BoolVar(&o.Shared, "shared", false, "other hosts reach the devices, too: take leases, and read and write past every cache")
 	f.StringArrayVar(&o.TakeOver, "takeover", nil, "the other host that has the lease of the volume `NAME` is dead: do not wait for it (repeatable)")
 	f.DurationVar(&o.LeaseInterval, "lease-interval", virstor.DefaultLeaseInterval, "renew the lease of a volume on components that other hosts reach every `TIME`")
 	f.DurationVar(&o.LeaseSettle, "lease-settle", virstor.DefaultLeaseSettle, "what is sent to such a component is done or given up within `TIME` (not less than --nbd-component-timeout)")

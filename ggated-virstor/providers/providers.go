@@ -16,6 +16,8 @@ import (
 type Options struct {
 	// NBDTimeout and NBDGrace are nbdcomp.Opener's Timeout and Grace.
 	NBDTimeout, NBDGrace time.Duration
+	// Shared: other hosts reach the devices that volumes are on, too (geomlib.Shared).
+	Shared bool
 	// Log is told of what becomes of them; nil: nobody is.
 	Log *slog.Logger
 }
@@ -26,7 +28,7 @@ func (o Options) nbd() nbdcomp.Opener {
 
 // Registry is that list, for a process that opens all by itself. A further kind of
 // provider is a line in each of the three.
-func Registry(o Options) geomlib.Registry { return of(o.nbd()) }
+func Registry(o Options) geomlib.Registry { return o.files(of(o.nbd())) }
 
 // Kept is the list for a supervisor, which opens for its worker.
 func Kept() geomlib.Registry { return of(nbdcomp.Keeper{}) }
@@ -35,7 +37,15 @@ func Kept() geomlib.Registry { return of(nbdcomp.Keeper{}) }
 func Given(by geomlib.Connector, o Options) geomlib.Registry {
 	opener := o.nbd()
 	opener.By = by
-	return of(opener)
+	return o.files(of(opener))
+}
+
+// files adds what has no scheme.
+func (o Options) files(r geomlib.Registry) geomlib.Registry {
+	if o.Shared {
+		r[""] = geomlib.Shared{}
+	}
+	return r
 }
 
 // of has one Opener for all the schemes of NBD.

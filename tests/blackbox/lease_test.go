@@ -279,8 +279,8 @@ func TestVerbsThatDoNotOpenTheVolumeLookAtTheLease(t *testing.T) {
 	}
 	a.kill()
 	refused("a dead host")
-	out := b.gvirstor(on("repair", append([]string{"-y", "--takeover"}, notes...))...)
-	if out = b.gvirstor(on("dump", nil)...); !strings.Contains(out, ", released\n") {
+	b.gvirstor(on("repair", append([]string{"-y", "--takeover"}, notes...))...)
+	if out := b.gvirstor(on("dump", nil)...); !strings.Contains(out, ", released\n") {
 		t.Errorf("the lease after a repair:\n%s", out)
 	}
 	b.gvirstor(on("restore", append([]string{"-f"}, notes...), saved)...)
@@ -301,4 +301,84 @@ func writeAndFlush(s *site) error {
 		return err
 	}
 	return c.Flush()
+}
+
+// TestTheLeaseGoesOnThroughTheDeathAndTheUpgradeOfAWorker: it is the same one, which is not
+// waited for, and it is renewed: another host finds it alive.
+func TestTheLeaseGoesOnThroughTheDeathAndTheUpgradeOfAWorker(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	a, b := twoHosts(t)
+	a.start(append([]string{"--supervise=yes", "--lease-interval=1s", "--lease-settle=10m"}, leaseFlags[2:]...)...)
+	taken := a.status().Lease
+	if taken == nil {
+		t.Fatal("there is no lease")
+	}
+	for what, end := range map[string]func(worker int) error{
+		"death":   func(worker int) error { return syscall.Kill(worker, syscall.SIGKILL) },
+		"upgrade": func(int) error { return a.cmd.Process.Signal(syscall.SIGUSR2) },
+	} {
+		old, begin := a.worker(), time.Now()
+		if err := end(old); err != nil {
+			t.Fatal(err)
+		}
+		a.nextWorker(old)
+		if took := time.Since(begin); took > 30*time.Second {
+			t.Errorf("%s: the own lease was waited for %v", what, took)
+		}
+		if is := a.status().Lease; is == nil || !is.Since.Equal(taken.Since) || is.LeftSeconds <= 0 {
+			t.Errorf("%s: the lease was %+v, and is %+v", what, taken, is)
+		}
+		if err := writeAndFlush(a); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	b.launch(leaseFlags...)
+	b.said("stop the volume there first")
+	b.term()
+	a.term()
+}
+
+// TestASupervisorFencesForItsWorker: the worker can run nothing.
+func TestASupervisorFencesForItsWorker(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	a, b := twoHosts(t)
+	a.start(append([]string{"--supervise=no"}, leaseFlags...)...)
+	if err := writeAndFlush(a); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	refusal, told := filepath.Join(b.dir, "refusal"), filepath.Join(b.dir, "fenced")
+	if err := os.WriteFile(refusal, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fence := fmt.Sprintf(`--fence-command=[ ! -e %s ] && echo "$PPID $GVIRSTOR_VOLUME $GVIRSTOR_HOST" > %s`, refusal, told)
+	flags := append([]string{"--supervise=yes", fence}, leaseFlags...)
+	b.launch(flags...)
+	b.said("fence off who has the lease") // which fails, so that nothing is taken
+	if status, err := b.tryGvirstor("status"); err == nil && strings.Contains(status, "leased to this host") {
+		t.Errorf("it has the lease of a host that was not fenced off:\n%s", status)
+	}
+	b.kill()
+	if err := os.Remove(refusal); err != nil {
+		t.Fatal(err)
+	}
+	b.start(flags...)
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(told); err != nil || string(text) != fmt.Sprintf("%d vol %s\n", b.cmd.Process.Pid, host) {
+		t.Errorf("%q, %v; the supervisor is %d", text, err, b.cmd.Process.Pid)
+	}
+	if out := b.gvirstor("status"); strings.Contains(out, "not fenced") {
+		t.Errorf("status:\n%s", out)
+	}
+	a.kill()
+	b.term()
 }

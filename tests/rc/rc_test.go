@@ -218,6 +218,23 @@ func TestStartDoesNotTakeTheKernelsVolumeForOurs(t *testing.T) {
 	}
 }
 
+// TestStartWaitsForTheLeaseOfAnotherHost: as long as the daemon does, and then as long as for
+// any volume.
+func TestStartWaitsForTheLeaseOfAnotherHost(t *testing.T) {
+	s := newSite(t)
+	count := filepath.Join(s.dir, "count")
+	s.fake("../sbin/gvirstor", `[ "$#" = 1 ] || exit 1
+echo >>`+count+`
+if [ "$(wc -l <`+count+`)" -lt 20 ]; then echo "mydata: waiting for the lease of other, 9 s" >&2; fi`)
+	log, out, ok := s.run("start", "ggated_virstor_volumes=mydata", "ggated_virstor_wait=3")
+	if ok || !strings.Contains(out, "volume mydata is not there after 3 seconds") {
+		t.Errorf("%v: %s", ok, out)
+	}
+	if n := strings.Count(log, "sleep 1\n"); n < 20 || n > 25 {
+		t.Errorf("%d seconds were waited:\n%s", n, log)
+	}
+}
+
 func TestStartGivesUpWhenADeviceDoesNotCome(t *testing.T) {
 	s := newSite(t)
 	s.unit(0, "no-such-device")
