@@ -55,5 +55,7 @@ func (h *Head) renameSnapshotLocked(name, to string) error {
 	h.v.setDirectory(&next.Directory)
 	s.Name = to
 	h.v.nameSnapshots()
+	h.v.freeUnshared(next.gone)
+	h.v.freeSoon()
 	return nil
 }
