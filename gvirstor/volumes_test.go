@@ -32,7 +32,7 @@ func TestFurtherVolumesOfAStoppedPoolComeAndGo(t *testing.T) {
 		{"delete -f", "vol/more", "", ""},
 		{"delete -f", "vol/test@t", "", ""},
 		{"rollback -f", "vol/test@t", "", "not of vol/test"},
-		{"evacuate", "vol " + files[0], "", "whose chunks this does not move yet (vol/www, vol/test)"},
+		{"pack", "vol", "chunks moved", ""},
 		{"delete -f", "vol/test", "", ""},
 		{"delete -f", "vol/www", "", ""},
 		{"delete -f", "vol/www", "", "no such volume"},

@@ -207,6 +207,9 @@ const (
 	breakMapMembers                      // a volume's map names a component that the directory has no number for
 	breakLiveRewrite                     // the maps of further volumes are not written again after a crash
 	breakMovedEarly                      // what snapshots named is freed before the record that names its copy
+	breakLiveStays                       // a further volume keeps the old place of what it has in common with a snapshot
+	breakPartUnpaused                    // the map of a further volume is written elsewhere while it changes
+	breakOldNumbers                      // a component that changes its index has the number of another
 )
 
 // breaks reports whether r is broken on purpose.

@@ -36,11 +36,18 @@ func (d *degraded) keep(p alloc.Phys) { d.kept = append(d.kept, p) }
 // repair rewrites the sectors in doubt from RAM and flushes them. When that
 // succeeds the volume allocates again.
 func (k *committer) repair() {
-	v, d := k.v, &k.degrade
+	v := k.v
 	if err := k.rewriteDoubtful(); err != nil {
 		v.log.Debug("allocation map still not written", "error", err)
 		return
 	}
+	k.settleDoubt()
+}
+
+// settleDoubt goes on when all that was in doubt is durable as memory has it. k.running is
+// held.
+func (k *committer) settleDoubt() {
+	v, d := k.v, &k.degrade
 	for _, o := range d.locked {
 		k.h.chunks.Unlock(o.vc, chunkmap.WordOf(o.old))
 		if o.owns() {

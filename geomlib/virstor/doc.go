@@ -52,8 +52,8 @@
 // when the map sector that freed it is durable and requests to it have ended, else two
 // virtual chunks could have it after a crash. A move copies, flushes, writes the map,
 // flushes, and only then frees the old chunk. One that snapshots name, and the chunks of
-// their maps and of the directory, move by a record of the extension block, many at once
-// (relocate.go).
+// all maps but the first volume's and of the directory, move by a record of the extension
+// block, many at once (relocate.go).
 //
 // # Failures
 //

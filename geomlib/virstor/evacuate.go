@@ -181,9 +181,6 @@ func (e evacuation) mayStart() error {
 // one is named.
 func (v *Volume) findEvacuation(names []string, target string) (evacuation, error) {
 	e := evacuation{v: v}
-	if err := v.oneMap(); err != nil {
-		return e, &JobError{jobEvacuate, v.name, err}
-	}
 	if _, room := ondisk.ExtensionOffset(v.component(0).meta()); !room {
 		return e, &JobError{jobEvacuate, v.name, ErrNoExtension}
 	}
@@ -205,7 +202,29 @@ func (v *Volume) findEvacuation(names []string, target string) (evacuation, erro
 			return e, fmt.Errorf("%s: %w of %s that can take chunks", ondisk.Printable(target), ErrNotComponent, v.name)
 		}
 	}
-	return e, nil
+	return e, v.mapsWritable(e.leaving)
+}
+
+// mapsWritable refuses what moves chunks of a further volume that is degraded, unless each
+// sector in doubt lies on a component that leaves: the map is written elsewhere first.
+func (v *Volume) mapsWritable(leaving []*component) error {
+	for _, h := range v.further() {
+		if err := h.mapWritable(leaving); err != nil {
+			return fmt.Errorf("%s: %w", h.Name(), err)
+		}
+	}
+	return nil
+}
+
+func (h *Head) mapWritable(leaving []*component) error {
+	h.committer.pause()
+	defer h.committer.unpause()
+	for s := range h.committer.degrade.sectors {
+		if c, _ := h.home(s); !slices.Contains(leaving, c) {
+			return h.ill.refusal(deedAllocate)
+		}
+	}
+	return nil
 }
 
 // mustFit refuses when the chunks of leaving do not fit on the others, or the map does
@@ -249,12 +268,16 @@ func (e evacuation) chunksNeeded() int64 {
 }
 
 // copiesNeeded is how many chunks there must be beside those that move, since maps of
-// snapshots are copied before what they were is free. The reserve has some.
+// snapshots and further volumes are copied before what they were is free. The reserve has some.
 func (v *Volume) copiesNeeded() (n int64) {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
+	count := func(m *storedMap) { n += int64(len(m.list) + min(moveParts, len(m.parts))) }
 	for _, s := range v.pool.snaps {
-		n += int64(len(s.stored.list) + min(moveParts, len(s.stored.parts)))
+		count(&s.stored)
+	}
+	for _, h := range v.further() {
+		count(h.stored())
 	}
 	if d := v.pool.dir; d != nil {
 		n -= int64(len(d.Reserve))
@@ -417,19 +440,20 @@ func (e evacuation) handOver(j *jobHandle) error {
 	return e.handZeroOn(j, t)
 }
 
-// empty moves all chunks off leaving, until none is there and none on its way.
+// empty moves all chunks off leaving, until none is there and none on its way. Maps go first:
+// where they are it may be that none can be written, and a chunk moves by its map.
 func (e evacuation) empty(j *jobHandle) error {
 	v := e.v
 	on := v.onAny(e.leaving)
 	m := v.newMover(j, on)
 	defer m.end()
-	for first := true; ; first = false {
-		v.committer.pause() // what was assigned before is published now
-		v.committer.unpause()
+	j.total(int64(len(v.placesWhere(on))) * v.chunk)
+	if err := e.clearSystem(m); err != nil {
+		return err
+	}
+	for {
+		v.publishAssigned()
 		places := v.placesWhere(on)
-		if first {
-			j.total(int64(len(places)) * v.chunk)
-		}
 		if len(places) == 0 {
 			break
 		}
@@ -461,7 +485,7 @@ func (e evacuation) moveOff(m *mover, places []mapping) error {
 	return e.short(m, m.settle())
 }
 
-// clearSystem moves what snapshots have of maps, and the directory, off the mover's places.
+// clearSystem moves maps, but for the first volume's, and the directory off the mover's places.
 func (e evacuation) clearSystem(m *mover) error { return e.short(m, m.clearSystem()) }
 
 // short is err, or what the job misses if that is that there was no room for maps.

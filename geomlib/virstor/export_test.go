@@ -117,7 +117,7 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 		return crashRun(seed, clientsWay(nth), thorough, clientsConfig(nth), counts)
 	case 5:
 		if nth%3 == 2 {
-			return volRun(nth, 60, 8, Config{}, counts)
+			return volRun(nth, nth%2 == 1, 60, 8, Config{}, counts)
 		}
 		return snapRun(nth, nth%2 == 1, 60, 8, Config{}, counts)
 	default:

@@ -279,7 +279,7 @@ func (h *Head) mapUnchanged() error {
 // what is in memory, in whole sectors, from virtual chunk vc on.
 func (h *Head) eachPart(do func(part mapPart, vc uint64, b []byte) error) error {
 	buf := make([]byte, min(h.v.chunk, h.mapBytes()))
-	for i, part := range h.stored.parts {
+	for i, part := range h.stored().parts {
 		b := buf[:min(h.v.chunk, h.mapBytes()-int64(i)*h.v.chunk)]
 		first := uint64(i) * uint64(h.v.chunk/ondisk.EntrySize)
 		for at := 0; at < len(b); at += ondisk.EntrySize {

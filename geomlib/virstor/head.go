@@ -14,15 +14,15 @@ import (
 type Head struct {
 	v *Volume // what it lies on
 
-	mapID  uint64                 // ondisk.PoolMap.ID
-	called atomic.Pointer[string] // what follows the "/"; "" is the first one
-	from   atomic.Pointer[string] // what origin is called in its pool; nil: it is no clone
-	origin *snapshot              // of a clone: what it was at first; otherwise nil
-	stored storedMap              // where its map lies; of the first one nothing
-	damage error                  // why nobody knows what it names; or nil
-	users  atomic.Int64           // who has it open, but for the first one's; changed under Volume.metaMu
-	made   int64                  // when, seconds since 1970
-	gone   atomic.Bool            // it is deleted: whatever is asked of it fails
+	mapID  uint64                    // ondisk.PoolMap.ID
+	called atomic.Pointer[string]    // what follows the "/"; "" is the first one
+	from   atomic.Pointer[string]    // what origin is called in its pool; nil: it is no clone
+	origin *snapshot                 // of a clone: what it was at first; otherwise nil
+	lies   atomic.Pointer[storedMap] // where its map does; changed under Volume.metaMu, with the committer paused
+	damage error                     // why nobody knows what it names; or nil
+	users  atomic.Int64              // who has it open, but for the first one's; changed under Volume.metaMu
+	made   int64                     // when, seconds since 1970
+	gone   atomic.Bool               // it is deleted: whatever is asked of it fails
 
 	size      atomic.Int64 // bytes
 	chunks    *chunkmap.Map
@@ -71,6 +71,15 @@ func (h *Head) entries() uint64 {
 	per := uint64(h.v.sector / ondisk.EntrySize)
 	n := uint64(h.Size()+h.v.chunk-1) / uint64(h.v.chunk)
 	return (n + per - 1) / per * per
+}
+
+// stored is where the map lies; of the first one nothing. It does not change: when the map is
+// moved there is another.
+func (h *Head) stored() *storedMap {
+	if m := h.lies.Load(); m != nil {
+		return m
+	}
+	return new(storedMap)
 }
 
 // isFirst reports whether h is the volume that label made, whose map is at the start of
@@ -126,7 +135,7 @@ func (h *Head) home(sector int64) (c *component, off int64) {
 	if h.isFirst() {
 		return h.v.component(0), at
 	}
-	p := h.stored.parts[at/h.v.chunk].at
+	p := h.stored().parts[at/h.v.chunk].at
 	c = h.v.component(p.Comp)
 	return c, c.offset(p.Chunk) + at%h.v.chunk
 }
@@ -150,7 +159,7 @@ func (h *Head) homes() []*component {
 	}
 	var comps []*component
 	seen := make(map[uint16]bool)
-	for _, p := range h.stored.parts {
+	for _, p := range h.stored().parts {
 		if !seen[p.at.Comp] {
 			seen[p.at.Comp] = true
 			comps = append(comps, h.v.component(p.at.Comp))
@@ -161,7 +170,7 @@ func (h *Head) homes() []*component {
 
 // liesOn reports whether any of the map lies on c.
 func (h *Head) liesOn(c *component) bool {
-	for _, p := range h.stored.parts {
+	for _, p := range h.stored().parts {
 		if h.v.component(p.at.Comp) == c {
 			return true
 		}
@@ -174,7 +183,7 @@ func (h *Head) isDurable() bool {
 	if h.isFirst() {
 		return h.v.ledger().isDurable()
 	}
-	for _, p := range h.stored.parts {
+	for _, p := range h.stored().parts {
 		if !h.v.component(p.at.Comp).ledger.Load().isDurable() {
 			return false
 		}
@@ -219,6 +228,31 @@ func (v *Volume) setFurther(hs []*Head) {
 	v.pool.heads.Store(&all)
 	for _, c := range v.components() {
 		c.ledger.CompareAndSwap(nil, &mapLedger{v: v})
+	}
+}
+
+// count is how many virtual chunks the volume has.
+func (h *Head) count() uint64 { return uint64((h.Size() + h.v.chunk - 1) / h.v.chunk) }
+
+// pauseAll pauses the committers of all volumes. v.metaMu is held.
+func (v *Volume) pauseAll() {
+	for _, h := range v.heads() {
+		h.committer.pause()
+	}
+}
+
+// unpauseAll ends pauseAll.
+func (v *Volume) unpauseAll() {
+	for _, h := range v.heads() {
+		h.committer.unpause()
+	}
+}
+
+// publishAssigned returns when what was assigned before is published.
+func (v *Volume) publishAssigned() {
+	for _, h := range v.heads() {
+		h.committer.pause()
+		h.committer.unpause()
 	}
 }
 
@@ -274,7 +308,7 @@ func (s *snapshot) title() string {
 
 // eachWord gives what is allocated of the map, until each returns false.
 func (h *Head) eachWord(each func(vc uint64, p alloc.Phys) bool) {
-	n := uint64(h.Size()+h.v.chunk-1) / uint64(h.v.chunk)
+	n := h.count()
 	for vc := h.chunks.NextAllocated(0, n); vc < n; vc = h.chunks.NextAllocated(vc+1, n) {
 		if w := h.chunks.Load(vc); w.Allocated() && !each(vc, w.Phys()) {
 			return

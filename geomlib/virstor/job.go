@@ -122,6 +122,9 @@ func (v *Volume) launchLocked(kind string, task ondisk.Task, opt JobOptions, do 
 
 // launch runs do; keep: its task is stored before. v.job.starting is held.
 func (v *Volume) launch(kind string, task ondisk.Task, keep bool, opt JobOptions, do func(j *jobHandle) error) error {
+	if err := v.mapsWritable(nil); err != nil && !opt.DryRun && kind != jobEvacuate && kind != jobReplace { // which have looked
+		return fmt.Errorf("%s on %s: %w", kind, v.name, err)
+	}
 	r := &v.job
 	r.mu.Lock()
 	if r.done != nil {
@@ -131,12 +134,6 @@ func (v *Volume) launch(kind string, task ondisk.Task, keep bool, opt JobOptions
 	if v.cond.is(stateClosing) || v.cfg.ReadOnly && !opt.DryRun {
 		r.mu.Unlock()
 		return fmt.Errorf("%s on %s: %w", kind, v.name, ErrReadOnly)
-	}
-	if kind != jobReclaim && kind != jobResize {
-		if err := v.oneMap(); err != nil {
-			r.mu.Unlock()
-			return fmt.Errorf("%s on %s: %w", kind, v.name, err)
-		}
 	}
 	if err := v.mapsKnown(); err != nil && !opt.DryRun {
 		r.mu.Unlock()

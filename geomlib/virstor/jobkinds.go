@@ -225,6 +225,9 @@ func (v *Volume) resumeEvacuation(t ondisk.Task, opt JobOptions) error {
 	if e.to == nil && t.Target == 0 && t.Kind == ondisk.TaskReplace && t.Arg[1] < uint64(len(comps)) {
 		e.to = comps[t.Arg[1]]
 	}
+	if err := v.mapsWritable(e.leaving); err != nil {
+		return err
+	}
 	v.job.starting.Lock()
 	defer v.job.starting.Unlock()
 	if v.cond.is(stateStranded) {

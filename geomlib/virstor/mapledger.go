@@ -62,6 +62,18 @@ func (l *mapLedger) abandon() []alloc.Phys {
 	return chunks
 }
 
+// each calls do with each chunk that is kept, to change it.
+func (l *mapLedger) each(do func(*alloc.Phys)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.waiting {
+		do(&l.waiting[i])
+	}
+	for i := range l.flushing {
+		do(&l.flushing[i])
+	}
+}
+
 // flushBegins and flushEnded bracket each device flush of the component. They do not
 // overlap.
 func (l *mapLedger) flushBegins() {

@@ -16,32 +16,35 @@ import (
 // back, when vc is not there any more. I/O to the chunk waits meanwhile.
 //
 // Copy, flush, one map sector; the old place is free when that is durable.
-func (v *Volume) moveChunk(vc uint64, from, to alloc.Phys, buf []byte) (bool, error) {
-	if err := v.cond.refusal(deedAllocate); err != nil { // the chunk may be one in doubt, which nobody gets
+func (h *Head) moveChunk(vc uint64, from, to alloc.Phys, buf []byte) (bool, error) {
+	v := h.v
+	if !h.writes.tryEnter() { // it is being deleted, and its committer is about to end
 		v.alloc.Put(to)
-		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, err)
+		v.metaMu.Lock() // until that is done, or given up
+		defer v.metaMu.Unlock()
+		return false, nil
 	}
-	ph, ok := v.chunks.Lock(vc)
+	defer h.writes.leave()
+	if err := h.refusal(deedAllocate); err != nil { // the chunk may be one in doubt, which nobody gets
+		v.alloc.Put(to)
+		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, h.Name(), err)
+	}
+	ph, ok := h.chunks.Lock(vc)
 	if !ok {
 		v.alloc.Put(to)
 		return false, nil
 	}
-	if ph != from {
-		v.chunks.Unlock(vc, chunkmap.WordOf(ph))
-		v.alloc.Put(to)
-		return false, nil
-	}
-	if v.goesByRecord(mapping{vc, from}) { // it is not the volume's alone
-		v.chunks.Unlock(vc, chunkmap.WordOf(from))
+	if ph != from || v.goesByRecord(mapping{vc, from}) { // it is not there, or not the volume's alone
+		h.chunks.Unlock(vc, chunkmap.WordOf(ph))
 		v.alloc.Put(to)
 		return false, nil
 	}
 	if err := v.copyChunk(from, to, buf); err != nil {
-		v.chunks.Unlock(vc, chunkmap.WordOf(from))
+		h.chunks.Unlock(vc, chunkmap.WordOf(from))
 		v.alloc.Put(to)
-		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, v.name, err)
+		return false, fmt.Errorf("move virtual chunk %d of %s: %w", vc, h.Name(), err)
 	}
-	return true, v.committer.commit([]mapOp{{vc: vc, old: from, new: to, set: true}})
+	return true, h.committer.commit([]mapOp{{vc: vc, old: from, new: to, set: true}})
 }
 
 // copyChunk copies a chunk and flushes the copy. What is zeros becomes zeros
@@ -132,8 +135,11 @@ func (m *mover) move(pl mapping, to alloc.Phys) (bool, error) {
 		if err = v.copyRange(pl.at, to, extent{0, v.chunk}, m.buf); err != nil {
 			err = fmt.Errorf("copy virtual chunk %d of %s, which snapshots have: %w", pl.vc, v.name, err)
 		}
+	} else if h := v.headWith(pl); h != nil {
+		moved, err = h.moveChunk(pl.vc, pl.at, to, m.buf)
 	} else {
-		moved, err = v.moveChunk(pl.vc, pl.at, to, m.buf)
+		v.alloc.Put(to)
+		moved = false
 	}
 	if err != nil {
 		return false, err
@@ -150,10 +156,20 @@ func (m *mover) move(pl mapping, to alloc.Phys) (bool, error) {
 
 // goesByRecord reports whether a chunk is one that a snapshot names.
 func (v *Volume) goesByRecord(pl mapping) bool {
-	if v.cfg.breaks(breakMovedAlone) && v.chunks.Load(pl.vc).Mapping() == chunkmap.WordOf(pl.at) {
+	if v.cfg.breaks(breakMovedAlone) && v.headWith(pl) != nil {
 		return false
 	}
 	return v.isNamed(pl)
+}
+
+// headWith is the volume whose map names a chunk, or one of them; nil: none does.
+func (v *Volume) headWith(pl mapping) *Head {
+	for _, h := range v.heads() {
+		if h.names(pl) {
+			return h
+		}
+	}
+	return nil
 }
 
 // makeWay settles what was copied where one more, vc, would be too many.
@@ -189,7 +205,7 @@ func (m *mover) end() {
 	m.copied, m.parts = nil, nil
 }
 
-// clearSystem moves the chunks of snapshots' maps and of the directory.
+// clearSystem moves the chunks of maps and of the directory.
 func (m *mover) clearSystem() error {
 	left := m.systemLeft()
 	m.j.more(left * m.v.chunk)
@@ -197,9 +213,12 @@ func (m *mover) clearSystem() error {
 		if err := (relocation{v: m.v, off: m.off, system: true}).relocate(); err != nil {
 			return err
 		}
+		if err := m.v.waitFreed(); err != nil { // which may be where the rest goes
+			return err
+		}
 		now := m.systemLeft()
 		if now >= left {
-			return fmt.Errorf("move the maps of the snapshots of %s: %w", m.v.name, ErrNoSpace)
+			return fmt.Errorf("move the maps of the volumes and snapshots of %s: %w", m.v.name, ErrNoSpace)
 		}
 		if err := m.j.step((left-now)*m.v.chunk, left-now); err != nil {
 			return err
@@ -209,10 +228,11 @@ func (m *mover) clearSystem() error {
 	return nil
 }
 
-// systemLeft is how many chunks of snapshots' maps and of the directory are to move.
+// systemLeft is how many chunks of maps and of the directory are to move.
 func (m *mover) systemLeft() int64 { return m.v.systemWhere(m.off) }
 
-// systemWhere counts the chunks of snapshots' maps and of the directory that pick chooses.
+// systemWhere counts the chunks of maps and of the directory that pick chooses: not of the
+// first volume's map.
 func (v *Volume) systemWhere(pick func(alloc.Phys) bool) (n int64) {
 	for _, p := range v.systemChunks() {
 		if pick(p) {
@@ -222,37 +242,43 @@ func (v *Volume) systemWhere(pick func(alloc.Phys) bool) (n int64) {
 	return n
 }
 
-// countWhere counts the chunks in use that pick chooses: of the volume, of its snapshots, and
-// of the maps and the directory of those.
+// countWhere counts the chunks in use that pick chooses: of the volumes, of their snapshots,
+// and of the maps and the directory of those.
 func (v *Volume) countWhere(pick func(alloc.Phys) bool) int64 {
 	return int64(len(v.placesWhere(pick))) + v.systemWhere(pick)
 }
 
-// placesWhere lists the chunks that pick chooses of the volume and of its snapshots, each
-// once, in virtual order.
+// placesWhere lists the chunks that pick chooses of all volumes and snapshots, each once, in
+// virtual order.
 func (v *Volume) placesWhere(pick func(alloc.Phys) bool) []mapping {
 	ps := v.chunksWhere(pick)
-	if !v.chunks.IsFrozen() {
+	further := v.further()
+	if !v.chunks.IsFrozen() && further == nil {
 		return ps
 	}
-	v.chunks.EachKept(func(vc uint64, w chunkmap.Word) bool {
-		if pick(w.Phys()) {
-			ps = append(ps, mapping{vc, w.Phys()})
+	for _, h := range v.heads() {
+		if !h.isFirst() {
+			ps = append(ps, h.chunksWhere(pick)...)
 		}
-		return true
-	})
+		h.chunks.EachKept(func(vc uint64, w chunkmap.Word) bool {
+			if pick(w.Phys()) {
+				ps = append(ps, mapping{vc, w.Phys()})
+			}
+			return true
+		})
+	}
 	slices.SortFunc(ps, func(a, b mapping) int { return cmp.Or(cmp.Compare(a.vc, b.vc), a.at.Compare(b.at)) })
 	return slices.Compact(ps)
 }
 
 // chunksWhere lists the allocated chunks that pick chooses, in virtual order.
-func (v *Volume) chunksWhere(pick func(alloc.Phys) bool) []mapping {
+func (h *Head) chunksWhere(pick func(alloc.Phys) bool) []mapping {
 	var ps []mapping
-	n := uint64(v.Size() / v.chunk)
-	for vc := v.chunks.NextAllocated(0, n); vc < n; vc = v.chunks.NextAllocated(vc+1, n) {
-		if p := v.chunks.Load(vc).Phys(); pick(p) {
+	h.eachWord(func(vc uint64, p alloc.Phys) bool {
+		if pick(p) {
 			ps = append(ps, mapping{vc, p})
 		}
-	}
+		return true
+	})
 	return ps
 }

@@ -1,6 +1,7 @@
 package virstor
 
 import (
+	"errors"
 	"math"
 	"slices"
 
@@ -38,7 +39,8 @@ func (v *Volume) pack(j *jobHandle) error {
 		}
 		last = n
 	}
-	if err := v.newMover(j, v.beyondPacked()).clearSystem(); err != nil {
+	// A map is copied whole before what it was is free, for which there may be no room below.
+	if err := v.newMover(j, v.beyondPacked()).clearSystem(); err != nil && !errors.Is(err, ErrNoSpace) {
 		return err
 	}
 	if err := v.waitFreed(); err != nil {

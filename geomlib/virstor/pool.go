@@ -42,17 +42,17 @@ type snapshot struct {
 	views  int // how many read it; guarded by Volume.metaMu
 }
 
-// storedMap is where the map of a snapshot lies.
+// storedMap is where the map of a snapshot or of a further volume lies.
 type storedMap struct {
 	list  []alloc.Phys // the chunks that say where the parts are
 	parts []mapPart
 }
 
-// mapPart is a chunk of the map of a snapshot.
+// mapPart is a chunk of such a map.
 type mapPart struct {
 	at   alloc.Phys
-	hole bool // there is none: nothing in its part of the map is allocated
-	sum  uint64
+	hole bool   // there is none: nothing in its part of the map is allocated
+	sum  uint64 // of a snapshot's
 }
 
 // chunks are those of the map and of its list.
@@ -64,6 +64,20 @@ func (m *storedMap) chunks() []alloc.Phys {
 		}
 	}
 	return ps
+}
+
+// each calls do with each chunk, to change it.
+func (m *storedMap) each(do func(*alloc.Phys)) {
+	for i := range m.list {
+		do(&m.list[i])
+	}
+	for i := range m.parts {
+		do(&m.parts[i].at)
+	}
+}
+
+func (m *storedMap) clone() *storedMap {
+	return &storedMap{slices.Clone(m.list), slices.Clone(m.parts)}
 }
 
 // snapshotNames are what snapshots are called, the oldest first, and of what is damaged volumes,
@@ -147,7 +161,16 @@ func (v *Volume) mapsKnown() error {
 // knows the volume yet.
 func (v *Volume) setDirectory(d *ondisk.Directory) {
 	v.pool.dir = d
-	n := v.numbersOf(d)
+	v.setNumbers()
+}
+
+// setNumbers notes the numbers of the components by their indexes, which have changed. v.metaMu
+// is held and the committers are paused, or no index has changed.
+func (v *Volume) setNumbers() {
+	if now := v.pool.numbers.Load(); v.cfg.breaks(breakOldNumbers) && now != nil && len(*now) >= len(v.components()) {
+		return
+	}
+	n := v.numbersOf(v.pool.dir)
 	numbers := make([]uint16, len(v.components()))
 	for i := range numbers {
 		numbers[i] = n.number[uint16(i)]

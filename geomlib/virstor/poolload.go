@@ -100,7 +100,7 @@ func (l *poolLoader) loadHead(m ondisk.PoolMap) *Head {
 	}
 	s := &snapshot{PoolMap: m}
 	words, err := l.read(s)
-	h.stored = s.stored
+	h.lies.Store(&s.stored)
 	if err == nil {
 		err = l.takeWords(h, words)
 	}

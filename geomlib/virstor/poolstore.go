@@ -58,7 +58,7 @@ func (v *Volume) take(d *nextDirectory, n int) ([]alloc.Phys, error) {
 	all := d.moves != nil
 	grants, ok := v.alloc.Take(nil, n, all)
 	if !ok && v.freed.pending() > 0 && !v.cond.is(stateStranded) { // which frees nothing
-		if err := v.component(0).flush(); err != nil {
+		if _, err := v.flushFreed(); err != nil {
 			return nil, err
 		}
 		v.freed.wait()
@@ -214,16 +214,22 @@ func (v *Volume) storeDirectoryLocked(d *nextDirectory) error {
 	return nil
 }
 
-// plannedMap is the map of a snapshot that is to be written, or parts of it.
+// plannedMap is the map of a snapshot or of a further volume that is to be written, or parts
+// of it.
 type plannedMap struct {
-	frozen *chunkmap.Frozen
-	size   int64                     // bytes of the map
-	moved  map[alloc.Phys]alloc.Phys // where chunks are that frozen has elsewhere
-	at     storedMap
-	write  []int // the parts that are written
-	list   [][]byte
+	words mapWords
+	size  int64                     // bytes of the map
+	moved map[alloc.Phys]alloc.Phys // where chunks are that words have elsewhere
+	at    storedMap
+	write []int // the parts that are written
+	list  [][]byte
 
 	numbers memberNumbers
+}
+
+// mapWords are a chunkmap.Frozen, or a chunkmap.Map that nobody changes just now.
+type mapWords interface {
+	Page(page uint64, words *[chunkmap.PageEntries]chunkmap.Word) (any bool)
 }
 
 // planMap finds room for the map of s and for its list, and notes in s.List where that is.
@@ -231,7 +237,7 @@ type plannedMap struct {
 // chunks are that s has elsewhere.
 func (v *Volume) planMap(s *snapshot, d *nextDirectory, stays func(i int) bool, moved map[alloc.Phys]alloc.Phys) (*plannedMap, error) {
 	size, n := ondisk.MapLength(s.Size, uint32(v.chunk))
-	m := &plannedMap{frozen: s.frozen, size: int64(size), moved: moved, numbers: d.numbers}
+	m := &plannedMap{words: s.frozen, size: int64(size), moved: moved, numbers: d.numbers}
 	m.at.parts = make([]mapPart, n)
 	for i := range m.at.parts {
 		p := &m.at.parts[i]
@@ -251,14 +257,39 @@ func (v *Volume) planMap(s *snapshot, d *nextDirectory, stays func(i int) bool, 
 			m.write = append(m.write, i)
 		}
 	}
+	var err error
+	s.List, err = v.placeMap(s.ID, m, d)
+	return m, err
+}
+
+// planLive is planMap of a further volume, whose committer is paused: the parts that write
+// chooses get another place.
+func (h *Head) planLive(d *nextDirectory, write func(i int) bool, moved map[alloc.Phys]alloc.Phys) (*plannedMap, error) {
+	v := h.v
+	size, _ := ondisk.MapLength(uint64(h.Size()), uint32(v.chunk))
+	m := &plannedMap{words: h.chunks, size: int64(size), moved: moved, numbers: d.numbers}
+	m.at.parts = slices.Clone(h.stored().parts)
+	for i := range m.at.parts {
+		if write(i) {
+			m.write = append(m.write, i)
+		}
+	}
+	list, err := v.placeMap(h.mapID, m, d)
+	d.setList(h.mapID, list)
+	return m, err
+}
+
+// placeMap finds room for those parts of the map of that id that are written, and for its list,
+// which begins at first.
+func (v *Volume) placeMap(id uint64, m *plannedMap, d *nextDirectory) (first ondisk.Link, err error) {
 	places, err := v.take(d, len(m.write))
 	if err != nil {
-		return nil, err
+		return first, err
 	}
 	for k, i := range m.write {
 		m.at.parts[i].at = places[k]
 	}
-	list := ondisk.MapList{Map: s.ID}
+	list := ondisk.MapList{Map: id}
 	for _, p := range m.at.parts {
 		c := ondisk.MapChunk{Hole: p.hole, Sum: p.sum}
 		if !p.hole {
@@ -268,13 +299,13 @@ func (v *Volume) planMap(s *snapshot, d *nextDirectory, stays func(i int) bool, 
 	}
 	contents, err := list.Encode()
 	if err != nil {
-		return nil, err
+		return first, err
 	}
 	if m.at.list, err = v.take(d, ondisk.ChainLength(len(contents), uint32(v.chunk))); err != nil {
-		return nil, err
+		return first, err
 	}
-	s.List, m.list, err = ondisk.EncodeChain(ondisk.ChainMapList, contents, d.numbers.places(m.at.list), uint32(v.chunk))
-	return m, err
+	first, m.list, err = ondisk.EncodeChain(ondisk.ChainMapList, contents, d.numbers.places(m.at.list), uint32(v.chunk))
+	return first, err
 }
 
 // eachPiece calls do with chunk i of the map, in pieces as the disk has them. any: of a
@@ -287,7 +318,7 @@ func (m *plannedMap) eachPiece(v *Volume, i int, do func(b []byte, any bool) err
 	buf := make([]byte, 0, 256<<10)
 	some := false
 	for at := from; at < to; at += pageBytes {
-		any := m.frozen.Page(uint64(at/pageBytes), &words)
+		any := m.words.Page(uint64(at/pageBytes), &words)
 		some = some || any
 		for _, w := range words[:min(pageBytes, to-at)/ondisk.EntrySize] {
 			var e ondisk.Entry

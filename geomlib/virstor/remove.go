@@ -46,7 +46,7 @@ func (v *Volume) removeEmpty(name string) error {
 	if err := v.readOnly(); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
-	if err := errors.Join(v.cond.refusal(deedRenumber), v.oneMap(), v.mapsKnown(), v.pool.doubt); err != nil {
+	if err := errors.Join(v.cond.refusal(deedRenumber), v.mapsWritable(nil), v.mapsKnown(), v.pool.doubt); err != nil {
 		return fmt.Errorf("remove from %s: %w", v.name, err)
 	}
 	if err := v.mayChangeLocked(); err != nil {
@@ -107,7 +107,7 @@ func (v *Volume) takeOutLocked(gone *component) error {
 		v.discharge(gone)
 	}
 	if err := v.disownLocked(gone); err != nil {
-		v.alloc.SetBar(removed, alloc.BarLeaving, false)
+		v.staysLocked(gone)
 		return err
 	}
 	if err := v.intendRemoval(gone, comps[last]); err != nil {
@@ -168,35 +168,77 @@ func (v *Volume) intendRemoval(gone, moved *component) error {
 		_ = v.cond.doubt(err)
 		return err
 	}
-	v.alloc.SetBar(gone.index(), alloc.BarLeaving, false)
+	v.staysLocked(gone)
 	return err
 }
 
-// renameLast lets the map name the last component by the index removed, in memory and on
-// component 0. From its first entry on both indexes name it. v.metaMu is held.
+// staysLocked lets a component that was to leave, and that the directory may name no more,
+// take chunks again. v.metaMu is held.
+func (v *Volume) staysLocked(c *component) {
+	var err error
+	switch {
+	case len(v.further()) == 0:
+	case v.zeroFails(): // and leaves, maybe, without a write
+		err = ErrTakesNoWrites
+	default:
+		err = v.numberMembersLocked()
+	}
+	if err != nil {
+		v.log.Error("the directory does not name a component that was to leave: it takes data from the next start on",
+			"component", c.name(), "error", err)
+		v.alloc.SetBar(c.index(), alloc.BarUnnumbered, true)
+	}
+	v.alloc.SetBar(c.index(), alloc.BarLeaving, false)
+}
+
+// renameLast lets the maps name the last component by the index removed: in memory, and the
+// first volume's on component 0. Until its last entry is changed both indexes name it. v.metaMu
+// is held.
 func (v *Volume) renameLast(removed, last uint16) error {
 	both := slices.Clone(v.components())
 	both[removed] = both[last]
-	v.committer.pause()
-	v.beginAlias(last, removed)
-	v.setComponents(both)
-	v.alloc.Renumber(both, removed, last)
-	v.committer.unpause()
+	if err := v.renameFurther(both, removed, last); err != nil {
+		return err
+	}
 	if err := v.renumberChunks(last, removed); err != nil {
 		return err
 	}
+	v.pauseAll()
 	v.endAlias(last, removed)
+	v.unpauseAll()
 	return v.component(0).flush()
+}
+
+// renameFurther begins renameLast: both are the components from now on, of which one has two
+// indexes, and further volumes know the new one alone. On disk they have numbers, which stay.
+// v.metaMu is held.
+func (v *Volume) renameFurther(both []*component, removed, last uint16) error {
+	v.moving.close() // a discard has chunks that it waits for a committer to free
+	defer v.moving.open(v.resume)
+	v.pauseAll()
+	defer v.unpauseAll()
+	if v.anyDegraded() { // since it was looked at: chunks are locked that nobody lets go
+		return v.cond.doubt(ErrDegraded)
+	}
+	v.beginAlias(last, removed)
+	v.setComponents(both)
+	v.setNumbers()
+	v.alloc.Renumber(both, removed, last)
+	for _, h := range v.further() {
+		h.renameWords(last, removed)
+	}
+	return nil
 }
 
 // forgetIndex makes comps the list, when nothing names the index after them.
 func (v *Volume) forgetIndex(comps []*component) error {
-	v.committer.pause()
-	defer v.committer.unpause()
+	v.pauseAll()
+	defer v.unpauseAll()
 	if err := v.waitFreed(); err != nil {
 		return err
 	}
 	v.setComponents(comps)
+	v.setNumbers()
 	v.alloc.Truncate(comps)
 	return nil
 }
@@ -283,13 +325,39 @@ func (v *Volume) renumberChunks(from, to uint16) error {
 	return v.committer.commit(ops)
 }
 
-// waitFreed waits until chunks that were freed are free.
+// waitFreed waits until chunks that were freed are free, but for those of which a component
+// that can never again be flushed would have to say so.
 func (v *Volume) waitFreed() error {
-	for v.freed.pending() > 0 {
-		if err := v.component(0).flush(); err != nil {
+	for lost := 0; v.freed.pending() > lost; {
+		var err error
+		if lost, err = v.flushFreed(); err != nil {
 			return err
 		}
 		v.freed.wait()
 	}
 	return nil
+}
+
+// flushFreed flushes the components whose maps say that chunks are free. lost are those of
+// which nobody will know.
+func (v *Volume) flushFreed() (lost int, err error) {
+	for i, c := range v.components() {
+		l := c.ledger.Load()
+		if i > 0 && (l == nil || l.pending() == 0) {
+			continue
+		}
+		if i == 0 && v.cond.is(stateStranded) {
+			lost += l.pending()
+			continue
+		}
+		err := c.flush()
+		switch {
+		case err == nil:
+		case i == 0:
+			return 0, err
+		default: // which the component remembers
+			lost += l.pending()
+		}
+	}
+	return lost, nil
 }

@@ -41,19 +41,26 @@ func (e evacuation) handZeroOn(j *jobHandle, t *component) (err error) {
 	// the chunk from being renamed.
 	v.moving.close()
 	defer v.moving.open(v.resume)
-	v.committer.pause()
-	defer v.committer.unpause()
-	if err := v.mayChangeLocked(); err != nil {
+	v.pauseAll()
+	defer v.unpauseAll()
+	err = v.mayChangeLocked()
+	if err == nil && v.anyDegraded() && !v.cond.is(stateDegraded) { // which store looks at
+		err = ErrDegraded // of another volume, whose chunks are locked that nobody lets go
+	}
+	if err != nil {
 		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 	}
 	gone := v.component(0)
 	if err := v.disownLocked(gone); err != nil {
+		v.staysLocked(gone)
 		return fmt.Errorf("replace component 0 of %s: %w", v.name, err)
 	}
 	next, err := succession{v: v, heir: t}.store()
 	keep = true
 	if err != nil {
-		keep = v.cond.is(stateFrozen)
+		if keep = v.cond.is(stateFrozen); !keep {
+			v.staysLocked(gone)
+		}
 		return err
 	}
 	v.swapZero(t, next, reserved)
@@ -132,8 +139,7 @@ func (e evacuation) vacate(j *jobHandle, t *component, n uint32) error {
 		if err := e.clearSystem(m); err != nil {
 			return err
 		}
-		v.committer.pause()
-		v.committer.unpause()
+		v.publishAssigned()
 		if err := v.waitFreed(); err != nil {
 			return err
 		}
@@ -311,13 +317,19 @@ func (s succession) copyMap(last uint16) error {
 }
 
 // swapZero makes memory agree with what succession.store wrote: next is the list of
-// members. v.metaMu is held and the committer is paused.
+// members. v.metaMu is held and the committers are paused.
 func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 	index, last := t.index(), uint16(len(next))
 	gone := v.component(0)
 	both := slices.Clone(v.components())
 	both[0] = t
-	t.ledger.Store(&mapLedger{v: v}) // its copy of the map is durable
+	before := t.ledger.Swap(&mapLedger{v: v}) // its copy of the map is durable, and what else it has
+	if before != nil {
+		for _, p := range before.abandon() {
+			t.ledger.Load().free(p)
+		}
+		t.markDirty()
+	}
 	v.setComponents(both)
 	v.renameWords(index, 0)
 	both = slices.Clone(both)
@@ -332,34 +344,49 @@ func (v *Volume) swapZero(t *component, next []*component, reserved uint32) {
 	}
 	v.alloc.SwapZero(next, index, reserved)
 	v.setComponents(next)
+	v.setNumbers()
 	clear(v.committer.unflushed)
 }
 
 // renameWords lets the maps in memory name component from by the index to; both indexes
-// are its until all is done.
+// are its until all is done. v.metaMu is held and the committers are paused.
 func (v *Volume) renameWords(from, to uint16) {
 	v.beginAlias(from, to)
 	defer v.endAlias(from, to)
-	for _, pl := range v.chunksWhere(func(p alloc.Phys) bool { return p.Comp == from }) {
-		if ph, ok := v.chunks.Lock(pl.vc); ok {
-			v.chunks.Unlock(pl.vc, chunkmap.WordOf(alloc.Phys{Comp: to, Chunk: ph.Chunk}))
+	for _, h := range v.heads() {
+		h.renameWords(from, to)
+	}
+}
+
+// renameWords is Volume.renameWords of one map.
+func (h *Head) renameWords(from, to uint16) {
+	for _, pl := range h.chunksWhere(func(p alloc.Phys) bool { return p.Comp == from }) {
+		if ph, ok := h.chunks.Lock(pl.vc); ok {
+			h.chunks.Unlock(pl.vc, chunkmap.WordOf(alloc.Phys{Comp: to, Chunk: ph.Chunk}))
 		}
 	}
 }
 
-// beginAlias lets component from be known by the index to, too, when snapshots' maps are
-// compared with the volume's.
+// beginAlias lets component from be known by the index to, too, when maps are compared.
 func (v *Volume) beginAlias(from, to uint16) {
-	if !v.cfg.breaks(breakOneIndex) {
-		v.chunks.Alias(from, to)
+	if v.cfg.breaks(breakOneIndex) {
+		return
+	}
+	for _, h := range v.heads() {
+		h.chunks.Alias(from, to)
 	}
 }
 
-// endAlias lets nothing name component from by that index, when the volume's map does not
-// any more. v.metaMu is held.
+// endAlias lets nothing name component from by that index, when no map does any more that is
+// written to. v.metaMu is held and the committers are paused: until all maps are done a clone
+// and what it is a clone of may have different names for it.
 func (v *Volume) endAlias(from, to uint16) {
-	v.chunks.Alias(from, to)
-	v.chunks.Renamed()
+	for _, h := range v.heads() {
+		h.chunks.Alias(from, to)
+	}
+	for _, h := range v.heads() { // what a clone is a clone of comes first
+		h.chunks.Renamed()
+	}
 	v.renameSystem(from, to)
 	v.drainViews()
 }

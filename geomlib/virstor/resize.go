@@ -86,9 +86,6 @@ func (r resizing) mayStart() error {
 	}
 	zero := v.component(0)
 	if more := 2*chunks - int64(zero.first()); more > 0 {
-		if err := v.oneMap(); err != nil {
-			return fmt.Errorf("grow %s to %d bytes, for which chunks at the start of %s would have to move: %w", v.name, size, zero.name(), err)
-		}
 		available := v.alloc.Available()
 		if 2*chunks >= int64(zero.usable()) {
 			return fmt.Errorf("grow %s to %d bytes: %w: %s holds %d chunks and the map would reserve %d",

@@ -357,17 +357,30 @@ func (v *Volume) freeSystem(s *snapshot, system []alloc.Phys) {
 }
 
 // freeUnshared frees chunks that no record names any more, but for those of maps that are
-// snapshots', too. v.metaMu is held.
+// in force. v.metaMu is held.
 func (v *Volume) freeUnshared(chunks []alloc.Phys) {
-	shared := make(map[alloc.Phys]bool)
-	for _, s := range v.pool.snaps {
-		for _, p := range s.stored.chunks() {
-			shared[p] = true
-		}
-	}
+	used := v.mapChunksLocked()
 	for _, p := range chunks {
-		if !shared[p] {
+		if !used[p] {
 			v.ledger().free(p)
 		}
 	}
+	v.component(0).markDirty() // a flush that has begun does not know of them
+}
+
+// mapChunksLocked are the chunks of the maps of snapshots and further volumes. v.metaMu is
+// held.
+func (v *Volume) mapChunksLocked() map[alloc.Phys]bool {
+	used := make(map[alloc.Phys]bool)
+	for _, s := range v.pool.snaps {
+		for _, p := range s.stored.chunks() {
+			used[p] = true
+		}
+	}
+	for _, h := range v.further() {
+		for _, p := range h.stored().chunks() {
+			used[p] = true
+		}
+	}
+	return used
 }

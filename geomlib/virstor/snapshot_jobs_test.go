@@ -25,6 +25,19 @@ func jobEnds(t *testing.T, v *Volume, err error) JobStatus {
 	return s
 }
 
+// nothingIsLeft gives up all that a volume without others holds: every chunk is free then.
+func nothingIsLeft(t *testing.T, v *Volume) {
+	t.Helper()
+	mustDo(t, v.Discard(0, v.Size()))
+	mustDo(t, v.Flush())
+	mustDo(t, v.waitFreed())
+	for _, c := range v.components() {
+		if n := v.chunksOn(c); n > 0 {
+			t.Errorf("%d chunks of %s are nobody's and not free", n, c.name())
+		}
+	}
+}
+
 // family is a volume with snapshots that have chunks in common with it and each other.
 type family struct {
 	v     *Volume
@@ -186,14 +199,7 @@ func TestChunksThatSnapshotsNameAreMoved(t *testing.T) {
 					mustDo(t, f.v.DeleteSnapshot(name))
 				}
 				f.volumeHolds(t)
-				mustDo(t, f.v.Discard(0, f.v.Size()))
-				mustDo(t, f.v.Flush())
-				mustDo(t, f.v.waitFreed())
-				for _, c := range f.v.components() {
-					if n := f.v.chunksOn(c); n > 0 {
-						t.Errorf("%d chunks of %s are nobody's and not free", n, c.name())
-					}
-				}
+				nothingIsLeft(t, f.v)
 				mustDo(t, f.v.Stop())
 			})
 		}
@@ -487,14 +493,7 @@ func TestComponent0LeavesSnapshotsUnwritten(t *testing.T) {
 					snapshotHolds(t, f.v, name, b)
 					mustDo(t, f.v.DeleteSnapshot(name))
 				}
-				mustDo(t, f.v.Discard(0, f.v.Size()))
-				mustDo(t, f.v.Flush())
-				mustDo(t, f.v.waitFreed())
-				for _, c := range f.v.components() {
-					if n := f.v.chunksOn(c); n > 0 {
-						t.Errorf("%d chunks of %s are nobody's and not free", n, c.name())
-					}
-				}
+				nothingIsLeft(t, f.v)
 				mustDo(t, f.v.Close())
 			}
 		}

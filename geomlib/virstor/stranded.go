@@ -138,10 +138,16 @@ type departure struct {
 	gone    *component
 	joins   bool // to is no member yet
 	heir    *component
-	moves   map[uint64]alloc.Phys
-	inDoubt map[uint64]bool // virtual chunks whose last move is; nobody changes them
+	moves   map[uint64]alloc.Phys // of the first volume
+	inDoubt map[headChunk]bool    // whose last move is; nobody changes them
 	pool    departing
 	was     struct{ stranded, refused bool }
+}
+
+// headChunk is a virtual chunk of one of the volumes.
+type headChunk struct {
+	h  *Head
+	vc uint64
 }
 
 // mayLeaveUnwritten refuses it while a rollback is unfinished: the size that component 0
@@ -193,11 +199,13 @@ func (d *departure) begin(fresh *component) {
 	defer v.metaMu.Unlock()
 	d.was.stranded, d.was.refused = v.cond.strand(d.gone.name()), d.gone.refused.Load()
 	v.setRefused(d.gone, true)
-	v.committer.pause() // what it was about is done now, and all else it refuses
-	defer v.committer.unpause()
-	d.inDoubt = make(map[uint64]bool)
-	for _, o := range v.committer.degrade.locked {
-		d.inDoubt[o.vc] = true
+	v.pauseAll() // what they were about is done now, and all else they refuse
+	defer v.unpauseAll()
+	d.inDoubt = make(map[headChunk]bool)
+	for _, h := range v.heads() {
+		for _, o := range h.committer.degrade.locked {
+			d.inDoubt[headChunk{h, o.vc}] = true
+		}
 	}
 	if fresh == nil {
 		return
@@ -215,8 +223,8 @@ func (d *departure) undo() (err error) {
 	v := d.v
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	v.committer.pause()
-	defer v.committer.unpause()
+	v.pauseAll()
+	defer v.unpauseAll()
 	for _, at := range d.moves {
 		v.alloc.Put(at)
 	}
@@ -235,7 +243,7 @@ func (d *departure) undo() (err error) {
 	if !d.was.stranded {
 		v.cond.ashore()
 	}
-	v.committer.kick()
+	v.kick()
 	return err
 }
 
@@ -283,17 +291,18 @@ func (d *departure) copyOff(j *jobHandle) error {
 // any more.
 func (d *departure) copyOne(pl mapping, target alloc.Phys, buf []byte) error {
 	v := d.v
-	if v.chunks.Load(pl.vc).Mapping() != chunkmap.WordOf(pl.at) { // snapshots alone have it
+	h := v.headWith(pl) // the first one, if that is one of several: snapshots have it then, and nobody writes to it
+	if h != nil && h.isFirst() {
+		d.moves[pl.vc] = target
+	} else {
 		d.pool.alone = append(d.pool.alone, move{pl, target})
-		return v.copyChunk(pl.at, target, buf)
 	}
-	d.moves[pl.vc] = target
-	if !d.inDoubt[pl.vc] {
-		at, ok := v.chunks.Lock(pl.vc)
+	if h != nil && !d.inDoubt[headChunk{h, pl.vc}] {
+		at, ok := h.chunks.Lock(pl.vc)
 		if !ok {
 			return fmt.Errorf("it is not allocated any more: %w", ErrDamaged) // the map does not change
 		}
-		defer v.chunks.Unlock(pl.vc, chunkmap.WordOf(at))
+		defer h.chunks.Unlock(pl.vc, chunkmap.WordOf(at))
 	}
 	return v.copyChunk(pl.at, target, buf)
 }
@@ -305,9 +314,11 @@ func (d *departure) commit(j *jobHandle) error {
 	defer v.metaMu.Unlock()
 	v.moving.close()
 	defer v.moving.open(v.resume)
-	v.committer.pause()
-	defer v.committer.unpause()
-	v.freed.wait()
+	v.pauseAll()
+	defer v.unpauseAll()
+	if err := v.waitFreed(); err != nil {
+		return err
+	}
 	if k := v.meta.ext.rec.Intent; v.life.writable.Load() && k.Kind != ondisk.IntentNone {
 		return fmt.Errorf("replace component 0 of %s: %w: %q", v.name, ErrUnfinished, k.Kind)
 	}
@@ -366,7 +377,7 @@ func (d *departure) remember() {
 func (v *Volume) goOnWritable() {
 	if v.life.writable.Swap(true) {
 		v.emit(Event{Kind: EventRecovered})
-		v.committer.kick()
+		v.kick()
 		return
 	}
 	v.log.Info("the volume takes writes again")

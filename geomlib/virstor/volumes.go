@@ -23,9 +23,6 @@ var (
 	ErrHasSnapshots = errors.New("it has snapshots, which would be lost, too")
 	// ErrCloned: a volume is a clone of the snapshot, and has chunks in common with it.
 	ErrCloned = errors.New("it has clones, which need it")
-	// ErrSeveralVolumes: what is asked for moves chunks, and finds those of the first
-	// volume alone.
-	ErrSeveralVolumes = errors.New("the pool has further volumes, whose chunks this does not move yet")
 )
 
 // VolumeInfo is a volume of a pool beside the first.
@@ -109,14 +106,6 @@ func (h *Head) Release() {
 	h.users.Add(-1)
 }
 
-// oneMap refuses what moves chunks in a pool with further volumes.
-func (v *Volume) oneMap() error {
-	if len(v.further()) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w (%s)", ErrSeveralVolumes, v.furtherNames())
-}
-
 // anyDegraded reports whether a sector of the map of any volume may hold what memory does
 // not.
 func (v *Volume) anyDegraded() bool {
@@ -147,8 +136,8 @@ type VolumePlan struct {
 // (ondisk.ErrMapName, ErrVolumeExists, ErrTooMany, ErrRequest), on stable storage when it
 // returns; dry only tells what it would take. size, in bytes, is rounded up to whole chunks.
 // It needs chunks for its map, and the first one also for the directory and its reserve
-// (ErrNoSpace). A volume that has others beside it is not handed back; jobs that move chunks
-// refuse such a pool, and none may run (ErrJobRunning).
+// (ErrNoSpace). A volume that has others beside it is not handed back. There is none while a
+// job runs (ErrJobRunning).
 //
 // Map, flush, directory, flush, record: until the record is durable nothing names it.
 func (v *Volume) CreateVolume(name string, size int64, dry bool) (VolumePlan, error) {
@@ -298,36 +287,26 @@ func (h *Head) become(of *snapshot) {
 // with h in it, in force. v.metaMu is held.
 func (v *Volume) storeVolumeLocked(h *Head, m ondisk.PoolMap, of *snapshot, d *nextDirectory) error {
 	size, n := ondisk.MapLength(m.Size, uint32(v.chunk))
-	places, err := v.take(d, n)
-	if err != nil {
+	plan := &plannedMap{size: int64(size), numbers: d.numbers}
+	plan.at.parts = make([]mapPart, n)
+	for i := range n {
+		plan.write = append(plan.write, i)
+	}
+	var err error
+	if m.List, err = v.placeMap(m.ID, plan, d); err != nil {
 		return err
 	}
-	list := ondisk.MapList{Map: m.ID}
-	for _, p := range places {
-		h.stored.parts = append(h.stored.parts, mapPart{at: p})
-		list.Chunks = append(list.Chunks, ondisk.MapChunk{Address: d.numbers.address(p)})
-	}
-	contents, err := list.Encode()
-	if err != nil {
-		return err
-	}
-	if h.stored.list, err = v.take(d, ondisk.ChainLength(len(contents), uint32(v.chunk))); err != nil {
-		return err
-	}
-	var chain [][]byte
-	if m.List, chain, err = ondisk.EncodeChain(ondisk.ChainMapList, contents, d.numbers.places(h.stored.list), uint32(v.chunk)); err != nil {
-		return err
-	}
+	h.lies.Store(&plan.at)
 	d.Maps = append(d.Maps, m)
 	if err := v.planDirectory(d); err != nil {
 		return err
 	}
 	storeMap := func() error {
-		plan := &plannedMap{size: int64(size), numbers: d.numbers, at: h.stored, list: chain}
-		if of != nil {
-			plan.frozen = of.frozen
+		if of == nil {
+			return v.storeEmpty(plan)
 		}
-		return v.storeLive(plan)
+		plan.words = of.frozen
+		return v.storeMap(plan)
 	}
 	putInForce := func() error { return v.storeDirectoryLocked(d) }
 	steps := []func() error{storeMap, putInForce}
@@ -342,22 +321,16 @@ func (v *Volume) storeVolumeLocked(h *Head, m ondisk.PoolMap, of *snapshot, d *n
 	return nil
 }
 
-// storeLive writes the map of a further volume, all of it, and its list, and flushes them.
-// Without a Frozen nothing is allocated in it.
-func (v *Volume) storeLive(m *plannedMap) error {
+// storeEmpty writes the map of a further volume in which nothing is allocated, and its list,
+// and flushes them.
+func (v *Volume) storeEmpty(m *plannedMap) error {
 	var written []alloc.Phys
 	for i, part := range m.at.parts {
 		written = append(written, part.at)
 		c := v.component(part.at.Comp)
-		if m.frozen == nil {
-			from := int64(i) * v.chunk
-			n := (min(v.chunk, m.size-from) + v.sector - 1) / v.sector * v.sector
-			if err := c.clear(c.offset(part.at.Chunk), n, v.zeros); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := v.storePart(m, i); err != nil {
+		from := int64(i) * v.chunk
+		n := (min(v.chunk, m.size-from) + v.sector - 1) / v.sector * v.sector
+		if err := c.clear(c.offset(part.at.Chunk), n, v.zeros); err != nil {
 			return err
 		}
 	}
@@ -464,7 +437,7 @@ func (v *Volume) deleteVolumeLocked(name string) error {
 	v.setFurther(slices.DeleteFunc(slices.Clone(v.further()), func(o *Head) bool { return o == h }))
 	v.nameSnapshots()
 	h.committer.stop()
-	free := append(h.stored.chunks(), v.adoptLocked(next)...)
+	free := append(h.stored().chunks(), v.adoptLocked(next)...)
 	if !v.cfg.breaks(breakDeletedEarly) {
 		h.forgetAll()
 	}

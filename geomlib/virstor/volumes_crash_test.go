@@ -60,6 +60,7 @@ type volMoment struct {
 type volWorld struct {
 	rng     *rand.Rand
 	cfg     Config
+	jobs    bool // chunks are moved, and components come and go
 	disks   []*disktest.Disk
 	spare   *disktest.Disk
 	rec     *disktest.Recorder
@@ -72,10 +73,11 @@ type volWorld struct {
 	leaves  string            // the volume that is being deleted, which nobody uses
 	clones  map[string]string // volume: the snapshot that it comes from
 	made    int
+	moved   int // jobs that moved something
 }
 
-func newVolWorld(seed uint64, cfg Config) (*volWorld, error) {
-	w := &volWorld{rng: rand.New(rand.NewPCG(seed, 5)), cfg: cfg, now: make(map[string]volCells), clones: make(map[string]string)}
+func newVolWorld(seed uint64, jobs bool, cfg Config) (*volWorld, error) {
+	w := &volWorld{rng: rand.New(rand.NewPCG(seed, 5)), cfg: cfg, jobs: jobs, now: make(map[string]volCells), clones: make(map[string]string)}
 	w.cfg.serial, w.cfg.WhenFull, w.cfg.Alloc = true, Fail, AllocOrder(seed%2)
 	req := ondisk.LabelRequest{Name: "t", VirtualSize: volSize, ChunkSize: crashChunk, ID: uint32(seed) + 1, ChunkMultiple: ondisk.MinChunkMultiple}
 	var ps []geomlib.Provider
@@ -93,6 +95,9 @@ func newVolWorld(seed uint64, cfg Config) (*volWorld, error) {
 	}
 	w.spare = disktest.New("e", 30*crashChunk+8192, 512).FillJunk(seed)
 	w.disks = append(w.disks, w.spare)
+	if jobs {
+		w.disks = append(w.disks, disktest.New("f", 60*crashChunk+8192, 512).FillJunk(seed))
+	}
 	if w.vol, err = openDisks(w.cfg, w.disks); err != nil {
 		return nil, err
 	}
@@ -239,6 +244,9 @@ func (w *volWorld) step(i int) error {
 		}
 	}()
 	fresh := fmt.Sprintf("n%d", i)
+	if w.jobs && w.rng.IntN(5) == 0 {
+		return w.job()
+	}
 	switch k := w.rng.IntN(14); {
 	case k == 0 && len(volumes) < 4:
 		w.at.cells[fresh], w.now[fresh] = certain(volCells{}), volCells{}
@@ -310,6 +318,50 @@ func (w *volWorld) step(i int) error {
 			if err := w.changeOf(name, h); err != nil {
 				return err
 			}
+		}
+	}
+	return err
+}
+
+// job moves chunks, or changes the components. That there is no room is fine.
+func (w *volWorld) job() error {
+	var free, used []*disktest.Disk
+	for _, d := range w.disks {
+		if slices.ContainsFunc(w.vol.components(), func(c *component) bool { return c.name() == d.Name() }) {
+			used = append(used, d)
+		} else {
+			free = append(free, d)
+		}
+	}
+	one := used[w.rng.IntN(len(used))].Name()
+	w.inside = true
+	var err error
+	switch k := w.rng.IntN(8); {
+	case k <= 2 && len(free) > 0:
+		err = w.vol.Replace(one, free[0], false, JobOptions{})
+	case k == 3 && len(free) > 0:
+		err = w.vol.Add([]geomlib.Provider{free[0]}, AddOptions{})
+	case k == 4:
+		err = w.vol.Pack(JobOptions{})
+	case k == 5:
+		err = w.vol.Rebalance(JobOptions{})
+	case k == 6 && w.vol.Size() < 200*64*crashChunk:
+		err = w.vol.Resize(w.vol.Size()+64*crashChunk, false, JobOptions{})
+	default:
+		err = w.vol.Evacuate([]string{one}, "", JobOptions{})
+	}
+	if err == nil {
+		var s JobStatus
+		s, err = w.vol.WaitJob(context.Background())
+		if err = errors.Join(err, s.Err); s.Moved > 0 {
+			w.moved++
+		}
+	}
+	w.inside, w.spare = false, nil
+	w.note()
+	for _, fine := range []error{ErrNoSpace, ErrTooSmall, ErrRequest} {
+		if errors.Is(err, fine) {
+			return nil
 		}
 	}
 	return err
@@ -456,6 +508,12 @@ func (m volMoment) recovered(disks []*disktest.Disk, goOn bool, cfg Config) (err
 	if err := m.mustBe(v); err != nil || !goOn {
 		return err
 	}
+	if s, err := v.WaitJob(context.Background()); err != nil || s.Err != nil && !errors.Is(s.Err, ErrNoSpace) {
+		return fmt.Errorf("a job that goes on: %w, %w", err, s.Err)
+	}
+	if err := m.mustBe(v); err != nil {
+		return fmt.Errorf("when a job has gone on: %w", err)
+	}
 	return m.goOn(v)
 }
 
@@ -526,8 +584,8 @@ func (w *volWorld) explore(limit uint64, counts *crashCounts) error {
 }
 
 // volRun is one run and its crashes.
-func volRun(seed uint64, ops int, limit uint64, cfg Config, counts *crashCounts) error {
-	w, err := newVolWorld(seed, cfg)
+func volRun(seed uint64, jobs bool, ops int, limit uint64, cfg Config, counts *crashCounts) error {
+	w, err := newVolWorld(seed, jobs, cfg)
 	for i := 0; err == nil && i < ops; i++ {
 		if err = w.step(i); err != nil {
 			err = fmt.Errorf("operation %d: %w", i, err)
@@ -543,18 +601,52 @@ func volRun(seed uint64, ops int, limit uint64, cfg Config, counts *crashCounts)
 	return w.vol.Close()
 }
 
-func TestPowerLossAmongVolumesIsSurvived(t *testing.T) {
-	seeds := uint64(4)
+func TestPowerLossAmongVolumesIsSurvived(t *testing.T) { volumesSurvive(t, false, 4) }
+
+func TestPowerLossWhileChunksOfVolumesMoveIsSurvived(t *testing.T) { volumesSurvive(t, true, 6) }
+
+// volumesSurvive tries the crashes of so many runs, or of the first two if there is no time.
+func volumesSurvive(t *testing.T, jobs bool, seeds uint64) {
 	if testing.Short() {
 		seeds = 2
 	}
 	var counts crashCounts
 	for seed := range seeds {
-		if err := volRun(seed, 30, 4, Config{}, &counts); err != nil {
+		if err := volRun(seed, jobs, 30, 4, Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Logf("%d runs, %d states", counts.runs.Load(), counts.states.Load())
+}
+
+func TestEachRuleOfMovingWhatVolumesNameIsNeeded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute, and more on a busy machine")
+	}
+	for name, r := range map[string]struct {
+		rule rule
+		from uint64 // the first seed
+	}{
+		"what a clone has in common with a snapshot moves with it":         {breakLiveStays, 0},
+		"a volume's map does not change while it is written elsewhere":     {breakPartUnpaused, 8},
+		"a component keeps its number when its index changes":              {breakOldNumbers, 1},
+		"the directory does not name who leaves":                           {breakLeaverNumbered, 0},
+		"a copy is flushed before maps name it":                            {breakCopyFlush, 0},
+		"the old place is free only when the record is durable":            {breakMovedEarly, 1},
+		"maps that name the new place are written before the directory":    {breakDirectoryFirst, 0},
+		"the directory that names those maps is written before the record": {breakRecordFirst, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var counts crashCounts
+			for seed := range uint64(20) {
+				if err := volRun(r.from+seed, true, 30, 3, Config{breakRule: r.rule}, &counts); err != nil {
+					t.Logf("after %d states: %v", counts.states.Load(), err)
+					return
+				}
+			}
+			t.Errorf("nobody noticed in %d states", counts.states.Load())
+		})
+	}
 }
 
 func TestEachRuleOfVolumesIsNeeded(t *testing.T) {
@@ -569,7 +661,7 @@ func TestEachRuleOfVolumesIsNeeded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var counts crashCounts
 			for seed := range uint64(12) {
-				if err := volRun(seed, 30, 4, cfg, &counts); err != nil {
+				if err := volRun(seed, false, 30, 4, cfg, &counts); err != nil {
 					t.Logf("after %d states: %v", counts.states.Load(), err)
 					return
 				}

@@ -19,7 +19,7 @@ func volumeAway(t *testing.T, v *Volume) *Head {
 		_, err := v.CreateVolume(name, 20*crashChunk, false)
 		mustDo(t, err)
 		h := openHead(t, v, name)
-		if h.stored.parts[0].at.Comp != 0 {
+		if h.stored().parts[0].at.Comp != 0 {
 			return h
 		}
 		h.Release()
@@ -81,7 +81,7 @@ func TestWhatASnapshotOfAVolumeHadIsFreeOnceTheMapOfThatVolumeIsDurable(t *testi
 	for i := uint64(0); v.alloc.IsFree(had); i++ { // until somebody else has it
 		writeChunk(t, &v.Head, i, 3)
 	}
-	holdsOneOf(t, withoutCacheOf(h.stored.parts[0].at.Comp, rec), h.ownName(), vc, 1, 2)
+	holdsOneOf(t, withoutCacheOf(h.stored().parts[0].at.Comp, rec), h.ownName(), vc, 1, 2)
 	mustDo(t, v.Close())
 }
 
@@ -95,7 +95,7 @@ func TestWhatASnapshotOfADegradedVolumeHadIsKept(t *testing.T) {
 	writeChunk(t, h, 0, 1)
 	had := h.chunks.Load(0).Phys()
 	mustDo(t, h.Snapshot("s"))
-	home := h.stored.parts[0].at
+	home := h.stored().parts[0].at
 	remove := disks[home.Comp].Inject(func(op disktest.Op) error {
 		if at := int64(home.Chunk) * crashChunk; op.Kind == disktest.Write && op.Off >= at && op.Off < at+crashChunk {
 			return syscall.EIO
@@ -133,7 +133,7 @@ func TestAVolumeWhoseMapCannotBeWrittenAfterACrashIsDegradedAlone(t *testing.T) 
 	v, err := openDisks(cfg, disks)
 	mustDo(t, err)
 	h := volumeAway(t, v)
-	name, comp := h.ownName(), h.stored.parts[0].at.Comp
+	name, comp := h.ownName(), h.stored().parts[0].at.Comp
 	writeChunk(t, h, 3, 1)
 	var left []*disktest.Disk
 	for _, d := range disks {

@@ -8,14 +8,12 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
-	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
 )
 
 // createIn makes a further volume.
@@ -371,50 +369,6 @@ func TestAnAddThatCannotBeNumberedTakesNoData(t *testing.T) {
 	}
 }
 
-func TestWhatMovesChunksRefusesAPoolOfSeveralVolumes(t *testing.T) {
-	disks := append(poolDisks(t), disktest.New("c", 90*crashChunk, 512))
-	v, err := openDisks(Config{}, disks)
-	mustDo(t, err)
-	mustDo(t, createIn(v, "web", 10*crashChunk))
-	h := openHead(t, v, "web")
-	defer h.Release()
-	want := make([]byte, h.Size())
-	changeHead(t, h, rand.New(rand.NewPCG(1, 1)), want, 8)
-	places := func() (ps []string) {
-		for _, h := range v.heads() {
-			h.eachWord(func(vc uint64, p alloc.Phys) bool { ps = append(ps, fmt.Sprint(h.ownName(), vc, p)); return true })
-		}
-		return ps
-	}
-	had := places()
-	for name, do := range map[string]func() error{
-		"evacuate":            func() error { return v.Evacuate([]string{"a"}, "", JobOptions{}) },
-		"evacuate, only told": func() error { return v.Evacuate([]string{"a"}, "", JobOptions{DryRun: true}) },
-		"replace":             func() error { return v.Replace("b", disks[2], false, JobOptions{}) },
-		"pack":                func() error { return v.Pack(JobOptions{}) },
-		"rebalance":           func() error { return v.Rebalance(JobOptions{}) },
-		"remove":              func() error { return v.Remove("b") },
-		"grow":                func() error { return v.Resize(64<<10*crashChunk, false, JobOptions{}) },
-	} {
-		if err := do(); !errors.Is(err, ErrSeveralVolumes) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if now := places(); !slices.Equal(had, now) || len(v.components()) != 2 {
-		t.Errorf("chunks are at %v, were at %v", now, had)
-	}
-	mustDo(t, v.Reclaim(JobOptions{}))
-	_, err = v.WaitJob(t.Context())
-	mustDo(t, err)
-	if i := differsAt(headHolds(t, v, "web"), want); i >= 0 {
-		t.Errorf("it differs from byte %d on", i)
-	}
-	var kept *NotHandedBackError
-	if err := v.Stop(); !errors.As(err, &kept) || !strings.Contains(err.Error(), "vol/web") && !strings.Contains(err.Error(), "/web") {
-		t.Errorf("handed back: %v", err)
-	}
-}
-
 // Whatever write fails while a volume is made, cloned or deleted, the pool is what it was or
 // what it was to be, and nothing is lost of the room there is.
 func TestAVolumeThatFailsLeavesNothing(t *testing.T) {
@@ -497,7 +451,7 @@ func TestAVolumeWhoseMapCannotBeWrittenIsDegradedAlone(t *testing.T) {
 		return err
 	}
 	mustDo(t, write(one, 1, 1))
-	home := one.stored.parts[0].at
+	home := one.stored().parts[0].at
 	remove := disks[home.Comp].Inject(func(op disktest.Op) error {
 		at := int64(home.Chunk) * crashChunk
 		if op.Kind == disktest.Write && op.Off >= at && op.Off < at+crashChunk {
@@ -549,7 +503,7 @@ func TestADamagedVolumeIsNotBelieved(t *testing.T) {
 	h := openHead(t, v, "bad")
 	want := make([]byte, h.Size())
 	changeHead(t, h, rand.New(rand.NewPCG(1, 1)), want, 8)
-	at := h.stored.parts[0].at
+	at := h.stored().parts[0].at
 	h.Release()
 	mustDo(t, v.Close())
 	_, err = disks[at.Comp].WriteAt(bytes.Repeat([]byte{0xa5}, 512), int64(at.Chunk)*crashChunk)

@@ -60,7 +60,6 @@ func classes() []class {
 		{virstor.ErrVolumeInUse, control.Busy, ""},
 		{virstor.ErrHasSnapshots, control.Invalid, ""},
 		{virstor.ErrCloned, control.Invalid, ""},
-		{virstor.ErrSeveralVolumes, control.Invalid, ""},
 		{virstor.ErrNotOlder, control.Invalid, ""},
 		{virstor.ErrSnapshotInUse, control.Busy, ""},
 		{virstor.ErrBusy, control.Busy, ""},
