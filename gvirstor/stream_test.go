@@ -265,6 +265,44 @@ func TestAStreamThatIsCutOffGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
+func TestAFurtherVolumeIsMadeOfAStream(t *testing.T) {
+	a := origin(t)
+	full, since := a.sent("vol@monday"), a.sent("-i", "@monday", "vol@tuesday")
+	b := newStoppedSite(t, "copy", "16m", "1m", 40<<20, 30<<20)
+	into := func(stream []byte, want string, args ...string) string {
+		t.Helper()
+		out, errs, ok := b.verb(stream, "receive", append(args, "copy/web")...)
+		if ok != (want == "") || !strings.Contains(errs, want) {
+			t.Fatalf("%s%s, not: %s", out, errs, want)
+		}
+		return out + errs
+	}
+	there := func() (n int) {
+		b.change(func(v *virstor.Volume) error { n = len(v.Volumes()); return nil })
+		return n
+	}
+	if said := into(full, "", "-n"); !strings.Contains(said, "copy/web@monday would be received") || there() != 0 {
+		t.Errorf("%s", said)
+	}
+	into(since, "no such volume")
+	if into(full[:len(full)/50], "nothing was received"); there() != 0 {
+		t.Error("what was cut off leaves a volume behind")
+	}
+	said := into(full[:len(full)/2], "the stream is cut off")
+	into(a.sent("--resume", mark(t, said), "vol@monday"), "")
+	into(since, "")
+	into(since, "is what the stream would bring")
+	c := newStoppedSite(t, "third", "128m", "2m", 60<<20)
+	c.receives(b.sent("copy/web@monday"))
+	c.receives(b.sent("-i", "@monday", "copy/web@tuesday"))
+	for _, name := range []string{"monday", "tuesday"} {
+		sameSnapshot(t, a, c, name)
+	}
+	if _, n := b.holds(""); n != 0 {
+		t.Errorf("the volume itself has %d snapshots", n)
+	}
+}
+
 func TestAStreamThatDoesNotFitChangesNothing(t *testing.T) {
 	a := origin(t)
 	full, since := a.sent("vol@monday"), a.sent("-i", "@monday", "vol@tuesday")

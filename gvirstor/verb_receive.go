@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/stream"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
@@ -18,7 +19,7 @@ func receiveCommand() *command {
 		name:     "receive",
 		brief:    "Makes a snapshot of a stream",
 		also:     "recv",
-		operands: "[-fnv] " + whereUsage + " name",
+		operands: "[-fnv] " + whereUsage + " name | name/vol",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&o.force, "f", "force")
@@ -28,10 +29,11 @@ func receiveCommand() *command {
 		run: func(ctx context.Context, c *call) error { return c.receive(ctx, &w, o) },
 		about: `Reads what send writes from the standard input into a volume, and takes the
 snapshot under the same name when all of it is there. A full stream needs an
-empty volume without snapshots. One that builds on an older snapshot needs that
-as the newest one, received or sent before, and nothing written since. Nobody
-else can write to the volume meanwhile. When the stream is cut off, or damaged,
-what was received stays as a snapshot whose name send --resume takes.
+empty volume without snapshots; a further volume that is not there is made. One
+that builds on an older snapshot needs that as the newest one, received or sent
+before, and nothing written since. Nobody else can write to the volume
+meanwhile. When the stream is cut off, or damaged, what was received stays as a
+snapshot whose name send --resume takes.
 
 -f          a full stream into a volume that is not empty: what it holds is lost
 -n          only tell whether the stream fits, and what would be lost` + whereHelp,
@@ -50,6 +52,11 @@ func (c *call) receive(ctx context.Context, w *where, o receiveOptions) error {
 		return failf("Can't receive from a terminal: a stream is to be the standard input")
 	}
 	volume := c.operands[0]
+	if _, own := control.SplitName(volume); own != "" {
+		if err := checkOwnName(own); err != nil {
+			return err
+		}
+	}
 	in, err := stream.NewReader(endsWith(ctx, c.stdin))
 	if err != nil {
 		return failf("Can't receive into %s: %w", ondisk.Printable(volume), err)
@@ -58,8 +65,9 @@ func (c *call) receive(ctx context.Context, w *where, o receiveOptions) error {
 	if o.dryRun {
 		p = toRead
 	}
-	return c.withBackend(ctx, volume, w, p, func(b *backend) error {
+	return c.withPool(ctx, volume, w, p, func(b *backend) error {
 		r := &receiver{call: c, v: b, volume: volume, in: in, at: in.Start().From}
+		r.fresh = r.isFresh(&b.volume)
 		if err := r.begin(ctx, o); err != nil {
 			return failf("Can't receive into %s: %w", volume, err)
 		}
@@ -104,17 +112,43 @@ type receiver struct {
 	begun  control.ReceiveResult
 	mark   string // the snapshot from which it goes on, or empty
 	at     int64  // all before was received, bytes
+	fresh  bool   // the volume is made for it
+}
+
+// isFresh reports whether the volume is a further one of pool that is not there, and the
+// stream has all of it.
+func (r *receiver) isFresh(pool *control.VolumeStatus) bool {
+	_, own := control.SplitName(r.volume)
+	s := r.in.Start()
+	return own != "" && s.Base == 0 && s.From == 0 &&
+		!slices.ContainsFunc(pool.Volumes, func(v control.PoolVolume) bool { return v.Name == own })
 }
 
 // begin has the volume taken for the stream, if that fits.
 func (r *receiver) begin(ctx context.Context, o receiveOptions) (err error) {
 	s := r.in.Start()
+	if r.fresh {
+		if _, err := r.v.Create(ctx, r.volume, control.CreateRequest{Size: s.Size, DryRun: o.dryRun}); err != nil || o.dryRun {
+			return err
+		}
+	}
 	q := control.ReceiveRequest{Snapshot: s.Snapshot, GUID: s.GUID, Base: s.Base, Size: s.Size, Force: o.force, DryRun: o.dryRun}
 	if s.From > 0 {
 		r.mark = markOf(s.GUID, s.From)
 		q.Mark = r.mark
 	}
-	r.begun, err = r.v.Receive(ctx, r.volume, q)
+	if r.begun, err = r.v.Receive(ctx, r.volume, q); err != nil {
+		return errors.Join(err, r.unmake())
+	}
+	return nil
+}
+
+// unmake deletes the volume that was made for a stream of which nothing came.
+func (r *receiver) unmake() error {
+	if !r.fresh {
+		return nil
+	}
+	_, err := r.v.Delete(context.Background(), r.volume, control.DeleteRequest{})
 	return err
 }
 
@@ -197,7 +231,7 @@ func (r *receiver) keep(err error) error {
 	if r.at == s.From { // nothing has come of what there was not before
 		_ = r.v.Write(ctx, r.volume, control.WriteRequest{Claim: r.begun.Claim, Last: true}) // else it lapses
 		if r.mark == "" {
-			return fmt.Errorf("%w; nothing was received", err)
+			return errors.Join(fmt.Errorf("%w; nothing was received", err), r.unmake())
 		}
 		return fmt.Errorf("%w; go on with `%s`", err, r.resume(r.mark))
 	}

@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/publish"
 )
 
 // Read implements control.Backend.
@@ -17,21 +19,39 @@ func (d *Daemon) Read(ctx context.Context, name string, r control.ReadRequest) (
 
 // Receive implements control.Backend. Who has the volume open would see it change.
 func (d *Daemon) Receive(ctx context.Context, name string, r control.ReceiveRequest) (res control.ReceiveResult, err error) {
-	s, err := d.findActive(name)
+	s, err := d.findActivePool(name)
 	if err != nil {
 		return res, err
 	}
-	if n, what := s.users(); n > 0 {
-		return res, control.Errorf(control.Busy, "%s: Device busy (%s)", s.vol.Name(), what)
+	if what := s.usersOf(name); what != "" {
+		return res, control.Errorf(control.Busy, "%s: Device busy (%s)", fullName(name, ""), what)
 	}
 	return d.verbsOf(s).Receive(ctx, name, r)
 }
 
 // Write implements control.Backend.
 func (d *Daemon) Write(ctx context.Context, name string, r control.WriteRequest) error {
-	s, err := d.findActive(name)
+	s, err := d.findActivePool(name)
 	if err != nil {
 		return err
 	}
 	return d.verbsOf(s).Write(ctx, name, r)
+}
+
+// usersOf tells who has a volume, or a further one of its pool, open; nobody is empty.
+func (s *served) usersOf(name string) string {
+	_, own := control.SplitName(name)
+	if own == "" {
+		_, what := s.users()
+		return what
+	}
+	for _, p := range s.shown()[publish.Title(own, "")] {
+		switch {
+		case p.Connections > 0:
+			return fmt.Sprintf("%d NBD clients connected", p.Connections)
+		case p.Mode != control.Mode{}:
+			return fmt.Sprintf("/dev/%s is open (%v)", p.Name, p.Mode)
+		}
+	}
+	return ""
 }

@@ -17,6 +17,7 @@ const (
 type disk interface {
 	Size() int64
 	Submit(r *virstor.Request)
+	EndHeld(r *virstor.Request)
 	Extents(off, n int64, emit func(length int64, allocated bool) bool)
 	ChangesSince(snapshot string) (virstor.Changes, error)
 }

@@ -30,9 +30,14 @@ func (e Engine) Read(ctx context.Context, name string, r control.ReadRequest) (c
 }
 
 // Write writes what is received.
-func (e Engine) Write(ctx context.Context, _ string, r control.WriteRequest) error {
+func (e Engine) Write(ctx context.Context, name string, r control.WriteRequest) error {
+	h, err := e.head(name)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
 	if r.Last {
-		defer e.Vol.Unclaim(r.Claim)
+		defer h.Unclaim(r.Claim)
 	}
 	if r.Length == 0 {
 		return nil
@@ -41,7 +46,7 @@ func (e Engine) Write(ctx context.Context, _ string, r control.WriteRequest) err
 	if r.Data != nil {
 		q.Op, q.Data = virstor.OpWrite, r.Data
 	}
-	return Classify(e.do(ctx, e.Vol, q))
+	return Classify(e.do(ctx, h, q))
 }
 
 // call is one request that is waited for.
@@ -70,7 +75,7 @@ func (e Engine) do(ctx context.Context, d disk, r virstor.Request) error {
 	case <-ctx.Done():
 	}
 	if c.held.Load() {
-		e.Vol.EndHeld(&r)
+		d.EndHeld(&r)
 	}
 	<-c.done
 	return r.Err
@@ -78,57 +83,62 @@ func (e Engine) do(ctx context.Context, d disk, r virstor.Request) error {
 
 // Receive begins to receive a stream: it claims the volume, and refuses what does not fit
 // it.
-func (e Engine) Receive(ctx context.Context, _ string, r control.ReceiveRequest) (res control.ReceiveResult, err error) {
+func (e Engine) Receive(ctx context.Context, name string, r control.ReceiveRequest) (res control.ReceiveResult, err error) {
+	h, err := e.head(name)
+	if err != nil {
+		return res, err
+	}
+	defer h.Release()
 	if !r.DryRun {
 		if err := e.Host.Drain(ctx); err != nil {
 			return res, Classify(err)
 		}
-		if res.Claim, err = e.Vol.Claim(); err != nil {
+		if res.Claim, err = h.Claim(); err != nil {
 			return res, Classify(err)
 		}
 		defer func() {
 			if err != nil {
-				e.Vol.Unclaim(res.Claim)
+				h.Unclaim(res.Claim)
 			}
 		}()
 	}
-	res.Size = e.Vol.Size()
-	if err := e.fits(r); err != nil {
+	res.Size = h.Size()
+	if err := fits(h, r); err != nil {
 		return res, err
 	}
 	if r.Base != 0 || r.Mark != "" {
-		return res, e.unchangedSince(r)
+		return res, unchangedSince(h, r)
 	}
-	if res.Lost = e.allocated(); res.Lost == 0 && e.Vol.Snapshots() == nil {
+	if res.Lost = allocated(h); res.Lost == 0 && h.Snapshots() == nil {
 		return res, nil
 	}
 	if !r.Force {
 		return res, control.Errorf(control.Invalid, "%s is not empty: %d bytes of chunks that it holds now would be lost (its %d snapshots stay); with -f it is received all the same",
-			e.Vol.Name(), res.Lost, len(e.Vol.Snapshots()))
+			h.Name(), res.Lost, len(h.Snapshots()))
 	}
 	if r.DryRun {
 		return res, nil
 	}
-	return res, Classify(e.do(ctx, e.Vol, virstor.Request{Op: virstor.OpWriteZeroes, Length: res.Size, Claim: res.Claim}))
+	return res, Classify(e.do(ctx, h, virstor.Request{Op: virstor.OpWriteZeroes, Length: res.Size, Claim: res.Claim}))
 }
 
 // fits refuses a stream that the volume has no place for, or that it has already.
-func (e Engine) fits(r control.ReceiveRequest) error {
+func fits(h *virstor.Head, r control.ReceiveRequest) error {
 	if err := ondisk.CheckMapName(r.Snapshot); err != nil {
 		return Classify(err)
 	}
-	if size := e.Vol.Size(); r.Size > size {
-		return control.Errorf(control.Invalid, "the stream is of a volume of %d bytes, %s has %d", r.Size, e.Vol.Name(), size)
+	if size := h.Size(); r.Size > size {
+		return control.Errorf(control.Invalid, "the stream is of a volume of %d bytes, %s has %d", r.Size, h.Name(), size)
 	}
 	if r.GUID == 0 {
 		return control.Errorf(control.Invalid, "a stream of a snapshot without a GUID")
 	}
-	for _, s := range e.Vol.Snapshots() {
+	for _, s := range h.Snapshots() {
 		switch {
 		case s.GUID == r.GUID:
-			return control.Errorf(control.Invalid, "%s@%s is what the stream would bring", e.Vol.Name(), s.Name)
+			return control.Errorf(control.Invalid, "%s@%s is what the stream would bring", h.Name(), s.Name)
 		case s.Name == r.Snapshot:
-			return control.Errorf(control.Invalid, "there is another snapshot %s@%s", e.Vol.Name(), s.Name)
+			return control.Errorf(control.Invalid, "there is another snapshot %s@%s", h.Name(), s.Name)
 		}
 	}
 	return nil
@@ -137,40 +147,40 @@ func (e Engine) fits(r control.ReceiveRequest) error {
 // unchangedSince refuses a volume that is not what the stream goes on from: the newest
 // snapshot must be that on which the stream builds, or, when it was cut off before, the mark
 // that was left then, behind that; and nothing may have been written since.
-func (e Engine) unchangedSince(r control.ReceiveRequest) error {
-	all := e.Vol.Snapshots()
+func unchangedSince(h *virstor.Head, r control.ReceiveRequest) error {
+	all := h.Snapshots()
 	before := all
 	if r.Mark != "" {
 		if len(all) == 0 || all[len(all)-1].Name != r.Mark {
-			return control.Errorf(control.Invalid, "%s has no newest snapshot called %s, from which the stream goes on", e.Vol.Name(), ondisk.Printable(r.Mark))
+			return control.Errorf(control.Invalid, "%s has no newest snapshot called %s, from which the stream goes on", h.Name(), ondisk.Printable(r.Mark))
 		}
 		before = all[:len(all)-1]
 	}
 	if r.Base != 0 && (len(before) == 0 || before[len(before)-1].GUID != r.Base) {
-		return control.Errorf(control.Invalid, "the newest snapshot of %s is not the one on which the stream builds, of GUID %v", e.Vol.Name(), r.Base)
+		return control.Errorf(control.Invalid, "the newest snapshot of %s is not the one on which the stream builds, of GUID %v", h.Name(), r.Base)
 	}
 	newest := all[len(all)-1].Name
-	changes, err := e.Vol.ChangesSince(newest)
+	changes, err := h.ChangesSince(newest)
 	if err != nil {
 		return Classify(err)
 	}
 	defer changes.Close()
 	changed := int64(0)
-	changes.Ranges(0, e.Vol.Size(), func(length int64, is bool) bool {
+	changes.Ranges(0, h.Size(), func(length int64, is bool) bool {
 		if is {
 			changed += length
 		}
 		return true
 	})
 	if changed > 0 {
-		return control.Errorf(control.Invalid, "%s was written to since %s@%s, %d bytes", e.Vol.Name(), e.Vol.Name(), newest, changed)
+		return control.Errorf(control.Invalid, "%s was written to since %s@%s, %d bytes", h.Name(), h.Name(), newest, changed)
 	}
 	return nil
 }
 
 // allocated is how much of the volume has chunks, bytes.
-func (e Engine) allocated() (bytes int64) {
-	e.Vol.Extents(0, e.Vol.Size(), func(length int64, allocated bool) bool {
+func allocated(h *virstor.Head) (bytes int64) {
+	h.Extents(0, h.Size(), func(length int64, allocated bool) bool {
 		if allocated {
 			bytes += length
 		}
