@@ -85,6 +85,9 @@ func printVolume(w io.Writer, v *control.VolumeStatus) {
 // furtherText is a further volume of the pool in words.
 func furtherText(pool string, f control.PoolVolume) string {
 	text := fmt.Sprintf("%s/%s, %d bytes (%s), %d bytes allocated", pool, f.Name, f.Size, humanize(f.Size), f.Allocated)
+	if f.Quota > 0 {
+		text += fmt.Sprintf(" of a quota of %d", f.Quota)
+	}
 	if f.Origin != "" {
 		text += fmt.Sprintf(", a clone of %s", originText(pool, f.Origin))
 	}

@@ -85,7 +85,7 @@ func commands() []*command {
 		evacuateCommand(), replaceCommand(), packCommand(), reclaimCommand(), rebalanceCommand(),
 		resizeCommand(), expandCommand(), cancelCommand(),
 		renameCommand(), newidCommand(),
-		createCommand(), cloneCommand(), snapshotCommand(), publishCommand(), unpublishCommand(), rollbackCommand(), deleteCommand(), diffCommand(), sendCommand(), receiveCommand(),
+		createCommand(), cloneCommand(), quotaCommand(), snapshotCommand(), publishCommand(), unpublishCommand(), rollbackCommand(), deleteCommand(), diffCommand(), sendCommand(), receiveCommand(),
 		spareCommand(), reserveCommand(), alertCommand(), clientsCommand(),
 		checkCommand(), repairCommand(), backupCommand(), restoreCommand(), mapCommand(),
 	}

@@ -10,24 +10,25 @@ import (
 
 func createCommand() *command {
 	var w where
-	var size int64
+	var size, quota int64
 	var dryRun bool
 	return &command{
 		name:     "create",
 		brief:    "Makes a further volume in the pool of a volume",
 		also:     "lvcreate",
-		operands: "[-nv] -s size " + whereUsage + " name/vol",
+		operands: "[-nv] -s size [--quota size] " + whereUsage + " name/vol",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&dryRun, "n", "dry-run")
 			f.number(&size, "s", "size")
+			f.number(&quota, "", "quota")
 			w.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error {
 			if size <= 0 {
 				return &usageError{"-s takes the size of the volume"}
 			}
-			return c.create(ctx, &w, control.CreateRequest{Size: size, DryRun: dryRun})
+			return c.create(ctx, &w, control.CreateRequest{Size: size, Quota: quota, DryRun: dryRun})
 		},
 		about: `Makes a further volume on the components of a volume, which reads as zeros and
 takes chunks as it is written to; it is on stable storage when it returns. NBD
@@ -36,6 +37,7 @@ handed back, and none of its components can leave; see delete. The name has
 1 to 63 letters, digits and . _ - :
 
 -s size     how large it is; rounded up to whole chunks
+--quota n   how much it may have of the components at most; see quota
 -n          only tell what it would take` + whereHelp,
 		example: "gvirstor create -s 500g mydata/web",
 	}
@@ -61,6 +63,46 @@ be deleted as long as the clone is there. All else is as with create.
 -n          only tell what it would take` + whereHelp,
 		example: "gvirstor clone mydata@monday mydata/test",
 	}
+}
+
+func quotaCommand() *command {
+	var w where
+	return &command{
+		name:     "quota",
+		brief:    "Limits what a further volume may have of its pool",
+		operands: "[-v] " + whereUsage + " size | none name/vol",
+		verbose:  true,
+		options:  func(f *options) { w.declare(f) },
+		run:      func(ctx context.Context, c *call) error { return c.quota(ctx, &w) },
+		about: `Lets a further volume have chunks of so many bytes at most, those included that
+it has in common with what it is a clone of. What it has it keeps. A write that
+would need more fails at once with ENOSPC, and is not held.` + whereHelp,
+		example: "gvirstor quota 100g mydata/web",
+	}
+}
+
+func (c *call) quota(ctx context.Context, w *where) error {
+	if len(c.operands) != 2 {
+		return c.wrongNumber()
+	}
+	var r control.QuotaRequest
+	if c.operands[0] != "none" {
+		n, err := control.ExpandNumber(c.operands[0])
+		if err != nil || n <= 0 {
+			return failf("Invalid quota: %s is not a size, and not none", ondisk.Printable(c.operands[0]))
+		}
+		r.Bytes = n
+	}
+	volume, err := parseFurther(c.operands[1])
+	if err != nil {
+		return err
+	}
+	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
+		if err := b.Quota(ctx, volume, r); err != nil {
+			return failf("Can't change the %w", err)
+		}
+		return nil
+	})
 }
 
 // parseFurther is the operand name/vol.

@@ -16,24 +16,28 @@ import (
 func snapshotCommand() *command {
 	var w where
 	var keep int64
-	var force bool
+	var force, all bool
 	return &command{
 		name:     "snapshot",
 		brief:    "Keeps what a volume holds now",
 		also:     "snap",
-		operands: "[-fv] [--keep n] " + whereUsage + " name@snap",
+		operands: "[-frv] [--keep n] " + whereUsage + " name@snap",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&force, "f", "force")
+			f.flag(&all, "r", "recursive")
 			f.number(&keep, "", "keep")
 			w.declare(f)
 		},
-		run: func(ctx context.Context, c *call) error { return c.snapshot(ctx, &w, keep, force) },
+		run: func(ctx context.Context, c *call) error {
+			return c.snapshot(ctx, &w, keep, control.SnapshotRequest{Force: force, Recursive: all})
+		},
 		about: `Keeps what a volume holds now under a name, and returns when that is on stable
 storage. Writes go on; what they change takes a chunk of its own from then on.
 The name has 1 to 63 letters, digits and . _ - :
 
 -f          even when less space would be left than it takes
+-r          of all volumes of the pool, at one point
 --keep n    the time follows the name, and of the snapshots that are called so
             but for the time, the oldest are deleted until n are left` + whereHelp,
 		example: "gvirstor snapshot mydata@monday",
@@ -89,7 +93,7 @@ func (c *call) volumeOrSnapshot() (volume, snapshot string, err error) {
 // time.
 const snapshotTime = "20060102T150405Z"
 
-func (c *call) snapshot(ctx context.Context, w *where, keep int64, force bool) error {
+func (c *call) snapshot(ctx context.Context, w *where, keep int64, r control.SnapshotRequest) error {
 	volume, name, err := c.snapshotOperand()
 	if err != nil {
 		return err
@@ -105,18 +109,27 @@ func (c *call) snapshot(ctx context.Context, w *where, keep int64, force bool) e
 		}
 	}
 	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
-		if err := b.Snapshot(ctx, volume, control.SnapshotRequest{Snapshot: name, Force: force}); err != nil {
+		r.Snapshot = name
+		if err := b.Snapshot(ctx, volume, r); err != nil {
 			return failf("Can't %w", err)
 		}
 		if keep == 0 {
 			c.warnScarce(ctx, b, volume, name)
 			return nil
 		}
-		if c.verbose {
-			fmt.Fprintf(c.stdout, "%s@%s: taken\n", volume, name)
+		volumes := []string{volume}
+		if r.Recursive {
+			volumes = append(volumes, furtherNames(&b.volume)...)
 		}
 		defer c.warnScarce(ctx, b, volume, name)
-		return c.thin(ctx, b, volume, prefix, int(keep))
+		var failed error
+		for _, volume := range volumes {
+			if c.verbose {
+				fmt.Fprintf(c.stdout, "%s@%s: taken\n", volume, name)
+			}
+			failed = errors.Join(failed, c.thin(ctx, b, volume, prefix, int(keep)))
+		}
+		return failed
 	})
 }
 
@@ -134,6 +147,14 @@ func (c *call) warnScarce(ctx context.Context, b *backend, volume, name string) 
 	}
 	c.warn(fmt.Sprintf("warning: %s@%s leaves %d free chunks, %d bytes: each first write to a chunk that it has takes one, and when there is none left writes wait or fail",
 		volume, name, left, left*v.ChunkSize))
+}
+
+// furtherNames are those of the further volumes of a pool.
+func furtherNames(pool *control.VolumeStatus) (names []string) {
+	for _, f := range pool.Volumes {
+		names = append(names, pool.Name+"/"+f.Name)
+	}
+	return names
 }
 
 // thin deletes the oldest of the snapshots that --keep named with the prefix until keep are
@@ -211,11 +232,7 @@ type listedSnapshot struct {
 func (c *call) listSnapshots(ctx context.Context, o *listOptions) error {
 	all := []listedSnapshot{}
 	list := func(v control.Verbs, s *control.VolumeStatus) error {
-		names := []string{s.Name}
-		for _, further := range s.Volumes {
-			names = append(names, s.Name+"/"+further.Name)
-		}
-		for _, name := range names {
+		for _, name := range append([]string{s.Name}, furtherNames(s)...) {
 			snapshots, err := v.Snapshots(ctx, name)
 			if control.KindOf(err) == control.NotFound && name != s.Name { // deleted meanwhile
 				continue

@@ -116,6 +116,10 @@ func (k *committer) place(r *Request, again, waiting bool) (goesOn, waits bool) 
 			return false, waiting
 		}
 	}
+	if k.overQuota() {
+		k.end(r, fmt.Errorf("write %d bytes to %s at %d: %w", r.Length, k.h.Name(), r.Offset, ErrQuota))
+		return false, waiting
+	}
 	if again && len(b.missing) > 0 && k.probing() {
 		return false, k.storageFull(r) || waiting
 	}

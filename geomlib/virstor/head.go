@@ -25,6 +25,7 @@ type Head struct {
 	gone   atomic.Bool               // it is deleted: whatever is asked of it fails
 
 	size      atomic.Int64 // bytes
+	quota     atomic.Int64 // bytes of chunks that it may have; 0: no limit
 	chunks    *chunkmap.Map
 	allocated atomic.Int64 // chunks
 	partial   *partialDiscards
@@ -45,6 +46,7 @@ func (h *Head) setUp(v *Volume, m ondisk.PoolMap, size int64, chunks uint64) {
 		h.ill = &condition{broken: v.cond.broken}
 	}
 	h.size.Store(size)
+	h.quota.Store(int64(m.Quota))
 	h.chunks = chunkmap.New(chunks)
 	h.partial = newPartialDiscards(v.chunk, v.sector)
 	if h.held.limit = v.cfg.HeldLimit; !h.isFirst() {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
@@ -153,7 +154,7 @@ func (l *poolLoader) unclaimAll(words pages) {
 // Servable refuses a directory that holds what this version does not serve (ErrUnserved).
 func Servable(d *ondisk.Directory) error {
 	for _, m := range d.Maps {
-		if m.Quota != 0 {
+		if m.Quota != 0 && (m.ID == ondisk.FirstMap || m.Quota > math.MaxInt64) {
 			return fmt.Errorf("%v %d with a quota: %w", m.Kind, m.ID, ErrUnserved)
 		}
 	}

@@ -4,16 +4,22 @@ import "github.com/gvirstor/gvirstor/ondisk"
 
 // SnapshotCost is how many chunks a snapshot taken now would take at most, for its map, the
 // first one also for the directory and its reserve, and how many are free for that.
-func (h *Head) SnapshotCost() (chunks, free int64) {
-	v := h.v
+func (h *Head) SnapshotCost() (chunks, free int64) { return h.v.costOf([]*Head{h}) }
+
+// SnapshotAllCost is SnapshotCost of snapshots of all volumes of the pool.
+func (v *Volume) SnapshotAllCost() (chunks, free int64) { return v.costOf(v.heads()) }
+
+func (v *Volume) costOf(heads []*Head) (chunks, free int64) {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	n := uint64(h.Size() / v.chunk)
 	perPart := uint64(v.chunk / ondisk.EntrySize)
-	for vc := h.chunks.NextAllocated(0, n); vc < n; vc = h.chunks.NextAllocated((vc/perPart+1)*perPart, n) {
-		chunks++
+	for _, h := range heads {
+		n := uint64(h.Size() / v.chunk)
+		for vc := h.chunks.NextAllocated(0, n); vc < n; vc = h.chunks.NextAllocated((vc/perPart+1)*perPart, n) {
+			chunks++
+		}
+		chunks++ // the list
 	}
-	chunks++ // the list
 	if v.pool.dir == nil {
 		_, most := ondisk.MapLength(uint64(v.Size()), uint32(v.chunk))
 		chunks += int64(2 + reserveChunks + most)

@@ -35,13 +35,51 @@ func (h *Head) snapshotAs(name string, guid ondisk.GUID) error {
 	h.v.metaMu.Lock()
 	err := h.maySnapshotLocked(name)
 	if err == nil {
-		err = h.takeSnapshotLocked(name, guid)
+		err = h.v.takeSnapshotsLocked([]*Head{h}, name, guid)
 	}
 	h.v.metaMu.Unlock()
 	if err != nil {
 		return fmt.Errorf("snapshot %s@%s: %w", h.Name(), ondisk.Printable(name), err)
 	}
 	h.v.emit(Event{Kind: EventSnapshots})
+	return nil
+}
+
+// SnapshotAll keeps under the name what every volume of the pool holds, all at one point, as
+// Snapshot does of one: all of them are taken, or none.
+func (v *Volume) SnapshotAll(name string) error {
+	v.job.starting.Lock() // no job begins
+	defer v.job.starting.Unlock()
+	v.metaMu.Lock()
+	err := v.maySnapshotAllLocked(name)
+	heads := v.heads()
+	if v.cfg.breaks(breakOnePoint) {
+		for ; err == nil && len(heads) > 1; heads = heads[1:] {
+			err = v.takeSnapshotsLocked(heads[:1], name, 0)
+		}
+	}
+	if err == nil {
+		err = v.takeSnapshotsLocked(heads, name, 0)
+	}
+	v.metaMu.Unlock()
+	if err != nil {
+		return fmt.Errorf("snapshot all volumes of %s@%s: %w", v.name, ondisk.Printable(name), err)
+	}
+	v.emit(Event{Kind: EventSnapshots})
+	return nil
+}
+
+// maySnapshotAllLocked is what speaks against snapshots of that name of all volumes.
+// v.job.starting and v.metaMu are held.
+func (v *Volume) maySnapshotAllLocked(name string) error {
+	for _, h := range v.heads() {
+		if err := h.maySnapshotLocked(name); err != nil {
+			return fmt.Errorf("%s: %w", h.Name(), err)
+		}
+	}
+	if v.mapsLocked()+len(v.heads()) > ondisk.MaxMaps {
+		return ErrTooMany
+	}
 	return nil
 }
 
@@ -105,83 +143,112 @@ func (v *Volume) mayChangePoolLocked() error {
 	return nil
 }
 
-// takeSnapshotLocked takes and stores a snapshot; guid 0 is a new one. v.metaMu is held.
-func (h *Head) takeSnapshotLocked(name string, guid ondisk.GUID) error {
-	if guid == 0 {
-		guid = ondisk.GUID(h.v.draw())
-	}
-	frozen, err := h.freeze()
+// takeSnapshotsLocked takes and stores snapshots of heads at one point, which one record puts
+// in force; guid, of one, 0 is a new one. v.metaMu is held.
+func (v *Volume) takeSnapshotsLocked(heads []*Head, name string, guid ondisk.GUID) error {
+	all, err := v.freeze(heads)
 	if err != nil {
 		return err
 	}
-	s := &snapshot{of: h, frozen: frozen, PoolMap: ondisk.PoolMap{
-		Kind: ondisk.KindSnapshot, Origin: h.mapID, Name: name, Time: h.v.now(), Size: uint64(h.Size()), GUID: guid,
-	}}
-	d := h.v.nextDirectory(false)
-	s.ID, d.NextMap = d.NextMap, d.NextMap+1
-	if err := h.storeSnapshotLocked(s, d); err != nil {
-		if h.v.pool.doubt != nil {
-			return err // the snapshot may be in force, and owns what it names
+	d := v.nextDirectory(false)
+	var taken []*snapshot
+	for i, h := range heads {
+		s := &snapshot{of: h, frozen: all[i], PoolMap: ondisk.PoolMap{
+			Kind: ondisk.KindSnapshot, Origin: h.mapID, Name: name, Time: v.now(), Size: uint64(h.Size()), GUID: guid,
+		}}
+		if guid == 0 {
+			s.GUID = ondisk.GUID(v.draw())
 		}
-		h.v.alloc.PutAll(d.taken)
-		h.forget(s.frozen)
-		h.v.pool.others.Store(h.v.pool.dir != nil)
+		s.ID, d.NextMap = d.NextMap, d.NextMap+1
+		taken = append(taken, s)
+	}
+	if err := v.storeSnapshotsLocked(taken, d); err != nil {
+		if v.pool.doubt != nil {
+			return err // the snapshots may be in force, and own what they name
+		}
+		v.alloc.PutAll(d.taken)
+		for _, s := range taken {
+			s.of.forget(s.frozen)
+		}
+		v.pool.others.Store(v.pool.dir != nil)
 		return err
 	}
-	if h.v.cfg.breaks(breakPendingOwner) {
-		s.frozen = h.chunks.Freeze()
-		frozen.Remove()
+	if v.cfg.breaks(breakPendingOwner) {
+		for _, s := range taken {
+			was := s.frozen
+			s.frozen = s.of.chunks.Freeze()
+			was.Remove()
+		}
 	}
-	h.v.setDirectory(&d.Directory)
-	h.v.pool.snaps = append(h.v.pool.snaps, s)
-	h.v.nameSnapshots()
+	v.setDirectory(&d.Directory)
+	v.pool.snaps = append(v.pool.snaps, taken...)
+	v.nameSnapshots()
 	if len(d.gone) > 0 {
-		h.v.freeUnshared(d.gone)
-		h.v.freeSoon()
+		v.freeUnshared(d.gone)
+		v.freeSoon()
 	}
 	return nil
 }
 
-// freeze makes a point between writes: those that have begun end first, and until they
-// have none begins. What is held for space has not begun.
-func (h *Head) freeze() (*chunkmap.Frozen, error) {
-	defer h.writes.open(h.v.resume)
-	if !h.writes.closeWithin(drainLimit) {
-		return nil, ErrBusy
-	}
-	h.committer.pause()
-	defer h.committer.unpause()
-	if err := h.refusal(deedAllocate); err != nil {
-		return nil, err
-	}
-	h.v.pool.others.Store(true)
-	f := h.chunks.Freeze()
-	if h.v.cfg.breaks(breakPendingOwner) {
-		for f.Leave(func(uint64, chunkmap.Word) {}) {
+// freeze makes a point between writes, of all heads the same one: those that have begun end
+// first, and until they have none begins. What is held for space has not begun.
+func (v *Volume) freeze(heads []*Head) (all []*chunkmap.Frozen, err error) {
+	end := time.Now().Add(drainLimit)
+	for _, h := range heads {
+		defer h.writes.open(v.resume)
+		if !h.writes.closeWithin(max(time.Until(end), 1)) {
+			return nil, ErrBusy
 		}
 	}
-	return f, nil
+	for _, h := range heads {
+		h.committer.pause()
+		defer h.committer.unpause()
+		if err := h.refusal(deedAllocate); err != nil {
+			return nil, fmt.Errorf("%s: %w", h.Name(), err)
+		}
+	}
+	v.pool.others.Store(true)
+	for _, h := range heads {
+		f := h.chunks.Freeze()
+		if v.cfg.breaks(breakPendingOwner) {
+			for f.Leave(func(uint64, chunkmap.Word) {}) {
+			}
+		}
+		all = append(all, f)
+	}
+	return all, nil
 }
 
-// storeSnapshotLocked writes the map of s, and puts d, with s in it, in force. v.metaMu is
-// held.
-func (h *Head) storeSnapshotLocked(s *snapshot, d *nextDirectory) error {
-	if err := h.v.flushAll(); err != nil { // what the map names
+// storeSnapshotsLocked writes the maps of snapshots, and puts d, with them in it, in force.
+// v.metaMu is held.
+func (v *Volume) storeSnapshotsLocked(taken []*snapshot, d *nextDirectory) error {
+	if err := v.flushAll(); err != nil { // what the maps name
 		return err
 	}
-	m, err := h.v.planMap(s, d, func(int) bool { return false }, nil)
-	if err != nil {
+	var planned []*plannedMap
+	for _, s := range taken {
+		m, err := v.planMap(s, d, func(int) bool { return false }, nil)
+		if err != nil {
+			return err
+		}
+		s.stored = m.at
+		planned = append(planned, m)
+		d.Maps = append(d.Maps, s.PoolMap)
+	}
+	if err := v.planDirectory(d); err != nil {
 		return err
 	}
-	s.stored = m.at
-	d.Maps = append(d.Maps, s.PoolMap)
-	if err := h.v.planDirectory(d); err != nil {
-		return err
+	storeMaps := func() error {
+		for _, m := range planned {
+			if err := v.storeMap(m); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	storeMap := func() error { return h.v.storeMap(m) }
-	putInForce := func() error { return h.v.storeDirectoryLocked(d) }
-	steps := []func() error{storeMap, putInForce}
-	if h.v.cfg.breaks(breakDirectoryFirst) {
+	putInForce := func() error { return v.storeDirectoryLocked(d) }
+	steps := []func() error{storeMaps, putInForce}
+	if v.cfg.breaks(breakDirectoryFirst) {
 		slices.Reverse(steps)
 	}
 	for _, step := range steps {

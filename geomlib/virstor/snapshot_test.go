@@ -521,7 +521,7 @@ func TestAVolumeWhoseDirectoryIsDamagedIsRefused(t *testing.T) {
 
 func TestAPoolThatHoldsWhatNobodyServesIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*ondisk.Directory){
-		"a quota": func(d *ondisk.Directory) { d.Maps[0].Quota = 1 << 30 },
+		"a quota of the volume itself": func(d *ondisk.Directory) { d.Maps[0].Quota = 1 << 30 },
 	} {
 		v, disks, _ := withSnapshot(t, Config{})
 		change(v.pool.dir)

@@ -37,8 +37,10 @@ type VolumeInfo struct {
 	// Origin is the snapshot that it is a clone of, with its volume's name before the "@", but
 	// for the first one's; or "".
 	Origin string
-	Held   HeldStatus
-	Users  int // who has it open
+	// Quota is how many bytes of chunks it may have; 0: no limit.
+	Quota int64
+	Held  HeldStatus
+	Users int // who has it open
 	// Degraded: a sector of its map could not be written.
 	Degraded bool
 	// Err, if not nil, is why it cannot be used: its map is damaged.
@@ -51,7 +53,7 @@ func (v *Volume) Volumes() []VolumeInfo {
 	var infos []VolumeInfo
 	for _, h := range v.further() {
 		i := VolumeInfo{
-			Name: h.ownName(), ID: h.mapID, Time: h.made, Size: h.Size(), Allocated: h.allocated.Load() * v.chunk,
+			Name: h.ownName(), ID: h.mapID, Time: h.made, Size: h.Size(), Allocated: h.allocated.Load() * v.chunk, Quota: h.quota.Load(),
 			Held: h.held.status(), Users: int(h.users.Load()), Degraded: h.ill.is(stateDegraded), Err: h.damage,
 		}
 		if from := h.from.Load(); from != nil {
@@ -141,12 +143,17 @@ type VolumePlan struct {
 //
 // Map, flush, directory, flush, record: until the record is durable nothing names it.
 func (v *Volume) CreateVolume(name string, size int64, dry bool) (VolumePlan, error) {
-	plan, err := v.makeVolume(name, dry, func() (uint64, *snapshot, error) {
+	return v.CreateLimited(name, size, 0, dry)
+}
+
+// CreateLimited is CreateVolume of one that has a quota (SetQuota).
+func (v *Volume) CreateLimited(name string, size, quota int64, dry bool) (VolumePlan, error) {
+	plan, err := v.makeVolume(name, quota, dry, func() (uint64, *snapshot, error) {
 		whole := (size + v.chunk - 1) / v.chunk * v.chunk
 		if size <= 0 || whole < size {
 			return 0, nil, refuse(ErrRequest, "a volume of %d bytes", size)
 		}
-		return uint64(whole), nil, nil
+		return uint64(whole), nil, checkQuota(quota)
 	})
 	if err != nil {
 		err = fmt.Errorf("create %s/%s: %w", v.name, ondisk.Printable(name), err)
@@ -158,7 +165,7 @@ func (v *Volume) CreateVolume(name string, size int64, dry bool) (VolumePlan, er
 // (ErrNoSnapshot, ErrDamaged). The two have chunks in common until either is written to; the
 // snapshot cannot be deleted as long as the clone is there.
 func (h *Head) CloneSnapshot(snap, name string, dry bool) (VolumePlan, error) {
-	plan, err := h.v.makeVolume(name, dry, func() (uint64, *snapshot, error) {
+	plan, err := h.v.makeVolume(name, 0, dry, func() (uint64, *snapshot, error) {
 		s, err := h.snapshotLocked(snap)
 		if err == nil {
 			err = s.damage
@@ -175,7 +182,7 @@ func (h *Head) CloneSnapshot(snap, name string, dry bool) (VolumePlan, error) {
 }
 
 // makeVolume makes a volume of what from, which is called with v.metaMu held, says.
-func (v *Volume) makeVolume(name string, dry bool, from func() (size uint64, of *snapshot, err error)) (plan VolumePlan, err error) {
+func (v *Volume) makeVolume(name string, quota int64, dry bool, from func() (size uint64, of *snapshot, err error)) (plan VolumePlan, err error) {
 	v.job.starting.Lock() // no job begins
 	defer v.job.starting.Unlock()
 	v.metaMu.Lock()
@@ -191,7 +198,7 @@ func (v *Volume) makeVolume(name string, dry bool, from func() (size uint64, of 
 			if parts > ondisk.MaxReserved {
 				err = refuse(ErrRequest, "a map of %d chunks, at most %d are possible", parts, ondisk.MaxReserved)
 			} else if !dry {
-				err = v.makeVolumeLocked(name, size, of)
+				err = v.makeVolumeLocked(name, size, quota, of)
 			}
 		}
 	}
@@ -229,9 +236,9 @@ func (v *Volume) mayMakeVolumeLocked(name string) error {
 }
 
 // makeVolumeLocked makes a volume and puts it in force. v.metaMu is held.
-func (v *Volume) makeVolumeLocked(name string, size uint64, of *snapshot) error {
+func (v *Volume) makeVolumeLocked(name string, size uint64, quota int64, of *snapshot) error {
 	d := v.nextDirectory(false)
-	m := ondisk.PoolMap{Kind: ondisk.KindVolume, Name: name, Time: v.now(), Size: size}
+	m := ondisk.PoolMap{Kind: ondisk.KindVolume, Name: name, Time: v.now(), Size: size, Quota: uint64(quota)}
 	m.ID, d.NextMap = d.NextMap, d.NextMap+1
 	if of != nil {
 		m.Origin = of.ID
@@ -515,16 +522,11 @@ func (v *Volume) renameVolumeLocked(name, to string) error {
 			next.Maps[i].Name = to
 		}
 	}
-	if err := v.storeNextLocked(next); err != nil {
+	if err := v.replaceDirectoryLocked(next); err != nil {
 		return err
 	}
-	if err := v.putInForceLocked(next.link); err != nil {
-		return err
-	}
-	v.setDirectory(&next.Directory)
 	h.called.Store(&to)
 	v.nameSnapshots()
-	v.freeUnshared(next.gone)
 	return nil
 }
 
@@ -553,13 +555,5 @@ func (v *Volume) numberMembersLocked() error {
 	if v.pool.doubt != nil {
 		return v.pool.doubt
 	}
-	if err := v.storeNextLocked(next); err != nil {
-		return err
-	}
-	if err := v.putInForceLocked(next.link); err != nil {
-		return err
-	}
-	v.setDirectory(&next.Directory)
-	v.freeUnshared(next.gone)
-	return nil
+	return v.replaceDirectoryLocked(next)
 }

@@ -51,8 +51,10 @@ type volMoment struct {
 	pos   int
 	cells map[string]mayHold
 	snaps map[string]volCells
-	maybe map[string]bool // there or not
-	pair  [2]string       // one of these two
+	maybe map[string]bool     // there or not
+	pair  [2]string           // one of these two
+	whole []string            // all of these are there, or none
+	limit map[string][2]int64 // by volume, the quota that was set, and the one that is
 }
 
 // volWorld is a recorded run of creations, clones, snapshots, writes and deletions in a pool
@@ -74,6 +76,7 @@ type volWorld struct {
 	clones  map[string]string // volume: the snapshot that it comes from
 	made    int
 	moved   int // jobs that moved something
+	points  int // snapshots of all volumes
 }
 
 func newVolWorld(seed uint64, jobs bool, cfg Config) (*volWorld, error) {
@@ -105,7 +108,7 @@ func newVolWorld(seed uint64, jobs bool, cfg Config) (*volWorld, error) {
 	for _, d := range w.disks {
 		d.Inject(w.beside)
 	}
-	w.at = volMoment{cells: map[string]mayHold{"": certain(volCells{})}, snaps: make(map[string]volCells), maybe: make(map[string]bool)}
+	w.at = volMoment{cells: map[string]mayHold{"": certain(volCells{})}, snaps: make(map[string]volCells), maybe: make(map[string]bool), limit: make(map[string][2]int64)}
 	w.now[""] = volCells{}
 	w.note()
 	return w, nil
@@ -139,7 +142,7 @@ func (w *volWorld) beside(op disktest.Op) error {
 
 // note keeps what may be on the disks from now on.
 func (w *volWorld) note() {
-	m := volMoment{pos: w.rec.Len(), cells: make(map[string]mayHold), snaps: maps.Clone(w.at.snaps), maybe: maps.Clone(w.at.maybe), pair: w.at.pair}
+	m := volMoment{pos: w.rec.Len(), cells: make(map[string]mayHold), snaps: maps.Clone(w.at.snaps), maybe: maps.Clone(w.at.maybe), pair: w.at.pair, whole: w.at.whole, limit: maps.Clone(w.at.limit)}
 	for name, c := range w.at.cells {
 		m.cells[name] = c.clone()
 	}
@@ -225,6 +228,7 @@ func (w *volWorld) attempt(name string, gone bool, do func() error) (done bool, 
 		delete(w.at.snaps, name)
 		delete(w.now, name)
 		delete(w.clones, name)
+		delete(w.at.limit, name)
 	}
 	w.note()
 	return done, err
@@ -246,6 +250,12 @@ func (w *volWorld) step(i int) error {
 	fresh := fmt.Sprintf("n%d", i)
 	if w.jobs && w.rng.IntN(5) == 0 {
 		return w.job()
+	}
+	switch k := w.rng.IntN(24); {
+	case k < 2 && len(snaps) < 4:
+		return w.snapshotAll(fresh)
+	case k == 2 && name != "":
+		return w.limit(name)
 	}
 	switch k := w.rng.IntN(14); {
 	case k == 0 && len(volumes) < 4:
@@ -367,8 +377,56 @@ func (w *volWorld) job() error {
 	return err
 }
 
+// limit gives a volume another quota, which counts when that has returned.
+func (w *volWorld) limit(name string) error {
+	was, is := w.at.limit[name][1], w.rng.Int64N(volChunks+2)*crashChunk
+	w.at.limit[name] = [2]int64{was, is}
+	w.note()
+	err := w.vol.SetQuota(name, is)
+	if err == nil {
+		was = is
+	}
+	w.at.limit[name] = [2]int64{was, was}
+	w.note()
+	if errors.Is(err, ErrNoSpace) {
+		return nil
+	}
+	return err
+}
+
+// snapshotAll takes a snapshot of every volume, at one point.
+func (w *volWorld) snapshotAll(fresh string) error {
+	if err := w.flushed(); err != nil {
+		return err
+	}
+	for name, now := range w.now {
+		full := name + "@" + fresh
+		w.at.snaps[full], w.at.maybe[full] = now, true
+		w.at.whole = append(w.at.whole, full)
+	}
+	w.note()
+	w.inside = true
+	err := w.vol.SnapshotAll(fresh)
+	w.inside = false
+	for _, full := range w.at.whole {
+		delete(w.at.maybe, full)
+		if err != nil {
+			delete(w.at.snaps, full)
+		}
+	}
+	w.at.whole = nil
+	w.note()
+	if err == nil {
+		w.points++
+	}
+	if errors.Is(err, ErrNoSpace) {
+		return nil
+	}
+	return err
+}
+
 func (w *volWorld) rename(name, to string) error {
-	w.at.cells[to], w.now[to] = w.at.cells[name], w.now[name]
+	w.at.cells[to], w.now[to], w.at.limit[to] = w.at.cells[name], w.now[name], w.at.limit[name]
 	if from, is := w.clones[name]; is {
 		w.clones[to] = from
 	}
@@ -403,6 +461,9 @@ func (m volMoment) mustBe(v *Volume) error {
 		if !known {
 			return fmt.Errorf("there is a volume %q", name)
 		}
+		if q := m.limit[name]; !slices.Contains(q[:], h.quota.Load()) {
+			return fmt.Errorf("volume %q has a quota of %d, not one of %d", name, h.quota.Load(), q)
+		}
 		b := make([]byte, 512)
 		for c := range may {
 			if _, err := h.ReadAt(b, volCell(c)); err != nil {
@@ -421,6 +482,11 @@ func (m volMoment) mustBe(v *Volume) error {
 	}
 	if m.pair[0] != "" && there[m.pair[0]] == there[m.pair[1]] {
 		return fmt.Errorf("volumes %v: both are there, or neither", m.pair)
+	}
+	for _, name := range m.whole {
+		if there[name] != there[m.whole[0]] {
+			return fmt.Errorf("of %v some are there and some are not", m.whole)
+		}
 	}
 	for name := range m.cells {
 		if !there[name] && !m.maybe[name] {
@@ -656,6 +722,7 @@ func TestEachRuleOfVolumesIsNeeded(t *testing.T) {
 		"a volume's map is written before the directory that names it":        Config{breakRule: breakDirectoryFirst},
 		"the directory is written before the record":                          Config{breakRule: breakRecordFirst},
 		"what a deleted volume named is free only when the record is durable": Config{breakRule: breakDeletedEarly},
+		"snapshots of all volumes are of one point":                           Config{breakRule: breakOnePoint},
 		"a chunk is written, flushed, and only then named":                    withoutStep("flush"),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,6 +25,8 @@ type Verbs interface {
 	Reserve(ctx context.Context, name string, r ReserveRequest) error
 	// Create makes a further volume of a pool, NAME/VOLUME, or only tells what that takes.
 	Create(ctx context.Context, name string, r CreateRequest) (CreateResult, error)
+	// Quota changes how much a further volume may have.
+	Quota(ctx context.Context, name string, r QuotaRequest) error
 	// Snapshots are a volume's, the oldest first; Snapshot takes one, RenameSnapshot gives
 	// one another name, and Delete deletes one. The last two take a further volume, too.
 	Snapshots(ctx context.Context, name string) (Snapshots, error)
@@ -74,7 +76,7 @@ type Backend interface {
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve,
-		&create, &snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &publication, &unpublication, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&create, &quota, &snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &publication, &unpublication, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 
@@ -209,6 +211,8 @@ func (c *Client) Reserve(ctx context.Context, name string, r ReserveRequest) err
 // CreateRequest makes a further volume of a pool, whose name, NAME/VOLUME, nobody has yet.
 type CreateRequest struct {
 	Size int64 `json:"size,omitempty"` // bytes, rounded up to whole chunks; 0 of a clone
+	// Quota is how many bytes of chunks it may have at most; 0: no limit. Not of a clone.
+	Quota int64 `json:"quota,omitempty"`
 	// Snapshot is what a clone begins as: one of the volume Origin, what follows the "/", or
 	// of the first one.
 	Snapshot string `json:"snapshot,omitempty"`
@@ -231,6 +235,21 @@ var create = verb[CreateRequest, CreateResult]{"create", http.MethodPost, "volum
 // Create makes a further volume of a pool.
 func (c *Client) Create(ctx context.Context, name string, r CreateRequest) (CreateResult, error) {
 	return create.ask(ctx, c, name, r)
+}
+
+// QuotaRequest changes how many bytes of chunks a further volume may have at most.
+type QuotaRequest struct {
+	Bytes int64 `json:"bytes"` // 0: no limit
+}
+
+var quota = verb[QuotaRequest, None]{"quota", http.MethodPost, "volumes/{name}/quota",
+	func(ctx context.Context, v Verbs, name string, r QuotaRequest) (None, error) {
+		return None{}, v.Quota(ctx, name, r)
+	}}
+
+// Quota changes how many bytes of chunks a further volume may have at most.
+func (c *Client) Quota(ctx context.Context, name string, r QuotaRequest) error {
+	return quota.tell(ctx, c, name, r)
 }
 
 // Snapshots are those of a volume.
@@ -273,6 +292,9 @@ type SnapshotRequest struct {
 	Snapshot string `json:"snapshot"` // its name, what follows the "@"
 	// Force takes it even when less space would be left than it takes.
 	Force bool `json:"force,omitempty"`
+	// Recursive takes one of every volume of the pool, all at one point; the volume is the
+	// one that label made.
+	Recursive bool `json:"recursive,omitempty"`
 	// Claim and GUID, together, are of one that was received: the claim ends, and it has
 	// that GUID. GUID 0: a new one.
 	Claim uint64      `json:"claim,string,omitempty"`

@@ -82,6 +82,18 @@ func (d *Daemon) Create(ctx context.Context, name string, r control.CreateReques
 	return res, nil
 }
 
+// Quota implements control.Backend.
+func (d *Daemon) Quota(ctx context.Context, name string, r control.QuotaRequest) error {
+	s, err := d.findActivePool(name)
+	if err == nil {
+		err = d.verbsOf(s).Quota(ctx, name, r)
+	}
+	if err == nil {
+		d.log.Info("quota changed", "volume", control.VolumeName(name), "bytes", r.Bytes)
+	}
+	return err
+}
+
 // titleOf is what publications call a snapshot, or the further volume of that name.
 func titleOf(name, snapshot string) string {
 	_, own := control.SplitName(name)

@@ -27,10 +27,10 @@ func (e Engine) Create(_ context.Context, name string, r control.CreateRequest) 
 
 func (e Engine) create(own string, r control.CreateRequest) (virstor.VolumePlan, error) {
 	if r.Snapshot == "" {
-		return e.Vol.CreateVolume(own, r.Size, r.DryRun)
+		return e.Vol.CreateLimited(own, r.Size, r.Quota, r.DryRun)
 	}
-	if r.Size != 0 {
-		return virstor.VolumePlan{}, control.Errorf(control.Invalid, "create: a size and a snapshot")
+	if r.Size != 0 || r.Quota != 0 {
+		return virstor.VolumePlan{}, control.Errorf(control.Invalid, "create: a size or a quota, and a snapshot")
 	}
 	from, err := e.Vol.OpenVolume(r.Origin)
 	if err != nil {
@@ -38,6 +38,12 @@ func (e Engine) create(own string, r control.CreateRequest) (virstor.VolumePlan,
 	}
 	defer from.Release()
 	return from.CloneSnapshot(r.Snapshot, own, r.DryRun)
+}
+
+// Quota changes how much a further volume may have.
+func (e Engine) Quota(_ context.Context, name string, r control.QuotaRequest) error {
+	_, own := control.SplitName(name)
+	return Classify(e.Vol.SetQuota(own, r.Bytes))
 }
 
 // Snapshots are those of the volume, the oldest first.
@@ -71,10 +77,20 @@ func (e Engine) Snapshot(_ context.Context, name string, r control.SnapshotReque
 	if r.Claim != 0 {
 		return Classify(h.SnapshotReceived(r.Snapshot, r.GUID, r.Claim))
 	}
-	if chunks, free := h.SnapshotCost(); !r.Force && free < 2*chunks {
+	if _, own := control.SplitName(name); r.Recursive && own != "" {
+		return control.Errorf(control.Invalid, "snapshot all volumes of %s: name the pool", h.Name())
+	}
+	chunks, free := h.SnapshotCost()
+	if r.Recursive {
+		chunks, free = e.Vol.SnapshotAllCost()
+	}
+	if !r.Force && free < 2*chunks {
 		size := e.Vol.ChunkSize()
 		return control.Errorf(control.Invalid, "snapshot %s@%s: it takes up to %d chunks, %d bytes, for its map, of %d chunks, %d bytes, that are free: little would be left for what is written then; give the volume space with `gvirstor add`, or force it",
 			h.Name(), ondisk.Printable(r.Snapshot), chunks, chunks*size, free, free*size)
+	}
+	if r.Recursive {
+		return Classify(e.Vol.SnapshotAll(r.Snapshot))
 	}
 	return Classify(h.Snapshot(r.Snapshot))
 }

@@ -72,7 +72,7 @@ func heldOf(h virstor.HeldStatus) control.Held {
 
 func poolVolume(i virstor.VolumeInfo) control.PoolVolume {
 	v := control.PoolVolume{
-		Name: i.Name, ID: i.ID, Created: time.Unix(i.Time, 0).UTC(), Size: i.Size, Allocated: i.Allocated,
+		Name: i.Name, ID: i.ID, Created: time.Unix(i.Time, 0).UTC(), Size: i.Size, Allocated: i.Allocated, Quota: i.Quota,
 		Origin: i.Origin, Held: heldOf(i.Held), Users: i.Users, Degraded: i.Degraded,
 	}
 	if i.Err != nil {
