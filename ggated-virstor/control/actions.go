@@ -12,7 +12,7 @@ import (
 type Action struct {
 	Trouble  string   `json:"trouble"`
 	Remedy   string   `json:"remedy,omitempty"`   // in words, where Trouble has not got it
-	Commands []string `json:"commands,omitempty"` // of which one is enough; NEW and PROV stand for a provider
+	Commands []string `json:"commands,omitempty"` // of which one is enough; NEW and PROV stand for a provider, SIZE for a size
 }
 
 // String is a in a sentence.
@@ -59,6 +59,9 @@ func (v *VolumeStatus) Actions() []Action {
 	if is[Degraded] {
 		all = append(all, Action{Trouble: "degraded, nothing is allocated", Remedy: "a sector of the allocation map could not be written: see the component with errors, or make room below it"})
 	}
+	for i := range v.Volumes {
+		all = append(all, v.further(&v.Volumes[i])...)
+	}
 	for _, c := range v.Components {
 		all = append(all, v.mend(c)...)
 	}
@@ -69,6 +72,20 @@ func (v *VolumeStatus) Actions() []Action {
 		if s.Failed != "" {
 			all = append(all, Action{Trouble: fmt.Sprintf("the spare %s is not used: %s", ondisk.Printable(s.Name), ondisk.PrintableText(s.Failed))})
 		}
+	}
+	return all
+}
+
+// further are what a further volume needs a hand with. One that is damaged is among the
+// damaged snapshots.
+func (v *VolumeStatus) further(f *PoolVolume) (all []Action) {
+	name := v.shellName() + "/" + f.Name
+	if f.Degraded {
+		all = append(all, Action{Trouble: name + " is degraded, it gets no new chunks", Remedy: "a sector of its map could not be written: see the component with errors, or make room below it"})
+	}
+	if f.Quota > 0 && f.Allocated+v.ChunkSize > f.Quota {
+		all = append(all, Action{name + " has all that its quota allows, writes that need more fail", "let it have more, or delete what it does not need and discard that",
+			[]string{"gvirstor quota SIZE " + name}})
 	}
 	return all
 }

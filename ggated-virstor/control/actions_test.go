@@ -36,6 +36,11 @@ func TestEveryTroubleHasAnActionThatNamesTheVolumeAndWhatToType(t *testing.T) {
 		{func(v *VolumeStatus) {
 			v.Conditions, v.Snapshots, v.DamagedSnapshots = []Condition{SnapshotDamaged, Full, HeldWrites}, 1, []string{"monday"}
 		}, []string{"snapshot monday is damaged: writes wait; start again if a disk could not be read, from a copy of it if need be; else what monday alone holds is lost, and writes go on without it: `gvirstor delete mydata@monday`"}},
+		{func(v *VolumeStatus) {
+			v.ChunkSize = 1 << 20
+			v.Volumes = []PoolVolume{{Name: "web", Quota: 5 << 20, Allocated: 4 << 20}, {Name: "db", Quota: 5<<20 + 1, Allocated: 5 << 20}, {Name: "x", Allocated: 1 << 40, Degraded: true}}
+		}, []string{"mydata/db has all that its quota allows, writes that need more fail; let it have more, or delete what it does not need and discard that: `gvirstor quota SIZE mydata/db`",
+			"mydata/x is degraded, it gets no new chunks; a sector of its map could not be written: see the component with errors, or make room below it"}},
 		{conditions(LowSpace), []string{"low on space; add a component before it is full: `gvirstor add mydata PROV`"}},
 		{conditions(Degraded), []string{"degraded, nothing is allocated; a sector of the allocation map could not be written: see the component with errors, or make room below it"}},
 		{component(0, StorageFull), []string{"component /dev/ada4: storage full; make room on the file system or device that it lies on"}},

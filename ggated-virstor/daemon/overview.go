@@ -29,17 +29,33 @@ func (d *Daemon) Overview(ctx context.Context) (web.Overview, error) {
 		if o.Maps[s.vol.Name()], err = s.drawing.of(s.vol); err != nil {
 			return o, fmt.Errorf("draw %s: %w", s.vol.Name(), err)
 		}
-		snapshots, err := d.verbsOf(s).Snapshots(ctx, s.vol.Name())
-		if err != nil {
-			return o, fmt.Errorf("snapshots of %s: %w", s.vol.Name(), err)
+		if err := d.newestSnapshots(ctx, s, s.vol.Name(), o.Snapshots); err != nil {
+			return o, err
 		}
-		if all := snapshots.Snapshots; len(all) > 0 {
-			newest := slices.Clone(all[max(0, len(all)-web.MaxSnapshots):])
-			slices.Reverse(newest)
-			o.Snapshots[s.vol.Name()] = newest
+		for _, f := range s.vol.Volumes() {
+			if err := d.newestSnapshots(ctx, s, s.vol.Name()+"/"+f.Name, o.Snapshots); err != nil {
+				return o, err
+			}
 		}
 	}
 	return o, nil
+}
+
+// newestSnapshots adds those of a volume, or of a further one of its pool, to what all have.
+func (d *Daemon) newestSnapshots(ctx context.Context, s *served, name string, to map[string][]control.Snapshot) error {
+	snapshots, err := d.verbsOf(s).Snapshots(ctx, name)
+	if k := control.KindOf(err); err != nil && name != s.vol.Name() && (k == control.NotFound || k == control.Internal) {
+		return nil // deleted meanwhile, or damaged, which the volume's status tells
+	}
+	if err != nil {
+		return fmt.Errorf("snapshots of %s: %w", name, err)
+	}
+	if all := snapshots.Snapshots; len(all) > 0 {
+		newest := slices.Clone(all[max(0, len(all)-web.MaxSnapshots):])
+		slices.Reverse(newest)
+		to[name] = newest
+	}
+	return nil
 }
 
 // mapRows is how many rows the map has that is shown of a volume.

@@ -95,6 +95,15 @@ var (
 	snapshots     = gauge("volume_snapshots", "Snapshots of the volume.", "volume")
 	snapshotBytes = gauge("volume_snapshot_bytes", "Physical space that snapshots hold and the volume does not, with their maps and the reserve for them.", "volume")
 
+	furtherSize      = gauge("further_size_bytes", "Size of the further volume.", "pool", "volume")
+	furtherAllocated = gauge("further_allocated_bytes", "Physical space of the chunks that the further volume has, in common with others or not.", "pool", "volume")
+	furtherQuota     = gauge("further_quota_bytes", "How much of that it may have; 0 is no limit.", "pool", "volume")
+	furtherHeld      = gauge("further_held_writes", "Writes to the further volume that wait for space; held_writes has them, too.", "pool", "volume")
+	furtherHeldBytes = gauge("further_held_bytes", "Data of these.", "pool", "volume")
+	furtherHeldSince = gauge("further_held_oldest_seconds", "How long the first of them has waited.", "pool", "volume")
+	furtherDegraded  = gauge("further_degraded", "1 while a sector of the further volume's map cannot be written.", "pool", "volume")
+	furtherDamaged   = gauge("further_damaged", "1 when the map of the further volume cannot be read.", "pool", "volume")
+
 	componentPhysical  = gauge("component_physical_bytes", "Space on the component that data may use.", "volume", "component")
 	componentAllocated = gauge("component_allocated_bytes", "Space on the component that is allocated.", "volume", "component")
 	componentFree      = gauge("component_free_bytes", "Space on the component that is free.", "volume", "component")
@@ -231,6 +240,22 @@ func (s sink) volume(v *VolumeMetrics) {
 	for i := range st.Components {
 		s.component(name, st.ChunkSize, &st.Components[i])
 	}
+	for i := range st.Volumes {
+		s.further(name, &st.Volumes[i])
+	}
+}
+
+// further sends what there is of a further volume of a pool.
+func (s sink) further(pool string, f *virstor.VolumeInfo) {
+	name := pool + "/" + f.Name
+	s.add(furtherSize, float64(f.Size), pool, name)
+	s.add(furtherAllocated, float64(f.Allocated), pool, name)
+	s.add(furtherQuota, float64(f.Quota), pool, name)
+	s.add(furtherHeld, float64(f.Held.Count), pool, name)
+	s.add(furtherHeldBytes, float64(f.Held.Bytes), pool, name)
+	s.add(furtherHeldSince, f.Held.Oldest.Seconds(), pool, name)
+	s.add(furtherDegraded, truth(f.Degraded), pool, name)
+	s.add(furtherDamaged, truth(f.Err != nil), pool, name)
 }
 
 // jobs sends what the long jobs do and did.

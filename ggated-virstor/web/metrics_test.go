@@ -39,6 +39,10 @@ func someVolume(name string, components int) VolumeMetrics {
 		Ops: map[virstor.Op]virstor.OpStats{}, Levels: []string{"percent-80", "full"}, Raised: map[string]bool{"full": true},
 		Alerts: map[string]uint64{"full": 2}, SecondsToFull: math.Inf(1), Spares: 1, SparesAdded: 4,
 	}
+	v.Status.Volumes = []virstor.VolumeInfo{
+		{Name: "web", Size: 3 << 20, Allocated: 2 << 20, Quota: 5 << 20, Held: virstor.HeldStatus{Count: 4, Bytes: 4096, Oldest: 2 * time.Second}, Degraded: true},
+		{Name: "db", Err: virstor.ErrDamaged},
+	}
 	v.Kinds = virstor.JobKinds()
 	v.Job = virstor.JobStatus{Kind: "pack", Done: 300, Total: 1000}
 	v.Jobs = map[string]virstor.JobTotals{"pack": {Ended: [4]uint64{virstor.JobFailed: 2}, Bytes: 5000, Chunks: 7}}
@@ -154,6 +158,15 @@ func TestAPrometheusParserReadsEveryFigure(t *testing.T) {
 		{"gvirstor_volume_allocated_bytes", map[string]string{"volume": "a"}, 60 << 20},
 		{"gvirstor_volume_free_bytes", map[string]string{"volume": "a"}, 40 << 20},
 		{"gvirstor_volume_reserved_bytes", map[string]string{"volume": "a"}, 5 << 20},
+		{"gvirstor_further_size_bytes", map[string]string{"pool": "a", "volume": "a/web"}, 3 << 20},
+		{"gvirstor_further_allocated_bytes", map[string]string{"pool": "a", "volume": "a/web"}, 2 << 20},
+		{"gvirstor_further_quota_bytes", map[string]string{"pool": "a", "volume": "a/web"}, 5 << 20},
+		{"gvirstor_further_held_writes", map[string]string{"volume": "a/web"}, 4},
+		{"gvirstor_further_held_bytes", map[string]string{"volume": "a/web"}, 4096},
+		{"gvirstor_further_held_oldest_seconds", map[string]string{"volume": "a/web"}, 2},
+		{"gvirstor_further_degraded", map[string]string{"volume": "a/web"}, 1},
+		{"gvirstor_further_degraded", map[string]string{"volume": "a/db"}, 0},
+		{"gvirstor_further_damaged", map[string]string{"volume": "a/db"}, 1},
 		{"gvirstor_volume_snapshots", map[string]string{"volume": "a"}, 3},
 		{"gvirstor_volume_snapshot_bytes", map[string]string{"volume": "a"}, 12 << 20},
 		{"gvirstor_volume_predicted_full_seconds", map[string]string{"volume": "a"}, math.Inf(1)},

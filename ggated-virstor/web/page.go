@@ -24,7 +24,8 @@ type Overview struct {
 	control.Status                             // members of the same object
 	Actions        []VolumeAction              `json:"actions"` // what needs a hand
 	Maps           map[string]*picture.Picture `json:"maps"`    // by the volume's name
-	// Snapshots are the newest twenty of each volume that has any, by its name.
+	// Snapshots are the newest twenty of each volume that has any, by its name; of a
+	// further one of a pool by its whole name.
 	Snapshots map[string][]control.Snapshot `json:"snapshots"`
 	Clients   []control.ClientStatus        `json:"clients"` // of all volumes
 	Events    []control.Event               `json:"events"`  // the newest first

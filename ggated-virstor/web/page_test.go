@@ -211,7 +211,10 @@ func TestNoNameReachesThePageAsItIs(t *testing.T) {
 		v.Spares = []control.Spare{{Name: name, Failed: name}}
 		v.Job = &control.JobStatus{Kind: name, Done: 1, Total: 2, Rate: 1}
 		o := someOverview(v)
+		v.Volumes = []control.PoolVolume{{Name: name, Origin: name, Problem: name, Published: []control.Publication{{Kind: control.Gate, Name: name}}}}
+		o.Volumes[0] = v
 		o.Snapshots[name] = []control.Snapshot{{Name: name, Problem: name}}
+		o.Snapshots[name+"/"+name] = o.Snapshots[name]
 		o.Problems = []control.Problem{{Volume: name, Providers: []string{name}, Reason: "no " + name, Remedy: name}}
 		o.Clients = []control.ClientStatus{{Address: name, Name: name, Volume: name}}
 		o.Events = []control.Event{{Volume: name, Kind: name, Text: name}}
@@ -235,6 +238,35 @@ func TestNoNameReachesThePageAsItIs(t *testing.T) {
 			if strings.Contains(name, "\n") && strings.Contains(text, "line\nbreak") {
 				t.Errorf("%q breaks a line", name)
 			}
+		}
+	}
+}
+
+func TestVolumesOfAPoolAreATreeWithTheirSnapshots(t *testing.T) {
+	v := someStatus("mydata")
+	v.Snapshots = 1
+	v.Volumes = []control.PoolVolume{
+		{Name: "web", Size: 3 << 20, Allocated: 2 << 20, Quota: 4 << 20, Origin: "@monday", Held: control.Held{Count: 2}, Degraded: true,
+			Published: []control.Publication{{Kind: control.Gate, Name: "virstor/mydata+web"}, {Kind: control.NBD, Name: "mydata/web", URI: "nbd://h/mydata/web"}}},
+		{Name: "db", Problem: "the disk is gone"},
+	}
+	o := someOverview(v)
+	o.Snapshots["mydata"] = []control.Snapshot{{Name: "monday"}}
+	o.Snapshots["mydata/web"] = []control.Snapshot{{Name: "noon", Size: 1 << 20}}
+	url, _ := startPage(t, &overseer{o: o})
+	_, text := ask(t, url, "text/html")
+	for _, want := range []string{
+		`<span class="name">mydata</span>
+<ul>
+<li><span class="name">mydata@monday</span>`,
+		`<span class="name">mydata/web</span> 3 MiB, 2 MiB allocated of a quota of 4 MiB (50%), a clone of @monday, 2 writes held, degraded <code>/dev/virstor/mydata&#43;web</code> <code>nbd://h/mydata/web</code>
+<ul>
+<li><span class="name">mydata/web@noon</span>`,
+		`<span class="name">mydata/db</span> 0 B, 0 B allocated <span class="state act">cannot be used: the disk is gone</span></li>`,
+		`mydata/web is degraded`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text[strings.Index(text, `class="tree"`):][:2000])
 		}
 	}
 }

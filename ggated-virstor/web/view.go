@@ -54,6 +54,7 @@ type volumeView struct {
 	Facts               []factView
 	Snapshots           []snapshotView // the newest first
 	More                bool           // there are older ones
+	Further             []furtherView
 	Map                 template.HTML
 	Components          []componentView
 	Others              []otherView
@@ -68,6 +69,16 @@ type segment struct {
 type spaceView struct{ Class, Size, What string }
 
 type factView struct{ What, Text, Code string }
+
+// furtherView is a further volume of a pool, a branch of the tree of its first one.
+type furtherView struct {
+	Name      string // with its pool's
+	Text      string
+	Problem   string
+	Reached   []string
+	Snapshots []snapshotView // the newest first
+	More      bool           // there may be older ones
+}
 
 // snapshotView is a leaf of the tree of a volume.
 type snapshotView struct {
@@ -237,7 +248,10 @@ func viewVolume(s *control.VolumeStatus, anchor string, o *Overview) (volumeView
 	}
 	v.Bar, v.Space = space(s)
 	v.Snapshots = viewSnapshots(s.Name, o)
-	v.More = len(v.Snapshots) > 0 && s.Snapshots > len(v.Snapshots)
+	v.More = len(v.Snapshots) > 0 && s.Snapshots > len(v.Snapshots) && (s.Volumes == nil || len(v.Snapshots) == MaxSnapshots)
+	for i := range s.Volumes {
+		v.Further = append(v.Further, viewFurther(s.Name, &s.Volumes[i], o))
+	}
 	if drawn := o.Maps[s.Name]; drawn != nil {
 		var b strings.Builder
 		if err := drawn.WriteMap(&b); err != nil {
@@ -259,6 +273,41 @@ func viewVolume(s *control.VolumeStatus, anchor string, o *Overview) (volumeView
 		v.Others = append(v.Others, otherView{ondisk.Printable(sp.Name), text})
 	}
 	return v, nil
+}
+
+// viewFurther is a further volume of a pool.
+func viewFurther(pool string, f *control.PoolVolume, o *Overview) furtherView {
+	name := pool + "/" + f.Name
+	v := furtherView{Name: ondisk.Printable(name), Problem: line(f.Problem), Snapshots: viewSnapshots(name, o)}
+	v.More = len(v.Snapshots) == MaxSnapshots
+	v.Text = picture.Bytes(f.Size) + ", " + picture.Bytes(f.Allocated) + " allocated"
+	if f.Quota > 0 {
+		v.Text += fmt.Sprintf(" of a quota of %s (%d%%)", picture.Bytes(f.Quota), control.Percent(f.Allocated, f.Quota))
+	}
+	if f.Origin != "" {
+		v.Text += ", a clone of " + ondisk.Printable(f.Origin)
+	}
+	if f.Held.Count > 0 {
+		v.Text += fmt.Sprintf(", %d writes held", f.Held.Count)
+	}
+	if f.Degraded {
+		v.Text += ", degraded"
+	}
+	for _, p := range f.Published {
+		v.Reached = append(v.Reached, reachedAs(p))
+	}
+	return v
+}
+
+// reachedAs is where clients find a publication.
+func reachedAs(p control.Publication) string {
+	switch {
+	case p.Kind != control.NBD:
+		return "/dev/" + ondisk.Printable(p.Name)
+	case p.URI == "":
+		return ondisk.Printable(p.Name)
+	}
+	return line(p.URI)
 }
 
 // viewSnapshots are those of a volume, with who reads them.
@@ -347,14 +396,7 @@ func facts(s *control.VolumeStatus) []factView {
 	}
 	all = append(all, factView{What: "When it is full", Text: full})
 	for _, p := range s.Published {
-		f := factView{What: "Reached as", Code: line(p.URI)}
-		if p.URI == "" {
-			f.Code = ondisk.Printable(p.Name)
-		}
-		if p.Kind != control.NBD {
-			f.Code = "/dev/" + ondisk.Printable(p.Name)
-		}
-		all = append(all, f)
+		all = append(all, factView{What: "Reached as", Code: reachedAs(p)})
 	}
 	return all
 }
