@@ -139,9 +139,12 @@ func (s *stopped) Identify(ctx context.Context, _ string, r control.IdentifyRequ
 }
 
 // Rollback implements control.Verbs.
-func (s *stopped) Rollback(_ context.Context, _ string, r control.RollbackRequest) (res control.RollbackResult, err error) {
+func (s *stopped) Rollback(_ context.Context, name string, r control.RollbackRequest) (res control.RollbackResult, err error) {
+	if _, own := control.SplitName(name); own != "" {
+		return s.RollbackFurther(name, r)
+	}
 	if r.DryRun {
-		return s.RollbackChanges(r)
+		return s.RollbackChanges(name, r)
 	}
 	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
 		return res, err

@@ -24,7 +24,8 @@ func rollbackCommand() *command {
 		run: func(ctx context.Context, c *call) error { return c.rollback(ctx, &w, force, dryRun) },
 		about: `Makes a volume what it was when a snapshot of it was taken, at once or not at
 all. What was written to it since is lost, but for what other snapshots have.
-All snapshots stay. A volume in service is out of service for a moment.
+All snapshots stay. A volume in service is out of service for a moment, and of a
+further volume the others are not.
 
 -f          do it, even while the volume is open or clients are connected; else
             what would be lost and who uses it is said, and nothing is done
@@ -41,7 +42,7 @@ func (c *call) rollback(ctx context.Context, w *where, force, dryRun bool) error
 	}
 	r := control.RollbackRequest{Snapshot: name, Force: force, DryRun: true}
 	var would control.RollbackResult
-	err = c.withBackend(ctx, volume, w, toRead, func(b *backend) error {
+	err = c.withPool(ctx, volume, w, toRead, func(b *backend) error {
 		for _, p := range b.volume.Components {
 			r.Providers = append(r.Providers, p.Name)
 		}
@@ -60,7 +61,11 @@ func (c *call) rollback(ctx context.Context, w *where, force, dryRun bool) error
 		return failf("Can't roll %s back to %s: %s; keep that by `gvirstor snapshot %s@NEW`, or roll back with -f", volume, name, wouldBeLost(would), volume)
 	}
 	r.DryRun = false
-	err = c.withBackend(ctx, volume, w, toIdentify, func(b *backend) error {
+	p := toIdentify // whole, for what is written before it is opened
+	if _, own := control.SplitName(volume); own != "" {
+		p = toChange
+	}
+	err = c.withPool(ctx, volume, w, p, func(b *backend) error {
 		if _, err := b.Rollback(ctx, volume, r); err != nil {
 			return failf("Can't %w", err)
 		}

@@ -206,6 +206,8 @@ const (
 	breakOriginOwner                     // a clone overwrites what it has in common with its snapshot
 	breakMapMembers                      // a volume's map names a component that the directory has no number for
 	breakLiveRewrite                     // the maps of further volumes are not written again after a crash
+	breakBackRecord                      // the record of a rollback of a further volume is written before its map
+	breakBackEarly                       // what such a volume named is free before the record
 	breakQuota                           // a volume gets more chunks than its quota allows
 	breakOnePoint                        // snapshots of all volumes are taken one after the other
 	breakMovedEarly                      // what snapshots named is freed before the record that names its copy

@@ -22,6 +22,7 @@ type Head struct {
 	damage error                     // why nobody knows what it names; or nil
 	users  atomic.Int64              // who has it open, but for the first one's; changed under Volume.metaMu
 	made   int64                     // when, seconds since 1970
+	unsure bool                      // whether it is rolled back is not known until the pool is opened again; guarded by Volume.metaMu
 	gone   atomic.Bool               // it is deleted: whatever is asked of it fails
 
 	size      atomic.Int64 // bytes

@@ -103,3 +103,14 @@ func (p *partialDiscards) forget(vc uint64) {
 	delete(s.m, vc)
 	s.n.Store(int32(len(s.m)))
 }
+
+// forgetAll drops what is known of all chunks.
+func (p *partialDiscards) forgetAll() {
+	for i := range p.parts {
+		s := &p.parts[i]
+		s.mu.Lock()
+		clear(s.m)
+		s.n.Store(0)
+		s.mu.Unlock()
+	}
+}

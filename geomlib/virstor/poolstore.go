@@ -68,7 +68,7 @@ func (v *Volume) take(d *nextDirectory, n int) ([]alloc.Phys, error) {
 	case ok:
 	case all && n > 1: // some here, some there
 		return v.takeEach(d, n)
-	case all:
+	case all, d.frees:
 		return d.fromReserve(n)
 	default:
 		return nil, fmt.Errorf("%d chunks for maps: %w", n, ErrNoSpace)

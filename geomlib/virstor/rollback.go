@@ -82,7 +82,11 @@ func (v *Volume) rollbackLocked(name string, force bool) error {
 
 // mayRollbackLocked is the snapshot of that name, if the volume can be rolled back to it.
 // v.metaMu is held.
-func (v *Volume) mayRollbackLocked(name string) (*snapshot, error) {
+func (h *Head) mayRollbackLocked(name string) (*snapshot, error) {
+	v := h.v
+	if h.damage != nil {
+		return nil, h.damage
+	}
 	if !v.cfg.ReadOnly {
 		if err := v.mayChangePoolLocked(); err != nil {
 			return nil, err
@@ -91,15 +95,20 @@ func (v *Volume) mayRollbackLocked(name string) (*snapshot, error) {
 	if err := v.noJobLocked(); err != nil {
 		return nil, err
 	}
-	s, err := v.snapshotLocked(name)
+	s, err := h.snapshotLocked(name)
 	if err == nil {
 		err = s.damage
+	}
+	if err == nil && !h.isFirst() {
+		if err = v.mapsKnown(); err == nil {
+			err = h.refusal(deedAllocate)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	var larger []string
-	for _, o := range v.snapshots() {
+	for _, o := range h.snapshots() {
 		if o.Size > s.Size {
 			larger = append(larger, o.Name)
 		}
@@ -134,13 +143,13 @@ func (v *Volume) MayRollback(name string) (Loss, error) {
 }
 
 // lossLocked is that of a rollback to s. v.metaMu is held.
-func (v *Volume) lossLocked(s *snapshot) Loss {
-	c := Loss{Grown: v.Size() - int64(s.Size)}
-	end := uint64(v.Size() / v.chunk)
+func (h *Head) lossLocked(s *snapshot) Loss {
+	c := Loss{Grown: h.Size() - int64(s.Size)}
+	end := uint64(h.Size() / h.v.chunk)
 	for page := uint64(0); page*chunkmap.PageEntries < end; page++ {
-		v.committer.pause()
+		h.committer.pause()
 		differ, alone := s.frozen.Lost(page)
-		v.committer.unpause()
+		h.committer.unpause()
 		c.Chunks += int64(differ)
 		c.Alone += int64(alone)
 	}

@@ -93,6 +93,9 @@ func (v *Volume) OpenVolume(name string) (*Head, error) {
 	if err == nil {
 		err = h.damage
 	}
+	if err == nil && h.unsure {
+		err = v.pool.doubt
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}

@@ -53,6 +53,7 @@ type volMoment struct {
 	snaps map[string]volCells
 	maybe map[string]bool     // there or not
 	pair  [2]string           // one of these two
+	or    map[string]volCells // or a volume holds this, all of it
 	whole []string            // all of these are there, or none
 	limit map[string][2]int64 // by volume, the quota that was set, and the one that is
 }
@@ -77,6 +78,7 @@ type volWorld struct {
 	made    int
 	moved   int // jobs that moved something
 	points  int // snapshots of all volumes
+	back    int // rollbacks
 }
 
 func newVolWorld(seed uint64, jobs bool, cfg Config) (*volWorld, error) {
@@ -108,7 +110,7 @@ func newVolWorld(seed uint64, jobs bool, cfg Config) (*volWorld, error) {
 	for _, d := range w.disks {
 		d.Inject(w.beside)
 	}
-	w.at = volMoment{cells: map[string]mayHold{"": certain(volCells{})}, snaps: make(map[string]volCells), maybe: make(map[string]bool), limit: make(map[string][2]int64)}
+	w.at = volMoment{cells: map[string]mayHold{"": certain(volCells{})}, snaps: make(map[string]volCells), maybe: make(map[string]bool), limit: make(map[string][2]int64), or: make(map[string]volCells)}
 	w.now[""] = volCells{}
 	w.note()
 	return w, nil
@@ -142,7 +144,7 @@ func (w *volWorld) beside(op disktest.Op) error {
 
 // note keeps what may be on the disks from now on.
 func (w *volWorld) note() {
-	m := volMoment{pos: w.rec.Len(), cells: make(map[string]mayHold), snaps: maps.Clone(w.at.snaps), maybe: maps.Clone(w.at.maybe), pair: w.at.pair, whole: w.at.whole, limit: maps.Clone(w.at.limit)}
+	m := volMoment{pos: w.rec.Len(), cells: make(map[string]mayHold), snaps: maps.Clone(w.at.snaps), maybe: maps.Clone(w.at.maybe), pair: w.at.pair, whole: w.at.whole, limit: maps.Clone(w.at.limit), or: maps.Clone(w.at.or)}
 	for name, c := range w.at.cells {
 		m.cells[name] = c.clone()
 	}
@@ -256,6 +258,10 @@ func (w *volWorld) step(i int) error {
 		return w.snapshotAll(fresh)
 	case k == 2 && name != "":
 		return w.limit(name)
+	case k <= 5 && name != "":
+		h.Release()
+		h = nil
+		return w.rollback(name)
 	}
 	switch k := w.rng.IntN(14); {
 	case k == 0 && len(volumes) < 4:
@@ -377,6 +383,40 @@ func (w *volWorld) job() error {
 	return err
 }
 
+// rollback rolls a volume back to one of its snapshots.
+func (w *volWorld) rollback(name string) error {
+	var own []string
+	for full := range w.at.snaps {
+		if snap, is := strings.CutPrefix(full, name+"@"); is {
+			own = append(own, snap)
+		}
+	}
+	if own == nil {
+		return nil
+	}
+	if err := w.flushed(); err != nil {
+		return err
+	}
+	slices.Sort(own)
+	snap := own[w.rng.IntN(len(own))]
+	to := w.at.snaps[name+"@"+snap]
+	w.at.or[name] = to
+	w.note()
+	w.inside, w.leaves = true, name
+	err := w.vol.RollbackVolume(name, snap, true)
+	w.inside, w.leaves = false, ""
+	delete(w.at.or, name)
+	if err == nil {
+		w.at.cells[name], w.now[name] = certain(to), to
+		w.back++
+	}
+	w.note()
+	if errors.Is(err, ErrNoSpace) {
+		return nil
+	}
+	return err
+}
+
 // limit gives a volume another quota, which counts when that has returned.
 func (w *volWorld) limit(name string) error {
 	was, is := w.at.limit[name][1], w.rng.Int64N(volChunks+2)*crashChunk
@@ -464,14 +504,8 @@ func (m volMoment) mustBe(v *Volume) error {
 		if q := m.limit[name]; !slices.Contains(q[:], h.quota.Load()) {
 			return fmt.Errorf("volume %q has a quota of %d, not one of %d", name, h.quota.Load(), q)
 		}
-		b := make([]byte, 512)
-		for c := range may {
-			if _, err := h.ReadAt(b, volCell(c)); err != nil {
-				return err
-			}
-			if !bytes.Equal(b, bytes.Repeat(b[:1], 512)) || !slices.Contains(may[c], b[0]) {
-				return fmt.Errorf("cell %d of volume %q holds %d, may hold %v", c, name, b[0], may[c])
-			}
+		if err := m.cellsMustBe(h, name, may); err != nil {
+			return err
 		}
 		for _, s := range h.Snapshots() {
 			there[name+"@"+s.Name] = true
@@ -491,6 +525,29 @@ func (m volMoment) mustBe(v *Volume) error {
 	for name := range m.cells {
 		if !there[name] && !m.maybe[name] {
 			return fmt.Errorf("volume %q is gone", name)
+		}
+	}
+	return nil
+}
+
+// cellsMustBe compares what a volume holds.
+func (m volMoment) cellsMustBe(h *Head, name string, may mayHold) error {
+	var is volCells
+	b := make([]byte, 512)
+	for c := range may {
+		if _, err := h.ReadAt(b, volCell(c)); err != nil {
+			return err
+		}
+		if is[c] = b[0]; !bytes.Equal(b, bytes.Repeat(b[:1], 512)) {
+			return fmt.Errorf("cell %d of volume %q holds %d and others", c, name, b[0])
+		}
+	}
+	if or, known := m.or[name]; known && is == or {
+		return nil
+	}
+	for c := range may {
+		if !slices.Contains(may[c], is[c]) {
+			return fmt.Errorf("cell %d of volume %q holds %d, may hold %v", c, name, is[c], may[c])
 		}
 	}
 	return nil
@@ -599,8 +656,9 @@ func (m volMoment) goOn(v *Volume) error {
 					may[c] = []byte{0xfe}
 				}
 			}
-			m.cells = maps.Clone(m.cells)
+			m.cells, m.or = maps.Clone(m.cells), maps.Clone(m.or)
 			m.cells[name] = may
+			delete(m.or, name)
 		}
 		if err := m.mustBe(v); err != nil {
 			return fmt.Errorf("volume %q was written to: %w", name, err)
@@ -722,6 +780,8 @@ func TestEachRuleOfVolumesIsNeeded(t *testing.T) {
 		"a volume's map is written before the directory that names it":        Config{breakRule: breakDirectoryFirst},
 		"the directory is written before the record":                          Config{breakRule: breakRecordFirst},
 		"what a deleted volume named is free only when the record is durable": Config{breakRule: breakDeletedEarly},
+		"a rolled back volume's map is written before the record":             {breakRule: breakBackRecord},
+		"what it named is free only when the record is durable":               {breakRule: breakBackEarly},
 		"snapshots of all volumes are of one point":                           Config{breakRule: breakOnePoint},
 		"a chunk is written, flushed, and only then named":                    withoutStep("flush"),
 	} {

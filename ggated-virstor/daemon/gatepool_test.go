@@ -155,6 +155,40 @@ func TestFurtherVolumesAndPublishedSnapshotsAreDevicesOfTheirOwn(t *testing.T) {
 	}
 }
 
+func TestAFurtherVolumeIsRolledBackBesideTheOthers(t *testing.T) {
+	s := newSite(t, tasting)
+	s.start(1, s.label("vol", 0xabcd, 8*mib, 8, 8)...)
+	s.create("vol/web", control.CreateRequest{Size: 2 * mib})
+	first, web := s.open("ggate0"), s.open("ggate1")
+	s.write(first, 1, 0)
+	s.write(web, 1, 0)
+	s.snapshot("vol/web", "s")
+	s.write(first, 2, 0)
+	s.write(web, 2, 0)
+	ctx := context.Background()
+	r := control.RollbackRequest{Snapshot: "s", DryRun: true}
+	res, err := s.d.Rollback(ctx, "vol/web", r)
+	must(t, err)
+	if res.Chunks != 1 || !strings.Contains(res.Users, "/dev/ggate1 is open") {
+		t.Errorf("%+v", res)
+	}
+	r.DryRun = false
+	if _, err := s.d.Rollback(ctx, "vol/web", r); control.KindOf(err) != control.Busy {
+		t.Errorf("in use: %v", err)
+	}
+	r.Force = true
+	must(t, second(s.d.Rollback(ctx, "vol/web", r)))
+	s.holds(first, 2, 0)
+	if _, err := web.ReadAt(make([]byte, sector), 0); !errors.Is(err, gate.ENXIO) {
+		t.Errorf("read from a device that is gone: %v", err)
+	}
+	web = s.open(s.volumeStatus("vol").Volumes[0].Nodes()[0])
+	s.holds(web, 1, 0)
+	s.write(web, 3, 0)
+	must(t, web.Close())
+	must(t, first.Close())
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // Nothing of any of the devices fails when a daemon dies and another takes over, and a

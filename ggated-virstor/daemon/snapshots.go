@@ -175,8 +175,8 @@ func (s *served) snapshotPublishers() (all []publish.SnapshotPublisher) {
 }
 
 // letGo has publications let go of a snapshot, or of a further volume, for a verb, until again
-// is called.
-func (s *served) letGo(verb, name, snapshot string) (again func(), err error) {
+// is called; with force, whoever has it.
+func (s *served) letGo(verb, name, snapshot string, force bool) (again func(), err error) {
 	var all []func()
 	again = func() {
 		for _, f := range all {
@@ -184,7 +184,7 @@ func (s *served) letGo(verb, name, snapshot string) (again func(), err error) {
 		}
 	}
 	for _, k := range s.snapshotKeepers() {
-		f, err := k.LetGo(titleOf(name, snapshot))
+		f, err := k.LetGo(titleOf(name, snapshot), force)
 		if err == nil {
 			all = append(all, f)
 			continue
@@ -214,7 +214,7 @@ func (d *Daemon) RenameSnapshot(ctx context.Context, name string, r control.Rena
 	if err != nil {
 		return err
 	}
-	again, err := s.letGo("rename", name, r.Snapshot)
+	again, err := s.letGo("rename", name, r.Snapshot, false)
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (d *Daemon) Delete(ctx context.Context, name string, r control.DeleteReques
 	if r.DryRun {
 		return d.verbsOf(s).Delete(ctx, name, r)
 	}
-	again, err := s.letGo("delete", name, r.Snapshot)
+	again, err := s.letGo("delete", name, r.Snapshot, false)
 	if err != nil {
 		return res, err
 	}
@@ -248,13 +248,16 @@ func (d *Daemon) Delete(ctx context.Context, name string, r control.DeleteReques
 // Rollback implements control.Backend. A volume that is what the snapshot holds stays in
 // service.
 func (d *Daemon) Rollback(ctx context.Context, name string, r control.RollbackRequest) (res control.RollbackResult, err error) {
-	s, err := d.findActive(name)
+	s, err := d.findActivePool(name)
 	if err != nil {
 		return res, err
 	}
+	if _, own := control.SplitName(name); own != "" && s.vol.Name() != control.VolumeName(name) {
+		return d.rollbackFurther(s, name, r)
+	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	if res, err = d.verbsOf(s).RollbackChanges(r); err != nil {
+	if res, err = d.verbsOf(s).RollbackChanges("", r); err != nil {
 		return res, err
 	}
 	_, res.Users = s.users()
@@ -269,6 +272,26 @@ func (d *Daemon) Rollback(ctx context.Context, name string, r control.RollbackRe
 	})
 	if err == nil {
 		d.log.Info("volume rolled back", "volume", n.vol.Name(), "snapshot", r.Snapshot)
+	}
+	return res, err
+}
+
+// rollbackFurther is Rollback of a further volume: the others stay in service.
+func (d *Daemon) rollbackFurther(s *served, name string, r control.RollbackRequest) (res control.RollbackResult, err error) {
+	v := d.verbsOf(s)
+	if res, err = v.RollbackChanges(name, r); err != nil {
+		return res, err
+	}
+	if res.Users = s.usersOf(name); r.DryRun || res.Nothing() {
+		return res, nil
+	}
+	again, err := s.letGo("rollback", name, "", r.Force)
+	if err != nil {
+		return res, err
+	}
+	defer again()
+	if _, err = v.RollbackFurther(name, r); err == nil {
+		d.log.Info("volume rolled back", "volume", control.VolumeName(name), "snapshot", r.Snapshot)
 	}
 	return res, err
 }

@@ -346,12 +346,15 @@ func (p *pool) endLocked(title string, d *device) error {
 }
 
 // LetGo implements publish.SnapshotKeeper.
-func (p *pool) LetGo(title string) (again func(), err error) {
+func (p *pool) LetGo(title string, force bool) (again func(), err error) {
 	p.changing.Lock()
 	defer p.changing.Unlock()
 	for t, d := range p.all() {
 		if t == "" || !publish.Belongs(t, title) {
 			continue
+		}
+		if force {
+			d.disconnect()
 		}
 		if err := p.endLocked(t, d); err != nil {
 			return nil, errors.Join(err, p.showLocked())

@@ -93,8 +93,8 @@ type SnapshotKeeper interface {
 	ShowSnapshots() error
 	// LetGo ends that for what is to be deleted or renamed, and with a further volume for its
 	// snapshots, until again is called: then it is there for clients once more, if it still
-	// is. While they have it, it fails with ErrInUse.
-	LetGo(title string) (again func(), err error)
+	// is. While they have it, it fails with ErrInUse, but with force: they are made to leave.
+	LetGo(title string, force bool) (again func(), err error)
 	// Shown is what status tells of them, by title.
 	Shown() map[string][]control.Publication
 }

@@ -143,10 +143,25 @@ func (e Engine) deleteSnapshot(own string, r control.DeleteRequest) (alone int64
 }
 
 // RollbackChanges tells what a rollback would take back, or why it cannot be done.
-func (e Engine) RollbackChanges(r control.RollbackRequest) (control.RollbackResult, error) {
-	c, err := e.Vol.MayRollback(r.Snapshot)
+func (e Engine) RollbackChanges(name string, r control.RollbackRequest) (control.RollbackResult, error) {
+	may := e.Vol.MayRollback
+	if _, own := control.SplitName(name); own != "" {
+		may = func(snapshot string) (virstor.Loss, error) { return e.Vol.MayRollbackVolume(own, snapshot) }
+	}
+	c, err := may(r.Snapshot)
 	return control.RollbackResult{
 		Chunks: c.Chunks, Bytes: c.Chunks * e.Vol.ChunkSize(),
 		LostChunks: c.Alone, LostBytes: c.Alone * e.Vol.ChunkSize(), Smaller: c.Grown,
 	}, Classify(err)
+}
+
+// RollbackFurther rolls a further volume back, which nobody uses, or only tells what that would
+// take back.
+func (e Engine) RollbackFurther(name string, r control.RollbackRequest) (control.RollbackResult, error) {
+	res, err := e.RollbackChanges(name, r)
+	if err != nil || r.DryRun || res.Nothing() {
+		return res, err
+	}
+	_, own := control.SplitName(name)
+	return res, Classify(e.Vol.RollbackVolume(own, r.Snapshot, r.Force))
 }

@@ -119,8 +119,8 @@ func (e *export) addVolumeLocked(title, volume string) error {
 }
 
 // LetGo implements publish.SnapshotKeeper.
-func (e *export) LetGo(title string) (again func(), err error) {
-	if err := e.letGoAll(title); err != nil {
+func (e *export) LetGo(title string, force bool) (again func(), err error) {
+	if err := e.letGoAll(title, force); err != nil {
 		return nil, errors.Join(err, e.ShowSnapshots())
 	}
 	return func() {
@@ -137,11 +137,11 @@ func (e *export) LetGo(title string) (again func(), err error) {
 
 // letGoAll ends the export of title, and with a further volume of its snapshots; after an
 // error some may have ended.
-func (e *export) letGoAll(title string) error {
+func (e *export) letGoAll(title string, force bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, t := range e.belongingLocked(title) {
-		if err := e.letGoLocked(t, false); err != nil {
+		if err := e.letGoLocked(t, force); err != nil {
 			return err
 		}
 	}

@@ -148,7 +148,7 @@ func TestASnapshotIsNotLetGoWhileAClientHasIt(t *testing.T) {
 	must(t, v.Snapshot("monday"))
 	e := published(t, p, v)
 	c := mustDial(t, p, "vol@monday")
-	if _, err := e.LetGo("monday"); !errors.Is(err, publish.ErrInUse) {
+	if _, err := e.LetGo("monday", false); !errors.Is(err, publish.ErrInUse) {
 		t.Errorf("let go: %v", err)
 	}
 	if err := v.DeleteSnapshot("monday"); !errors.Is(err, virstor.ErrSnapshotInUse) {
@@ -157,9 +157,9 @@ func TestASnapshotIsNotLetGoWhileAClientHasIt(t *testing.T) {
 	_, err := c.ReadAt(make([]byte, 512), 0)
 	must(t, err)
 	must(t, c.Close())
-	again, err := e.LetGo("monday")
+	again, err := e.LetGo("monday", false)
 	for errors.Is(err, publish.ErrInUse) { // the server hears of the goodbye
-		again, err = e.LetGo("monday")
+		again, err = e.LetGo("monday", false)
 	}
 	must(t, err)
 	// Whatever the volume tells meanwhile, it stays gone.
@@ -169,7 +169,7 @@ func TestASnapshotIsNotLetGoWhileAClientHasIt(t *testing.T) {
 	}
 	again() // it was not
 	mustDial(t, p, "vol@monday")
-	if again, err = e.LetGo("tuesday"); err != nil {
+	if again, err = e.LetGo("tuesday", false); err != nil {
 		t.Error(err)
 	}
 	again()

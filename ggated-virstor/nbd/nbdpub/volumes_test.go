@@ -62,7 +62,7 @@ func TestAFurtherVolumeIsNotLetGoWhileAClientHasIt(t *testing.T) {
 	for _, export := range []string{"vol/web", "vol/web@s"} {
 		c, err := dial(t, p, export)
 		must(t, err)
-		if _, err := e.LetGo("/web"); !errors.Is(err, publish.ErrInUse) {
+		if _, err := e.LetGo("/web", false); !errors.Is(err, publish.ErrInUse) {
 			t.Errorf("with a client of %s: %v", export, err)
 		}
 		if n := len(e.exports()); n != 3 {
@@ -73,7 +73,7 @@ func TestAFurtherVolumeIsNotLetGoWhileAClientHasIt(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
-	again, err := e.LetGo("/web")
+	again, err := e.LetGo("/web", false)
 	must(t, err)
 	if got := e.exports(); len(got) != 1 {
 		t.Errorf("exports %v", got)

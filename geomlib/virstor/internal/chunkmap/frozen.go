@@ -358,3 +358,31 @@ func (f *Frozen) Remove() {
 		m.newest.Store(f.older)
 	}
 }
+
+// Restore makes the mappings of the map those of f, a Frozen of it, calls changed with what
+// each that is another now was, and returns how many are allocated. Nobody else uses the map
+// meanwhile. PinWrite finds every chunk shared that a Frozen names.
+func (m *Map) Restore(f *Frozen, changed func(vc uint64, was Word)) (allocated int) {
+	pages := uint64(len(*m.dir.Load()))
+	for page := range pages {
+		var then, now [PageEntries]Word
+		if page < f.Pages() {
+			f.Page(page, &then)
+		}
+		m.Page(page, &now)
+		for i, w := range then {
+			if w != 0 {
+				allocated++
+			}
+			if m.same(w, now[i]) {
+				continue
+			}
+			vc := page<<pageShift + uint64(i)
+			m.keep(vc)
+			m.page(vc)[i].Store(uint64(w))
+			changed(vc, now[i])
+		}
+	}
+	m.freezes.Add(1)
+	return allocated
+}
