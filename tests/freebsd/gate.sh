@@ -61,6 +61,9 @@ kill_both()
 	kill -9 "$(cat pid)" "${_worker}"
 }
 
+# taken_over N: so often a daemon has taken over, since the log began.
+taken_over() { [ "$(grep -c 'msg="taken over"' log)" -ge "$1" ]; }
+
 daemon_stop()
 {
 	kill "$(cat pid)"
@@ -78,12 +81,15 @@ copy_tree()
 	done
 }
 
-# check_tree [FOLDER]: it, or mnt, has what copy_tree wrote.
-check_tree()
+# check_tree: mnt has what copy_tree wrote.
+check_tree() { check_tree_in mnt; }
+
+# check_tree_in FOLDER: it has what copy_tree wrote.
+check_tree_in()
 {
 	_i=0
 	while read -r _sum; do
-		[ "$(md5 -q "${1:-mnt}/f${_i}")" = "${_sum}" ] || atf_fail "file ${_i} of ${1:-mnt} differs"
+		[ "$(md5 -q "$1/f${_i}")" = "${_sum}" ] || atf_fail "file ${_i} of $1 differs"
 		_i=$((_i + 1))
 	done < sums
 }
