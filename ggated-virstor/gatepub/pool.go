@@ -56,9 +56,8 @@ func (p *pool) begin() error {
 	if err != nil {
 		p.log.Error("devices of snapshots and further volumes that a former daemon left are not known", "error", err)
 	}
-	all := p.itemsLocked()
 	var mine []item
-	for _, i := range all {
+	for _, i := range p.itemsLocked() {
 		if _, is := left[i.id]; is {
 			mine = append(mine, i)
 			p.wanted[i.id] = true
@@ -79,7 +78,7 @@ func (p *pool) begin() error {
 	if err := p.first.confirm(context.Background()); err != nil {
 		return errors.Join(err, p.first.undo(), p.undoLocked())
 	}
-	p.tidyLocked(left, all)
+	p.tidyLocked(left)
 	p.confirmShown()
 	if err := p.showLocked(); err != nil { // which keeps nobody from the volume
 		p.log.Error("a device is missing", "error", err)
@@ -112,10 +111,15 @@ func (p *pool) confirmShown() {
 }
 
 // tidyLocked destroys the units that a former daemon left of what is there no more: nobody
-// serves them. p.changing is held.
-func (p *pool) tidyLocked(left map[uint64]units.Unit, all []item) {
+// serves them. Those of what is damaged stay: it may be read at another start. p.changing is
+// held.
+func (p *pool) tidyLocked(left map[uint64]units.Unit) {
+	there, all := p.ids()
+	if !all {
+		return
+	}
 	for id, u := range left {
-		if id == 0 || slices.ContainsFunc(all, func(i item) bool { return i.id == id }) {
+		if there[id] {
 			continue
 		}
 		if err := p.gate.Units.Release(units.Key{ID: p.vol.ID(), Map: id}, u.Number, true); err != nil {
@@ -124,6 +128,29 @@ func (p *pool) tidyLocked(left map[uint64]units.Unit, all []item) {
 		}
 		p.log.Warn("device destroyed: what it was of is deleted", "device", u.Name)
 	}
+}
+
+// ids are those of all that the pool has, and 0; all is false where some are not known, as
+// of the snapshots of a damaged volume.
+func (p *pool) ids() (there map[uint64]bool, all bool) {
+	there, all = map[uint64]bool{0: true}, true
+	volumes := []string{""}
+	for _, i := range p.vol.Volumes() {
+		there[i.ID] = true
+		volumes = append(volumes, i.Name)
+	}
+	for _, volume := range volumes {
+		h, err := p.vol.OpenVolume(volume)
+		if err != nil {
+			all = false
+			continue
+		}
+		for _, s := range h.Snapshots() {
+			there[s.ID] = true
+		}
+		h.Release()
+	}
+	return there, all
 }
 
 // itemsLocked are the further volumes and the snapshots of the pool that can be used, but for
@@ -399,7 +426,7 @@ func (p *pool) Activated() {
 		}
 	}
 	if left, err := p.gate.Units.UnitsOf(p.vol.ID()); err == nil {
-		p.tidyLocked(left, p.itemsLocked())
+		p.tidyLocked(left)
 	}
 	if err := p.showLocked(); err != nil {
 		p.log.Error("a device is missing", "error", err)
