@@ -32,7 +32,10 @@ type nextDirectory struct {
 // name no more. v.metaMu is held.
 func (v *Volume) nextDirectory(frees bool) *nextDirectory {
 	d := &nextDirectory{numbers: v.numbersOf(v.pool.dir), frees: frees}
-	d.NextMap = ondisk.FirstMap + 1
+	// Neither is below those of a pool that was there before: each of its directories, and
+	// each map when it was deleted, took a record.
+	d.Sequence = v.meta.ext.rec.Sequence
+	d.NextMap = ondisk.FirstMap + 1 + d.Sequence
 	d.Maps = []ondisk.PoolMap{{ID: ondisk.FirstMap, Kind: ondisk.KindVolume, Time: v.now()}}
 	if old := v.pool.dir; old != nil {
 		d.Sequence, d.NextMap, d.Maps, d.Reserve = old.Sequence, old.NextMap, slices.Clone(old.Maps), old.Reserve

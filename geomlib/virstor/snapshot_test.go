@@ -258,6 +258,26 @@ func TestWhatIsInACacheIsReadFromASnapshotAtOnce(t *testing.T) {
 	read(100)
 }
 
+// What was known by the id of a map, such as its device, is not taken for another's.
+func TestNoIdOfAMapIsGivenAgainByTheNextPool(t *testing.T) {
+	disks := snapshotDisks(t)
+	var last uint64
+	for range 3 {
+		v := open(t, Config{}, disks...)
+		for _, name := range []string{"a", "b", "c"} {
+			mustDo(t, v.Snapshot(name))
+		}
+		for _, s := range v.Snapshots() {
+			if s.ID <= last {
+				t.Errorf("%s has the id %d, and %d was given before", s.Name, s.ID, last)
+			}
+			last = max(last, s.ID)
+			mustDo(t, v.DeleteSnapshot(s.Name))
+		}
+		mustDo(t, v.Close())
+	}
+}
+
 func TestAnExtentOfASnapshotIsWhatWasAllocatedThen(t *testing.T) {
 	v, _, _ := withSnapshot(t, Config{})
 	defer v.Close()

@@ -54,8 +54,8 @@ func (v *volumeCheck) readExtension() {
 			"It names snapshots, which a new one would give up: nothing here writes one.")
 		return
 	case err != nil:
+		v.newRecord = v.blankRecord(v.ext.Sequence)
 		v.ext, v.extOK, v.extAbsurd = ondisk.Extension{}, false, true
-		v.newRecord = v.blankRecord()
 		v.find(Finding{Severity: Error, Code: ExtensionAbsurd, Provider: v.zero.name(), Mend: MendRepair, Prevents: true,
 			Text:   fmt.Sprintf("the extension block's record, though intact, cannot be one of this volume: %v", err),
 			Remedy: "`gvirstor repair` writes a new one, which says that no operation and no job is under way."})

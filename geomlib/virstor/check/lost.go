@@ -1,8 +1,8 @@
 package check
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
@@ -65,13 +65,24 @@ func (v *volumeCheck) checkLost(usable bool) error {
 		v.find(f)
 		return nil
 	}
-	first, dir, err := p.searchDirectory()
+	s, err := p.searchDirectory()
 	if err != nil {
 		return err
 	}
-	v.newRecord = v.blankRecord()
-	v.newRecord.Directory = first
+	if s.unread > 0 {
+		f.Mend = MendByHand
+		f.Text += fmt.Sprintf(", nor whether there are snapshots: what names them is lost, and %s of %s cannot be read, where it may be", plural(s.unread, "chunk"), s.unreadOn)
+		f.Remedy = "If a disk cannot be read, copy it to another one, and check that."
+		v.find(f)
+		return nil
+	}
+	v.newRecord = v.blankRecord(s.highest)
+	v.newRecord.Directory = s.first
 	f.Remedy = "`gvirstor repair` writes a new one."
+	if s.stale {
+		f.Text += "; what directories of snapshots are still there name chunks that hold data of the volume: those snapshots were deleted"
+	}
+	dir := s.dir
 	if dir != nil {
 		v.ext, v.pool, v.extOK = *v.newRecord, true, true
 		newest := dir.Maps[0]
@@ -88,50 +99,96 @@ func (v *volumeCheck) checkLost(usable bool) error {
 	return nil
 }
 
+// search is what was found of directories.
+type search struct {
+	first    ondisk.Link
+	dir      *ondisk.Directory // the one that may be in force; nil: none
+	stale    bool              // there are some whose chunks the volume has
+	highest  uint64            // sequence number of all that were found
+	unread   int               // chunks that cannot be read
+	unreadOn string
+}
+
 // searchDirectory reads the beginning of every chunk that nothing is known to have. The
 // directory in force and the one before it are both there, and what is left of earlier
 // ones: the latest that can be one of the pool is taken.
-func (p *poolCheck) searchDirectory() (first ondisk.Link, dir *ondisk.Directory, err error) {
+func (p *poolCheck) searchDirectory() (s search, err error) {
 	for id, i := range p.member {
 		m, names := p.v.at(i), p.v.maps[i]
-		sector := int64(m.p.SectorSize())
-		head := make([]byte, (ondisk.DirectoryHead+sector-1)/sector*sector)
 		for chunk := uint32(m.want.ChunkReserved); chunk < m.dataEnd(); chunk++ {
-			if err := p.v.in.ctx.Err(); err != nil {
-				return first, dir, err
-			}
 			if names != nil && names.has(chunk) {
 				continue
 			}
-			off := int64(chunk) * int64(m.want.ChunkSize)
-			if readFull(m.p, head, off) != nil {
-				continue // what cannot be read is no directory that could be used
+			link, dir, err := p.directoryAt(m, ondisk.Place{Member: id, Chunk: chunk})
+			if ended := p.v.in.ctx.Err(); ended != nil {
+				return s, ended
 			}
-			at := ondisk.Place{Member: id, Chunk: chunk}
-			link, ok := ondisk.FindDirectory(at, head, m.want.ChunkSize)
-			if !ok {
-				continue
+			if err != nil {
+				s.unread, s.unreadOn = s.unread+1, m.name()
 			}
-			b := make([]byte, (int64(link.Length)+sector-1)/sector*sector)
-			if readFull(m.p, b, off) != nil {
-				continue
-			}
-			if link, ok = ondisk.FindDirectory(at, b, m.want.ChunkSize); !ok {
-				continue
-			}
-			d, err := p.reader.Directory(p.v.in.ctx, link)
-			if errors.Is(err, p.v.in.ctx.Err()) && err != nil {
-				return first, dir, err
-			}
-			if err == nil && (dir == nil || d.Sequence > dir.Sequence) {
-				first, dir = link, d
+			if dir != nil {
+				s.take(link, dir, p.inUse(dir))
 			}
 		}
 	}
-	return first, dir, nil
+	return s, nil
 }
 
-// blankRecord is the first record of the volume: no operation and no job is under way.
-func (v *volumeCheck) blankRecord() *ondisk.Extension {
-	return &ondisk.Extension{Sequence: 1, VolumeID: v.zero.want.ID, ChunkSize: v.zero.want.ChunkSize}
+// take takes a directory in. Of two pools that were there, one after the other, that which
+// began later is in force; earlier releases began to count anew with each.
+func (s *search) take(link ondisk.Link, d *ondisk.Directory, inUse bool) {
+	s.highest = max(s.highest, d.Sequence)
+	began := d.Maps[0].Time
+	switch {
+	case inUse:
+		s.stale = true
+	case s.dir == nil, began > s.dir.Maps[0].Time, began == s.dir.Maps[0].Time && d.Sequence > s.dir.Sequence:
+		s.first, s.dir = link, d
+	}
+}
+
+// directoryAt is the directory that begins in a chunk of m; nil where none does that can be
+// one of the pool. It fails where the chunk cannot be read.
+func (p *poolCheck) directoryAt(m *member, at ondisk.Place) (link ondisk.Link, dir *ondisk.Directory, err error) {
+	sector, off := int64(m.p.SectorSize()), int64(at.Chunk)*int64(m.want.ChunkSize)
+	b := make([]byte, (ondisk.DirectoryHead+sector-1)/sector*sector)
+	if err := readFull(m.p, b, off); err != nil {
+		return link, nil, err
+	}
+	link, ok := ondisk.FindDirectory(at, b, m.want.ChunkSize)
+	if !ok {
+		return link, nil, nil
+	}
+	b = make([]byte, (int64(link.Length)+sector-1)/sector*sector)
+	if err := readFull(m.p, b, off); err != nil {
+		return link, nil, err
+	}
+	if link, ok = ondisk.FindDirectory(at, b, m.want.ChunkSize); !ok {
+		return link, nil, nil
+	}
+	if dir, err = p.reader.Directory(p.v.in.ctx, link); err != nil {
+		return link, nil, nil
+	}
+	return link, dir, nil
+}
+
+// inUse reports whether the first volume has chunks that d says are the pool's own: then
+// the record named another directory, or none, when it took them.
+func (p *poolCheck) inUse(d *ondisk.Directory) bool {
+	has := func(at ondisk.Place) bool {
+		names := p.v.maps[p.member[at.Member]]
+		return names != nil && names.has(at.Chunk)
+	}
+	for _, a := range slices.Concat(d.Own, d.Other, d.Reserve) {
+		if id, _ := d.Member(a.Number); has(ondisk.Place{Member: id, Chunk: a.Chunk}) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(d.Maps[1:], func(m ondisk.PoolMap) bool { return has(m.List.Place) })
+}
+
+// blankRecord is the first record of the volume, later than what has that sequence number:
+// no operation and no job is under way.
+func (v *volumeCheck) blankRecord(after uint64) *ondisk.Extension {
+	return &ondisk.Extension{Sequence: after + 1, VolumeID: v.zero.want.ID, ChunkSize: v.zero.want.ChunkSize}
 }
