@@ -129,6 +129,7 @@ func (h *direct) Clients() []nbd.Handed                             { return nil
 func (h *direct) LeaveClients() func(context.Context, []nbd.Handed) { return nil }
 func (h *direct) Figures() func() ([]web.Figure, error)             { return nil }
 func (h *direct) Note() func(history.Deed)                          { return noter(h.o, h.log) }
+func (h *direct) LastRoom() <-chan struct{}                         { return nil }
 func (h *direct) Ended() <-chan struct{}                            { return h.ended }
 func (h *direct) End(d *daemon.Daemon) error                        { h.announcer.end(); return d.Close() }
 func (h *direct) Reloading()                                        { h.announcer.reloading() }

@@ -45,6 +45,9 @@ type host interface {
 	LeaveClients() func(context.Context, []nbd.Handed)
 	// Ready tells that volumes are served.
 	Ready() error
+	// LastRoom is closed when the system goes down, and what lies on volumes needs the
+	// reserves to be unmounted; nil, where that is not told.
+	LastRoom() <-chan struct{}
 	// Ended is closed when the service is to end, by End.
 	Ended() <-chan struct{}
 	End(d *daemon.Daemon) error

@@ -26,7 +26,8 @@ func serve(o *options.Options, log *slog.Logger, h host) error {
 	if err != nil {
 		return errors.Join(err, h.Listeners().close())
 	}
-	defer stopWaiting(d, h.Ended())()
+	defer after(h.Ended(), d.StopWaiting)()
+	defer after(h.LastRoom(), d.GiveLastRoom)()
 	n, err := serveFirst(d, h)
 	if err != nil {
 		return errors.Join(err, h.Listeners().close())

@@ -58,16 +58,20 @@ func serveAll(d *daemon.Daemon, providers []string, stop <-chan struct{}) (int, 
 	}
 }
 
-// stopWaiting has d give up opens that hang once stop is closed, until the returned
-// function is called.
-func stopWaiting(d *daemon.Daemon, stop <-chan struct{}) func() {
-	ended := make(chan struct{})
+// after calls do when told is closed, unless the function that it returns, which waits for
+// do, was called before.
+func after(told <-chan struct{}, do func()) (end func()) {
+	ended, done := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(done)
 		select {
-		case <-stop:
-			d.StopWaiting()
+		case <-told:
+			do()
 		case <-ended:
 		}
 	}()
-	return func() { close(ended) }
+	return func() {
+		close(ended)
+		<-done
+	}
 }

@@ -182,6 +182,7 @@ func (h *worker) Gate() *gatepub.Publisher              { return h.gate }
 func (h *worker) Opener() daemon.Opener                 { return h.client }
 func (h *worker) Figures() func() ([]web.Figure, error) { return h.client.Process }
 func (h *worker) Ready() error                          { return h.client.Ready(context.Background()) }
+func (h *worker) LastRoom() <-chan struct{}             { return h.client.LastRoom() }
 func (h *worker) Ended() <-chan struct{}                { return h.ended }
 
 // Providers are needed by the first worker; a later one serves what there is.

@@ -596,6 +596,38 @@ func TestAFullVolumeHoldsWritesThroughACrashAndReadsGoOn(t *testing.T) {
 	must(t, dev.Close())
 }
 
+func TestTheLastRoomIsTheReserve(t *testing.T) {
+	s := newSite(t, tasting)
+	s.volume.Reserve = 2
+	names := s.label("vol", 1, 64*mib, 2)
+	s.start(1, names...)
+	dev := s.open("ggate0")
+	const chunk = 128 << 10
+	next := int64(0)
+	write := func() *gatetest.Call {
+		c := gatetest.NewCall()
+		c.Cmd, c.Offset, c.Length, c.Data = gate.Write, next*chunk, 4096, make([]byte, 4096)
+		next++
+		dev.Issue(c)
+		return c
+	}
+	for range s.volumeStatus("vol").FreeChunks - 2 {
+		must(t, write().Wait())
+	}
+	first, second, third := write(), write(), write()
+	eventually(t, "three writes are held", func() bool { return s.volumeStatus("vol").Held.Count == 3 })
+	s.d.GiveLastRoom()
+	must(t, first.Wait())
+	must(t, second.Wait())
+	if n := s.volumeStatus("vol").Held.Count; n != 1 {
+		t.Errorf("%d writes are held", n)
+	}
+	s.disk("more", 4*mib)
+	must(t, s.d.Add(context.Background(), "vol", control.AddRequest{Providers: []string{"more"}}))
+	must(t, third.Wait())
+	must(t, dev.Close())
+}
+
 func TestTheDeviceFollowsAResize(t *testing.T) {
 	s := newSite(t, tasting)
 	names := s.label("vol", 1, 8*mib, 8, 8)

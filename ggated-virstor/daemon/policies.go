@@ -40,6 +40,18 @@ func (d *Daemon) SetPolicies(all virstor.Config, each map[string]virstor.Config)
 	}
 }
 
+// GiveLastRoom releases the reserve of all volumes, for the system's shutdown. It may be
+// called by any goroutine.
+func (d *Daemon) GiveLastRoom() {
+	for _, s := range d.all() {
+		if err := s.vol.SetReserve(0); err != nil {
+			d.log.Error("reserve not changed", "volume", s.vol.Name(), "error", err)
+			continue
+		}
+		d.log.Info("the reserve is released, for the system shuts down", "volume", s.vol.Name())
+	}
+}
+
 // SetAlertLevels replaces Options.Alerts.Levels, also of volumes in service.
 func (d *Daemon) SetAlertLevels(c space.Thresholds) {
 	d.mu.Lock()

@@ -31,6 +31,9 @@ type Client struct {
 
 	stopOnce sync.Once
 	stop     chan Ending // capacity 1
+
+	lastRoomOnce sync.Once
+	lastRoom     chan struct{}
 }
 
 const (
@@ -65,7 +68,7 @@ func (c *Client) OpenBy(registry func(geomlib.Connector) geomlib.Registry) {
 }
 
 func newClient(conn *net.UnixConn) *Client {
-	c := &Client{done: make(chan struct{}), stop: make(chan Ending, 1), leaving: newLeaving()}
+	c := &Client{done: make(chan struct{}), stop: make(chan Ending, 1), lastRoom: make(chan struct{}), leaving: newLeaving()}
 	c.peer = fdrpc.New(conn, fdrpc.Config{Self: "worker", Methods: c.methods(), Sentinels: sentinels})
 	go func() {
 		defer close(c.done)
@@ -87,10 +90,18 @@ func (c *Client) Stop() <-chan Ending { return c.stop }
 
 func (c *Client) end(e Ending) { c.stopOnce.Do(func() { c.stop <- e }) }
 
+// LastRoom is closed when the system goes down, and file systems on volumes need the
+// reserves to write what they have in memory.
+func (c *Client) LastRoom() <-chan struct{} { return c.lastRoom }
+
 // methods are what the supervisor can have a worker do.
 func (c *Client) methods() fdrpc.Methods {
 	return fdrpc.Methods{
-		methodStop:    does(func(_ context.Context, a stopArgs) error { c.end(a.Ending); return nil }),
+		methodStop: does(func(_ context.Context, a stopArgs) error { c.end(a.Ending); return nil }),
+		methodLastRoom: plain(func() (fdrpc.Reply, error) {
+			c.lastRoomOnce.Do(func() { close(c.lastRoom) })
+			return fdrpc.Reply{}, nil
+		}),
 		methodClients: fdrpc.Bare(c.leaving.answer),
 	}
 }

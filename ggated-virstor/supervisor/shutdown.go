@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
@@ -15,6 +16,11 @@ const (
 	forceUnmount = 20 * time.Second
 	forceDestroy = 60 * time.Second
 	unmountPause = 500 * time.Millisecond
+	// lastRoomAfter is how long an unmount waits before the reserve is released. It comes to
+	// what waits for space within that, on a slow machine, too.
+	lastRoomAfter = 5 * time.Second
+	// lastRoomPatience is how long a worker is waited for that may answer nothing.
+	lastRoomPatience = 5 * time.Second
 )
 
 // shutdown ends everything within a minute or so: what is mounted from our
@@ -22,11 +28,21 @@ const (
 func (s *Supervisor) shutdown(w *worker) error {
 	s.log.Info("shutting down")
 	if s.opt.Units != nil {
-		if err := s.clear(systemMounts{}, forceUnmount, forceDestroy); err != nil {
+		lastRoom := sync.OnceFunc(func() { s.giveLastRoom(w) })
+		if err := s.clear(systemMounts{}, lastRoom, forceUnmount, forceDestroy); err != nil {
 			s.log.Error("shutdown", "error", err)
 		}
 	}
 	return s.end(w, Finish)
+}
+
+// giveLastRoom has the worker release the reserves.
+func (s *Supervisor) giveLastRoom(w *worker) {
+	ctx, cancel := context.WithTimeout(context.Background(), lastRoomPatience)
+	defer cancel()
+	if _, err := w.peer.Call(ctx, methodLastRoom, struct{}{}, nil); err != nil {
+		s.log.Warn("the reserves are not released: what a full volume is to write may not find room", "error", err)
+	}
 }
 
 // mounts are the system's mounted file systems.
@@ -37,10 +53,14 @@ type mounts interface {
 	unmount(path string, force bool) error
 }
 
-// clear unmounts what lies on our devices, and destroys the devices.
-func (s *Supervisor) clear(m mounts, force, destroy time.Duration) error {
+// clear unmounts what lies on our devices, and destroys the devices. It calls lastRoom, which
+// may be called again, when an unmount has been waiting for some time: a file system that is
+// unmounted is written as a whole then, and waits for what is in the way. Sooner, whoever
+// writes to a full volume would have the reserve, and what is in memory would stay behind
+// that.
+func (s *Supervisor) clear(m mounts, lastRoom func(), force, destroy time.Duration) error {
 	begun := time.Now()
-	u := &unmounter{mounts: m, running: make(map[string]bool), failed: make(map[string]error), results: make(chan unmounted), over: make(chan struct{})}
+	u := &unmounter{mounts: m, running: make(map[string]time.Time), failed: make(map[string]error), results: make(chan unmounted), over: make(chan struct{})}
 	defer close(u.over)
 	for {
 		left, err := s.opt.Units.Units()
@@ -67,6 +87,9 @@ func (s *Supervisor) clear(m mounts, force, destroy time.Duration) error {
 		}
 		if len(left) > 0 {
 			<-pause.Done()
+		}
+		if u.waitsAny(min(lastRoomAfter, force/4)) {
+			lastRoom()
 		}
 		cancel()
 	}

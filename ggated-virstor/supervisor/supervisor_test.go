@@ -414,7 +414,19 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 			must(t, err)
 		}
 	}
-	err := p.s.clear(m, 50*time.Millisecond, 3*time.Second)
+	lastRooms := 0
+	lastRoom := func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.calls["ggate3"] == 0 {
+			t.Error("the reserve is released before anything is unmounted")
+		}
+		lastRooms++
+	}
+	err := p.s.clear(m, lastRoom, 50*time.Millisecond, 3*time.Second)
+	if lastRooms == 0 {
+		t.Error("the reserve is not released")
+	}
 	for _, want := range []string{"unmount ggate2: the device is open", "unmount ggate3: it does not end"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
@@ -430,10 +442,23 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 	}
 }
 
+func TestAWorkerIsToldOfItsVolumesLastRoomOnce(t *testing.T) {
+	p := newPair(t)
+	select {
+	case <-p.c.LastRoom():
+		t.Fatal("told before")
+	default:
+	}
+	for range 2 {
+		p.s.giveLastRoom(p.w)
+	}
+	<-p.c.LastRoom()
+}
+
 func TestAnUnmountThatIsTriedAgainStillSaysWhyItFailed(t *testing.T) {
 	never := make(chan struct{})
 	m := &fakeMounts{dead: map[string]bool{"a": true, "b": true}, stuck: map[string]chan struct{}{"b": never}, calls: make(map[string]int)}
-	u := &unmounter{mounts: m, running: make(map[string]bool), failed: make(map[string]error), results: make(chan unmounted), over: make(chan struct{})}
+	u := &unmounter{mounts: m, running: make(map[string]time.Time), failed: make(map[string]error), results: make(chan unmounted), over: make(chan struct{})}
 	defer close(never)
 	defer close(u.over)
 	u.begin("b", false)

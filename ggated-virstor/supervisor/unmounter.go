@@ -6,14 +6,15 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 )
 
 // unmounter unmounts in the background: where a volume is full, or a disk does
 // not answer, unmount(2) returns when the device is destroyed, or never.
 type unmounter struct {
 	mounts
-	running map[string]bool  // unmount has not returned
-	failed  map[string]error // what it returned last, unless that was success
+	running map[string]time.Time // unmount has not returned, and began then
+	failed  map[string]error     // what it returned last, unless that was success
 	results chan unmounted
 	over    chan struct{} // closed: nobody takes results any more
 }
@@ -25,10 +26,10 @@ type unmounted struct {
 }
 
 func (u *unmounter) begin(path string, force bool) {
-	if u.running[path] {
+	if u.waits(path, 0) {
 		return
 	}
-	u.running[path] = true
+	u.running[path] = time.Now()
 	go func() {
 		r := unmounted{path, force, u.unmount(path, force)}
 		select {
@@ -36,6 +37,22 @@ func (u *unmounter) begin(path string, force bool) {
 		case <-u.over:
 		}
 	}()
+}
+
+// waits reports whether an unmount of path is under way for that long.
+func (u *unmounter) waits(path string, long time.Duration) bool {
+	begun, ok := u.running[path]
+	return ok && time.Since(begun) >= long
+}
+
+// waitsAny is waits of any path.
+func (u *unmounter) waitsAny(long time.Duration) bool {
+	for path := range u.running {
+		if u.waits(path, long) {
+			return true
+		}
+	}
+	return false
 }
 
 func (u *unmounter) note(r unmounted, log *slog.Logger) {

@@ -60,8 +60,10 @@ const (
 	methodServes    = "serves"  // state.Volume; what this host serves
 	methodAnew      = "anew"    // lockArgs; its generations begin anew
 
-	// methodStop is the one that the supervisor calls: Ending.
-	methodStop = "stop"
+	// The supervisor calls methodStop, with an Ending, and methodLastRoom: the system goes
+	// down, and the reserves are released.
+	methodStop     = "stop"
+	methodLastRoom = "last-room"
 )
 
 // Ending says how a worker ends.

@@ -371,6 +371,8 @@ func TestShutdownLetsGoOfSwapAndPoolsThenTellsTheDaemon(t *testing.T) {
 // only, and the third fails.
 func TestAReserveThatIsNotReleasedKeepsNoOther(t *testing.T) {
 	s := newSite(t)
+	s.unit(0, "ggate0")
+	s.fake("zpool", `case $1 in list) printf 'tank\t1G\n\t/dev/ggate0p2\t1G\n' ;; esac`)
 	s.fake("../sbin/gvirstor", `case "$1 $3" in
 "status ") printf 'a 9%%\nb 9%%\nc 9%%\n' ;;
 "reserve a") i=0; until [ -e `+s.dir+`/asked ]; do i=$((i + 1)); [ $i -lt 600 ] || exit 1; /bin/sleep 0.05; done ;;
@@ -386,6 +388,20 @@ esac`)
 	if strings.Contains(out, "a: its reserve") || !strings.Contains(out, "c: its reserve is not released") {
 		t.Errorf("said: %s", out)
 	}
+}
+
+// TestTheReserveIsTheDaemonsToReleaseWhereItUnmounts: released before, it would go to what
+// waits already, and not to what keeps the rest whole.
+func TestTheReserveIsTheDaemonsToReleaseWhereItUnmounts(t *testing.T) {
+	s := newSite(t)
+	s.unit(0, "ggate0")
+	s.running("")
+	log, out, ok := s.run("faststop")
+	if !ok {
+		t.Errorf("failed: %s", out)
+	}
+	want(t, log, "signal USR1")
+	wantNot(t, log, "gvirstor reserve")
 }
 
 func TestShutdownGivesUpABusyDaemonAfterTheLimit(t *testing.T) {
