@@ -196,6 +196,7 @@ const (
 	breakMapSums                         // a snapshot's map is believed whatever its checksum
 	breakTwinGiven                       // the copy of the directory that is not in force is given out
 	breakOneRecord                       // a directory is put in force by one of the two slots
+	breakDoubtWritten                    // a directory counts as in force whose record failed
 	breakRollbackFirst                   // a rollback copies the map before the record that says so
 	breakRollbackFlush                   // a rollback counts as done before the map is flushed
 	breakRollbackKept                    // it is not noted that a rollback is done
@@ -204,6 +205,7 @@ const (
 	breakLeaverNumbered                  // the directory names who leaves
 	breakOneIndex                        // a component that changes its index is another for snapshots
 	breakOriginOwner                     // a clone overwrites what it has in common with its snapshot
+	breakHomeLedger                      // what a map gives up is free when component 0 is durable
 	breakMapMembers                      // a volume's map names a component that the directory has no number for
 	breakLiveRewrite                     // the maps of further volumes are not written again after a crash
 	breakBackRecord                      // the record of a rollback of a further volume is written before its map

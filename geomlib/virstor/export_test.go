@@ -119,7 +119,7 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 		if nth%3 == 2 {
 			return volRun(nth, nth%2 == 1, 60, 8, Config{}, counts)
 		}
-		return snapRun(nth, nth%2 == 1, 60, 8, Config{}, counts)
+		return snapRun(nth, snapWay{jobs: nth%2 == 1, doubt: nth%5 == 4}, 60, 8, Config{}, counts)
 	default:
 		list := offline()
 		return verbRun(list[nth%uint64(len(list))].verb(), seed, thorough, Config{}, counts)

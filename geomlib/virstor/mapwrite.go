@@ -254,6 +254,9 @@ func (k *committer) unname(vc uint64, p alloc.Phys) {
 		return
 	}
 	home := k.h.homeOf(vc)
+	if k.v.cfg.breaks(breakHomeLedger) {
+		home = k.v.component(0)
+	}
 	home.ledger.Load().free(p)
 	// A flush that began after the map was written but before add does not
 	// know of p: let there be another.

@@ -42,12 +42,18 @@ type moment struct {
 	guids map[string]ondisk.GUID     // of those that were received; no name comes twice
 }
 
+// snapWay is what beside writes and snapshots happens in a run.
+type snapWay struct {
+	jobs  bool // chunks are moved, and components come and go
+	doubt bool // a record is not written, or nobody knows, while one is taken or deleted
+}
+
 // snapWorld is a recorded run of writes, snapshots and deletions, and of what moves chunks.
 type snapWorld struct {
 	rng     *rand.Rand
 	cfg     Config
 	disks   []*disktest.Disk
-	jobs    bool // chunks are moved, and components come and go
+	way     snapWay
 	rec     *disktest.Recorder
 	vol     *Volume
 	now     [snapCells]byte
@@ -58,10 +64,14 @@ type snapWorld struct {
 	taken   int
 	back    int // rollbacks
 	streams int // sent, and received
+
+	records int   // how many more of them are written, when one is to fail; that counts down
+	failing error // what it fails with then; nil where none is to
+	doubted bool  // one failed
 }
 
-func newSnapWorld(seed uint64, jobs bool, cfg Config) (*snapWorld, error) {
-	w := &snapWorld{rng: rand.New(rand.NewPCG(seed, 3)), cfg: cfg, jobs: jobs}
+func newSnapWorld(seed uint64, way snapWay, cfg Config) (*snapWorld, error) {
+	w := &snapWorld{rng: rand.New(rand.NewPCG(seed, 3)), cfg: cfg, way: way}
 	w.cfg.serial, w.cfg.WhenFull, w.cfg.Alloc = true, Fail, AllocOrder(seed%2)
 	req := ondisk.LabelRequest{Name: "t", VirtualSize: snapVolume * crashChunk, ChunkSize: crashChunk, ID: uint32(seed) + 1, ChunkMultiple: ondisk.MinChunkMultiple}
 	for i, chunks := range []int64{24, 36}[:1+seed%2] {
@@ -80,7 +90,7 @@ func newSnapWorld(seed uint64, jobs bool, cfg Config) (*snapWorld, error) {
 	if err := Label(context.Background(), ps, l, LabelOptions{}); err != nil {
 		return nil, err
 	}
-	if jobs {
+	if way.jobs {
 		for i, chunks := range []int64{46, 60} {
 			w.disks = append(w.disks, disktest.New(fmt.Sprintf("e%d", i), chunks*crashChunk+8192, 512).FillJunk(seed+uint64(i)))
 		}
@@ -102,6 +112,14 @@ func newSnapWorld(seed uint64, jobs bool, cfg Config) (*snapWorld, error) {
 
 // beside writes to the volume while a snapshot is stored, or chunks move.
 func (w *snapWorld) beside(op disktest.Op) error {
+	if w.failing != nil && op.Kind == disktest.Write && bytes.HasPrefix(op.Data, []byte("GVIRSTOR::EXT")) {
+		if w.records--; w.records < 0 {
+			w.doubted = true
+			err := w.failing
+			w.failing = nil
+			return err
+		}
+	}
 	if w.inside && op.Kind == disktest.Write && bytes.HasPrefix(op.Data, []byte("GVIRSTOR::")) {
 		if !w.vol.committer.running.TryLock() {
 			return nil // what writes would wait for it
@@ -213,6 +231,21 @@ func (w *snapWorld) flushed() {
 	w.note()
 }
 
+// doubtful makes one of the records fail that do puts in force: it is not written, or it is
+// and nobody knows.
+func (w *snapWorld) doubtful(do func() error) error {
+	w.records, w.failing = w.rng.IntN(2), errTraced
+	if w.rng.IntN(2) == 0 {
+		w.failing = disktest.Completed(errTraced)
+	}
+	err := do()
+	w.failing = nil
+	if w.doubted && errors.Is(err, ErrUnfinished) {
+		return nil
+	}
+	return err
+}
+
 // snapshot takes one, or deletes one.
 func (w *snapWorld) snapshot(i int) error {
 	names := slices.Sorted(maps.Keys(w.at.snaps))
@@ -223,7 +256,7 @@ func (w *snapWorld) snapshot(i int) error {
 		}
 		w.at.maybe[name] = true
 		w.note()
-		if err := w.vol.DeleteSnapshot(name); err != nil {
+		if err := w.vol.DeleteSnapshot(name); err != nil || w.doubted {
 			return err
 		}
 		delete(w.at.snaps, name)
@@ -241,6 +274,9 @@ func (w *snapWorld) snapshot(i int) error {
 	w.inside = true
 	err := w.vol.Snapshot(name)
 	w.inside = false
+	if w.doubted {
+		return err
+	}
 	delete(w.at.maybe, name)
 	if errors.Is(err, ErrNoSpace) {
 		delete(w.at.snaps, name)
@@ -260,7 +296,7 @@ func (w *snapWorld) rename(name, to string) error {
 	}
 	w.at.maybe[name], w.at.maybe[to] = true, true
 	w.note()
-	if err := w.vol.RenameSnapshot(name, to); err != nil {
+	if err := w.vol.RenameSnapshot(name, to); err != nil || w.doubted {
 		return err
 	}
 	delete(w.at.snaps, name)
@@ -387,6 +423,9 @@ func (w *snapWorld) run(ops int) error {
 		switch w.rng.IntN(8) {
 		case 0, 1, 2:
 			do = func() error { return w.snapshot(i) }
+			if w.way.doubt && i > ops/2 {
+				return errors.Join(w.doubtful(do), w.goOn(ops))
+			}
 		case 3:
 			do = w.rollback
 		case 4:
@@ -401,7 +440,7 @@ func (w *snapWorld) run(ops int) error {
 				return err
 			}
 		case 5:
-			if w.jobs {
+			if w.way.jobs {
 				do = w.job
 			}
 		case 6:
@@ -411,6 +450,16 @@ func (w *snapWorld) run(ops int) error {
 		}
 		if err := do(); err != nil {
 			return fmt.Errorf("operation %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// goOn is what may be done when nobody knows which directory is in force.
+func (w *snapWorld) goOn(ops int) error {
+	for i := range ops {
+		if err := w.change(); err != nil {
+			return fmt.Errorf("operation %d in doubt: %w", i, err)
 		}
 	}
 	return nil
@@ -710,8 +759,8 @@ func (w *snapWorld) explore(limit uint64, counts *crashCounts) error {
 }
 
 // snapRun is one run and its crashes.
-func snapRun(seed uint64, jobs bool, ops int, limit uint64, cfg Config, counts *crashCounts) error {
-	w, err := newSnapWorld(seed, jobs, cfg)
+func snapRun(seed uint64, way snapWay, ops int, limit uint64, cfg Config, counts *crashCounts) error {
+	w, err := newSnapWorld(seed, way, cfg)
 	if err == nil {
 		err = w.run(ops)
 	}
@@ -724,7 +773,10 @@ func snapRun(seed uint64, jobs bool, ops int, limit uint64, cfg Config, counts *
 	if err != nil {
 		return fmt.Errorf("seed %d: %w", seed, err)
 	}
-	return w.vol.Close()
+	if err := w.vol.Close(); !w.doubted {
+		return err
+	}
+	return nil
 }
 
 func TestPowerLossAmongSnapshotsIsSurvived(t *testing.T) {
@@ -734,7 +786,7 @@ func TestPowerLossAmongSnapshotsIsSurvived(t *testing.T) {
 	}
 	var counts crashCounts
 	for seed := range seeds {
-		if err := snapRun(seed, false, 30, 5, Config{}, &counts); err != nil {
+		if err := snapRun(seed, snapWay{}, 30, 5, Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -748,7 +800,7 @@ func TestPowerLossWhileChunksMoveThatSnapshotsNameIsSurvived(t *testing.T) {
 	}
 	var counts crashCounts
 	for seed := range seeds {
-		if err := snapRun(seed, true, 30, 5, Config{}, &counts); err != nil {
+		if err := snapRun(seed, snapWay{jobs: true}, 30, 5, Config{}, &counts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -756,6 +808,31 @@ func TestPowerLossWhileChunksMoveThatSnapshotsNameIsSurvived(t *testing.T) {
 		t.Error("nothing was rolled back")
 	}
 	t.Logf("%d runs, %d snapshots, %d rollbacks, %d states", counts.runs.Load(), counts.snapshots.Load(), counts.rollbacks.Load(), counts.states.Load())
+}
+
+func TestPowerLossWhenARecordIsInDoubtIsSurvived(t *testing.T) {
+	seeds := uint64(12)
+	if testing.Short() {
+		seeds = 3
+	}
+	var counts crashCounts
+	for seed := range seeds {
+		if err := snapRun(seed, snapWay{doubt: true}, 20, 5, Config{}, &counts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d runs, %d snapshots, %d states", counts.runs.Load(), counts.snapshots.Load(), counts.states.Load())
+}
+
+func TestARecordInDoubtIsNotTakenForWritten(t *testing.T) {
+	var counts crashCounts
+	for seed := uint64(8); seed < 32; seed++ {
+		if err := snapRun(seed, snapWay{doubt: true}, 20, 5, Config{breakRule: breakDoubtWritten}, &counts); err != nil {
+			t.Logf("after %d states: %v", counts.states.Load(), err)
+			return
+		}
+	}
+	t.Errorf("nobody noticed in %d states", counts.states.Load())
 }
 
 func TestEachRuleOfSnapshotsIsNeeded(t *testing.T) {
@@ -773,7 +850,7 @@ func TestEachRuleOfSnapshotsIsNeeded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var counts crashCounts
 			for seed := range uint64(12) {
-				if err := snapRun(seed, false, 30, 5, cfg, &counts); err != nil {
+				if err := snapRun(seed, snapWay{}, 30, 5, cfg, &counts); err != nil {
 					t.Logf("after %d states: %v", counts.states.Load(), err)
 					return
 				}

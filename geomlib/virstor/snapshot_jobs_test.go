@@ -512,7 +512,7 @@ func TestEachRuleOfMovingWhatSnapshotsNameIsNeeded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var counts crashCounts
 			for seed := range uint64(12) {
-				if err := snapRun(seed, true, 30, 5, cfg, &counts); err != nil {
+				if err := snapRun(seed, snapWay{jobs: true}, 30, 5, cfg, &counts); err != nil {
 					t.Logf("after %d states: %v", counts.states.Load(), err)
 					return
 				}

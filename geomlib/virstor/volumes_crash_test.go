@@ -783,6 +783,7 @@ func TestEachRuleOfVolumesIsNeeded(t *testing.T) {
 		"a rolled back volume's map is written before the record":             {breakRule: breakBackRecord},
 		"what it named is free only when the record is durable":               {breakRule: breakBackEarly},
 		"snapshots of all volumes are of one point":                           Config{breakRule: breakOnePoint},
+		"what a map gives up is free when that map is durable":                Config{breakRule: breakHomeLedger},
 		"a chunk is written, flushed, and only then named":                    withoutStep("flush"),
 	} {
 		t.Run(name, func(t *testing.T) {
