@@ -69,6 +69,8 @@ type medium interface {
 	flush(fd int) error
 	remove(fd int, off, length int64) error
 	zero(fd int, off, length int64) error
+	// share makes a range of fd what that of another file is, without copying.
+	share(fd int, off int64, src int, from, length int64) error
 	// drop makes the system's cache forget what is on the medium.
 	drop(fd int) error
 	// buffered reports whether a write goes to a cache of the system.
@@ -184,6 +186,22 @@ func (p *file) Delete(off, length int64) error {
 
 func (p *file) WriteZeroes(off, length int64) error {
 	return p.discard("zero", p.medium.zero, off, length)
+}
+
+// ShareBlocks is BlockSharer's. A file that had all of its blocks keeps them.
+func (p *file) ShareBlocks(off int64, src Provider, from, n int64) error {
+	if err := p.checkWrite("share", off, n); err != nil {
+		return err
+	}
+	f, _, passable := DescriptorOf(src)
+	if !passable || p.kind != KindRegular || KindOf(src) != KindRegular || KeepsBlocks(p) || KeepsBlocks(src) {
+		return fmt.Errorf("%s: share with %s: %w", p.name, src.Name(), ErrNotSupported)
+	}
+	err := ignoringEINTR(func() error { return p.medium.share(p.fd, off, int(f.Fd()), from, n) })
+	if err != nil {
+		return p.failed("share with "+src.Name(), off, n, err)
+	}
+	return nil
 }
 
 func (p *file) discard(what string, do func(fd int, off, length int64) error, off, length int64) error {

@@ -37,7 +37,9 @@ func (regular) flush(fd int) error {
 	return err
 }
 
-func (regular) drop(int) error                 { return ErrNotSupported }
+func (regular) drop(int) error                            { return ErrNotSupported }
+func (regular) share(int, int64, int, int64, int64) error { return ErrNotSupported }
+
 func (regular) remove(int, int64, int64) error { return ErrNotSupported }
 func (regular) zero(int, int64, int64) error   { return ErrNotSupported }
 

@@ -13,6 +13,7 @@ import (
 // sys/sys/fcntl.h, sys/sys/param.h.
 const (
 	sysFspacectl      = 580
+	sysCopyFileRange  = 569
 	spacectlDealloc   = 1
 	pcDeallocPresent  = 65
 	maxPathLen        = 1024
@@ -103,6 +104,32 @@ func (regular) drop(fd int) error {
 	return notSupported(errno)
 }
 
+// share: ZFS clones blocks for copy_file_range(2), where the pool has the feature, and
+// copies them itself where it has not. Other file systems copy, zeros too.
+func (regular) share(fd int, off int64, src int, from, length int64) error {
+	if fileSystem(fd) != "zfs" || fileSystem(src) != "zfs" {
+		return ErrNotSupported
+	}
+	return copyFileRange(fd, off, src, from, length)
+}
+
+// copyFileRange calls copy_file_range(2) until all of the range is copied.
+func copyFileRange(fd int, off int64, src int, from, length int64) error {
+	for length > 0 {
+		n, _, errno := unix.Syscall6(sysCopyFileRange, uintptr(src), uintptr(unsafe.Pointer(&from)),
+			uintptr(fd), uintptr(unsafe.Pointer(&off)), uintptr(length), 0)
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			return notSupported(errno)
+		case n == 0:
+			return unix.EIO // a file that was cut short
+		}
+		length -= int64(n)
+	}
+	return nil
+}
+
 func (r regular) remove(fd int, off, length int64) error {
 	if !r.punches {
 		return ErrNotSupported
@@ -150,6 +177,8 @@ func (disk) drop(int) error { return nil }
 func (disk) flush(fd int) error {
 	return notSupported(ioctl(fd, unix.DIOCGFLUSH, nil))
 }
+
+func (disk) share(int, int64, int, int64, int64) error { return ErrNotSupported }
 
 func (disk) remove(fd int, off, length int64) error {
 	r := [2]int64{off, length}

@@ -86,6 +86,18 @@ func (r regular) zero(fd int, off, length int64) error {
 	return r.remove(fd, off, length)
 }
 
+// share: FICLONERANGE (ioctl_ficlonerange(2)) shares whole blocks of the file system, of
+// files on the same one, where that can: Btrfs, XFS, and some others.
+func (regular) share(fd int, off int64, src int, from, length int64) error {
+	err := unix.IoctlFileCloneRange(fd, &unix.FileCloneRange{
+		Src_fd: int64(src), Src_offset: uint64(from), Src_length: uint64(length), Dest_offset: uint64(off),
+	})
+	if err == unix.EXDEV || err == unix.EINVAL {
+		return ErrNotSupported
+	}
+	return notSupported(err)
+}
+
 // drop: DONTNEED takes the pages that are clean out of the page cache, and calls
 // those clean that a failed fsync(2) gave up (posix_fadvise(2)). Memory is all that
 // a tmpfs has, and it keeps it.
@@ -101,6 +113,8 @@ type disk struct{}
 func (disk) buffered() bool     { return true }
 func (disk) keepsBlocks() bool  { return false }
 func (disk) flush(fd int) error { return unix.Fdatasync(fd) }
+
+func (disk) share(int, int64, int, int64, int64) error { return ErrNotSupported }
 
 func (disk) remove(fd int, off, length int64) error {
 	return rangeIoctl(fd, unix.BLKDISCARD, off, length)

@@ -69,6 +69,16 @@ type Zeroer interface {
 	WriteZeroes(off, length int64) error
 }
 
+// BlockSharer is implemented by providers whose medium can let two ranges have the same
+// blocks until either is written to.
+type BlockSharer interface {
+	// ShareBlocks makes the n bytes at off what the n bytes at byte from of src are, which
+	// takes neither time nor space for them. It is durable after Flush. ErrNotSupported
+	// means that it cannot be, of these two or of this range; after that and any other
+	// error the range may hold either.
+	ShareBlocks(off int64, src Provider, from, n int64) error
+}
+
 // CacheDropper is implemented by providers that the system reads through a cache of
 // its own. After a flush that failed such a cache may call clean what the medium
 // never got: Linux does so with the pages of a failed fsync(2).

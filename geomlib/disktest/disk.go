@@ -12,7 +12,7 @@ import (
 )
 
 // Disk is a disk in memory. It is a geomlib.Provider, HoleFinder,
-// CachedReader, BufferedWriter, Zeroer and CacheDropper; Plain hides all but the first. Its
+// CachedReader, BufferedWriter, Zeroer, CacheDropper and BlockSharer; Plain hides all but the first. Its
 // methods may be called by many goroutines at once. Close does not end it.
 type Disk struct {
 	name   string
@@ -27,6 +27,8 @@ type Disk struct {
 	deletes  atomic.Bool
 	noCache  atomic.Bool
 	forgets  atomic.Bool  // a failed flush drops what it should have covered
+	shares   atomic.Bool  // blocks with other disks
+	shared   atomic.Int64 // bytes, of ShareBlocks
 	keeps    atomic.Bool  // the cache cannot be dropped
 	lies     atomic.Bool  // a flush says that it is done and does nothing
 	delay    atomic.Int64 // of a flush, in nanoseconds
@@ -47,6 +49,7 @@ var (
 	_ geomlib.BufferedWriter = (*Disk)(nil)
 	_ geomlib.Zeroer         = (*Disk)(nil)
 	_ geomlib.CacheDropper   = (*Disk)(nil)
+	_ geomlib.BlockSharer    = (*Disk)(nil)
 )
 
 // New makes a disk of size bytes, of which none was ever written. It takes
@@ -86,6 +89,26 @@ func (d *Disk) SetCached(on bool) *Disk { d.cached.Store(on); return d }
 
 // SetBuffered is what WritesAreBuffered says: false in a new disk.
 func (d *Disk) SetBuffered(on bool) *Disk { d.buffered.Store(on); return d }
+
+// SetShares says whether ShareBlocks is supported. It is not in a new disk.
+func (d *Disk) SetShares(on bool) *Disk { d.shares.Store(on); return d }
+
+// Shared is how many bytes ShareBlocks has shared.
+func (d *Disk) Shared() int64 { return d.shared.Load() }
+
+// ShareBlocks is a write of what src has, which need not be a Disk.
+func (d *Disk) ShareBlocks(off int64, src geomlib.Provider, from, n int64) error {
+	if !d.shares.Load() {
+		return geomlib.ErrNotSupported
+	}
+	b := make([]byte, n)
+	if _, err := src.ReadAt(b, from); err != nil {
+		return err
+	}
+	d.shared.Add(n)
+	_, err := d.WriteAt(b, off)
+	return err
+}
 
 // SetZeroes says whether WriteZeroes is supported. It is not in a new disk.
 func (d *Disk) SetZeroes(on bool) *Disk { d.zeroes.Store(on); return d }

@@ -22,6 +22,7 @@ func Run(t *testing.T, open func(t *testing.T) geomlib.Provider) {
 		{"what is written is read", writtenIsRead},
 		{"what is no range of it is refused", refused},
 		{"zeros read as zeros", zeroed},
+		{"what shares blocks is apart once either is written", shared},
 		{"what is deleted leaves the rest alone", deleted},
 		{"many may use it at once", crowd},
 	} {
@@ -111,6 +112,27 @@ func zeroed(t *testing.T, p geomlib.Provider) {
 	holds(t, p, 0, 4, 5)
 	holds(t, p, 4, 8, 0)
 	holds(t, p, 12, 4, 5)
+}
+
+func shared(t *testing.T, p geomlib.Provider) {
+	s, ok := p.(geomlib.BlockSharer)
+	if !ok {
+		return
+	}
+	write(t, p, 0, 16, 5)
+	sector := int64(p.SectorSize())
+	if err := s.ShareBlocks(32*sector, p, 0, 16*sector); errors.Is(err, geomlib.ErrNotSupported) {
+		return // and may hold either
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p, 4, 4, 6)
+	write(t, p, 44, 4, 7)
+	holds(t, p, 0, 4, 5)
+	holds(t, p, 4, 4, 6)
+	holds(t, p, 8, 8, 5)
+	holds(t, p, 32, 12, 5)
+	holds(t, p, 44, 4, 7)
 }
 
 func deleted(t *testing.T, p geomlib.Provider) {

@@ -47,6 +47,7 @@ func TestADiskInMemoryDoesWhatProvidersDo(t *testing.T) {
 	for name, set := range map[string]func(*disktest.Disk) geomlib.Provider{
 		"new":      func(d *disktest.Disk) geomlib.Provider { return d },
 		"zeroing":  func(d *disktest.Disk) geomlib.Provider { return d.SetZeroes(true) },
+		"sharing":  func(d *disktest.Disk) geomlib.Provider { return d.SetShares(true) },
 		"junk":     func(d *disktest.Disk) geomlib.Provider { return d.FillJunk(1).SetZeroes(true) },
 		"no cache": func(d *disktest.Disk) geomlib.Provider { return d.SetNoVolatileCache(true) },
 		"plain":    func(d *disktest.Disk) geomlib.Provider { return d.SetDeletes(false).Plain() },

@@ -253,6 +253,20 @@ func (c *component) clear(off, n int64, zeros []byte) error {
 	return nil
 }
 
+// share makes [off, off+n) what [from, from+n) of src is, with the same blocks of the
+// medium, and reports whether it did: what it cannot do, or fails at, is copied.
+func (c *component) share(off int64, src *component, from, n int64) bool {
+	to, can := c.prov().(geomlib.BlockSharer)
+	if !can || off+n > c.guard || from+n > src.guard || c.refused.Load() || c.maySend() != nil {
+		return false
+	}
+	err := to.ShareBlocks(off, src.prov(), from, n)
+	if err == nil || !errors.Is(err, geomlib.ErrNotSupported) {
+		c.markDirty()
+	}
+	return err == nil
+}
+
 func (c *component) zeroRange(p geomlib.Provider, off, n int64, zeros []byte) error {
 	if err := c.maySend(); err != nil {
 		return err

@@ -72,6 +72,9 @@ func (v *Volume) copyRange(from, to alloc.Phys, r extent, buf []byte) error {
 			return err
 		}
 	}
+	if dst.share(d+r.from, src, s+r.from, end-r.from) {
+		return nil
+	}
 	for at := r.from; at < end; {
 		b := buf[:min(int64(len(buf)), end-at)]
 		if err := src.readAt(b, s+at); err != nil {

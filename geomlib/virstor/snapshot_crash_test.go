@@ -100,7 +100,7 @@ func newSnapWorld(seed uint64, way snapWay, cfg Config) (*snapWorld, error) {
 	}
 	w.rec = disktest.Record(w.disks...)
 	for _, d := range w.disks {
-		d.Inject(w.beside)
+		d.SetShares(seed%3 == 2).Inject(w.beside)
 	}
 	w.at.snaps, w.at.maybe, w.at.guids = make(map[string][snapCells]byte), make(map[string]bool), make(map[string]ondisk.GUID)
 	for i := range w.at.cells {
