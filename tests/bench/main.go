@@ -20,6 +20,10 @@ type job struct {
 	Name  string
 	Args  []string
 	Fresh bool // on space that was never written
+	// Snapshot: of chunks of 64 KiB, after a snapshot of all that was written.
+	Snapshot bool
+	// View: the snapshot is read, and not the volume.
+	View  bool
 	Bytes bool // throughput in bytes rather than operations
 	Peers []string
 }
@@ -32,6 +36,9 @@ var jobs = []job{
 	{Name: "write 1m QD8", Args: []string{"--rw=write", "--bs=1m", "--iodepth=8"}, Bytes: true, Peers: rawPeers},
 	{Name: "mixed 70/30 4k 4xQD16", Args: []string{"--rw=randrw", "--rwmixread=70", "--bs=4k", "--iodepth=16", "--numjobs=4"}, Peers: rawPeers},
 	{Name: "first write 4k QD32, flush/64", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32", "--fsync=64"}, Fresh: true, Peers: []string{"qcow2"}},
+	{Name: "write behind a snapshot 4k QD32", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32"}, Snapshot: true, Peers: []string{"overlay"}},
+	{Name: "write behind a snapshot 4k QD32, flush/64", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32", "--fsync=64"}, Snapshot: true, Peers: []string{"overlay"}},
+	{Name: "read of a snapshot 4k QD32", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=32"}, Snapshot: true, View: true, Peers: []string{"volume"}},
 	{Name: "randwrite 4k QD1 fsync", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1"}, Peers: rawPeers},
 }
 

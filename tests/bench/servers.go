@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +48,7 @@ func (b *bench) measure(j job, server string) (result, error) {
 		return result{}, err
 	}
 	defer os.RemoveAll(dir)
-	cmd, uri, err := b.server(server, dir)
+	cmd, uri, err := b.server(server, dir, j.Snapshot)
 	if err != nil {
 		return result{}, err
 	}
@@ -68,8 +69,19 @@ func (b *bench) measure(j job, server string) (result, error) {
 	if j.Fresh {
 		fill = 0
 	}
+	if server == overlay {
+		fill = 0 // what it lies over is
+	}
 	if err := prepare(uri, fill); err != nil {
 		return result{}, err
+	}
+	if j.Snapshot && server != overlay {
+		if err := b.gvirstor(dir, "snapshot", "-f", "vol@s"); err != nil {
+			return result{}, err
+		}
+	}
+	if j.View && server == "gvirstor" {
+		uri = strings.Replace(uri, "/vol?", "/vol@s?", 1)
 	}
 	before, err := cpuSeconds(cmd.Process.Pid)
 	if err != nil {
@@ -88,23 +100,41 @@ func (b *bench) measure(j job, server string) (result, error) {
 	return r, nil
 }
 
-// server makes the command that serves a fresh disk in dir, and its URI.
-func (b *bench) server(name, dir string) (*exec.Cmd, string, error) {
+// gvirstor runs the tool beside the daemon in dir, if there is one.
+func (b *bench) gvirstor(dir string, args ...string) error {
+	tool := exec.Command(filepath.Join(b.bin, "gvirstor"), args...)
+	tool.Env = append(os.Environ(), "GVIRSTOR_CONTROL="+filepath.Join(dir, "c"))
+	if out, err := tool.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", args[0], err, out)
+	}
+	return nil
+}
+
+// overlay is the server of an image of qcow2 over another one that is full.
+const overlay = "overlay"
+
+// server makes the command that serves a fresh disk in dir, and its URI; small: of units
+// of 64 KiB.
+func (b *bench) server(name, dir string, small bool) (*exec.Cmd, string, error) {
 	sock := filepath.Join(dir, "s")
 	file := filepath.Join(dir, "disk")
 	plain := "nbd+unix:///?socket=" + sock
 	switch name {
-	case "gvirstor", before:
+	case "gvirstor", "volume", before:
 		bin := b.bin
 		if name == before {
 			bin = b.old
 		}
+		size, chunks := int64(diskSize*3/4), []string{"label", "-s", "8g"}
+		if small { // and of room for what is copied
+			size, chunks = diskSize*5/4, append(chunks, "-m", "64k", "--small-chunks")
+		}
 		for _, f := range []string{file + "0", file + "1"} {
-			if err := sparse(f, diskSize*3/4); err != nil {
+			if err := sparse(f, size); err != nil {
 				return nil, "", err
 			}
 		}
-		label := exec.Command(filepath.Join(bin, "gvirstor"), "label", "-s", "8g", "vol", file+"0", file+"1")
+		label := exec.Command(filepath.Join(bin, "gvirstor"), append(chunks, "vol", file+"0", file+"1")...)
 		label.Env = append(os.Environ(), "GVIRSTOR_CONTROL="+filepath.Join(dir, "none"))
 		if out, err := label.CombinedOutput(); err != nil {
 			return nil, "", fmt.Errorf("label: %w: %s", err, out)
@@ -128,7 +158,47 @@ func (b *bench) server(name, dir string) (*exec.Cmd, string, error) {
 		}
 		return exec.Command("qemu-nbd", "-t", "-f", "qcow2", "-e", "16", "-k", sock, file), plain, nil
 	}
+	if name == overlay {
+		return overlaid(file, sock)
+	}
 	return nil, "", fmt.Errorf("no server %q", name)
+}
+
+// overlaid is the command that serves an image whose backing file is full: what a snapshot is
+// with qcow2. Both have clusters of 64 KiB.
+func overlaid(file, sock string) (*exec.Cmd, string, error) {
+	raw, err := os.Create(file + ".raw")
+	if err != nil {
+		return nil, "", err
+	}
+	for b := pattern(); err == nil; {
+		var at int64
+		if at, err = raw.Seek(0, io.SeekCurrent); at >= diskSize {
+			break
+		}
+		_, err = raw.Write(b)
+	}
+	if err := errors.Join(err, raw.Close()); err != nil {
+		return nil, "", err
+	}
+	for _, args := range [][]string{
+		{"convert", "-f", "raw", "-O", "qcow2", file + ".raw", file + ".base"},
+		{"create", "-q", "-f", "qcow2", "-b", file + ".base", "-F", "qcow2", file},
+	} {
+		if out, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
+			return nil, "", fmt.Errorf("qemu-img %s: %w: %s", args[0], err, out)
+		}
+	}
+	return exec.Command("qemu-nbd", "-t", "-f", "qcow2", "-e", "16", "-k", sock, file), "nbd+unix:///?socket=" + sock, os.Remove(file + ".raw")
+}
+
+// pattern is what disks are filled with.
+func pattern() []byte {
+	b := make([]byte, 1<<20)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
 }
 
 func sparse(name string, size int64) error {
@@ -153,10 +223,7 @@ func prepare(uri string, fill int64) error {
 		}
 	}
 	defer c.Close()
-	b := make([]byte, 1<<20)
-	for i := range b {
-		b[i] = byte(i)
-	}
+	b := pattern()
 	for off := int64(0); off < fill; off += int64(len(b)) {
 		if _, err := c.WriteAt(b, off); err != nil {
 			return err
@@ -173,7 +240,7 @@ func (b *bench) fio(j job, uri string) (result, float64, error) {
 	}
 	args := append([]string{"--name=j", "--ioengine=nbd", "--uri=" + uri, "--size=" + size,
 		"--group_reporting", "--output-format=json", "--randrepeat=1"}, j.Args...)
-	if j.Fresh {
+	if j.Fresh || j.Snapshot && !j.View { // by how much, since later writes cost less
 		args = append(args, "--io_size=64m")
 	} else {
 		args = append(args, "--time_based", fmt.Sprintf("--runtime=%d", b.seconds))
