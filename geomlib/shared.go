@@ -57,14 +57,21 @@ func Share(p Provider) (Provider, error) {
 		return nil, fmt.Errorf("%s: %w: %w", f.name, ErrNotShared, err)
 	}
 	s := &shared{file: f}
-	if err := f.DropCache(); err != nil && !errors.Is(err, ErrNotSupported) {
-		return nil, err
-	}
-	last := make([]byte, f.sector)
-	if _, err := s.ReadAt(last, f.size-f.sector); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotShared, err)
+	if err := s.begin(); err != nil {
+		return nil, errors.Join(err, checkMode(f)) // p goes by the caches again
 	}
 	return s, nil
+}
+
+// begin has nothing left in the caches, and makes sure that it can be read past them.
+func (p *shared) begin() error {
+	if err := p.DropCache(); err != nil && !errors.Is(err, ErrNotSupported) {
+		return err
+	}
+	if _, err := p.ReadAt(make([]byte, p.sector), p.size-p.sector); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotShared, err)
+	}
+	return nil
 }
 
 // shared is a file that is read and written past the caches.

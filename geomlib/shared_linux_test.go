@@ -40,6 +40,27 @@ func openShared(t *testing.T, path string) Guarded {
 	return g
 }
 
+// TestWhatCouldNotBeSharedGoesByTheCacheAgain: else its owner could read nothing of it, whose
+// memory is not aligned.
+func TestWhatCouldNotBeSharedGoesByTheCacheAgain(t *testing.T) {
+	path := newFile(t, mib)
+	p, err := Open(path, OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	if err := os.Truncate(path, 512); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Share(p); !errors.Is(err, ErrNotShared) {
+		t.Fatalf("shared without its end: %v", err)
+	}
+	f, _, _ := DescriptorOf(p)
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_DIRECT != 0 {
+		t.Errorf("flags %#x, %v", flags, err)
+	}
+}
+
 // TestASharedProviderIsReadPastTheCache: pages that another opener of the file keeps are not
 // what it reads, and what it writes leaves none.
 func TestASharedProviderIsReadPastTheCache(t *testing.T) {

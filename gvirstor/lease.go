@@ -102,17 +102,17 @@ func byVolume(providers []geomlib.Provider) (all []*virstor.Assembly) {
 }
 
 // shareLeased has components of volumes with a lease read and written past the caches of
-// this host, where only that lease tells that other hosts reach them. What cannot be so
-// nobody serves as what is shared: if a host has the lease all the same, it is refused.
+// this host, where only that lease tells that other hosts reach them. What cannot be so is
+// left as it is: nobody serves it as what is shared, and whoever writes looks at the lease.
 func shareLeased(providers []geomlib.Provider) error {
 	for _, a := range byVolume(providers) {
-		leased, free := false, true
+		leased := false
 		for _, m := range a.Members {
 			l, err := virstor.LeaseOn(m.Provider, m.Metadata)
 			if err != nil {
 				return failf("Can't tell whether other hosts have %s: %w", a.Name, err)
 			}
-			leased, free = leased || l != nil, free && (l == nil || l.Released)
+			leased = leased || l != nil
 		}
 		if !leased || a.NeedsLease() {
 			continue
@@ -122,7 +122,7 @@ func shareLeased(providers []geomlib.Provider) error {
 			switch {
 			case err == nil:
 				providers[slices.Index(providers, m.Provider)] = s
-			case !free || !errors.Is(err, geomlib.ErrNotShared):
+			case !errors.Is(err, geomlib.ErrNotShared):
 				return failf("Can't have %s as what other hosts reach, too: %w", a.Name, err)
 			}
 		}

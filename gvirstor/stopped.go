@@ -230,30 +230,33 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 	return p, nil
 }
 
-// takeLease takes the lease of components that other hosts can reach, or refuses, to who only
-// reads, what another host has.
+// takeLease takes the lease of components that other hosts can reach, or refuses what another
+// host has, to who only reads, too.
 func (p *parts) takeLease(ctx context.Context, readOnly bool, w *where) error {
-	if p.Err != nil || !p.NeedsLease() {
-		return nil
+	dead := func(owner virstor.LeaseOwner) error {
+		return fmt.Errorf("%w: %v; if that is dead, ggated-virstor --takeover %s takes it over", virstor.ErrLeased, owner, ondisk.Printable(p.Name))
 	}
-	if readOnly {
+	switch {
+	case p.Err != nil:
+		return nil
+	case readOnly || !p.NeedsLease():
 		var last uint64
 		if m, ok := p.lock.(geomlib.LeaseMemory); ok {
 			last = m.LastLease()
 		}
 		owner, leased, err := p.Leased(last)
 		switch {
-		case errors.Is(err, virstor.ErrNoLease), err == nil && (!leased || w.forceOld):
+		case errors.Is(err, virstor.ErrNoLease), err == nil && (!leased || readOnly && w.forceOld):
 			return nil
-		case err == nil:
+		case err == nil && readOnly:
 			err = fmt.Errorf("%w: %v: what is read may be torn (--force-old)", virstor.ErrLeased, owner)
+		case err == nil:
+			err = dead(owner)
 		}
 		return err
 	}
 	var err error
-	if p.lease, err = takeLease(ctx, p.Assembly, p.lock, false, func(owner virstor.LeaseOwner) error {
-		return fmt.Errorf("%w: %v; if that is dead, ggated-virstor --takeover %s takes it over", virstor.ErrLeased, owner, ondisk.Printable(p.Name))
-	}); err != nil {
+	if p.lease, err = takeLease(ctx, p.Assembly, p.lock, false, dead); err != nil {
 		return err
 	}
 	p.Assembly, err = p.Again()

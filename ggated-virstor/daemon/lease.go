@@ -128,10 +128,13 @@ func (d *Daemon) mayRead(a *virstor.Assembly, lock io.Closer) error {
 }
 
 // mayServeAlone refuses a volume that a host has the lease of, though nobody has said that
-// its components are shared. It gives lock back then.
+// its components are shared, unless that host is dead. It gives lock back then.
 func (d *Daemon) mayServeAlone(a *virstor.Assembly, lock io.Closer) error {
+	if slices.Contains(d.opt.Lease.TakeOver, a.Name) {
+		return nil
+	}
 	return refuseLeased(a, lock, func(owner virstor.LeaseOwner) error {
-		return fmt.Errorf("%w: %v: serve it with --shared, which waits for the lease (--takeover %s if that host is dead for certain)",
+		return fmt.Errorf("%w: %v: serve it with --shared, which waits for the lease, or, if that host is dead for certain, with --takeover %s",
 			virstor.ErrLeased, owner, ondisk.Printable(a.Name))
 	})
 }

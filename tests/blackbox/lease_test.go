@@ -213,7 +213,7 @@ func TestADaemonThatDiedGoesOnWithItsLease(t *testing.T) {
 // asked to.
 func TestWhoWaitsForALeaseSaysForWhose(t *testing.T) {
 	a, b := twoHosts(t)
-	a.start(leaseFlags...)
+	a.start(append([]string{"--supervise=no"}, leaseFlags...)...)
 	a.kill()
 	b.launch(append([]string{"--lease-interval=10s", "--lease-settle=10m"}, leaseFlags[2:]...)...)
 	b.until("it answers", func() bool { _, err := b.tryGvirstor("status"); return err == nil })
@@ -381,4 +381,22 @@ func TestASupervisorFencesForItsWorker(t *testing.T) {
 	}
 	a.kill()
 	b.term()
+}
+
+// TestADiskOfADeadHostIsServedWithoutASharedWay: who has the images as files, which may be
+// no other host's any more, says that the one who has the lease is dead.
+func TestADiskOfADeadHostIsServedWithoutASharedWay(t *testing.T) {
+	a, _ := twoHosts(t)
+	a.start(append([]string{"--supervise=no"}, leaseFlags...)...)
+	a.kill()
+	c := newSite(t)
+	for i := range a.files {
+		a.endServer(i)
+		c.files = append(c.files, filepath.Join(a.dir, fmt.Sprint("component", i)))
+	}
+	c.launch()
+	c.said("dead for certain, with --takeover vol")
+	<-c.done
+	c.start("--takeover=vol")
+	c.term()
 }
