@@ -110,7 +110,7 @@ func TestVerbsForStoppedVolumesLeaveSnapshotsAlone(t *testing.T) {
 		case verb == "repair":
 			want, status = "vol: nothing to repair.", 0
 		case verb == "restore":
-			want = "it has snapshots, which would be lost"
+			want = "it has snapshots or further volumes, which would be lost"
 		case verb == "add":
 			want, status, files = "", 0, append(files, s.fresh)
 		case verb == "remove":

@@ -66,6 +66,9 @@ func (c *call) backup(ctx context.Context, force bool) error {
 		if snaps := b.Snapshots(); len(snaps) > 0 {
 			fmt.Fprintf(c.stdout, "  snapshots: %s\n", strings.Join(snaps, " "))
 		}
+		if volumes := b.Volumes(); len(volumes) > 0 {
+			fmt.Fprintf(c.stdout, "  further volumes: %s\n", strings.Join(volumes, " "))
+		}
 	}
 	return nil
 }
@@ -99,7 +102,7 @@ func (c *call) takeBackup(ctx context.Context, providers []geomlib.Provider, liv
 		c.warn(fmt.Sprintf("warning: left out: %s", ig.Reason))
 	}
 	if err == nil && len(b.LeftOut) > 0 {
-		c.warn(fmt.Sprintf("warning: left out: damaged snapshots of %s, which a restore gives up: %s", last.Name, strings.Join(b.LeftOut, " ")))
+		c.warn(fmt.Sprintf("warning: left out: what is damaged of %s, or was made of that, which a restore gives up: %s", last.Name, strings.Join(b.LeftOut, " ")))
 	}
 	return b, err
 }

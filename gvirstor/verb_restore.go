@@ -128,6 +128,9 @@ func (c *call) printRestored(b *backup.Backup, res *backup.Restored, dryRun bool
 	if snaps := b.Snapshots(); len(snaps) > 0 {
 		fmt.Fprintf(c.stdout, "Snapshots: %s\n", strings.Join(snaps, " "))
 	}
+	if volumes := b.Volumes(); len(volumes) > 0 {
+		fmt.Fprintf(c.stdout, "Further volumes: %s\n", strings.Join(volumes, " "))
+	}
 	if g := b.Generation(); g > 0 {
 		fmt.Fprintf(c.stdout, "The backup is of generation %d, and the volume %s of a later one than all that its components and this host had\n", g,
 			verb)

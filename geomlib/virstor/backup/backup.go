@@ -17,9 +17,6 @@ import (
 // ErrDamaged: the volume is not one that a backup should be made of.
 var ErrDamaged = errors.New("volume is damaged; see `gvirstor check`")
 
-// ErrFurther: the pool has volumes beside the first, which a restore would give up.
-var ErrFurther = errors.New("its pool has further volumes, which no backup keeps yet")
-
 // Backup is what says where everything of a volume is.
 type Backup struct {
 	Time       time.Time
@@ -27,8 +24,9 @@ type Backup struct {
 	Components []Component // by index
 	Extension  *ondisk.Extension
 	Runs       []Run // by virtual chunk
-	Pool       *Pool // nil when there are no snapshots
-	// LeftOut are damaged snapshots, which no backup keeps.
+	Pool       *Pool // nil when there are no snapshots and no further volumes
+	// LeftOut are damaged snapshots and volumes, which no backup keeps, and what was made
+	// of them.
 	LeftOut []string
 }
 
@@ -53,7 +51,7 @@ func (b *Backup) Name() string { return ondisk.Printable(b.Components[0].Metadat
 // ID is the volume's id.
 func (b *Backup) ID() uint32 { return b.Components[0].Metadata.ID }
 
-// Allocated is the number of allocated virtual chunks.
+// Allocated is the number of allocated virtual chunks of the first volume.
 func (b *Backup) Allocated() uint64 {
 	var n uint64
 	for _, r := range b.Runs {
@@ -84,8 +82,8 @@ var ErrChanging = errors.New("its snapshots do not stand still")
 // directory of them was put in force meanwhile.
 const changingTries = 5
 
-// FromVolume backs up an open volume, with its snapshots. It is one moment of it: nothing
-// is allocated meanwhile.
+// FromVolume backs up an open volume, with its snapshots and the further volumes of its pool.
+// It is one moment of them: nothing is allocated meanwhile.
 func FromVolume(ctx context.Context, v *virstor.Volume, now time.Time) (b *Backup, err error) {
 	for range changingTries {
 		s := v.CopyMap()
@@ -101,24 +99,33 @@ func FromVolume(ctx context.Context, v *virstor.Volume, now time.Time) (b *Backu
 }
 
 func fromCopy(ctx context.Context, sectorSize int, s virstor.MapCopy, now time.Time) (*Backup, error) {
-	b := &Backup{Time: now.UTC(), Order: s.Order}
+	b := &Backup{Time: now.UTC(), Order: s.Order, Runs: runsOf(s.Mappings)}
 	for i, m := range s.Metadata {
 		b.Components = append(b.Components, Component{Name: s.Providers[i].Name(), SectorSize: sectorSize, Metadata: m})
 	}
-	for _, m := range s.Mappings {
-		b.Runs = extend(b.Runs, m.Virtual, m.Component, m.Chunk)
-	}
 	if s.Directory.Exists() {
-		if err := b.readPool(ctx, s.Providers, s.Directory); err != nil {
+		live := make(map[uint64][]Run)
+		for id, ms := range s.Further {
+			live[id] = runsOf(ms)
+		}
+		if err := b.readPool(ctx, s.Providers, s.Directory, live); err != nil {
 			return nil, err
 		}
 	}
 	return b, b.check()
 }
 
-// FromAssembly backs up a volume that nobody serves, with its snapshots. A damaged one
-// is refused (ErrDamaged): its backup would look like a good one. Damaged snapshots are
-// left out. progress, if not nil, is told how many bytes of the map have been read.
+// runsOf are mappings as runs.
+func runsOf(ms []virstor.Mapping) (runs []Run) {
+	for _, m := range ms {
+		runs = extend(runs, m.Virtual, m.Component, m.Chunk)
+	}
+	return runs
+}
+
+// FromAssembly backs up a volume that nobody serves, with its snapshots and the further
+// volumes of its pool. A damaged one is refused (ErrDamaged): its backup would look like a
+// good one. Damaged snapshots and further volumes are left out. progress, if not nil, is told how many bytes of the map have been read.
 func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progress func(done, total int64)) (*Backup, error) {
 	if errors.Is(a.Err, virstor.ErrDamaged) {
 		return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, a.Err)
@@ -162,11 +169,7 @@ func FromAssembly(ctx context.Context, a *virstor.Assembly, now time.Time, progr
 		for _, m := range a.Members {
 			providers = append(providers, m.Provider)
 		}
-		err := b.readPool(ctx, providers, directory)
-		if errors.Is(err, ErrFurther) {
-			return nil, fmt.Errorf("back up %s: %w", a.Name, err)
-		}
-		if err != nil {
+		if err := b.readPool(ctx, providers, directory, nil); err != nil {
 			return nil, fmt.Errorf("back up %s: %w: %w", a.Name, ErrDamaged, err)
 		}
 	}
@@ -259,7 +262,7 @@ func (b *Backup) checkShared() error {
 				last, end = r, e
 			}
 		case was >= noVirtual || r.Virtual >= noVirtual:
-			return fmt.Errorf("chunk %d of component %d has two uses, one of them for the snapshots", r.Chunk, r.Component)
+			return fmt.Errorf("chunk %d of component %d has two uses, one of them for maps", r.Chunk, r.Component)
 		default:
 			return fmt.Errorf("virtual chunks %d and %d are both on chunk %d of component %d", was, r.Virtual, r.Chunk, r.Component)
 		}

@@ -20,8 +20,8 @@ var ErrFormat = errors.New("not a backup of a volume, or a damaged one")
 
 const (
 	magic       = "GVIRSTOR::BACKUP\n"
-	version     = 1       // without snapshots
-	poolVersion = 2       // with some
+	version     = 1       // of a volume alone
+	poolVersion = 2       // with snapshots or further volumes
 	maxFile     = 1 << 30 // bytes; a map of 64 million runs
 	maxHeader   = 64 << 20
 	fixedLength = len(magic) + 4 + 4 // magic, version u32, length of header u32
@@ -42,8 +42,9 @@ type header struct {
 
 // headerPool is a Pool but for the runs of its parts, which follow those of the volume.
 type headerPool struct {
-	Snapshots []string     `json:"snapshots"` // for people
-	Directory []byte       `json:"directory"` // its contents as on the disk
+	Snapshots []string     `json:"snapshots"`         // for people
+	Volumes   []string     `json:"volumes,omitempty"` // likewise, further ones
+	Directory []byte       `json:"directory"`         // its contents as on the disk
 	Maps      []headerMap  `json:"maps"`
 	Parts     []headerPart `json:"parts"`
 }
@@ -140,7 +141,7 @@ func writeRuns(out *bufio.Writer, runs []Run) {
 }
 
 func (b *Backup) poolHeader() (*headerPool, error) {
-	h := &headerPool{Snapshots: b.Snapshots()}
+	h := &headerPool{Snapshots: b.Snapshots(), Volumes: b.Volumes()}
 	var err error
 	if h.Directory, err = b.Pool.Directory.Encode(); err != nil {
 		return nil, err

@@ -12,14 +12,14 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// Pool is what a volume that has snapshots has beside its map.
+// Pool is what a volume that has snapshots, or others beside it, has beside its map.
 type Pool struct {
 	Directory *ondisk.Directory
 	Maps      []Map  // of all but the first of Directory.Maps, in their order
-	Parts     []Part // what the maps lie in; many share one
+	Parts     []Part // what the maps lie in; many snapshots share one
 }
 
-// Map is where the map of a snapshot lies.
+// Map is where the map of a snapshot or of a further volume lies.
 type Map struct {
 	Places []ondisk.Place // of the list
 	List   *ondisk.MapList
@@ -31,15 +31,36 @@ type Part struct {
 	Runs []Run // by virtual chunk
 }
 
-// Snapshots are the names of the snapshots that b keeps, the oldest first.
-func (b *Backup) Snapshots() []string {
-	var names []string
-	if b.Pool != nil {
-		for _, m := range b.Pool.Directory.Maps[1:] {
-			names = append(names, m.Name)
+// Snapshots are the names of the snapshots that b keeps, the oldest first, those of further
+// volumes as titleOf has them.
+func (b *Backup) Snapshots() []string { return b.titles(ondisk.KindSnapshot) }
+
+// Volumes are the names of the further volumes that b keeps, the oldest first, each after a
+// slash.
+func (b *Backup) Volumes() []string { return b.titles(ondisk.KindVolume) }
+
+func (b *Backup) titles(kind ondisk.MapKind) (names []string) {
+	if b.Pool == nil {
+		return nil
+	}
+	for _, m := range b.Pool.Directory.Maps[1:] {
+		if m.Kind == kind {
+			names = append(names, titleOf(b.Pool.Directory, m))
 		}
 	}
 	return names
+}
+
+// titleOf is what a map of d is called within its pool: the name of a snapshot of the first
+// volume, "/web" for another volume, and "/web@monday" for a snapshot of that.
+func titleOf(d *ondisk.Directory, m ondisk.PoolMap) string {
+	switch of, _ := d.Map(m.Origin); {
+	case m.Kind == ondisk.KindVolume:
+		return "/" + m.Name
+	case m.Origin != ondisk.FirstMap:
+		return "/" + of.Name + "@" + m.Name
+	}
+	return m.Name
 }
 
 // poolReader collects a Pool.
@@ -48,13 +69,14 @@ type poolReader struct {
 	b    *Backup
 	dir  *ondisk.Directory
 	pool *Pool
+	live map[uint64][]Run        // of further volumes in service, by the ids of their maps; nil: none is
 	has  map[ondisk.Address]bool // of pool.Parts
 }
 
-// readPool reads the directory that a record names, and the maps of its snapshots. Those
-// that are damaged are left out, and named.
-func (b *Backup) readPool(ctx context.Context, providers []geomlib.Provider, first ondisk.Link) error {
-	r := &poolReader{b: b, pool: new(Pool), has: make(map[ondisk.Address]bool),
+// readPool reads the directory that a record names, and the maps that it names: those of live
+// are known. What is damaged is left out and named, with all that was made of it.
+func (b *Backup) readPool(ctx context.Context, providers []geomlib.Provider, first ondisk.Link, live map[uint64][]Run) error {
+	r := &poolReader{b: b, pool: new(Pool), live: live, has: make(map[ondisk.Address]bool),
 		Reader: poolio.New(b.Components[0].Metadata.ChunkSize, b.Components[0].SectorSize)}
 	for i, c := range b.Components {
 		r.Add(providers[i], c.Metadata)
@@ -63,20 +85,19 @@ func (b *Backup) readPool(ctx context.Context, providers []geomlib.Provider, fir
 	if r.dir, err = r.Directory(ctx, first); err != nil {
 		return fmt.Errorf("the directory of its snapshots: %w", err)
 	}
-	for _, m := range r.dir.Maps[1:] {
-		if m.Kind == ondisk.KindVolume { // a restore would give its chunks up
-			return fmt.Errorf("%w (%s)", ErrFurther, m.Name)
-		}
-	}
 	kept := *r.dir
 	kept.Maps = slices.Clone(r.dir.Maps[:1])
-	for _, m := range r.dir.Maps[1:] {
-		err := r.add(ctx, m)
+	for _, m := range r.dir.Maps[1:] { // what one was made of comes before it
+		_, there := kept.Map(m.Origin)
+		err := errLeftOut
+		if there || m.Origin == 0 {
+			err = r.add(ctx, m)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			b.LeftOut = append(b.LeftOut, m.Name)
+			b.LeftOut = append(b.LeftOut, titleOf(r.dir, m))
 		default:
 			kept.Maps = append(kept.Maps, m)
 		}
@@ -87,11 +108,18 @@ func (b *Backup) readPool(ctx context.Context, providers []geomlib.Provider, fir
 	return nil
 }
 
-// add adds the map of a snapshot whole, or nothing of it.
+// errLeftOut: what a map was made of is not kept.
+var errLeftOut = errors.New("what it was made of is left out")
+
+// add adds a map whole, or nothing of it.
 func (r *poolReader) add(ctx context.Context, m ondisk.PoolMap) error {
 	at, err := r.Map(ctx, r.dir, m)
 	if err != nil {
 		return err
+	}
+	live, known := r.live[m.ID]
+	if m.Kind == ondisk.KindVolume && r.live != nil && !known {
+		return virstor.ErrDamaged
 	}
 	var parts []Part
 	for i, c := range at.List.Chunks {
@@ -99,14 +127,9 @@ func (r *poolReader) add(ctx context.Context, m ondisk.PoolMap) error {
 			continue
 		}
 		p := Part{Address: c.Address}
-		if err := r.Part(ctx, at, i, func(vc uint64, e ondisk.Entry) error {
-			index := r.b.indexOf(r.dir, e.Component)
-			if e.Flags != ondisk.FlagAllocated || index < 0 || !r.b.hasChunk(index, e.Chunk) {
-				return fmt.Errorf("map entry of virtual chunk %d holds flags %#x, member number %d, chunk %d", vc, e.Flags, e.Component, e.Chunk)
-			}
-			p.Runs = extend(p.Runs, vc, uint16(index), e.Chunk)
-			return nil
-		}); err != nil {
+		if known {
+			p.Runs, live = cut(live, uint64(i+1)*uint64(r.ChunkSize)/ondisk.EntrySize)
+		} else if err := r.readPart(ctx, at, i, &p); err != nil {
 			return err
 		}
 		parts = append(parts, p)
@@ -117,6 +140,34 @@ func (r *poolReader) add(ctx context.Context, m ondisk.PoolMap) error {
 	r.pool.Parts = append(r.pool.Parts, parts...)
 	r.pool.Maps = append(r.pool.Maps, Map{at.Places, at.List})
 	return nil
+}
+
+// readPart reads chunk i of a map.
+func (r *poolReader) readPart(ctx context.Context, at *poolio.Map, i int, p *Part) error {
+	return r.Part(ctx, at, i, func(vc uint64, e ondisk.Entry) error {
+		index := r.b.indexOf(r.dir, e.Component)
+		if e.Flags != ondisk.FlagAllocated || index < 0 || !r.b.hasChunk(index, e.Chunk) {
+			return fmt.Errorf("map entry of virtual chunk %d holds flags %#x, member number %d, chunk %d", vc, e.Flags, e.Component, e.Chunk)
+		}
+		p.Runs = extend(p.Runs, vc, uint16(index), e.Chunk)
+		return nil
+	})
+}
+
+// cut is what of runs is before virtual chunk end, and what is not.
+func cut(runs []Run, end uint64) (before, rest []Run) {
+	n := 0
+	for n < len(runs) && runs[n].Virtual+runs[n].Length <= end {
+		n++
+	}
+	before, rest = slices.Clip(runs[:n]), runs[n:]
+	if len(rest) > 0 && rest[0].Virtual < end {
+		r, k := rest[0], end-rest[0].Virtual
+		before = append(before, Run{Virtual: r.Virtual, Length: k, Component: r.Component, Chunk: r.Chunk})
+		rest = slices.Clone(rest)
+		rest[0] = Run{Virtual: end, Length: r.Length - k, Component: r.Component, Chunk: r.Chunk + uint32(k)}
+	}
+	return before, rest
 }
 
 // indexOf is the index of the component that has a member number, -1 when none has.
@@ -164,11 +215,11 @@ func (b *Backup) encode(visit func(systemChunk) error) (ondisk.Link, error) {
 		e.parts[b.Pool.Parts[i].Address] = &b.Pool.Parts[i]
 	}
 	if len(e.d.Maps) != len(b.Pool.Maps)+1 {
-		return ondisk.Link{}, fmt.Errorf("%d maps for %d snapshots", len(b.Pool.Maps), len(e.d.Maps)-1)
+		return ondisk.Link{}, fmt.Errorf("%d maps for %d snapshots and volumes", len(b.Pool.Maps), len(e.d.Maps)-1)
 	}
 	for i, m := range e.d.Maps[1:] {
 		if err := e.addMap(m, b.Pool.Maps[i]); err != nil {
-			return ondisk.Link{}, fmt.Errorf("snapshot %s: %w", m.Name, err)
+			return ondisk.Link{}, fmt.Errorf("%v %s: %w", m.Kind, titleOf(e.d, m), err)
 		}
 	}
 	return e.directory()
@@ -285,8 +336,8 @@ func (e *poolEncoder) number(index uint16) (number uint16, known bool) {
 	return e.d.Members[i].Number, true
 }
 
-// checkPool tells whether the maps of the snapshots fit the components and their
-// checksums.
+// checkPool tells whether the maps of the snapshots and further volumes fit the components,
+// and those of snapshots their checksums.
 func (b *Backup) checkPool() error {
 	if b.Pool == nil {
 		return nil
@@ -301,11 +352,6 @@ func (b *Backup) checkPool() error {
 	}
 	if err := virstor.Servable(b.Pool.Directory); err != nil {
 		return err
-	}
-	for _, m := range b.Pool.Directory.Maps[1:] {
-		if m.Kind != ondisk.KindSnapshot {
-			return fmt.Errorf("%v %d in a backup: %w", m.Kind, m.ID, virstor.ErrUnserved)
-		}
 	}
 	for _, p := range b.Pool.Parts {
 		if err := b.checkRuns(p.Runs); err != nil {

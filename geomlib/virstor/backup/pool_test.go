@@ -172,23 +172,10 @@ func TestSnapshotsThatChangedSinceKeepABackupFromBeingRestored(t *testing.T) {
 		"": func(*virstor.Volume) error { return nil },
 	} {
 		disks, _ := pool(t)
-		b := take(t, disks)
-		v := voltest.Open(t, virstor.Config{}, disks)
-		if err := errors.Join(change(v), v.Close()); err != nil {
-			t.Fatal(err)
-		}
-		_, err := backup.Restore(ctx, voltest.Providers(disks), b, backup.RestoreOptions{Log: silent})
-		if want == "" {
-			mustBe(t, err, nil)
+		if !restoredByForce(t, disks, change, want) {
 			continue
 		}
-		if mustBe(t, err, backup.ErrNewer); !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want %q", err, want)
-		}
-		if _, err := backup.Restore(ctx, voltest.Providers(disks), b, backup.RestoreOptions{Log: silent, Force: true}); err != nil {
-			t.Error(err)
-		}
-		v = voltest.Open(t, virstor.Config{ReadOnly: true}, disks)
+		v := voltest.Open(t, virstor.Config{ReadOnly: true}, disks)
 		for i, s := range v.Snapshots() {
 			if s.Name != []string{"a", "b"}[i] || s.Err != nil {
 				t.Errorf("%+v", s)
@@ -198,6 +185,29 @@ func TestSnapshotsThatChangedSinceKeepABackupFromBeingRestored(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// restoredByForce backs up disks, changes the volume, and restores: that is refused because of
+// want, and done by force; without want it is done at once. It reports whether force was needed.
+func restoredByForce(t *testing.T, disks []*disktest.Disk, change func(*virstor.Volume) error, want string) bool {
+	t.Helper()
+	b := take(t, disks)
+	v := voltest.Open(t, virstor.Config{}, disks)
+	if err := errors.Join(change(v), v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := backup.Restore(ctx, voltest.Providers(disks), b, backup.RestoreOptions{Log: silent})
+	if want == "" {
+		mustBe(t, err, nil)
+		return false
+	}
+	if mustBe(t, err, backup.ErrNewer); !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+	if _, err := backup.Restore(ctx, voltest.Providers(disks), b, backup.RestoreOptions{Log: silent, Force: true}); err != nil {
+		t.Error(err)
+	}
+	return true
 }
 
 func TestAnInterruptedRestoreOfSnapshotsCanBeDoneAgain(t *testing.T) {
@@ -248,4 +258,184 @@ func TestABackupWhoseMapsDoNotFitIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// poolOfVolumes is pool with the clone web of a, which has the snapshot mine, and the volume
+// data, each of which was written to; and what each holds.
+func poolOfVolumes(t testing.TB) (disks []*disktest.Disk, held map[string][]byte) {
+	t.Helper()
+	disks, _ = pool(t)
+	v := voltest.Open(t, virstor.Config{}, disks)
+	_, err := v.CloneSnapshot("a", "web", false)
+	_, other := v.CreateVolume("data", 40*voltest.Chunk, false)
+	err = errors.Join(err, other)
+	for i, name := range []string{"web", "data"} {
+		err = errors.Join(err, writeTo(v, name, byte(20+i)))
+	}
+	web, e := v.OpenVolume("web")
+	if err = errors.Join(err, e); err != nil {
+		t.Fatal(err)
+	}
+	err = web.Snapshot("mine")
+	web.Release()
+	if err := errors.Join(err, writeTo(v, "web", 30), v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return disks, contentsOfAll(t, disks)
+}
+
+// writeTo writes to two chunks of a further volume.
+func writeTo(v *virstor.Volume, name string, b byte) error {
+	h, err := v.OpenVolume(name)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	_, err = h.WriteAt(bytes.Repeat([]byte{b}, 3*512), 3*voltest.Chunk-512)
+	return err
+}
+
+// contentsOfAll are those of contents, and of the further volumes of the pool.
+func contentsOfAll(t testing.TB, disks []*disktest.Disk) map[string][]byte {
+	t.Helper()
+	held := contents(t, disks)
+	v := voltest.Open(t, virstor.Config{ReadOnly: true}, disks)
+	defer v.Close()
+	for _, i := range v.Volumes() {
+		h, err := v.OpenVolume(i.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, h.Size())
+		if _, err := h.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		held["/"+i.Name] = b
+		for _, s := range h.Snapshots() {
+			held["/"+i.Name+"@"+s.Name] = nil
+		}
+		h.Release()
+	}
+	return held
+}
+
+func allMustHold(t *testing.T, disks []*disktest.Disk, want map[string][]byte) {
+	t.Helper()
+	got := contentsOfAll(t, disks)
+	for name, b := range want {
+		if have, there := got[name]; !there || !bytes.Equal(have, b) {
+			t.Errorf("%q holds something else (%d bytes, want %d)", name, len(have), len(b))
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d maps, want %d", len(got), len(want))
+	}
+	r, err := check.Inspect(ctx, voltest.Providers(disks), check.Options{})
+	if err != nil || !r.Clean() {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestFurtherVolumesAreBackedUpAndRestored(t *testing.T) {
+	disks, held := poolOfVolumes(t)
+	b := take(t, disks)
+	if got := b.Volumes(); !slices.Equal(got, []string{"/web", "/data"}) || !slices.Equal(b.Snapshots(), []string{"a", "b", "/web@mine"}) || b.LeftOut != nil {
+		t.Fatalf("kept %v and %v, left out %v", got, b.Snapshots(), b.LeftOut)
+	}
+	read, err := backup.Read(bytes.NewReader(encode(t, b)))
+	if err != nil || !reflect.DeepEqual(read, b) {
+		t.Fatalf("read %+v, %v", read, err)
+	}
+	// Nothing is left of the maps, nor of what says where they are.
+	for i := range b.Pool.Maps {
+		for _, c := range b.Pool.Maps[i].List.Chunks {
+			id, _ := b.Pool.Directory.Member(c.Number)
+			at := slices.IndexFunc(b.Components, func(c backup.Component) bool { return c.Metadata.Member.ID == id })
+			if !c.Hole {
+				voltest.Write(t, disks[at], bytes.Repeat([]byte{0xff}, 512), int64(c.Chunk)*voltest.Chunk)
+			}
+		}
+	}
+	wipe(t, disks)
+	rec := disktest.Record(disks...)
+	if _, err := backup.Restore(ctx, voltest.Providers(disks), read, backup.RestoreOptions{Log: silent, InOrder: true}); err != nil {
+		t.Fatal(err)
+	}
+	allMustHold(t, disks, held)
+	for k := 0; k <= rec.Len(); k++ {
+		again := rec.State(k, disktest.None)
+		if _, err := backup.Restore(ctx, voltest.Providers(again), b, backup.RestoreOptions{Log: silent, InOrder: true}); err != nil {
+			t.Fatalf("after %d: %v", k, err)
+		}
+		allMustHold(t, again, held)
+	}
+}
+
+func TestOfAPoolInUseTheSameVolumesAreBackedUp(t *testing.T) {
+	disks, _ := poolOfVolumes(t)
+	stopped := take(t, disks)
+	v := voltest.Open(t, virstor.Config{ReadOnly: true}, disks)
+	defer v.Close()
+	live, err := backup.FromVolume(ctx, v, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stopped.Extension = nil; !bytes.Equal(encode(t, live), encode(t, stopped)) {
+		t.Errorf("live %+v\nstopped %+v", live, stopped)
+	}
+}
+
+func TestVolumesThatChangedSinceKeepABackupFromBeingRestored(t *testing.T) {
+	for want, change := range map[string]func(*virstor.Volume) error{
+		"1 virtual chunks were allocated since": func(v *virstor.Volume) error {
+			h, err := v.OpenVolume("data")
+			if err != nil {
+				return err
+			}
+			defer h.Release()
+			_, err = h.WriteAt([]byte{1}, 30*voltest.Chunk)
+			return err
+		},
+		"1 virtual chunks lie elsewhere now": func(v *virstor.Volume) error {
+			h, err := v.OpenVolume("web")
+			if err != nil {
+				return err
+			}
+			defer h.Release()
+			_, err = h.WriteAt([]byte{1}, 0) // which the snapshot has
+			return err
+		},
+		"snapshots or volumes were taken, which would be lost (/new)": func(v *virstor.Volume) error {
+			_, err := v.CreateVolume("new", voltest.Chunk, false)
+			return err
+		},
+		"snapshots or volumes were deleted, and what they alone had may be written over (/data)": func(v *virstor.Volume) error {
+			return v.DeleteVolume("data")
+		},
+		"": func(v *virstor.Volume) error { return nil },
+	} {
+		disks, _ := poolOfVolumes(t)
+		restoredByForce(t, disks, change, want)
+	}
+}
+
+// What is made of a damaged snapshot is left out with it.
+func TestADamagedSnapshotIsLeftOutWithItsClones(t *testing.T) {
+	disks, held := poolOfVolumes(t)
+	b := take(t, disks)
+	c := b.Pool.Maps[0].List.Chunks[0]
+	id, _ := b.Pool.Directory.Member(c.Number)
+	at := slices.IndexFunc(b.Components, func(c backup.Component) bool { return c.Metadata.Member.ID == id })
+	voltest.Write(t, disks[at], bytes.Repeat([]byte{0xff}, 512), int64(c.Chunk)*voltest.Chunk)
+	b = take(t, disks)
+	if !slices.Equal(b.LeftOut, []string{"a", "/web", "/web@mine"}) || !slices.Equal(b.Volumes(), []string{"/data"}) {
+		t.Fatalf("kept %v, left out %v", b.Volumes(), b.LeftOut)
+	}
+	if _, err := backup.Restore(ctx, voltest.Providers(disks), b, backup.RestoreOptions{Log: silent, Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range b.LeftOut {
+		delete(held, name)
+	}
+	allMustHold(t, disks, held)
 }

@@ -24,7 +24,7 @@ import (
 var (
 	// ErrProviders: the providers given are not those of the backup.
 	ErrProviders = errors.New("the providers are not those of the backup")
-	// ErrNewer: the volume was used since, or its snapshots changed;
+	// ErrNewer: the volume or a further one of its pool was used since, or its snapshots changed;
 	// RestoreOptions.Force overrules it.
 	ErrNewer = errors.New("the volume has changed since the backup")
 	// ErrForeign: a provider holds something that no component does; likewise.
@@ -62,8 +62,8 @@ type RestoreOptions struct {
 // Restored is what Restore did, or would do.
 type Restored struct {
 	Providers []string // by component
-	// Lost and Moved are how many virtual chunks are allocated now and not in
-	// the backup, and elsewhere in it.
+	// Lost and Moved are how many virtual chunks, of all volumes, are allocated now and
+	// not in the backup, and elsewhere in it.
 	Lost, Moved uint64
 	// StaysFenced are the reasons why a volume that the kernel class could
 	// have taken at the time of the backup is kept from it.
@@ -298,14 +298,14 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 			newer = append(newer, fmt.Sprintf("its virtual size is %d bytes and was %d", m.VirtualSize, was.VirtualSize))
 		}
 		if ok && i == 0 && m.Validate(p.MediaSize(), p.SectorSize()) == nil {
-			if changed := b.newerPool(ctx, on, m); changed != "" {
+			if changed := b.newerPool(ctx, on, m, res); changed != "" {
 				newer = append(newer, changed)
 			}
 		}
 	}
 	zero := b.Components[0].Metadata
 	s := mapio.Scanner{Provider: on[0], Size: zero.MapBytes(), Unreadable: func(int64, error) {}, Progress: tell}
-	at := b.cursor()
+	at := cursor(b.Runs)
 	order := b.Order
 	err = s.Each(ctx, func(vc uint64, raw []byte) error {
 		if order == ondisk.OrderUnknown {
@@ -315,13 +315,7 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 		if e.Flags != ondisk.FlagAllocated || !b.possible(e) {
 			return nil // damaged: not what could be newer
 		}
-		was := at(vc)
-		switch {
-		case !was.Allocated():
-			res.Lost++
-		case was != e:
-			res.Moved++
-		}
+		res.compare(at(vc), e)
 		return nil
 	})
 	if err != nil {
@@ -336,21 +330,29 @@ func (b *Backup) compare(ctx context.Context, on []geomlib.Provider, res *Restor
 	return newer, nil
 }
 
-// newerPool tells what is different of the snapshots that are there now, if anything is.
-// m is the metadata of component 0.
-func (b *Backup) newerPool(ctx context.Context, on []geomlib.Provider, m ondisk.Metadata) string {
+// compare counts a virtual chunk that is allocated now, and what the backup has.
+func (res *Restored) compare(was, now ondisk.Entry) {
+	switch {
+	case !was.Allocated():
+		res.Lost++
+	case was != now:
+		res.Moved++
+	}
+}
+
+// newerPool tells what is different of the snapshots and further volumes that are there now, if
+// anything is, and counts what is of the maps of those volumes. m is the metadata of component
+// 0.
+func (b *Backup) newerPool(ctx context.Context, on []geomlib.Provider, m ondisk.Metadata, res *Restored) string {
 	rec, _, err := virstor.Record(on[0], m)
 	now := rec.Directory.Exists() || errors.Is(err, ondisk.ErrExtensionVersion)
 	switch {
 	case b.Pool == nil && now:
-		return "it has snapshots, which would be lost"
+		return "it has snapshots or further volumes, which would be lost"
 	case b.Pool == nil:
 		return ""
 	case !now:
 		return "its snapshots were deleted, and what they alone had may be written over"
-	}
-	if was, err := b.encode(func(systemChunk) error { return nil }); err == nil && was == rec.Directory {
-		return ""
 	}
 	r := poolio.New(m.ChunkSize, on[0].SectorSize())
 	for _, p := range on {
@@ -360,27 +362,78 @@ func (b *Backup) newerPool(ctx context.Context, on []geomlib.Provider, m ondisk.
 	}
 	d, err := r.Directory(ctx, rec.Directory)
 	if err != nil {
+		if was, e := b.encode(func(systemChunk) error { return nil }); e == nil && was == rec.Directory {
+			return "" // it is the one that is restored
+		}
 		return fmt.Sprintf("its snapshots are others, and cannot be read: %v", err)
+	}
+	b.compareVolumes(ctx, r, d, res)
+	if was, err := b.encode(func(systemChunk) error { return nil }); err == nil && was == rec.Directory {
+		return ""
 	}
 	taken, deleted := withoutMaps(d, b.Pool.Directory), withoutMaps(b.Pool.Directory, d)
 	switch {
-	case taken != "":
-		return fmt.Sprintf("snapshots were taken, which would be lost (%s)", taken)
-	case deleted != "":
-		return fmt.Sprintf("snapshots were deleted, and what they alone had may be written over (%s)", deleted)
+	case taken != nil:
+		return fmt.Sprintf("%s were taken, which would be lost (%s)", kindOf(taken), strings.Join(taken, " "))
+	case deleted != nil:
+		return fmt.Sprintf("%s were deleted, and what they alone had may be written over (%s)", kindOf(deleted), strings.Join(deleted, " "))
 	}
 	return "what its snapshots have was moved or renamed"
 }
 
-// withoutMaps are the names of the snapshots in d that are not in other.
-func withoutMaps(d, other *ondisk.Directory) string {
-	var names []string
+// compareVolumes counts what is different of the maps of further volumes that are there now. What
+// cannot be read is damaged: not what could be newer.
+func (b *Backup) compareVolumes(ctx context.Context, r *poolio.Reader, d *ondisk.Directory, res *Restored) {
 	for _, m := range d.Maps[1:] {
-		if o, there := other.Map(m.ID); !there || o.GUID != m.GUID {
-			names = append(names, m.Name)
+		i := slices.IndexFunc(b.Pool.Directory.Maps, func(o ondisk.PoolMap) bool { return o.ID == m.ID && o.Kind == ondisk.KindVolume })
+		if m.Kind != ondisk.KindVolume || i < 1 {
+			continue
+		}
+		now, err := r.Map(ctx, d, m)
+		if err != nil {
+			continue
+		}
+		at := cursor(b.runsOf(b.Pool.Maps[i-1].List))
+		for part := range now.List.Chunks {
+			_ = r.Part(ctx, now, part, func(vc uint64, e ondisk.Entry) error {
+				index := b.indexOf(d, e.Component)
+				if e.Flags == ondisk.FlagAllocated && index >= 0 {
+					e.Component = uint16(index)
+					res.compare(at(vc), e)
+				}
+				return nil
+			})
 		}
 	}
-	return strings.Join(names, " ")
+}
+
+// runsOf are the runs of the map that lies where list says.
+func (b *Backup) runsOf(list *ondisk.MapList) (runs []Run) {
+	for _, c := range list.Chunks {
+		i := slices.IndexFunc(b.Pool.Parts, func(p Part) bool { return p.Address == c.Address })
+		if !c.Hole && i >= 0 {
+			runs = append(runs, b.Pool.Parts[i].Runs...)
+		}
+	}
+	return runs
+}
+
+// withoutMaps are the names of the snapshots and volumes in d that are not in other.
+func withoutMaps(d, other *ondisk.Directory) (names []string) {
+	for _, m := range d.Maps[1:] {
+		if o, there := other.Map(m.ID); !there || o.GUID != m.GUID || o.Kind != m.Kind {
+			names = append(names, titleOf(d, m))
+		}
+	}
+	return names
+}
+
+// kindOf says of what kind things of these names are.
+func kindOf(names []string) string {
+	if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "/") }) {
+		return "snapshots or volumes"
+	}
+	return "snapshots"
 }
 
 // possible reports whether an entry names a chunk that data can be on.
@@ -392,9 +445,9 @@ func (b *Backup) possible(e ondisk.Entry) bool {
 	return e.Chunk >= uint32(m.ChunkReserved) && e.Chunk < m.ChunkCount
 }
 
-// cursor returns a function that gives the entries of ascending virtual chunks.
-func (b *Backup) cursor() func(vc uint64) ondisk.Entry {
-	runs := b.Runs
+// cursor returns a function that gives the entries of ascending virtual chunks by runs of one
+// map.
+func cursor(runs []Run) func(vc uint64) ondisk.Entry {
 	return func(vc uint64) ondisk.Entry {
 		for len(runs) > 0 && runs[0].Virtual+runs[0].Length <= vc {
 			runs = runs[1:]
@@ -436,7 +489,7 @@ func (b *Backup) write(ctx context.Context, on []geomlib.Provider, tell func(don
 	return geomlib.StoreMetadata(zero, b.fenced(0, zero))
 }
 
-// writePool writes the maps of the snapshots and the directory to where they were, and
+// writePool writes the maps of snapshots and further volumes and the directory to where they were, and
 // then the record that puts them in force.
 func (b *Backup) writePool(ctx context.Context, on []geomlib.Provider) error {
 	zero := b.Components[0].Metadata
@@ -449,7 +502,7 @@ func (b *Backup) writePool(ctx context.Context, on []geomlib.Provider) error {
 		whole := make([]byte, (len(c.bytes)+sector-1)/sector*sector)
 		copy(whole, c.bytes)
 		if _, err := p.WriteAt(whole, int64(c.Chunk)*int64(zero.ChunkSize)); err != nil {
-			return fmt.Errorf("write the maps of snapshots to %s: %w", p.Name(), err)
+			return fmt.Errorf("write the maps of snapshots and volumes to %s: %w", p.Name(), err)
 		}
 		return nil
 	})
@@ -505,7 +558,7 @@ func (b *Backup) fenced(i int, p geomlib.Provider) ondisk.Metadata {
 func (b *Backup) writeMap(ctx context.Context, p geomlib.Provider, tell func(done int64)) error {
 	sector := p.SectorSize()
 	total := b.Components[0].Metadata.MapBytes()
-	at := b.cursor()
+	at := cursor(b.Runs)
 	want, have := make([]byte, sector), make([]byte, sector)
 	for off := int64(0); off < total; off += int64(sector) {
 		if off%(1<<20) == 0 {
