@@ -45,7 +45,7 @@ func (v *Volume) flushAll() error {
 
 // flushComponents flushes comps side by side and joins their errors.
 func (v *Volume) flushComponents(comps []*component) error {
-	if v.cfg.serial {
+	if v.cfg.serial || v.writers == nil { // as while the volume is opened
 		var err error
 		for _, c := range comps {
 			err = errors.Join(err, c.flush())

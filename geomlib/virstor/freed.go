@@ -30,7 +30,7 @@ func (f *freedChunks) take(chunks []alloc.Phys) (begin bool) {
 }
 
 func (f *freedChunks) begin() {
-	if f.v.cfg.serial {
+	if f.v.cfg.serial || f.v.passDowns == nil { // as while the volume is opened
 		f.perform()
 	} else {
 		f.v.passDowns.put(f)

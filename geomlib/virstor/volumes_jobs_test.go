@@ -137,6 +137,28 @@ func (c *clan) goOn(t *testing.T) {
 	mustDo(t, c.v.Stop())
 }
 
+// Maps that lie on several disks are written again after a death, each flushed, before anybody
+// works for the volume.
+func TestAPoolWhoseMapsLieOnSeveralDisksIsOpenedAfterADeath(t *testing.T) {
+	c := newClan(t, Config{Alloc: Spread})
+	was := c.v
+	c.disks = clones(c.disks)
+	var err error
+	c.v, err = openDisks(c.cfg, c.disks)
+	mustDo(t, err)
+	c.check(t, c.v)
+	homes := make(map[*component]bool)
+	for _, h := range c.v.further() {
+		for _, home := range h.homes() {
+			homes[home] = true
+		}
+	}
+	if len(homes) != 2 {
+		t.Errorf("the maps lie on %d disks", len(homes))
+	}
+	mustDo(t, errors.Join(c.v.Close(), was.Close()))
+}
+
 // clanJobs are what moves chunks, and which components there are then.
 var clanJobs = []struct {
 	name  string
