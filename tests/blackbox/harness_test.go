@@ -288,7 +288,10 @@ func (s *site) term() {
 	s.cmd = nil
 }
 
-func (s *site) uri() string { return "nbd+unix:///" + s.name + "?socket=" + s.socket }
+func (s *site) uri() string { return s.uriOf(s.name) }
+
+// uriOf is how clients name an export.
+func (s *site) uriOf(export string) string { return "nbd+unix:///" + export + "?socket=" + s.socket }
 
 func (s *site) dial() *nbdclient.Conn {
 	s.t.Helper()

@@ -1,30 +1,131 @@
 package blackbox
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
 
 // verifyThrough runs fio's verify over the export while do changes the volume.
 func verifyThrough(t *testing.T, s *site, do func()) {
 	t.Helper()
+	verifyAllThrough(t, s, []string{s.name}, do)
+}
+
+// verifyAllThrough is verifyThrough of several volumes at once.
+func verifyAllThrough(t *testing.T, s *site, names []string, do func()) {
+	t.Helper()
 	need(t, "fio")
-	load := exec.Command("fio", "--name=through", "--ioengine=nbd", "--uri="+s.uri(), "--rw=randwrite", "--bs=4k-64k",
-		"--size=24m", "--offset_increment=32m", "--numjobs=2", "--group_reporting", "--iodepth=8", "--loops=100", "--time_based", "--runtime=6",
-		"--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_backlog=256")
-	var out strings.Builder
-	load.Stdout, load.Stderr = &out, &out
-	if err := load.Start(); err != nil {
-		t.Fatal(err)
+	var loads []*exec.Cmd
+	outs := make([]strings.Builder, len(names))
+	for i, name := range names {
+		load := exec.Command("fio", "--name=through", "--ioengine=nbd", "--uri="+s.uriOf(name), "--rw=randwrite", "--bs=4k-64k",
+			"--size=24m", "--offset_increment=32m", "--numjobs=2", "--group_reporting", "--iodepth=8", "--loops=100", "--time_based", "--runtime=6",
+			"--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_backlog=256")
+		load.Stdout, load.Stderr = &outs[i], &outs[i]
+		if err := load.Start(); err != nil {
+			t.Fatal(err)
+		}
+		loads = append(loads, load)
 	}
 	s.until("the load has begun", func() bool { return s.status().AllocatedChunks > 4 })
 	do()
-	if err := load.Wait(); err != nil {
-		t.Fatalf("fio: %v\n%s", err, out.String())
+	for i, load := range loads {
+		if err := load.Wait(); err != nil {
+			t.Fatalf("fio on %s: %v\n%s", names[i], err, outs[i].String())
+		}
+	}
+}
+
+// digest is a checksum of all that an export holds.
+func (s *site) digest(export string) string {
+	s.t.Helper()
+	c, err := nbdclient.Dial(s.t.Context(), s.uriOf(export), nbdclient.Options{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Abort()
+	sum, b := sha256.New(), make([]byte, mib)
+	for off := int64(0); off < c.Info().Size; off += mib {
+		if _, err := c.ReadAt(b, off); err != nil {
+			s.t.Fatal(err)
+		}
+		sum.Write(b)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// The components of three volumes, of which one is a clone, are replaced and leave under
+// load of all of them, through a death of the daemon, and nothing of them or of a snapshot
+// is another thing then, nor in what a backup restores.
+func TestDisksOfThreeVolumesLeaveAndComeUnderLoad(t *testing.T) {
+	s := newSite(t, 96*mib, 96*mib, 96*mib)
+	s.label("-s", "64m", "-m", "1m")
+	s.start("--alloc", "spread")
+	s.gvirstor("create", "-s", "64m", "vol/web")
+	verifyThrough(t, s, func() {})
+	s.gvirstor("snapshot", "vol@monday")
+	s.gvirstor("clone", "vol@monday", "vol/copy")
+	monday := s.digest("vol@monday")
+	volumes := []string{"vol", "vol/web", "vol/copy"}
+	fresh := s.file("fresh", 120*mib)
+	verifyAllThrough(t, s, volumes, func() {
+		s.gvirstor("replace", "-v", "vol", s.files[0], fresh)
+		s.gvirstor("evacuate", "-v", "vol", s.files[1])
+		s.gvirstor("pack", "vol")
+		s.gvirstor("rebalance", "vol")
+	})
+	held := make(map[string]string)
+	for _, name := range append(volumes, "vol@monday") {
+		held[name] = s.digest(name)
+	}
+	if held["vol@monday"] != monday {
+		t.Error("the snapshot is another one")
+	}
+	again := s.file("again", 120*mib)
+	s.gvirstor("replace", "-b", "--rate", "8m", "vol", fresh, again)
+	s.until("some is moved", func() bool { j := s.status().Job; return j != nil && j.Chunks > 4 })
+	s.kill()
+	s.files = []string{s.files[2], fresh, again}
+	s.start("--alloc", "spread")
+	s.until("the replacement is done", func() bool {
+		st := s.status()
+		return len(st.Components) == 2 && (st.Job == nil || st.Job.State == "done")
+	})
+	for name, want := range held {
+		if s.digest(name) != want {
+			t.Errorf("%s is another one", name)
+		}
+	}
+	s.term()
+	s.files = []string{s.files[0], again}
+	if out := s.gvirstor(append([]string{"check"}, s.files...)...); !strings.Contains(out, "No errors") {
+		t.Errorf("check: %s", out)
+	}
+	file := filepath.Join(s.dir, "kept")
+	s.gvirstor(append([]string{"backup", file}, s.files...)...)
+	zero, err := os.OpenFile(again, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = zero.WriteAt(make([]byte, mib), 0) // the first volume's map, or that of another
+	if err := errors.Join(err, zero.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.gvirstor(append([]string{"restore", file}, s.files...)...)
+	s.start("--alloc", "spread")
+	for name, want := range held {
+		if s.digest(name) != want {
+			t.Errorf("%s is another one when it was restored", name)
+		}
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 
 // snapshotURI is how clients name a snapshot.
 func (s *site) snapshotURI(snapshot string) string {
-	return "nbd+unix:///" + s.name + "@" + snapshot + "?socket=" + s.socket
+	return s.uriOf(s.name + "@" + snapshot)
 }
 
 // loop makes a file a disk until the returned function is called.
