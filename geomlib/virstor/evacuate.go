@@ -314,7 +314,8 @@ func (v *Volume) DryReplace(name string, mediaSize int64) error {
 
 // Replace adds p, which is no component yet, and starts the job that moves
 // everything from the named component to it. The volume owns p; on error it is
-// closed and no component. Its name is not stored.
+// closed and no component, unless it stays one that the directory has no number for until
+// the next start. Its name is not stored.
 func (v *Volume) Replace(name string, p geomlib.Provider, force bool, opt JobOptions) error {
 	if opt.DryRun {
 		return errors.Join(v.DryReplace(name, p.MediaSize()), p.Close())
@@ -334,6 +335,9 @@ func (v *Volume) Replace(name string, p geomlib.Provider, force bool, opt JobOpt
 		if err != nil && v.component(0).name() == name && v.zeroFails() {
 			return v.replaceUnwritten(p, opt)
 		}
+	}
+	if err != nil && slices.Contains(v.Providers(), p) {
+		return err // it has joined, but has no number yet
 	}
 	if err != nil {
 		return errors.Join(err, p.Close())

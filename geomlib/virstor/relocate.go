@@ -243,7 +243,7 @@ func (r *relocation) staysOf(h *Head) (stays func(i int) bool, all bool) {
 		return nil, true
 	}
 	touched := r.touched(h.names)
-	if r.system {
+	if r.system || len(touched) > 0 { // else what is in doubt would stay locked
 		for sector := range h.committer.degrade.sectors {
 			touched[int(sector*r.v.sector/r.v.chunk)] = true
 		}
