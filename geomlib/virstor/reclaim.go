@@ -9,7 +9,7 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
-// Reclaim starts a job that frees the chunks that hold nothing but zeros. A
+// Reclaim starts a job that frees the chunks of all volumes that hold nothing but zeros. A
 // chunk that is written meanwhile stays. One that a snapshot has too is only given up: it
 // comes back when that is deleted.
 func (v *Volume) Reclaim(opt JobOptions) error {
@@ -17,70 +17,96 @@ func (v *Volume) Reclaim(opt JobOptions) error {
 	return v.startJob(jobReclaim, task, opt, v.reclaim)
 }
 
+// reclaimed counts chunks of zeros.
+type reclaimed struct {
+	found, freed, given int64 // that nobody else has; that are free now; that are given up
+}
+
 func (v *Volume) reclaim(j *jobHandle) error {
-	places := v.chunksWhere(func(alloc.Phys) bool { return true })
-	j.total(int64(len(places)) * v.chunk)
+	heads := v.heads()
+	places := make([][]mapping, len(heads))
+	var total int64
+	for i, h := range heads {
+		places[i] = h.chunksWhere(func(alloc.Phys) bool { return true })
+		total += int64(len(places[i]))
+	}
+	j.total(total * v.chunk)
 	buf := make([]byte, min(moveBuffer, v.chunk))
-	var found, freed, given int64
-	for _, pl := range places {
-		zero, err := v.chunkIsZero(pl, buf)
-		if err != nil {
-			return err
-		}
-		now := int64(0)
-		shared := v.isNamed(pl)
-		if zero && !shared {
-			found++
-		}
-		if zero && !j.opt.DryRun {
-			ok, err := v.freeIfZero(pl.vc, buf)
-			switch {
-			case err != nil:
+	var sum reclaimed
+	for i, h := range heads {
+		for _, pl := range places[i] {
+			was := sum.freed
+			if err := h.reclaimChunk(j.opt.DryRun, pl, buf, &sum); err != nil {
 				return err
-			case ok && shared:
-				given++
-			case ok:
-				now = 1
 			}
-		}
-		freed += now
-		if err := j.step(v.chunk, now); err != nil {
-			return err
+			if err := j.step(v.chunk, sum.freed-was); err != nil {
+				return err
+			}
 		}
 	}
 	if j.opt.DryRun {
-		j.result("%d chunks, %d bytes, would come back", found, found*v.chunk)
+		j.result("%d chunks, %d bytes, would come back", sum.found, sum.found*v.chunk)
 		return nil
 	}
-	j.result("%d chunks, %d bytes, came back", freed, freed*v.chunk)
-	if given > 0 {
-		j.result("%d chunks, %d bytes, came back; %d more are given up, and come back when the snapshots are deleted that have them", freed, freed*v.chunk, given)
+	j.result("%d chunks, %d bytes, came back", sum.freed, sum.freed*v.chunk)
+	if sum.given > 0 {
+		j.result("%d chunks, %d bytes, came back; %d more are given up, and come back when the snapshots are deleted that have them", sum.freed, sum.freed*v.chunk, sum.given)
 	}
 	return v.waitFreed()
 }
 
+// reclaimChunk gives a chunk up that holds nothing but zeros, and counts it; dry: it only
+// counts.
+func (h *Head) reclaimChunk(dry bool, pl mapping, buf []byte, sum *reclaimed) error {
+	if !h.writes.tryEnter() {
+		return nil // it is being deleted
+	}
+	defer h.writes.leave()
+	zero, err := h.chunkIsZero(pl, buf)
+	if err != nil || !zero {
+		return err
+	}
+	shared := h.v.isNamed(pl)
+	if !shared {
+		sum.found++
+	}
+	if dry {
+		return nil
+	}
+	freed, err := h.freeIfZero(pl.vc, buf)
+	switch {
+	case err != nil || !freed:
+		return err
+	case shared:
+		sum.given++
+	default:
+		sum.freed++
+	}
+	return nil
+}
+
 // chunkIsZero looks at a chunk without taking it; the answer may be old.
-func (v *Volume) chunkIsZero(pl mapping, buf []byte) (bool, error) {
-	ph, ok := v.chunks.PinWait(pl.vc)
+func (h *Head) chunkIsZero(pl mapping, buf []byte) (bool, error) {
+	ph, ok := h.chunks.PinWait(pl.vc)
 	if !ok {
 		return false, nil
 	}
-	defer v.chunks.Unpin(pl.vc)
-	return v.readsZero(ph, buf)
+	defer h.chunks.Unpin(pl.vc)
+	return h.v.readsZero(ph, buf)
 }
 
 // freeIfZero takes the chunk, looks again, and frees it.
-func (v *Volume) freeIfZero(vc uint64, buf []byte) (bool, error) {
-	ph, ok := v.chunks.Lock(vc)
+func (h *Head) freeIfZero(vc uint64, buf []byte) (bool, error) {
+	ph, ok := h.chunks.Lock(vc)
 	if !ok {
 		return false, nil
 	}
-	zero, err := v.readsZero(ph, buf)
+	zero, err := h.v.readsZero(ph, buf)
 	if err != nil || !zero {
-		v.chunks.Unlock(vc, chunkmap.WordOf(ph))
+		h.chunks.Unlock(vc, chunkmap.WordOf(ph))
 		return false, err
 	}
-	if err := v.committer.commit([]mapOp{{vc: vc, old: ph}}); err != nil {
+	if err := h.committer.commit([]mapOp{{vc: vc, old: ph}}); err != nil {
 		return false, err
 	}
 	return true, nil

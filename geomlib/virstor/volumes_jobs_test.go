@@ -236,6 +236,34 @@ func TestChunksOfSeveralVolumesAreMoved(t *testing.T) {
 	}
 }
 
+// Zeros of all volumes come back, but for what a snapshot has, too.
+func TestZerosOfSeveralVolumesAreReclaimed(t *testing.T) {
+	c := newClan(t, Config{})
+	for _, name := range []string{"", "web", "data"} {
+		h := openHead(t, c.v, name)
+		for _, vc := range []int64{3, 25} {
+			_, err := h.WriteAt(make([]byte, crashChunk), vc*crashChunk)
+			mustDo(t, err)
+			clear(c.volumes[name][vc*crashChunk:][:crashChunk])
+		}
+		h.Release()
+	}
+	allocated := func() (n int64) {
+		for _, h := range c.v.heads() {
+			n += h.allocated.Load()
+		}
+		return n
+	}
+	had := allocated()
+	s := jobEnds(t, c.v, c.v.Reclaim(JobOptions{}))
+	if s.Moved < 6 || allocated() > had-6 {
+		t.Errorf("%d chunks of %d are left: %s", allocated(), had, s.Result)
+	}
+	c.check(t, c.v)
+	c.reopen(t)
+	c.goOn(t)
+}
+
 // A component that changes its index is the same for a clone as for what it is a clone of:
 // what the two have in common is not overwritten.
 func TestACloneKeepsItsChunksWhenTheirComponentIsRenumbered(t *testing.T) {
