@@ -215,6 +215,7 @@ const (
 	breakMovedEarly                      // what snapshots named is freed before the record that names its copy
 	breakLiveStays                       // a further volume keeps the old place of what it has in common with a snapshot
 	breakPartUnpaused                    // the map of a further volume is written elsewhere while it changes
+	breakPartInDoubt                     // the map of a further volume changes while nobody knows where it will be read from
 	breakOldNumbers                      // a component that changes its index has the number of another
 )
 

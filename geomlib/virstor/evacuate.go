@@ -217,6 +217,9 @@ func (v *Volume) mapsWritable(leaving []*component) error {
 }
 
 func (h *Head) mapWritable(leaving []*component) error {
+	if h.ill.is(stateFrozen) {
+		return h.ill.refusal(deedAllocate)
+	}
 	h.committer.pause()
 	defer h.committer.unpause()
 	for s := range h.committer.degrade.sectors {

@@ -107,7 +107,7 @@ func (h *Head) ownName() string {
 }
 
 // refusal is condition.refusal of what is to be done to this map: what another one's
-// sectors hold is nothing to it.
+// sectors hold is nothing to it. A frozen one has itself alone, or all of the pool are.
 func (h *Head) refusal(d deed) error {
 	const own = deed(stateDegraded | stateKeeping)
 	if h.isFirst() {
@@ -120,7 +120,7 @@ func (h *Head) refusal(d deed) error {
 	if err := h.v.cond.refusal(of); err != nil {
 		return err
 	}
-	return h.ill.refusal(d & own)
+	return h.ill.refusal(d & (own | deed(stateFrozen)))
 }
 
 // mapBytes is how long the map is on disk, in whole sectors.

@@ -74,8 +74,21 @@ func (r relocation) relocate() error {
 	if v.pool.doubt == nil {
 		v.alloc.PutAll(d.taken)
 		v.alloc.PutAll(r.places())
+	} else if !v.cfg.breaks(breakPartInDoubt) {
+		r.freezeMaps()
 	}
 	return fmt.Errorf("move chunks of %s: %w", v.name, err)
+}
+
+// freezeMaps keeps the maps as they are of further volumes of which nobody knows where they will
+// be read from at the next start: there and here they say the same now.
+func (r *relocation) freezeMaps() {
+	v := r.v
+	for _, h := range r.held {
+		err := h.ill.freeze(v.pool.doubt)
+		v.log.Error("where the allocation map lies is not known until the next start: no chunk is allocated", "volume", h.Name(), "error", err)
+		v.emit(Event{Kind: EventDegraded, Err: err})
+	}
 }
 
 // places are where the moves go.

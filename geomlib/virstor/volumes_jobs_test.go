@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -422,6 +423,103 @@ func TestAFailingDiskOfSeveralVolumesIsReplaced(t *testing.T) {
 					})
 				}
 			}
+		}
+	}
+}
+
+// movesAndFails replaces component 0 of a pool, of which the nth write or flush fails, and writes
+// to all volumes then. It reports whether one failed, and what is wrong when the pool is opened
+// again.
+func movesAndFails(t *testing.T, nth int, cfg Config) (failed bool, err error) {
+	cfg.serial, cfg.Alloc = true, Spread
+	c := newClan(t, cfg)
+	by := disktest.New("c", 160*crashChunk, 512)
+	disks := append(slices.Clone(c.disks), by)
+	seen := 0
+	var undo []func()
+	for _, d := range disks {
+		undo = append(undo, d.Inject(func(o disktest.Op) error {
+			if o.Kind != disktest.Write && o.Kind != disktest.Flush {
+				return nil
+			}
+			if seen++; seen == nth {
+				failed = true
+				return errors.New("once")
+			}
+			return nil
+		}))
+	}
+	_ = c.v.Replace("a", by, false, JobOptions{})
+	_, _ = c.v.WaitJob(t.Context())
+	for _, u := range undo {
+		u()
+	}
+	for name, b := range c.volumes {
+		h := openHead(t, c.v, name)
+		for off := int64(20 * crashChunk); off < 30*crashChunk; off += crashChunk {
+			if _, err := h.WriteAt(bytes.Repeat([]byte{0xab}, 512), off); err == nil {
+				copy(b[off:], bytes.Repeat([]byte{0xab}, 512))
+			}
+		}
+		h.Release()
+	}
+	_ = c.v.Close() // which tells of what failed
+	for range 2 {   // of a flush that failed, once
+		if c.v, err = openDisks(c.cfg, disks); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return failed, err
+	}
+	defer func() { err = errors.Join(err, c.v.Close()) }()
+	if s, err := c.v.WaitJob(t.Context()); err != nil || s.Err != nil {
+		return failed, errors.Join(err, s.Err)
+	}
+	return failed, errors.Join(ownersAgree(c.v, disks), c.differs(t))
+}
+
+// differs is what volume holds something else than it is to.
+func (c *clan) differs(t *testing.T) error {
+	for name, want := range c.volumes {
+		h, err := c.v.OpenVolume(name)
+		if err != nil {
+			return err
+		}
+		h.Release()
+		if i := differsAt(headHolds(t, c.v, name), want); i >= 0 {
+			return fmt.Errorf("volume %q differs from byte %d on, of chunk %d", name, i, i/crashChunk)
+		}
+	}
+	return nil
+}
+
+// Whatever request fails while chunks of several volumes move, nothing that is acknowledged
+// then is lost: not by a record either of which nobody knows whether it is in force.
+func TestAStepOfAMoveOfSeveralVolumesThatFailsLosesNothing(t *testing.T) {
+	step := 3
+	if testing.Short() {
+		step = 11
+	}
+	for n := 1; ; n += step {
+		failed, err := movesAndFails(t, n, Config{})
+		if err != nil {
+			t.Errorf("request %d: %v", n, err)
+		}
+		if !failed {
+			t.Logf("%d requests", n)
+			break
+		}
+	}
+	for n := 30; ; n++ {
+		failed, err := movesAndFails(t, n, Config{breakRule: breakPartInDoubt})
+		if err != nil {
+			t.Logf("request %d: %v", n, err)
+			break
+		}
+		if !failed {
+			t.Error("nobody noticed that a map changes of which nobody knows where it is")
+			break
 		}
 	}
 }
