@@ -39,14 +39,15 @@ type changes struct {
 // GUID is that of the older snapshot.
 func (c *changes) GUID() uint64 { return uint64(c.older.GUID) }
 
-// ChangesSince compares the volume with a snapshot (ErrNoSnapshot, ErrDamaged).
+// ChangesSince compares the volume with a snapshot of it, or with one that it descends from,
+// which has its volume's name before the "@" (Older; ErrNoSnapshot, ErrDamaged).
 func (h *Head) ChangesSince(snapshot string) (Changes, error) {
 	h.v.metaMu.Lock()
 	defer h.v.metaMu.Unlock()
 	return h.compareLocked(snapshot, nil)
 }
 
-// ChangesSince compares the snapshot with an older one (ErrNoSnapshot, ErrDamaged).
+// ChangesSince compares the snapshot with an older one, as Head.ChangesSince does.
 func (w *View) ChangesSince(snapshot string) (Changes, error) {
 	w.v.metaMu.Lock()
 	defer w.v.metaMu.Unlock()
@@ -55,7 +56,7 @@ func (w *View) ChangesSince(snapshot string) (Changes, error) {
 
 // compareLocked is ChangesSince; v.metaMu is held.
 func (h *Head) compareLocked(snapshot string, newer *snapshot) (Changes, error) {
-	older, err := h.snapshotLocked(snapshot)
+	older, err := h.olderLocked(snapshot)
 	switch {
 	case err != nil:
 	case older.damage != nil:
@@ -73,7 +74,9 @@ func (h *Head) compareLocked(snapshot string, newer *snapshot) (Changes, error) 
 	return &changes{v: h.v, h: h, older: older, newer: newer}, nil
 }
 
-// Older are the names of the snapshots that ChangesSince takes, the oldest first.
+// Older are the names of the snapshots that ChangesSince takes, the oldest first. Of a clone
+// those come first that it descends from: the one that it was at first, the older ones of the
+// volume that this is of, and what that descends from.
 func (h *Head) Older() []string { return h.olderThan(nil) }
 
 // Older are the names of the snapshots that ChangesSince takes, the oldest first.
@@ -82,6 +85,11 @@ func (w *View) Older() []string { return w.s.of.olderThan(w.s) }
 func (h *Head) olderThan(newer *snapshot) (names []string) {
 	h.v.metaMu.Lock()
 	defer h.v.metaMu.Unlock()
+	for _, s := range h.ancestorsLocked() {
+		if s.damage == nil {
+			names = append(names, s.fullName())
+		}
+	}
 	for _, s := range h.snapshots() {
 		if s.damage == nil && (newer == nil || s.ID < newer.ID) {
 			names = append(names, s.Name)
@@ -89,6 +97,35 @@ func (h *Head) olderThan(newer *snapshot) (names []string) {
 	}
 	return names
 }
+
+// olderLocked is the snapshot of that name, of the volume itself or, with a volume's name, one
+// that it descends from. v.metaMu is held.
+func (h *Head) olderLocked(name string) (*snapshot, error) {
+	for _, s := range h.ancestorsLocked() {
+		if s.fullName() == name {
+			return s, nil
+		}
+	}
+	return h.snapshotLocked(name)
+}
+
+// ancestorsLocked are the snapshots of other volumes that the volume descends from, the oldest
+// first. v.metaMu is held.
+func (h *Head) ancestorsLocked() (all []*snapshot) {
+	for ; h.origin != nil; h = h.origin.of {
+		var older []*snapshot
+		for _, s := range h.origin.of.snapshots() {
+			if s.ID <= h.origin.ID {
+				older = append(older, s)
+			}
+		}
+		all = append(older, all...)
+	}
+	return all
+}
+
+// fullName is the snapshot's with its volume's.
+func (s *snapshot) fullName() string { return s.of.Name() + "@" + s.Name }
 
 func (c *changes) Close() {
 	c.v.metaMu.Lock()
@@ -153,8 +190,11 @@ func (c *changes) differ(page uint64, differ *[chunkmap.PageEntries]bool) bool {
 		c.v.metaMu.Lock()
 		defer c.v.metaMu.Unlock()
 	}
-	if c.newer != nil {
+	switch {
+	case c.newer != nil:
 		return c.older.frozen.Differ(c.newer.frozen, page, differ)
+	case c.older.of != c.h:
+		return c.older.frozen.DifferIn(c.h.chunks, page, differ)
 	}
 	return c.older.frozen.Differ(nil, page, differ)
 }

@@ -23,6 +23,19 @@ func (f *Frozen) Differ(newer *Frozen, page uint64, differ *[PageEntries]bool) (
 	return any
 }
 
+// DifferIn is Differ from what another map is now, that of a clone: it has chunks in common
+// with this one where neither has changed.
+func (f *Frozen) DifferIn(clone *Map, page uint64, differ *[PageEntries]bool) (any bool) {
+	var then, now [PageEntries]Word
+	f.Page(page, &then)
+	clone.Page(page, &now)
+	for i := range differ {
+		differ[i] = then[i] != now[i]
+		any = any || differ[i]
+	}
+	return any
+}
+
 // samePage reports whether both have one page, so that nothing in it differs.
 func (f *Frozen) samePage(newer *Frozen, page uint64) bool {
 	p, last := f.kept(page)
