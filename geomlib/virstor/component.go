@@ -49,8 +49,8 @@ type component struct {
 
 	stats    componentStats
 	troubled troubled
-	emit     func(Event)   // or nil; it does not block
-	lease    geomlib.Guard // or nil; asked before each request
+	emit     func(Event)           // or nil; it does not block
+	lease    atomic.Pointer[Lease] // or nil; asked before each request
 }
 
 // flushGroup lets concurrent flushes of one component share device flushes.
@@ -97,10 +97,11 @@ var errFailedBefore = errors.New("a flush failed before this process had the com
 
 // maySend waits until requests may be sent, or fails.
 func (c *component) maySend() error {
-	if c.lease == nil || c.lease.MaySend() {
+	l := c.lease.Load()
+	if l == nil || l.MaySend() {
 		return nil
 	}
-	return c.lease.Wait()
+	return l.Wait()
 }
 
 func (c *component) prov() geomlib.Provider { return *c.provider.Load() }

@@ -179,7 +179,7 @@ func (v *Volume) Activate(providers []geomlib.Provider) error {
 	for _, r := range reqs {
 		v.workers.put(r)
 	}
-	v.startLease()
+	v.startLease(v.lease.Load())
 	v.startDaily()
 	v.resumeTask()
 	v.catchUp()

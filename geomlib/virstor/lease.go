@@ -27,6 +27,9 @@ var (
 	ErrLeased = errors.New("another host has the lease")
 	// ErrNoLease: the label left no room for a lease.
 	ErrNoLease = errors.New("the volume has no room for a lease")
+	// ErrLeaseUnwritten: component 0 takes no writes. What it could be served with
+	// otherwise another host may write, too.
+	ErrLeaseUnwritten = errors.New("component 0 does not take the lease")
 	// ErrLeaseHidden: component 0 is not there, or its metadata cannot be read.
 	ErrLeaseHidden = errors.New("where the lease is, on component 0, cannot be told")
 )
@@ -426,7 +429,7 @@ func (b leaseBy) Write(l ondisk.Lease) error {
 			return err
 		}
 		if err := writeOnce(place.p, b.through(place.p), buf, place.off); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", ErrLeaseUnwritten, err)
 		}
 		s.places[i].fresh = false
 	}
@@ -553,6 +556,34 @@ func (v *Volume) leaveOldLeases() {
 // activation on, which is for the providers that the lease was taken for.
 func (v *Volume) UseLease(l *Lease) { v.lease.Store(l) }
 
+// TakeLease has the volume, which is open for writing, look at a lease from now on: before
+// it gets its first component that other hosts can reach. It does nothing if there is one,
+// or the volume takes no writes.
+func (v *Volume) TakeLease(ctx context.Context, cfg LeaseConfig) error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	if v.lease.Load() != nil || !v.life.writable.Load() {
+		return nil
+	}
+	if err := v.mayChangeLocked(); err != nil {
+		return fmt.Errorf("take the lease of %s: %w", v.name, err)
+	}
+	a := &Assembly{ID: v.id, Name: v.name}
+	for _, c := range v.components() {
+		a.Members = append(a.Members, Member{c.prov(), c.meta()})
+	}
+	l, err := a.Take(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	v.startLease(l)
+	v.lease.Store(l)
+	for _, c := range v.components() {
+		c.lease.Store(l)
+	}
+	return nil
+}
+
 // KeepLease has Close leave the lease for the next process of this host.
 func (v *Volume) KeepLease() { v.keepLease.Store(true) }
 
@@ -565,9 +596,8 @@ func (v *Volume) Lease() (s LeaseStatus, ok bool) {
 	return l.Status(), true
 }
 
-// startLease has the lease look at the members, and watches for its end.
-func (v *Volume) startLease() {
-	l := v.lease.Load()
+// startLease has l, if it is one, look at the members, and watches for its end.
+func (v *Volume) startLease(l *Lease) {
 	if l == nil {
 		return
 	}

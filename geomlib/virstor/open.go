@@ -59,7 +59,7 @@ func Open(a *Assembly, cfg Config) (*Volume, error) {
 	v.fitReserve()
 	v.start()
 	if v.life.writable.Load() {
-		v.startLease()
+		v.startLease(v.lease.Load())
 	}
 	v.startDaily()
 	if v.life.writable.Load() || v.cond.is(stateStranded) {

@@ -128,7 +128,7 @@ func (v *Volume) newComponent(p geomlib.Provider, m ondisk.Metadata) *component 
 	c := newComponent(p, m, v.log, v.cfg.breakRule)
 	c.emit = v.emit
 	if l := v.lease.Load(); l != nil {
-		c.lease = l
+		c.lease.Store(l)
 		l.guard(p)
 	}
 	if r, ok := p.(geomlib.Remote); ok {

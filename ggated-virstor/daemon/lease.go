@@ -157,8 +157,11 @@ func refuseLeased(a *virstor.Assembly, lock io.Closer, refusal func(virstor.Leas
 
 // leaseRefusal adds what to do.
 func (d *Daemon) leaseRefusal(a *virstor.Assembly, err error) error {
-	if errors.Is(err, virstor.ErrLeased) {
+	switch {
+	case errors.Is(err, virstor.ErrLeased):
 		return fmt.Errorf("%w and renews it: stop the volume there first", err)
+	case errors.Is(err, virstor.ErrLeaseUnwritten):
+		return fmt.Errorf("%w: nothing would keep another host from the volume: mend what component 0 is on, or serve what there is with --read-only", err)
 	}
 	return err
 }
@@ -289,6 +292,32 @@ func (d *Daemon) changeLeased(a *virstor.Assembly, lock io.Closer, change func(*
 		return err
 	}
 	return change(again)
+}
+
+// mayAdd refuses providers that cannot become components of a volume in service. Before the
+// first that other hosts can reach the volume has a lease.
+func (d *Daemon) mayAdd(ctx context.Context, s *served, ps []geomlib.Provider) error {
+	if err := s.mayAdd(ctx, ps); err != nil {
+		return err
+	}
+	reached := func(p geomlib.Provider) bool { _, ok := p.(geomlib.Guarded); return ok }
+	if _, has := s.vol.Lease(); has || !slices.ContainsFunc(ps, reached) {
+		return nil
+	}
+	a := &virstor.Assembly{ID: s.vol.ID(), Name: s.vol.Name()}
+	for _, p := range s.vol.Providers() {
+		a.Members = append(a.Members, virstor.Member{Provider: p})
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	cfg := d.leaseConfig(a, s.lock)
+	cfg.Waits = func(owner virstor.LeaseOwner, _ time.Time) {
+		cancel(fmt.Errorf("%w: %v", virstor.ErrLeased, owner))
+	}
+	if err := s.vol.TakeLease(ctx, cfg); err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	return nil
 }
 
 // takeActivationLease takes the lease of a volume that is about to be activated with ps.

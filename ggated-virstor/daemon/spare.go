@@ -38,7 +38,7 @@ func (h spaceHost) Open(name string, sectorSize int) (geomlib.Provider, error) {
 }
 
 func (h spaceHost) MayAdd(ctx context.Context, p geomlib.Provider) error {
-	return h.s.mayAdd(ctx, []geomlib.Provider{p})
+	return h.d.mayAdd(ctx, h.s, []geomlib.Provider{p})
 }
 
 func (h spaceHost) Add(p geomlib.Provider) error {

@@ -88,7 +88,7 @@ func (h verbHost) Open(name string, sectorSize int) (geomlib.Provider, error) {
 
 // MayAdd implements verbs.Host.
 func (h verbHost) MayAdd(ctx context.Context, ps []geomlib.Provider) error {
-	return h.s.mayAdd(ctx, ps)
+	return h.d.mayAdd(ctx, h.s, ps)
 }
 
 // Drain implements verbs.Host.

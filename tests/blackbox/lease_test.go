@@ -400,3 +400,81 @@ func TestADiskOfADeadHostIsServedWithoutASharedWay(t *testing.T) {
 	c.start("--takeover=vol")
 	c.term()
 }
+
+// TestTheFirstComponentThatOthersReachBringsALease: before it is a component, and while the
+// volume is written to.
+func TestTheFirstComponentThatOthersReachBringsALease(t *testing.T) {
+	s := newSite(t, 64<<20)
+	image := s.file("image", 64<<20)
+	uri, elsewhere := s.export(0, image), s.export(1, image)
+	s.label("-m", "1m", "-s", "256m")
+	s.start(leaseFlags...)
+	if s.status().Lease != nil {
+		t.Fatal("there is a lease on what nobody else reaches")
+	}
+	s.gvirstor("add", "vol", uri)
+	if l := s.status().Lease; l == nil || l.LeftSeconds <= 0 {
+		t.Errorf("the lease is %+v", l)
+	}
+	if err := writeAndFlush(s); err != nil {
+		t.Error(err)
+	}
+	if out, err := s.tryGvirstor("clear", "--run-dir", filepath.Join(s.dir, "elsewhere"), elsewhere); err == nil || !strings.Contains(out, "where the lease is") {
+		t.Errorf("clear of the new component: %v\n%s", err, out)
+	}
+	s.term()
+	if out := s.gvirstor("dump", s.files[0]); !strings.Contains(out, ", released\n") {
+		t.Errorf("the lease afterwards:\n%s", out)
+	}
+	s.files = append(s.files, uri)
+	s.start(leaseFlags...)
+	if s.status().Lease == nil {
+		t.Error("there is no lease after a restart")
+	}
+	s.term()
+}
+
+// TestAComponent0ThatCannotHoldTheLeaseIsReadOnly: its server takes no writes.
+func TestAComponent0ThatCannotHoldTheLeaseIsReadOnly(t *testing.T) {
+	need(t, "nbdkit")
+	s := newSite(t, 64<<20, 64<<20)
+	s.label("-m", "1m", "-s", "256m")
+	s.start()
+	if err := writeAndFlush(s); err != nil {
+		t.Fatal(err)
+	}
+	s.term()
+	socket, refuse := filepath.Join(s.dir, "refusing"), filepath.Join(s.dir, "refuse")
+	if err := os.WriteFile(refuse, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := exec.Command("nbdkit", "-f", "-U", socket, "--filter=error", "file", s.files[0], "error-pwrite=EIO", "error-pwrite-rate=100%", "error-file="+refuse)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.kill()
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	})
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the server does not serve")
+		}
+	}
+	s.files[0] = "nbd+unix:///?socket=" + socket
+	s.launch(leaseFlags...)
+	<-s.done
+	if out := s.log.String(); !strings.Contains(out, "component 0 does not take the lease") || !strings.Contains(out, "--read-only") {
+		t.Errorf("a daemon said:\n%s", out)
+	}
+	s.start("--read-only")
+	c := s.dial()
+	if _, err := c.ReadAt(make([]byte, 4096), 1<<20); err != nil {
+		t.Error(err)
+	}
+	s.term()
+}
