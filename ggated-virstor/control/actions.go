@@ -34,6 +34,10 @@ func (v *VolumeStatus) Actions() []Action {
 	for _, c := range v.Conditions {
 		is[c] = true
 	}
+	if is[Unleased] {
+		all = append(all, Action{Trouble: "the lease cannot be renewed: nothing is sent to any component, and what is asked of it waits",
+			Remedy: "see to what component 0 is on, and the way to it; if another host has taken the lease meanwhile, the volume is closed here"})
+	}
 	for _, s := range v.DamagedSnapshots {
 		kind, full := "snapshot", v.shellName()+"@"+s
 		if strings.HasPrefix(s, "/") { // of a further volume

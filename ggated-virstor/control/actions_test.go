@@ -41,6 +41,7 @@ func TestEveryTroubleHasAnActionThatNamesTheVolumeAndWhatToType(t *testing.T) {
 			v.Volumes = []PoolVolume{{Name: "web", Quota: 5 << 20, Allocated: 4 << 20}, {Name: "db", Quota: 5<<20 + 1, Allocated: 5 << 20}, {Name: "x", Allocated: 1 << 40, Degraded: true}}
 		}, []string{"mydata/db has all that its quota allows, writes that need more fail; let it have more, or delete what it does not need and discard that: `gvirstor quota SIZE mydata/db`",
 			"mydata/x is degraded, it gets no new chunks; a sector of its map could not be written: see the component with errors, or make room below it"}},
+		{conditions(Unleased), []string{"the lease cannot be renewed: nothing is sent to any component, and what is asked of it waits; see to what component 0 is on, and the way to it; if another host has taken the lease meanwhile, the volume is closed here"}},
 		{conditions(LowSpace), []string{"low on space; add a component before it is full: `gvirstor add mydata PROV`"}},
 		{conditions(Degraded), []string{"degraded, nothing is allocated; a sector of the allocation map could not be written: see the component with errors, or make room below it"}},
 		{component(0, StorageFull), []string{"component /dev/ada4: storage full; make room on the file system or device that it lies on"}},

@@ -138,6 +138,8 @@ const (
 	NoWrites    Condition = "takes no writes" // a component is read, and gets no new chunk
 	KernelClass Condition = "kernel class"    // FreeBSD's geom_virstor runs it, not the daemon
 	Incomplete  Condition = "incomplete"      // of the kernel class: components are missing
+	// Unleased: the lease could not be renewed, so that nothing is sent to any component.
+	Unleased Condition = "no lease"
 	// SnapshotDamaged: the map of a snapshot cannot be read; the volume is only read.
 	SnapshotDamaged Condition = "snapshot damaged"
 )

@@ -36,6 +36,7 @@ func Status(s virstor.Status) control.VolumeStatus {
 		holds bool
 		name  control.Condition
 	}{
+		{s.Lease != nil && s.Lease.Left == 0, control.Unleased},
 		{s.Degraded, control.Degraded},
 		{len(s.DamagedSnapshots) > 0, control.SnapshotDamaged},
 		{s.Free <= s.Reserved, control.Full},

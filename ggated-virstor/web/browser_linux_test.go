@@ -59,7 +59,22 @@ func states() []state {
 		{Name: "monday", Created: time.Date(2026, 1, 5, 4, 0, 0, 0, time.UTC), Size: 1 << 39, Problem: "chunk 7 of its map has a wrong checksum"},
 	}
 	kept.Clients = []control.ClientStatus{{ID: 1, Address: "192.0.2.7:51234", Volume: "mydata@tuesday", ReadOnly: true}}
+	lease := func(left float64, fencing bool) *control.Lease {
+		return &control.Lease{Host: "alpha", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), IntervalSeconds: 5, SettleSeconds: 60, LeftSeconds: left, Fencing: fencing}
+	}
+	waits, lost := someOverview(), someOverview()
+	waits.Problems = []control.Problem{{Volume: "mydata", ID: 7, Reason: "waiting for the lease of beta, 91 s"}}
+	lost.Problems = []control.Problem{{Volume: "mydata", ID: 7, Reason: "the lease of the volume is lost: beta has it: it was closed here at once"}}
 	return []state{
+		{"leased", someOverview(with("mydata", func(v *control.VolumeStatus) { v.Lease = lease(13.7, true) })), well, "mydata is well.",
+			[]string{"Lease", "of this host, alpha, since 2026-01-02 03:04:05 UTC, for 13 s unless it is renewed; another host is fenced off"}},
+		{"leased and not fenced", someOverview(with("mydata", func(v *control.VolumeStatus) { v.Lease = lease(13.7, false) })), well, "mydata is well.",
+			[]string{"for 13 s unless it is renewed; not fenced: see LEASES in gvirstor(8)"}},
+		{"lease run out", someOverview(with("mydata", func(v *control.VolumeStatus) {
+			v.Lease, v.Conditions = lease(0, false), []control.Condition{control.Unleased}
+		})), act, "mydata needs a hand.", []string{"no lease", "since 2026-01-02 03:04:05 UTC, run out; not fenced", "the lease cannot be renewed: nothing is sent to any component", "see to what component 0 is on"}},
+		{"lease waited for", waits, act, "Not everything is served.", []string{"mydata: waiting for the lease of beta, 91 s"}},
+		{"lease lost", lost, act, "Not everything is served.", []string{"mydata: the lease of the volume is lost: beta has it: it was closed here at once"}},
 		{"snapshots", kept, well, "mydata is well.", []string{"Snapshots", "30", "mydata@tuesday", "2026-01-06 04:00:00 UTC", "1 TiB, read by 1 client",
 			"mydata@monday", "512 GiB", "cannot be read: chunk 7 of its map has a wrong checksum", "and older ones: gvirstor list -t snapshot"}},
 		{"healthy", someOverview(someStatus("mydata")), well, "mydata is well.",

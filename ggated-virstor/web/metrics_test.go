@@ -35,7 +35,7 @@ func (h health) Ready(context.Context) error { return h.err }
 func someVolume(name string, components int) VolumeMetrics {
 	v := VolumeMetrics{
 		Status: virstor.Status{Name: name, Size: 1 << 40, ChunkSize: 1 << 20, PhysicalChunks: 100, Allocated: 60, Free: 40, Reserved: 5, Snapshots: 3, SnapshotChunks: 12,
-			Held: virstor.HeldStatus{Count: 2, Bytes: 8192}},
+			Held: virstor.HeldStatus{Count: 2, Bytes: 8192}, Lease: &virstor.LeaseStatus{Left: 12500 * time.Millisecond, Fenced: true}},
 		Ops: map[virstor.Op]virstor.OpStats{}, Levels: []string{"percent-80", "full"}, Raised: map[string]bool{"full": true},
 		Alerts: map[string]uint64{"full": 2}, SecondsToFull: math.Inf(1), Spares: 1, SparesAdded: 4,
 	}
@@ -167,6 +167,8 @@ func TestAPrometheusParserReadsEveryFigure(t *testing.T) {
 		{"gvirstor_further_degraded", map[string]string{"volume": "a/web"}, 1},
 		{"gvirstor_further_degraded", map[string]string{"volume": "a/db"}, 0},
 		{"gvirstor_further_damaged", map[string]string{"volume": "a/db"}, 1},
+		{"gvirstor_lease_left_seconds", map[string]string{"volume": "a"}, 12.5},
+		{"gvirstor_lease_fencing", map[string]string{"volume": "a"}, 1},
 		{"gvirstor_volume_snapshots", map[string]string{"volume": "a"}, 3},
 		{"gvirstor_volume_snapshot_bytes", map[string]string{"volume": "a"}, 12 << 20},
 		{"gvirstor_volume_predicted_full_seconds", map[string]string{"volume": "a"}, math.Inf(1)},

@@ -181,7 +181,7 @@ func worse(a, b class) class {
 
 // urgent are the conditions that cannot wait.
 var urgent = []control.Condition{control.Degraded, control.Full, control.HeldWrites, control.FlushFailed,
-	control.ReadErrors, control.WriteErrors, control.StorageFull, control.NoWrites, control.Incomplete, control.SnapshotDamaged}
+	control.ReadErrors, control.WriteErrors, control.StorageFull, control.NoWrites, control.Incomplete, control.Unleased, control.SnapshotDamaged}
 
 func isUrgent(c control.Condition) bool { return slices.Contains(urgent, c) }
 
@@ -390,6 +390,9 @@ func facts(s *control.VolumeStatus) []factView {
 		}
 		all = append(all, f)
 	}
+	if s.Lease != nil {
+		all = append(all, factView{What: "Lease", Text: leaseText(s.Lease)})
+	}
 	full := "writes that need space wait"
 	if s.WhenFull == "error" {
 		full = "writes that need space fail"
@@ -399,6 +402,20 @@ func facts(s *control.VolumeStatus) []factView {
 		all = append(all, factView{What: "Reached as", Code: reachedAs(p)})
 	}
 	return all
+}
+
+// leaseText is the lease in words: whose, until when, and what else keeps another host off.
+func leaseText(l *control.Lease) string {
+	text := fmt.Sprintf("of this host, %s, since %s, ", ondisk.Printable(l.Host), timeOf(l.Since).People)
+	if l.LeftSeconds > 0 {
+		text += fmt.Sprintf("for %d s unless it is renewed", int64(l.LeftSeconds))
+	} else {
+		text += "run out"
+	}
+	if l.Fencing {
+		return text + "; another host is fenced off before it is taken"
+	}
+	return text + "; not fenced: see LEASES in gvirstor(8)"
 }
 
 func viewJob(j *control.JobStatus) *jobView {
