@@ -2,8 +2,8 @@
 # Soak for DURATION (default 10m; a number with s, m or h) from SEED (default the
 # time): failing I/O (every request of every verb from 10m on, a sample below), then
 # crash states of the engine for three quarters of the time, then clients of a slow
-# and full volume that die, then the real daemon killed, stopped and let down. Prints what was
-# done; ends with 1, and the commands that replay it, if anything was lost.
+# and full volume that die, then the real daemon killed, stopped and let down, then the states
+# of a lease that three hosts want, from 30m on all of them. Prints what was done; ends with 1, and the commands that replay it, if anything was lost.
 set -eu
 cd "$(dirname "$0")/.."
 duration=${DURATION:-10m}
@@ -57,8 +57,12 @@ scratch=
 clients=$((total / 12))
 part clients ./ggated-virstor/nbd -run '^TestClientsSoak$' -clients.duration="${clients}s" -clients.seed="$seed"
 part daemon ./tests/blackbox -run '^TestDeathSoak$' -death.duration="$((total - engine - clients))s" -death.seed="$seed"
+three=
+[ "$total" -lt 1800 ] || three=-lease.three # a quarter of an hour and a gigabyte
+part lease ./geomlib/virstor/internal/lease -run '^TestNoTwoOfThreeOwnersWithinASmallBound$' -args $three
 
 echo "soak: $duration from seed $seed"
+sed -n 's/.*: three hosts, \(.*\)$/soak: lease of three hosts, \1/p' "$out/lease"
 sed -n 's/.*: \([0-9]* faults injected\( in verbs\)*\)$/soak: failing I\/O: \1/p' "$out/faults"
 grep -h '^soak:' "$out/engine" "$out/clients" "$out/daemon" || failed=1
 grep -h 'replay: ' "$out/engine" "$out/clients" "$out/daemon" || true
