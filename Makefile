@@ -60,6 +60,7 @@ bench: build
 	$(GO) run ./tests/bench -bin $(BINDIR)
 	$(GO) run ./tests/bench -bin $(BINDIR) -moving 33554432
 	$(GO) run ./tests/bench -bin $(BINDIR) -scale
+	$(GO) run ./tests/bench -bin $(BINDIR) -remote memory
 
 # This tree beside another revision, in turn: make bench-compare OLD=v1.0
 bench-compare:

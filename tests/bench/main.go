@@ -64,6 +64,7 @@ func main() {
 	old := flag.String("old", "", "instead of peers, the programs of another revision in `FOLDER`, and its engine's benchmarks if engine.test is there")
 	rate := flag.Int64("moving", 0, "instead, what a client waits while chunks move at so many `BYTES` a second")
 	large := flag.Bool("scale", false, "instead, what many components, connections and volumes, and a large one, cost beside one of each")
+	exports := flag.String("remote", "", "instead, a volume on the exports with these `URIs`, separated by commas, beside the first of them used directly (what they hold is lost); or memory: on nbdkit's memory plugin")
 	flag.Parse()
 	measure := func() error { return run(*pairs, *seconds, *only, *peers, *bin, *old, *out, *dir) }
 	if *rate > 0 {
@@ -71,6 +72,9 @@ func main() {
 	}
 	if *large {
 		measure = func() error { return scale(*pairs, *seconds, *bin, *dir) }
+	}
+	if *exports != "" {
+		measure = func() error { return remote(*pairs, *seconds, *exports, *bin, *dir) }
 	}
 	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,8 +12,6 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
-
-	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
 
 // size is how large a daemon is.
@@ -143,7 +140,7 @@ func (b *bench) sized(s size) (f figures, err error) {
 	}
 	f.open = float64(time.Since(begun).Microseconds()) / 1000
 	for range s.connections - 1 {
-		c, err := nbdclient.Dial(context.Background(), uri, nbdclient.Options{})
+		c, err := dial(uri)
 		if err != nil {
 			return f, err
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,9 +64,9 @@ func (b *bench) measure(j job, server string) (result, error) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-ended
 	}()
-	fill := int64(diskSize)
+	fill, used := int64(diskSize), int64(diskSize)
 	if j.Fresh {
-		fill = 0
+		fill, used = 0, 400<<20
 	}
 	if server == overlay {
 		fill = 0 // what it lies over is
@@ -87,7 +86,7 @@ func (b *bench) measure(j job, server string) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	r, moved, err := b.fio(j, uri)
+	r, moved, err := b.fio(j, uri, used)
 	if err != nil {
 		return result{}, err
 	}
@@ -215,7 +214,7 @@ func prepare(uri string, fill int64) error {
 	var c *nbdclient.Conn
 	var err error
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if c, err = nbdclient.Dial(context.Background(), uri, nbdclient.Options{}); err == nil {
+		if c, err = dial(uri); err == nil {
 			break
 		}
 		if time.Now().After(end) {
@@ -232,13 +231,9 @@ func prepare(uri string, fill int64) error {
 	return c.Flush()
 }
 
-// fio runs a job and returns its rate and the bytes it moved.
-func (b *bench) fio(j job, uri string) (result, float64, error) {
-	size := fmt.Sprint(diskSize)
-	if j.Fresh {
-		size = "400m"
-	}
-	args := append([]string{"--name=j", "--ioengine=nbd", "--uri=" + uri, "--size=" + size,
+// fio runs a job on the first size bytes, and returns its rate and the bytes it moved.
+func (b *bench) fio(j job, uri string, size int64) (result, float64, error) {
+	args := append([]string{"--name=j", "--ioengine=nbd", "--uri=" + uri, fmt.Sprintf("--size=%d", size),
 		"--group_reporting", "--output-format=json", "--randrepeat=1"}, j.Args...)
 	if j.Fresh || j.Snapshot && !j.View { // by how much, since later writes cost less
 		args = append(args, "--io_size=64m")
