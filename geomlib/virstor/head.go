@@ -70,9 +70,12 @@ func (v *Volume) newHead(m ondisk.PoolMap) *Head {
 
 // entries is how many virtual chunks the map in memory of a further volume has: sectors of
 // the map are written whole.
-func (h *Head) entries() uint64 {
+func (h *Head) entries() uint64 { return h.entriesOf(h.Size()) }
+
+// entriesOf is entries of a volume of size bytes.
+func (h *Head) entriesOf(size int64) uint64 {
 	per := uint64(h.v.sector / ondisk.EntrySize)
-	n := uint64(h.Size()+h.v.chunk-1) / uint64(h.v.chunk)
+	n := uint64(size+h.v.chunk-1) / uint64(h.v.chunk)
 	return (n + per - 1) / per * per
 }
 

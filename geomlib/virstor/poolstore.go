@@ -55,6 +55,15 @@ func (d *nextDirectory) setList(id uint64, list ondisk.Link) {
 	}
 }
 
+// setSize says how large a further volume is, in bytes.
+func (d *nextDirectory) setSize(id, size uint64) {
+	for i := range d.Maps {
+		if d.Maps[i].ID == id {
+			d.Maps[i].Size = size
+		}
+	}
+}
+
 // take takes n chunks for d, or none (ErrNoSpace). It waits for those that are about to be
 // free.
 func (v *Volume) take(d *nextDirectory, n int) ([]alloc.Phys, error) {

@@ -141,10 +141,10 @@ const tailRuns = 8
 
 // nameTail says, after prefix, what of [off, end) is allocated; nothing when
 // nothing is.
-func (v *Volume) nameTail(prefix string, off, end int64) string {
+func (h *Head) nameTail(prefix string, off, end int64) string {
 	var b strings.Builder
 	runs := 0
-	v.extents(off, end, func(n int64, allocated bool) bool {
+	h.extents(off, end, func(n int64, allocated bool) bool {
 		if allocated {
 			runs++
 			if runs <= tailRuns {
@@ -162,10 +162,10 @@ func (v *Volume) nameTail(prefix string, off, end int64) string {
 }
 
 // allocatedIn counts the allocated chunks of [off, end).
-func (v *Volume) allocatedIn(off, end int64) int64 {
+func (h *Head) allocatedIn(off, end int64) int64 {
 	var n int64
-	limit := uint64(end / v.chunk)
-	for vc := v.chunks.NextAllocated(uint64(off/v.chunk), limit); vc < limit; vc = v.chunks.NextAllocated(vc+1, limit) {
+	limit := uint64(end / h.v.chunk)
+	for vc := h.chunks.NextAllocated(uint64(off/h.v.chunk), limit); vc < limit; vc = h.chunks.NextAllocated(vc+1, limit) {
 		n++
 	}
 	return n

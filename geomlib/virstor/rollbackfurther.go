@@ -114,11 +114,7 @@ func (v *Volume) planRollback(h *Head, s *snapshot, d *nextDirectory) (*plannedM
 		return nil, err
 	}
 	d.setList(h.mapID, list)
-	for i := range d.Maps {
-		if d.Maps[i].ID == h.mapID {
-			d.Maps[i].Size = s.Size
-		}
-	}
+	d.setSize(h.mapID, s.Size)
 	return plan, v.planDirectory(d)
 }
 

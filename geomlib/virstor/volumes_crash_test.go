@@ -79,6 +79,7 @@ type volWorld struct {
 	moved   int // jobs that moved something
 	points  int // snapshots of all volumes
 	back    int // rollbacks
+	sized   int // changes of size
 }
 
 func newVolWorld(seed uint64, jobs bool, cfg Config) (*volWorld, error) {
@@ -262,6 +263,8 @@ func (w *volWorld) step(i int) error {
 		h.Release()
 		h = nil
 		return w.rollback(name)
+	case k <= 8 && name != "":
+		return w.resize(name)
 	}
 	switch k := w.rng.IntN(14); {
 	case k == 0 && len(volumes) < 4:
@@ -413,6 +416,24 @@ func (w *volWorld) rollback(name string) error {
 	w.note()
 	if errors.Is(err, ErrNoSpace) {
 		return nil
+	}
+	return err
+}
+
+// resize makes a volume larger or smaller, where no cell is: its map has another length then.
+func (w *volWorld) resize(name string) error {
+	size := volSize + w.rng.Int64N(3)*70*crashChunk
+	w.inside = true
+	_, _, err := w.vol.ResizeVolume(name, size, true, false)
+	w.inside = false
+	if err == nil {
+		w.sized++
+	}
+	w.note()
+	for _, fine := range []error{ErrNoSpace, ErrLargerSnapshots} {
+		if errors.Is(err, fine) {
+			return nil
+		}
 	}
 	return err
 }

@@ -11,6 +11,7 @@
 //	POST   /v1/volumes/NAME/reserve     ReserveRequest
 //	POST   /v1/volumes/NAME/create      CreateRequest -> CreateResult
 //	POST   /v1/volumes/NAME/quota       QuotaRequest
+//	POST   /v1/volumes/NAME/resize      ResizeRequest -> ResizeResult
 //	GET    /v1/volumes/NAME/snapshots   -> Snapshots
 //	POST   /v1/volumes/NAME/snapshots   SnapshotRequest
 //	POST   /v1/volumes/NAME/rename-snapshot RenameSnapshotRequest

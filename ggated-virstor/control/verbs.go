@@ -25,8 +25,9 @@ type Verbs interface {
 	Reserve(ctx context.Context, name string, r ReserveRequest) error
 	// Create makes a further volume of a pool, NAME/VOLUME, or only tells what that takes.
 	Create(ctx context.Context, name string, r CreateRequest) (CreateResult, error)
-	// Quota changes how much a further volume may have.
+	// Quota changes how much a further volume may have, and Resize how large it is.
 	Quota(ctx context.Context, name string, r QuotaRequest) error
+	Resize(ctx context.Context, name string, r ResizeRequest) (ResizeResult, error)
 	// Snapshots are a volume's, the oldest first; Snapshot takes one, RenameSnapshot gives
 	// one another name, and Delete deletes one. The last two take a further volume, too.
 	Snapshots(ctx context.Context, name string) (Snapshots, error)
@@ -76,7 +77,7 @@ type Backend interface {
 func rows() []row {
 	return []row{
 		&status, &volume, &add, &remove, &stop, &identify, &reserve,
-		&create, &quota, &snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &publication, &unpublication, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
+		&create, &quota, &resize, &snapshots, &snapshot, &renameSnapshot, &deletion, &rollback, &publication, &unpublication, &diff, &read, &receive, &write, &spare, &testAlert, &startJob, &job, &cancelJob, &clients, &disconnect, &serve, &release,
 	}
 }
 
@@ -250,6 +251,31 @@ var quota = verb[QuotaRequest, None]{"quota", http.MethodPost, "volumes/{name}/q
 // Quota changes how many bytes of chunks a further volume may have at most.
 func (c *Client) Quota(ctx context.Context, name string, r QuotaRequest) error {
 	return quota.tell(ctx, c, name, r)
+}
+
+// ResizeRequest makes a further volume larger or smaller. The volume that label made is
+// resized by a job (StartJob).
+type ResizeRequest struct {
+	Size   int64 `json:"size"`              // bytes, rounded up to whole chunks
+	Force  bool  `json:"force,omitempty"`   // give up what lies beyond a smaller size
+	DryRun bool  `json:"dry_run,omitempty"` // only tell what would be lost
+}
+
+// ResizeResult is what a further volume has then.
+type ResizeResult struct {
+	Size       int64 `json:"size"`        // bytes
+	LostChunks int64 `json:"lost_chunks"` // that lay beyond
+	LostBytes  int64 `json:"lost_bytes"`  // of these
+}
+
+var resize = verb[ResizeRequest, ResizeResult]{"resize", http.MethodPost, "volumes/{name}/resize",
+	func(ctx context.Context, v Verbs, name string, r ResizeRequest) (ResizeResult, error) {
+		return v.Resize(ctx, name, r)
+	}}
+
+// Resize makes a further volume larger or smaller.
+func (c *Client) Resize(ctx context.Context, name string, r ResizeRequest) (ResizeResult, error) {
+	return resize.ask(ctx, c, name, r)
 }
 
 // Snapshots are those of a volume.

@@ -94,6 +94,18 @@ func (d *Daemon) Quota(ctx context.Context, name string, r control.QuotaRequest)
 	return err
 }
 
+// Resize implements control.Backend.
+func (d *Daemon) Resize(ctx context.Context, name string, r control.ResizeRequest) (res control.ResizeResult, err error) {
+	s, err := d.findActivePool(name)
+	if err != nil {
+		return res, err
+	}
+	if res, err = d.verbsOf(s).Resize(ctx, name, r); err == nil && !r.DryRun {
+		d.log.Info("volume resized", "volume", control.VolumeName(name), "bytes", res.Size)
+	}
+	return res, err
+}
+
 // titleOf is what publications call a snapshot, or the further volume of that name.
 func titleOf(name, snapshot string) string {
 	_, own := control.SplitName(name)

@@ -46,6 +46,13 @@ func (e Engine) Quota(_ context.Context, name string, r control.QuotaRequest) er
 	return Classify(e.Vol.SetQuota(own, r.Bytes))
 }
 
+// Resize makes a further volume larger or smaller.
+func (e Engine) Resize(_ context.Context, name string, r control.ResizeRequest) (control.ResizeResult, error) {
+	_, own := control.SplitName(name)
+	size, lost, err := e.Vol.ResizeVolume(own, r.Size, r.Force, r.DryRun)
+	return control.ResizeResult{Size: size, LostChunks: lost, LostBytes: lost * e.Vol.ChunkSize()}, Classify(err)
+}
+
 // Snapshots are those of the volume, the oldest first.
 func (e Engine) Snapshots(_ context.Context, name string) (control.Snapshots, error) {
 	all := control.Snapshots{Snapshots: []control.Snapshot{}}
