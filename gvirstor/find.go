@@ -106,12 +106,27 @@ const (
 	toIdentify                // who it is: its name, id or fence. The engine has no part in that
 )
 
-// withPool is withBackend of the volume that a further one is named by.
+// withPool is withBackend of the volume that a further one is named by. One in service that the
+// kernel class made may have a slash in its own name.
 func (c *call) withPool(ctx context.Context, name string, w *where, p purpose, do func(*backend) error) error {
-	if pool, own := control.SplitName(name); own != "" {
+	if pool, own := control.SplitName(name); own != "" && !c.isServed(ctx, name, w) {
 		name = pool
 	}
 	return c.withBackend(ctx, name, w, p, do)
+}
+
+// isServed reports whether a daemon serves a volume of that name.
+func (c *call) isServed(ctx context.Context, name string, w *where) bool {
+	if w.offline != "" {
+		return false
+	}
+	client, err := c.reach()
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	_, err = client.Volume(ctx, name)
+	return err == nil
 }
 
 // withBackend finds the backend of a volume and has do use it.

@@ -20,7 +20,7 @@ func (d *Daemon) Snapshots(ctx context.Context, name string) (control.Snapshots,
 	all, err := d.verbsOf(s).Snapshots(ctx, name)
 	shown := s.shown()
 	for i := range all.Snapshots {
-		all.Snapshots[i].Published = shown[titleOf(name, all.Snapshots[i].Name)]
+		all.Snapshots[i].Published = shown[s.titleOf(name, all.Snapshots[i].Name)]
 	}
 	return all, err
 }
@@ -107,9 +107,16 @@ func (d *Daemon) Resize(ctx context.Context, name string, r control.ResizeReques
 }
 
 // titleOf is what publications call a snapshot, or the further volume of that name.
-func titleOf(name, snapshot string) string {
+func (s *served) titleOf(name, snapshot string) string { return publish.Title(s.own(name), snapshot) }
+
+// own is what follows the slash in the name of a further volume, which the volume itself may
+// have, too.
+func (s *served) own(name string) string {
+	if control.VolumeName(name) == s.vol.Name() {
+		return ""
+	}
 	_, own := control.SplitName(name)
-	return publish.Title(own, snapshot)
+	return own
 }
 
 // snapshotKeepers are the publications through which snapshots are read, too.
@@ -128,7 +135,7 @@ func (d *Daemon) PublishSnapshot(_ context.Context, name string, r control.Publi
 	if err != nil {
 		return control.PublishResult{}, err
 	}
-	title := titleOf(name, r.Snapshot)
+	title := s.titleOf(name, r.Snapshot)
 	asked := s.snapshotPublishers()
 	if len(asked) == 0 {
 		return control.PublishResult{}, noDevices(name, r.Snapshot, s.shown()[title])
@@ -153,7 +160,7 @@ func (d *Daemon) UnpublishSnapshot(_ context.Context, name string, r control.Unp
 		return noDevices(name, r.Snapshot, nil)
 	}
 	for _, p := range asked {
-		err := p.HideSnapshot(titleOf(name, r.Snapshot), r.Force)
+		err := p.HideSnapshot(s.titleOf(name, r.Snapshot), r.Force)
 		if errors.Is(err, publish.ErrInUse) {
 			return control.Errorf(control.Busy, "unpublish %s: %v; -f takes it away", fullName(name, r.Snapshot), err)
 		}
@@ -196,7 +203,7 @@ func (s *served) letGo(verb, name, snapshot string, force bool) (again func(), e
 		}
 	}
 	for _, k := range s.snapshotKeepers() {
-		f, err := k.LetGo(titleOf(name, snapshot), force)
+		f, err := k.LetGo(s.titleOf(name, snapshot), force)
 		if err == nil {
 			all = append(all, f)
 			continue
@@ -264,7 +271,7 @@ func (d *Daemon) Rollback(ctx context.Context, name string, r control.RollbackRe
 	if err != nil {
 		return res, err
 	}
-	if _, own := control.SplitName(name); own != "" && s.vol.Name() != control.VolumeName(name) {
+	if s.own(name) != "" {
 		return d.rollbackFurther(s, name, r)
 	}
 	d.verbs.Lock()

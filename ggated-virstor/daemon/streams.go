@@ -40,7 +40,7 @@ func (d *Daemon) Write(ctx context.Context, name string, r control.WriteRequest)
 
 // usersOf tells who has a volume, or a further one of its pool, open; nobody is empty.
 func (s *served) usersOf(name string) string {
-	_, own := control.SplitName(name)
+	own := s.own(name)
 	if own == "" {
 		_, what := s.users()
 		return what

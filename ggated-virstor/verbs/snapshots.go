@@ -10,17 +10,27 @@ import (
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
+// own is what follows the slash in the name of a further volume. A volume that the kernel class
+// made may have one in its own.
+func (e Engine) own(name string) string {
+	if control.VolumeName(name) == e.Vol.Name() {
+		return ""
+	}
+	_, own := control.SplitName(name)
+	return own
+}
+
 // head is the volume of the pool that a name means: who found the pool by it left what
 // follows the slash. Whoever asks lets it go.
 func (e Engine) head(name string) (*virstor.Head, error) {
-	_, own := control.SplitName(name)
+	own := e.own(name)
 	h, err := e.Vol.OpenVolume(own)
 	return h, Classify(err)
 }
 
 // Create makes a further volume, or only tells what that takes.
 func (e Engine) Create(_ context.Context, name string, r control.CreateRequest) (control.CreateResult, error) {
-	_, own := control.SplitName(name)
+	own := e.own(name)
 	plan, err := e.create(own, r)
 	return control.CreateResult{Size: plan.Size, MapChunks: plan.MapChunks, MapBytes: plan.MapChunks * e.Vol.ChunkSize()}, Classify(err)
 }
@@ -42,13 +52,13 @@ func (e Engine) create(own string, r control.CreateRequest) (virstor.VolumePlan,
 
 // Quota changes how much a further volume may have.
 func (e Engine) Quota(_ context.Context, name string, r control.QuotaRequest) error {
-	_, own := control.SplitName(name)
+	own := e.own(name)
 	return Classify(e.Vol.SetQuota(own, r.Bytes))
 }
 
 // Resize makes a further volume larger or smaller.
 func (e Engine) Resize(_ context.Context, name string, r control.ResizeRequest) (control.ResizeResult, error) {
-	_, own := control.SplitName(name)
+	own := e.own(name)
 	size, lost, err := e.Vol.ResizeVolume(own, r.Size, r.Force, r.DryRun)
 	return control.ResizeResult{Size: size, LostChunks: lost, LostBytes: lost * e.Vol.ChunkSize()}, Classify(err)
 }
@@ -84,7 +94,7 @@ func (e Engine) Snapshot(_ context.Context, name string, r control.SnapshotReque
 	if r.Claim != 0 {
 		return Classify(h.SnapshotReceived(r.Snapshot, r.GUID, r.Claim))
 	}
-	if _, own := control.SplitName(name); r.Recursive && own != "" {
+	if own := e.own(name); r.Recursive && own != "" {
 		return control.Errorf(control.Invalid, "snapshot all volumes of %s: name the pool", h.Name())
 	}
 	chunks, free := h.SnapshotCost()
@@ -104,7 +114,7 @@ func (e Engine) Snapshot(_ context.Context, name string, r control.SnapshotReque
 
 // RenameSnapshot gives a snapshot, or a further volume, another name.
 func (e Engine) RenameSnapshot(_ context.Context, name string, r control.RenameSnapshotRequest) error {
-	if _, own := control.SplitName(name); r.Snapshot == "" {
+	if own := e.own(name); r.Snapshot == "" {
 		return Classify(e.Vol.RenameVolume(own, r.To))
 	}
 	h, err := e.head(name)
@@ -117,7 +127,7 @@ func (e Engine) RenameSnapshot(_ context.Context, name string, r control.RenameS
 
 // Delete deletes a snapshot or a further volume, or only tells what that would free.
 func (e Engine) Delete(_ context.Context, name string, r control.DeleteRequest) (res control.DeleteResult, err error) {
-	_, own := control.SplitName(name)
+	own := e.own(name)
 	if r.Snapshot == "" {
 		res.Chunks, err = e.deleteVolume(own, r.DryRun)
 	} else {
@@ -152,7 +162,7 @@ func (e Engine) deleteSnapshot(own string, r control.DeleteRequest) (alone int64
 // RollbackChanges tells what a rollback would take back, or why it cannot be done.
 func (e Engine) RollbackChanges(name string, r control.RollbackRequest) (control.RollbackResult, error) {
 	may := e.Vol.MayRollback
-	if _, own := control.SplitName(name); own != "" {
+	if own := e.own(name); own != "" {
 		may = func(snapshot string) (virstor.Loss, error) { return e.Vol.MayRollbackVolume(own, snapshot) }
 	}
 	c, err := may(r.Snapshot)
@@ -169,6 +179,6 @@ func (e Engine) RollbackFurther(name string, r control.RollbackRequest) (control
 	if err != nil || r.DryRun || res.Nothing() {
 		return res, err
 	}
-	_, own := control.SplitName(name)
+	own := e.own(name)
 	return res, Classify(e.Vol.RollbackVolume(own, r.Snapshot, r.Force))
 }

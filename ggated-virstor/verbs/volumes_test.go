@@ -5,6 +5,8 @@ import (
 	"context"
 	"testing"
 
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -92,5 +94,36 @@ func TestAFurtherVolumeIsMadeClonedRenamedAndDeleted(t *testing.T) {
 	}
 	if v, _ := e.Volume(ctx, ""); len(v.Volumes) != 0 {
 		t.Errorf("volumes %+v", v.Volumes)
+	}
+}
+
+// The kernel class made volumes with a slash in their names.
+func TestAVolumeWithASlashInItsNameIsNoFurtherOne(t *testing.T) {
+	a := labelled(t)
+	for i := range a.Members {
+		m := &a.Members[i]
+		m.Metadata.Name = "a/b"
+		if err := geomlib.StoreMetadata(m.Provider, m.Metadata); err != nil {
+			t.Fatal(err)
+		}
+	}
+	vol, err := virstor.Open(virstor.Assemble(a.Members)[0], virstor.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, ctx := Engine{Vol: vol, Host: shelf{}}, context.Background()
+	for name, want := range map[string]string{"a/b": "", "virstor/a/b": "", "a/web": "web"} {
+		if got := e.own(name); got != want {
+			t.Errorf("%q is %q", name, got)
+		}
+	}
+	if err := e.Snapshot(ctx, "a/b", control.SnapshotRequest{Snapshot: "s"}); err != nil {
+		t.Error(err)
+	}
+	if all, err := e.Snapshots(ctx, "a/b"); err != nil || len(all.Snapshots) != 1 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := vol.Close(); err != nil {
+		t.Error(err)
 	}
 }
