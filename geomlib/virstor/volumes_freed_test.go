@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/alloc"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // volumeAway makes a volume whose map does not lie on component 0, and opens it.
@@ -123,6 +125,40 @@ func TestWhatASnapshotOfADegradedVolumeHadIsKept(t *testing.T) {
 	h.Release()
 	mustDo(t, v.Close())
 	holdsOneOf(t, disks, "one", 0, 0)
+}
+
+// A chunk stays locked while nobody knows what the map on the disk says of it. What moves it
+// writes all that is in doubt of the map, also where nothing moves: it would wait for ever.
+func TestAChunkMovesThatADegradedVolumeKeepsLocked(t *testing.T) {
+	disks := poolDisks(t)
+	v, err := openDisks(Config{serial: true, WhenFull: Fail}, disks)
+	mustDo(t, err)
+	const perPart = crashChunk / ondisk.EntrySize
+	_, err = v.CreateVolume("one", (perPart+8)*crashChunk, false)
+	mustDo(t, err)
+	h := openHead(t, v, "one")
+	writeChunk(t, h, 0, 1)
+	mustDo(t, h.Snapshot("s"))
+	had := h.chunks.Load(0).Phys()
+	home := h.stored().parts[0].at
+	heal := disks[home.Comp].FailRange(disktest.Write, int64(home.Chunk)*crashChunk, crashChunk, syscall.EIO)
+	if _, err := h.WriteAt(make([]byte, 512), 0); err == nil {
+		t.Error("a write succeeds whose map sector could not be written")
+	}
+	h.committer.degrade.add(crashChunk / v.sector) // as of a flush that failed, of the other part
+	to, ok := v.alloc.Take(nil, 1, true)
+	if !ok {
+		t.Fatal("no chunk is free")
+	}
+	r := relocation{v: v, moves: []move{{mapping{vc: 0, at: had}, to[0].At}}, off: func(p alloc.Phys) bool { return p == had }}
+	mustDo(t, r.relocate())
+	heal() // of what is free now
+	if got := h.chunks.Load(0).Phys(); got != to[0].At {
+		t.Errorf("it is at %v, not at %v", got, to[0].At)
+	}
+	writeChunk(t, h, 1, 1) // the volume is well again
+	h.Release()
+	mustDo(t, v.Close())
 }
 
 // After a crash the map of a volume cannot be written again: it is degraded, and all are

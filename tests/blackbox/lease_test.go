@@ -213,7 +213,7 @@ func TestADaemonThatDiedGoesOnWithItsLease(t *testing.T) {
 // asked to.
 func TestWhoWaitsForALeaseSaysForWhose(t *testing.T) {
 	a, b := twoHosts(t)
-	a.start(append([]string{"--supervise=no"}, leaseFlags...)...)
+	a.start(leaseFlags...)
 	a.kill()
 	b.launch(append([]string{"--lease-interval=10s", "--lease-settle=10m"}, leaseFlags[2:]...)...)
 	b.until("it answers", func() bool { _, err := b.tryGvirstor("status"); return err == nil })
