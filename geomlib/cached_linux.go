@@ -15,7 +15,7 @@ const rawRead = 64 << 10
 // ReadCached reads with RWF_NOWAIT, which fails when the page cache does not
 // have it, or the file system cannot tell (preadv2(2)).
 func (p *file) ReadCached(b []byte, off int64) bool {
-	if len(b) == 0 || len(b) > maxTransfer || off < 0 || off > p.size-int64(len(b)) {
+	if p.direct || len(b) == 0 || len(b) > maxTransfer || off < 0 || off > p.size-int64(len(b)) {
 		return false
 	}
 	iov := unix.Iovec{Base: &b[0]}

@@ -88,6 +88,7 @@ type file struct {
 	size     int64
 	sector   int64
 	readOnly bool
+	direct   bool // past the system's cache
 	medium   medium
 	closed   func(name string) error // or nil
 
@@ -101,7 +102,7 @@ type sparseFile struct{ *file }
 func (p *file) Name() string            { return p.name }
 func (p *file) MediaSize() int64        { return p.size }
 func (p *file) SectorSize() int         { return int(p.sector) }
-func (p *file) WritesAreBuffered() bool { return p.medium.buffered() }
+func (p *file) WritesAreBuffered() bool { return !p.direct && p.medium.buffered() }
 
 // Kind implements Kinded.
 func (p *file) Kind() Kind { return p.kind }
@@ -116,6 +117,9 @@ func (p *file) ReadAt(b []byte, off int64) (int, error) {
 	if err := p.check("read", off, int64(len(b))); err != nil {
 		return 0, err
 	}
+	if p.direct {
+		return p.readDirect(b, off)
+	}
 	n, err := unix.Pread(p.fd, b[:min(len(b), maxTransfer)], off)
 	if n == len(b) && err == nil {
 		return n, nil // nearly always
@@ -126,6 +130,9 @@ func (p *file) ReadAt(b []byte, off int64) (int, error) {
 func (p *file) WriteAt(b []byte, off int64) (int, error) {
 	if err := p.checkWrite("write", off, int64(len(b))); err != nil {
 		return 0, err
+	}
+	if p.direct {
+		return p.writeDirect(b, off)
 	}
 	n, err := unix.Pwrite(p.fd, b[:min(len(b), writePiece)], off)
 	if n == len(b) && err == nil {

@@ -28,6 +28,10 @@ type OpenOptions struct {
 	// the one its VIRSTOR metadata is found by (512 or 4096 bytes before the
 	// end), else 512. Devices have their own.
 	SectorSize int
+	// Direct has reads and writes go past the cache of the system (O_DIRECT).
+	// ErrNotSupported: that cannot be. Without it a descriptor that another process opened
+	// so does not stay so.
+	Direct bool
 	// KeepWritersOff opens for writing what is only read, where the medium
 	// allows, because only that keeps others from writing to it.
 	KeepWritersOff bool
@@ -93,6 +97,9 @@ func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
 		err = p.asDevice()
 	default:
 		err = fmt.Errorf("%s: %w", path, errKind)
+	}
+	if err == nil && o.Direct {
+		err = p.bypassCache()
 	}
 	if err != nil {
 		return nil, err

@@ -174,11 +174,7 @@ func pastCaches(fd int, kind Kind) error {
 			return errors.New("a file on a network file system; take a device, or a URI of NBD")
 		}
 	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_DIRECT)
-	}
-	if err != nil {
+	if err := setDirect(fd); err != nil {
 		return fmt.Errorf("O_DIRECT: %w", err)
 	}
 	return nil

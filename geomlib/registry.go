@@ -95,12 +95,18 @@ func unknownScheme(name, scheme string, known []string) error {
 }
 
 // Files is the Opener of regular files and of devices, whose names have no scheme.
-type Files struct{}
+type Files struct {
+	Direct bool // as OpenOptions.Direct, of all
+}
 
 // Open implements Opener.
-func (Files) Open(name string, o OpenOptions) (Provider, error) { return Open(name, o) }
+func (by Files) Open(name string, o OpenOptions) (Provider, error) {
+	o.Direct = o.Direct || by.Direct
+	return Open(name, o)
+}
 
-// Adopt implements Opener; the descriptor says all by itself.
-func (Files) Adopt(f *os.File, name string, _ []byte, o OpenOptions) (Provider, error) {
+// Adopt implements Opener.
+func (by Files) Adopt(f *os.File, name string, _ []byte, o OpenOptions) (Provider, error) {
+	o.Direct = o.Direct || by.Direct
 	return FromFile(f, name, o)
 }

@@ -51,7 +51,7 @@ func newNBD(o *options.Options, certs *tls.Config, listeners []net.Listener, log
 
 // providerOptions are how components over the network are opened.
 func providerOptions(o *options.Options, log *slog.Logger) providers.Options {
-	return providers.Options{NBDTimeout: o.NBDComponentTimeout, NBDGrace: o.NBDComponentGrace, Shared: o.Shared, Log: log}
+	return providers.Options{NBDTimeout: o.NBDComponentTimeout, NBDGrace: o.NBDComponentGrace, Shared: o.Shared, Direct: o.Direct, Log: log}
 }
 
 // reached are the addresses under which clients reach listeners: as they were said

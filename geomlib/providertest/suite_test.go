@@ -11,12 +11,21 @@ import (
 )
 
 func TestAFileDoesWhatProvidersDo(t *testing.T) {
+	for name, o := range map[string]geomlib.OpenOptions{"cached": {}, "past the cache": {Direct: true}} {
+		t.Run(name, func(t *testing.T) { fileIsAProvider(t, o) })
+	}
+}
+
+func fileIsAProvider(t *testing.T, o geomlib.OpenOptions) {
 	Run(t, func(t *testing.T) geomlib.Provider {
 		path := filepath.Join(t.TempDir(), "file")
 		if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p, err := geomlib.Open(path, geomlib.OpenOptions{})
+		p, err := geomlib.Open(path, o)
+		if o.Direct && errors.Is(err, geomlib.ErrNotSupported) {
+			t.Skip(err)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

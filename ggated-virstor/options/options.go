@@ -37,6 +37,7 @@ type Options struct {
 	// NBDComponentTimeout is how long requests wait for a component that is not reached,
 	// NBDComponentGrace how long its server may do what was sent before.
 	NBDComponentTimeout, NBDComponentGrace time.Duration
+	Direct                                 bool   // disks and files past the system's cache
 	Control                                string // path of the socket
 	HTTP                                   string // HOST:PORT, or empty
 	RunDir                                 string
@@ -195,6 +196,7 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.DurationVar(&o.NBDComponentTimeout, "nbd-component-timeout", nbdcomp.DefaultTimeout, "fail requests for a component over NBD when its server is not reached for `TIME`")
 	f.DurationVar(&o.NBDComponentGrace, "nbd-component-grace", nbdcomp.DefaultGrace, "write to a component over NBD again `TIME` after a connection that its server may still do something of")
 	o.declareLease(f)
+	f.BoolVar(&o.Direct, "direct", false, "read and write disks and files past the system's cache (O_DIRECT)")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")

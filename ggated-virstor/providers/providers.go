@@ -18,6 +18,8 @@ type Options struct {
 	NBDTimeout, NBDGrace time.Duration
 	// Shared: other hosts reach the devices that volumes are on, too (geomlib.Shared).
 	Shared bool
+	// Direct has files and devices read and written past the system's cache.
+	Direct bool
 	// Log is told of what becomes of them; nil: nobody is.
 	Log *slog.Logger
 }
@@ -31,7 +33,11 @@ func (o Options) nbd() nbdcomp.Opener {
 func Registry(o Options) geomlib.Registry { return o.files(of(o.nbd())) }
 
 // Kept is the list for a supervisor, which opens for its worker.
-func Kept() geomlib.Registry { return of(nbdcomp.Keeper{}) }
+func Kept(o Options) geomlib.Registry {
+	r := of(nbdcomp.Keeper{})
+	r[""] = geomlib.Files{Direct: o.Direct}
+	return r
+}
 
 // Given is the list for a worker that by connects for.
 func Given(by geomlib.Connector, o Options) geomlib.Registry {
@@ -42,7 +48,8 @@ func Given(by geomlib.Connector, o Options) geomlib.Registry {
 
 // files adds what has no scheme.
 func (o Options) files(r geomlib.Registry) geomlib.Registry {
-	if o.Shared {
+	r[""] = geomlib.Files{Direct: o.Direct}
+	if o.Shared { // which goes past the cache, too
 		r[""] = geomlib.Shared{}
 	}
 	return r
