@@ -25,7 +25,9 @@ type job struct {
 	// View: the snapshot is read, and not the volume.
 	View  bool
 	Bytes bool // throughput in bytes rather than operations
-	Peers []string
+	// Device: on loop devices, past the page cache, for root.
+	Device bool
+	Peers  []string
 }
 
 var jobs = []job{
@@ -40,7 +42,15 @@ var jobs = []job{
 	{Name: "write behind a snapshot 4k QD32, flush/64", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32", "--fsync=64"}, Snapshot: true, Peers: []string{"overlay"}},
 	{Name: "read of a snapshot 4k QD32", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=32"}, Snapshot: true, View: true, Peers: []string{"volume"}},
 	{Name: "randwrite 4k QD1 fsync", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1"}, Peers: rawPeers},
+	{Name: "direct randread 4k QD1", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=1"}, Device: true, Peers: directPeers},
+	{Name: "direct randread 4k QD32", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=32"}, Device: true, Peers: directPeers},
+	{Name: "direct randwrite 4k QD32", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32"}, Device: true, Peers: directPeers},
+	{Name: "direct read 1m QD8", Args: []string{"--rw=read", "--bs=1m", "--iodepth=8"}, Bytes: true, Device: true, Peers: directPeers},
+	{Name: "direct write 1m QD8", Args: []string{"--rw=write", "--bs=1m", "--iodepth=8"}, Bytes: true, Device: true, Peers: directPeers},
 }
+
+// directPeers are qemu-nbd with cache=none, and this aio.
+var directPeers = []string{"native", "io_uring"}
 
 var rawPeers = []string{"nbdkit", "qemu-nbd"}
 
@@ -102,6 +112,10 @@ func run(pairs, seconds int, only, peers, bin, old, out, dir string) error {
 	var all []result
 	for _, j := range jobs {
 		if !wanted.MatchString(j.Name) {
+			continue
+		}
+		if j.Device && (old != "" || os.Geteuid() != 0) {
+			fmt.Printf("%-32s\tnot measured: needs root, and the options of this tree\n", j.Name)
 			continue
 		}
 		if old != "" {

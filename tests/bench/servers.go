@@ -23,6 +23,7 @@ type bench struct {
 	bin, dir string
 	old      string // folder of the programs of another revision, or ""
 	seconds  int
+	loops    []string // devices of the server that is measured
 }
 
 // newBench uses the programs in bin and a temporary folder in dir.
@@ -47,7 +48,8 @@ func (b *bench) measure(j job, server string) (result, error) {
 		return result{}, err
 	}
 	defer os.RemoveAll(dir)
-	cmd, uri, err := b.server(server, dir, j.Snapshot)
+	defer b.detach()
+	cmd, uri, err := b.server(server, dir, j)
 	if err != nil {
 		return result{}, err
 	}
@@ -112,9 +114,8 @@ func (b *bench) gvirstor(dir string, args ...string) error {
 // overlay is the server of an image of qcow2 over another one that is full.
 const overlay = "overlay"
 
-// server makes the command that serves a fresh disk in dir, and its URI; small: of units
-// of 64 KiB.
-func (b *bench) server(name, dir string, small bool) (*exec.Cmd, string, error) {
+// server makes the command that serves a fresh disk in dir for j, and its URI.
+func (b *bench) server(name, dir string, j job) (*exec.Cmd, string, error) {
 	sock := filepath.Join(dir, "s")
 	file := filepath.Join(dir, "disk")
 	plain := "nbd+unix:///?socket=" + sock
@@ -124,18 +125,21 @@ func (b *bench) server(name, dir string, small bool) (*exec.Cmd, string, error) 
 		if name == before {
 			bin = b.old
 		}
-		size, chunks := int64(diskSize*3/4), []string{"label", "-s", "8g"}
-		if small { // and of room for what is copied
-			size, chunks = diskSize*5/4, append(chunks, "-m", "64k", "--small-chunks")
+		size, label := int64(diskSize*3/4), []string{"label", "-s", "8g"}
+		if j.Snapshot { // and of room for what is copied
+			size, label = diskSize*5/4, append(label, "-m", "64k", "--small-chunks")
 		}
+		var disks []string
 		for _, f := range []string{file + "0", file + "1"} {
-			if err := sparse(f, size); err != nil {
+			disk, err := b.disk(f, size, j.Device)
+			if err != nil {
 				return nil, "", err
 			}
+			disks = append(disks, disk)
 		}
-		label := exec.Command(filepath.Join(bin, "gvirstor"), append(chunks, "vol", file+"0", file+"1")...)
-		label.Env = append(os.Environ(), "GVIRSTOR_CONTROL="+filepath.Join(dir, "none"))
-		if out, err := label.CombinedOutput(); err != nil {
+		tool := exec.Command(filepath.Join(bin, "gvirstor"), append(append(label, "vol"), disks...)...)
+		tool.Env = append(os.Environ(), "GVIRSTOR_CONTROL="+filepath.Join(dir, "none"))
+		if out, err := tool.CombinedOutput(); err != nil {
 			return nil, "", fmt.Errorf("label: %w: %s", err, out)
 		}
 		program := filepath.Join(bin, "ggated-virstor")
@@ -145,7 +149,13 @@ func (b *bench) server(name, dir string, small bool) (*exec.Cmd, string, error) 
 		} else if bytes.Contains(help, []byte("--state-dir")) { // an earlier revision has none
 			args = append(args, "--state-dir", "")
 		}
-		return exec.Command(program, append(args, file+"0", file+"1")...), "nbd+unix:///vol?socket=" + sock, nil
+		if j.Device {
+			args = append(args, "--direct")
+		}
+		return exec.Command(program, append(args, disks...)...), "nbd+unix:///vol?socket=" + sock, nil
+	case "native", "io_uring":
+		disk, err := b.disk(file, diskSize, j.Device)
+		return exec.Command("qemu-nbd", "-t", "-f", "raw", "-e", "16", "--cache=none", "--aio="+name, "-k", sock, disk), plain, err
 	case "nbdkit":
 		return exec.Command("nbdkit", "-f", "-U", sock, "file", file), plain, sparse(file, diskSize)
 	case "qemu-nbd":
@@ -198,6 +208,30 @@ func pattern() []byte {
 		b[i] = byte(i)
 	}
 	return b
+}
+
+// disk makes a sparse file, and a loop device of it if that is wanted.
+func (b *bench) disk(file string, size int64, device bool) (string, error) {
+	if err := sparse(file, size); err != nil || !device {
+		return file, err
+	}
+	out, err := exec.Command("losetup", "-f", "--show", file).Output()
+	if err != nil {
+		return "", fmt.Errorf("losetup: %w", err)
+	}
+	loop := strings.TrimSpace(string(out))
+	b.loops = append(b.loops, loop)
+	return loop, nil
+}
+
+// detach lets go of the loop devices, whose server has ended.
+func (b *bench) detach() {
+	for _, loop := range b.loops {
+		if out, err := exec.Command("losetup", "-d", loop).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: losetup -d %s: %v: %s\n", loop, err, out)
+		}
+	}
+	b.loops = nil
 }
 
 func sparse(name string, size int64) error {
