@@ -122,30 +122,35 @@ func (d *Daemon) mayRead(a *virstor.Assembly, lock io.Closer) error {
 	if slices.Contains(d.opt.ForceOld, a.Name) {
 		return nil
 	}
-	return refuseLeased(a, lock, func(owner virstor.LeaseOwner) error {
+	return refuseLeased(a, lock, ownLease(lock), func(owner virstor.LeaseOwner) error {
 		return fmt.Errorf("%w: %v: what is read may be torn (--force-old %s)", virstor.ErrLeased, owner, ondisk.Printable(a.Name))
 	})
 }
 
-// mayServeAlone refuses a volume that a host has the lease of, though nobody has said that
-// its components are shared, unless that host is dead. It gives lock back then.
+// mayServeAlone refuses a volume that a host has the lease of, be it this one, though nobody
+// has said that its components are shared: it would be served without renewing that, and who
+// waits for it elsewhere would take it over. It gives lock back then.
 func (d *Daemon) mayServeAlone(a *virstor.Assembly, lock io.Closer) error {
 	if slices.Contains(d.opt.Lease.TakeOver, a.Name) {
 		return nil
 	}
-	return refuseLeased(a, lock, func(owner virstor.LeaseOwner) error {
+	return refuseLeased(a, lock, 0, func(owner virstor.LeaseOwner) error {
 		return fmt.Errorf("%w: %v: serve it with --shared, which waits for the lease, or, if that host is dead for certain, with --takeover %s",
 			virstor.ErrLeased, owner, ondisk.Printable(a.Name))
 	})
 }
 
-// refuseLeased refuses what another host has the lease of, and gives lock back then.
-func refuseLeased(a *virstor.Assembly, lock io.Closer, refusal func(virstor.LeaseOwner) error) error {
-	var last uint64
+// ownLease is the one that a daemon of this host had last, by the volume's lock.
+func ownLease(lock io.Closer) uint64 {
 	if m, ok := lock.(geomlib.LeaseMemory); ok {
-		last = m.LastLease()
+		return m.LastLease()
 	}
-	owner, leased, err := a.Leased(last)
+	return 0
+}
+
+// refuseLeased refuses what somebody has the lease of, but own, and gives lock back then.
+func refuseLeased(a *virstor.Assembly, lock io.Closer, own uint64, refusal func(virstor.LeaseOwner) error) error {
+	owner, leased, err := a.Leased(own)
 	switch {
 	case errors.Is(err, virstor.ErrNoLease), err == nil && !leased:
 		return nil

@@ -123,6 +123,11 @@ func TestADiskThatTwoHostsReachIsServedByOneAtATime(t *testing.T) {
 	b.term()
 	a.start(flags...)
 	fio(a, "read")
+	a.kill()
+	a.launch(leaseFlags...) // its own lease would run out
+	a.said("serve it with --shared")
+	<-a.done
+	a.start(flags...)
 	a.term()
 	if out := b.gvirstor(append([]string{"check"}, b.files...)...); !strings.Contains(out, "No errors.") {
 		t.Errorf("check:\n%s", out)
