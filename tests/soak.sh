@@ -3,7 +3,8 @@
 # time): failing I/O (every request of every verb from 10m on, a sample below), then
 # crash states of the engine for three quarters of the time, then clients of a slow
 # and full volume that die, then the real daemon killed, stopped and let down, then the states
-# of a lease that three hosts want, from 30m on all of them. Prints what was done; ends with 1, and the commands that replay it, if anything was lost.
+# of a lease that three hosts want, from 30m on all of them. Prints what was done; ends with
+# 1, and the commands that replay it, if anything was lost.
 set -eu
 cd "$(dirname "$0")/.."
 duration=${DURATION:-10m}
