@@ -266,6 +266,7 @@ func TestTheDeviceOfAVolumeThatWasDeletedMeanwhileIsDestroyed(t *testing.T) {
 	s.write(dev, 5, 0)
 	must(t, dev.Close())
 	s.awaitNodes("ggate0 ggate2")
+	s.awaitTakeover()
 	if _, there := s.k.Status(1); there {
 		t.Error("the device of a volume that is deleted is there")
 	}
