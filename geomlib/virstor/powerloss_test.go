@@ -254,6 +254,7 @@ var broken = []struct {
 func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
 	for _, b := range broken {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			run := func(seed uint64, counts *crashCounts) error {
 				if b.verb == "" {
 					return crashRun(seed, crashWay{ops: 100, faulty: true}, usual, b.cfg, counts)

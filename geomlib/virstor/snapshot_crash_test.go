@@ -848,6 +848,7 @@ func TestEachRuleOfSnapshotsIsNeeded(t *testing.T) {
 		"a chunk is copied, flushed, and only then named":                       withoutStep("flush"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var counts crashCounts
 			for seed := range uint64(12) {
 				if err := snapRun(seed, snapWay{}, 30, 5, cfg, &counts); err != nil {

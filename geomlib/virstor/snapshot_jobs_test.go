@@ -510,6 +510,7 @@ func TestEachRuleOfMovingWhatSnapshotsNameIsNeeded(t *testing.T) {
 		"the directory that names those maps is written before the record": {breakRule: breakRecordFirst},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var counts crashCounts
 			for seed := range uint64(12) {
 				if err := snapRun(seed, snapWay{jobs: true}, 30, 5, cfg, &counts); err != nil {

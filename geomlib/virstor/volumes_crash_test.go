@@ -782,6 +782,7 @@ func TestEachRuleOfMovingWhatVolumesNameIsNeeded(t *testing.T) {
 		"the directory that names those maps is written before the record": {breakRecordFirst, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var counts crashCounts
 			for seed := range uint64(20) {
 				if err := volRun(r.from+seed, true, 30, 3, Config{breakRule: r.rule}, &counts); err != nil {
@@ -808,6 +809,7 @@ func TestEachRuleOfVolumesIsNeeded(t *testing.T) {
 		"a chunk is written, flushed, and only then named":                    withoutStep("flush"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var counts crashCounts
 			for seed := range uint64(12) {
 				if err := volRun(seed, false, 30, 4, cfg, &counts); err != nil {
