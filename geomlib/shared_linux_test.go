@@ -179,7 +179,7 @@ func TestSharedTransfersAllocateNothing(t *testing.T) {
 		if _, err := p.ReadAt(b, 65536); err != nil {
 			t.Fatal(err)
 		}
-	}); allocs > 0.1 { // a pool that the collector has emptied
+	}); allocs > 0.1 && !raceEnabled { // a pool that the collector has emptied
 		t.Fatalf("%v allocations per write and read", allocs)
 	}
 }

@@ -1,0 +1,5 @@
+//go:build race
+
+package geomlib
+
+const raceEnabled = true
