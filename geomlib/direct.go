@@ -2,6 +2,7 @@ package geomlib
 
 import (
 	"fmt"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -11,6 +12,23 @@ import (
 // directAlign is what the system asks of the address of memory that a device reads or
 // writes itself, bytes. Few devices ask for more, and are given what is aligned then.
 const directAlign = 512
+
+const (
+	// alignment is that of memory which devices are read into and written from, bytes: as
+	// much as any asks for.
+	alignment = 4096
+	// bounceSize is how much is read or written at once by way of memory that is aligned,
+	// bytes.
+	bounceSize = 256 << 10
+)
+
+// bounces are pieces of memory that is aligned.
+var bounces = sync.Pool{New: func() any {
+	b := make([]byte, bounceSize+alignment)
+	skip := -int(uintptr(unsafe.Pointer(&b[0]))) & (alignment - 1)
+	b = b[skip : skip+bounceSize]
+	return &b
+}}
 
 // bypassCache has reads and writes of p go past the cache of the system.
 func (p *file) bypassCache() error {

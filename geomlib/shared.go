@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
-	"unsafe"
 )
 
 // ErrNotShared means that a provider cannot be read and written past every cache of this
@@ -56,8 +54,10 @@ func Share(p Provider) (Provider, error) {
 	if err := pastCaches(f.fd, f.kind); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", f.name, ErrNotShared, err)
 	}
+	f.direct = isDirect(f.fd)
 	s := &shared{file: f}
 	if err := s.begin(); err != nil {
+		f.direct = false
 		return nil, errors.Join(err, checkMode(f)) // p goes by the caches again
 	}
 	return s, nil
@@ -81,27 +81,6 @@ type shared struct {
 	abandoned atomic.Pointer[error]
 }
 
-const (
-	// alignment is that of memory which devices are read into and written from, bytes: as
-	// much as any asks for.
-	alignment = 4096
-	// bounceSize is how much is read or written at once by way of memory that is aligned,
-	// bytes.
-	bounceSize = 256 << 10
-)
-
-// bounces are pieces of memory that is aligned.
-var bounces = sync.Pool{New: func() any {
-	b := make([]byte, bounceSize+alignment)
-	skip := -int(uintptr(unsafe.Pointer(&b[0]))) & (alignment - 1)
-	b = b[skip : skip+bounceSize]
-	return &b
-}}
-
-func isAligned(b []byte) bool {
-	return len(b) == 0 || uintptr(unsafe.Pointer(&b[0]))&(alignment-1) == 0
-}
-
 // ReadAt implements Provider.
 func (p *shared) ReadAt(b []byte, off int64) (int, error) {
 	if why := p.abandoned.Load(); why != nil {
@@ -112,21 +91,8 @@ func (p *shared) ReadAt(b []byte, off int64) (int, error) {
 
 // ReadOnce implements Once.
 func (p *shared) ReadOnce(b []byte, off int64) error {
-	if isAligned(b) {
-		_, err := p.file.ReadAt(b, off)
-		return err
-	}
-	by := bounces.Get().(*[]byte)
-	defer bounces.Put(by)
-	for len(b) > 0 {
-		part := (*by)[:min(len(b), bounceSize)]
-		if _, err := p.file.ReadAt(part, off); err != nil {
-			return err
-		}
-		n := copy(b, part)
-		b, off = b[n:], off+int64(n)
-	}
-	return nil
+	_, err := p.file.ReadAt(b, off)
+	return err
 }
 
 // WriteAt implements Provider.
@@ -136,7 +102,7 @@ func (p *shared) WriteAt(b []byte, off int64) (int, error) {
 		if err := p.allowed("write", off+int64(n), int64(len(part))); err != nil {
 			return n, err
 		}
-		if err := p.put(part, off+int64(n)); err != nil {
+		if _, err := p.file.WriteAt(part, off+int64(n)); err != nil {
 			return n, err
 		}
 		if n += len(part); n == len(b) {
@@ -145,25 +111,10 @@ func (p *shared) WriteAt(b []byte, off int64) (int, error) {
 	}
 }
 
-// put writes b, at most bounceSize bytes.
-func (p *shared) put(b []byte, off int64) error {
-	if !isAligned(b) {
-		by := bounces.Get().(*[]byte)
-		defer bounces.Put(by)
-		b = (*by)[:copy(*by, b)]
-	}
-	_, err := p.file.WriteAt(b, off)
-	return err
-}
-
 // WriteOnce implements Once.
 func (p *shared) WriteOnce(b []byte, off int64) error {
-	for len(b) > 0 {
-		n := min(len(b), bounceSize)
-		if err := p.put(b[:n], off); err != nil {
-			return err
-		}
-		b, off = b[n:], off+int64(n)
+	if _, err := p.file.WriteAt(b, off); err != nil {
+		return err
 	}
 	if err := p.file.Flush(); err != nil && !errors.Is(err, ErrNotSupported) {
 		return err
@@ -195,11 +146,13 @@ func (p *shared) WriteZeroes(off, length int64) error {
 	return p.file.WriteZeroes(off, length)
 }
 
-// WritesAreBuffered implements BufferedWriter: none are.
-func (p *shared) WritesAreBuffered() bool { return false }
-
-// ReadCached implements CachedReader: there is no cache.
-func (p *shared) ReadCached([]byte, int64) bool { return false }
+// ShareBlocks implements BlockSharer.
+func (p *shared) ShareBlocks(off int64, src Provider, from, n int64) error {
+	if err := p.allowed("share", off, n); err != nil {
+		return err
+	}
+	return p.file.ShareBlocks(off, src, from, n)
+}
 
 // Guard implements Guarded.
 func (p *shared) Guard(g Guard) {
