@@ -46,22 +46,23 @@ func (v *Volume) nextDirectory(frees bool) *nextDirectory {
 	return d
 }
 
-// setList says where the list of a map is.
-func (d *nextDirectory) setList(id uint64, list ondisk.Link) {
+// edit changes what d says of the map of that id.
+func (d *nextDirectory) edit(id uint64, change func(*ondisk.PoolMap)) {
 	for i := range d.Maps {
 		if d.Maps[i].ID == id {
-			d.Maps[i].List = list
+			change(&d.Maps[i])
 		}
 	}
 }
 
+// setList says where the list of a map begins.
+func (d *nextDirectory) setList(id uint64, list ondisk.Link) {
+	d.edit(id, func(m *ondisk.PoolMap) { m.List = list })
+}
+
 // setSize says how large a further volume is, in bytes.
 func (d *nextDirectory) setSize(id, size uint64) {
-	for i := range d.Maps {
-		if d.Maps[i].ID == id {
-			d.Maps[i].Size = size
-		}
-	}
+	d.edit(id, func(m *ondisk.PoolMap) { m.Size = size })
 }
 
 // take takes n chunks for d, or none (ErrNoSpace). It waits for those that are about to be

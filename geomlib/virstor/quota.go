@@ -40,11 +40,7 @@ func (v *Volume) setQuotaLocked(name string, bytes int64) error {
 		return err
 	}
 	next := v.nextDirectory(true)
-	for i := range next.Maps {
-		if next.Maps[i].ID == h.mapID {
-			next.Maps[i].Quota = uint64(bytes)
-		}
-	}
+	next.edit(h.mapID, func(m *ondisk.PoolMap) { m.Quota = uint64(bytes) })
 	if err := v.replaceDirectoryLocked(next); err != nil {
 		return err
 	}

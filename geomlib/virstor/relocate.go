@@ -181,16 +181,8 @@ func (r *relocation) storeLocked(d *nextDirectory) (maps *relocatedMaps, err err
 	if maps, err = r.planLocked(d); err != nil || maps.none() && !r.system {
 		return maps, err
 	}
-	storeMaps := func() error { return v.storeMaps(maps) }
-	putInForce := func() error { return v.storeDirectoryLocked(d) }
-	steps := []func() error{storeMaps, putInForce}
-	if v.cfg.breaks(breakDirectoryFirst) {
-		slices.Reverse(steps)
-	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
-		}
+	if err := v.storeInForceLocked(func() error { return v.storeMaps(maps) }, d, breakDirectoryFirst); err != nil {
+		return nil, err
 	}
 	return maps, nil
 }

@@ -123,7 +123,7 @@ func (h *Head) storeSizeLocked(had, size int64) error {
 	d := v.nextDirectory(size < had)
 	plan, err := h.planSize(uint64(size), d)
 	if err == nil {
-		err = v.storeRollback(plan, d)
+		err = v.storeMapLocked(plan, d)
 	}
 	if err != nil {
 		if v.pool.doubt != nil {

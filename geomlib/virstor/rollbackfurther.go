@@ -2,7 +2,6 @@ package virstor
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -79,7 +78,7 @@ func (h *Head) rollbackLocked(s *snapshot) error {
 		if v.cfg.breaks(breakBackEarly) {
 			h.restore(s)
 		}
-		err = v.storeRollback(plan, d)
+		err = v.storeMapLocked(plan, d)
 	}
 	if err != nil {
 		if v.pool.doubt != nil {
@@ -118,21 +117,10 @@ func (v *Volume) planRollback(h *Head, s *snapshot, d *nextDirectory) (*plannedM
 	return plan, v.planDirectory(d)
 }
 
-// storeRollback writes a map, and puts d, which names it, in force. v.metaMu is held.
-func (v *Volume) storeRollback(plan *plannedMap, d *nextDirectory) error {
-	steps := []func() error{
-		func() error { return v.storeMap(plan) },
-		func() error { return v.storeDirectoryLocked(d) },
-	}
-	if v.cfg.breaks(breakBackRecord) {
-		slices.Reverse(steps)
-	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return err
-		}
-	}
-	return nil
+// storeMapLocked writes a map of a further volume, and puts d, which names it, in force.
+// v.metaMu is held.
+func (v *Volume) storeMapLocked(plan *plannedMap, d *nextDirectory) error {
+	return v.storeInForceLocked(func() error { return v.storeMap(plan) }, d, breakBackRecord)
 }
 
 // restore makes the map in memory that of s, and frees what it alone named. Nobody uses the

@@ -41,21 +41,12 @@ func (h *Head) renameSnapshotLocked(name, to string) error {
 		return ErrSnapshotExists
 	}
 	next := h.v.nextDirectory(true)
-	for i := range next.Maps {
-		if next.Maps[i].ID == s.ID {
-			next.Maps[i].Name = to
-		}
-	}
-	if err := h.v.storeNextLocked(next); err != nil {
+	next.edit(s.ID, func(m *ondisk.PoolMap) { m.Name = to })
+	if err := h.v.replaceDirectoryLocked(next); err != nil {
 		return err
 	}
-	if err := h.v.putInForceLocked(next.link); err != nil {
-		return err
-	}
-	h.v.setDirectory(&next.Directory)
 	s.Name = to
 	h.v.nameSnapshots()
-	h.v.freeUnshared(next.gone)
 	h.v.freeSoon()
 	return nil
 }

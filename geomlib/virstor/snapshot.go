@@ -246,9 +246,14 @@ func (v *Volume) storeSnapshotsLocked(taken []*snapshot, d *nextDirectory) error
 		}
 		return nil
 	}
-	putInForce := func() error { return v.storeDirectoryLocked(d) }
-	steps := []func() error{storeMaps, putInForce}
-	if v.cfg.breaks(breakDirectoryFirst) {
+	return v.storeInForceLocked(storeMaps, d, breakDirectoryFirst)
+}
+
+// storeInForceLocked has storeMaps write maps, and then puts d, which names them, in force;
+// with the rule broken it is the other way round. v.metaMu is held.
+func (v *Volume) storeInForceLocked(storeMaps func() error, d *nextDirectory, broken rule) error {
+	steps := []func() error{storeMaps, func() error { return v.storeDirectoryLocked(d) }}
+	if v.cfg.breaks(broken) {
 		slices.Reverse(steps)
 	}
 	for _, step := range steps {

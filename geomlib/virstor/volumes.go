@@ -318,17 +318,7 @@ func (v *Volume) storeVolumeLocked(h *Head, m ondisk.PoolMap, of *snapshot, d *n
 		plan.words = of.frozen
 		return v.storeMap(plan)
 	}
-	putInForce := func() error { return v.storeDirectoryLocked(d) }
-	steps := []func() error{storeMap, putInForce}
-	if v.cfg.breaks(breakDirectoryFirst) {
-		slices.Reverse(steps)
-	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return v.storeInForceLocked(storeMap, d, breakDirectoryFirst)
 }
 
 // storeEmpty writes the map of a further volume in which nothing is allocated, and its list,
@@ -520,11 +510,7 @@ func (v *Volume) renameVolumeLocked(name, to string) error {
 		return ErrVolumeExists
 	}
 	next := v.nextDirectory(true)
-	for i := range next.Maps {
-		if next.Maps[i].ID == h.mapID {
-			next.Maps[i].Name = to
-		}
-	}
+	next.edit(h.mapID, func(m *ondisk.PoolMap) { m.Name = to })
 	if err := v.replaceDirectoryLocked(next); err != nil {
 		return err
 	}
