@@ -52,9 +52,16 @@ func (c *contents) read(p []byte, off int64) {
 
 func (c *contents) write(p []byte, off int64) {
 	c.eachPage(off, int64(len(p)), func(i, from, to, at int64) {
-		copy(c.bytes(i)[from:to], p[at:at+to-from])
+		b := c.bytes
+		if to-from == c.pageSize {
+			b = c.overwritten
+		}
+		copy(b(i)[from:to], p[at:at+to-from])
 	})
 }
+
+// overwritten is bytes of a page of which nothing stays.
+func (c *contents) overwritten(i int64) []byte { return c.writable(i, nil) }
 
 func (c *contents) bytes(i int64) []byte {
 	return c.writable(i, func(b []byte) { c.virgin(b, i*c.pageSize) })

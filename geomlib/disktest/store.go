@@ -99,7 +99,8 @@ func (s *store) mine(n *node, level int) *node {
 	return c
 }
 
-// writable returns the bytes of page i. If there are none, fill makes them.
+// writable returns the bytes of page i. If there are none, fill makes them; with no fill what
+// they are does not matter.
 func (s *store) writable(i int64, fill func(b []byte)) []byte {
 	at := s.place(i)
 	old := *at
@@ -108,6 +109,7 @@ func (s *store) writable(i int64, fill func(b []byte)) []byte {
 	}
 	b := make([]byte, s.pageSize)
 	switch {
+	case fill == nil:
 	case old == nil:
 		fill(b)
 	case old.b != nil:

@@ -117,9 +117,9 @@ func soakOne(seed uint64, offline func() []OfflineVerb, counts *crashCounts) err
 		return crashRun(seed, clientsWay(nth), thorough, clientsConfig(nth), counts)
 	case 5:
 		if nth%3 == 2 {
-			return volRun(nth, nth%2 == 1, 60, 8, Config{}, counts)
+			return volRun(nth, poolWay{jobs: nth%2 == 1, doubt: nth%5 == 4}, 60, 8, Config{}, counts)
 		}
-		return snapRun(nth, snapWay{jobs: nth%2 == 1, doubt: nth%5 == 4}, 60, 8, Config{}, counts)
+		return snapRun(nth, poolWay{jobs: nth%2 == 1, doubt: nth%5 == 4}, 60, 8, Config{}, counts)
 	default:
 		list := offline()
 		return verbRun(list[nth%uint64(len(list))].verb(), seed, thorough, Config{}, counts)

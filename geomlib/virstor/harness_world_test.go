@@ -26,6 +26,8 @@ type crashCounts struct {
 
 	snapshots, pooled atomic.Int64 // snapshots taken, states of runs of them
 	rollbacks         atomic.Int64
+	streams           atomic.Int64 // received, or cut off
+	doubtful          atomic.Int64 // runs in which a record failed that puts a directory in force
 
 	concurrent, beside, orphaned atomic.Int64 // states of runs of clients, verbs beside them, clients that died
 
@@ -55,12 +57,12 @@ func (c *crashCounts) String() string {
 		"%d states of concurrent runs, beside %d verbs, %d clients died; "+
 		"%d starts with a disk missing, %d with one late, %d with an older copy (%d more copies of one generation); "+
 		"%d states of disks that took no writes during a verb (%d of one that left), and %d in its midst; "+
-		"%d states among %d snapshots and %d rollbacks",
+		"%d states among %d snapshots, %d rollbacks and %d streams, in %d runs with a record in doubt",
 		c.runs.Load(), c.ops.Load(), c.states.Load(), c.nested.Load(), c.reopened.Load(), c.again.Load(),
 		c.kernelRan.Load(), c.kernelHalf.Load(), c.faults.Load(),
 		c.concurrent.Load(), c.beside.Load(), c.orphaned.Load(),
 		c.missing.Load(), c.late.Load(), c.old.Load(), c.untold.Load(), c.writeless.Load(), c.writelessLeft.Load(), c.writelessAmid.Load(),
-		c.pooled.Load(), c.snapshots.Load(), c.rollbacks.Load())
+		c.pooled.Load(), c.snapshots.Load(), c.rollbacks.Load(), c.streams.Load(), c.doubtful.Load())
 }
 
 // world is one recorded run: disks, the volume on them, and the model of what it

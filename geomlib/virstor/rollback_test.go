@@ -20,7 +20,7 @@ import (
 // done from now on is recorded.
 func toBeRolledBack(t *testing.T, seed uint64, cfg Config) *snapWorld {
 	t.Helper()
-	w, err := newSnapWorld(seed, snapWay{}, cfg)
+	w, err := newSnapWorld(seed, poolWay{}, cfg)
 	mustDo(t, err)
 	snapshot := func(name string) {
 		mustDo(t, w.vol.Flush())

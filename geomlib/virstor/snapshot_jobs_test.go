@@ -513,7 +513,7 @@ func TestEachRuleOfMovingWhatSnapshotsNameIsNeeded(t *testing.T) {
 			t.Parallel()
 			var counts crashCounts
 			for seed := range uint64(12) {
-				if err := snapRun(seed, snapWay{jobs: true}, 30, 5, cfg, &counts); err != nil {
+				if err := snapRun(seed, poolWay{jobs: true}, 30, 5, cfg, &counts); err != nil {
 					t.Logf("after %d states: %v", counts.states.Load(), err)
 					return
 				}

@@ -107,20 +107,20 @@ func (w *snapWorld) receive(i int) error {
 
 // claimedWrite writes as the one who has claimed the volume.
 func claimedWrite(v *Volume, b []byte, off int64, claim uint64) error {
-	return submitted(v, Request{Op: OpWrite, Flags: MayBlock, Offset: off, Length: int64(len(b)), Data: b, Claim: claim})
+	return submitted(&v.Head, Request{Op: OpWrite, Flags: MayBlock, Offset: off, Length: int64(len(b)), Data: b, Claim: claim})
 }
 
 func claimedFlush(v *Volume, claim uint64) error {
-	return submitted(v, Request{Op: OpFlush, Flags: MayBlock, Claim: claim})
+	return submitted(&v.Head, Request{Op: OpFlush, Flags: MayBlock, Claim: claim})
 }
 
 // submitted does r, and waits for it.
-func submitted(v *Volume, r Request) error {
+func submitted(h *Head, r Request) error {
 	done := &waiter{ch: make(chan struct{}, 1)}
 	done.r = r
 	done.r.Done = done
-	v.Submit(&done.r)
-	v.catchUp() // a serial volume works on the goroutine of who asks
+	h.Submit(&done.r)
+	h.v.catchUp() // a serial volume works on the goroutine of who asks
 	<-done.ch
 	return done.r.Err
 }
