@@ -90,6 +90,7 @@ type file struct {
 	readOnly bool
 	direct   bool // past the system's cache
 	medium   medium
+	windows  windows
 	closed   func(name string) error // or nil
 
 	flushHasFailed bool
@@ -180,7 +181,9 @@ func (p *file) FlushFailed() bool { return p.flushHasFailed }
 
 // DropCache is CacheDropper's.
 func (p *file) DropCache() error {
-	err := ignoringEINTR(func() error { return p.medium.drop(p.fd) })
+	err := p.windows.drop(func() error {
+		return ignoringEINTR(func() error { return p.medium.drop(p.fd) })
+	})
 	if err != nil {
 		return fmt.Errorf("%s: drop the cache: %w", p.name, err)
 	}
@@ -228,9 +231,9 @@ func (p *file) discard(what string, do func(fd int, off, length int64) error, of
 // Close gives the provider back, and its lock unless another process was
 // passed the descriptor. No other method may be running.
 func (p *file) Close() error {
-	var err error
+	err := p.windows.close()
 	if e := p.f.Close(); e != nil {
-		err = fmt.Errorf("%s: close: %w", p.name, errnoOf(e))
+		err = errors.Join(err, fmt.Errorf("%s: close: %w", p.name, errnoOf(e)))
 	}
 	if p.closed != nil {
 		err = errors.Join(err, p.closed(p.name))
