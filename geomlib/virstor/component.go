@@ -23,6 +23,7 @@ type component struct {
 	// that began earlier may use it, so it is closed with the component.
 	before   geomlib.Provider
 	cached   geomlib.CachedReader // nil: every read may wait
+	lender   geomlib.Lender       // nil: everything is copied
 	buffered bool                 // writes are copies into a cache
 
 	metadata atomic.Pointer[ondisk.Metadata] // as on disk; changed under Volume.metaMu
@@ -84,6 +85,7 @@ func (c *component) use(p geomlib.Provider) {
 	c.guard = p.MediaSize() - c.sector
 	c.provider.Store(&p)
 	c.cached, _ = p.(geomlib.CachedReader)
+	c.lender, _ = p.(geomlib.Lender)
 	if b, ok := p.(geomlib.BufferedWriter); ok {
 		c.buffered = b.WritesAreBuffered()
 	}
@@ -186,6 +188,20 @@ func (c *component) readAt(b []byte, off int64) error {
 // readCached reads what needs no wait for a device.
 func (c *component) readCached(b []byte, off int64) bool {
 	return c.cached != nil && off+int64(len(b)) <= c.guard && c.cached.ReadCached(b, off)
+}
+
+// lend offers the taker of r what r reads, which lies at off, and returns how much it took.
+// Unless wait is set, nothing is offered that a device has to be waited for.
+func (c *component) lend(r *Request, off int64, wait bool) int64 {
+	if c.lender == nil || off+r.Length > c.guard || c.lease.Load() != nil {
+		return 0
+	}
+	l, ok := c.lender.Lend(off, r.Length, wait)
+	if !ok {
+		return 0
+	}
+	defer l.End()
+	return int64(r.Taker.Take(r, l.Memory))
 }
 
 // writeAt writes and remembers that the component is dirty.

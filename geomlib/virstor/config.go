@@ -217,6 +217,7 @@ const (
 	breakPartUnpaused                    // the map of a further volume is written elsewhere while it changes
 	breakPartInDoubt                     // the map of a further volume changes while nobody knows where it will be read from
 	breakOldNumbers                      // a component that changes its index has the number of another
+	breakLentUnpinned                    // a chunk can be freed while it is lent
 )
 
 // breaks reports whether r is broken on purpose.

@@ -23,6 +23,17 @@ func (h *Head) read(r *Request, block bool) {
 		case chunkmap.Pinned:
 			c := h.v.component(ph.Comp)
 			at := c.offset(ph.Chunk) + pc.in
+			if r.Taker != nil && pc.n == r.Length {
+				if n := h.lend(r, c, pc.vc, at, block); n > 0 {
+					off += n
+					r.req.progress = n
+					if off < end && !block { // it need not begin or end with a sector
+						h.v.workers.put(r)
+						return
+					}
+					continue
+				}
+			}
 			if !block {
 				ok := c.readCached(buf, at)
 				h.chunks.Unpin(pc.vc)
@@ -64,6 +75,12 @@ func (h *Head) readStraight(r *Request, l *lane, block bool) bool {
 	}
 	c := h.v.component(ph.Comp)
 	at := c.offset(ph.Chunk) + pc.in
+	if r.Taker != nil {
+		if taken := h.lend(r, c, pc.vc, at, block); taken > 0 {
+			h.tookStraight(r, l, taken)
+			return true
+		}
+	}
 	var err error
 	done := true
 	if block {
@@ -84,6 +101,32 @@ func (h *Head) readStraight(r *Request, l *lane, block bool) bool {
 		h.v.workers.put(r)
 	}
 	return true
+}
+
+// lend offers the taker of r what it reads of chunk vc, which is pinned and lies at byte at
+// of c, and returns how much it took. If that is anything the chunk is unpinned.
+func (h *Head) lend(r *Request, c *component, vc uint64, at int64, wait bool) int64 {
+	if h.v.cfg.breaks(breakLentUnpinned) {
+		h.chunks.Unpin(vc)
+		return c.lend(r, at, wait)
+	}
+	n := c.lend(r, at, wait)
+	if n > 0 {
+		h.chunks.Unpin(vc)
+	}
+	return n
+}
+
+// tookStraight ends r, a request of l of which so much was taken, or has a worker read the
+// rest: whoever takes that will not soon.
+func (h *Head) tookStraight(r *Request, l *lane, taken int64) {
+	if taken == r.Length {
+		h.v.traffic.straight(l, r.Length)
+		r.Done.Complete(r)
+		return
+	}
+	r.req = reqState{h: h, progress: taken, tally: tally{lane: l}}
+	h.v.workers.put(r)
 }
 
 // readPiece reads any range of a component, through a buffer of one sector

@@ -41,6 +41,16 @@ type Completer interface {
 	Complete(r *Request)
 }
 
+// Taker takes what is read without a copy of it in Data.
+type Taker interface {
+	// Take is offered all that r reads, and returns how much of it was taken, from its
+	// beginning, bytes; the rest comes in its place in Data. p is for system calls alone
+	// (geomlib.Loan), and must not be used after Take returns; what changes the volume may
+	// wait for that. Take is called before Complete, on any goroutine, and not again once
+	// it took something. r may still fail if not all was taken.
+	Take(r *Request, p []byte) int
+}
+
 // Request is one operation on a volume. The caller owns and reuses it; from
 // Submit until Complete the volume owns it and Data.
 type Request struct {
@@ -51,6 +61,7 @@ type Request struct {
 	Data   []byte // OpRead and OpWrite
 	Claim  uint64 // what Volume.Claim gave who asks, or 0
 	Done   Completer
+	Taker  Taker // of an OpRead, or nil
 	Err    error // result, valid in Complete
 
 	req  reqState

@@ -27,6 +27,7 @@ func TestEachRuleOfTrustIsNeeded(t *testing.T) {
 		"a volume that is degraded allocates nothing":                       {breakConditions, stopsAllocating},
 		"growing keeps what became of the metadata meanwhile":               {breakOldMetadata, growBeside},
 		"the generation of a change of members is settled before it counts": {breakListEarly, refusesACopyOfBefore},
+		"a chunk is nobody else's while it is lent":                         {breakLentUnpinned, keepsWhatIsLent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := r.try(t, Config{}); err != nil {
