@@ -41,7 +41,7 @@ func (c *conn) dispatch(h proto.Request) error {
 	}
 	r := c.spareRequest()
 	r.cmd, r.cookie, r.unread = h.Type, h.Cookie, int(payload)
-	r.op.Op, r.op.Flags, r.op.Err = 0, 0, nil
+	r.op.Op, r.op.Flags, r.op.Taker, r.op.Err = 0, 0, nil, nil
 	r.op.Offset, r.op.Length, r.op.Data = int64(h.Offset), int64(min(h.Length, math.MaxInt64)), nil
 	r.lo, r.hi = r.op.Offset, r.op.Offset+r.op.Length
 	c.outstanding.Add(1)
@@ -146,6 +146,9 @@ func (c *conn) read(r *request) error {
 	}
 	if err := c.charge(r, &c.reads); err != nil {
 		return err
+	}
+	if c.mayTake(r) {
+		r.op.Taker = r
 	}
 	return c.submit(r, virstor.OpRead, 0)
 }

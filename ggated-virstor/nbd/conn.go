@@ -156,6 +156,8 @@ type writer struct {
 	writeDeadline deadline
 	out           outgoing
 	buffers       net.Buffers
+	lent          *socket // writes to raw what is lent; nil: nothing is
+	piece         [2][]byte
 	stage         stage
 }
 
@@ -206,6 +208,9 @@ func (c *conn) transmission() error {
 	c.disk = c.exp.disk
 	c.extents.init(c.headers)
 	c.socket = newSocket(c.raw, &c.srv.pollers)
+	if s := newSocket(c.raw, &c.srv.pollers); s.canSend() && !c.isTLS {
+		c.lent = s
+	}
 	c.wakeup = time.NewTimer(awaitTick)
 	defer c.wakeup.Stop()
 	c.in.grow(inputSize)

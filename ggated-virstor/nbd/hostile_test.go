@@ -14,7 +14,7 @@ import (
 
 // newRig serves one disk of 64 MiB, named disk, which is written all over.
 func newRig(t *testing.T, cfg Config) *rig {
-	d := newDisk(t, nbdtest.Config{Size: 64 << 20})
+	d := newDisk(t, nbdtest.Config{Size: 64 << 20, Lend: true})
 	r := startServer(t, cfg, map[string]Disk{"disk": d})
 	c := r.dial("disk", nbdclient.Options{})
 	for off := int64(0); off < 64<<20; off += 1 << 20 {

@@ -29,6 +29,7 @@ type request struct {
 	head    [48]byte // encoded reply: head[:headLen], then body
 	headLen int
 	body    []byte
+	sent    int // bytes of head and body that Take sent
 }
 
 // Complete takes the disk's answer and queues the reply. It implements
@@ -40,6 +41,10 @@ func (r *request) Complete(*virstor.Request) {
 	if r.isWrite() {
 		r.release() // before the reply: the client's next write may wait for it
 		c.unwritten.Add(-1)
+	}
+	if r.sent > 0 {
+		c.endTaken(r)
+		return
 	}
 	if r.op.Err != nil {
 		number, text := errno(r.op.Op, r.op.Err)
@@ -125,6 +130,14 @@ func (c *conn) succeed(r *request) {
 	if r.cmd == proto.CmdRead {
 		r.body = r.op.Data
 	}
+	r.encodeSuccess()
+	c.enqueue(r)
+}
+
+// encodeSuccess encodes the head of the reply to a request that was carried out, and that
+// has r.body.
+func (r *request) encodeSuccess() {
+	c := r.conn
 	switch {
 	case c.headers >= structured && len(r.body) > 0: // a chunk of data holds at least one byte
 		b := r.chunk(proto.ReplyOffsetData, 8+len(r.body))
@@ -134,7 +147,6 @@ func (c *conn) succeed(r *request) {
 	default:
 		r.headLen = len(proto.AppendSimple(r.head[:0], 0, r.cookie))
 	}
-	c.enqueue(r)
 }
 
 // chunk begins the reply with the header of its one chunk, with n bytes of payload.

@@ -1,5 +1,7 @@
 package nbd
 
+import "math"
+
 const (
 	// maxWrite bounds one write to the socket, bytes: its deadline is for that.
 	maxWrite = 1 << 20
@@ -79,7 +81,7 @@ func (c *conn) sendBatch(wait bool) (all bool, err error) {
 			err = c.sendPiece()
 		default:
 			var n int
-			n, err = c.socket.sendSoon(o.piece)
+			n, err = c.socket.sendSoon(o.piece, roomWait{soon, math.MaxInt})
 			o.wrote(n)
 			if err == nil && len(o.piece) > 0 {
 				return false, nil

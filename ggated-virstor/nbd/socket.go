@@ -34,6 +34,7 @@ type socket struct {
 	n     int
 	err   error
 	waits bool
+	room  roomWait // how it still waits for room
 }
 
 func newSocket(nc net.Conn, pollers *atomic.Int32) *socket {
@@ -81,7 +82,7 @@ func (s *socket) readSoon(fd uintptr) bool {
 		case waited:
 			return false
 		default:
-			waited = s.await(fd, awaitInput)
+			waited = s.await(fd, awaitInput, soon)
 			if !waited {
 				return false
 			}
@@ -92,11 +93,17 @@ func (s *socket) readSoon(fd uintptr) bool {
 // canSend tells whether there is sendSoon on this system and connection.
 func (s *socket) canSend() bool { return canGather && s.rc != nil }
 
+// roomWait is how long to wait for a peer that takes nothing, and how often.
+type roomWait struct {
+	each  time.Duration
+	turns int
+}
+
 // sendSoon writes the slices of vec, at most maxVec. It returns early, without
-// an error, when the peer does not take more of it soon.
-func (s *socket) sendSoon(vec [][]byte) (n int, err error) {
+// an error, when the peer does not take more of it as soon as w says.
+func (s *socket) sendSoon(vec [][]byte, w roomWait) (n int, err error) {
 	s.vec.set(vec)
-	s.n, s.err = 0, nil
+	s.n, s.err, s.room = 0, nil, w
 	err = s.rc.Write(s.send)
 	s.vec.reset()
 	if err == nil {
@@ -113,10 +120,11 @@ func (s *socket) trySend(fd uintptr) bool {
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
-			if waited || !s.await(fd, awaitRoom) {
+			if waited || s.room.turns == 0 || !s.await(fd, awaitRoom, s.room.each) {
 				return true
 			}
 			waited = true
+			s.room.turns--
 		case err != nil:
 			s.err = err
 			return true
@@ -129,12 +137,12 @@ func (s *socket) trySend(fd uintptr) bool {
 }
 
 // await waits in poll(2), if there may be one more who does.
-func (s *socket) await(fd uintptr, event func(uintptr, time.Duration)) bool {
+func (s *socket) await(fd uintptr, event func(uintptr, time.Duration), d time.Duration) bool {
 	defer s.pollers.Add(1)
 	if s.pollers.Add(-1) < 0 {
 		return false
 	}
-	event(fd, soon)
+	event(fd, d)
 	return true
 }
 

@@ -88,6 +88,7 @@ func TestRequestsToAVolumeAllocateNothing(t *testing.T) {
 		"reads":                           {read(0, 4096), read(chunk, 4096), read(3*chunk-2048, 4096), read(512<<20, 4096), read(8*chunk, 256<<10)},
 		"reads of parts of sectors":       {read(3, 5), read(chunk-100, 4000)},
 		"large reads":                     {read(4*chunk, 4*chunk), read(0, 4*chunk)},
+		"reads that are lent":             {read(4*chunk, chunk), read(6*chunk, chunk), read(8*chunk, chunk/2), read(9*chunk, chunk)},
 		"writes":                          {write(0, 4096), write(chunk, 4096), write(3*chunk-2048, 4096), write(8*chunk, 256<<10)},
 		"writes of parts of sectors":      {write(3, 5), write(chunk-100, 4000)},
 		"large writes":                    {write(4*chunk, 4*chunk), write(0, 4*chunk)},

@@ -30,6 +30,11 @@ type Config struct {
 	// Workers complete requests later, each taking any of those submitted; 0
 	// completes them within Submit.
 	Workers int
+	// Lend has reads be offered to who takes them, as far as they lie in one chunk.
+	Lend bool
+	// AfterTake is called with how much of a read that is carried out was taken, when
+	// something was; its error is the request's unless that was all.
+	AfterTake func(r *virstor.Request, taken int) error
 	// Before is called before each request is carried out; its error is the
 	// request's. It may block, on a worker.
 	Before func(*virstor.Request) error
@@ -371,8 +376,12 @@ func (d *Disk) piece(r *virstor.Request, at *atomic.Pointer[chunk], within, done
 			return
 		}
 		c.mu.RLock()
+		defer c.mu.RUnlock()
+		if taken := d.lend(r, c.data[within:][:n]); taken > 0 {
+			clear(p[:taken])
+			p, within = p[taken:], within+int64(taken)
+		}
 		copy(p, c.data[within:])
-		c.mu.RUnlock()
 	case virstor.OpWrite:
 		c.mu.Lock()
 		copy(c.data[within:], r.Data[done:done+n])
@@ -388,6 +397,20 @@ func (d *Disk) piece(r *virstor.Request, at *atomic.Pointer[chunk], within, done
 			c.mu.Unlock()
 		}
 	}
+}
+
+// lend offers p to who takes it, if r reads nothing else, and returns how much was taken.
+func (d *Disk) lend(r *virstor.Request, p []byte) int {
+	if !d.cfg.Lend || r.Taker == nil || r.Length != int64(len(p)) {
+		return 0
+	}
+	n := r.Taker.Take(r, p)
+	if n > 0 && d.cfg.AfterTake != nil {
+		if err := d.cfg.AfterTake(r, n); n < len(p) {
+			r.Err = err
+		}
+	}
+	return n
 }
 
 func (d *Disk) free(at *atomic.Pointer[chunk]) {

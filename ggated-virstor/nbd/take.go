@@ -1,0 +1,121 @@
+package nbd
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+)
+
+// A large read need not be copied to be sent: the disk lends its memory, and the socket
+// copies out of that, once. Nothing of it is left anywhere when Take returns. (With
+// sendfile(2) the pages themselves would be in the socket, and whoever holds them last,
+// be it a client that passes them on, would see what is written to the chunk after it was
+// freed: SIOCOUTQ does not tell of those.)
+
+const (
+	// leastTaken and mostTaken bound what is taken from the disk, bytes. What is small is
+	// in the processor's cache when it is copied again; for one write there is a deadline.
+	leastTaken = 256 << 10
+	mostTaken  = maxWrite
+)
+
+// takeWait bounds how long Take waits for the client: the chunk cannot be freed or moved
+// meanwhile. What is not taken by then is copied, and so is all that is read until the
+// client has taken what is queued. It bears a client that does not get a processor at once.
+var takeWait = roomWait{each: 20 * time.Millisecond, turns: 8}
+
+// mayTake says whether r, a read, may take its data.
+func (c *conn) mayTake(r *request) bool {
+	return c.lent != nil && r.op.Length >= leastTaken && r.op.Length <= mostTaken
+}
+
+// Take sends the reply to a read whose data the disk has at p, as far as the client takes
+// it soon. It implements virstor.Taker.
+//
+// Once something was sent, r has the socket (sender.writing) until it completes: then the
+// writer goroutine goes on with what is left, which the disk has copied by then.
+func (r *request) Take(_ *virstor.Request, p []byte) int {
+	c := r.conn
+	if !c.beginTake() {
+		return 0
+	}
+	r.body = r.op.Data // for its length
+	r.encodeSuccess()
+	c.piece = [2][]byte{r.head[:r.headLen], p}
+	n := 0
+	if c.writeDeadline.renew() == nil {
+		n, _ = c.lent.sendSoon(c.piece[:], takeWait) // who sends the rest meets the error again
+	}
+	c.piece = [2][]byte{}
+	r.sent = n
+	if n == 0 || n == r.headLen+len(p) {
+		c.leaveSocket()
+	}
+	return max(0, n-r.headLen)
+}
+
+// beginTake takes the socket, unless somebody has it.
+func (c *conn) beginTake() bool {
+	s := &c.sender
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writing || s.dead {
+		return false
+	}
+	s.writing = true
+	return true
+}
+
+// leaveSocket lets others write, who may have queued replies meanwhile.
+func (c *conn) leaveSocket() {
+	s := &c.sender
+	s.mu.Lock()
+	s.writing = false
+	kick := s.first != nil && !s.busy
+	s.mu.Unlock()
+	if kick {
+		notify(c.kick)
+	}
+}
+
+// endTaken ends a read of which something was sent.
+func (c *conn) endTaken(r *request) {
+	s := &c.sender
+	whole := r.sent == r.headLen+len(r.op.Data)
+	switch {
+	case whole:
+		r.next, r.sent = nil, 0
+		n := c.recycle(r)
+		s.mu.Lock()
+		c.keepLocked(r, n)
+		s.mu.Unlock()
+	case r.op.Err != nil:
+		// The client was told that there is data.
+		c.counters.errors.Add(1)
+		c.close(fmt.Errorf("amid the reply to a read: %w", r.op.Err))
+		c.dropTaken(r)
+	default:
+		s.mu.Lock()
+		if s.dead {
+			s.mu.Unlock()
+			c.dropTaken(r)
+			return
+		}
+		r.next, r.body = nil, r.op.Data
+		c.out.begin(r)
+		c.out.more()
+		c.out.wrote(r.sent)
+		r.sent = 0
+		s.handed = true
+		s.mu.Unlock()
+		notify(c.kick)
+	}
+}
+
+// dropTaken forgets a read of which a part was sent, on a connection that is closed.
+func (c *conn) dropTaken(r *request) {
+	c.leaveSocket()
+	r.sent = 0
+	c.drop(r)
+}

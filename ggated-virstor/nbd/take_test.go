@@ -1,0 +1,288 @@
+package nbd
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdtest"
+)
+
+// takes are how reads were taken.
+type takes struct {
+	disk        *nbdtest.Disk
+	whole, part atomic.Int64
+	data        []byte
+}
+
+// newTakes is a rig whose disk lends, and what the disk holds: 8 chunks of 1 MiB, each
+// another. fail is the error of reads of which a part was taken.
+func newTakes(t *testing.T, inline bool, workers int, fail error) (*rig, *takes) {
+	t.Helper()
+	k := &takes{data: make([]byte, 8<<20)}
+	for i := range k.data {
+		k.data[i] = byte(i ^ i>>8 ^ i>>20)
+	}
+	k.disk = newDisk(t, nbdtest.Config{Size: int64(len(k.data)), ChunkSize: 1 << 20, Workers: workers, Lend: true,
+		AfterTake: func(r *virstor.Request, n int) error {
+			if int64(n) == r.Length {
+				k.whole.Add(1)
+			} else {
+				k.part.Add(1)
+			}
+			return fail
+		}})
+	r := startServer(t, Config{}, map[string]Disk{"disk": k.disk})
+	r.inline = inline
+	c := r.dial("disk", nbdclient.Options{})
+	if _, err := c.WriteAt(k.data, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the first client has left", func() bool { return r.Stats().Conns == 0 })
+	if !canGather {
+		t.Skip("nothing is taken on this system")
+	}
+	return r, k
+}
+
+// TestLargeReadsAreTaken with every kind of reply, and what is read is what is there.
+func TestLargeReadsAreTaken(t *testing.T) {
+	for _, workers := range []int{0, 3} {
+		for _, inline := range []bool{true, false} {
+			for _, opt := range []nbdclient.Options{{Simple: true}, {Compact: true}, {}} {
+				r, k := newTakes(t, inline, workers, nil)
+				c := r.dial("disk", opt)
+				var clients sync.WaitGroup
+				for i := range 4 {
+					clients.Go(func() {
+						for j := range 24 {
+							n := []int{1 << 20, leastTaken, leastTaken - 512, 1<<20 - 512, 4096, 2 << 20}[(i+j)%6]
+							off := (i + 3*j) % 7 << 20
+							if j%5 == 0 {
+								off += 512
+							}
+							b := make([]byte, n)
+							if _, err := c.ReadAt(b, int64(off)); err != nil || !bytes.Equal(b, k.data[off:off+n]) {
+								t.Errorf("workers %d, inline %v, %+v: %d bytes at %d are others: %v", workers, inline, opt, n, off, err)
+								return
+							}
+						}
+					})
+				}
+				clients.Wait()
+				if k.whole.Load() == 0 {
+					t.Errorf("workers %d, inline %v, %+v: none was taken, %d in part", workers, inline, opt, k.part.Load())
+				}
+				r.expectMemoryBack()
+			}
+		}
+	}
+}
+
+// TestAClientThatDoesNotReadKeepsNothingLent: all its reads are done though it takes nothing
+// of them, and are right when it does.
+func TestAClientThatDoesNotReadKeepsNothingLent(t *testing.T) {
+	for _, workers := range []int{0, 3} {
+		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
+			const n = 1 << 20
+			r, k := newTakes(t, true, workers, nil)
+			p := r.connect()
+			p.enter("disk")
+			for i := range 8 {
+				p.request(proto.CmdRead, uint64(i), int64(i)*n, n, nil)
+			}
+			c := r.only()
+			until(t, "what the client does not take is copied", func() bool {
+				c.sender.mu.Lock()
+				defer c.sender.mu.Unlock()
+				// Whole are those that the socket had room for.
+				return c.sender.bytes == (7-int(k.whole.Load()))*n && c.sender.writing && k.part.Load() == 1
+			})
+			seen := map[uint64]bool{}
+			for range 8 {
+				errno, i := p.expectReply()
+				if errno != 0 || i >= 8 || seen[i] {
+					t.Fatalf("error %d in reply to %d", errno, i)
+				}
+				seen[i] = true
+				if !bytes.Equal(p.expect(n), k.data[i*n:(i+1)*n]) {
+					t.Errorf("reply to %d: other data", i)
+				}
+			}
+			r.expectMemoryBack()
+		})
+	}
+}
+
+// TestAReadThatFailsAmidItsReplyEndsTheConnection: its client was told that data comes.
+func TestAReadThatFailsAmidItsReplyEndsTheConnection(t *testing.T) {
+	for _, workers := range []int{0, 3} {
+		r, k := newTakes(t, true, workers, syscall.EIO)
+		p := r.connect()
+		p.enter("disk")
+		for i := range 8 { // more than the socket has room for
+			p.request(proto.CmdRead, uint64(i), 0, 1<<20, nil)
+		}
+		until(t, "a part is taken", func() bool { return k.part.Load() == 1 })
+		until(t, "the connection ends", func() bool { return r.Stats().Conns == 0 })
+		all, _ := io.ReadAll(p) // what it says at the end depends on what the server had not read
+		const reply = proto.SimpleSize + 1<<20
+		if whole := len(all) / reply; whole > int(k.whole.Load()) {
+			t.Errorf("%d workers: %d replies, and %d were taken", workers, whole, k.whole.Load())
+		}
+		for len(all) > proto.SimpleSize {
+			one := all[:min(len(all), reply)]
+			all = all[len(one):]
+			if binary.BigEndian.Uint32(one) != proto.MagicSimple || one[7] != 0 || !bytes.HasPrefix(k.data, one[proto.SimpleSize:]) {
+				t.Errorf("%d workers: %d bytes that are not the beginning of a reply", workers, len(one))
+			}
+		}
+		if r.log.count("amid the reply") != 1 {
+			t.Errorf("%d workers: the log does not say why", workers)
+		}
+		r.expectMemoryBack()
+	}
+}
+
+// TestAConnectionMayEndAmidATake: nothing is kept for it.
+func TestAConnectionMayEndAmidATake(t *testing.T) {
+	for _, workers := range []int{0, 3} {
+		r, k := newTakes(t, true, workers, nil)
+		for i := range 20 {
+			p := r.connect()
+			p.enter("disk")
+			for j := range 4 {
+				p.request(proto.CmdRead, uint64(j), int64(j)<<20, 1<<20, nil)
+			}
+			p.expect(proto.SimpleSize + i*50_000) // so much, and no more
+			p.Close()
+			until(t, "the connection ends", func() bool { return r.Stats().Conns == 0 })
+		}
+		r.expectMemoryBack()
+		if k.whole.Load()+k.part.Load() == 0 {
+			t.Errorf("%d workers: nothing was taken", workers)
+		}
+	}
+}
+
+// TestWhatWaitsBehindATakeIsSent: replies that are queued while a read has the socket.
+func TestWhatWaitsBehindATakeIsSent(t *testing.T) {
+	r, k := newTakes(t, false, 3, nil)
+	p := r.connect()
+	p.enter("disk")
+	const rounds = 200
+	go func() {
+		for i := range rounds {
+			n, off := 4096, int64(i%8)<<20
+			if i%2 == 0 {
+				n = 1 << 20
+			}
+			h := proto.Request{Type: proto.CmdRead, Cookie: uint64(i), Offset: uint64(off), Length: uint64(n)}
+			if _, err := p.Write(h.Append(nil)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for range rounds {
+		errno, i := p.expectReply()
+		if errno != 0 || i >= rounds {
+			t.Fatalf("error %d in reply to %d", errno, i)
+		}
+		n, off := 4096, i%8<<20
+		if i%2 == 0 {
+			n = 1 << 20
+		}
+		if !bytes.Equal(p.expect(n), k.data[off:off+uint64(n)]) {
+			t.Fatalf("reply to %d: other data", i)
+		}
+	}
+	r.expectMemoryBack()
+}
+
+// takeCounter counts what a disk's reads are offered.
+type takeCounter struct {
+	Disk
+	offered atomic.Int64
+}
+
+type countedTaker struct {
+	virstor.Taker
+	of *takeCounter
+}
+
+func (d *takeCounter) Submit(r *virstor.Request) {
+	if r.Taker != nil {
+		r.Taker = countedTaker{r.Taker, d}
+	}
+	d.Disk.Submit(r)
+}
+
+func (k countedTaker) Take(r *virstor.Request, p []byte) int {
+	k.of.offered.Add(1)
+	return k.Taker.Take(r, p)
+}
+
+// TestAVolumeLendsWhatItsFilesHold: large reads of a volume are sent as its files' memory.
+func TestAVolumeLendsWhatItsFilesHold(t *testing.T) {
+	v := newVolume(t, 1<<30, 1<<20, 64<<20, virstor.Config{Alloc: virstor.Spread})
+	want := make([]byte, 16<<20)
+	for i := range want {
+		want[i] = byte(i ^ i>>8 ^ i>>20)
+	}
+	if _, err := v.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	d := &takeCounter{Disk: v}
+	r := startServer(t, Config{}, map[string]Disk{"disk": d})
+	c := r.dial("disk", nbdclient.Options{})
+	got := make([]byte, 1<<20)
+	for off := 0; off < len(want); off += len(got) {
+		if _, err := c.ReadAt(got, int64(off)); err != nil || !bytes.Equal(got, want[off:off+len(got)]) {
+			t.Fatalf("at %d: other data, %v", off, err)
+		}
+	}
+	if n := d.offered.Load(); n == 0 && runtime.GOOS == "linux" && lendsIn(t) {
+		t.Error("none was lent")
+	} else {
+		t.Logf("%d of %d reads were lent", n, len(want)/len(got))
+	}
+}
+
+// lendsIn reports whether files in a test's folder are lent.
+func lendsIn(t *testing.T) bool {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "lent")
+	if err := os.WriteFile(path, make([]byte, 8192), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := geomlib.Open(path, geomlib.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	lender, ok := p.(geomlib.Lender)
+	if !ok {
+		return false
+	}
+	l, ok := lender.Lend(0, 4096, true)
+	if ok {
+		l.End()
+	}
+	return ok
+}
