@@ -11,7 +11,8 @@ gate_head()
 	atf_set "timeout" "${2:-900}"
 }
 
-# Two disks of 256 MiB in memory, a volume on them, and a run folder.
+# gate_setup [SIZE [DISK]]: two disks of 256 MiB in memory, a volume of 1 GiB on them, and
+# a run folder; or of the sizes that are given.
 gate_setup()
 {
 	kldload -n geom_gate 2>/dev/null || atf_skip "geom_gate cannot be loaded"
@@ -21,7 +22,7 @@ gate_setup()
 	fi
 	: > disks
 	for _ in 1 2; do
-		mdconfig -a -t swap -s 256m >> disks || atf_skip "mdconfig makes no disks"
+		mdconfig -a -t swap -s "${2:-256m}" >> disks || atf_skip "mdconfig makes no disks"
 	done
 	DISKS=$(cat disks)
 	CONTROL=$(pwd)/control
@@ -29,7 +30,7 @@ gate_setup()
 	export GVIRSTOR_CONTROL
 	mkdir -p run mnt
 	# shellcheck disable=SC2086
-	atf_check -o ignore -e ignore env GVIRSTOR_CONTROL= gvirstor label -s 1g -m 4m vol ${DISKS}
+	atf_check -o ignore -e ignore env GVIRSTOR_CONTROL= gvirstor label -s "${1:-1g}" -m 4m vol ${DISKS}
 }
 
 daemon_start()
