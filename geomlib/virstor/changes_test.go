@@ -45,6 +45,7 @@ func missesNone(t *testing.T, changed []bool, then, now []byte) {
 }
 
 func TestNoChangeSinceASnapshotIsMissed(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(8) {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		disks := snapshotDisks(t)

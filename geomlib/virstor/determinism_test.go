@@ -49,6 +49,7 @@ func sameHistory(t *testing.T, what string, run func(counts *crashCounts, saw fu
 var repeated = breadth{stride: 40, exact: 1, random: 1, goOn: 1, fill: 4, nest: 1, nested: 1, depth: 2}
 
 func TestARunIsTheSameEachTimeForASeed(t *testing.T) {
+	t.Parallel()
 	ways := []crashWay{{ops: 40, workers: 1, jobs: true}, {ops: 60}, {ops: 60, jobs: true}, {ops: 60, faulty: true}}
 	for i, way := range ways {
 		seed := uint64(i)

@@ -9,6 +9,7 @@ import (
 // A disk that says it has flushed and has not makes any promise void. That the
 // harness says so shows that it looks.
 func TestTheHarnessNoticesADiskThatLiesAboutItsFlushes(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"add", "pack", "evacuate of component 0"} {
 		v := verbNamed(name)
 		var counts crashCounts

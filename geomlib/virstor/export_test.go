@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -67,8 +66,6 @@ func (s Soak) Run() string {
 	var counts crashCounts
 	var next atomic.Uint64
 	next.Store(s.First)
-	// Each state leaves a lot of garbage, and little else: a sixth of the time went there.
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	end := time.Now().Add(s.Duration)
 	var wg sync.WaitGroup
 	var violations atomic.Int64

@@ -254,6 +254,7 @@ func readBack(t *testing.T, v *Volume, truth map[int64][]uint64, when string) {
 }
 
 func TestEveryFailingRequestLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
 	faults := []error{syscall.EIO, syscall.ENOSPC, syscall.ENXIO, disktest.Partial{Done: 1024, Err: syscall.EIO}}
 	injected := 0
 	each := func(on int, kind disktest.Kind, fault error, sticky bool) {

@@ -139,6 +139,7 @@ func TestAHeldWriteThatMayNotGoOnYetKeepsItsPlace(t *testing.T) {
 // TestAHeldWriteLeavesAloneWhatLaterRequestsDid: whatever they cover of it, to
 // the byte, with and without FUA, data and zeros.
 func TestAHeldWriteLeavesAloneWhatLaterRequestsDid(t *testing.T) {
+	t.Parallel()
 	tb := t
 	rapid.Check(t, func(t *rapid.T) {
 		const chunk, allocated, size = 128 << 10, 4, 12 * 128 << 10

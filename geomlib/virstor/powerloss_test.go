@@ -122,10 +122,11 @@ func crashSeeds() uint64 {
 	if testing.Short() {
 		return 1
 	}
-	return 4
+	return 2
 }
 
 func TestEveryInstantOfPowerLossIsSurvived(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	for seed := range crashSeeds() {
 		if err := crashRun(seed, crashWay{ops: 40, workers: 1}, usually(), Config{}, &counts); err != nil {
@@ -136,6 +137,7 @@ func TestEveryInstantOfPowerLossIsSurvived(t *testing.T) {
 }
 
 func TestPowerLossUnderConcurrentWritersIsSurvived(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	for seed := range crashSeeds() {
 		if err := crashRun(seed, crashWay{ops: 60, workers: 4}, usually(), Config{}, &counts); err != nil {
@@ -146,6 +148,7 @@ func TestPowerLossUnderConcurrentWritersIsSurvived(t *testing.T) {
 }
 
 func TestPowerLossAfterChunksWereZeroedAheadIsSurvived(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	for seed := range crashSeeds() {
 		if err := crashRun(seed, crashWay{ops: 40, jobs: true, workers: 1}, usually(), Config{ZeroAhead: 3}, &counts); err != nil {
@@ -156,6 +159,7 @@ func TestPowerLossAfterChunksWereZeroedAheadIsSurvived(t *testing.T) {
 }
 
 func TestPowerLossAmongRequestsThatMeetIsSurvived(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	for seed := range crashSeeds() {
 		if err := crashRun(seed, crashWay{ops: 60, jobs: seed%2 == 0}, usually(), Config{}, &counts); err != nil {
@@ -169,6 +173,7 @@ func TestPowerLossAmongRequestsThatMeetIsSurvived(t *testing.T) {
 }
 
 func TestPowerLossUnderClientsBesideVerbsIsSurvived(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	for seed := range crashSeeds() {
 		if err := crashRun(seed, clientsWay(seed), usually(), clientsConfig(seed), &counts); err != nil {
@@ -182,6 +187,7 @@ func TestPowerLossUnderClientsBesideVerbsIsSurvived(t *testing.T) {
 }
 
 func TestPowerLossAfterFailedRequestsIsSurvived(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	for seed := range crashSeeds() {
 		if err := crashRun(seed+1, crashWay{ops: 80, faulty: true}, usually(), Config{}, &counts); err != nil {
@@ -195,6 +201,7 @@ func TestPowerLossAfterFailedRequestsIsSurvived(t *testing.T) {
 }
 
 func TestPowerLossWhileChunksMoveIsSurvived(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	for seed := range crashSeeds() {
 		if err := crashRun(seed, crashWay{ops: 30, workers: 1, jobs: true}, usually(), Config{}, &counts); err != nil {
@@ -205,6 +212,7 @@ func TestPowerLossWhileChunksMoveIsSurvived(t *testing.T) {
 }
 
 func TestEveryVerbInterruptedAtEveryWriteEndsInTheOldOrTheNewState(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	t.Run("all", func(t *testing.T) {
 		for i, v := range verbs {
@@ -252,6 +260,7 @@ var broken = []struct {
 }
 
 func TestEachRuleOfTheCommitOrderIsNeeded(t *testing.T) {
+	t.Parallel()
 	for _, b := range broken {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()

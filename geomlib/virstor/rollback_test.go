@@ -74,6 +74,7 @@ func TestARollbackIsDoneWholeOrNotAtAll(t *testing.T) {
 }
 
 func TestEachRuleOfARollbackIsNeeded(t *testing.T) {
+	t.Parallel()
 	for name, rule := range map[string]rule{
 		"it begins with the record of it":          breakRollbackFirst,
 		"it is done when the map is flushed":       breakRollbackFlush,

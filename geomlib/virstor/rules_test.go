@@ -13,6 +13,7 @@ import (
 // TestEachRuleOfTrustIsNeeded: what goes wrong when one of them is broken on purpose is
 // noticed, and nothing is when none is.
 func TestEachRuleOfTrustIsNeeded(t *testing.T) {
+	t.Parallel()
 	for name, r := range map[string]struct {
 		rule rule
 		try  func(t *testing.T, cfg Config) error // tells what went wrong

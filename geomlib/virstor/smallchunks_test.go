@@ -214,6 +214,7 @@ func (s smallState) agrees(after smallState, disks []*disktest.Disk) error {
 }
 
 func TestPowerLossWithSmallChunksIsSurvived(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(3)
 	if testing.Short() {
 		seeds = 1

@@ -753,6 +753,7 @@ func snapRun(seed uint64, way poolWay, ops int, limit uint64, cfg Config, counts
 }
 
 func TestPowerLossAmongSnapshotsIsSurvived(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(3)
 	if testing.Short() {
 		seeds = 1
@@ -767,7 +768,8 @@ func TestPowerLossAmongSnapshotsIsSurvived(t *testing.T) {
 }
 
 func TestPowerLossWhileChunksMoveThatSnapshotsNameIsSurvived(t *testing.T) {
-	seeds := uint64(4)
+	t.Parallel()
+	seeds := uint64(3)
 	if testing.Short() {
 		seeds = 2
 	}
@@ -784,6 +786,7 @@ func TestPowerLossWhileChunksMoveThatSnapshotsNameIsSurvived(t *testing.T) {
 }
 
 func TestPowerLossWhenARecordIsInDoubtIsSurvived(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(6)
 	if testing.Short() {
 		seeds = 3
@@ -798,6 +801,7 @@ func TestPowerLossWhenARecordIsInDoubtIsSurvived(t *testing.T) {
 }
 
 func TestARecordInDoubtIsNotTakenForWritten(t *testing.T) {
+	t.Parallel()
 	var counts crashCounts
 	for seed := uint64(8); seed < 32; seed++ {
 		if err := snapRun(seed, poolWay{doubt: true}, 20, 5, Config{breakRule: breakDoubtWritten}, &counts); err != nil {
@@ -809,6 +813,7 @@ func TestARecordInDoubtIsNotTakenForWritten(t *testing.T) {
 }
 
 func TestEachRuleOfSnapshotsIsNeeded(t *testing.T) {
+	t.Parallel()
 	for name, cfg := range map[string]Config{
 		"a chunk that a snapshot names is not overwritten":                      {breakRule: breakSharedInPlace},
 		"what a snapshot names is not given up or zeroed in part":               {breakRule: breakSharedDiscard},

@@ -501,6 +501,7 @@ func TestComponent0LeavesSnapshotsUnwritten(t *testing.T) {
 }
 
 func TestEachRuleOfMovingWhatSnapshotsNameIsNeeded(t *testing.T) {
+	t.Parallel()
 	for name, cfg := range map[string]Config{
 		"what a snapshot names does not move as the volume's alone":        {breakRule: breakMovedAlone},
 		"the directory does not name who leaves":                           {breakRule: breakLeaverNumbered},
@@ -577,6 +578,7 @@ func TestAStepOfAMoveThatFailsLosesNothing(t *testing.T) {
 
 // Power that is lost while component 0 leaves without a write to it loses no snapshot.
 func TestPowerLossWhileComponent0LeavesSnapshotsUnwrittenIsSurvived(t *testing.T) {
+	t.Parallel()
 	f := newFamilyOf(t, 180, 1, Config{ServeStranded: true, serial: true})
 	mustDo(t, f.v.Close())
 	disks := append(clones(f.disks), disktest.New("c", 180*crashChunk, 512).FillJunk(3))

@@ -80,6 +80,7 @@ func verbFaultRun(v *verb, seed uint64, f verbFault, counts *crashCounts) (met b
 }
 
 func TestEveryVerbBearsEveryFailingRequest(t *testing.T) {
+	t.Parallel()
 	step := int64(13)
 	switch {
 	case *everyFault:
