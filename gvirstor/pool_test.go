@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -173,6 +174,32 @@ func TestSnapshotsAreInABackup(t *testing.T) {
 	e, _, stderr := testEnv("map", "--snapshot", "friday", files[0], files[1])
 	if run(context.Background(), e) == 0 || !strings.Contains(stderr.String(), "no snapshot of that name: friday") {
 		t.Error(stderr)
+	}
+}
+
+func TestAFurtherVolumeIsDrawnByItsComponents(t *testing.T) {
+	files := aPool(t)[:2]
+	v := openVolume(t, files...)
+	_, err := v.CreateVolume("web", 3<<20, false)
+	if err := errors.Join(err, v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Dir(files[0]))
+	for _, c := range []struct {
+		args []string
+		says string
+		code int
+	}{
+		{[]string{"map", "--ascii", "--volume", "web", files[0], files[1]}, "vol/web: 0 of 3 chunks allocated", 0},
+		{[]string{"map", "--json", "--volume", "web", files[0], files[1]}, `"name": "vol/web"`, 0},
+		{[]string{"map", "--volume", "ftp", files[0], files[1]}, "no further volume of that name: ftp", 1},
+		{[]string{"map", "./" + filepath.Base(files[0])}, "missing", 1}, // a file in this folder
+		{[]string{"map", "vol/web"}, "there is no such provider", 1},
+	} {
+		e, stdout, stderr := testEnv(c.args...)
+		if code := run(context.Background(), e); code != c.code || !strings.Contains(stdout.String()+stderr.String(), c.says) {
+			t.Errorf("%v: %d, %s%s", c.args, code, stdout, stderr)
+		}
 	}
 }
 

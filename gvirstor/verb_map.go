@@ -8,7 +8,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/picture"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -18,20 +20,22 @@ func mapCommand() *command {
 		name:     "map",
 		brief:    "Draws how full disk and components are",
 		also:     "draw",
-		operands: "[-f] [--ascii] [--json] [--snapshot snap] [--svg file] name[@snap] | prov ...",
+		operands: "[-f] [--ascii] [--json] [--snapshot snap] [--svg file] [--volume vol] name[/vol][@snap] | prov ...",
 		options: func(f *options) {
 			f.flag(&o.ascii, "", "ascii")
 			f.flag(&o.force, "f", "force")
 			f.flag(&o.json, "", "json")
 			f.text(&o.snapshot, "snapshot")
 			f.text(&o.svg, "svg")
+			f.text(&o.volume, "volume")
 		},
 		run: func(ctx context.Context, c *call) error { return c.drawMap(ctx, o) },
 		about: `Draws where the virtual disk is filled and how full each component is: a volume
-in service by its name, or any by all its components; NAME@SNAP or --snapshot
-draws the disk as that snapshot has it. Each cell is an equal part of the disk,
-the first at its start; the darker, the fuller. Components are filled with what
-snapshots have, too.
+in service by its name, or any by all its components; NAME/VOL or --volume draws
+a further volume of the pool, and @SNAP or --snapshot the disk as that snapshot
+has it. Each cell is an equal part of the disk, the first at its start; the
+darker, the fuller. Components are filled with what other volumes and snapshots
+have, too.
 
 --ascii     without characters beyond ASCII
 --json      numbers, in 1000 cells
@@ -46,6 +50,7 @@ snapshots have, too.
 type mapOptions struct {
 	ascii, json, force bool
 	snapshot, svg      string
+	volume             string // what follows the slash
 }
 
 const (
@@ -70,8 +75,8 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	if o.json && o.svg != "" {
 		return failf("--json and --svg exclude each other")
 	}
-	if o.snapshot == "" && len(c.operands) == 1 {
-		c.operands[0], o.snapshot = cutSnapshot(c.operands[0])
+	if len(c.operands) == 1 {
+		c.chooseMap(ctx, &o)
 	}
 	names, err := c.componentNames(ctx, c.operands)
 	if err != nil {
@@ -99,14 +104,14 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	}
 	var p *picture.Picture
 	err = c.work("map", a.Name, false, func(progress func(done, total int64)) (err error) {
-		p, err = picture.FromAssembly(ctx, a, picture.Options{Cells: cells, Snapshot: o.snapshot, Progress: progress})
+		p, err = picture.FromAssembly(ctx, a, picture.Options{Cells: cells, Volume: o.volume, Snapshot: o.snapshot, Progress: progress})
 		return err
 	})
 	if err != nil {
 		return failf("Can't %w", err)
 	}
 	if len(p.Damaged) > 0 {
-		c.warn(fmt.Sprintf("warning: damaged snapshots, what only they have looks free: %s", strings.Join(p.Damaged, " ")))
+		c.warn(fmt.Sprintf("warning: damaged snapshots or volumes, what only they have looks free: %s", strings.Join(p.Damaged, " ")))
 	}
 	switch {
 	case o.json:
@@ -115,6 +120,35 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 		return saveSVG(p, o.svg, o.force)
 	}
 	return p.WriteText(c.stdout, picture.TextOptions{Width: width, ASCII: o.ascii || !c.speaksUTF8()})
+}
+
+// chooseMap takes from the only operand which map of the pool it names, where no option says.
+func (c *call) chooseMap(ctx context.Context, o *mapOptions) {
+	operand := &c.operands[0]
+	if o.snapshot == "" {
+		*operand, o.snapshot = cutSnapshot(*operand)
+	}
+	if o.volume == "" {
+		*operand, o.volume = c.cutVolume(ctx, *operand)
+	}
+}
+
+// cutVolume splits NAME/VOL. What is a file, or would be one in a folder that is there, is no
+// such name, unless the daemon serves a volume of that NAME.
+func (c *call) cutVolume(ctx context.Context, operand string) (pool, own string) {
+	pool, own = control.SplitName(operand)
+	if pool == "" || geomlib.Name(operand).Scheme() != "" || ondisk.CheckMapName(own) != nil {
+		return operand, ""
+	}
+	for _, path := range []string{operand, pool} {
+		if _, err := os.Lstat(path); err == nil && (path == operand || !c.isServed(ctx, pool, &where{})) {
+			return operand, ""
+		}
+	}
+	if c.isServed(ctx, operand, &where{}) { // the kernel class may have made that
+		return operand, ""
+	}
+	return pool, own
 }
 
 // cutSnapshot splits NAME@SNAP. What is a file is no such name, nor is one without a snapshot.

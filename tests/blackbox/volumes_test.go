@@ -37,6 +37,11 @@ func TestVolumesOfAPoolAreUsedByClientsThatKnowOnlyNBD(t *testing.T) {
 	s.qemuIO("vol", "write -P 1 0 4m")
 	s.qemuIO("vol/web", "write -P 2 0 1m")
 	s.gvirstor("snapshot", "-r", "vol@all")
+	for name, says := range map[string]string{"vol": "vol: 4 of 64", "vol/web": "vol/web: 1 of 16", "vol/web@all": "vol/web@all: 1 of 16"} {
+		if out := s.gvirstor("map", "--ascii", name); !strings.Contains(out, says) {
+			t.Errorf("the map of %s: %s", name, out)
+		}
+	}
 	s.qemuIO("vol", "write -P 3 1m 512k")
 	s.qemuIO("vol/web", "write -P 3 0 512k")
 	s.qemuIO("vol@all", "read -P 1 0 4m")

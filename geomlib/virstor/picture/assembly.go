@@ -21,7 +21,7 @@ type drawing struct {
 	fill   *filler
 	used   [][]uint64 // by component, a bit for each chunk behind the reserved ones
 	reader *poolio.Reader
-	dir    *ondisk.Directory // nil without snapshots
+	dir    *ondisk.Directory // nil without further volumes and snapshots
 }
 
 func (d *drawing) draw() error {
@@ -50,15 +50,15 @@ func (d *drawing) draw() error {
 	if err := d.volume(zero, drawn == nil); err != nil {
 		return err
 	}
-	if err := d.snapshots(drawn); err != nil {
+	if err := d.further(drawn); err != nil {
 		return err
 	}
 	d.fill.done()
 	return nil
 }
 
-// pool reads the directory of snapshots, if there is one, and gives the snapshot that is to
-// be drawn, if one is.
+// pool reads the directory of further volumes and snapshots, if there is one, and gives which
+// of them is to be drawn, if one is.
 func (d *drawing) pool(zero virstor.Member) (drawn *ondisk.PoolMap, err error) {
 	rec, _, err := virstor.Record(zero.Provider, zero.Metadata)
 	if err != nil {
@@ -73,22 +73,59 @@ func (d *drawing) pool(zero virstor.Member) (drawn *ondisk.PoolMap, err error) {
 			d.takePlace(ondisk.Place{Member: id, Chunk: a.Chunk})
 		}
 	}
-	if d.opt.Snapshot == "" {
-		return nil, nil
+	return d.chosen()
+}
+
+// chosen is the map that is to be drawn where that is not the first volume's, and nil where it
+// is.
+func (d *drawing) chosen() (*ondisk.PoolMap, error) {
+	var drawn *ondisk.PoolMap
+	id := uint64(ondisk.FirstMap)
+	if d.opt.Volume != "" {
+		if drawn = d.find(ondisk.KindVolume, 0, d.opt.Volume); drawn == nil {
+			return nil, fmt.Errorf("%w: %s", ErrNoVolume, ondisk.Printable(d.opt.Volume))
+		}
+		id = drawn.ID
+		d.p.Name += "/" + drawn.Name
 	}
-	if d.dir != nil {
-		i := slices.IndexFunc(d.dir.Maps, func(m ondisk.PoolMap) bool {
-			return m.Kind == ondisk.KindSnapshot && m.Origin == ondisk.FirstMap && m.Name == d.opt.Snapshot
-		})
-		if i > 0 {
-			m := &d.dir.Maps[i]
-			d.p.Name += "@" + m.Name
-			d.p.VirtualSize = int64(m.Size)
-			d.p.VirtualChunks = (m.Size + uint64(d.p.ChunkSize) - 1) / uint64(d.p.ChunkSize)
-			return m, nil
+	if d.opt.Snapshot != "" {
+		if drawn = d.find(ondisk.KindSnapshot, id, d.opt.Snapshot); drawn == nil {
+			return nil, fmt.Errorf("%w: %s", ErrNoSnapshot, ondisk.Printable(d.opt.Snapshot))
+		}
+		d.p.Name += "@" + drawn.Name
+	}
+	if drawn != nil {
+		d.p.VirtualSize = int64(drawn.Size)
+		d.p.VirtualChunks = (drawn.Size + uint64(d.p.ChunkSize) - 1) / uint64(d.p.ChunkSize)
+	}
+	return drawn, nil
+}
+
+// find is a further map of that name, of a snapshot one of the volume of that id; or nil.
+func (d *drawing) find(kind ondisk.MapKind, of uint64, name string) *ondisk.PoolMap {
+	if d.dir == nil {
+		return nil
+	}
+	for i := range d.dir.Maps[1:] {
+		m := &d.dir.Maps[1+i]
+		if m.Kind == kind && m.Name == name && (kind == ondisk.KindVolume || m.Origin == of) {
+			return m
 		}
 	}
-	return nil, fmt.Errorf("%w: %s", ErrNoSnapshot, ondisk.Printable(d.opt.Snapshot))
+	return nil
+}
+
+// title is what a further map is called in its pool.
+func (d *drawing) title(m ondisk.PoolMap) string {
+	if m.Kind == ondisk.KindVolume {
+		return "/" + m.Name
+	}
+	for _, v := range d.dir.Maps[1:] {
+		if v.ID == m.Origin {
+			return "/" + v.Name + "@" + m.Name
+		}
+	}
+	return m.Name
 }
 
 // take makes a chunk a used one, if data can be on it.
@@ -138,29 +175,29 @@ func (d *drawing) volume(zero virstor.Member, drawn bool) error {
 	})
 }
 
-// snapshots takes what the maps of all snapshots name and lie in, and draws one of them.
-// One that is damaged is named, and cannot be drawn.
-func (d *drawing) snapshots(drawn *ondisk.PoolMap) error {
+// further takes what the maps of all further volumes and snapshots name and lie in, and draws
+// one of them. One that is damaged is named, and cannot be drawn.
+func (d *drawing) further(drawn *ondisk.PoolMap) error {
 	if d.dir == nil {
 		return nil
 	}
 	read := make(map[ondisk.Place]bool) // chunks of maps, which snapshots share
 	for _, m := range d.dir.Maps[1:] {
 		this := drawn != nil && drawn.ID == m.ID
-		err := d.snapshot(m, this, read)
+		err := d.furtherMap(m, this, read)
 		switch {
 		case d.ctx.Err() != nil:
 			return d.ctx.Err()
 		case err != nil && this:
-			return fmt.Errorf("snapshot %s is damaged: %w", m.Name, err)
+			return fmt.Errorf("%s is damaged: %w", d.title(m), err)
 		case err != nil:
-			d.p.Damaged = append(d.p.Damaged, m.Name)
+			d.p.Damaged = append(d.p.Damaged, d.title(m))
 		}
 	}
 	return nil
 }
 
-func (d *drawing) snapshot(m ondisk.PoolMap, drawn bool, read map[ondisk.Place]bool) error {
+func (d *drawing) furtherMap(m ondisk.PoolMap, drawn bool, read map[ondisk.Place]bool) error {
 	at, err := d.reader.Map(d.ctx, d.dir, m)
 	if err != nil {
 		return err

@@ -11,14 +11,19 @@ import (
 // ErrCells: a number of cells that nothing can be drawn in.
 var ErrCells = errors.New("a picture has 1 to 1048576 cells")
 
-// ErrNoSnapshot: the volume has no snapshot of that name.
-var ErrNoSnapshot = errors.New("no snapshot of that name")
+// Errors of what is not there to be drawn. They come wrapped with what was attempted.
+var (
+	// ErrNoSnapshot: the volume has no snapshot of that name.
+	ErrNoSnapshot = errors.New("no snapshot of that name")
+	// ErrNoVolume: the pool has no further volume of that name.
+	ErrNoVolume = errors.New("no further volume of that name")
+)
 
 const maxCells = 1 << 20
 
 // Picture is what is drawn. Sizes are bytes, counts are chunks.
 type Picture struct {
-	Name          string `json:"name"` // of the volume, and behind an "@" of the snapshot
+	Name          string `json:"name"` // of the volume, behind a "/" of a further one, and behind an "@" of the snapshot
 	ID            string `json:"id"`   // hex
 	VirtualSize   int64  `json:"virtual_size"`
 	ChunkSize     int64  `json:"chunk_size"`
@@ -26,10 +31,12 @@ type Picture struct {
 	Allocated     uint64 `json:"allocated_chunks"`
 	// Cells are equal parts of the virtual disk, in order.
 	Cells []Cell `json:"cells"`
-	// Components are filled with everything, what only snapshots have included.
+	// Components are filled with everything that the pool has: what only other volumes and
+	// snapshots have, too.
 	Components []Component `json:"components"`
-	// Damaged are the snapshots whose maps cannot be read: chunks that only they have
-	// look free.
+	// Damaged are the snapshots, and behind a "/" the further volumes, whose maps cannot be
+	// read: chunks that only they have look free. Of a further volume's snapshot it is
+	// "/VOLUME@SNAPSHOT".
 	Damaged []string `json:"damaged_snapshots,omitempty"`
 }
 
@@ -62,13 +69,14 @@ type Component struct {
 // Options modify FromAssembly.
 type Options struct {
 	Cells    int    // parts of the virtual disk; one for each chunk when there are fewer of those
-	Snapshot string // draw that one's map instead of the volume's
-	// Progress, if not nil, is told how many bytes of the volume's map have been read.
+	Volume   string // draw that further volume instead of the first, what follows the slash
+	Snapshot string // draw the volume as that snapshot of it has it
+	// Progress, if not nil, is told how many bytes of the first volume's map have been read.
 	Progress func(done, total int64)
 }
 
 // FromAssembly makes the picture of a volume from its map, or of one of its snapshots
-// (ErrNoSnapshot). The volume need not be open here. Entries that cannot be right are left
+// (ErrNoVolume, ErrNoSnapshot). The volume need not be open here. Entries that cannot be right are left
 // out.
 func FromAssembly(ctx context.Context, a *virstor.Assembly, opt Options) (*Picture, error) {
 	if a.Err != nil {
@@ -94,7 +102,7 @@ func FromVolume(v *virstor.Volume, cells int) (*Picture, error) {
 		return nil, err
 	}
 	v.EachAllocated(func(chunk uint64, component int) {
-		if component < len(p.Components) && chunk < p.VirtualChunks {
+		if component < len(p.Components) {
 			fill.add(chunk, component)
 		}
 	})
@@ -137,8 +145,11 @@ func (f *filler) border(i int) uint64 {
 	return uint64(i) * f.p.VirtualChunks / uint64(len(f.p.Cells))
 }
 
-// add counts the allocated chunk vc, which comes after those before.
+// add counts the allocated chunk vc, which comes after those before. One beyond the end is none.
 func (f *filler) add(vc uint64, component int) {
+	if vc >= f.p.VirtualChunks {
+		return
+	}
 	f.p.Allocated++
 	if vc >= f.end {
 		f.leave()

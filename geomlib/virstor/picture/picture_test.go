@@ -33,11 +33,16 @@ func draw(t testing.TB, disks []*disktest.Disk, cells int) *picture.Picture {
 
 func tryDraw(t testing.TB, disks []*disktest.Disk, cells int) (*picture.Picture, error) {
 	t.Helper()
+	return tryDrawing(t, disks, picture.Options{Cells: cells})
+}
+
+func tryDrawing(t testing.TB, disks []*disktest.Disk, opt picture.Options) (*picture.Picture, error) {
+	t.Helper()
 	var ms []virstor.Member
 	for _, d := range disks {
 		ms = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)})
 	}
-	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], picture.Options{Cells: cells})
+	return picture.FromAssembly(context.Background(), virstor.Assemble(ms)[0], opt)
 }
 
 // withSnapshot is voltest.New with the snapshot "then", behind which virtual chunk 0 was
@@ -57,15 +62,8 @@ func withSnapshot(t testing.TB) []*disktest.Disk {
 
 func TestASnapshotIsDrawnAndFillsTheComponents(t *testing.T) {
 	disks := withSnapshot(t)
-	assembly := func() *virstor.Assembly {
-		var ms []virstor.Member
-		for _, d := range disks {
-			ms = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)})
-		}
-		return virstor.Assemble(ms)[0]
-	}
 	now := draw(t, disks, 128)
-	then, err := picture.FromAssembly(context.Background(), assembly(), picture.Options{Cells: 128, Snapshot: "then"})
+	then, err := tryDrawing(t, disks, picture.Options{Cells: 128, Snapshot: "then"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +79,65 @@ func TestASnapshotIsDrawnAndFillsTheComponents(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := picture.FromAssembly(context.Background(), assembly(), picture.Options{Cells: 8, Snapshot: "never"}); !errors.Is(err, picture.ErrNoSnapshot) {
+	if _, err := tryDrawing(t, disks, picture.Options{Cells: 8, Snapshot: "never"}); !errors.Is(err, picture.ErrNoSnapshot) {
 		t.Errorf("a snapshot that is not there: %v", err)
+	}
+}
+
+func TestAFurtherVolumeIsDrawnAndOneOfItsSnapshots(t *testing.T) {
+	disks := withSnapshot(t)
+	v := voltest.Open(t, virstor.Config{}, disks)
+	_, err := v.CreateVolume("web", 8*voltest.Chunk, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, err := v.OpenVolume("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = web.WriteAt(bytes.Repeat([]byte{5}, 512), 6*voltest.Chunk)
+	err = errors.Join(err, web.Snapshot("empty"), web.Discard(6*voltest.Chunk, voltest.Chunk))
+	_, werr := web.WriteAt(bytes.Repeat([]byte{6}, 3*voltest.Chunk), 0)
+	web.Release()
+	if err := errors.Join(err, werr, v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	v = voltest.Open(t, virstor.Config{ReadOnly: true}, disks)
+	used := v.Status().Components
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		opt   picture.Options
+		name  string
+		cells string // of 8, those that are filled
+	}{
+		{picture.Options{Volume: "web"}, voltest.Name + "/web", "###....."},
+		{picture.Options{Volume: "web", Snapshot: "empty"}, voltest.Name + "/web@empty", "......#."},
+	} {
+		c.opt.Cells = 8
+		p, err := tryDrawing(t, disks, c.opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cells := ""
+		for _, cell := range p.Cells {
+			cells += map[bool]string{false: ".", true: "#"}[cell.Fill > 0]
+		}
+		if p.Name != c.name || cells != c.cells || p.VirtualSize != 8*voltest.Chunk || p.VirtualChunks != 8 || p.Allocated != uint64(strings.Count(c.cells, "#")) {
+			t.Errorf("%s is %s: %+v", c.name, cells, p)
+		}
+		for i, u := range used {
+			if p.Components[i].Used != uint64(u.Used) {
+				t.Errorf("%s: component %d: %d chunks are drawn, %d are used", c.name, i, p.Components[i].Used, u.Used)
+			}
+		}
+	}
+	if _, err := tryDrawing(t, disks, picture.Options{Cells: 8, Volume: "ftp"}); !errors.Is(err, picture.ErrNoVolume) {
+		t.Errorf("a volume that is not there: %v", err)
+	}
+	if _, err := tryDrawing(t, disks, picture.Options{Cells: 8, Volume: "web", Snapshot: "then"}); !errors.Is(err, picture.ErrNoSnapshot) {
+		t.Errorf("a snapshot of another volume: %v", err)
 	}
 }
 
