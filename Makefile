@@ -57,10 +57,10 @@ clean:
 .PHONY: all build demo test cross lint install uninstall clean kyua package packages test-arch
 
 bench: build
-	$(GO) run ./tests/bench -bin $(BINDIR)
-	$(GO) run ./tests/bench -bin $(BINDIR) -moving 33554432
-	$(GO) run ./tests/bench -bin $(BINDIR) -scale
-	$(GO) run ./tests/bench -bin $(BINDIR) -remote memory
+	$(GO) run ./tests/bench -bin $(BINDIR) $(BENCHFLAGS)
+	$(GO) run ./tests/bench -bin $(BINDIR) -moving 33554432 $(BENCHFLAGS)
+	$(GO) run ./tests/bench -bin $(BINDIR) -scale $(BENCHFLAGS)
+	$(GO) run ./tests/bench -bin $(BINDIR) -remote memory $(BENCHFLAGS)
 
 # This tree beside another revision, in turn: make bench-compare OLD=v1.0
 bench-compare:
