@@ -292,6 +292,27 @@ func (h *Head) planLive(d *nextDirectory, write func(i int) bool, moved map[allo
 	return m, err
 }
 
+// planVolume finds room for the map of the further volume of that id, which has size bytes in d,
+// for its list, and for d: the map is written whole, but for the parts of it that it had before.
+// The last of those is written, too, where it was cut off: of its last sector the rest says that
+// nothing is allocated. What the map says is for the caller to set.
+func (v *Volume) planVolume(d *nextDirectory, id, size uint64, had []mapPart) (*plannedMap, error) {
+	length, n := ondisk.MapLength(size, uint32(v.chunk))
+	had = had[:min(n, len(had))]
+	m := &plannedMap{size: int64(length), numbers: d.numbers}
+	m.at.parts = append(slices.Clone(had), make([]mapPart, n-len(had))...)
+	for i := max(0, len(had)-1); i < n; i++ {
+		m.write = append(m.write, i)
+	}
+	list, err := v.placeMap(id, m, d)
+	if err != nil {
+		return nil, err
+	}
+	d.setList(id, list)
+	d.setSize(id, size)
+	return m, v.planDirectory(d)
+}
+
 // placeMap finds room for those parts of the map of that id that are written, and for its list,
 // which begins at first.
 func (v *Volume) placeMap(id uint64, m *plannedMap, d *nextDirectory) (first ondisk.Link, err error) {

@@ -2,7 +2,6 @@ package virstor
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/chunkmap"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -37,14 +36,10 @@ func (v *Volume) resizeVolumeLocked(name string, size int64, force, dry bool) (r
 	if err != nil {
 		return 0, 0, err
 	}
-	rounded = (size + v.chunk - 1) / v.chunk * v.chunk
-	_, parts := ondisk.MapLength(uint64(max(0, rounded)), uint32(v.chunk))
-	switch {
-	case size <= 0 || rounded < size:
-		return 0, 0, refuse(ErrRequest, "a volume of %d bytes", size)
-	case parts > ondisk.MaxReserved:
-		return 0, 0, refuse(ErrRequest, "a map of %d chunks, at most %d are possible", parts, ondisk.MaxReserved)
-	case rounded >= h.Size():
+	if rounded, err = v.furtherSize(size); err != nil {
+		return 0, 0, err
+	}
+	if rounded >= h.Size() {
 		if dry || rounded == h.Size() {
 			return rounded, 0, nil
 		}
@@ -121,8 +116,10 @@ func (h *Head) storeSizeLocked(had, size int64) error {
 	v := h.v
 	was := h.stored()
 	d := v.nextDirectory(size < had)
-	plan, err := h.planSize(uint64(size), d)
+	h.chunks.Resize(h.entriesOf(size))
+	plan, err := v.planVolume(d, h.mapID, uint64(size), was.parts)
 	if err == nil {
+		plan.words = h.chunks
 		err = v.storeMapLocked(plan, d)
 	}
 	if err != nil {
@@ -140,28 +137,6 @@ func (h *Head) storeSizeLocked(had, size int64) error {
 	v.freeSoon()
 	v.kick()
 	return nil
-}
-
-// planSize finds room for what of the map is another for a volume of size bytes, and for d, which
-// says that it is that large. The committer is paused.
-func (h *Head) planSize(size uint64, d *nextDirectory) (*plannedMap, error) {
-	v := h.v
-	length, n := ondisk.MapLength(size, uint32(v.chunk))
-	h.chunks.Resize(h.entriesOf(int64(size)))
-	kept := h.stored().parts
-	kept = kept[:min(n, len(kept))]
-	plan := &plannedMap{words: h.chunks, size: int64(length), numbers: d.numbers}
-	plan.at.parts = append(slices.Clone(kept), make([]mapPart, n-len(kept))...)
-	for i := len(kept) - 1; i < n; i++ {
-		plan.write = append(plan.write, i)
-	}
-	list, err := v.placeMap(h.mapID, plan, d)
-	if err != nil {
-		return nil, err
-	}
-	d.setList(h.mapID, list)
-	d.setSize(h.mapID, size)
-	return plan, v.planDirectory(d)
 }
 
 // forgetTail takes the chunks from virtual chunk vc to end out of the map in memory, and frees

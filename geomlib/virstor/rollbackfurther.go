@@ -73,8 +73,9 @@ func (v *Volume) rollbackVolumeLocked(name, to string, force bool) error {
 func (h *Head) rollbackLocked(s *snapshot) error {
 	v := h.v
 	d := v.nextDirectory(true)
-	plan, err := v.planRollback(h, s, d)
+	plan, err := v.planVolume(d, h.mapID, s.Size, nil)
 	if err == nil {
+		plan.words = s.frozen
 		if v.cfg.breaks(breakBackEarly) {
 			h.restore(s)
 		}
@@ -98,23 +99,6 @@ func (h *Head) rollbackLocked(s *snapshot) error {
 	v.freeSoon()
 	v.kick()
 	return nil
-}
-
-// planRollback finds room for the map of h as s has it, and for d, which says that it is.
-func (v *Volume) planRollback(h *Head, s *snapshot, d *nextDirectory) (*plannedMap, error) {
-	size, n := ondisk.MapLength(s.Size, uint32(v.chunk))
-	plan := &plannedMap{words: s.frozen, size: int64(size), numbers: d.numbers}
-	plan.at.parts = make([]mapPart, n)
-	for i := range n {
-		plan.write = append(plan.write, i)
-	}
-	list, err := v.placeMap(h.mapID, plan, d)
-	if err != nil {
-		return nil, err
-	}
-	d.setList(h.mapID, list)
-	d.setSize(h.mapID, s.Size)
-	return plan, v.planDirectory(d)
 }
 
 // storeMapLocked writes a map of a further volume, and puts d, which names it, in force.

@@ -152,11 +152,8 @@ func (v *Volume) CreateVolume(name string, size int64, dry bool) (VolumePlan, er
 // CreateLimited is CreateVolume of one that has a quota (SetQuota).
 func (v *Volume) CreateLimited(name string, size, quota int64, dry bool) (VolumePlan, error) {
 	plan, err := v.makeVolume(name, quota, dry, func() (uint64, *snapshot, error) {
-		whole := (size + v.chunk - 1) / v.chunk * v.chunk
-		if size <= 0 || whole < size {
-			return 0, nil, refuse(ErrRequest, "a volume of %d bytes", size)
-		}
-		return uint64(whole), nil, checkQuota(quota)
+		whole, err := v.furtherSize(size)
+		return uint64(whole), nil, errors.Join(err, checkQuota(quota))
 	})
 	if err != nil {
 		err = fmt.Errorf("create %s/%s: %w", v.name, ondisk.Printable(name), err)
@@ -198,9 +195,7 @@ func (v *Volume) makeVolume(name string, quota int64, dry bool, from func() (siz
 		if size, of, err = from(); err == nil {
 			_, parts := ondisk.MapLength(size, uint32(v.chunk))
 			plan = VolumePlan{int64(size), int64(parts) + 1}
-			if parts > ondisk.MaxReserved {
-				err = refuse(ErrRequest, "a map of %d chunks, at most %d are possible", parts, ondisk.MaxReserved)
-			} else if !dry {
+			if !dry {
 				err = v.makeVolumeLocked(name, size, quota, of)
 			}
 		}
@@ -210,6 +205,18 @@ func (v *Volume) makeVolume(name string, quota int64, dry bool, from func() (siz
 		v.emit(Event{Kind: EventSnapshots})
 	}
 	return plan, err
+}
+
+// furtherSize is size, of a further volume, rounded up to whole chunks (ErrRequest).
+func (v *Volume) furtherSize(size int64) (whole int64, err error) {
+	whole = (size + v.chunk - 1) / v.chunk * v.chunk
+	if size <= 0 || whole < size {
+		return 0, refuse(ErrRequest, "a volume of %d bytes", size)
+	}
+	if _, parts := ondisk.MapLength(uint64(whole), uint32(v.chunk)); parts > ondisk.MaxReserved {
+		return 0, refuse(ErrRequest, "a map of %d chunks, at most %d are possible", parts, ondisk.MaxReserved)
+	}
+	return whole, nil
 }
 
 // mayMakeVolumeLocked is what speaks against a further volume of that name. v.job.starting
@@ -296,21 +303,12 @@ func (h *Head) become(of *snapshot) {
 // storeVolumeLocked writes the map of h, which is that of a snapshot or empty, and puts d,
 // with h in it, in force. v.metaMu is held.
 func (v *Volume) storeVolumeLocked(h *Head, m ondisk.PoolMap, of *snapshot, d *nextDirectory) error {
-	size, n := ondisk.MapLength(m.Size, uint32(v.chunk))
-	plan := &plannedMap{size: int64(size), numbers: d.numbers}
-	plan.at.parts = make([]mapPart, n)
-	for i := range n {
-		plan.write = append(plan.write, i)
-	}
-	var err error
-	if m.List, err = v.placeMap(m.ID, plan, d); err != nil {
+	d.Maps = append(d.Maps, m)
+	plan, err := v.planVolume(d, m.ID, m.Size, nil)
+	if err != nil {
 		return err
 	}
 	h.lies.Store(&plan.at)
-	d.Maps = append(d.Maps, m)
-	if err := v.planDirectory(d); err != nil {
-		return err
-	}
 	storeMap := func() error {
 		if of == nil {
 			return v.storeEmpty(plan)
