@@ -33,7 +33,7 @@ func (v *Volume) setQuotaLocked(name string, bytes int64) error {
 		return err
 	}
 	if name == "" {
-		return refuse(ErrRequest, "%s is the volume that holds the pool, which has none", v.name)
+		return refuse(ErrRequest, "%s is the volume that holds the pool, which has none: its size is what limits it", v.name)
 	}
 	h, err := v.headLocked(name)
 	if err != nil {
