@@ -2,6 +2,7 @@ package chunkmap
 
 import (
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -254,5 +255,56 @@ func TestAFrozenIsReadWhileANewerOneGoes(t *testing.T) {
 	}
 	if w := oldest.Load(0); w != 0 {
 		t.Errorf("what was not allocated is read as %x", w)
+	}
+}
+
+// memoryOfSnapshots makes a map of n chunks, all of which are allocated, in no order, and
+// freezes it a hundred times, each time after another hundredth of it was changed. It tells what
+// the map takes, and what all that is frozen takes beside it, in bytes.
+func memoryOfSnapshots(n uint64) (once, hundred int64) {
+	const times = 100
+	heap := func() int64 {
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return int64(s.HeapAlloc)
+	}
+	before := heap()
+	m := New(n)
+	for vc := range n {
+		m.SetRun(vc, WordOf(alloc.Phys{Comp: uint16(vc % 3), Chunk: uint32(vc)}), 1)
+	}
+	once = heap() - before
+	for i := range uint64(times) {
+		m.Freeze()
+		for vc := i * n / times; vc < (i+1)*n/times; vc++ {
+			if _, ok := m.Lock(vc); ok {
+				m.Unlock(vc, WordOf(alloc.Phys{Comp: uint16(vc % 3), Chunk: uint32(n + vc)}))
+			}
+		}
+	}
+	hundred = heap() - before - once
+	runtime.KeepAlive(m)
+	return once, hundred
+}
+
+func TestAHundredSnapshotsTakeTwoMapsAtMost(t *testing.T) {
+	once, hundred := memoryOfSnapshots(1 << 20)
+	t.Logf("a map takes %d bytes, a hundred snapshots of it with a hundredth changed between %d, %.2f of it", once, hundred, float64(hundred)/float64(once))
+	if hundred > 2*once {
+		t.Error("more than two maps")
+	}
+	if hundred < once/2 {
+		t.Error("they are not there")
+	}
+}
+
+// BenchmarkMemoryOfAHundredSnapshots of a volume of 64 TiB.
+func BenchmarkMemoryOfAHundredSnapshots(b *testing.B) {
+	for b.Loop() {
+		once, hundred := memoryOfSnapshots(16 << 20)
+		b.ReportMetric(float64(once)/(1<<20), "map-MiB")
+		b.ReportMetric(float64(hundred)/(1<<20), "snapshots-MiB")
+		b.ReportMetric(float64(hundred)/float64(once), "maps")
 	}
 }
