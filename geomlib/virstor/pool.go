@@ -171,11 +171,7 @@ func (v *Volume) setNumbers() {
 		return
 	}
 	n := v.numbersOf(v.pool.dir)
-	numbers := make([]uint16, len(v.components()))
-	for i := range numbers {
-		numbers[i] = n.number[uint16(i)]
-	}
-	v.pool.numbers.Store(&numbers)
+	v.pool.numbers.Store(&n.number)
 }
 
 // mapsLocked is how many volumes and snapshots there are. v.metaMu is held.
@@ -194,14 +190,14 @@ func (v *Volume) poolGeometry() ondisk.Pool {
 type memberNumbers struct {
 	members []ondisk.NumberedMember
 	index   map[uint16]uint16 // component by number
-	number  map[uint16]uint16 // number by component
+	number  []uint16          // number by component
 	id      map[uint16]uint64 // member id by component
 }
 
 // numbersOf are those of d, which fits the pool, and for components that it does not know
 // the lowest ones that are free. A nil d knows none.
 func (v *Volume) numbersOf(d *ondisk.Directory) memberNumbers {
-	n := memberNumbers{index: make(map[uint16]uint16), number: make(map[uint16]uint16), id: make(map[uint16]uint64)}
+	n := memberNumbers{index: make(map[uint16]uint16), number: make([]uint16, len(v.components())), id: make(map[uint16]uint64)}
 	byID := make(map[uint64]uint16)
 	if d != nil {
 		for _, m := range d.Members {
@@ -222,7 +218,7 @@ func (v *Volume) numbersOf(d *ondisk.Directory) memberNumbers {
 			}
 			next, known = next+1, false
 		}
-		n.index[number], n.number[uint16(i)], n.id[uint16(i)] = uint16(i), number, c.member
+		n.index[number], n.number[i], n.id[uint16(i)] = uint16(i), number, c.member
 	}
 	for number := range ondisk.MaxMemberNumbers {
 		if id, ok := taken[uint16(number)]; ok {

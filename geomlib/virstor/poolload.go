@@ -400,8 +400,10 @@ func (l *poolLoader) rolledBackPart(s *snapshot, i int) []byte {
 		return nil
 	}
 	poolio.Numbered(b[:n], v.order, func(index uint16) (uint16, bool) {
-		number, known := l.numbers.number[index]
-		return number, known
+		if int(index) >= len(l.numbers.number) {
+			return 0, false
+		}
+		return l.numbers.number[index], true
 	})
 	return b[:n]
 }
