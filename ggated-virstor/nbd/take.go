@@ -89,7 +89,11 @@ func (c *conn) endTaken(r *request) {
 		n := c.recycle(r)
 		s.mu.Lock()
 		c.keepLocked(r, n)
+		dead := s.dead
 		s.mu.Unlock()
+		if dead {
+			c.exp.order.freed(c)
+		}
 	case r.op.Err != nil:
 		// The client was told that there is data.
 		c.counters.errors.Add(1)

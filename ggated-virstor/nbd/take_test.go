@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -25,6 +26,7 @@ type takes struct {
 	disk        *nbdtest.Disk
 	whole, part atomic.Int64
 	data        []byte
+	hold        chan struct{} // or nil; reads that were taken complete when it is closed
 }
 
 // newTakes is a rig whose disk lends, and what the disk holds: 8 chunks of 1 MiB, each
@@ -41,6 +43,9 @@ func newTakes(t *testing.T, inline bool, workers int, fail error) (*rig, *takes)
 				k.whole.Add(1)
 			} else {
 				k.part.Add(1)
+			}
+			if k.hold != nil {
+				<-k.hold
 			}
 			return fail
 		}})
@@ -177,6 +182,37 @@ func TestAConnectionMayEndAmidATake(t *testing.T) {
 		if k.whole.Load()+k.part.Load() == 0 {
 			t.Errorf("%d workers: nothing was taken", workers)
 		}
+	}
+}
+
+// TestATakeMayOutliveItsConnection: what the connection used is free when the disk has
+// completed the read.
+func TestATakeMayOutliveItsConnection(t *testing.T) {
+	for _, whole := range []bool{true, false} {
+		r, k := newTakes(t, true, 3, nil)
+		k.hold = make(chan struct{})
+		r.cfg.DrainTimeout = time.Millisecond
+		p := r.connect()
+		p.enter("disk")
+		if whole {
+			p.request(proto.CmdRead, 1, 0, 1<<20, nil)
+			p.expect(proto.SimpleSize + 1<<20)
+		} else {
+			for i := range 8 { // more than the socket has room for
+				p.request(proto.CmdRead, uint64(i), int64(i)<<20, 1<<20, nil)
+			}
+			until(t, "a part is taken", func() bool { return k.part.Load() == 1 })
+		}
+		c := r.only()
+		p.Close()
+		<-c.done
+		close(k.hold)
+		r.expectMemoryBack()
+		until(t, "nothing is counted for who is gone", func() bool {
+			c.exp.order.mu.Lock()
+			defer c.exp.order.mu.Unlock()
+			return len(c.exp.order.ended) == 0
+		})
 	}
 }
 
