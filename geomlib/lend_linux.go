@@ -171,8 +171,9 @@ func (ws *windows) drop(do func() error) error {
 	var err error
 	for len(ws.list) > 0 && err == nil {
 		w := ws.list[len(ws.list)-1]
-		for w.loans > 0 {
-			ws.cond.Wait()
+		if w.loans > 0 {
+			ws.cond.Wait() // somebody else who drops may unmap it meanwhile
+			continue
 		}
 		err = ws.unmapLocked(w)
 	}

@@ -154,6 +154,32 @@ func TestDroppingTheCacheWaitsForLoans(t *testing.T) {
 	l.End()
 }
 
+// TestTheCacheMayBeDroppedByTwoAtOnce: what one has unmapped the other does not unmap again,
+// where something else may lie by then.
+func TestTheCacheMayBeDroppedByTwoAtOnce(t *testing.T) {
+	f, _ := lendingFile(t, 1<<20)
+	l, ok := f.Lend(0, 4096, true)
+	if !ok {
+		t.Fatal("not lent")
+	}
+	const droppers = 2
+	dropped := make(chan error, droppers)
+	for range droppers {
+		go func() { dropped <- f.DropCache() }()
+	}
+	for all := false; !all; {
+		f.windows.mu.Lock()
+		all = f.windows.dropping == droppers
+		f.windows.mu.Unlock()
+	}
+	l.End()
+	for range droppers {
+		if err := <-dropped; err != nil && !errors.Is(err, ErrNotSupported) {
+			t.Error(err)
+		}
+	}
+}
+
 // TestAFileThatIsCutShortIsNoSignal: who passes its memory on is told, and what is gone is
 // not lent to who waits for it.
 func TestAFileThatIsCutShortIsNoSignal(t *testing.T) {
