@@ -192,16 +192,20 @@ func (v *Volume) dropCaches() error {
 	}
 	var keep []string
 	for _, c := range v.components() {
-		p := c.prov()
-		d, ok := p.(geomlib.CacheDropper)
-		if !ok {
-			continue // nothing is between the engine and the medium
-		}
-		switch err := d.DropCache(); {
-		case errors.Is(err, geomlib.ErrNotSupported):
-			keep = append(keep, c.name())
-		case err != nil:
-			return fmt.Errorf("open %s: %w", v.name, err)
+		// What was lent of the one before is mapped, and stays in the cache that both have.
+		for _, p := range []geomlib.Provider{c.before, c.prov()} {
+			d, ok := p.(geomlib.CacheDropper)
+			if !ok {
+				continue // nothing is between the engine and the medium
+			}
+			switch err := d.DropCache(); {
+			case errors.Is(err, geomlib.ErrNotSupported):
+				if p != c.before {
+					keep = append(keep, c.name())
+				}
+			case err != nil:
+				return fmt.Errorf("open %s: %w", v.name, err)
+			}
 		}
 	}
 	if keep != nil {

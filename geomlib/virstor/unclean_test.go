@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -325,6 +326,55 @@ func TestATakeoverWritesTheMapAgain(t *testing.T) {
 	mustDo(t, v.Flush())
 	if got := unitAt(t, []*disktest.Disk{a.Crash(rand.New(rand.NewPCG(1, 1)))}, 0); got != 1 {
 		t.Errorf("operation %d, want 1, which a flush covers", got)
+	}
+	mustDo(t, v.Close())
+}
+
+// mapped is one of two descriptors of a disk. The cache keeps what is mapped by either.
+type mapped struct {
+	*disktest.Disk
+	here, there *atomic.Bool
+}
+
+func (m mapped) DropCache() error {
+	m.here.Store(false)
+	if m.there.Load() {
+		return nil
+	}
+	return m.Disk.DropCache()
+}
+
+// TestATakeoverReadsPastWhatWasLent of the providers that it replaces: what is mapped by them
+// may be of a flush that failed.
+func TestATakeoverReadsPastWhatWasLent(t *testing.T) {
+	a := disktest.New("a", 16*crashChunk, 512).SetForgetful(true)
+	labelled(t, 64, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	mustDo(t, <-startWrite(v, 0, 1).done)
+	mustDo(t, v.Flush())
+	mustDo(t, <-startWrite(v, 0, 2).done)
+	a.FailNth(disktest.Flush, 1, syscall.EIO)
+	if v.Flush() == nil {
+		t.Fatal("a flush did not fail")
+	}
+	_ = v.Close()
+
+	var old, now atomic.Bool
+	m, err := geomlib.ReadMetadata(a)
+	mustDo(t, err)
+	v, err = Open(Assemble([]Member{{mapped{a, &old, &now}, m}})[0], Config{DeferWrites: true})
+	mustDo(t, err)
+	old.Store(true)
+	mustDo(t, v.Activate([]geomlib.Provider{mapped{a, &now, &old}}))
+	if old.Load() {
+		t.Error("what was lent before is mapped still")
+	}
+	b := make([]byte, unit)
+	_, err = v.ReadAt(b, 0)
+	mustDo(t, err)
+	if got := idOf(b); got != 1 {
+		t.Errorf("reads see operation %d, and the medium has 1", got)
 	}
 	mustDo(t, v.Close())
 }
