@@ -19,6 +19,15 @@ type Pool struct {
 	Parts     []Part // what the maps lie in; many snapshots share one
 }
 
+// begun is p as one that began then, seconds since 1970.
+func (p *Pool) begun(at int64) *Pool {
+	q, d := *p, *p.Directory
+	d.Maps = slices.Clone(d.Maps)
+	d.Maps[0].Time = at
+	q.Directory = &d
+	return &q
+}
+
 // Map is where the map of a snapshot or of a further volume lies.
 type Map struct {
 	Places []ondisk.Place // of the list

@@ -143,13 +143,18 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 
 // renewed is b with the member blocks that it is restored with: none, since the members
 // begin anew, unless a directory of snapshots names them by their ids. Those have a
-// generation of their own then, above the given one.
+// generation of their own then, above the given one. The pool begins anew in any case: of the
+// directories that were written after the backup, and may still be there, none counts as later,
+// should the record be lost that names this one.
 func (b *Backup) renewed(on []geomlib.Provider, above uint64) *Backup {
 	r := *b
 	r.Components = slices.Clone(b.Components)
 	ids := make([]uint64, len(r.Components))
 	for i := range r.Components {
 		ids[i] = r.Components[i].Metadata.Member.ID
+	}
+	if b.Pool != nil {
+		r.Pool = b.Pool.begun(max(time.Now().Unix(), b.Pool.Directory.Maps[0].Time+1))
 	}
 	nonce := rand.Uint64() | 1
 	for i := range r.Components {
@@ -368,7 +373,9 @@ func (b *Backup) newerPool(ctx context.Context, on []geomlib.Provider, m ondisk.
 		return fmt.Sprintf("its snapshots are others, and cannot be read: %v", err)
 	}
 	b.compareVolumes(ctx, r, d, res)
-	if was, err := b.encode(func(systemChunk) error { return nil }); err == nil && was == rec.Directory {
+	same := *b // but for when the pool began, if it was restored
+	same.Pool = b.Pool.begun(d.Maps[0].Time)
+	if was, err := same.encode(func(systemChunk) error { return nil }); err == nil && was == rec.Directory {
 		return ""
 	}
 	taken, deleted := withoutMaps(d, b.Pool.Directory), withoutMaps(b.Pool.Directory, d)

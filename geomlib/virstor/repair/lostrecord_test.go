@@ -2,13 +2,17 @@ package repair_test
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/poolio"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/voltest"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/repair"
@@ -61,6 +65,36 @@ func TestALostRecordIsThatOfThePoolThatBeganLast(t *testing.T) {
 	mend(t, disks, repair.Choices{})
 	if holds, err := poolHolds(disks); err != nil || len(holds) != 1 || holds["/db"] == "" {
 		t.Errorf("%v, %v", holds, err)
+	}
+}
+
+// What was written after a backup that was restored is not taken for what the backup had.
+func TestALostRecordIsThatOfTheBackupThatWasRestored(t *testing.T) {
+	disks := voltest.WithSnapshots(t)
+	var ms []virstor.Member
+	var ps []geomlib.Provider
+	for _, d := range disks {
+		d.SetDeletes(false)
+		ms, ps = append(ms, virstor.Member{Provider: d, Metadata: voltest.Metadata(t, d)}), append(ps, d)
+	}
+	b, err := backup.FromAssembly(ctx, virstor.Assemble(ms)[0], time.Now(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := poolHolds(disks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"later", "last"} {
+		changed(t, disks, func(v *virstor.Volume) error { return v.Snapshot(name) })
+	}
+	if _, err := backup.Restore(ctx, ps, b, backup.RestoreOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	loseRecord(t, disks)
+	mend(t, disks, repair.Choices{})
+	if holds, err := poolHolds(disks); err != nil || !maps.Equal(holds, want) {
+		t.Errorf("%v, %v; the backup has %v", holds, err, want)
 	}
 }
 
