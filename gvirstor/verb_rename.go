@@ -28,6 +28,9 @@ func renameCommand() *command {
 			if len(c.operands) != 2 {
 				return c.wrongNumber()
 			}
+			if !c.isServed(ctx, c.operands[0], &w) { // one that is may have these in its own name
+				c.operands[1] = withoutCommon(c.operands[0], c.operands[1])
+			}
 			if to, ok := strings.CutPrefix(c.operands[1], "@"); ok && strings.Contains(c.operands[0], "@") {
 				return c.renameSnapshot(ctx, &w, to)
 			}
@@ -43,11 +46,26 @@ func renameCommand() *command {
 in service is out of service for a moment: it must not be open. What the
 configuration says of it by its name is to be changed, too. With --offline the
 components say which volume is meant, of two that have one name. A snapshot or
-a further volume gets another name in service, too, unless clients have it.
+a further volume gets another name in service, too, unless clients have it; the
+new one may be written in full, behind the same volume or pool.
 
 -f          even while the volume is open or clients are connected` + whereHelp,
 		example: "gvirstor rename mydata olddata",
 	}
+}
+
+// withoutCommon is the new name of a snapshot, or of a further volume, without the volume, or
+// pool, that it has in common with the old one.
+func withoutCommon(from, to string) string {
+	for _, sign := range []string{"@", "/"} {
+		if common, _, found := strings.Cut(from, sign); found && common != "" {
+			if own, same := strings.CutPrefix(to, common+sign); same {
+				return sign + own
+			}
+			break
+		}
+	}
+	return to
 }
 
 func newidCommand() *command {

@@ -119,7 +119,7 @@ func besides(v *Volume, spare *disktest.Disk) map[string]func(*rand.Rand) {
 		"copy map":  func(*rand.Rand) { _ = v.CopyMap() },
 		"snapshot":  func(r *rand.Rand) { _ = v.Snapshot(snap(r)) },
 		"delete":    func(r *rand.Rand) { _ = v.DeleteSnapshot(snap(r)) },
-		"snapshots": func(r *rand.Rand) { _ = v.Snapshots(); _, _ = v.SnapshotAlone(snap(r)) },
+		"snapshots": func(r *rand.Rand) { _ = v.Snapshots(); _, _ = v.MayDeleteSnapshot(snap(r)) },
 		"view": func(r *rand.Rand) {
 			w, err := v.OpenSnapshot(snap(r))
 			if err != nil {

@@ -306,15 +306,21 @@ func (v *Volume) freeSoon() {
 	v.workers.put(&v.flushSoon)
 }
 
-// SnapshotAlone is how many chunks the snapshot of that name has alone (ErrNoSnapshot):
-// those that come free when it is deleted, beside some for its map. While a snapshot is
-// damaged none do.
-func (h *Head) SnapshotAlone(name string) (chunks int64, err error) {
+// MayDeleteSnapshot tells how many chunks the snapshot of that name has alone, which come free
+// when it is deleted, beside some for its map, or why it cannot be (ErrNoSnapshot, ErrCloned).
+// While a snapshot is damaged none do. Who reads it is not looked at.
+func (h *Head) MayDeleteSnapshot(name string) (chunks int64, err error) {
 	h.v.metaMu.Lock()
 	defer h.v.metaMu.Unlock()
 	s, err := h.snapshotLocked(name)
-	if err != nil || s.frozen == nil {
+	if err != nil {
 		return 0, err
+	}
+	if err := h.v.notClonedLocked(s); err != nil {
+		return 0, fmt.Errorf("%s@%s: %w", h.Name(), ondisk.Printable(name), err)
+	}
+	if s.frozen == nil {
+		return 0, nil
 	}
 	for page := range s.frozen.Pages() {
 		h.committer.pause()

@@ -76,7 +76,7 @@ func newFamilyOf(t *testing.T, chunks int64, seed int, cfg Config) *family {
 	change(t, f.v, rng, f.now, 4)
 	mustDo(t, f.v.Flush())
 	for name := range f.then {
-		f.alone[name], err = f.v.SnapshotAlone(name)
+		f.alone[name], err = f.v.MayDeleteSnapshot(name)
 		mustDo(t, err)
 	}
 	return f
@@ -88,7 +88,7 @@ func (f *family) mustHold(t *testing.T) {
 	f.volumeHolds(t)
 	for name, b := range f.then {
 		snapshotHolds(t, f.v, name, b)
-		alone, err := f.v.SnapshotAlone(name)
+		alone, err := f.v.MayDeleteSnapshot(name)
 		mustDo(t, err)
 		if alone != f.alone[name] {
 			t.Errorf("%s has %d chunks alone, and had %d", name, alone, f.alone[name])
@@ -155,7 +155,7 @@ var familyJobs = []struct {
 		}
 		f.then["four"] = bytes.Clone(f.now)
 		for name := range f.then {
-			f.alone[name], _ = f.v.SnapshotAlone(name)
+			f.alone[name], _ = f.v.MayDeleteSnapshot(name)
 		}
 		return f.v.Evacuate([]string{"b"}, "", JobOptions{})
 	}, "a c"},

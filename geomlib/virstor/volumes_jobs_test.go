@@ -88,7 +88,7 @@ func (c *clan) alone(t *testing.T) map[string]int64 {
 	for name, snaps := range c.snaps {
 		h := openHead(t, c.v, name)
 		for s := range snaps {
-			n, err := h.SnapshotAlone(s)
+			n, err := h.MayDeleteSnapshot(s)
 			mustDo(t, err)
 			all[name+"@"+s] = n
 		}

@@ -150,7 +150,7 @@ func (e Engine) deleteSnapshot(own string, r control.DeleteRequest) (alone int64
 		return 0, fmt.Errorf("delete %s/%s@%s: %w", e.Vol.Name(), ondisk.Printable(own), ondisk.Printable(r.Snapshot), err)
 	}
 	defer h.Release()
-	if alone, err = h.SnapshotAlone(r.Snapshot); err != nil {
+	if alone, err = h.MayDeleteSnapshot(r.Snapshot); err != nil {
 		return 0, fmt.Errorf("delete %w", err)
 	}
 	if r.DryRun {
