@@ -182,7 +182,7 @@ func (r *receiver) run(ctx context.Context, progress func(done, total int64)) er
 	if err := r.v.Write(ctx, r.volume, control.WriteRequest{Claim: r.begun.Claim, Offset: s.Size, Length: r.begun.Size - s.Size}); err != nil {
 		return err
 	}
-	err := r.v.Snapshot(ctx, r.volume, control.SnapshotRequest{Snapshot: s.Snapshot, GUID: s.GUID, Claim: r.begun.Claim})
+	_, err := r.v.Snapshot(ctx, r.volume, control.SnapshotRequest{Snapshot: s.Snapshot, GUID: s.GUID, Claim: r.begun.Claim})
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (r *receiver) keep(err error) error {
 		return fmt.Errorf("%w; go on with `%s`", err, r.resume(r.mark))
 	}
 	mark := markOf(s.GUID, r.at)
-	if failed := r.v.Snapshot(ctx, r.volume, control.SnapshotRequest{Snapshot: mark, Claim: r.begun.Claim}); failed != nil {
+	if _, failed := r.v.Snapshot(ctx, r.volume, control.SnapshotRequest{Snapshot: mark, Claim: r.begun.Claim}); failed != nil {
 		return fmt.Errorf("%w; and how far it was received cannot be kept (%w): begin anew", err, failed)
 	}
 	r.dropMark(ctx)

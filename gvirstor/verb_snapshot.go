@@ -16,27 +16,29 @@ import (
 func snapshotCommand() *command {
 	var w where
 	var keep int64
-	var force, all bool
+	var force, all, dryRun bool
 	return &command{
 		name:     "snapshot",
 		brief:    "Keeps what a volume holds now",
 		also:     "snap",
-		operands: "[-frv] [--keep n] " + whereUsage + " name@snap",
+		operands: "[-fnrv] [--keep n] " + whereUsage + " name@snap",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&force, "f", "force")
+			f.flag(&dryRun, "n", "dry-run")
 			f.flag(&all, "r", "recursive")
 			f.number(&keep, "", "keep")
 			w.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error {
-			return c.snapshot(ctx, &w, keep, control.SnapshotRequest{Force: force, Recursive: all})
+			return c.snapshot(ctx, &w, keep, control.SnapshotRequest{Force: force, Recursive: all, DryRun: dryRun})
 		},
 		about: `Keeps what a volume holds now under a name, and returns when that is on stable
 storage. Writes go on; what they change takes a chunk of its own from then on.
 The name has 1 to 63 letters, digits and . _ - :
 
 -f          even when less space would be left than it takes
+-n          only tell what it would take
 -r          of all volumes of the pool, at one point
 --keep n    the time follows the name, and of the snapshots that are called so
             but for the time, the oldest are deleted until n are left` + whereHelp,
@@ -102,16 +104,28 @@ func (c *call) snapshot(ctx context.Context, w *where, keep int64, r control.Sna
 	if keep < 0 {
 		return &usageError{"--keep takes the number of snapshots to be left"}
 	}
+	if keep > 0 && r.DryRun {
+		return &usageError{"-n tells nothing of what --keep would delete"}
+	}
 	if keep > 0 {
 		name += time.Now().UTC().Format(snapshotTime)
 		if err := ondisk.CheckMapName(name); err != nil {
 			return failf("Invalid name of a snapshot: %w", err)
 		}
 	}
-	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
+	p := toChange
+	if r.DryRun {
+		p = toRead
+	}
+	return c.withPool(ctx, volume, w, p, func(b *backend) error {
 		r.Snapshot = name
-		if err := b.Snapshot(ctx, volume, r); err != nil {
+		res, err := b.Snapshot(ctx, volume, r)
+		if err != nil {
 			return failf("Can't %w", err)
+		}
+		if r.DryRun {
+			fmt.Fprintf(c.stdout, "%s@%s: would take %d chunks, %d bytes, at most, of %d that are free\n", volume, name, res.Chunks, res.Bytes, res.FreeChunks)
+			return nil
 		}
 		if keep == 0 {
 			c.warnScarce(ctx, b, volume, name)

@@ -31,7 +31,7 @@ type Verbs interface {
 	// Snapshots are a volume's, the oldest first; Snapshot takes one, RenameSnapshot gives
 	// one another name, and Delete deletes one. The last two take a further volume, too.
 	Snapshots(ctx context.Context, name string) (Snapshots, error)
-	Snapshot(ctx context.Context, name string, r SnapshotRequest) error
+	Snapshot(ctx context.Context, name string, r SnapshotRequest) (SnapshotResult, error)
 	RenameSnapshot(ctx context.Context, name string, r RenameSnapshotRequest) error
 	Delete(ctx context.Context, name string, r DeleteRequest) (DeleteResult, error)
 	// Rollback ends the service of a volume, makes it what it was at a snapshot, and
@@ -323,18 +323,26 @@ type SnapshotRequest struct {
 	Recursive bool `json:"recursive,omitempty"`
 	// Claim and GUID, together, are of one that was received: the claim ends, and it has
 	// that GUID. GUID 0: a new one.
-	Claim uint64      `json:"claim,string,omitempty"`
-	GUID  ondisk.GUID `json:"guid,omitempty"`
+	Claim  uint64      `json:"claim,string,omitempty"`
+	GUID   ondisk.GUID `json:"guid,omitempty"`
+	DryRun bool        `json:"dry_run,omitempty"` // only tell what it would take
 }
 
-var snapshot = verb[SnapshotRequest, None]{"snapshot", http.MethodPost, "volumes/{name}/snapshots",
-	func(ctx context.Context, v Verbs, name string, r SnapshotRequest) (None, error) {
-		return None{}, v.Snapshot(ctx, name, r)
+// SnapshotResult is what a snapshot took at most, or would take, for its map.
+type SnapshotResult struct {
+	Chunks     int64 `json:"chunks"`
+	Bytes      int64 `json:"bytes"`
+	FreeChunks int64 `json:"free_chunks"` // before it was taken
+}
+
+var snapshot = verb[SnapshotRequest, SnapshotResult]{"snapshot", http.MethodPost, "volumes/{name}/snapshots",
+	func(ctx context.Context, v Verbs, name string, r SnapshotRequest) (SnapshotResult, error) {
+		return v.Snapshot(ctx, name, r)
 	}}
 
-// Snapshot takes a snapshot of a volume.
-func (c *Client) Snapshot(ctx context.Context, name string, r SnapshotRequest) error {
-	return snapshot.tell(ctx, c, name, r)
+// Snapshot takes a snapshot of a volume, or only tells what that would take.
+func (c *Client) Snapshot(ctx context.Context, name string, r SnapshotRequest) (SnapshotResult, error) {
+	return snapshot.ask(ctx, c, name, r)
 }
 
 // RenameSnapshotRequest gives a snapshot of a volume, or a further volume, another name.

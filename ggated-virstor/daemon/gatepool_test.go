@@ -27,7 +27,8 @@ func (s *site) create(name string, r control.CreateRequest) {
 
 func (s *site) snapshot(volume, name string) {
 	s.t.Helper()
-	must(s.t, s.d.Snapshot(context.Background(), volume, control.SnapshotRequest{Snapshot: name}))
+	_, err := s.d.Snapshot(context.Background(), volume, control.SnapshotRequest{Snapshot: name})
+	must(s.t, err)
 }
 
 // published publishes a snapshot and returns its node.

@@ -46,17 +46,17 @@ func (d *Daemon) Diff(ctx context.Context, name string, r control.DiffRequest) (
 }
 
 // Snapshot implements control.Backend. When it returns clients find the snapshot.
-func (d *Daemon) Snapshot(ctx context.Context, name string, r control.SnapshotRequest) error {
+func (d *Daemon) Snapshot(ctx context.Context, name string, r control.SnapshotRequest) (res control.SnapshotResult, err error) {
 	s, err := d.findActivePool(name)
 	if err == nil {
-		err = d.verbsOf(s).Snapshot(ctx, name, r)
+		res, err = d.verbsOf(s).Snapshot(ctx, name, r)
 	}
-	if err != nil {
-		return err
+	if err != nil || r.DryRun {
+		return res, err
 	}
 	d.log.Info("snapshot taken", "volume", control.VolumeName(name), "snapshot", r.Snapshot)
 	d.show(s)
-	return nil
+	return res, nil
 }
 
 // show has publications show what has come: it is there, whatever becomes of that.

@@ -84,32 +84,33 @@ func (e Engine) Snapshots(_ context.Context, name string) (control.Snapshots, er
 	return all, nil
 }
 
-// Snapshot takes a snapshot.
-func (e Engine) Snapshot(_ context.Context, name string, r control.SnapshotRequest) error {
+// Snapshot takes a snapshot, or only tells what that would take.
+func (e Engine) Snapshot(_ context.Context, name string, r control.SnapshotRequest) (res control.SnapshotResult, err error) {
 	h, err := e.head(name)
 	if err != nil {
-		return err
+		return res, err
 	}
 	defer h.Release()
-	if r.Claim != 0 {
-		return Classify(h.SnapshotReceived(r.Snapshot, r.GUID, r.Claim))
-	}
 	if own := e.own(name); r.Recursive && own != "" {
-		return control.Errorf(control.Invalid, "snapshot all volumes of %s: name the pool", h.Name())
+		return res, control.Errorf(control.Invalid, "snapshot all volumes of %s: name the pool", h.Name())
 	}
-	chunks, free := h.SnapshotCost()
+	cost, may, take := h.SnapshotCost, h.MaySnapshot, h.Snapshot
 	if r.Recursive {
-		chunks, free = e.Vol.SnapshotAllCost()
+		cost, may, take = e.Vol.SnapshotAllCost, e.Vol.MaySnapshotAll, e.Vol.SnapshotAll
 	}
-	if !r.Force && free < 2*chunks {
-		size := e.Vol.ChunkSize()
-		return control.Errorf(control.Invalid, "snapshot %s@%s: it takes up to %d chunks, %d bytes, for its map, of %d chunks, %d bytes, that are free: little would be left for what is written then; give the volume space with `gvirstor add`, or force it",
-			h.Name(), ondisk.Printable(r.Snapshot), chunks, chunks*size, free, free*size)
+	res.Chunks, res.FreeChunks = cost()
+	size := e.Vol.ChunkSize()
+	res.Bytes = res.Chunks * size
+	switch {
+	case r.Claim != 0:
+		return res, Classify(h.SnapshotReceived(r.Snapshot, r.GUID, r.Claim))
+	case !r.Force && res.FreeChunks < 2*res.Chunks:
+		return res, control.Errorf(control.Invalid, "snapshot %s@%s: it takes up to %d chunks, %d bytes, for its map, of %d chunks, %d bytes, that are free: little would be left for what is written then; give the volume space with `gvirstor add`, or force it",
+			h.Name(), ondisk.Printable(r.Snapshot), res.Chunks, res.Bytes, res.FreeChunks, res.FreeChunks*size)
+	case r.DryRun:
+		return res, Classify(may(r.Snapshot))
 	}
-	if r.Recursive {
-		return Classify(e.Vol.SnapshotAll(r.Snapshot))
-	}
-	return Classify(h.Snapshot(r.Snapshot))
+	return res, Classify(take(r.Snapshot))
 }
 
 // RenameSnapshot gives a snapshot, or a further volume, another name.

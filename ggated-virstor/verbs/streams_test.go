@@ -58,7 +58,7 @@ func TestWhoReceivesHasTheVolumeToHimselfUntilTheSnapshotIsTaken(t *testing.T) {
 	if err := e.Write(ctx, "", control.WriteRequest{Claim: res.Claim + 1, Length: 512}); control.KindOf(err) != control.Busy {
 		t.Errorf("a claim that is another's: %v", err)
 	}
-	if err := e.Snapshot(ctx, "", control.SnapshotRequest{Snapshot: "c", GUID: 7, Claim: res.Claim}); err != nil {
+	if _, err := e.Snapshot(ctx, "", control.SnapshotRequest{Snapshot: "c", GUID: 7, Claim: res.Claim}); err != nil {
 		t.Fatal(err)
 	}
 	all, err = e.Snapshots(ctx, "")

@@ -54,7 +54,7 @@ func TestAFurtherVolumeIsMadeClonedRenamedAndDeleted(t *testing.T) {
 		t.Errorf("deleted in use: %v", err)
 	}
 	h.Release()
-	if err := e.Snapshot(ctx, name+"/web", control.SnapshotRequest{Snapshot: "s"}); err != nil {
+	if _, err := e.Snapshot(ctx, name+"/web", control.SnapshotRequest{Snapshot: "s"}); err != nil {
 		t.Fatal(err)
 	}
 	all, err := e.Snapshots(ctx, name+"/web")
@@ -117,7 +117,7 @@ func TestAVolumeWithASlashInItsNameIsNoFurtherOne(t *testing.T) {
 			t.Errorf("%q is %q", name, got)
 		}
 	}
-	if err := e.Snapshot(ctx, "a/b", control.SnapshotRequest{Snapshot: "s"}); err != nil {
+	if _, err := e.Snapshot(ctx, "a/b", control.SnapshotRequest{Snapshot: "s"}); err != nil {
 		t.Error(err)
 	}
 	if all, err := e.Snapshots(ctx, "a/b"); err != nil || len(all.Snapshots) != 1 {
