@@ -75,8 +75,11 @@ func remote(pairs, seconds int, uris, bin, dir string) error {
 		}
 		fmt.Fprintf(w, "%s\tthrough gvirstor %.0f\tdirectly %.0f op/s\tratio %.2f (%.2f–%.2f)\tthe extra hop %.2f (%.2f–%.2f) CPU s/GiB\n", j.Name,
 			median(ours), median(directly), median(ratios), slices.Min(ratios), slices.Max(ratios), median(cpu), slices.Min(cpu), slices.Max(cpu))
+		if err := w.Flush(); err != nil {
+			return err
+		}
 	}
-	return w.Flush()
+	return nil
 }
 
 // remoteSize is how much of each export is used, bytes: all but what the volume needs for
