@@ -32,6 +32,7 @@ type Disk struct {
 	keeps    atomic.Bool  // the cache cannot be dropped
 	lies     atomic.Bool  // a flush says that it is done and does nothing
 	delay    atomic.Int64 // of a flush, in nanoseconds
+	starts   atomic.Bool  // transfers
 
 	mu      sync.RWMutex
 	now     contents // what reads see
@@ -40,6 +41,11 @@ type Disk struct {
 	seq     int      // Seq of the next request
 	rec     *Recorder
 	index   int // in rec
+
+	started struct { // transfers, which wait for Push
+		sync.Mutex
+		waiting []func()
+	}
 }
 
 var (
@@ -50,6 +56,7 @@ var (
 	_ geomlib.Zeroer         = (*Disk)(nil)
 	_ geomlib.CacheDropper   = (*Disk)(nil)
 	_ geomlib.BlockSharer    = (*Disk)(nil)
+	_ geomlib.Starter        = (*Disk)(nil)
 )
 
 // New makes a disk of size bytes, of which none was ever written. It takes
@@ -297,6 +304,38 @@ func (d *Disk) NextData(off, limit int64) (start, end int64, err error) {
 	defer d.mu.RUnlock()
 	start, end = d.now.nextData(off, limit)
 	return start, end, nil
+}
+
+// SetStarts makes d begin transfers, and keep them until Push; else it begins none.
+func (d *Disk) SetStarts(on bool) *Disk { d.starts.Store(on); return d }
+
+// StartRead begins ReadAt.
+func (d *Disk) StartRead(t *geomlib.Transfer) bool { return d.start(t, d.ReadAt) }
+
+// StartWrite begins WriteAt.
+func (d *Disk) StartWrite(t *geomlib.Transfer) bool { return d.start(t, d.WriteAt) }
+
+func (d *Disk) start(t *geomlib.Transfer, do func([]byte, int64) (int, error)) bool {
+	if !d.starts.Load() {
+		return false
+	}
+	d.started.Lock()
+	defer d.started.Unlock()
+	d.started.waiting = append(d.started.waiting, func() {
+		_, t.Err = do(t.Data, t.Offset)
+		t.End.Ended(t)
+	})
+	return true
+}
+
+// Push does what began, side by side.
+func (d *Disk) Push() {
+	d.started.Lock()
+	defer d.started.Unlock()
+	for _, do := range d.started.waiting {
+		go do() // whoever has begun it waits for its end
+	}
+	d.started.waiting = nil
 }
 
 func (d *Disk) Close() error {

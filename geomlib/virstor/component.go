@@ -25,6 +25,8 @@ type component struct {
 	cached   geomlib.CachedReader // nil: every read may wait
 	lender   geomlib.Lender       // nil: everything is copied
 	buffered bool                 // writes are copies into a cache
+	starter  geomlib.Starter      // nil: a request needs somebody who waits
+	gathers  gathering
 
 	metadata atomic.Pointer[ondisk.Metadata] // as on disk; changed under Volume.metaMu
 	member   uint64                          // ondisk.MemberBlock.ID, 0 before it has one; guarded by Volume.metaMu
@@ -86,6 +88,7 @@ func (c *component) use(p geomlib.Provider) {
 	c.provider.Store(&p)
 	c.cached, _ = p.(geomlib.CachedReader)
 	c.lender, _ = p.(geomlib.Lender)
+	c.starter, _ = p.(geomlib.Starter)
 	if b, ok := p.(geomlib.BufferedWriter); ok {
 		c.buffered = b.WritesAreBuffered()
 	}

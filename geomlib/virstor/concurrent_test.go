@@ -185,7 +185,7 @@ func TestAnyMethodMayRunBesideAnyOther(t *testing.T) {
 	for seed := range uint64(rounds) {
 		var disks []*disktest.Disk
 		for _, name := range []string{"a", "b", "c"} {
-			disks = append(disks, disktest.New(name, 24*crashChunk, 512).SetBuffered(seed%2 == 0))
+			disks = append(disks, disktest.New(name, 24*crashChunk, 512).SetBuffered(seed%2 == 0).SetCached(seed%4 == 0).SetStarts(true))
 		}
 		labelled(t, 64, disks...)
 		v, err := openDisks(Config{WhenFull: Fail, Workers: 4, Alloc: AllocOrder(seed % 2)}, disks)

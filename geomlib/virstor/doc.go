@@ -4,7 +4,8 @@
 //
 // A read (Submit → run in submit.go, then read.go) pins each chunk that it touches,
 // reads from the component and unpins it; what has no chunk is zeros. What is
-// in the system's cache is read on the caller's goroutine, else on a worker.
+// in the system's cache is read on the caller's goroutine, what another host has is asked of
+// it there (start.go), and the rest is read on a worker.
 //
 // The life of a write, which is most of the package:
 //

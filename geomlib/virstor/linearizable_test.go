@@ -48,7 +48,7 @@ func TestConcurrentReadsAndWritesAreLinearizable(t *testing.T) {
 	for _, sector := range []int{512, 4096} {
 		disks := []*disktest.Disk{
 			disktest.New("a", 24*crashChunk, sector).FillJunk(3).SetBuffered(true),
-			disktest.New("b", 24*crashChunk, sector).FillJunk(4).SetBuffered(true),
+			disktest.New("b", 24*crashChunk, sector).FillJunk(4).SetCached(false).SetStarts(true),
 			disktest.New("c", 24*crashChunk, sector).FillJunk(5),
 		}
 		labelled(t, 64, disks[:2]...)
@@ -82,10 +82,15 @@ func TestConcurrentReadsAndWritesAreLinearizable(t *testing.T) {
 					mu.Unlock()
 					call := time.Since(start).Nanoseconds()
 					var err error
-					if write {
+					switch {
+					case write && client%2 == 0:
 						_, err = v.WriteAt(b, u*unit)
-					} else {
+					case write:
+						err = gathered(v, OpWrite, b, u*unit)
+					case client%2 == 0:
 						_, err = v.ReadAt(b, u*unit)
+					default:
+						err = gathered(v, OpRead, b, u*unit)
 					}
 					ret := time.Since(start).Nanoseconds()
 					if err != nil {

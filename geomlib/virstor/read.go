@@ -36,6 +36,9 @@ func (h *Head) read(r *Request, block bool) {
 			}
 			if !block {
 				ok := c.readCached(buf, at)
+				if !ok && pc.n == r.Length && h.v.startRead(r, c, pc.vc, at) {
+					return
+				}
 				h.chunks.Unpin(pc.vc)
 				if !ok {
 					h.v.workers.put(r)
@@ -87,6 +90,12 @@ func (h *Head) readStraight(r *Request, l *lane, block bool) bool {
 		err = c.readAt(r.Data, at)
 	} else {
 		done = c.readCached(r.Data, at)
+	}
+	if !done && c.starter != nil {
+		r.req = reqState{h: h, tally: tally{lane: l}}
+		if h.v.startRead(r, c, pc.vc, at) {
+			return true
+		}
 	}
 	h.chunks.Unpin(pc.vc)
 	if done && err == nil {

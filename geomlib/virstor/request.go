@@ -1,6 +1,10 @@
 package virstor
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+)
 
 // Op is what a Request asks of the volume.
 type Op uint8
@@ -31,6 +35,9 @@ const (
 	// holds its limit of data (Config.HeldLimit) fails with ErrNoSpace
 	// instead of being held.
 	NoHold
+	// Gather: a component may keep the request, to send it with others, until
+	// Push is called, which who submits it does before he waits for anything.
+	Gather
 )
 
 // Completer is told when a Request is done.
@@ -61,8 +68,9 @@ type Request struct {
 	Data   []byte // OpRead and OpWrite
 	Claim  uint64 // what Volume.Claim gave who asks, or 0
 	Done   Completer
-	Taker  Taker // of an OpRead, or nil
-	Err    error // result, valid in Complete
+	Taker  Taker          // of an OpRead, or nil
+	Err    error          // result, valid in Complete
+	Batch  *geomlib.Batch // that it is completed in, valid in Complete; nil: in none
 
 	req  reqState
 	lane uint8 // of traffic, from 1 on, for as long as it is used; 0: none yet

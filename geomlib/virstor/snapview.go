@@ -55,7 +55,7 @@ func (w *View) ReadOnly() bool { return true }
 // ErrReadOnly; once the volume closes, all does with ErrClosed.
 func (w *View) Submit(r *Request) {
 	v := w.v
-	r.Err = nil
+	r.Err, r.Batch = nil, nil
 	l, _ := v.traffic.enter(r, 0)
 	r.req = reqState{h: w.s.of, view: w, tally: tally{lane: l}}
 	if l == nil {
@@ -135,6 +135,9 @@ func (w *View) read(r *Request, block bool) (ok bool, err error) {
 	}
 	return true, nil
 }
+
+// Push has nothing to do: no request is kept.
+func (w *View) Push() {}
 
 // HeldFull returns nil: it holds nothing.
 func (w *View) HeldFull() <-chan struct{} { return nil }

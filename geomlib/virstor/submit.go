@@ -27,7 +27,7 @@ type reqState struct {
 // Submit starts r. It completes on the caller's goroutine what needs no wait
 // (with MayBlock, nearly everything); the rest completes later.
 func (h *Head) Submit(r *Request) {
-	r.Err = nil
+	r.Err, r.Batch = nil, nil
 	l, timed := h.v.traffic.enter(r, r.Op.counted())
 	if l == nil {
 		r.Err = fmt.Errorf("%s %s: %w", r.Op, h.Name(), ErrClosed)

@@ -67,6 +67,7 @@ type space struct {
 	reserve     reserveRule
 	inline      atomic.Bool // writes to every component are copies into a cache
 	inlineLimit int64       // bytes
+	gathers     gathering   // a component does
 	zeroesReach int64       // bytes
 
 	// lost is the failure of a flush of a component 0 that has left: what it had

@@ -14,7 +14,9 @@ func (h *Head) write(r *Request, block bool) {
 		return
 	}
 	if !block && (!h.v.inline.Load() || r.Length > h.v.inlineLimit || r.Flags&FUA != 0 || r.Op != OpWrite || !h.v.aligned(r.Offset, r.Length)) {
-		h.v.workers.put(r)
+		if !h.startWrite(r) {
+			h.v.workers.put(r)
+		}
 		return
 	}
 	for off < end {

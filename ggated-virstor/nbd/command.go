@@ -104,6 +104,8 @@ func (c *conn) submit(r *request, op virstor.Op, flags virstor.Flags) error {
 	if op == virstor.OpWrite && flags&virstor.FUA != 0 {
 		c.submitSync(r)
 	} else {
+		r.op.Flags |= virstor.Gather
+		c.gathers = true
 		c.disk.Submit(&r.op)
 	}
 	return nil

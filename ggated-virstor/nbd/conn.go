@@ -146,6 +146,7 @@ type reader struct {
 	extents       extentWalk
 	qd1           qd1
 	amid          bool    // in a request that was begun and is not submitted
+	gathers       bool    // the disk may keep what was submitted
 	prolonged     bool    // a read went on after finish
 	socket        *socket // reads from raw
 }
@@ -229,6 +230,7 @@ func (c *conn) transmission() error {
 	err := c.awaitWhile(c.exp.order.full)
 	if err == nil {
 		err = c.takeRequests()
+		c.push()
 	}
 	switch {
 	case errors.Is(err, errGoodbye) || errors.Is(err, io.EOF):

@@ -18,6 +18,8 @@ type Disk interface {
 	// Submit starts a request that lies within [0, Size). It may complete
 	// before Submit returns, on the caller's goroutine, or later on another.
 	Submit(r *virstor.Request)
+	// Push begins what Submit was given with virstor.Gather and has kept.
+	Push()
 	// Extents calls emit for consecutive runs that together cover
 	// [off, off+n), until emit returns false. A run that is not allocated
 	// reads as zeros. A write that was acknowledged before the call is seen.

@@ -7,7 +7,9 @@
 // socket, many with one read, and submits them; a request that completes at
 // once has its reply queued, and the reader writes the queue, many replies with
 // one write, before it waits for more input. Replies that come later, or are
-// large, are written by the connection's writer. Completing a request therefore
+// large, are written by the connection's writer. Requests that go on to other hosts are sent
+// together, before the reader waits (virstor.Gather), and what comes back together is
+// answered together, by whoever received it (geomlib.Batch). Completing a request therefore
 // never waits for a peer.
 //
 // The way of a request, socket to socket:

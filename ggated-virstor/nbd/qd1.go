@@ -41,6 +41,7 @@ func (c *conn) submitSync(r *request) {
 		c.disk.Submit(&r.op)
 		return
 	}
+	c.push()
 	r.op.Flags |= virstor.MayBlock
 	c.disk.Submit(&r.op)
 	if c.socket.inputWaits() {

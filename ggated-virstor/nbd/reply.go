@@ -20,16 +20,17 @@ const (
 // take soon. If the queue is not empty, nobody is writing and the reader is not
 // busy, the writer has been kicked.
 type sender struct {
-	mu      sync.Mutex
-	first   *request
-	last    *request
-	bytes   int  // of the bodies queued
-	busy    bool // the reader will look at the queue before it waits
-	writing bool
-	handed  bool // the writer goroutine is to go on with the batch in conn.out
-	waiting bool // the reader wants c.wake when a request ends
-	dead    bool
-	unused  *request // answered, to be used again
+	mu       sync.Mutex
+	first    *request
+	last     *request
+	bytes    int  // of the bodies queued
+	busy     bool // the reader will look at the queue before it waits
+	writing  bool
+	handed   bool // the writer goroutine is to go on with the batch in conn.out
+	settling bool // who completes requests will send the replies to them
+	waiting  bool // the reader wants c.wake when a request ends
+	dead     bool
+	unused   *request // answered, to be used again
 }
 
 // enqueue queues the reply that is encoded in r.
@@ -50,6 +51,11 @@ func (c *conn) enqueue(r *request) {
 	s.last = r
 	s.bytes += len(r.body)
 	kick := !s.writing && (!s.busy || s.bytes > much && !c.srv.inline)
+	if kick && !s.settling && r.op.Batch != nil && c.canSendNow() {
+		s.settling = true
+		r.op.Batch.After(c)
+	}
+	kick = kick && !s.settling
 	if s.waiting {
 		notify(c.wake)
 	}
@@ -57,6 +63,19 @@ func (c *conn) enqueue(r *request) {
 	if kick {
 		notify(c.kick)
 	}
+}
+
+// canSendNow reports whether there is a way to send what the client takes without waiting.
+func (c *conn) canSendNow() bool { return !c.isTLS && c.socket.canSend() }
+
+// BatchEnded is geomlib.BatchEnd's: it sends what is queued as far as the client takes it
+// now.
+func (c *conn) BatchEnded() {
+	s := &c.sender
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settling = false
+	c.sendQueuedLocked(waitNot)
 }
 
 // notify wakes who waits on ch, a channel with room for one.
@@ -89,7 +108,7 @@ func (c *conn) writeLoop() {
 		case <-c.kick:
 			c.sender.mu.Lock()
 			c.goOnLocked()
-			c.sendQueuedLocked(true)
+			c.sendQueuedLocked(waitLong)
 			c.sender.mu.Unlock()
 		case <-c.stop:
 			c.sender.mu.Lock()
@@ -118,16 +137,26 @@ func (c *conn) setWaiting(on bool) {
 // what is queued, or leaves it to the writer goroutine when that is at it or
 // when it is much.
 func (c *conn) flushReplies() {
+	c.push()
 	s := &c.sender
 	s.mu.Lock()
 	if c.srv.inline || s.bytes <= much {
-		c.sendQueuedLocked(false)
+		c.sendQueuedLocked(waitSoon)
 	}
 	s.busy = false
 	kick := s.first != nil && !s.writing
 	s.mu.Unlock()
 	if kick {
 		notify(c.kick)
+	}
+}
+
+// push has the requests that the disk keeps done (see virstor.Gather). The reader calls it
+// before it waits, and before it ends.
+func (c *conn) push() {
+	if c.gathers {
+		c.gathers = false
+		c.disk.Push()
 	}
 }
 
@@ -140,23 +169,23 @@ func (c *conn) flushMuch() {
 	s := &c.sender
 	s.mu.Lock()
 	if s.bytes > much {
-		c.sendQueuedLocked(false)
+		c.sendQueuedLocked(waitSoon)
 	}
 	s.mu.Unlock()
 }
 
-// sendQueuedLocked writes the queue unless somebody does. The reader does not
-// wait for the client, and hands over what that does not take. The caller holds
-// c.sender.mu, which is released while writing.
-func (c *conn) sendQueuedLocked(wait bool) {
+// sendQueuedLocked writes the queue unless somebody does. Who does not wait long for the
+// client hands over what that does not take. The caller holds c.sender.mu, which is
+// released while writing.
+func (c *conn) sendQueuedLocked(w wait) {
 	s := &c.sender
 	for s.first != nil && !s.writing && !s.dead {
 		s.writing = true
 		c.out.begin(c.takeBatchLocked())
 		s.mu.Unlock()
-		all, err := c.sendBatch(wait)
+		all, err := c.sendBatch(w)
 		s.mu.Lock()
-		if !all && err == nil {
+		if !all && (err == nil || w == waitNot) { // who goes on meets the error, too
 			s.handed = true
 			notify(c.kick)
 			return
@@ -173,7 +202,7 @@ func (c *conn) goOnLocked() {
 	}
 	s.handed = false
 	s.mu.Unlock()
-	_, err := c.sendBatch(true)
+	_, err := c.sendBatch(waitLong)
 	s.mu.Lock()
 	c.endBatchLocked(err)
 }

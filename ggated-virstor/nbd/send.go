@@ -1,12 +1,17 @@
 package nbd
 
-import "math"
+import (
+	"math"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/gather"
+)
 
 const (
 	// maxWrite bounds one write to the socket, bytes: its deadline is for that.
 	maxWrite = 1 << 20
 	// maxVec is what a piece can come to: a head and a body a reply.
 	maxVec = 2 * batchReplies
+	_      = uint(gather.Most - maxVec)
 )
 
 // outgoing is a batch of replies on its way to the socket, piece by piece.
@@ -65,9 +70,26 @@ func (o *outgoing) wrote(n int) {
 	}
 }
 
-// sendBatch writes the batch in c.out, or what is left of it. Unless it is to wait
-// it stops, without an error, when the client takes no more for now.
-func (c *conn) sendBatch(wait bool) (all bool, err error) {
+// wait is how long somebody waits for the client to take more.
+type wait uint8
+
+const (
+	waitNot  wait = iota
+	waitSoon      // for soon
+	waitLong      // as long as the deadlines let him
+)
+
+// room is that for who does not wait long.
+func (w wait) room() roomWait {
+	if w == waitNot {
+		return roomWait{}
+	}
+	return roomWait{soon, math.MaxInt}
+}
+
+// sendBatch writes the batch in c.out, or what is left of it. It stops, without an error,
+// when the client takes no more for now, unless that is waited for.
+func (c *conn) sendBatch(w wait) (all bool, err error) {
 	o := &c.out
 	for len(o.piece) > 0 || o.more() {
 		if err := c.writeDeadline.renew(); err != nil {
@@ -77,11 +99,11 @@ func (c *conn) sendBatch(wait bool) (all bool, err error) {
 		case c.isTLS:
 			err = c.stage.write(c.nc, o.piece)
 			o.piece = nil
-		case wait || !c.socket.canSend():
+		case w == waitLong || !c.socket.canSend():
 			err = c.sendPiece()
 		default:
 			var n int
-			n, err = c.socket.sendSoon(o.piece, roomWait{soon, math.MaxInt})
+			n, err = c.socket.sendSoon(o.piece, w.room())
 			o.wrote(n)
 			if err == nil && len(o.piece) > 0 {
 				return false, nil

@@ -282,10 +282,10 @@ func TestFlagsReachTheDisk(t *testing.T) {
 	c.WriteZeroes(0, 512, nbdclient.FUA|nbdclient.NoHole)
 	c.Flush()
 	want := fmt.Sprint([]string{
-		fmt.Sprintf("%d:0", virstor.OpWrite),
+		fmt.Sprintf("%d:%d", virstor.OpWrite, virstor.Gather),
 		fmt.Sprintf("%d:%d", virstor.OpWrite, virstor.FUA),
-		fmt.Sprintf("%d:%d", virstor.OpDelete, virstor.FUA),
-		fmt.Sprintf("%d:%d", virstor.OpWriteZeroes, virstor.FUA|virstor.NoHole),
+		fmt.Sprintf("%d:%d", virstor.OpDelete, virstor.FUA|virstor.Gather),
+		fmt.Sprintf("%d:%d", virstor.OpWriteZeroes, virstor.FUA|virstor.NoHole|virstor.Gather),
 		fmt.Sprintf("%d:0", virstor.OpFlush),
 	})
 	mu.Lock()

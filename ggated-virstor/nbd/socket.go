@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/gather"
 )
 
 // soon is how long a reader waits in poll(2) for the rest of a payload, or for
@@ -30,11 +32,15 @@ type socket struct {
 
 	// Of the call that runs.
 	p     []byte
-	vec   gather
 	n     int
 	err   error
 	waits bool
-	room  roomWait // how it still waits for room
+
+	// Of whoever writes at the moment.
+	vec     gather.Message
+	room    roomWait // how it still waits for room
+	sent    int
+	sendErr error
 }
 
 func newSocket(nc net.Conn, pollers *atomic.Int32) *socket {
@@ -91,7 +97,7 @@ func (s *socket) readSoon(fd uintptr) bool {
 }
 
 // canSend tells whether there is sendSoon on this system and connection.
-func (s *socket) canSend() bool { return canGather && s.rc != nil }
+func (s *socket) canSend() bool { return gather.Can && s.rc != nil }
 
 // roomWait is how long to wait for a peer that takes nothing, and how often.
 type roomWait struct {
@@ -102,21 +108,21 @@ type roomWait struct {
 // sendSoon writes the slices of vec, at most maxVec. It returns early, without
 // an error, when the peer does not take more of it as soon as w says.
 func (s *socket) sendSoon(vec [][]byte, w roomWait) (n int, err error) {
-	s.vec.set(vec)
-	s.n, s.err, s.room = 0, nil, w
+	s.vec.Set(vec)
+	s.sent, s.sendErr, s.room = 0, nil, w
 	err = s.rc.Write(s.send)
-	s.vec.reset()
+	s.vec.Reset()
 	if err == nil {
-		err = s.err
+		err = s.sendErr
 	}
-	return s.n, err
+	return s.sent, err
 }
 
 // trySend never reports false, which would leave the waiting to the runtime.
 func (s *socket) trySend(fd uintptr) bool {
 	waited := false
-	for s.vec.left() {
-		n, err := s.vec.send(fd)
+	for s.vec.Left() {
+		n, err := s.vec.Send(fd)
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
@@ -126,10 +132,10 @@ func (s *socket) trySend(fd uintptr) bool {
 			waited = true
 			s.room.turns--
 		case err != nil:
-			s.err = err
+			s.sendErr = err
 			return true
 		default:
-			s.n += n
+			s.sent += n
 			waited = false
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/gather"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdtest"
@@ -59,7 +60,7 @@ func newTakes(t *testing.T, inline bool, workers int, fail error) (*rig, *takes)
 		t.Fatal(err)
 	}
 	until(t, "the first client has left", func() bool { return r.Stats().Conns == 0 })
-	if !canGather {
+	if !gather.Can {
 		t.Skip("nothing is taken on this system")
 	}
 	return r, k

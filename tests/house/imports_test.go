@@ -44,6 +44,7 @@ var rules = []rule{
 		forbid: []string{"net", "net/http", "flag"}},
 	{dir: "ggated-virstor/nbd", own: []string{"geomlib/ownfile", "geomlib/virstor", "ggated-virstor/nbd", "ggated-virstor/peercred"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/nbd/nbdcomp", own: []string{"geomlib", "ggated-virstor/nbd/nbdclient"}, elsewhere: []string{"golang.org/x/sys"}},
+	{dir: "ggated-virstor/nbd/nbdtest", own: []string{"geomlib/virstor"}, alone: []string{"geomlib"}},
 	{dir: "ggated-virstor/nbd/nbdpub", own: []string{"geomlib/virstor", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/publish"}},
 	{dir: "ggated-virstor/space", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/publish"}, elsewhere: []string{"golang.org/x/sys"}},
 	{dir: "ggated-virstor/options", own: []string{"ondisk", "geomlib", "ggated-virstor/control", "ggated-virstor/nbd", "ggated-virstor/space", "ggated-virstor/web"},

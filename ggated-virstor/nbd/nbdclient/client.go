@@ -43,6 +43,9 @@ type Options struct {
 	Compact bool
 	// LiesOn asks which volumes the export lies on.
 	LiesOn bool
+	// Settle, if not nil, is called by the goroutine that tells each Answerer, before it
+	// waits for more answers. It must not wait.
+	Settle func()
 	// ExportName uses the oldest way to choose an export.
 	ExportName bool
 }
@@ -91,14 +94,10 @@ type Conn struct {
 	allocation bool
 	contextID  uint32
 	liesOn     []uint32
-	in         *bufio.Reader
+	in         *bufio.Reader // of source
+	settle     func()        // or nil
 
-	send  sync.Mutex // one request at a time is written
-	head  [proto.ExtRequestSize]byte
-	parts [2][]byte
-	vec   net.Buffers // of parts
-	stage []byte      // header and payload together, for TLS
-	cut   error       // a request was not sent whole: no other can be
+	out outgoing
 
 	mu     sync.Mutex
 	calls  []*call // by the lower half of their cookies
@@ -123,6 +122,13 @@ type call struct {
 	extents []Extent
 	err     error
 	done    chan struct{} // capacity 1
+	to      Answerer      // is told instead, of one that was started
+}
+
+// Answerer is told of the answer to a request that was started.
+type Answerer interface {
+	// Answered is called once, by any goroutine. It must not wait.
+	Answered(err error)
 }
 
 // LiesOn are the ids of the volumes that the export lies on, of those servers that tell.
@@ -196,14 +202,28 @@ func (c *Conn) AppendStatus(list []Extent, off, n int64, flags uint16) ([]Extent
 	return list, err
 }
 
+// StartRead begins to read all of p at off, and has to told. It reports false, and nothing
+// was done, when as many requests wait to be sent as are sent together, or the connection
+// is closed. What was started is sent by Push, or before.
+func (c *Conn) StartRead(p []byte, off int64, to Answerer) bool {
+	return c.begin(proto.Request{Type: proto.CmdRead}, off, p, to)
+}
+
+// StartWrite is StartRead, and writes.
+func (c *Conn) StartWrite(p []byte, off int64, to Answerer) bool {
+	return c.begin(proto.Request{Type: proto.CmdWrite}, off, p, to)
+}
+
+// Push has what was started sent, and does not wait for the server to take it.
+func (c *Conn) Push() { c.out.push(c) }
+
 // Close says goodbye and waits for the server to close the connection.
 func (c *Conn) Close() error {
-	c.send.Lock()
 	err := c.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
 	if err == nil {
-		_, err = c.nc.Write(c.appendRequest(c.head[:0], proto.Request{Type: proto.CmdDisc}))
+		c.out.send(c, proto.Request{Type: proto.CmdDisc}, nil)
+		err = c.out.failed()
 	}
-	c.send.Unlock()
 	if err == nil && c.nc.SetReadDeadline(time.Now().Add(30*time.Second)) == nil {
 		<-c.done
 	}
@@ -261,6 +281,42 @@ func (c *Conn) do(h proto.Request, off, n int64, p []byte) error {
 // start sends a request and waits for its reply. The call is the caller's until it is
 // released.
 func (c *Conn) start(h proto.Request, off, n int64, p []byte, list []Extent) (*call, error) {
+	k, err := c.prepare(&h, off, n, p, list, nil)
+	if err != nil {
+		return nil, err
+	}
+	if h.Type != proto.CmdWrite {
+		p = nil
+	}
+	c.out.send(c, h, p)
+	<-k.done
+	return k, nil
+}
+
+// begin has a request sent that to is told of.
+func (c *Conn) begin(h proto.Request, off int64, p []byte, to Answerer) bool {
+	k, err := c.prepare(&h, off, int64(len(p)), p, nil, to)
+	if err != nil {
+		return false
+	}
+	if h.Type != proto.CmdWrite {
+		p = nil
+	}
+	if c.out.add(c, h, p) {
+		return true
+	}
+	c.mu.Lock()
+	mine := k.inFlight
+	k.inFlight = false
+	c.mu.Unlock()
+	if mine { // else to was told that the connection has ended
+		c.release(k)
+	}
+	return !mine
+}
+
+// prepare makes a call, which is in flight from now on.
+func (c *Conn) prepare(h *proto.Request, off, n int64, p []byte, list []Extent, to Answerer) (*call, error) {
 	if off < 0 || n < 0 || n > 1<<32-1 && !c.extended {
 		return nil, fmt.Errorf("NBD request of %d bytes at %d: out of range", n, off)
 	}
@@ -268,9 +324,9 @@ func (c *Conn) start(h proto.Request, off, n int64, p []byte, list []Extent) (*c
 	if err != nil {
 		return nil, err
 	}
-	k.offset, k.data, k.got, k.extents, k.err = off, nil, 0, list, nil
+	k.offset, k.data, k.got, k.extents, k.err, k.to = off, nil, 0, list, nil, to
 	if h.Type == proto.CmdRead {
-		k.data, p = p, nil
+		k.data = p
 	}
 	c.mu.Lock()
 	if err = c.err; err == nil {
@@ -282,17 +338,8 @@ func (c *Conn) start(h proto.Request, off, n int64, p []byte, list []Extent) (*c
 		return nil, err
 	}
 	h.Cookie, h.Offset, h.Length = k.cookie, uint64(off), uint64(n)
-	if err := c.write(h, p); err != nil {
-		// The stream is out of step. The receiver tells everybody, when it has what the
-		// server still says, if that is still there.
-		_ = c.raw.SetReadDeadline(time.Now().Add(lastWords))
-	}
-	<-k.done
 	return k, nil
 }
-
-// lastWords is how long a server may answer what it was sent when it takes no more.
-const lastWords = time.Second
 
 // take returns a call that nobody uses.
 func (c *Conn) take() (*call, error) {
@@ -313,41 +360,10 @@ func (c *Conn) take() (*call, error) {
 }
 
 func (c *Conn) release(k *call) {
-	k.data, k.extents = nil, nil
+	k.data, k.extents, k.to = nil, nil, nil
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k.next, c.unused = c.unused, k
-}
-
-// stageSize is how much of a payload goes with its header into one record of TLS, bytes.
-const stageSize = 16 << 10
-
-func (c *Conn) write(h proto.Request, payload []byte) error {
-	c.send.Lock()
-	defer c.send.Unlock()
-	if c.cut == nil {
-		c.cut = c.writeLocked(h, payload)
-	}
-	return c.cut
-}
-
-// writeLocked sends a request. c.send is held.
-func (c *Conn) writeLocked(h proto.Request, payload []byte) error {
-	head := c.appendRequest(c.head[:0], h)
-	if c.isTLS {
-		n := min(len(payload), stageSize)
-		c.stage = append(append(c.stage[:0], head...), payload[:n]...)
-		head, payload = c.stage, payload[n:]
-	}
-	if len(payload) == 0 {
-		_, err := c.nc.Write(head)
-		return err
-	}
-	c.parts = [2][]byte{head, payload}
-	c.vec = c.parts[:]
-	_, err := c.vec.WriteTo(c.nc)
-	c.parts = [2][]byte{}
-	return err
 }
 
 // appendRequest appends the header of a request to b.
@@ -359,6 +375,16 @@ func (c *Conn) appendRequest(b []byte, h proto.Request) []byte {
 		h.Flags |= proto.CmdFlagPayloadLen
 	}
 	return h.AppendExt(b)
+}
+
+// source is what a connection reads.
+type source struct{ c *Conn }
+
+func (s source) Read(p []byte) (int, error) {
+	if s.c.settle != nil {
+		s.c.settle()
+	}
+	return s.c.nc.Read(p)
 }
 
 // receive takes replies until the connection ends.
@@ -374,6 +400,17 @@ func (c *Conn) receive() {
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	c.raw.Close()
+	for _, k := range c.fail(err, byServer) {
+		c.answer(k)
+	}
+	if c.settle != nil {
+		c.settle()
+	}
+	close(c.done)
+}
+
+// fail ends all calls with err, and returns those that were in flight.
+func (c *Conn) fail(err error, byServer bool) (ended []*call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err = err
@@ -381,10 +418,10 @@ func (c *Conn) receive() {
 		if k.inFlight {
 			c.left = c.left || !byServer
 			k.inFlight, k.err = false, err
-			k.done <- struct{}{}
+			ended = append(ended, k)
 		}
 	}
-	close(c.done)
+	return ended
 }
 
 // closedByServer reports whether err of reading means that the server has closed the
@@ -455,7 +492,18 @@ func (c *Conn) finish(k *call) {
 	c.mu.Lock()
 	k.inFlight = false
 	c.mu.Unlock()
-	k.done <- struct{}{}
+	c.answer(k)
+}
+
+// answer tells whoever waits for k, which is not in flight any more.
+func (c *Conn) answer(k *call) {
+	if k.to == nil {
+		k.done <- struct{}{}
+		return
+	}
+	to, err := k.to, k.err
+	c.release(k)
+	to.Answered(err)
 }
 
 func (c *Conn) simple(errno uint32, cookie uint64) error {

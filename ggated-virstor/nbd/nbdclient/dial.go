@@ -62,7 +62,7 @@ func (u URI) Config(cfg *tls.Config) *tls.Config {
 
 // New negotiates on a connected socket, which it owns from now on.
 func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
-	c := &Conn{nc: nc, raw: nc, done: make(chan struct{})}
+	c := &Conn{nc: nc, raw: nc, settle: opt.Settle, done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	err := c.negotiate(opt)
 	if !stop() {
@@ -72,7 +72,9 @@ func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
 		nc.Close()
 		return nil, fmt.Errorf("negotiate NBD export %q: %w", opt.Export, err)
 	}
+	c.out.init(c)
 	go c.receive()
+	go c.out.loop(c)
 	return c, nil
 }
 
@@ -111,7 +113,7 @@ func (e *OptionError) Error() string {
 }
 
 func (c *Conn) greet() error {
-	c.in = bufio.NewReaderSize(c.nc, 64<<10)
+	c.in = bufio.NewReaderSize(source{c}, 64<<10)
 	var b [18]byte
 	if _, err := io.ReadFull(c.in, b[:]); err != nil {
 		return err

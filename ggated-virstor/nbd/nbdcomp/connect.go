@@ -137,15 +137,15 @@ func connect(ctx context.Context, by geomlib.Connector, u nbdclient.URI) (net.Co
 	return nc, c, err
 }
 
-// negotiate enters the export of u on a new connection.
-func negotiate(ctx context.Context, by geomlib.Connector, u nbdclient.URI) (*nbdclient.Conn, error) {
+// negotiate enters the export of u on a new connection, whose answers come in batches.
+func negotiate(ctx context.Context, by geomlib.Connector, u nbdclient.URI, batch *geomlib.Batch) (*nbdclient.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	nc, creds, err := connect(ctx, by, u)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", u, err)
 	}
-	opt := nbdclient.Options{Export: u.Export, LiesOn: true}
+	opt := nbdclient.Options{Export: u.Export, LiesOn: true, Settle: batch.End}
 	if u.TLS {
 		if opt.TLS, err = creds.config(u); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", u, err), nc.Close())

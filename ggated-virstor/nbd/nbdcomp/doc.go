@@ -11,6 +11,11 @@
 // which takes the lock of an export and connects when it is asked, and the worker an
 // Opener whose Connect asks the supervisor.
 //
+// What is read and written at once needs no goroutine that waits (start.go): requests are
+// sent together, and their ends come together, on the goroutine that receives. Whatever
+// would have to wait, for a server that is away, for room or for what it overlaps, is done
+// by ReadAt and WriteAt.
+//
 // A server that is lost is a pause. It may come back without what it had answered and not
 // flushed, so all changes since the last flush are kept (journal) and done again in their
 // order before anything else is, when the server has shown that it has what it had flushed

@@ -234,9 +234,8 @@ func (p *provider) change(k kind, off, n int64, b []byte) error {
 	e.fill(b, p.proofs.table)
 	p.mu.Lock()
 	s, err := p.allowedLocked()
-	if err != nil { // it was never sent
-		p.journal.remove(e)
-		p.finishLocked(e)
+	if err != nil {
+		p.withdrawLocked(e)
 		p.mu.Unlock()
 		return err
 	}
@@ -247,16 +246,22 @@ func (p *provider) change(k kind, off, n int64, b []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.finishLocked(e)
-	switch {
-	case lost:
+	if lost {
 		return p.outcomeLocked(e)
+	}
+	p.answeredLocked(e, err)
+	return err
+}
+
+// answeredLocked takes the answer of the server to a change. p.mu is held.
+func (p *provider) answeredLocked(e *entry, err error) {
+	switch {
 	case err == nil:
 	case p.reach == reached:
 		p.journal.remove(e)
 	default:
 		e.void = true
 	}
-	return err
 }
 
 // begin notes a change. It waits while something is on its way that overlaps it, and for

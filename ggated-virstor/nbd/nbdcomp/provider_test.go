@@ -497,12 +497,14 @@ func TestRequestsOfAProviderAllocateNothing(t *testing.T) {
 	p := open(t, uri, geomlib.OpenOptions{})
 	b := make([]byte, 4096)
 	for what, do := range map[string]func() error{
-		"read":   func() error { _, err := p.ReadAt(b, 0); return err },
-		"write":  func() error { _, err := p.WriteAt(b, 0); return err },
-		"flush":  p.Flush,
-		"delete": func() error { return p.Delete(0, 4096) },
-		"zeroes": func() error { return p.(geomlib.Zeroer).WriteZeroes(0, 4096) },
-		"holes":  func() error { _, _, err := p.(geomlib.HoleFinder).NextData(0, 1<<20); return err },
+		"read":          func() error { _, err := p.ReadAt(b, 0); return err },
+		"write":         func() error { _, err := p.WriteAt(b, 0); return err },
+		"started read":  func() error { _, err := started{of(p)}.ReadAt(b, 0); return err },
+		"started write": func() error { _, err := started{of(p)}.WriteAt(b, 0); return err },
+		"flush":         p.Flush,
+		"delete":        func() error { return p.Delete(0, 4096) },
+		"zeroes":        func() error { return p.(geomlib.Zeroer).WriteZeroes(0, 4096) },
+		"holes":         func() error { _, _, err := p.(geomlib.HoleFinder).NextData(0, 1<<20); return err },
 	} {
 		for range 50 {
 			if err := do(); err != nil {

@@ -288,11 +288,17 @@ func someDeed(p *provider, rng *rand.Rand, mine []byte, at, first, n int, b byte
 		b, err = 0, p.Delete(off, length)
 	case 2:
 		return p.Flush()
-	case 3, 4:
+	case 3:
 		_, err = p.WriteAt(sectors(n, b), off)
+	case 4:
+		_, err = started{p}.WriteAt(sectors(n, b), off)
 	default:
 		got := make([]byte, length)
-		_, err = p.ReadAt(got, off)
+		if rng.IntN(2) == 0 {
+			_, err = started{p}.ReadAt(got, off)
+		} else {
+			_, err = p.ReadAt(got, off)
+		}
 		for i := 0; i < n && err == nil; i++ {
 			if !bytes.Equal(got[i*sector:(i+1)*sector], sectors(1, mine[first+i])) {
 				err = fmt.Errorf("sector %d of the client at %d holds %d, want %d", first+i, at, got[i*sector], mine[first+i])

@@ -22,6 +22,7 @@ const connections = 4
 // of that one.
 type session struct {
 	conns []*nbdclient.Conn
+	ends  []*geomlib.Batch // of each of them: the transfers that end together
 	turns atomic.Uint32
 	max   int64 // of a read, bytes
 	// silence is how long a request had had no answer when all was given up for that, or 0.
@@ -32,11 +33,12 @@ type session struct {
 func connectAll(ctx context.Context, by geomlib.Connector, u nbdclient.URI) (*session, error) {
 	s := &session{max: defaultMax}
 	for {
-		c, err := negotiate(ctx, by, u)
+		batch := new(geomlib.Batch)
+		c, err := negotiate(ctx, by, u, batch)
 		if err != nil {
 			return nil, errors.Join(err, s.reset())
 		}
-		s.conns = append(s.conns, c)
+		s.conns, s.ends = append(s.conns, c), append(s.ends, batch)
 		if first, is := offerOf(s.conns[0]), offerOf(c); !first.same(is) {
 			return nil, errors.Join(fmt.Errorf("%s: its connections are to different exports: %s, and then %s", u, first, is), s.reset())
 		}
@@ -71,6 +73,20 @@ func (o offer) String() string {
 // conn is the connection whose turn it is.
 func (s *session) conn() *nbdclient.Conn {
 	return s.conns[s.turns.Add(1)%uint32(len(s.conns))]
+}
+
+// gathering is the connection that is sent more than one request at a time, until push.
+func (s *session) gathering() (c *nbdclient.Conn, ends *geomlib.Batch) {
+	i := s.turns.Load() % uint32(len(s.conns))
+	return s.conns[i], s.ends[i]
+}
+
+// push has what was started sent. The next ones go by the next connection.
+func (s *session) push() {
+	s.turns.Add(1)
+	for _, c := range s.conns {
+		c.Push()
+	}
 }
 
 // ended reports whether a connection is lost.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 )
 
@@ -58,6 +59,7 @@ type Disk struct {
 		sync.Mutex
 		sync.Cond
 		requests []*virstor.Request
+		gathered []*virstor.Request
 		closed   bool
 	}
 	workers sync.WaitGroup
@@ -184,6 +186,7 @@ func (d *Disk) keep(r *virstor.Request) bool {
 		delete(d.abandoned, r)
 		return false
 	}
+	r.Batch = nil
 	d.held = append(d.held, r)
 	d.countHeldLocked(r.Length)
 	return true
@@ -265,14 +268,29 @@ func (d *Disk) Submit(r *virstor.Request) {
 		return
 	}
 	d.queue.Lock()
+	defer d.queue.Unlock()
+	if r.Flags&virstor.Gather != 0 {
+		d.queue.gathered = append(d.queue.gathered, r)
+		return
+	}
 	d.queue.requests = append(d.queue.requests, r)
 	d.queue.Signal()
-	d.queue.Unlock()
 }
 
-// work carries out requests in random order.
+// Push has what it kept done: of who submits with virstor.Gather it keeps everything.
+func (d *Disk) Push() {
+	d.queue.Lock()
+	defer d.queue.Unlock()
+	d.queue.requests = append(d.queue.requests, d.queue.gathered...)
+	d.queue.gathered = d.queue.gathered[:0]
+	d.queue.Broadcast()
+}
+
+// work carries out requests in random order, some of them as one batch.
 func (d *Disk) work() {
 	q := &d.queue
+	var some []*virstor.Request
+	var batch geomlib.Batch
 	for {
 		q.Lock()
 		for len(q.requests) == 0 && !q.closed {
@@ -283,12 +301,20 @@ func (d *Disk) work() {
 			q.Unlock()
 			return
 		}
-		i := rand.IntN(n)
-		r := q.requests[i]
-		q.requests[i], q.requests[n-1] = q.requests[n-1], nil
-		q.requests = q.requests[:n-1]
+		some = some[:0]
+		for range min(n, 1+rand.IntN(4)) {
+			n := len(q.requests)
+			i := rand.IntN(n)
+			some = append(some, q.requests[i])
+			q.requests[i], q.requests[n-1] = q.requests[n-1], nil
+			q.requests = q.requests[:n-1]
+		}
 		q.Unlock()
-		d.finish(r)
+		for _, r := range some {
+			r.Batch = &batch
+			d.finish(r)
+		}
+		batch.End()
 	}
 }
 

@@ -1,6 +1,6 @@
 //go:build linux || freebsd
 
-package nbd
+package gather
 
 import (
 	"unsafe"
@@ -8,16 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const canGather = true
+// Can reports whether Message works on this system.
+const Can = true
 
-// gather is what sendmsg(2) sends in one call without blocking.
-type gather struct {
-	iov  [maxVec]unix.Iovec
+// Message is what sendmsg(2) sends in one call without blocking.
+type Message struct {
+	iov  [Most]unix.Iovec
 	r, w int // iov[r:w] is to be sent
 	msg  unix.Msghdr
 }
 
-func (g *gather) set(vec [][]byte) {
+// Set takes the slices of vec, which must stay as they are until Reset.
+func (g *Message) Set(vec [][]byte) {
 	g.r, g.w = 0, 0
 	for _, b := range vec {
 		if len(b) > 0 {
@@ -28,16 +30,18 @@ func (g *gather) set(vec [][]byte) {
 	}
 }
 
-// reset keeps no memory of others alive.
-func (g *gather) reset() {
+// Reset keeps no memory of others alive.
+func (g *Message) Reset() {
 	clear(g.iov[:g.w])
 	g.r, g.w = 0, 0
 	g.msg.Iov = nil
 }
 
-func (g *gather) left() bool { return g.r < g.w }
+// Left reports whether anything is left to send.
+func (g *Message) Left() bool { return g.r < g.w }
 
-func (g *gather) send(fd uintptr) (int, error) {
+// Send sends what the socket takes now, and returns how much: EAGAIN where that is nothing.
+func (g *Message) Send(fd uintptr) (int, error) {
 	g.msg.Iov = &g.iov[g.r]
 	g.msg.SetIovlen(g.w - g.r)
 	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&g.msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
@@ -49,7 +53,7 @@ func (g *gather) send(fd uintptr) (int, error) {
 }
 
 // sent takes n bytes off.
-func (g *gather) sent(n int) {
+func (g *Message) sent(n int) {
 	for n > 0 {
 		first := &g.iov[g.r]
 		have := int(first.Len)
