@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -77,11 +78,131 @@ func (l *leases) moveTo(zero geomlib.Provider, m ondisk.Metadata) error {
 func (c *call) keepOthersOff(ctx context.Context, providers []geomlib.Provider, o otherHosts, write bool) (*leases, error) {
 	l := &leases{taken: make(map[uint32]*virstor.Lease)}
 	for _, a := range byVolume(providers) {
-		if err := l.keep(ctx, a, o, write); err != nil {
+		err := c.lookElsewhere(ctx, a, o)
+		if err == nil {
+			err = l.keep(ctx, a, o, write)
+		}
+		if err != nil {
 			return nil, errors.Join(failf("Can't change %s: %w", a.Name, err), l.release())
 		}
 	}
 	return l, nil
+}
+
+// lookElsewhere refuses a, whose component 0 is not among its members, if the lease on that
+// is another host's. It is found among this machine's disks, and beside members that are
+// files; where it is not, or is nobody's to read, nothing is known.
+func (c *call) lookElsewhere(ctx context.Context, a *virstor.Assembly, o otherHosts) error {
+	var names []string
+	for _, m := range a.Members {
+		if m.Metadata.No == 0 || o.takeOver {
+			return nil
+		}
+		names = append(names, m.Provider.Name())
+	}
+	zero, err := c.findZero(ctx, a.ID, names)
+	if zero == nil || err != nil {
+		return err
+	}
+	defer zero.Close() // it is only read
+	if err = refuseLeased(zero, a.ID, 0); !errors.Is(err, virstor.ErrLeased) {
+		return err
+	}
+	lock, err := geomlib.LockVolume(o.runDir, a.ID)
+	if errors.Is(err, geomlib.ErrLocked) {
+		return nil // it is this host's, which has what it serves open
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // nothing was noted in it
+	return refuseLeased(zero, a.ID, lock.LastLease())
+}
+
+// mayTake refuses components of volumes that another host has the lease of, whatever force
+// says, which is about what is lost. What a provider itself says is looked at by whoever
+// takes it.
+func (c *call) mayTake(ctx context.Context, names []string, runDir string) error {
+	for _, name := range names {
+		p, err := c.registry.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+		if err != nil {
+			continue // who takes it tells what is wrong
+		}
+		for _, a := range byVolume([]geomlib.Provider{p}) {
+			if e := c.lookElsewhere(ctx, a, otherHosts{runDir: runDir}); e != nil {
+				err = failf("Can't take %s, a component of %s: %w", name, a.Name, e)
+			}
+		}
+		_ = p.Close() // it was only read
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseLeased refuses the volume whose component 0 is zero, if the lease there is another
+// host's than that of last.
+func refuseLeased(zero geomlib.Provider, id uint32, last uint64) error {
+	one := []geomlib.Provider{zero}
+	if err := shareLeased(one); err != nil {
+		return err
+	}
+	for _, a := range byVolume(one) {
+		owner, leased, err := a.Leased(last)
+		switch {
+		case a.ID != id:
+		case errors.Is(err, virstor.ErrNoLease):
+		case err != nil:
+			return err
+		case leased:
+			return fmt.Errorf("%w: %v: stop the volume there first, or, if that host is dead for certain, --takeover", virstor.ErrLeased, owner)
+		}
+	}
+	return nil
+}
+
+// findZero opens component 0 of a volume for reading: one of this machine's disks, or a
+// file in a folder of those that are named. It is nil where there is none.
+func (c *call) findZero(ctx context.Context, id uint32, beside []string) (geomlib.Provider, error) {
+	var names []string
+	local := false
+	for _, name := range beside {
+		if geomlib.Name(name).Scheme() != "" {
+			continue // those who are reached by a network are named
+		}
+		local = true
+		if fi, err := os.Stat(name); err != nil || !fi.Mode().IsRegular() {
+			continue
+		}
+		entries, err := os.ReadDir(filepath.Dir(name))
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if e.Type().IsRegular() {
+				names = append(names, filepath.Join(filepath.Dir(name), e.Name()))
+			}
+		}
+	}
+	if !local {
+		return nil, nil
+	}
+	if disks, err := c.disks(ctx); err == nil {
+		names = append(names, disks...)
+	}
+	for _, name := range names {
+		p, err := c.registry.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
+		if err != nil {
+			continue // no medium, gone, or nothing that could be a component
+		}
+		m, err := geomlib.ReadMetadata(p)
+		if err == nil && m.ID == id && m.No == 0 && m.ProviderSize == uint64(p.MediaSize()) {
+			return p, nil
+		}
+		_ = p.Close() // only read
+	}
+	return nil, ctx.Err()
 }
 
 // byVolume are the volumes that providers are of, as far as their metadata can be read.

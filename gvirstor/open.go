@@ -121,7 +121,7 @@ func (c *call) openToChange(ctx context.Context, names []string) ([]geomlib.Prov
 	for _, name := range names {
 		p, err := c.open(ctx, name, geomlib.OpenOptions{})
 		if errors.Is(err, geomlib.ErrLocked) {
-			return ps, failf("Can't open %s: %s; stop the volume first", name, providerText(name, err))
+			return ps, failf("Can't open %s: %s; %s", name, providerText(name, err), c.busyText(ctx, name, "stop the volume first"))
 		}
 		if err != nil {
 			return ps, failf("Can't open %s: %s", name, providerText(name, err))

@@ -192,6 +192,10 @@ func (c *call) findStopped(ctx context.Context, volume string, names []string, r
 			return nil, failf("Can't open %s: %w", name, err)
 		}
 		prov, err := c.open(ctx, name, geomlib.OpenOptions{ReadOnly: readOnly})
+		if errors.Is(err, geomlib.ErrLocked) {
+			return nil, failf("Can't open %s: %s; %s", name, providerText(name, err),
+				c.busyText(ctx, name, "another process of this host has it open: stop what that serves first"))
+		}
 		if err != nil {
 			return nil, failf("Can't open %s: %s", name, providerText(name, err))
 		}

@@ -40,6 +40,9 @@ func (c *call) add(ctx context.Context, r control.AddRequest, w *where) (err err
 	if r.Providers, err = allForDaemon(c.operands[1:]); err != nil {
 		return err
 	}
+	if err := c.mayTake(ctx, r.Providers, w.runDir); err != nil {
+		return err
+	}
 	return c.withBackend(ctx, name, w, toChange, func(b *backend) error {
 		switch err := b.Add(ctx, name, r); {
 		case err == nil:

@@ -22,7 +22,8 @@ func clearCommand() *command {
 		about: `Clears the metadata of providers, which then are no components any more: the
 volume that they were part of is lost. Providers without metadata of a volume
 are left alone, and so are those in service, be it on another host: of a volume
-that several hosts reach name component 0, where its lease is, too.
+that several hosts reach name component 0, where its lease is, too, unless it is
+among this machine's disks or beside the files that are named.
 ` + otherHostsHelp,
 		example: "gvirstor clear -v ada4 ada6",
 	}
@@ -57,7 +58,7 @@ func (c *call) clear(ctx context.Context, o otherHosts) (err error) {
 		}
 		switch {
 		case why[i] != nil:
-			c.cannotClear(name, why[i])
+			c.cannotClear(ctx, name, why[i])
 			failed = true
 		case c.verbose:
 			fmt.Fprintf(c.stdout, "Metadata cleared on %s.\n", name)
@@ -70,13 +71,13 @@ func (c *call) clear(ctx context.Context, o otherHosts) (err error) {
 }
 
 // cannotClear says why, as the original does.
-func (c *call) cannotClear(name string, err error) {
+func (c *call) cannotClear(ctx context.Context, name string, err error) {
 	why := providerText(name, err) + " (do I own it?)"
 	switch {
 	case errors.Is(err, geomlib.ErrSwap):
 		why = fmt.Sprintf("%s (%v: swapoff it first)", errorText(err), geomlib.ErrSwap)
 	case errors.Is(err, geomlib.ErrLocked):
-		why = providerText(name, err) + " (stop the volume first)"
+		why = fmt.Sprintf("%s (%s)", providerText(name, err), c.busyText(ctx, name, "stop the volume first"))
 	}
 	fmt.Fprintf(c.stderr, "Can't clear metadata on %s: %s\n", ondisk.Printable(name), why)
 }

@@ -57,6 +57,9 @@ func replaceCommand() *command {
 			if err != nil {
 				return err
 			}
+			if err := c.mayTake(ctx, provs[1:], o.where.runDir); err != nil {
+				return err
+			}
 			return c.startJob(ctx, c.operands[0], "replace", control.JobArgs{Providers: provs[:1], Target: provs[1], Force: force}, o)
 		},
 		about: `Adds a provider, moves everything from one component to it, and removes the

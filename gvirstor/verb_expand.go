@@ -63,6 +63,9 @@ func (c *call) expand(ctx context.Context, others []string, takeOver bool) error
 		if takeOver {
 			lease = func(geomlib.Provider, ondisk.Metadata) error { return nil }
 		}
+		if !takeOver {
+			lease = c.orElsewhere(ctx, name, lease)
+		}
 		if err := c.expandOne(ctx, name, virstor.Expansion{Volume: c.operands[0], Others: known}, lease); err != nil {
 			return err
 		}
@@ -111,6 +114,21 @@ func (c *call) othersOf(ctx context.Context, one string, names []string) (all []
 		}
 		return nil
 	}, nil
+}
+
+// orElsewhere is may, and looks for the lease where nobody has named it, too.
+func (c *call) orElsewhere(ctx context.Context, name string, may mayChange) mayChange {
+	return func(p geomlib.Provider, m ondisk.Metadata) error {
+		if err := may(p, m); err != nil || m.No == 0 {
+			return err
+		}
+		zero, err := c.findZero(ctx, m.ID, []string{name})
+		if zero == nil || err != nil {
+			return err
+		}
+		defer zero.Close() // it is only read
+		return refuseLeased(zero, m.ID, 0)
+	}
 }
 
 func (c *call) expandOne(ctx context.Context, name string, e virstor.Expansion, may mayChange) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
@@ -64,6 +65,11 @@ func (c *call) spare(ctx context.Context, r control.SpareRequest, json bool) err
 	}
 	if r.Providers, err = allForDaemon(c.operands[1:]); err != nil {
 		return err
+	}
+	if !r.Remove {
+		if err := c.mayTake(ctx, r.Providers, geomlib.DefaultRunDir()); err != nil {
+			return err
+		}
 	}
 	if err := client.Spare(ctx, v.Name, r); err != nil {
 		return failf("Can't change the spares of %s: %w", v.Name, err)

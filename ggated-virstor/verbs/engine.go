@@ -92,6 +92,9 @@ func (e Engine) OpenFree(ctx context.Context, names []string, sectorSize int, fo
 		}
 		ps = append(ps, p)
 	}
+	if err = e.refuseLeased(ps); err != nil {
+		return ps, err
+	}
 	err = e.Vol.MayJoin(virstor.AddOptions{Force: force}, ps...)
 	if err == nil {
 		err = e.Host.MayAdd(ctx, ps)
@@ -100,6 +103,31 @@ func (e Engine) OpenFree(ctx context.Context, names []string, sectorSize int, fo
 		err = e.refuseHolding(ps)
 	}
 	return ps, err
+}
+
+// refuseLeased refuses components of other volumes that another host may serve, whatever
+// may be lost: force says nothing of who writes.
+func (e Engine) refuseLeased(ps []geomlib.Provider) error {
+	for _, p := range ps {
+		m, err := geomlib.ReadMetadata(p)
+		if err != nil && !errors.Is(err, ondisk.ErrMemberBlock) || m.ID == e.Vol.ID() {
+			continue // none, or none of use
+		}
+		l, err := virstor.LeaseOn(p, m)
+		_, reached := p.(geomlib.Guarded)
+		name, volume := ondisk.Printable(p.Name()), ondisk.Printable(m.Name)
+		switch {
+		case err != nil:
+			return err
+		case l != nil && !l.Released:
+			return control.Errorf(control.Busy, "%s is component 0 of %s, and %v: %v: stop %s there first, or `gvirstor clear` it",
+				name, volume, virstor.ErrLeased, l, volume)
+		case m.No != 0 && reached:
+			return control.Errorf(control.Busy, "%s is component %d of %s, and %v: `gvirstor clear` it first, with component 0 of %s",
+				name, m.No, volume, virstor.ErrLeaseHidden, volume)
+		}
+	}
+	return nil
 }
 
 // refuseHolding refuses providers that hold something else than this volume's own labels.

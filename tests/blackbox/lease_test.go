@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -477,4 +478,58 @@ func TestAComponent0ThatCannotHoldTheLeaseIsReadOnly(t *testing.T) {
 		t.Error(err)
 	}
 	s.term()
+}
+
+// TestWhatIsOfALeasedVolumeIsTakenByNobody: be it another component than that with the lease,
+// which is beside it, and whatever force is used; the host that has the lease is named.
+func TestWhatIsOfALeasedVolumeIsTakenByNobody(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := twoHosts(t)
+	a.start(append([]string{"--supervise=no"}, leaseFlags...)...)
+	a.kill()
+	var images []string
+	for i := range a.files {
+		a.endServer(i)
+		images = append(images, filepath.Join(a.dir, fmt.Sprint("component", i)))
+	}
+	b := newSite(t, 64<<20)
+	here := filepath.Join(b.dir, "run")
+	b.label("-m", "1m", "-s", "256m")
+	b.start()
+	spare := b.file("spare", 64<<20)
+	for i, image := range images {
+		before, err := os.ReadFile(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{
+			{"clear", "--run-dir", here, image}, {"label", "-f", "-m", "1m", "-s", "256m", "--run-dir", here, "new", image, spare},
+			{"add", "-f", "vol", image}, {"spare", "-f", "vol", image}, {"replace", "-f", "vol", b.files[0], image},
+		} {
+			if out, err := b.tryGvirstor(args...); err == nil || !strings.Contains(out, "another host has the lease: "+host) {
+				t.Errorf("%s of component %d: %v\n%s", args[0], i, err, out)
+			}
+		}
+		if after, err := os.ReadFile(image); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("component %d was changed: %v", i, err)
+		}
+	}
+	b.gvirstor("clear", "--takeover", "--run-dir", here, images[1])
+	b.gvirstor("add", "-f", "vol", images[1])
+	b.term()
+}
+
+// TestABusyComponentSaysWhoHasIt: what is served here is stopped first.
+func TestABusyComponentSaysWhoHasIt(t *testing.T) {
+	a, _ := twoHosts(t)
+	a.start(leaseFlags...)
+	for _, args := range [][]string{{"reclaim", "--run-dir", a.dir, "--offline", a.files[0] + "," + a.files[1], "vol"}, {"clear", a.files[1]}, {"repair", a.files[0], a.files[1]}} {
+		if out, err := a.tryGvirstor(args...); err == nil || !strings.Contains(out, "the daemon serves vol with it: `gvirstor stop vol` first") {
+			t.Errorf("%s: %v\n%s", args[0], err, out)
+		}
+	}
+	a.term()
 }
