@@ -160,14 +160,17 @@ func Expand(ctx context.Context, p geomlib.Provider, e Expansion) (before, after
 	if err := m.Validate(p.MediaSize(), p.SectorSize()); err != nil {
 		return before, m, fmt.Errorf("expand %s: %w", p.Name(), err)
 	}
+	// What lies in the extension block at version 1 means nothing, nor does what lies there
+	// while the component has no room for it.
+	_, meant := ondisk.ExtensionOffset(before)
 	if m.Version == ondisk.Version && m.No+1 < m.Count {
-		m.Version = ondisk.VersionFenced
-		if m.No == 0 { // whatever lies in the block at version 1 means nothing
-			e := extension{rec: ondisk.Extension{VolumeID: m.ID, ChunkSize: m.ChunkSize}}
-			e.offset, e.room = ondisk.ExtensionOffset(m)
-			if err := resetExtension(p, &e); err != nil {
-				return before, m, fmt.Errorf("expand: %w", err)
-			}
+		m.Version, meant = ondisk.VersionFenced, false
+	}
+	if m.Version == ondisk.VersionFenced && m.No == 0 && !meant {
+		e := extension{rec: ondisk.Extension{VolumeID: m.ID, ChunkSize: m.ChunkSize}}
+		e.offset, e.room = ondisk.ExtensionOffset(m)
+		if err := resetExtension(p, &e); err != nil {
+			return before, m, fmt.Errorf("expand: %w", err)
 		}
 	}
 	if err := geomlib.StoreMetadata(p, m); err != nil {

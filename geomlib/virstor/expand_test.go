@@ -7,6 +7,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/internal/extblock"
 	"github.com/gvirstor/gvirstor/ondisk"
 )
 
@@ -100,5 +101,35 @@ func TestExpandTakesTheSectorOfTheHighestGeneration(t *testing.T) {
 	m, _, err := e.FindMetadata(t.Context(), p)
 	if err != nil || m.Member.Generation != 6 {
 		t.Errorf("found generation %d, %v", m.Member.Generation, err)
+	}
+}
+
+// A component 0 that had no room for the extension block has it when it has grown, with a
+// first record, whatever lay there.
+func TestExpandWritesARecordWhereThereWasNoRoomForOne(t *testing.T) {
+	p := disktest.New("a", 40*crashChunk, 512).FillJunk(7)
+	l, err := ondisk.Plan(ondisk.LabelRequest{Name: "vol", VirtualSize: 64 * crashChunk, ChunkSize: crashChunk, ID: 9, ChunkMultiple: ondisk.MinChunkMultiple,
+		Providers: []ondisk.LabelProvider{{Name: "a", Size: p.MediaSize(), SectorSize: 512}}})
+	mustDo(t, err)
+	m := l.Metadata[0]
+	full, ok := ondisk.ExtensionOffset(m)
+	if !ok {
+		t.Fatal("there is never room")
+	}
+	stale := ondisk.Extension{Sequence: 8, VolumeID: m.ID, ChunkSize: m.ChunkSize, Clean: true}
+	mustDo(t, extblock.Store(p, full, stale))
+	m.Version, m.ChunkCount = ondisk.VersionFenced, uint32(m.ChunkReserved)
+	m.ProviderSize = uint64(m.ChunkReserved)*uint64(m.ChunkSize) + 32<<10
+	if _, ok := ondisk.ExtensionOffset(m); ok {
+		t.Fatal("there is room already")
+	}
+	last := make([]byte, 512)
+	mustDo(t, m.Encode(last))
+	mustDo(t, storeRaw(p, last, int64(m.ProviderSize)-512))
+	_, after, err := Expand(t.Context(), p, Expansion{Volume: "vol"})
+	mustDo(t, err)
+	rec, found, err := Record(p, after)
+	if err != nil || !found || rec.Clean || rec.Sequence != 1 {
+		t.Errorf("the record is %+v, %t, %v", rec, found, err)
 	}
 }
