@@ -116,7 +116,8 @@ type Config struct {
 	Events func(Event) // called in order by one goroutine at a time; must not block
 
 	// breakRule lets tests prove that each rule of the engine is needed.
-	breakRule rule
+	breakRule  rule
+	breakStart startRule
 	// commitSteps are done instead of commitOrder, for the same purpose.
 	commitSteps []commitStep
 	// serial does one thing after the other, on the goroutines of those who ask

@@ -13,6 +13,16 @@ import (
 // who submits it.
 const startLimit = 64 << 10
 
+// startRule is what is true of requests that are started, and what tests break of that.
+type startRule uint8
+
+const (
+	breakStartedUnpinned startRule = 1 << iota // a chunk can be freed while a request to it is under way
+	breakStartedClean                          // a flush does not cover writes that were started
+)
+
+func (s startRule) is(r startRule) bool { return s&r != 0 }
+
 // started is a request that a geomlib.Starter has. All of it lies in one chunk, which is
 // pinned.
 type started struct {
@@ -75,10 +85,13 @@ func (v *Volume) hand(r *Request, c *component, vc uint64, at int64, begin func(
 	s := startedPool.Get().(*started)
 	s.Data, s.Offset, s.End = r.Data, at, s
 	s.r, s.c, s.vc = r, c, vc
-	gathers := r.Flags&Gather != 0
+	gathers, h := r.Flags&Gather != 0, r.req.h
 	if !begin(&s.Transfer) {
 		s.give()
 		return false
+	}
+	if v.cfg.breakStart.is(breakStartedUnpinned) {
+		h.chunks.Unpin(vc)
 	}
 	if !gathers {
 		c.starter.Push()
@@ -112,10 +125,12 @@ func (h *Head) Push() { h.v.Push() }
 // wrote, and written over that.
 func (s *started) Ended(*geomlib.Transfer) {
 	r, h, err := s.r, s.r.req.h, s.Err
-	if r.Op == OpWrite {
+	if r.Op == OpWrite && !h.v.cfg.breakStart.is(breakStartedClean) {
 		s.c.markDirty()
 	}
-	h.chunks.Unpin(s.vc)
+	if !h.v.cfg.breakStart.is(breakStartedUnpinned) {
+		h.chunks.Unpin(s.vc)
+	}
 	switch {
 	case err == nil:
 		r.Batch = s.Batch

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 )
@@ -19,12 +20,12 @@ func gathered(v *Volume, op Op, b []byte, off int64) error {
 }
 
 // starting is a volume of one chunk on a disk that begins transfers.
-func starting(t *testing.T) (*Volume, *disktest.Disk) {
+func starting(t *testing.T, cfg Config) (*Volume, *disktest.Disk) {
 	d := disktest.New("a", 16*crashChunk, 512).SetCached(false).SetBuffered(false).SetStarts(true)
 	labelled(t, 64, d)
-	v, err := openDisks(Config{}, []*disktest.Disk{d})
+	v, err := openDisks(cfg, []*disktest.Disk{d})
 	mustDo(t, err)
-	t.Cleanup(func() { v.Close() })
+	t.Cleanup(func() { _ = v.Close() }) // or it is closed already
 	_, err = v.WriteAt(make([]byte, crashChunk), 0)
 	mustDo(t, err)
 	mustDo(t, v.Flush())
@@ -33,7 +34,7 @@ func starting(t *testing.T) (*Volume, *disktest.Disk) {
 
 // What is gathered is sent together, by Push and not before.
 func TestGatheredRequestsBeginWithPush(t *testing.T) {
-	v, d := starting(t)
+	v, d := starting(t, Config{})
 	d.ResetCounts()
 	var all []*asyncWrite
 	for i := range int64(8) {
@@ -63,25 +64,42 @@ func TestGatheredRequestsBeginWithPush(t *testing.T) {
 	mustDo(t, <-a.done)
 }
 
-// A flush is for writes that began before it, and ended.
-func TestWhatWasStartedIsFlushed(t *testing.T) {
-	v, d := starting(t)
+// flushesWhatWasStarted flushes after a write.
+func flushesWhatWasStarted(t *testing.T, cfg Config) error {
+	v, d := starting(t, cfg)
 	mustDo(t, gathered(v, OpWrite, bytes.Repeat([]byte{9}, 512), 1024))
+	d.ResetCounts()
 	mustDo(t, v.Flush())
-	s := d.Survivor()
-	w, err := openDisks(Config{}, []*disktest.Disk{s})
-	mustDo(t, err)
-	defer w.Close()
-	b := make([]byte, 512)
-	if _, err := w.ReadAt(b, 1024); err != nil || b[0] != 9 {
-		t.Errorf("after a loss of power: %d, %v", b[0], err)
+	if d.Count(disktest.Flush) == 0 {
+		return errors.New("the disk was not asked to flush a write")
 	}
+	return nil
+}
+
+// keepsWhatWasStarted frees a chunk that a write is under way to.
+func keepsWhatWasStarted(t *testing.T, cfg Config) (err error) {
+	synctest.Test(t, func(t *testing.T) {
+		v, _ := starting(t, cfg)
+		defer v.Close()
+		a := &asyncWrite{done: make(chan error, 1)}
+		a.r = Request{Op: OpWrite, Flags: Gather, Length: 512, Data: make([]byte, 512), Done: a}
+		v.Submit(&a.r)
+		freed := make(chan error, 1)
+		go func() { freed <- v.Discard(0, crashChunk) }()
+		synctest.Wait()
+		if len(freed) > 0 {
+			err = errors.New("a chunk was freed while a write to it was under way")
+		}
+		v.Push()
+		err = errors.Join(err, <-a.done, <-freed)
+	})
+	return err
 }
 
 // A read that fails is tried again by who may wait. A write that fails is not: it is told,
 // and the chunk is nobody's afterwards.
 func TestTransfersThatFailAreToldAndLeaveNothingPinned(t *testing.T) {
-	v, d := starting(t)
+	v, d := starting(t, Config{})
 	b := make([]byte, 512)
 	d.ResetCounts()
 	d.FailNth(disktest.Read, 1, syscall.EIO)
@@ -102,7 +120,7 @@ func TestTransfersThatFailAreToldAndLeaveNothingPinned(t *testing.T) {
 }
 
 func TestStartedRequestsAllocateLittle(t *testing.T) {
-	v, _ := starting(t)
+	v, _ := starting(t, Config{})
 	b := make([]byte, 512)
 	done := make(doneCounter, 1)
 	r := &Request{Length: 512, Data: b, Done: done, Flags: Gather}
@@ -113,5 +131,26 @@ func TestStartedRequestsAllocateLittle(t *testing.T) {
 		if n := testing.AllocsPerRun(200, f); n > 4 {
 			t.Errorf("%s allocates %v times", op, n)
 		}
+	}
+}
+
+func TestEachRuleOfWhatIsStartedIsNeeded(t *testing.T) {
+	for name, r := range map[string]struct {
+		rule startRule
+		try  func(*testing.T, Config) error
+	}{
+		"a chunk is nobody else's while a request to it is under way": {breakStartedUnpinned, keepsWhatWasStarted},
+		"a flush covers writes that were started":                     {breakStartedClean, flushesWhatWasStarted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := r.try(t, Config{}); err != nil {
+				t.Error(err)
+			}
+			if err := r.try(t, Config{breakStart: r.rule}); err == nil {
+				t.Error("nobody noticed that the rule is broken")
+			} else {
+				t.Log(err)
+			}
+		})
 	}
 }

@@ -120,10 +120,10 @@ func (e Engine) refuseLeased(ps []geomlib.Provider) error {
 		case err != nil:
 			return err
 		case l != nil && !l.Released:
-			return control.Errorf(control.Busy, "%s is component 0 of %s, and %v: %v: stop %s there first, or `gvirstor clear` it",
+			return control.Errorf(control.Busy, "%s is component 0 of %s, and %v: %v: stop it there first, or `gvirstor clear` it, by which %s is lost",
 				name, volume, virstor.ErrLeased, l, volume)
 		case m.No != 0 && reached:
-			return control.Errorf(control.Busy, "%s is component %d of %s, and %v: `gvirstor clear` it first, with component 0 of %s",
+			return control.Errorf(control.Busy, "%s is component %d of %s, and %v: `gvirstor clear` it first, with component 0, by which %s is lost",
 				name, m.No, volume, virstor.ErrLeaseHidden, volume)
 		}
 	}
