@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,9 @@ type site struct {
 	name   string // --gate-name
 	unit   int    // --unit
 	volume virstor.Config
+	lease  LeaseOptions
+	far    bool // other hosts reach the disks, too
+	last   *leaseNote
 
 	d *Daemon
 	o *opener
@@ -105,7 +109,7 @@ func (s *site) make() {
 	log := slog.New(slog.NewTextHandler(s, nil))
 	manager := units.New(s.g, geomlib.NewTreeReader(s.k.Confxml), s.dir, s.waits, log)
 	s.o = &opener{s: s, life: new(life), opens: make(map[string]int)}
-	s.d = New(Options{Version: "test", Volume: s.volume}, s.o, []publish.Publisher{&gatepub.Publisher{
+	s.d = New(Options{Version: "test", Volume: s.volume, Lease: s.lease}, s.o, []publish.Publisher{&gatepub.Publisher{
 		Gate: s.g, Units: manager, Name: s.name, Unit: s.unit, Log: log,
 		Serve:   serve.Config{BufferSize: 64 << 10, Slots: 16, Receivers: 2, MayBlock: true},
 		Serving: func(n int) { s.serving = append(s.serving, n) },
@@ -243,6 +247,9 @@ func (o *opener) Peek(name string, _ int) (geomlib.Provider, error) {
 		return nil, os.ErrNotExist
 	}
 	o.count(name, 1)
+	if o.s.far {
+		return &farMortal{mortal: mortal{d, o}}, nil
+	}
 	return &mortal{d, o}, nil
 }
 
@@ -250,7 +257,45 @@ type noLock struct{}
 
 func (noLock) Close() error { return nil }
 
-func (o *opener) LockVolume(uint32) (io.Closer, error) { return noLock{}, nil }
+func (o *opener) LockVolume(uint32) (io.Closer, error) {
+	if o.s.last != nil {
+		return o.s.last, nil
+	}
+	return noLock{}, nil
+}
+
+// leaseNote is a lock that remembers the last lease, as that of a host does.
+type leaseNote struct {
+	noLock
+	owner atomic.Uint64
+}
+
+func (n *leaseNote) LastLease() uint64            { return n.owner.Load() }
+func (n *leaseNote) NoteLease(owner uint64) error { n.owner.Store(owner); return nil }
+
+// farMortal is a mortal that other hosts reach, too.
+type farMortal struct {
+	mortal
+	gone atomic.Pointer[error]
+}
+
+func (m *farMortal) Guard(geomlib.Guard) {}
+func (m *farMortal) Abandon(why error)   { m.gone.Store(&why) }
+
+func (m *farMortal) ReadOnce(p []byte, off int64) error {
+	_, err := m.ReadAt(p, off)
+	return err
+}
+
+func (m *farMortal) WriteOnce(p []byte, off int64) error {
+	if why := m.gone.Load(); why != nil {
+		return *why
+	}
+	if _, err := m.WriteAt(p, off); err != nil {
+		return err
+	}
+	return m.Flush()
+}
 
 // mortal is a disk as one process sees it.
 type mortal struct {
