@@ -302,7 +302,11 @@ func (d *Disk) work() {
 			return
 		}
 		some = some[:0]
-		for range min(n, 1+rand.IntN(4)) {
+		most := 1 // for Before may wait until others are asked
+		if d.cfg.Before == nil {
+			most = min(n, 1+rand.IntN(4))
+		}
+		for range most {
 			n := len(q.requests)
 			i := rand.IntN(n)
 			some = append(some, q.requests[i])
