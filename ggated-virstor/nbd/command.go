@@ -41,7 +41,7 @@ func (c *conn) dispatch(h proto.Request) error {
 	}
 	r := c.spareRequest()
 	r.cmd, r.cookie, r.unread = h.Type, h.Cookie, int(payload)
-	r.op.Op, r.op.Flags, r.op.Taker, r.op.Err = 0, 0, nil, nil
+	r.op.Op, r.op.Flags, r.op.Taker, r.op.Batch, r.op.Err = 0, 0, nil, nil, nil
 	r.op.Offset, r.op.Length, r.op.Data = int64(h.Offset), int64(min(h.Length, math.MaxInt64)), nil
 	r.lo, r.hi = r.op.Offset, r.op.Offset+r.op.Length
 	c.outstanding.Add(1)
@@ -244,6 +244,7 @@ func (c *conn) blockStatus(r *request, flags uint16) error {
 	}
 	switch c.exp.order.arrive(r) {
 	case begins:
+		c.push() // a dirty bitmap may have to wait, and that for what is kept
 		c.describe(r, &c.extents)
 	case tooLate:
 		c.forgo(r)

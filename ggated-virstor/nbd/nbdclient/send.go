@@ -101,7 +101,7 @@ func (o *outgoing) loop(c *Conn) {
 		select {
 		case <-o.handed:
 			o.mu.Lock()
-			o.sendLocked(c, true)
+			o.sendLocked(c, true, false)
 			o.mu.Unlock()
 		case <-c.done:
 			o.mu.Lock()
@@ -125,7 +125,7 @@ func (o *outgoing) send(c *Conn, h proto.Request, data []byte) {
 			continue
 		}
 		o.sending = true
-		o.sendLocked(c, true)
+		o.sendLocked(c, true, true)
 	}
 	if o.cut != nil { // c ends, and tells everybody
 		return
@@ -133,7 +133,7 @@ func (o *outgoing) send(c *Conn, h proto.Request, data []byte) {
 	o.waiting.add(c.appendRequest, h, data)
 	if !o.sending {
 		o.sending = true
-		o.sendLocked(c, true)
+		o.sendLocked(c, true, true)
 	}
 }
 
@@ -164,7 +164,7 @@ func (o *outgoing) push(c *Conn) {
 func (o *outgoing) pushLocked(c *Conn) {
 	if !o.sending && o.waiting.n > 0 {
 		o.sending = true
-		o.sendLocked(c, false)
+		o.sendLocked(c, false, false)
 	}
 }
 
@@ -176,9 +176,10 @@ func (o *outgoing) failed() error {
 }
 
 // sendLocked sends until nothing waits. Unless it is to wait for the server it leaves what
-// that does not take at once to the goroutine of c. The caller has set o.sending, and holds
-// o.mu, which is released while sending.
-func (o *outgoing) sendLocked(c *Conn, wait bool) {
+// that does not take at once to the goroutine of c, and who has a request of his own to wait
+// for, what comes behind that. The caller has set o.sending, and holds o.mu, which is released
+// while sending.
+func (o *outgoing) sendLocked(c *Conn, wait, own bool) {
 	for o.cut == nil {
 		if len(o.rest) == 0 {
 			o.parcel.clear()
@@ -200,7 +201,7 @@ func (o *outgoing) sendLocked(c *Conn, wait bool) {
 			o.room.Broadcast()
 			break
 		}
-		if left {
+		if left || own && o.waiting.n > 0 {
 			o.handed <- struct{}{}
 			return
 		}
