@@ -16,5 +16,5 @@ type Loan struct {
 	// read any more. A program that looks at it itself gets a signal then.
 	Memory []byte
 
-	from *window // or nil: nothing ends
+	lent // from what, and its End
 }

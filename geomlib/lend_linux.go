@@ -53,7 +53,7 @@ func (p *file) Lend(off, n int64, wait bool) (l Loan, ok bool) {
 	if w == nil {
 		return Loan{}, false
 	}
-	l = Loan{Memory: w.mem[in : in+n : in+n], from: w}
+	l = Loan{w.mem[in : in+n : in+n], lent{w}}
 	if !present(l.Memory, wait) {
 		l.End()
 		return Loan{}, false
@@ -61,9 +61,12 @@ func (p *file) Lend(off, n int64, wait bool) (l Loan, ok bool) {
 	return l, true
 }
 
+// lent is the window that a loan is of, or nil where another provider lends.
+type lent struct{ from *window }
+
 // End ends the loan.
-func (l Loan) End() {
-	if l.from == nil { // it is another provider's
+func (l lent) End() {
+	if l.from == nil {
 		return
 	}
 	ws := l.from.of

@@ -13,7 +13,7 @@
 //	POST   /v1/volumes/NAME/quota       QuotaRequest
 //	POST   /v1/volumes/NAME/resize      ResizeRequest -> ResizeResult
 //	GET    /v1/volumes/NAME/snapshots   -> Snapshots
-//	POST   /v1/volumes/NAME/snapshots   SnapshotRequest
+//	POST   /v1/volumes/NAME/snapshots   SnapshotRequest -> SnapshotResult
 //	POST   /v1/volumes/NAME/rename-snapshot RenameSnapshotRequest
 //	POST   /v1/volumes/NAME/delete      DeleteRequest -> DeleteResult
 //	POST   /v1/volumes/NAME/rollback    RollbackRequest -> RollbackResult

@@ -150,6 +150,7 @@ func (c *conn) read(r *request) error {
 		return err
 	}
 	if c.mayTake(r) {
+		c.push() // Take may wait for the client
 		r.op.Taker = r
 	}
 	return c.submit(r, virstor.OpRead, 0)

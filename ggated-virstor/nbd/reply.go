@@ -185,7 +185,7 @@ func (c *conn) sendQueuedLocked(w wait) {
 		s.mu.Unlock()
 		all, err := c.sendBatch(w)
 		s.mu.Lock()
-		if !all && (err == nil || w == waitNot) { // who goes on meets the error, too
+		if !all && !s.dead && (err == nil || w == waitNot) { // who goes on meets the error, too
 			s.handed = true
 			notify(c.kick)
 			return
