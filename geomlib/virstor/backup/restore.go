@@ -68,6 +68,8 @@ type Restored struct {
 	// StaysFenced are the reasons why a volume that the kernel class could
 	// have taken at the time of the backup is kept from it.
 	StaysFenced []string
+
+	began int64 // when the pool began that is there now, seconds since 1970; 0: there is none
 }
 
 // Restore writes b to providers, which must be open for writing and locked. It
@@ -123,7 +125,7 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 		return res, nil
 	}
 	above := max(opt.Above, highest(on))
-	b = b.renewed(on, above)
+	b = b.renewed(on, above, res.began)
 	if err := b.fitTogether(on); err != nil {
 		return nil, err
 	}
@@ -143,10 +145,11 @@ func restore(ctx context.Context, providers []geomlib.Provider, b *Backup, opt R
 
 // renewed is b with the member blocks that it is restored with: none, since the members
 // begin anew, unless a directory of snapshots names them by their ids. Those have a
-// generation of their own then, above the given one. The pool begins anew in any case: of the
+// generation of their own then, above the given one. The pool begins anew in any case, later
+// than the one that is there now, which may have been restored in this very second: of the
 // directories that were written after the backup, and may still be there, none counts as later,
 // should the record be lost that names this one.
-func (b *Backup) renewed(on []geomlib.Provider, above uint64) *Backup {
+func (b *Backup) renewed(on []geomlib.Provider, above uint64, began int64) *Backup {
 	r := *b
 	r.Components = slices.Clone(b.Components)
 	ids := make([]uint64, len(r.Components))
@@ -154,7 +157,7 @@ func (b *Backup) renewed(on []geomlib.Provider, above uint64) *Backup {
 		ids[i] = r.Components[i].Metadata.Member.ID
 	}
 	if b.Pool != nil {
-		r.Pool = b.Pool.begun(max(time.Now().Unix(), b.Pool.Directory.Maps[0].Time+1))
+		r.Pool = b.Pool.begun(max(time.Now().Unix(), b.Pool.Directory.Maps[0].Time+1, began+1))
 	}
 	nonce := rand.Uint64() | 1
 	for i := range r.Components {
@@ -372,6 +375,7 @@ func (b *Backup) newerPool(ctx context.Context, on []geomlib.Provider, m ondisk.
 		}
 		return fmt.Sprintf("its snapshots are others, and cannot be read: %v", err)
 	}
+	res.began = d.Maps[0].Time
 	b.compareVolumes(ctx, r, d, res)
 	same := *b // but for when the pool began, if it was restored
 	same.Pool = b.Pool.begun(d.Maps[0].Time)
