@@ -88,6 +88,9 @@ func furtherText(pool string, f control.PoolVolume) string {
 	if f.Quota > 0 {
 		text += fmt.Sprintf(" of a quota of %d", f.Quota)
 	}
+	if f.SecondsToFull != nil {
+		text += fmt.Sprintf(", which it has in %d s", *f.SecondsToFull)
+	}
 	if f.Origin != "" {
 		text += fmt.Sprintf(", a clone of %s", originText(pool, f.Origin))
 	}

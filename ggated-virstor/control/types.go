@@ -312,12 +312,15 @@ type PoolVolume struct {
 	// common with what it is a clone of.
 	Allocated int64 `json:"allocated"`
 	// Quota is how many bytes of chunks it may have at most; absent: no limit.
-	Quota    int64  `json:"quota,omitempty"`
-	Origin   string `json:"origin,omitempty"` // of a clone, as "VOLUME@SNAPSHOT", or of the first volume "@SNAPSHOT"
-	Held     Held   `json:"held"`
-	Users    int    `json:"users,omitempty"`    // who has it open
-	Degraded bool   `json:"degraded,omitempty"` // a sector of its map could not be written: it takes no new chunks
-	Problem  string `json:"problem,omitempty"`  // why it cannot be used
+	Quota int64 `json:"quota,omitempty"`
+	// SecondsToFull is when it has as much as its quota allows, predicted from the rate of
+	// allocation; absent when it does not grow, or has no quota.
+	SecondsToFull *int64 `json:"seconds_to_full,omitempty"`
+	Origin        string `json:"origin,omitempty"` // of a clone, as "VOLUME@SNAPSHOT", or of the first volume "@SNAPSHOT"
+	Held          Held   `json:"held"`
+	Users         int    `json:"users,omitempty"`    // who has it open
+	Degraded      bool   `json:"degraded,omitempty"` // a sector of its map could not be written: it takes no new chunks
+	Problem       string `json:"problem,omitempty"`  // why it cannot be used
 	// Published is where clients find it.
 	Published []Publication `json:"published,omitempty"`
 }

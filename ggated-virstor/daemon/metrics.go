@@ -51,7 +51,7 @@ func (s *served) metrics(alerts space.Thresholds) web.VolumeMetrics {
 		m.Ops[op] = s.vol.OpStats(op)
 	}
 	active, secs, counts := s.watch.Report()
-	m.SecondsToFull = secs
+	m.SecondsToFull, m.SecondsToQuota = secs, s.watch.SecondsToQuota()
 	for _, l := range alerts.Levels() {
 		m.Levels = append(m.Levels, string(l))
 		m.Alerts[string(l)] = 0 // a rate needs the zero before the first

@@ -75,6 +75,15 @@ func opStatus(o virstor.OpStats) control.OpStatus {
 	return control.OpStatus{Requests: o.Count, Bytes: o.Bytes, Errors: o.Errors, Nanoseconds: o.Latency.Sum, Buckets: slices.Clone(o.Latency.Buckets[:n])}
 }
 
+// predicted is a prediction in whole seconds; nil where there is none.
+func predicted(secs float64) *int64 {
+	if math.IsInf(secs, 1) {
+		return nil
+	}
+	n := int64(min(secs, math.MaxInt64/2))
+	return &n
+}
+
 // addAlerts adds what the daemon knows of the volume's space, and says all in
 // the state.
 func (s *served) addAlerts(v *control.VolumeStatus) {
@@ -88,9 +97,12 @@ func (s *served) addAlerts(v *control.VolumeStatus) {
 	if low && !slices.Contains(v.Conditions, control.Full) {
 		v.Conditions = append(v.Conditions, control.LowSpace)
 	}
-	if !math.IsInf(secs, 1) {
-		n := int64(min(secs, math.MaxInt64/2))
-		v.SecondsToFull = &n
+	v.SecondsToFull = predicted(secs)
+	quotas := s.watch.SecondsToQuota()
+	for i := range v.Volumes {
+		if secs, ok := quotas[v.Volumes[i].ID]; ok {
+			v.Volumes[i].SecondsToFull = predicted(secs)
+		}
 	}
 	spares, added, _ := s.spares.Report()
 	v.SparesAdded = added

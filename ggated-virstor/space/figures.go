@@ -19,6 +19,14 @@ type Figures struct {
 	Degraded   bool
 	Spread     bool // components are filled in turn, not one after the other
 	Components []ComponentFigures
+	Volumes    []VolumeFigures // of the pool beside the first
+}
+
+// VolumeFigures are those of a further volume of a pool.
+type VolumeFigures struct {
+	ID        uint64 // of its map
+	Allocated int64  // bytes
+	Quota     int64  // bytes that it may have; 0: no limit
 }
 
 // ComponentFigures are those of one component.
@@ -48,6 +56,9 @@ func FiguresOf(st virstor.Status) Figures {
 		}
 		comp.Errors = strings.Join(errs, " and ")
 		f.Components = append(f.Components, comp)
+	}
+	for _, v := range st.Volumes {
+		f.Volumes = append(f.Volumes, VolumeFigures{ID: v.ID, Allocated: v.Allocated, Quota: v.Quota})
 	}
 	return f
 }

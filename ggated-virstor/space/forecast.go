@@ -8,10 +8,10 @@ import (
 // forecastSamples is how many samples a window is kept in.
 const forecastSamples = 60
 
-// sample is how much was allocated at a time.
+// sample is how much was allocated at a time, in chunks or bytes.
 type sample struct {
-	at     time.Time
-	chunks int64
+	at   time.Time
+	used int64
 }
 
 // forecast predicts from the rate of allocation over a sliding window.
@@ -21,14 +21,14 @@ type forecast struct {
 }
 
 // add notes how much is allocated now.
-func (f *forecast) add(at time.Time, chunks int64) {
+func (f *forecast) add(at time.Time, used int64) {
 	if f.window <= 0 {
 		return
 	}
 	if n := len(f.samples); n > 0 && at.Sub(f.samples[n-1].at) < f.window/forecastSamples {
 		return
 	}
-	f.samples = append(f.samples, sample{at, chunks})
+	f.samples = append(f.samples, sample{at, used})
 	drop := 0
 	// One sample at or before the window's start is kept to measure from.
 	for drop+1 < len(f.samples) && !f.samples[drop+1].at.After(at.Add(-f.window)) {
@@ -37,16 +37,16 @@ func (f *forecast) add(at time.Time, chunks int64) {
 	f.samples = append(f.samples[:0], f.samples[drop:]...)
 }
 
-// left is how long free chunks last at the present rate. There is no prediction
+// left is how long what is free lasts at the present rate. There is no prediction
 // when nothing is allocated on balance, nor from less than a twelfth of the
 // window: the burst that makes a file system is no trend.
-func (f *forecast) left(at time.Time, chunks, free int64) (time.Duration, bool) {
+func (f *forecast) left(at time.Time, used, free int64) (time.Duration, bool) {
 	if len(f.samples) == 0 {
 		return 0, false
 	}
 	first := f.samples[0]
 	span := at.Sub(first.at)
-	grown := chunks - first.chunks
+	grown := used - first.used
 	if span < f.window/12 || span <= 0 || grown <= 0 {
 		return 0, false
 	}

@@ -16,6 +16,7 @@ import (
 type Monitor struct {
 	cfg      Thresholds
 	forecast forecast
+	quotas   map[uint64]*forecast // of further volumes that have one
 
 	raised  map[Level]Alert
 	chunks  map[string]bool // components whose chunks were told of
@@ -27,6 +28,7 @@ type Monitor struct {
 	at      int             // its index
 	first   bool            // there was no Check yet
 	secs    float64         // predicted; +Inf: none
+	toQuota map[uint64]float64
 
 	out []Alert // of the Check under way
 	now time.Time
@@ -36,7 +38,7 @@ type Monitor struct {
 // NewMonitor makes a Monitor that has crossed nothing.
 func NewMonitor(c Thresholds) *Monitor {
 	return &Monitor{
-		cfg: c.clone(), forecast: forecast{window: c.Window}, secs: math.Inf(1), first: true,
+		cfg: c.clone(), forecast: forecast{window: c.Window}, quotas: make(map[uint64]*forecast), secs: math.Inf(1), first: true,
 		raised: make(map[Level]Alert), chunks: make(map[string]bool), failed: make(map[string]bool),
 	}
 }
@@ -47,6 +49,9 @@ func (m *Monitor) SetThresholds(c Thresholds) {
 	old := m.cfg
 	m.cfg = c.clone()
 	m.forecast.window = c.Window
+	for _, f := range m.quotas {
+		f.window = c.Window
+	}
 	if old.FreeChunks != c.FreeChunks {
 		m.chunks = make(map[string]bool)
 		delete(m.raised, Chunks)
@@ -98,6 +103,11 @@ func (m *Monitor) Active() []Alert {
 // does not grow.
 func (m *Monitor) SecondsToFull() float64 { return m.secs }
 
+// SecondsToQuota are the predictions of the last Check for further volumes, by the ids of
+// their maps, of when they have what their quotas allow; +Inf for one that does not grow.
+// Those without a quota are full when the pool is, and are not among them.
+func (m *Monitor) SecondsToQuota() map[uint64]float64 { return m.toQuota }
+
 // predict notes how much is allocated and how long the rest lasts.
 func (m *Monitor) predict() {
 	m.forecast.add(m.now, m.s.used())
@@ -105,6 +115,28 @@ func (m *Monitor) predict() {
 	if left, ok := m.forecast.left(m.now, m.s.used(), m.s.Available()); ok {
 		m.secs = left.Seconds()
 	}
+	m.predictQuotas()
+}
+
+// predictQuotas does so for further volumes. What has no quota, or is gone, is forgotten.
+func (m *Monitor) predictQuotas() {
+	m.toQuota = make(map[uint64]float64)
+	for _, v := range m.s.Volumes {
+		if v.Quota == 0 {
+			continue
+		}
+		f := m.quotas[v.ID]
+		if f == nil {
+			f = &forecast{window: m.cfg.Window}
+			m.quotas[v.ID] = f
+		}
+		f.add(m.now, v.Allocated)
+		m.toQuota[v.ID] = math.Inf(1)
+		if left, ok := f.left(m.now, v.Allocated, max(0, v.Quota-v.Allocated)); ok {
+			m.toQuota[v.ID] = left.Seconds()
+		}
+	}
+	maps.DeleteFunc(m.quotas, func(id uint64, _ *forecast) bool { _, has := m.toQuota[id]; return !has })
 }
 
 // facts are what every alert of s tells.

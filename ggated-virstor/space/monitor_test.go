@@ -2,6 +2,8 @@ package space
 
 import (
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -241,6 +243,34 @@ func TestThePredictionFollowsTheRateOverTheWindow(t *testing.T) {
 	}
 	if told := run(120, 0); len(told) != 1 || told[0] != "-time-to-full -1" && !strings.HasPrefix(told[0], "-time-to-full ") {
 		t.Errorf("told %q after the load", told)
+	}
+}
+
+func TestAFurtherVolumeIsPredictedByItsQuota(t *testing.T) {
+	c := Defaults()
+	c.Window = time.Hour
+	m := NewMonitor(c)
+	s := snapshot(0, 1000)
+	s.Volumes = []VolumeFigures{{ID: 2, Quota: 1 << 30}, {ID: 3}, {ID: 4, Quota: 1 << 30}}
+	now := start
+	for range 30 {
+		m.Check(now, s, false)
+		now = now.Add(time.Minute)
+		s.Volumes[0].Allocated += 1 << 20
+		s.Volumes[1].Allocated += 1 << 20
+	}
+	m.Check(now, s, false)
+	want := map[uint64]float64{2: float64(1<<10-30) * 60, 4: math.Inf(1)} // a MiB each minute
+	if got := m.SecondsToQuota(); !maps.Equal(got, want) {
+		t.Errorf("predicted %v, should be %v", got, want)
+	}
+	// A volume whose quota is gone, and comes back, begins anew.
+	s.Volumes[0].Quota = 0
+	m.Check(now, s, false)
+	s.Volumes[0].Quota = 1 << 30
+	m.Check(now.Add(time.Minute), s, false)
+	if got := m.SecondsToQuota()[2]; !math.IsInf(got, 1) {
+		t.Errorf("predicted %v", got)
 	}
 }
 

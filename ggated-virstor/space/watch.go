@@ -63,6 +63,7 @@ type Watch struct {
 	hook   *Hook // nil before Start
 	active []Alert
 	secs   float64
+	quotas map[uint64]float64 // not changed any more
 	counts map[Level]uint64
 }
 
@@ -171,7 +172,7 @@ func (w *Watch) check() {
 	f := w.host.Figures()
 	told := w.monitor.Check(time.Now(), f, full)
 	w.mu.Lock()
-	w.active, w.secs = w.monitor.Active(), w.monitor.SecondsToFull()
+	w.active, w.secs, w.quotas = w.monitor.Active(), w.monitor.SecondsToFull(), w.monitor.SecondsToQuota()
 	w.mu.Unlock()
 	for _, a := range told {
 		w.tell(a)
@@ -219,6 +220,14 @@ func (w *Watch) Report() (active []Alert, secs float64, counts map[Level]uint64)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]Alert(nil), w.active...), w.secs, maps.Clone(w.counts)
+}
+
+// SecondsToQuota is in how many seconds further volumes have what their quotas allow, as
+// Monitor.SecondsToQuota has it. It is not to be changed.
+func (w *Watch) SecondsToQuota() map[uint64]float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.quotas
 }
 
 // TestResult is what became of an alert that was a test.

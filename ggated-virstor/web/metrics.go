@@ -29,10 +29,12 @@ type VolumeMetrics struct {
 	Raised        map[string]bool   // those that are
 	Alerts        map[string]uint64 // by level, how often
 	SecondsToFull float64           // +Inf: the volume does not grow
-	Spares        int               // ready
-	SparesAdded   uint64
-	SpareFailures uint64
-	HookFailures  uint64
+	// SecondsToQuota are those of further volumes that have one, by their ids.
+	SecondsToQuota map[uint64]float64
+	Spares         int // ready
+	SparesAdded    uint64
+	SpareFailures  uint64
+	HookFailures   uint64
 }
 
 // Source is who knows. Its methods are called by many goroutines.
@@ -99,6 +101,7 @@ var (
 	furtherAllocated = gauge("further_allocated_bytes", "Physical space of the chunks that the further volume has, in common with others or not.", "pool", "volume")
 	furtherQuota     = gauge("further_quota_bytes", "How much of that it may have; 0 is no limit.", "pool", "volume")
 	furtherHeld      = gauge("further_held_writes", "Writes to the further volume that wait for space; held_writes has them, too.", "pool", "volume")
+	furtherToQuota   = gauge("further_predicted_full_seconds", "When it has what its quota allows, at the rate of the last hour; +Inf while it does not grow.", "pool", "volume")
 	furtherHeldBytes = gauge("further_held_bytes", "Data of these.", "pool", "volume")
 	furtherHeldSince = gauge("further_held_oldest_seconds", "How long the first of them has waited.", "pool", "volume")
 	furtherDegraded  = gauge("further_degraded", "1 while a sector of the further volume's map cannot be written.", "pool", "volume")
@@ -241,16 +244,19 @@ func (s sink) volume(v *VolumeMetrics) {
 		s.component(name, st.ChunkSize, &st.Components[i])
 	}
 	for i := range st.Volumes {
-		s.further(name, &st.Volumes[i])
+		s.further(name, &st.Volumes[i], v.SecondsToQuota)
 	}
 }
 
 // further sends what there is of a further volume of a pool.
-func (s sink) further(pool string, f *virstor.VolumeInfo) {
+func (s sink) further(pool string, f *virstor.VolumeInfo, toQuota map[uint64]float64) {
 	name := pool + "/" + f.Name
 	s.add(furtherSize, float64(f.Size), pool, name)
 	s.add(furtherAllocated, float64(f.Allocated), pool, name)
 	s.add(furtherQuota, float64(f.Quota), pool, name)
+	if secs, ok := toQuota[f.ID]; ok {
+		s.add(furtherToQuota, secs, pool, name)
+	}
 	s.add(furtherHeld, float64(f.Held.Count), pool, name)
 	s.add(furtherHeldBytes, float64(f.Held.Bytes), pool, name)
 	s.add(furtherHeldSince, f.Held.Oldest.Seconds(), pool, name)

@@ -37,11 +37,11 @@ func someVolume(name string, components int) VolumeMetrics {
 		Status: virstor.Status{Name: name, Size: 1 << 40, ChunkSize: 1 << 20, PhysicalChunks: 100, Allocated: 60, Free: 40, Reserved: 5, Snapshots: 3, SnapshotChunks: 12,
 			Held: virstor.HeldStatus{Count: 2, Bytes: 8192}, Lease: &virstor.LeaseStatus{Left: 12500 * time.Millisecond, Fenced: true}},
 		Ops: map[virstor.Op]virstor.OpStats{}, Levels: []string{"percent-80", "full"}, Raised: map[string]bool{"full": true},
-		Alerts: map[string]uint64{"full": 2}, SecondsToFull: math.Inf(1), Spares: 1, SparesAdded: 4,
+		Alerts: map[string]uint64{"full": 2}, SecondsToFull: math.Inf(1), SecondsToQuota: map[uint64]float64{2: 90}, Spares: 1, SparesAdded: 4,
 	}
 	v.Status.Volumes = []virstor.VolumeInfo{
-		{Name: "web", Size: 3 << 20, Allocated: 2 << 20, Quota: 5 << 20, Held: virstor.HeldStatus{Count: 4, Bytes: 4096, Oldest: 2 * time.Second}, Degraded: true},
-		{Name: "db", Err: virstor.ErrDamaged},
+		{ID: 2, Name: "web", Size: 3 << 20, Allocated: 2 << 20, Quota: 5 << 20, Held: virstor.HeldStatus{Count: 4, Bytes: 4096, Oldest: 2 * time.Second}, Degraded: true},
+		{ID: 3, Name: "db", Err: virstor.ErrDamaged},
 	}
 	v.Kinds = virstor.JobKinds()
 	v.Job = virstor.JobStatus{Kind: "pack", Done: 300, Total: 1000}
@@ -161,6 +161,7 @@ func TestAPrometheusParserReadsEveryFigure(t *testing.T) {
 		{"gvirstor_further_size_bytes", map[string]string{"pool": "a", "volume": "a/web"}, 3 << 20},
 		{"gvirstor_further_allocated_bytes", map[string]string{"pool": "a", "volume": "a/web"}, 2 << 20},
 		{"gvirstor_further_quota_bytes", map[string]string{"pool": "a", "volume": "a/web"}, 5 << 20},
+		{"gvirstor_further_predicted_full_seconds", map[string]string{"pool": "a", "volume": "a/web"}, 90},
 		{"gvirstor_further_held_writes", map[string]string{"volume": "a/web"}, 4},
 		{"gvirstor_further_held_bytes", map[string]string{"volume": "a/web"}, 4096},
 		{"gvirstor_further_held_oldest_seconds", map[string]string{"volume": "a/web"}, 2},

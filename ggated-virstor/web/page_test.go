@@ -245,8 +245,9 @@ func TestNoNameReachesThePageAsItIs(t *testing.T) {
 func TestVolumesOfAPoolAreATreeWithTheirSnapshots(t *testing.T) {
 	v := someStatus("mydata")
 	v.Snapshots = 1
+	soon := int64(7200)
 	v.Volumes = []control.PoolVolume{
-		{Name: "web", Size: 3 << 20, Allocated: 2 << 20, Quota: 4 << 20, Origin: "@monday", Held: control.Held{Count: 2}, Degraded: true,
+		{Name: "web", Size: 3 << 20, Allocated: 2 << 20, Quota: 4 << 20, SecondsToFull: &soon, Origin: "@monday", Held: control.Held{Count: 2}, Degraded: true,
 			Published: []control.Publication{{Kind: control.Gate, Name: "virstor/mydata+web"}, {Kind: control.NBD, Name: "mydata/web", URI: "nbd://h/mydata/web"}}},
 		{Name: "db", Problem: "the disk is gone"},
 	}
@@ -259,7 +260,7 @@ func TestVolumesOfAPoolAreATreeWithTheirSnapshots(t *testing.T) {
 		`<span class="name">mydata</span>
 <ul>
 <li><span class="name">mydata@monday</span>`,
-		`<span class="name">mydata/web</span> 3 MiB, 2 MiB allocated of a quota of 4 MiB (50%), a clone of @monday, 2 writes held, degraded <code>/dev/virstor/mydata&#43;web</code> <code>nbd://h/mydata/web</code>
+		`<span class="name">mydata/web</span> 3 MiB, 2 MiB allocated of a quota of 4 MiB (50%), which it has in about 2 h, a clone of @monday, 2 writes held, degraded <code>/dev/virstor/mydata&#43;web</code> <code>nbd://h/mydata/web</code>
 <ul>
 <li><span class="name">mydata/web@noon</span>`,
 		`<span class="name">mydata/db</span> 0 B, 0 B allocated <span class="state act">cannot be used: the disk is gone</span></li>`,

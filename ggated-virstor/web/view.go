@@ -284,6 +284,9 @@ func viewFurther(pool string, f *control.PoolVolume, o *Overview) furtherView {
 	if f.Quota > 0 {
 		v.Text += fmt.Sprintf(" of a quota of %s (%d%%)", picture.Bytes(f.Quota), control.Percent(f.Allocated, f.Quota))
 	}
+	if f.SecondsToFull != nil {
+		v.Text += ", which it has in about " + duration(*f.SecondsToFull)
+	}
 	if f.Origin != "" {
 		v.Text += ", a clone of " + ondisk.Printable(f.Origin)
 	}

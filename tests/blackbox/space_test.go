@@ -300,6 +300,30 @@ func TestTheTimeUntilTheVolumeIsFullIsPredictedAndTold(t *testing.T) {
 	}
 }
 
+func TestTheTimeUntilAVolumeHasItsQuotaIsPredicted(t *testing.T) {
+	s := newSite(t, 8<<30)
+	s.label("-s", "1t", "-m", "1m")
+	s.start("--alert-window", "2s", "--http", "127.0.0.1:0")
+	s.gvirstor("create", "-s", "1t", "--quota", "4g", "vol/web")
+	c := s.dialName("vol/web")
+	s.name = "vol"
+	off := int64(0)
+	s.until("the prediction is there", func() bool { // while the volume grows
+		if _, err := c.WriteAt([]byte("a new chunk"), off); err != nil {
+			t.Fatal(err)
+		}
+		off += mib
+		return s.status().Volumes[0].SecondsToFull != nil
+	})
+	if out := s.gvirstor("list", "vol"); !strings.Contains(out, " of a quota of 4294967296, which it has in ") {
+		t.Errorf("list: %s", out)
+	}
+	if secs := figure(t, s.scrape(), "gvirstor_further_predicted_full_seconds", "vol/web"); secs < 0 || secs >= 86400 {
+		t.Errorf("%v seconds in the metrics", secs)
+	}
+	s.until("the end of growth is seen", func() bool { return s.status().Volumes[0].SecondsToFull == nil })
+}
+
 func TestASpareIsAddedUnattendedAndAFailingOneIsNamed(t *testing.T) {
 	s := newSite(t, 64*mib, 64*mib)
 	s.label("-s", "1g", "-m", "1m")
