@@ -24,7 +24,7 @@ func TestAComponentOfAnIncompleteVolumeCanBeChanged(t *testing.T) {
 				flags = append(flags, mode)
 			}
 			s.start(flags...)
-			if out, err := s.tryGvirstor("clear", whole); err == nil || !strings.Contains(out, "stop the volume first") {
+			if out, err := s.tryGvirstor("clear", whole); err == nil || !strings.Contains(out, "`gvirstor stop vol` first") {
 				t.Errorf("a component in service is cleared: %v, %s", err, out)
 			}
 			s.gvirstor("clear", lone)
