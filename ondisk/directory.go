@@ -123,6 +123,18 @@ func (d *Directory) Map(id uint64) (PoolMap, bool) {
 	return d.Maps[i], true
 }
 
+// Title is what a map of d is called within its pool: the name of a snapshot of the first
+// volume, "/web" for another volume, and "/web@monday" for a snapshot of that.
+func (d *Directory) Title(m PoolMap) string {
+	switch of, _ := d.Map(m.Origin); {
+	case m.Kind == KindVolume:
+		return "/" + m.Name
+	case m.Origin != FirstMap:
+		return "/" + of.Name + "@" + m.Name
+	}
+	return m.Name
+}
+
 // Encode gives the contents of the chain. It fails with ErrDirectory when
 // DecodeDirectory would not take them, and with ErrChain when they are longer
 // than MaxChain.

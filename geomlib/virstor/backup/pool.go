@@ -41,7 +41,7 @@ type Part struct {
 }
 
 // Snapshots are the names of the snapshots that b keeps, the oldest first, those of further
-// volumes as titleOf has them.
+// volumes as ondisk.Directory.Title has them.
 func (b *Backup) Snapshots() []string { return b.titles(ondisk.KindSnapshot) }
 
 // Volumes are the names of the further volumes that b keeps, the oldest first, each after a
@@ -54,22 +54,10 @@ func (b *Backup) titles(kind ondisk.MapKind) (names []string) {
 	}
 	for _, m := range b.Pool.Directory.Maps[1:] {
 		if m.Kind == kind {
-			names = append(names, titleOf(b.Pool.Directory, m))
+			names = append(names, b.Pool.Directory.Title(m))
 		}
 	}
 	return names
-}
-
-// titleOf is what a map of d is called within its pool: the name of a snapshot of the first
-// volume, "/web" for another volume, and "/web@monday" for a snapshot of that.
-func titleOf(d *ondisk.Directory, m ondisk.PoolMap) string {
-	switch of, _ := d.Map(m.Origin); {
-	case m.Kind == ondisk.KindVolume:
-		return "/" + m.Name
-	case m.Origin != ondisk.FirstMap:
-		return "/" + of.Name + "@" + m.Name
-	}
-	return m.Name
 }
 
 // poolReader collects a Pool.
@@ -106,7 +94,7 @@ func (b *Backup) readPool(ctx context.Context, providers []geomlib.Provider, fir
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			b.LeftOut = append(b.LeftOut, titleOf(r.dir, m))
+			b.LeftOut = append(b.LeftOut, r.dir.Title(m))
 		default:
 			kept.Maps = append(kept.Maps, m)
 		}
@@ -228,7 +216,7 @@ func (b *Backup) encode(visit func(systemChunk) error) (ondisk.Link, error) {
 	}
 	for i, m := range e.d.Maps[1:] {
 		if err := e.addMap(m, b.Pool.Maps[i]); err != nil {
-			return ondisk.Link{}, fmt.Errorf("%v %s: %w", m.Kind, titleOf(e.d, m), err)
+			return ondisk.Link{}, fmt.Errorf("%v %s: %w", m.Kind, e.d.Title(m), err)
 		}
 	}
 	return e.directory()

@@ -433,7 +433,7 @@ func (b *Backup) runsOf(list *ondisk.MapList) (runs []Run) {
 func withoutMaps(d, other *ondisk.Directory) (names []string) {
 	for _, m := range d.Maps[1:] {
 		if o, there := other.Map(m.ID); !there || o.GUID != m.GUID || o.Kind != m.Kind {
-			names = append(names, titleOf(d, m))
+			names = append(names, d.Title(m))
 		}
 	}
 	return names

@@ -92,7 +92,7 @@ func (v *volumeCheck) checkLost(usable bool) error {
 			}
 		}
 		f.Text += fmt.Sprintf("; a directory of %s and volumes is still there, the newest of which is %s, of %s",
-			plural(len(dir.Maps)-1, "snapshot"), nameIn(dir, newest), time.Unix(newest.Time, 0).UTC().Format(time.DateTime))
+			plural(len(dir.Maps)-1, "snapshot"), dir.Title(newest), time.Unix(newest.Time, 0).UTC().Format(time.DateTime))
 		f.Remedy = "`gvirstor repair` writes a new one that names that directory. Look at the snapshots then: it may be one of those that were deleted since."
 	}
 	v.find(f)

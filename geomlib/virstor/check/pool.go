@@ -128,18 +128,18 @@ func (p *poolCheck) look() error {
 	v.Snapshots = []Snapshot{}
 	for _, m := range p.dir.Maps[1:] {
 		if m.Kind == ondisk.KindSnapshot {
-			v.Snapshots = append(v.Snapshots, Snapshot{Name: p.name(m), ID: m.ID, Created: time.Unix(m.Time, 0).UTC(), Size: m.Size, of: m})
+			v.Snapshots = append(v.Snapshots, Snapshot{Name: p.dir.Title(m), ID: m.ID, Created: time.Unix(m.Time, 0).UTC(), Size: m.Size, of: m})
 		}
 	}
 	for _, m := range p.dir.Maps[1:] {
 		i := slices.IndexFunc(v.Snapshots, func(s Snapshot) bool { return m.Kind == ondisk.KindVolume && s.ID == m.Origin })
 		if i >= 0 {
-			v.Snapshots[i].Clones = append(v.Snapshots[i].Clones, v.Name+p.name(m))
+			v.Snapshots[i].Clones = append(v.Snapshots[i].Clones, v.Name+p.dir.Title(m))
 		}
 	}
 	last := len(v.Snapshots)
 	for _, m := range slices.Backward(p.dir.Maps[1:]) {
-		s := &Snapshot{Name: p.name(m), ID: m.ID, of: m}
+		s := &Snapshot{Name: p.dir.Title(m), ID: m.ID, of: m}
 		if m.Kind == ondisk.KindSnapshot {
 			last--
 			s = &v.Snapshots[last]
@@ -175,20 +175,6 @@ func (p *poolCheck) judgeSuspects() {
 		b := p.v.maps[s.As.Component]
 		s.Taken = b != nil && b.has(s.As.Chunk)
 	}
-}
-
-// name is what a map is called in the pool: of a further volume a slash and its name, of its
-// snapshots that and theirs, and of the first volume's theirs alone.
-func (p *poolCheck) name(m ondisk.PoolMap) string { return nameIn(p.dir, m) }
-
-func nameIn(dir *ondisk.Directory, m ondisk.PoolMap) string {
-	if m.Kind == ondisk.KindVolume {
-		return "/" + m.Name
-	}
-	if of, _ := dir.Map(m.Origin); of.ID != ondisk.FirstMap {
-		return "/" + of.Name + "@" + m.Name
-	}
-	return m.Name
 }
 
 func (p *poolCheck) find(f Finding) { p.found = append(p.found, f) }

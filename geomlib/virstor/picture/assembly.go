@@ -115,19 +115,6 @@ func (d *drawing) find(kind ondisk.MapKind, of uint64, name string) *ondisk.Pool
 	return nil
 }
 
-// title is what a further map is called in its pool.
-func (d *drawing) title(m ondisk.PoolMap) string {
-	if m.Kind == ondisk.KindVolume {
-		return "/" + m.Name
-	}
-	for _, v := range d.dir.Maps[1:] {
-		if v.ID == m.Origin {
-			return "/" + v.Name + "@" + m.Name
-		}
-	}
-	return m.Name
-}
-
 // take makes a chunk a used one, if data can be on it.
 func (d *drawing) take(component int, chunk uint32) {
 	c := &d.p.Components[component]
@@ -189,9 +176,9 @@ func (d *drawing) further(drawn *ondisk.PoolMap) error {
 		case d.ctx.Err() != nil:
 			return d.ctx.Err()
 		case err != nil && this:
-			return fmt.Errorf("%s is damaged: %w", d.title(m), err)
+			return fmt.Errorf("%s is damaged: %w", d.dir.Title(m), err)
 		case err != nil:
-			d.p.Damaged = append(d.p.Damaged, d.title(m))
+			d.p.Damaged = append(d.p.Damaged, d.dir.Title(m))
 		}
 	}
 	return nil
