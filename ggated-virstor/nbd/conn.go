@@ -148,7 +148,7 @@ type reader struct {
 	amid          bool    // in a request that was begun and is not submitted
 	gathers       bool    // the disk may keep what was submitted
 	prolonged     bool    // a read went on after finish
-	socket        *socket // reads from raw
+	socket        *socket // reads from raw, and for the writer writes to it
 }
 
 // writer is what of a connection belongs to whoever writes at the moment (see
@@ -157,8 +157,7 @@ type writer struct {
 	writeDeadline deadline
 	out           outgoing
 	buffers       net.Buffers
-	lent          *socket // writes to raw what is lent; nil: nothing is
-	piece         [2][]byte
+	piece         [2][]byte // what Take sends
 	stage         stage
 }
 
@@ -209,9 +208,6 @@ func (c *conn) transmission() error {
 	c.disk = c.exp.disk
 	c.extents.init(c.headers)
 	c.socket = newSocket(c.raw, &c.srv.pollers)
-	if s := newSocket(c.raw, &c.srv.pollers); s.canSend() && !c.isTLS {
-		c.lent = s
-	}
 	c.wakeup = time.NewTimer(awaitTick)
 	defer c.wakeup.Stop()
 	c.in.grow(inputSize)

@@ -27,7 +27,7 @@ var takeWait = roomWait{each: 20 * time.Millisecond, turns: 8}
 
 // mayTake says whether r, a read, may take its data.
 func (c *conn) mayTake(r *request) bool {
-	return c.lent != nil && r.op.Length >= leastTaken && r.op.Length <= mostTaken
+	return c.canSendNow() && r.op.Length >= leastTaken && r.op.Length <= mostTaken
 }
 
 // Take sends the reply to a read whose data the disk has at p, as far as the client takes
@@ -45,7 +45,7 @@ func (r *request) Take(_ *virstor.Request, p []byte) int {
 	c.piece = [2][]byte{r.head[:r.headLen], p}
 	n := 0
 	if c.writeDeadline.renew() == nil {
-		n, _ = c.lent.sendSoon(c.piece[:], takeWait) // who sends the rest meets the error again
+		n, _ = c.socket.sendSoon(c.piece[:], takeWait) // who sends the rest meets the error again
 	}
 	c.piece = [2][]byte{}
 	r.sent = n
