@@ -20,7 +20,17 @@ type forecast struct {
 	samples []sample // by time; at most one more than forecastSamples
 }
 
-// add notes how much is allocated now.
+// predict notes how much is used now, and gives how many seconds what is free lasts; +Inf
+// where there is no prediction.
+func (f *forecast) predict(at time.Time, used, free int64) float64 {
+	f.add(at, used)
+	if left, ok := f.left(at, used, free); ok {
+		return left.Seconds()
+	}
+	return math.Inf(1)
+}
+
+// add notes how much is used now.
 func (f *forecast) add(at time.Time, used int64) {
 	if f.window <= 0 {
 		return

@@ -110,11 +110,7 @@ func (m *Monitor) SecondsToQuota() map[uint64]float64 { return m.toQuota }
 
 // predict notes how much is allocated and how long the rest lasts.
 func (m *Monitor) predict() {
-	m.forecast.add(m.now, m.s.used())
-	m.secs = math.Inf(1)
-	if left, ok := m.forecast.left(m.now, m.s.used(), m.s.Available()); ok {
-		m.secs = left.Seconds()
-	}
+	m.secs = m.forecast.predict(m.now, m.s.used(), m.s.Available())
 	m.predictQuotas()
 }
 
@@ -130,11 +126,7 @@ func (m *Monitor) predictQuotas() {
 			f = &forecast{window: m.cfg.Window}
 			m.quotas[v.ID] = f
 		}
-		f.add(m.now, v.Allocated)
-		m.toQuota[v.ID] = math.Inf(1)
-		if left, ok := f.left(m.now, v.Allocated, max(0, v.Quota-v.Allocated)); ok {
-			m.toQuota[v.ID] = left.Seconds()
-		}
+		m.toQuota[v.ID] = f.predict(m.now, v.Allocated, max(0, v.Quota-v.Allocated))
 	}
 	maps.DeleteFunc(m.quotas, func(id uint64, _ *forecast) bool { _, has := m.toQuota[id]; return !has })
 }
