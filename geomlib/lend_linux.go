@@ -3,6 +3,7 @@ package geomlib
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -101,7 +102,6 @@ func (ws *windows) take(p *file, index int64, wait bool) *window {
 // well, read(2) asks that one, and what is mapped does not.
 func (ws *windows) askLocked(p *file) {
 	ws.asked = true
-	ws.cond.L = &ws.mu
 	var st unix.Stat_t
 	err := ignoringEINTR(func() error { return unix.Fstat(p.fd, &st) })
 	if err != nil || unsafe.Sizeof(uintptr(0)) < 8 || p.kind != KindDevice && !local(p.fd) {
@@ -153,14 +153,8 @@ func (ws *windows) findLocked(p *file, index int64) *window {
 }
 
 func (ws *windows) unmapLocked(w *window) error {
-	for i := range ws.list {
-		if ws.list[i] == w {
-			last := len(ws.list) - 1
-			ws.list[i], ws.list[last] = ws.list[last], nil
-			ws.list = ws.list[:last]
-			break
-		}
-	}
+	i := slices.Index(ws.list, w)
+	ws.list = slices.Delete(ws.list, i, i+1)
 	return unix.Munmap(w.mem)
 }
 

@@ -62,8 +62,7 @@ func (c *call) expand(ctx context.Context, others []string, takeOver bool) error
 		}
 		if takeOver {
 			lease = func(geomlib.Provider, ondisk.Metadata) error { return nil }
-		}
-		if !takeOver {
+		} else {
 			lease = c.orElsewhere(ctx, name, lease)
 		}
 		if err := c.expandOne(ctx, name, virstor.Expansion{Volume: c.operands[0], Others: known}, lease); err != nil {

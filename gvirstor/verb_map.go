@@ -140,12 +140,10 @@ func (c *call) cutVolume(ctx context.Context, operand string) (pool, own string)
 	if pool == "" || geomlib.Name(operand).Scheme() != "" || ondisk.CheckMapName(own) != nil {
 		return operand, ""
 	}
-	for _, path := range []string{operand, pool} {
-		if _, err := os.Lstat(path); err == nil && (path == operand || !c.isServed(ctx, pool, &where{})) {
-			return operand, ""
-		}
-	}
-	if c.isServed(ctx, operand, &where{}) { // the kernel class may have made that
+	switch {
+	case exists(operand), exists(pool) && !c.isServed(ctx, pool, &where{}):
+		return operand, ""
+	case c.isServed(ctx, operand, &where{}): // the kernel class may have made that
 		return operand, ""
 	}
 	return pool, own
