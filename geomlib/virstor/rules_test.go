@@ -10,6 +10,19 @@ import (
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
 )
 
+// isNeeded wants try to find nothing wrong, and something where a rule is broken.
+func isNeeded(t *testing.T, broken Config, try func(*testing.T, Config) error) {
+	t.Helper()
+	if err := try(t, Config{}); err != nil {
+		t.Error(err)
+	}
+	if err := try(t, broken); err == nil {
+		t.Error("nobody noticed that the rule is broken")
+	} else {
+		t.Log(err)
+	}
+}
+
 // TestEachRuleOfTrustIsNeeded: what goes wrong when one of them is broken on purpose is
 // noticed, and nothing is when none is.
 func TestEachRuleOfTrustIsNeeded(t *testing.T) {
@@ -31,14 +44,7 @@ func TestEachRuleOfTrustIsNeeded(t *testing.T) {
 		"a chunk is nobody else's while it is lent":                         {breakLentUnpinned, keepsWhatIsLent},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := r.try(t, Config{}); err != nil {
-				t.Error(err)
-			}
-			if err := r.try(t, Config{breakRule: r.rule}); err == nil {
-				t.Error("nobody noticed that the rule is broken")
-			} else {
-				t.Log(err)
-			}
+			isNeeded(t, Config{breakRule: r.rule}, r.try)
 		})
 	}
 }

@@ -56,9 +56,9 @@ func TestAMapThatAFailedFlushLeftInACacheIsNotBelieved(t *testing.T) {
 	}
 }
 
-// dataAfterRestart is what unit 0 reads as when its last write was lost to a flush
-// that failed, and the volume opened again.
-func dataAfterRestart(t *testing.T, cfg Config) uint64 {
+// forgetfulDisk is the only one of a volume whose unit 0 was written by operation 1 and flushed,
+// and then by operation 2, which the flush that failed has lost and the cache still has.
+func forgetfulDisk(t *testing.T) *disktest.Disk {
 	t.Helper()
 	a := disktest.New("a", 16*crashChunk, 512).SetForgetful(true)
 	labelled(t, 64, a)
@@ -68,9 +68,19 @@ func dataAfterRestart(t *testing.T, cfg Config) uint64 {
 	mustDo(t, v.Flush())
 	mustDo(t, <-startWrite(v, 0, 2).done)
 	a.FailNth(disktest.Flush, 1, syscall.EIO)
-	_ = v.Flush()
+	if v.Flush() == nil {
+		t.Fatal("a flush did not fail")
+	}
 	_ = v.Close()
-	v, err = openDisks(cfg, []*disktest.Disk{a})
+	return a
+}
+
+// dataAfterRestart is what unit 0 reads as when its last write was lost to a flush
+// that failed, and the volume opened again.
+func dataAfterRestart(t *testing.T, cfg Config) uint64 {
+	t.Helper()
+	a := forgetfulDisk(t)
+	v, err := openDisks(cfg, []*disktest.Disk{a})
 	mustDo(t, err)
 	b := make([]byte, unit)
 	_, err = v.ReadAt(b, 0)
@@ -347,23 +357,11 @@ func (m mapped) DropCache() error {
 // TestATakeoverReadsPastWhatWasLent of the providers that it replaces: what is mapped by them
 // may be of a flush that failed.
 func TestATakeoverReadsPastWhatWasLent(t *testing.T) {
-	a := disktest.New("a", 16*crashChunk, 512).SetForgetful(true)
-	labelled(t, 64, a)
-	v, err := openDisks(Config{}, []*disktest.Disk{a})
-	mustDo(t, err)
-	mustDo(t, <-startWrite(v, 0, 1).done)
-	mustDo(t, v.Flush())
-	mustDo(t, <-startWrite(v, 0, 2).done)
-	a.FailNth(disktest.Flush, 1, syscall.EIO)
-	if v.Flush() == nil {
-		t.Fatal("a flush did not fail")
-	}
-	_ = v.Close()
-
+	a := forgetfulDisk(t)
 	var old, now atomic.Bool
 	m, err := geomlib.ReadMetadata(a)
 	mustDo(t, err)
-	v, err = Open(Assemble([]Member{{mapped{a, &old, &now}, m}})[0], Config{DeferWrites: true})
+	v, err := Open(Assemble([]Member{{mapped{a, &old, &now}, m}})[0], Config{DeferWrites: true})
 	mustDo(t, err)
 	old.Store(true)
 	mustDo(t, v.Activate([]geomlib.Provider{mapped{a, &now, &old}}))

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/gather"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
@@ -158,7 +159,7 @@ type writer struct {
 	out           outgoing
 	buffers       net.Buffers
 	piece         [2][]byte // what Take sends
-	stage         stage
+	stage         gather.Stage
 }
 
 // awaitTick is how often a reader that waits for something other than its peer

@@ -12,6 +12,8 @@ const (
 	// maxVec is what a piece can come to: a head and a body a reply.
 	maxVec = 2 * batchReplies
 	_      = uint(gather.Most - maxVec)
+	// stageSize is what is written at once for TLS, bytes.
+	stageSize = 64 << 10
 )
 
 // outgoing is a batch of replies on its way to the socket, piece by piece.
@@ -97,7 +99,7 @@ func (c *conn) sendBatch(w wait) (all bool, err error) {
 		}
 		switch {
 		case c.isTLS:
-			err = c.stage.write(c.nc, o.piece)
+			err = c.stage.Write(c.nc, o.piece, stageSize)
 			o.piece = nil
 		case w == waitLong || !c.socket.canSend():
 			err = c.sendPiece()
@@ -127,36 +129,5 @@ func (c *conn) sendPiece() error {
 		_, err = c.buffers.WriteTo(c.nc)
 	}
 	o.piece = nil
-	return err
-}
-
-// stage gathers small pieces for a writer that makes a record of each write.
-type stage struct{ buf []byte }
-
-// write writes the slices of vec to nc.
-func (s *stage) write(nc interface{ Write([]byte) (int, error) }, vec [][]byte) error {
-	const full = 64 << 10
-	if s.buf == nil {
-		s.buf = make([]byte, 0, full)
-	}
-	s.buf = s.buf[:0]
-	for _, b := range vec {
-		for len(b) > 0 {
-			n := min(len(b), full-len(s.buf))
-			s.buf = append(s.buf, b[:n]...)
-			b = b[n:]
-			if len(s.buf) < full {
-				continue
-			}
-			if _, err := nc.Write(s.buf); err != nil {
-				return err
-			}
-			s.buf = s.buf[:0]
-		}
-	}
-	if len(s.buf) == 0 {
-		return nil
-	}
-	_, err := nc.Write(s.buf)
 	return err
 }

@@ -36,7 +36,7 @@ type outgoing struct {
 	// Of whoever is sending.
 	parcel *parcel
 	rest   [][]byte // what is still to be sent of it
-	stage  []byte   // for TLS
+	stage  gather.Stage
 	socket syscall.RawConn
 	vec    gather.Message
 	some   func(fd uintptr) bool // sends what the socket takes
@@ -223,7 +223,7 @@ func (o *outgoing) write(c *Conn, wait bool) (left bool, err error) {
 			err = o.err
 		}
 	case c.isTLS:
-		err, o.rest = o.seal(c.nc), nil
+		err, o.rest = o.stage.Write(c.nc, o.rest, stageSize), nil
 	case len(o.rest) == 1:
 		_, err = c.nc.Write(o.rest[0])
 		o.rest = nil
@@ -256,27 +256,4 @@ func (o *outgoing) sendSome(fd uintptr) bool {
 		}
 	}
 	return true
-}
-
-// seal writes o.rest, small parts together: each write is a record of TLS.
-func (o *outgoing) seal(nc net.Conn) error {
-	o.stage = o.stage[:0]
-	for _, b := range o.rest {
-		for len(b) > 0 {
-			n := min(len(b), stageSize-len(o.stage))
-			o.stage, b = append(o.stage, b[:n]...), b[n:]
-			if len(o.stage) < stageSize {
-				continue
-			}
-			if _, err := nc.Write(o.stage); err != nil {
-				return err
-			}
-			o.stage = o.stage[:0]
-		}
-	}
-	if len(o.stage) == 0 {
-		return nil
-	}
-	_, err := nc.Write(o.stage)
-	return err
 }

@@ -38,6 +38,18 @@ func (s started) do(b []byte, off int64, start func(*geomlib.Transfer) bool) (ok
 	return true, e.t.Err
 }
 
+// begunWrite is a write of three sectors of 7 at sector 5, which was sent.
+func begunWrite(t *testing.T, p *provider) *ended {
+	t.Helper()
+	e := &ended{done: make(chan struct{}, 1)}
+	e.t = geomlib.Transfer{Data: sectors(3, 7), Offset: 5 * sector, End: e}
+	if !p.StartWrite(&e.t) {
+		t.Fatal("not begun")
+	}
+	p.Push()
+	return e
+}
+
 // ReadAt asks again when the session was lost, as who starts reads must.
 func (s started) ReadAt(b []byte, off int64) (int, error) {
 	if ok, err := s.do(b, off, s.p.StartRead); ok && err == nil {
@@ -69,12 +81,7 @@ func TestAStartedWriteEndsWhenItsServerIsBack(t *testing.T) {
 		}
 		return 0
 	}})
-	e := &ended{done: make(chan struct{}, 1)}
-	e.t = geomlib.Transfer{Data: sectors(3, 7), Offset: 5 * sector, End: e}
-	if !p.StartWrite(&e.t) {
-		t.Fatal("not begun")
-	}
-	p.Push()
+	e := begunWrite(t, p)
 	<-asked
 	s.die(nil)
 	close(dead)
@@ -126,12 +133,7 @@ func TestWhatWouldWaitDoesNotBegin(t *testing.T) {
 		}
 		return 0
 	}})
-	e := &ended{done: make(chan struct{}, 1)}
-	e.t = geomlib.Transfer{Data: sectors(3, 7), Offset: 5 * sector, End: e}
-	if !p.StartWrite(&e.t) {
-		t.Fatal("not begun")
-	}
-	p.Push()
+	e := begunWrite(t, p)
 	over := geomlib.Transfer{Data: sectors(1, 8), Offset: 7 * sector, End: e}
 	if p.StartWrite(&over) {
 		t.Error("an overlapping write begins")
