@@ -106,6 +106,15 @@ const (
 	toIdentify                // who it is: its name, id or fence. The engine has no part in that
 )
 
+// changing is what a volume is opened for by a verb that changes what is on it, or only tells
+// what it would do.
+func changing(dryRun bool) purpose {
+	if dryRun {
+		return toRead
+	}
+	return toChange
+}
+
 // withPool is withBackend of the volume that a further one is named by. One in service that the
 // kernel class made may have a slash in its own name.
 func (c *call) withPool(ctx context.Context, name string, w *where, p purpose, do func(*backend) error) error {

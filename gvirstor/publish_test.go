@@ -44,6 +44,7 @@ func TestASnapshotIsPublishedAndUnpublishedWhereItsVolumeIsServed(t *testing.T) 
 	for _, c := range []struct{ verb, want string }{
 		{"publish mydata/web@s", ""},
 		{"publish virstor/mydata@s", ""},
+		{"publish -n mydata@s", ""},
 		{"publish mydata", "is not name@snap"},
 		{"publish other@s", "other"},
 		{"unpublish mydata/web@s", "Can't unpublish mydata/web@s: device busy"},
@@ -55,7 +56,8 @@ func TestASnapshotIsPublishedAndUnpublishedWhereItsVolumeIsServed(t *testing.T) 
 			t.Errorf("%s: %d, %s", c.verb, code, stderr)
 		}
 	}
-	want := []string{"publish mydata/web {Snapshot:s}", "publish virstor/mydata {Snapshot:s}",
+	want := []string{"publish mydata/web {Snapshot:s DryRun:false}", "publish virstor/mydata {Snapshot:s DryRun:false}",
+		"publish mydata {Snapshot:s DryRun:true}",
 		"unpublish mydata/web {Snapshot:s Force:false}", "unpublish mydata/web {Snapshot:s Force:true}"}
 	if got := fake.Calls(); !slices.Equal(got, want) {
 		t.Errorf("%q", got)

@@ -115,6 +115,9 @@ func (s *stopped) Identify(ctx context.Context, _ string, r control.IdentifyRequ
 	if err := s.call.refuseTaken(ctx, r.Name); err != nil {
 		return v, err
 	}
+	if r.DryRun {
+		return s.Volume(ctx, s.name)
+	}
 	if err := s.call.refuseOlder(s.parts, s.where); err != nil {
 		return v, err
 	}

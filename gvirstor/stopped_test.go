@@ -159,6 +159,7 @@ func TestJobsOnAStoppedVolume(t *testing.T) {
 			{"reclaim", []string{"-n", "vol"}, "2 chunks, 2097152 bytes, would come back\n"},
 			{"replace", []string{"-n", "vol", s.files[1], fresh}, "4 chunks, 4194304 bytes, would be moved\n"},
 			{"resize", []string{"-n", "-s", "2g", "vol"}, "1073741824 bytes now, would be 2147483648\n"},
+			{"rename", []string{"-n", "vol", "other"}, "vol: could be called other\n"},
 		} {
 			if status, out, errs := s.job(c.verb, c.args...); status != 0 || out != c.want {
 				t.Errorf("%s %q: %d: %s%s", c.verb, c.args, status, out, errs)

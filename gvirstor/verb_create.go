@@ -67,25 +67,31 @@ be deleted as long as the clone is there. All else is as with create.
 
 func quotaCommand() *command {
 	var w where
+	var dryRun bool
 	return &command{
 		name:     "quota",
 		brief:    "Limits what a further volume may have of its pool",
-		operands: "[-v] " + whereUsage + " size | none name/vol",
+		operands: "[-nv] " + whereUsage + " size | none name/vol",
 		verbose:  true,
-		options:  func(f *options) { w.declare(f) },
-		run:      func(ctx context.Context, c *call) error { return c.quota(ctx, &w) },
+		options: func(f *options) {
+			f.flag(&dryRun, "n", "dry-run")
+			w.declare(f)
+		},
+		run: func(ctx context.Context, c *call) error { return c.quota(ctx, &w, dryRun) },
 		about: `Lets a further volume have chunks of so many bytes at most, those included that
 it has in common with what it is a clone of. What it has it keeps. A write that
-would need more fails at once with ENOSPC, and is not held.` + whereHelp,
+would need more fails at once with ENOSPC, and is not held.
+
+-n          only tell what it has of that already` + whereHelp,
 		example: "gvirstor quota 100g mydata/web",
 	}
 }
 
-func (c *call) quota(ctx context.Context, w *where) error {
+func (c *call) quota(ctx context.Context, w *where, dryRun bool) error {
 	if len(c.operands) != 2 {
 		return c.wrongNumber()
 	}
-	var r control.QuotaRequest
+	r := control.QuotaRequest{DryRun: dryRun}
 	if c.operands[0] != "none" {
 		n, err := control.ExpandNumber(c.operands[0])
 		if err != nil || n <= 0 {
@@ -97,12 +103,26 @@ func (c *call) quota(ctx context.Context, w *where) error {
 	if err != nil {
 		return err
 	}
-	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
+	return c.withPool(ctx, volume, w, changing(dryRun), func(b *backend) error {
 		if err := b.Quota(ctx, volume, r); err != nil {
 			return failf("Can't change the %w", err)
 		}
+		if dryRun {
+			fmt.Fprintf(c.stdout, "%s: has %d bytes of its pool; could have %s at most\n", volume, allocatedOf(&b.volume, volume), c.operands[0])
+		}
 		return nil
 	})
+}
+
+// allocatedOf is how many bytes of chunks the further volume of that name has.
+func allocatedOf(pool *control.VolumeStatus, name string) int64 {
+	_, own := control.SplitName(name)
+	for _, f := range pool.Volumes {
+		if f.Name == own {
+			return f.Allocated
+		}
+	}
+	return 0
 }
 
 // parseFurther is the operand name/vol.
@@ -148,11 +168,7 @@ func (c *call) create(ctx context.Context, w *where, r control.CreateRequest) er
 	if err != nil {
 		return err
 	}
-	p := toChange
-	if r.DryRun {
-		p = toRead
-	}
-	return c.withPool(ctx, volume, w, p, func(b *backend) error {
+	return c.withPool(ctx, volume, w, changing(r.DryRun), func(b *backend) error {
 		res, err := b.Create(ctx, volume, r)
 		if err != nil {
 			return failf("Can't %w", err)

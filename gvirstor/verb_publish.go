@@ -8,17 +8,21 @@ import (
 )
 
 func publishCommand() *command {
+	var dryRun bool
 	return &command{
 		name:     "publish",
 		brief:    "Makes a snapshot a device that can be read",
-		operands: "[-v] name@snap",
+		operands: "[-nv] name@snap",
 		verbose:  true,
-		run:      func(ctx context.Context, c *call) error { return c.publish(ctx) },
+		options:  func(f *options) { f.flag(&dryRun, "n", "dry-run") },
+		run:      func(ctx context.Context, c *call) error { return c.publish(ctx, dryRun) },
 		about: `Makes a snapshot of a volume in service a device below /dev that can be read,
 such as virstor/mydata@monday, and prints its name. It stays until unpublish
 takes it away, the snapshot is deleted, or the volume goes out of service; a
 daemon that ends while the device is open leaves it to the next one. NBD clients
-find all snapshots without that.`,
+find all snapshots without that.
+
+-n          only tell whether it could, or is one already`,
 		example: "gvirstor publish mydata@monday",
 	}
 }
@@ -40,16 +44,21 @@ func unpublishCommand() *command {
 }
 
 // publish prints the nodes of the device.
-func (c *call) publish(ctx context.Context) error {
+func (c *call) publish(ctx context.Context, dryRun bool) error {
 	return c.onServedSnapshot(ctx, func(client *control.Client, volume, name string) error {
-		res, err := client.PublishSnapshot(ctx, volume, control.PublishRequest{Snapshot: name})
+		res, err := client.PublishSnapshot(ctx, volume, control.PublishRequest{Snapshot: name, DryRun: dryRun})
 		if err != nil {
 			return failf("Can't publish %s: %w", c.operands[0], err)
 		}
+		already := false
 		for _, p := range res.Published {
 			if p.Kind == control.Gate {
 				fmt.Fprintln(c.stdout, p.Name)
+				already = true
 			}
+		}
+		if dryRun && !already {
+			fmt.Fprintf(c.stdout, "%s: could be published\n", c.operands[0])
 		}
 		return nil
 	})

@@ -61,11 +61,7 @@ func (c *call) receive(ctx context.Context, w *where, o receiveOptions) error {
 	if err != nil {
 		return failf("Can't receive into %s: %w", ondisk.Printable(volume), err)
 	}
-	p := toChange
-	if o.dryRun {
-		p = toRead
-	}
-	return c.withPool(ctx, volume, w, p, func(b *backend) error {
+	return c.withPool(ctx, volume, w, changing(o.dryRun), func(b *backend) error {
 		r := &receiver{call: c, v: b, volume: volume, in: in, at: in.Start().From}
 		r.fresh = r.isFresh(&b.volume)
 		if err := r.begin(ctx, o); err != nil {

@@ -12,16 +12,17 @@ import (
 )
 
 func renameCommand() *command {
-	var force bool
+	var force, dryRun bool
 	var w where
 	return &command{
 		name:     "rename",
 		brief:    "Gives a volume or a snapshot another name",
 		also:     "lvrename vgrename",
-		operands: "[-fv] " + whereUsage + " name new | name@snap @new | name/vol /new",
+		operands: "[-fnv] " + whereUsage + " name new | name@snap @new | name/vol /new",
 		verbose:  true,
 		options: func(f *options) {
 			f.flag(&force, "f", "force")
+			f.flag(&dryRun, "n", "dry-run")
 			w.declare(f)
 		},
 		run: func(ctx context.Context, c *call) error {
@@ -32,15 +33,15 @@ func renameCommand() *command {
 				c.operands[1] = withoutCommon(c.operands[0], c.operands[1])
 			}
 			if to, ok := strings.CutPrefix(c.operands[1], "@"); ok && strings.Contains(c.operands[0], "@") {
-				return c.renameSnapshot(ctx, &w, to)
+				return c.renameSnapshot(ctx, &w, to, dryRun)
 			}
 			if to, ok := strings.CutPrefix(c.operands[1], "/"); ok && !strings.HasPrefix(to, "dev/") {
-				return c.renameFurther(ctx, &w, to)
+				return c.renameFurther(ctx, &w, to, dryRun)
 			}
 			if err := ondisk.CheckNewName(c.operands[1]); err != nil {
 				return failf("Can't rename %s: %w", c.operands[0], err)
 			}
-			return c.identify(ctx, &w, control.IdentifyRequest{Name: c.operands[1], Force: force})
+			return c.identify(ctx, &w, control.IdentifyRequest{Name: c.operands[1], Force: force, DryRun: dryRun})
 		},
 		about: `Gives a volume another name, at once on all its components or not at all. One
 in service is out of service for a moment: it must not be open. What the
@@ -49,7 +50,8 @@ components say which volume is meant, of two that have one name. A snapshot or
 a further volume gets another name in service, too, unless clients have it; the
 new one may be written in full, behind the same volume or pool.
 
--f          even while the volume is open or clients are connected` + whereHelp,
+-f          even while the volume is open or clients are connected
+-n          only tell whether it could have that name now` + whereHelp,
 		example: "gvirstor rename mydata olddata",
 	}
 }
@@ -98,7 +100,7 @@ needs another name, too.
 }
 
 // renameSnapshot gives the snapshot that the first operand names another name.
-func (c *call) renameSnapshot(ctx context.Context, w *where, to string) error {
+func (c *call) renameSnapshot(ctx context.Context, w *where, to string, dryRun bool) error {
 	volume, name, err := parseSnapshot(c.operands[0])
 	if err == nil {
 		_, _, err = parseSnapshot(volume + "@" + to)
@@ -106,16 +108,11 @@ func (c *call) renameSnapshot(ctx context.Context, w *where, to string) error {
 	if err != nil {
 		return err
 	}
-	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
-		if err := b.RenameSnapshot(ctx, volume, control.RenameSnapshotRequest{Snapshot: name, To: to}); err != nil {
-			return failf("Can't %w", err)
-		}
-		return nil
-	})
+	return c.renameWithin(ctx, w, volume, control.RenameSnapshotRequest{Snapshot: name, To: to, DryRun: dryRun})
 }
 
 // renameFurther gives the further volume that the first operand names another name.
-func (c *call) renameFurther(ctx context.Context, w *where, to string) error {
+func (c *call) renameFurther(ctx context.Context, w *where, to string, dryRun bool) error {
 	volume, err := parseFurther(c.operands[0])
 	if err == nil {
 		err = checkOwnName(to)
@@ -123,9 +120,17 @@ func (c *call) renameFurther(ctx context.Context, w *where, to string) error {
 	if err != nil {
 		return err
 	}
-	return c.withPool(ctx, volume, w, toChange, func(b *backend) error {
-		if err := b.RenameSnapshot(ctx, volume, control.RenameSnapshotRequest{To: to}); err != nil {
+	return c.renameWithin(ctx, w, volume, control.RenameSnapshotRequest{To: to, DryRun: dryRun})
+}
+
+// renameWithin gives what the first operand names, within the pool of volume, another name.
+func (c *call) renameWithin(ctx context.Context, w *where, volume string, r control.RenameSnapshotRequest) error {
+	return c.withPool(ctx, volume, w, changing(r.DryRun), func(b *backend) error {
+		if err := b.RenameSnapshot(ctx, volume, r); err != nil {
 			return failf("Can't %w", err)
+		}
+		if r.DryRun {
+			fmt.Fprintf(c.stdout, "%s: could be called %s\n", c.operands[0], r.To)
 		}
 		return nil
 	})
@@ -133,14 +138,21 @@ func (c *call) renameFurther(ctx context.Context, w *where, to string) error {
 
 // identify gives a volume another name or id.
 func (c *call) identify(ctx context.Context, w *where, r control.IdentifyRequest) error {
-	name := c.operands[0]
-	return c.withBackend(ctx, name, w, toIdentify, func(b *backend) error {
+	name, p := c.operands[0], toIdentify
+	if r.DryRun {
+		p = toRead
+	}
+	return c.withBackend(ctx, name, w, p, func(b *backend) error {
 		for _, p := range b.volume.Components {
 			r.Providers = append(r.Providers, p.Name)
 		}
 		v, err := b.Identify(ctx, name, r)
 		if err != nil {
 			return failf("Can't %s %s: %w", c.verb, name, err)
+		}
+		if r.DryRun {
+			fmt.Fprintf(c.stdout, "%s: could be called %s\n", name, r.Name)
+			return nil
 		}
 		if c.verbose {
 			fmt.Fprintf(c.stdout, "%s has the id %08x.\n", v.Name, v.ID)

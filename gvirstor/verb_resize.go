@@ -64,11 +64,7 @@ func (c *call) resizeFurther(ctx context.Context, o *jobOptions, r control.Resiz
 	if err != nil {
 		return err
 	}
-	p := toChange
-	if r.DryRun {
-		p = toRead
-	}
-	return c.withPool(ctx, volume, &o.where, p, func(b *backend) error {
+	return c.withPool(ctx, volume, &o.where, changing(r.DryRun), func(b *backend) error {
 		res, err := b.Resize(ctx, volume, r)
 		switch {
 		case err != nil:

@@ -113,11 +113,7 @@ func (c *call) snapshot(ctx context.Context, w *where, keep int64, r control.Sna
 			return failf("Invalid name of a snapshot: %w", err)
 		}
 	}
-	p := toChange
-	if r.DryRun {
-		p = toRead
-	}
-	return c.withPool(ctx, volume, w, p, func(b *backend) error {
+	return c.withPool(ctx, volume, w, changing(r.DryRun), func(b *backend) error {
 		r.Snapshot = name
 		res, err := b.Snapshot(ctx, volume, r)
 		if err != nil {
@@ -206,12 +202,9 @@ func (c *call) deleteSnapshot(ctx context.Context, w *where, force, dryRun bool)
 	if err != nil {
 		return err
 	}
-	p := toChange
-	if dryRun || !force {
-		p = toRead
-	}
-	return c.withPool(ctx, volume, w, p, func(b *backend) error {
-		res, err := b.Delete(ctx, volume, control.DeleteRequest{Snapshot: name, DryRun: dryRun || !force})
+	only := dryRun || !force
+	return c.withPool(ctx, volume, w, changing(only), func(b *backend) error {
+		res, err := b.Delete(ctx, volume, control.DeleteRequest{Snapshot: name, DryRun: only})
 		if err != nil {
 			return failf("Can't %w", err)
 		}

@@ -27,15 +27,36 @@ func (v *Volume) SetQuota(name string, bytes int64) error {
 	return nil
 }
 
-// setQuotaLocked is SetQuota. v.metaMu is held.
-func (v *Volume) setQuotaLocked(name string, bytes int64) error {
+// MaySetQuota tells why SetQuota would fail, or nil. A pool that was opened to be read is
+// asked as if it were not.
+func (v *Volume) MaySetQuota(name string, bytes int64) error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	err := v.couldChangePoolLocked()
+	if err == nil {
+		_, err = v.toLimitLocked(name, bytes)
+	}
+	if err != nil {
+		return fmt.Errorf("quota of %s/%s: %w", v.name, ondisk.Printable(name), err)
+	}
+	return nil
+}
+
+// toLimitLocked is the further volume of that name, if it can have such a quota. v.metaMu is
+// held.
+func (v *Volume) toLimitLocked(name string, bytes int64) (*Head, error) {
 	if err := checkQuota(bytes); err != nil {
-		return err
+		return nil, err
 	}
 	if name == "" {
-		return refuse(ErrRequest, "%s is the volume that holds the pool, which has none: its size is what limits it", v.name)
+		return nil, refuse(ErrRequest, "%s is the volume that holds the pool, which has none: its size is what limits it", v.name)
 	}
-	h, err := v.headLocked(name)
+	return v.headLocked(name)
+}
+
+// setQuotaLocked is SetQuota. v.metaMu is held.
+func (v *Volume) setQuotaLocked(name string, bytes int64) error {
+	h, err := v.toLimitLocked(name, bytes)
 	if err != nil {
 		return err
 	}

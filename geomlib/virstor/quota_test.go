@@ -60,7 +60,9 @@ func noMoreThanQuota(t *testing.T, cfg Config) error {
 	}
 	mustDo(t, v.SetQuota("web", 0))
 	mustDo(t, sectorAt(h, 2, 1))
-	for _, err := range []error{v.SetQuota("", 1), v.SetQuota("web", -1), second(v.CreateLimited("x", 1, -1, false))} {
+	mustDo(t, v.MaySetQuota("web", crashChunk))
+	mustDo(t, sectorAt(h, 2, 2)) // that has changed nothing
+	for _, err := range []error{v.SetQuota("", 1), v.SetQuota("web", -1), v.MaySetQuota("", 1), v.MaySetQuota("web", -1), second(v.CreateLimited("x", 1, -1, false))} {
 		if !errors.Is(err, ErrRequest) {
 			t.Errorf("%v", err)
 		}

@@ -23,22 +23,47 @@ func (h *Head) RenameSnapshot(name, to string) error {
 	return nil
 }
 
-// renameSnapshotLocked is RenameSnapshot. v.metaMu is held.
-func (h *Head) renameSnapshotLocked(name, to string) error {
+// MayRenameSnapshot tells why RenameSnapshot would fail, or nil. Who uses the snapshot is not
+// looked at, and a volume that was opened to be read is asked as if it were not.
+func (h *Head) MayRenameSnapshot(name, to string) error {
+	h.v.metaMu.Lock()
+	defer h.v.metaMu.Unlock()
+	err := h.v.couldChangePoolLocked()
+	if err == nil {
+		_, err = h.toRenameLocked(name, to)
+	}
+	if err != nil {
+		return fmt.Errorf("rename %s@%s: %w", h.Name(), ondisk.Printable(name), err)
+	}
+	return nil
+}
+
+// toRenameLocked is the snapshot of that name, if it can be called to. v.metaMu is held.
+func (h *Head) toRenameLocked(name, to string) (*snapshot, error) {
 	if err := ondisk.CheckMapName(to); err != nil {
-		return err
+		return nil, err
 	}
 	s, err := h.snapshotLocked(name)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case s.damage != nil:
-		return s.damage
-	case s.views > 0:
-		return ErrSnapshotInUse
+		return nil, s.damage
 	}
 	if _, err := h.snapshotLocked(to); err == nil {
-		return ErrSnapshotExists
+		return nil, ErrSnapshotExists
+	}
+	return s, nil
+}
+
+// renameSnapshotLocked is RenameSnapshot. v.metaMu is held.
+func (h *Head) renameSnapshotLocked(name, to string) error {
+	s, err := h.toRenameLocked(name, to)
+	if err != nil {
+		return err
+	}
+	if s.views > 0 {
+		return ErrSnapshotInUse
 	}
 	next := h.v.nextDirectory(true)
 	next.edit(s.ID, func(m *ondisk.PoolMap) { m.Name = to })

@@ -27,10 +27,13 @@ func TestASnapshotGetsAnotherNameAndKeepsAllElse(t *testing.T) {
 	}{
 		"never": {"other", ErrNoSnapshot}, "monday": {"tuesday", ErrSnapshotExists}, "tuesday": {"a/b", ondisk.ErrMapName},
 	} {
-		if err := v.RenameSnapshot(name, c.to); !errors.Is(err, c.want) {
-			t.Errorf("%s to %s: %v", name, c.to, err)
+		for _, err := range []error{v.MayRenameSnapshot(name, c.to), v.RenameSnapshot(name, c.to)} {
+			if !errors.Is(err, c.want) {
+				t.Errorf("%s to %s: %v", name, c.to, err)
+			}
 		}
 	}
+	mustDo(t, v.MayRenameSnapshot("monday", "other"))
 	w, err := v.OpenSnapshot("monday")
 	mustDo(t, err)
 	if err := v.RenameSnapshot("monday", "other"); !errors.Is(err, ErrSnapshotInUse) {

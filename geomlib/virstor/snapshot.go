@@ -143,6 +143,15 @@ func (v *Volume) mayChangePoolLocked() error {
 	return nil
 }
 
+// couldChangePoolLocked is mayChangePoolLocked, but for a pool that was opened to be read: what
+// could be done to it is asked. v.metaMu is held.
+func (v *Volume) couldChangePoolLocked() error {
+	if v.cfg.ReadOnly {
+		return nil
+	}
+	return v.mayChangePoolLocked()
+}
+
 // takeSnapshotsLocked takes and stores snapshots of heads at one point, which one record puts
 // in force; guid, of one, 0 is a new one. v.metaMu is held.
 func (v *Volume) takeSnapshotsLocked(heads []*Head, name string, guid ondisk.GUID) error {

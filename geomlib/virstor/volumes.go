@@ -487,14 +487,44 @@ func (v *Volume) RenameVolume(name, to string) error {
 	return nil
 }
 
-// renameVolumeLocked is RenameVolume. v.metaMu is held.
-func (v *Volume) renameVolumeLocked(name, to string) error {
-	if err := ondisk.CheckMapName(to); err != nil {
-		return err
+// MayRenameVolume tells why RenameVolume would fail, or nil. Who uses the volume is not looked
+// at, and a pool that was opened to be read is asked as if it were not.
+func (v *Volume) MayRenameVolume(name, to string) error {
+	v.metaMu.Lock()
+	defer v.metaMu.Unlock()
+	err := v.couldChangePoolLocked()
+	if err == nil {
+		_, err = v.toRenameLocked(name, to)
 	}
-	h, err := v.idleLocked(name)
+	if err != nil {
+		return fmt.Errorf("rename %s/%s: %w", v.name, ondisk.Printable(name), err)
+	}
+	return nil
+}
+
+// toRenameLocked is the further volume of that name, if it can be called to. v.metaMu is held.
+func (v *Volume) toRenameLocked(name, to string) (*Head, error) {
+	if err := ondisk.CheckMapName(to); err != nil {
+		return nil, err
+	}
+	h, err := v.furtherLocked(name)
 	if err == nil {
 		err = h.damage
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := v.headLocked(to); err == nil {
+		return nil, ErrVolumeExists
+	}
+	return h, nil
+}
+
+// renameVolumeLocked is RenameVolume. v.metaMu is held.
+func (v *Volume) renameVolumeLocked(name, to string) error {
+	h, err := v.toRenameLocked(name, to)
+	if err == nil {
+		_, err = v.idleLocked(name)
 	}
 	if err != nil {
 		return err
@@ -503,9 +533,6 @@ func (v *Volume) renameVolumeLocked(name, to string) error {
 		if s.views > 0 {
 			return fmt.Errorf("%s@%s: %w", h.Name(), s.Name, ErrSnapshotInUse)
 		}
-	}
-	if _, err := v.headLocked(to); err == nil {
-		return ErrVolumeExists
 	}
 	next := v.nextDirectory(true)
 	next.edit(h.mapID, func(m *ondisk.PoolMap) { m.Name = to })

@@ -7,10 +7,11 @@ import (
 
 // PublishRequest has clients find a snapshot where that has to be asked for: as a device.
 type PublishRequest struct {
-	Snapshot string `json:"snapshot"` // its name, what follows the "@"
+	Snapshot string `json:"snapshot"`          // its name, what follows the "@"
+	DryRun   bool   `json:"dry_run,omitempty"` // only tell whether that can be
 }
 
-// PublishResult is where clients find it.
+// PublishResult is where clients find it, or would not yet, if that was only asked.
 type PublishResult struct {
 	Published []Publication `json:"published"`
 }

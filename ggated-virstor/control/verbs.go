@@ -172,6 +172,7 @@ type IdentifyRequest struct {
 	// Providers are the volume's components, by index: they are closed meanwhile,
 	// and opened again.
 	Providers []string `json:"providers"`
+	DryRun    bool     `json:"dry_run,omitempty"` // only tell whether that can be
 }
 
 func (r *IdentifyRequest) access() Access { return Access{Open: r.Providers} }
@@ -240,7 +241,8 @@ func (c *Client) Create(ctx context.Context, name string, r CreateRequest) (Crea
 
 // QuotaRequest changes how many bytes of chunks a further volume may have at most.
 type QuotaRequest struct {
-	Bytes int64 `json:"bytes"` // 0: no limit
+	Bytes  int64 `json:"bytes"`             // 0: no limit
+	DryRun bool  `json:"dry_run,omitempty"` // only tell whether that can be
 }
 
 var quota = verb[QuotaRequest, None]{"quota", http.MethodPost, "volumes/{name}/quota",
@@ -347,8 +349,9 @@ func (c *Client) Snapshot(ctx context.Context, name string, r SnapshotRequest) (
 
 // RenameSnapshotRequest gives a snapshot of a volume, or a further volume, another name.
 type RenameSnapshotRequest struct {
-	Snapshot string `json:"snapshot"` // its name, what follows the "@"; empty: the volume
-	To       string `json:"to"`       // what it is to be called
+	Snapshot string `json:"snapshot"`          // its name, what follows the "@"; empty: the volume
+	To       string `json:"to"`                // what it is to be called
+	DryRun   bool   `json:"dry_run,omitempty"` // only tell whether that can be
 }
 
 var renameSnapshot = verb[RenameSnapshotRequest, None]{"rename-snapshot", http.MethodPost, "volumes/{name}/rename-snapshot",

@@ -30,10 +30,7 @@ func (s *served) hasAll(providers []string) error {
 // is then. providers are its components. force: even while it is used. Of one that is only
 // read nobody is disturbed. d.verbs is held.
 func (d *Daemon) whileClosed(ctx context.Context, s *served, providers []string, force bool, change func(*virstor.Assembly) error) (*served, error) {
-	if s.vol.ReadOnly() {
-		return nil, classify(fmt.Errorf("%s: %w", s.vol.Name(), virstor.ErrReadOnly))
-	}
-	if err := s.mayTakeDown(force); err != nil {
+	if err := s.mayClose(force); err != nil {
 		return nil, err
 	}
 	// What has begun is finished even if the client goes away.
@@ -67,6 +64,14 @@ func (d *Daemon) whileClosed(ctx context.Context, s *served, providers []string,
 		return nil, classify(errors.New(out))
 	}
 	return nil, classify(fmt.Errorf("%w; %s", err, out))
+}
+
+// mayClose refuses what whileClosed would not begin with. d.verbs is held.
+func (s *served) mayClose(force bool) error {
+	if s.vol.ReadOnly() {
+		return classify(fmt.Errorf("%s: %w", s.vol.Name(), virstor.ErrReadOnly))
+	}
+	return s.mayTakeDown(force)
 }
 
 // changeClosed opens the components of a closed volume again, and does change to it under

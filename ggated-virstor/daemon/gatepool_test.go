@@ -121,6 +121,7 @@ func TestFurtherVolumesAndPublishedSnapshotsAreDevicesOfTheirOwn(t *testing.T) {
 	for what, err := range map[string]error{
 		"unpublish":         s.d.UnpublishSnapshot(ctx, "vol/web", control.UnpublishRequest{Snapshot: "s"}),
 		"rename":            s.d.RenameSnapshot(ctx, "vol/web", control.RenameSnapshotRequest{To: "www"}),
+		"rename -n":         s.d.RenameSnapshot(ctx, "vol/web", control.RenameSnapshotRequest{To: "www", DryRun: true}),
 		"delete a snapshot": second(s.d.Delete(ctx, "vol/web", control.DeleteRequest{Snapshot: "s"})),
 		"stop":              second(s.d.Stop(ctx, "vol", control.StopRequest{})),
 	} {
@@ -141,7 +142,20 @@ func TestFurtherVolumesAndPublishedSnapshotsAreDevicesOfTheirOwn(t *testing.T) {
 
 	// A device goes along with the name of what it is of, and goes with it.
 	must(t, web.Close())
+	for _, snapshot := range []string{"s", "none"} {
+		res, err := s.d.PublishSnapshot(ctx, "vol/web", control.PublishRequest{Snapshot: snapshot, DryRun: true})
+		if (snapshot == "none") != (control.KindOf(err) == control.NotFound) || len(res.Published) > 0 {
+			t.Errorf("publish -n %s: %+v, %v", snapshot, res, err)
+		}
+	}
 	s.published("vol/web", "s")
+	must(t, s.d.RenameSnapshot(ctx, "vol/web", control.RenameSnapshotRequest{To: "www", DryRun: true}))
+	if res, err := s.d.PublishSnapshot(ctx, "vol/web", control.PublishRequest{Snapshot: "s", DryRun: true}); err != nil || len(res.Published) != 1 || res.Published[0].Name != node {
+		t.Errorf("publish -n of what is a device: %+v, %v", res, err)
+	}
+	if got := s.nodes(); got != "virstor/vol virstor/vol+web virstor/vol+web@s virstor/vol@s" {
+		t.Fatalf("after what was only asked: %s", got)
+	}
 	must(t, s.d.RenameSnapshot(ctx, "vol/web", control.RenameSnapshotRequest{To: "www"}))
 	must(t, s.d.RenameSnapshot(ctx, "vol", control.RenameSnapshotRequest{Snapshot: "s", To: "t"}))
 	if got := s.nodes(); got != "virstor/vol virstor/vol+www virstor/vol+www@s virstor/vol@t" {

@@ -25,6 +25,9 @@ func (d *Daemon) Identify(ctx context.Context, name string, r control.IdentifyRe
 	if err := d.mayIdentify(s, r); err != nil {
 		return none, err
 	}
+	if r.DryRun {
+		return s.status(), s.mayClose(r.Force)
+	}
 	was := s.vol.Name()
 	n, err := d.whileClosed(ctx, s, r.Providers, r.Force, func(a *virstor.Assembly) error { return verbs.Identify(a, r, d.freshID, false, d.log) })
 	if err != nil {

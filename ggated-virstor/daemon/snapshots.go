@@ -88,7 +88,7 @@ func (d *Daemon) Quota(ctx context.Context, name string, r control.QuotaRequest)
 	if err == nil {
 		err = d.verbsOf(s).Quota(ctx, name, r)
 	}
-	if err == nil {
+	if err == nil && !r.DryRun {
 		d.log.Info("quota changed", "volume", control.VolumeName(name), "bytes", r.Bytes)
 	}
 	return err
@@ -130,7 +130,7 @@ func (s *served) snapshotKeepers() (all []publish.SnapshotKeeper) {
 }
 
 // PublishSnapshot implements control.Backend.
-func (d *Daemon) PublishSnapshot(_ context.Context, name string, r control.PublishRequest) (control.PublishResult, error) {
+func (d *Daemon) PublishSnapshot(ctx context.Context, name string, r control.PublishRequest) (control.PublishResult, error) {
 	s, err := d.findActivePool(name)
 	if err != nil {
 		return control.PublishResult{}, err
@@ -140,6 +140,9 @@ func (d *Daemon) PublishSnapshot(_ context.Context, name string, r control.Publi
 	if len(asked) == 0 {
 		return control.PublishResult{}, noDevices(name, r.Snapshot, s.shown()[title])
 	}
+	if r.DryRun {
+		return control.PublishResult{Published: s.shown()[title]}, d.hasSnapshot(ctx, s, name, r.Snapshot)
+	}
 	for _, p := range asked {
 		if err := p.ShowSnapshot(title); err != nil {
 			return control.PublishResult{}, classify(err)
@@ -147,6 +150,24 @@ func (d *Daemon) PublishSnapshot(_ context.Context, name string, r control.Publi
 	}
 	d.log.Info("published", "what", fullName(name, r.Snapshot))
 	return control.PublishResult{Published: s.shown()[title]}, nil
+}
+
+// hasSnapshot refuses what is no snapshot of that volume, and one that is damaged.
+func (d *Daemon) hasSnapshot(ctx context.Context, s *served, name, snapshot string) error {
+	all, err := d.verbsOf(s).Snapshots(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, there := range all.Snapshots {
+		switch {
+		case there.Name != snapshot:
+		case there.Problem != "":
+			return control.Errorf(control.Invalid, "publish %s: %s", fullName(name, snapshot), there.Problem)
+		default:
+			return nil
+		}
+	}
+	return classify(fmt.Errorf("publish %s: %w", fullName(name, snapshot), virstor.ErrNoSnapshot))
 }
 
 // UnpublishSnapshot implements control.Backend.
@@ -217,6 +238,17 @@ func (s *served) letGo(verb, name, snapshot string, force bool) (again func(), e
 	return again, nil
 }
 
+// mayLetGo tells why letGo would fail without force, or nil.
+func (s *served) mayLetGo(verb, name, snapshot string) error {
+	title := s.titleOf(name, snapshot)
+	for t, ps := range s.shown() {
+		if users := usersAmong(ps); users != "" && publish.Belongs(t, title) {
+			return control.Errorf(control.Busy, "%s %s: it is in use: %s", verb, fullName(name, snapshot), users)
+		}
+	}
+	return nil
+}
+
 // fullName is that of a snapshot, or of the volume.
 func fullName(name, snapshot string) string {
 	full := ondisk.Printable(control.VolumeName(name))
@@ -232,6 +264,12 @@ func (d *Daemon) RenameSnapshot(ctx context.Context, name string, r control.Rena
 	s, err := d.findActivePool(name)
 	if err != nil {
 		return err
+	}
+	if r.DryRun {
+		if err := d.verbsOf(s).RenameSnapshot(ctx, name, r); err != nil {
+			return err
+		}
+		return s.mayLetGo("rename", name, r.Snapshot)
 	}
 	again, err := s.letGo("rename", name, r.Snapshot, false)
 	if err != nil {

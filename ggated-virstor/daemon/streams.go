@@ -45,7 +45,12 @@ func (s *served) usersOf(name string) string {
 		_, what := s.users()
 		return what
 	}
-	for _, p := range s.shown()[publish.Title(own, "")] {
+	return usersAmong(s.shown()[publish.Title(own, "")])
+}
+
+// usersAmong says who uses what is published there, or is empty.
+func usersAmong(all []control.Publication) string {
+	for _, p := range all {
 		switch {
 		case p.Connections > 0:
 			return fmt.Sprintf("%d NBD clients connected", p.Connections)

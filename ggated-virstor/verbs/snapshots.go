@@ -50,10 +50,13 @@ func (e Engine) create(own string, r control.CreateRequest) (virstor.VolumePlan,
 	return from.CloneSnapshot(r.Snapshot, own, r.DryRun)
 }
 
-// Quota changes how much a further volume may have.
+// Quota changes how much a further volume may have, or only tells whether it can.
 func (e Engine) Quota(_ context.Context, name string, r control.QuotaRequest) error {
-	own := e.own(name)
-	return Classify(e.Vol.SetQuota(own, r.Bytes))
+	set := e.Vol.SetQuota
+	if r.DryRun {
+		set = e.Vol.MaySetQuota
+	}
+	return Classify(set(e.own(name), r.Bytes))
 }
 
 // Resize makes a further volume larger or smaller.
@@ -113,17 +116,26 @@ func (e Engine) Snapshot(_ context.Context, name string, r control.SnapshotReque
 	return res, Classify(take(r.Snapshot))
 }
 
-// RenameSnapshot gives a snapshot, or a further volume, another name.
+// RenameSnapshot gives a snapshot, or a further volume, another name, or only tells whether it
+// can have that.
 func (e Engine) RenameSnapshot(_ context.Context, name string, r control.RenameSnapshotRequest) error {
-	if own := e.own(name); r.Snapshot == "" {
-		return Classify(e.Vol.RenameVolume(own, r.To))
+	if r.Snapshot == "" {
+		rename := e.Vol.RenameVolume
+		if r.DryRun {
+			rename = e.Vol.MayRenameVolume
+		}
+		return Classify(rename(e.own(name), r.To))
 	}
 	h, err := e.head(name)
 	if err != nil {
 		return err
 	}
 	defer h.Release()
-	return Classify(h.RenameSnapshot(r.Snapshot, r.To))
+	rename := h.RenameSnapshot
+	if r.DryRun {
+		rename = h.MayRenameSnapshot
+	}
+	return Classify(rename(r.Snapshot, r.To))
 }
 
 // Delete deletes a snapshot or a further volume, or only tells what that would free.

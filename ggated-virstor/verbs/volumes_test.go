@@ -78,8 +78,10 @@ func TestAFurtherVolumeIsMadeClonedRenamedAndDeleted(t *testing.T) {
 	if _, err := e.Delete(ctx, name+"/web", control.DeleteRequest{DryRun: true}); control.KindOf(err) != control.Invalid {
 		t.Errorf("a volume with a snapshot deleted: %v", err)
 	}
-	if err := e.RenameSnapshot(ctx, name+"/web", control.RenameSnapshotRequest{To: "www"}); err != nil {
-		t.Fatal(err)
+	for _, r := range []control.RenameSnapshotRequest{{To: "www", DryRun: true}, {Snapshot: "s", To: "t", DryRun: true}, {To: "www"}} {
+		if err := e.RenameSnapshot(ctx, name+"/web", r); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, d := range []struct {
 		name, snapshot string

@@ -121,6 +121,9 @@ func TestOfTwoVolumesOfOneNameTheFirstNamedIsServedAndRenameMendsIt(t *testing.T
 		}
 		s.said("another volume named vol, with the id ")
 		s.fillVolume(0x33)
+		if out := s.gvirstor("rename", "-n", "--run-dir", s.dir, "vol", "other"); out != "vol: could be called other\n" || strings.Contains(s.gvirstor("status"), "virstor/other") {
+			t.Errorf("a dry run: %s", out)
+		}
 		s.gvirstor("rename", "--run-dir", s.dir, "vol", "other")
 		if st := s.gvirstor("status"); !strings.Contains(st, "virstor/other") || !strings.Contains(st, "virstor/vol") {
 			t.Errorf("after rename served is\n%s", st)

@@ -69,9 +69,14 @@ func (s *site) rollsBack() {
 	if out, err := s.tryGvirstor("rename", "vol@monday", "@sunday"); err == nil {
 		s.t.Errorf("renamed while it is read: %s", out)
 	}
+	if out, err := s.tryGvirstor("rename", "-n", "vol@monday", "@sunday"); err == nil || !strings.Contains(out, "1 NBD clients connected") {
+		s.t.Errorf("could be renamed while it is read: %s", out)
+	}
 	reader.Abort()
 	s.until("nobody reads the snapshot", func() bool { _, err := s.tryGvirstor("rename", "vol@monday", "@sunday"); return err == nil })
 	s.holdsValue(s.snapshotURI("sunday"), 1)
+	s.gvirstor("rename", "-n", "vol@sunday", "@monday")
+	s.holdsValue(s.snapshotURI("sunday"), 1) // that has changed nothing
 	s.gvirstor("rename", "vol@sunday", "@monday")
 	s.gvirstor("rollback", "vol@monday") // nothing is lost by that
 	if out := s.gvirstor("rollback", "-n", "vol@monday"); out != "vol@monday: nothing was written since\n" {
