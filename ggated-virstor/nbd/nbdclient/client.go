@@ -400,6 +400,7 @@ func (c *Conn) receive() {
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	c.raw.Close()
+	c.out.end()
 	for _, k := range c.fail(err, byServer) {
 		c.answer(k)
 	}

@@ -28,7 +28,7 @@ const (
 // to a goroutine of the connection by those who must not wait.
 type outgoing struct {
 	mu      sync.Mutex
-	room    sync.Cond // there is room, or there never will be
+	room    sync.Cond // there is room, or there never will be; or nobody sends any more
 	waiting *parcel
 	sending bool
 	cut     error // a request was not sent whole: no other can be
@@ -104,12 +104,6 @@ func (o *outgoing) loop(c *Conn) {
 			o.sendLocked(c, true, false)
 			o.mu.Unlock()
 		case <-c.done:
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			if o.cut == nil {
-				o.cut = ErrClosed
-			}
-			o.room.Broadcast()
 			return
 		}
 	}
@@ -168,6 +162,20 @@ func (o *outgoing) pushLocked(c *Conn) {
 	}
 }
 
+// end has nothing sent any more on a connection that is closed, and waits until nobody reads
+// what callers wanted sent: it is theirs again when they are answered.
+func (o *outgoing) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.cut == nil {
+		o.cut = ErrClosed
+	}
+	o.room.Broadcast()
+	for o.sending {
+		o.room.Wait()
+	}
+}
+
 // failed is why no request can be sent any more.
 func (o *outgoing) failed() error {
 	o.mu.Lock()
@@ -207,6 +215,9 @@ func (o *outgoing) sendLocked(c *Conn, wait, own bool) {
 		}
 	}
 	o.sending = false
+	if o.cut != nil {
+		o.room.Broadcast()
+	}
 }
 
 // write sends o.rest, or what the server takes at once of it, and reports whether any is
