@@ -55,11 +55,13 @@ worker() { pgrep -P "$(cat pid)" -f -- --control; }
 
 kill_worker() { kill -9 "$(worker)"; }
 
-# The supervisor first: it would start another worker.
+# The supervisor first: it would start another worker. It is gone in the end; the worker may
+# wait in the kernel, for whoever answers its device next.
 kill_both()
 {
 	_worker=$(worker)
 	kill -9 "$(cat pid)" "${_worker}"
+	wait "$(cat pid)"
 }
 
 # taken_over N: so often a daemon has taken over, since the log began.
