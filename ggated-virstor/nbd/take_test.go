@@ -66,6 +66,16 @@ func newTakes(t *testing.T, inline bool, workers int, fail error) (*rig, *takes)
 	return r, k
 }
 
+// takePart has p ask for the first chunk until it has room for a part of that only. One comes
+// after the other: what comes while another is taken is copied, and may leave no room.
+func (k *takes) takePart(p peer) {
+	p.t.Helper()
+	for i := uint64(0); k.part.Load() == 0; i++ {
+		p.request(proto.CmdRead, i, 0, 1<<20, nil)
+		until(p.t, "a read is taken, or a part of it", func() bool { return k.whole.Load()+k.part.Load() == int64(i)+1 })
+	}
+}
+
 // TestLargeReadsAreTaken with every kind of reply, and what is read is what is there.
 func TestLargeReadsAreTaken(t *testing.T) {
 	for _, workers := range []int{0, 3} {
@@ -142,12 +152,7 @@ func TestAReadThatFailsAmidItsReplyEndsTheConnection(t *testing.T) {
 		r, k := newTakes(t, true, workers, syscall.EIO)
 		p := r.connect()
 		p.enter("disk")
-		// One after the other until the socket has no more room: what comes while another is
-		// taken is copied.
-		for i := uint64(0); k.part.Load() == 0; i++ {
-			p.request(proto.CmdRead, i, 0, 1<<20, nil)
-			until(t, "a read is taken, or a part of it", func() bool { return k.whole.Load()+k.part.Load() == int64(i)+1 })
-		}
+		k.takePart(p)
 		until(t, "the connection ends", func() bool { return r.Stats().Conns == 0 })
 		all, _ := io.ReadAll(p) // what it says at the end depends on what the server had not read
 		const reply = proto.SimpleSize + 1<<20
@@ -193,6 +198,8 @@ func TestATakeMayOutliveItsConnection(t *testing.T) {
 	for _, whole := range []bool{true, false} {
 		r, k := newTakes(t, true, 3, nil)
 		k.hold = make(chan struct{})
+		letGo := sync.OnceFunc(func() { close(k.hold) })
+		t.Cleanup(letGo) // or the disk would never end
 		r.cfg.DrainTimeout = time.Millisecond
 		p := r.connect()
 		p.enter("disk")
@@ -200,15 +207,12 @@ func TestATakeMayOutliveItsConnection(t *testing.T) {
 			p.request(proto.CmdRead, 1, 0, 1<<20, nil)
 			p.expect(proto.SimpleSize + 1<<20)
 		} else {
-			for i := range 8 { // more than the socket has room for
-				p.request(proto.CmdRead, uint64(i), int64(i)<<20, 1<<20, nil)
-			}
-			until(t, "a part is taken", func() bool { return k.part.Load() == 1 })
+			k.takePart(p)
 		}
 		c := r.only()
 		p.Close()
 		<-c.done
-		close(k.hold)
+		letGo()
 		r.expectMemoryBack()
 		until(t, "nothing is counted for who is gone", func() bool {
 			c.exp.order.mu.Lock()
