@@ -189,7 +189,7 @@ func (c *Conn) startTLS(cfg *tls.Config) error {
 		return fmt.Errorf("start TLS: %w", err)
 	}
 	c.nc, c.isTLS = tc, true
-	c.in.Reset(tc)
+	c.in.Reset(source{c}) // drops what was not encrypted
 	return nil
 }
 

@@ -4,13 +4,16 @@ import (
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdtest"
 )
 
 // started reads and writes by transfers, where they begin, and waits for them.
@@ -217,3 +220,42 @@ type counting struct {
 }
 
 func (e *counting) Ended(*geomlib.Transfer) { e.done <- struct{}{} }
+
+// batchOf joins the batch that its transfer ends in, as who sends replies together does.
+type batchOf struct{ ended chan struct{} }
+
+func (b batchOf) Ended(t *geomlib.Transfer) {
+	if t.Batch == nil {
+		close(b.ended) // there is nothing to wait for
+		return
+	}
+	t.Batch.After(b)
+}
+
+func (b batchOf) BatchEnded() { close(b.ended) }
+
+// What waits for the end of a batch is told while the connection lives, over TLS as well.
+func TestABatchEndsBeforeTheConnectionIsWaitedFor(t *testing.T) {
+	dir := certify(t)
+	tls, err := nbd.LoadTLS(filepath.Join(dir, "client-cert.pem"), filepath.Join(dir, "client-key.pem"), filepath.Join(dir, "ca-cert.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, _ := serve(t, nbd.Config{}, unixSocket(t), nbdtest.Config{Size: 1 << 20})
+	secret, _ := serve(t, nbd.Config{TLS: tls, RequireTLS: true}, "tcp:127.0.0.1:0", nbdtest.Config{Size: 1 << 20})
+	for what, uri := range map[string]string{"plain": plain, "TLS": secret + "?tls-certificates=" + dir} {
+		t.Run(what, func(t *testing.T) {
+			p := of(open(t, uri, geomlib.OpenOptions{}))
+			b := batchOf{make(chan struct{})}
+			if !p.StartRead(&geomlib.Transfer{Data: make([]byte, 4096), End: b}) {
+				t.Fatal("not begun")
+			}
+			p.Push()
+			select {
+			case <-b.ended:
+			case <-time.After(10 * time.Second):
+				t.Error("the batch does not end")
+			}
+		})
+	}
+}
