@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const maxAnswer = 256 << 20 // ondisk.MaxComponents fit well within
@@ -69,8 +71,35 @@ type wire struct {
 	http http.Client
 }
 
-// do sends the request of a verb and reads its answer.
+// maxTries bounds how often a request is made: what made one daemon end may end the next.
+const maxTries = 3
+
+// do makes the request of a verb, and makes it again where a daemon ended that had it, as in
+// an upgrade, and that does no harm.
 func (w *wire) do(ctx context.Context, c Call) error {
+	for try := 1; ; try++ {
+		err := w.try(ctx, c)
+		if err == nil || try == maxTries || ctx.Err() != nil || !mayRepeat(c, err) {
+			return err
+		}
+	}
+}
+
+// mayRepeat reports whether a request that ended so may be made again: nobody has begun it,
+// or it changes nothing and whoever had it is gone.
+func mayRepeat(c Call, err error) bool {
+	switch CodeOf(err) {
+	case NotBegun:
+		return true
+	case Unanswered:
+		return c.method == http.MethodGet
+	}
+	return c.method == http.MethodGet &&
+		(errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE))
+}
+
+// try sends the request of a verb and reads its answer.
+func (w *wire) try(ctx context.Context, c Call) error {
 	resp, err := w.send(ctx, c)
 	if err != nil {
 		return err

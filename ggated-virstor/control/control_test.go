@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -424,6 +425,44 @@ func TestClientSurvivesNonsense(t *testing.T) {
 			t.Errorf("answer %q is a status", answer)
 		}
 		l.Close()
+	}
+}
+
+// TestWhatOnlyAsksIsAskedAgainWhereADaemonEnds: its connection ends without an answer, or
+// within it. What changes something is not, for it may have been done.
+func TestWhatOnlyAsksIsAskedAgainWhereADaemonEnds(t *testing.T) {
+	for _, cut := range []string{"", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var asked atomic.Int32
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if asked.Add(1) > 1 {
+				io.WriteString(w, "{}")
+				return
+			}
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.WriteString(c, cut)
+			c.Close()
+		})}
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(l) }()
+		client := dial(t, path)
+		if _, err := client.Status(t.Context()); err != nil || asked.Load() != 2 {
+			t.Errorf("%q: asked %d times, %v", cut, asked.Load(), err)
+		}
+		asked.Store(0)
+		if err := client.Add(t.Context(), "vol", control.AddRequest{}); err == nil || asked.Load() != 1 {
+			t.Errorf("%q: add was asked for %d times, %v", cut, asked.Load(), err)
+		}
+		server.Close()
+		<-done
 	}
 }
 

@@ -27,6 +27,8 @@ const (
 	SectorSizeDiffers Code = "sector_size_differs" // from that of the volume
 	AlreadyComponent  Code = "already_component"   // of the volume
 	HoldsData         Code = "holds_data"          // a file system, a label, …: nothing is taken without force
+	Unanswered        Code = "unanswered"          // who had the request ended before the answer
+	NotBegun          Code = "not_begun"           // nobody has had the request: it can be made again
 )
 
 // Error is a failure as the daemon tells it. Backends return it (wrapped or not) to

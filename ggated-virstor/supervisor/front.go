@@ -158,15 +158,19 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // failed answers what the worker did not, or what nobody waits for any more: that is read
-// in the history alone.
+// in the history alone. Clients make a request again where the code says that they may.
 func (f *front) failed(w http.ResponseWriter, r *http.Request, err error) {
 	f.log.Debug("control: the worker does not answer", "request", r.Method+" "+r.URL.Path, "error", err)
 	if r.Context().Err() != nil {
 		f.answer(w, http.StatusBadGateway, control.Errorf(control.Internal, "who asked was gone before the answer"))
 		return
 	}
+	if errors.Is(err, errEnding) {
+		f.answer(w, http.StatusBadGateway, control.Errorf(control.Internal, "%v, and the request is not begun: make it again", err).WithCode(control.NotBegun))
+		return
+	}
 	f.answer(w, http.StatusBadGateway, control.Errorf(control.Internal,
-		"the process that serves ended before it answered: `gvirstor status` tells what has become of the request"))
+		"the process that serves ended before it answered: `gvirstor status` tells what has become of the request").WithCode(control.Unanswered))
 }
 
 func (f *front) answer(w http.ResponseWriter, status int, e *control.Error) {

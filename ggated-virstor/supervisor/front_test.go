@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib/history"
@@ -122,19 +123,21 @@ func TestARequestWaitsForAWorker(t *testing.T) {
 }
 
 // TestARequestThatWaitsForAWorkerHoldsUpNoUpgrade: it is told, instead of being cut off when
-// the time for answers is over.
+// the time for answers is over, and is made again.
 func TestARequestThatWaitsForAWorkerHoldsUpNoUpgrade(t *testing.T) {
 	s := newFrontSite(t)
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.client.Status(t.Context())
+		_, err := s.client.Stop(t.Context(), "vol", control.StopRequest{})
 		done <- err
 	}()
 	<-s.grants // it has come in
 	s.f.close()
-	if err := <-done; control.KindOf(err) != control.Internal || !strings.Contains(err.Error(), "gvirstor status") {
-		t.Error(err)
-	}
+	d, l := handDoor(t)
+	s.f.use(d)
+	serveDoor(t, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
+	must(t, s.f.open(s.file))
+	must(t, <-done)
 }
 
 func TestAWorkerThatDiesHasItsAskersTold(t *testing.T) {
@@ -143,8 +146,30 @@ func TestAWorkerThatDiesHasItsAskersTold(t *testing.T) {
 	s.f.use(d)
 	serveDoor(t, l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	_, err := s.client.Stop(t.Context(), "vol", control.StopRequest{})
-	if control.KindOf(err) != control.Internal || !strings.Contains(err.Error(), "gvirstor status") {
+	if control.KindOf(err) != control.Internal || control.CodeOf(err) != control.Unanswered || !strings.Contains(err.Error(), "gvirstor status") {
 		t.Error(err)
+	}
+}
+
+// TestWhatOnlyAsksIsAskedAgainWhereAWorkerDies, but not for ever: it may be why they die.
+func TestWhatOnlyAsksIsAskedAgainWhereAWorkerDies(t *testing.T) {
+	for _, c := range []struct {
+		deaths, asked int32
+		code          control.Code
+	}{{2, 3, ""}, {3, 3, control.Unanswered}} {
+		s := newFrontSite(t)
+		d, l := handDoor(t)
+		s.f.use(d)
+		var asked atomic.Int32
+		serveDoor(t, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if asked.Add(1) <= c.deaths {
+				panic(http.ErrAbortHandler)
+			}
+			io.WriteString(w, "{}")
+		}))
+		if _, err := s.client.Status(t.Context()); control.CodeOf(err) != c.code || (err != nil) != (c.code != "") || asked.Load() != c.asked {
+			t.Errorf("%d die: asked %d times, %v", c.deaths, asked.Load(), err)
+		}
 	}
 }
 
