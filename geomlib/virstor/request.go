@@ -51,10 +51,11 @@ type Completer interface {
 // Taker takes what is read without a copy of it in Data.
 type Taker interface {
 	// Take is offered all that r reads, and returns how much of it was taken, from its
-	// beginning, bytes; the rest comes in its place in Data. p is for system calls alone
-	// (geomlib.Loan), and must not be used after Take returns; what changes the volume may
-	// wait for that. Take is called before Complete, on any goroutine, and not again once
-	// it took something. r may still fail if not all was taken.
+	// beginning, bytes; the rest comes in its place in Data, in whose beginning it may keep
+	// what it took. p is for system calls (geomlib.Loan), and must not be used after Take
+	// returns; what changes the volume may wait for that. Take is called before Complete, on
+	// any goroutine, and not again once it took something. r may still fail if not all was
+	// taken.
 	Take(r *Request, p []byte) int
 }
 

@@ -86,7 +86,7 @@ func (w wait) room() roomWait {
 	if w == waitNot {
 		return roomWait{}
 	}
-	return roomWait{soon, math.MaxInt}
+	return roomWait{each: soon, turns: math.MaxInt}
 }
 
 // sendBatch writes the batch in c.out, or what is left of it. It stops, without an error,

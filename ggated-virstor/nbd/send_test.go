@@ -73,7 +73,7 @@ func TestSocketSendsWhatIsTakenSoon(t *testing.T) {
 			t.Skip("not on this system")
 		}
 		a, b := bytes.Repeat([]byte("a"), 4<<20), bytes.Repeat([]byte("b"), 4<<20)
-		n, err := s.sendSoon([][]byte{a, nil, b}, roomWait{soon, math.MaxInt})
+		n, err := s.sendSoon([][]byte{a, nil, b}, roomWait{each: soon, turns: math.MaxInt})
 		if err != nil || n <= 0 || n >= len(a) {
 			t.Fatalf("%d pollers: sent %d bytes to a peer that reads nothing: %v", pollers, n, err)
 		}
@@ -85,7 +85,7 @@ func TestSocketSendsWhatIsTakenSoon(t *testing.T) {
 		sent, begun := n, time.Now()
 		for sent < len(a)+len(b) && time.Since(begun) < patience {
 			vec := [][]byte{a[min(sent, len(a)):], b[max(0, sent-len(a)):]}
-			if n, err = s.sendSoon(vec, roomWait{soon, math.MaxInt}); err != nil {
+			if n, err = s.sendSoon(vec, roomWait{each: soon, turns: math.MaxInt}); err != nil {
 				t.Fatal(err)
 			}
 			sent += n
@@ -94,7 +94,7 @@ func TestSocketSendsWhatIsTakenSoon(t *testing.T) {
 		if all := <-got; !bytes.Equal(all, append(a, b...)) {
 			t.Errorf("%d pollers: %d bytes arrived, or others", pollers, len(all))
 		}
-		if _, err := s.sendSoon([][]byte{a}, roomWait{soon, math.MaxInt}); err == nil {
+		if _, err := s.sendSoon([][]byte{a}, roomWait{each: soon, turns: math.MaxInt}); err == nil {
 			t.Errorf("%d pollers: sent on a closed connection", pollers)
 		}
 		if got := free.Load(); got != pollers {
@@ -111,11 +111,11 @@ func TestSocketToldThatThePeerIsGone(t *testing.T) {
 		t.Skip("not on this system")
 	}
 	there.Close()
-	if n, err := s.sendSoon([][]byte{{1}}, roomWait{soon, math.MaxInt}); n != 0 || err == nil {
+	if n, err := s.sendSoon([][]byte{{1}}, roomWait{each: soon, turns: math.MaxInt}); n != 0 || err == nil {
 		t.Errorf("sent %d bytes to nobody: %v", n, err)
 	}
 	here.SetWriteDeadline(longAgo)
-	if _, err := s.sendSoon([][]byte{{1}}, roomWait{soon, math.MaxInt}); err == nil || errors.Is(err, io.EOF) {
+	if _, err := s.sendSoon([][]byte{{1}}, roomWait{each: soon, turns: math.MaxInt}); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("after the deadline: %v", err)
 	}
 }

@@ -103,6 +103,7 @@ func (s *socket) canSend() bool { return gather.Can && s.rc != nil }
 type roomWait struct {
 	each  time.Duration
 	turns int
+	first bool // it waits for the first bytes alone
 }
 
 // sendSoon writes the slices of vec, at most maxVec. It returns early, without
@@ -126,7 +127,7 @@ func (s *socket) trySend(fd uintptr) bool {
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
-			if waited || s.room.turns == 0 || !s.await(fd, awaitRoom, s.room.each) {
+			if waited || s.room.turns == 0 || s.room.first && s.sent > 0 || !s.await(fd, awaitRoom, s.room.each) {
 				return true
 			}
 			waited = true

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -42,17 +43,65 @@ func (r *request) Take(_ *virstor.Request, p []byte) int {
 	}
 	r.body = r.op.Data // for its length
 	r.encodeSuccess()
-	c.piece = [2][]byte{r.head[:r.headLen], p}
-	n := 0
-	if c.writeDeadline.renew() == nil {
-		n, _ = c.socket.sendSoon(c.piece[:], takeWait) // who sends the rest meets the error again
+	taken := 0
+	if r.sent = 0; c.writeDeadline.renew() == nil {
+		taken = r.sendLent(p)
 	}
 	c.piece = [2][]byte{}
-	r.sent = n
-	if n == 0 || n == r.headLen+len(p) {
+	if r.sent == 0 || r.sent == r.headLen+len(p) {
 		c.leaveSocket()
 	}
-	return max(0, n-r.headLen)
+	return taken
+}
+
+// sendLent is Take, and notes in r.sent what was sent. A sector of which the client has a part
+// is copied to where the rest is to come, and is taken too: somebody may write to it before
+// the client takes more, and it would have the beginning of the old one and the end of the new.
+func (r *request) sendLent(p []byte) (taken int) {
+	c := r.conn
+	first := r.head[:r.headLen]
+	for turns := takeWait.turns; ; turns-- {
+		c.piece = [2][]byte{first, p[taken:]}
+		n, err := c.socket.sendSoon(c.piece[:], roomWait{each: takeWait.each, turns: min(turns, 1), first: true})
+		r.sent += n
+		if from := r.sent - r.headLen; from < 0 {
+			first = r.head[r.sent:r.headLen]
+		} else if from < taken {
+			first = r.op.Data[from:taken]
+		} else {
+			if taken = r.sectorEnd(from); !copyLent(r.op.Data[from:taken], p[from:taken]) {
+				return from // who reads the rest meets the error
+			}
+			first = r.op.Data[from:taken]
+		}
+		if n == 0 || err != nil || turns == 0 || r.sent == r.headLen+len(p) {
+			return taken // who sends the rest meets the error again
+		}
+	}
+}
+
+// sectorEnd is where the sector ends, in the data of r, that byte from of it lies in; from
+// itself where a sector begins.
+func (r *request) sectorEnd(from int) int {
+	sector := int64(r.conn.disk.SectorSize())
+	end := (r.op.Offset + int64(from) + sector - 1) / sector * sector
+	return int(min(end-r.op.Offset, r.op.Length))
+}
+
+// copyLent copies from memory that is lent, or reports false where nothing is behind that any
+// more (see geomlib.Loan).
+func copyLent(to, lent []byte) (ok bool) {
+	if len(lent) == 0 {
+		return true
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	copy(to, lent)
+	return true
 }
 
 // beginTake takes the socket, unless somebody has it.

@@ -28,6 +28,7 @@ type takes struct {
 	whole, part atomic.Int64
 	data        []byte
 	hold        chan struct{} // or nil; reads that were taken complete when it is closed
+	amid        func()        // or nil; is called when a part was taken, before the rest is copied
 }
 
 // newTakes is a rig whose disk lends, and what the disk holds: 8 chunks of 1 MiB, each
@@ -44,6 +45,9 @@ func newTakes(t *testing.T, inline bool, workers int, fail error) (*rig, *takes)
 				k.whole.Add(1)
 			} else {
 				k.part.Add(1)
+				if k.amid != nil {
+					k.amid()
+				}
 			}
 			if k.hold != nil {
 				<-k.hold
@@ -327,4 +331,68 @@ func lendsIn(t *testing.T) bool {
 		l.End()
 	}
 	return ok
+}
+
+// TestASectorIsOldOrNewThoughItsReadIsTakenInPart: what was sent may end amid a sector, which
+// somebody writes before the rest of the read is copied.
+func TestASectorIsOldOrNewThoughItsReadIsTakenInPart(t *testing.T) {
+	for _, workers := range []int{0, 3} {
+		r, k := newTakes(t, true, workers, nil)
+		fresh := bytes.Repeat([]byte{0xee}, 1<<20)
+		c := r.dial("disk", nbdclient.Options{})
+		k.amid = func() {
+			if _, err := c.WriteAt(fresh, 0); err != nil {
+				t.Error(err)
+			}
+		}
+		p := r.connect()
+		p.enter("disk")
+		k.takePart(p)
+		for range k.whole.Load() { // they came before
+			p.expectReply()
+			p.expect(1 << 20)
+		}
+		p.expectReply()
+		got := p.expect(1 << 20)
+		const sector = 512
+		seen := map[bool]int{}
+		for off := 0; off < len(got); off += sector {
+			is := got[off : off+sector]
+			old := bytes.Equal(is, k.data[off:off+sector])
+			if !old && !bytes.Equal(is, fresh[:sector]) {
+				t.Errorf("%d workers: the sector at %d is torn", workers, off)
+			}
+			seen[old]++
+		}
+		if seen[true] == 0 || seen[false] == 0 {
+			t.Errorf("%d workers: %d sectors are old, %d new", workers, seen[true], seen[false])
+		}
+	}
+}
+
+// TestMemoryThatIsGoneIsNotKept, and is no signal.
+func TestMemoryThatIsGoneIsNotKept(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "component"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	lent, err := syscall.Mmap(int(f.Fd()), 0, 1<<20, syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Munmap(lent)
+	to := make([]byte, 300)
+	if !copyLent(to, lent[1<<19:1<<19+300]) {
+		t.Error("what is there is not kept")
+	}
+	if err := f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if copyLent(to, lent[1<<19:1<<19+300]) {
+		t.Error("what is gone is kept")
+	}
 }

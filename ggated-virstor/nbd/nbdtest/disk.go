@@ -405,13 +405,10 @@ func (d *Disk) piece(r *virstor.Request, at *atomic.Pointer[chunk], within, done
 			clear(p)
 			return
 		}
+		taken := d.lend(r, c, within, n)
 		c.mu.RLock()
 		defer c.mu.RUnlock()
-		if taken := d.lend(r, c.data[within:][:n]); taken > 0 {
-			clear(p[:taken])
-			p, within = p[taken:], within+int64(taken)
-		}
-		copy(p, c.data[within:])
+		copy(p[taken:], c.data[within+int64(taken):])
 	case virstor.OpWrite:
 		c.mu.Lock()
 		copy(c.data[within:], r.Data[done:done+n])
@@ -429,18 +426,25 @@ func (d *Disk) piece(r *virstor.Request, at *atomic.Pointer[chunk], within, done
 	}
 }
 
-// lend offers p to who takes it, if r reads nothing else, and returns how much was taken.
-func (d *Disk) lend(r *virstor.Request, p []byte) int {
-	if !d.cfg.Lend || r.Taker == nil || r.Length != int64(len(p)) {
+// lend offers n bytes of c to who takes them, if r reads nothing else, and returns how much was
+// taken. Of that nothing is in r's memory, but in its last sector what was taken of that.
+func (d *Disk) lend(r *virstor.Request, c *chunk, within, n int64) int {
+	if !d.cfg.Lend || r.Taker == nil || r.Length != n {
 		return 0
 	}
-	n := r.Taker.Take(r, p)
-	if n > 0 && d.cfg.AfterTake != nil {
-		if err := d.cfg.AfterTake(r, n); n < len(p) {
+	c.mu.RLock()
+	taken := r.Taker.Take(r, c.data[within:][:n])
+	c.mu.RUnlock()
+	if taken == 0 {
+		return 0
+	}
+	clear(r.Data[:max(0, taken-d.SectorSize())])
+	if d.cfg.AfterTake != nil {
+		if err := d.cfg.AfterTake(r, taken); int64(taken) < n {
 			r.Err = err
 		}
 	}
-	return n
+	return taken
 }
 
 func (d *Disk) free(at *atomic.Pointer[chunk]) {
