@@ -27,8 +27,8 @@ var allowed = []string{
 	"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2", "poll", "ppoll",
 }
 
-// diskRequests are the ioctls of block devices that geomlib makes (linux/fs.h).
-var diskRequests = []uint64{unix.BLKGETSIZE64, unix.BLKSSZGET, unix.BLKROGET, unix.BLKDISCARD, unix.BLKZEROOUT, unix.BLKFLSBUF}
+// diskRequests are the ioctls of block devices and files that geomlib makes (linux/fs.h).
+var diskRequests = []uint64{unix.BLKGETSIZE64, unix.BLKSSZGET, unix.BLKROGET, unix.BLKDISCARD, unix.BLKZEROOUT, unix.BLKFLSBUF, unix.FICLONERANGE}
 
 // policy allows what is in allowed, and of some other calls a part.
 func policy(info *arch.Info) seccomp.Policy {
