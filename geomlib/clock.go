@@ -10,7 +10,7 @@ import (
 // included: what a lease is measured by. Clocks of two hosts have nothing in common.
 func SinceBoot() time.Duration {
 	var t unix.Timespec
-	if err := unix.ClockGettime(bootClock, &t); err != nil {
+	if err := readClock(bootClock, &t); err != nil {
 		panic("geomlib: clock_gettime: " + err.Error()) // the clock is there, or the program does not run here
 	}
 	return time.Duration(t.Nano())
