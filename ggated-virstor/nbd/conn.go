@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/gather"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/nowait"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
@@ -146,10 +147,11 @@ type reader struct {
 	unused        *request // requests nobody uses
 	extents       extentWalk
 	qd1           qd1
-	amid          bool    // in a request that was begun and is not submitted
-	gathers       bool    // the disk may keep what was submitted
-	prolonged     bool    // a read went on after finish
-	socket        *socket // reads from raw, and for the writer writes to it
+	amid          bool      // in a request that was begun and is not submitted
+	gathers       bool      // the disk may keep what was submitted
+	prolonged     bool      // a read went on after finish
+	source        io.Reader // of input
+	socket        *socket   // reads from raw, and for the writer writes to it
 }
 
 // writer is what of a connection belongs to whoever writes at the moment (see
@@ -209,6 +211,9 @@ func (c *conn) transmission() error {
 	c.disk = c.exp.disk
 	c.extents.init(c.headers)
 	c.socket = newSocket(c.raw, &c.srv.pollers)
+	if c.source = c.nc; !c.isTLS {
+		c.source = nowait.Reader(c.raw)
+	}
 	c.wakeup = time.NewTimer(awaitTick)
 	defer c.wakeup.Stop()
 	c.in.grow(inputSize)

@@ -86,7 +86,7 @@ func (c *conn) awaitHeader() error {
 // readInput sends the replies there are, and reads once into the buffer.
 func (c *conn) readInput() error {
 	c.flushReplies()
-	err := c.in.read(c.nc)
+	err := c.in.read(c.source)
 	c.setBusy()
 	return err
 }

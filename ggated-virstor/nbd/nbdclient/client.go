@@ -95,6 +95,7 @@ type Conn struct {
 	contextID  uint32
 	liesOn     []uint32
 	in         *bufio.Reader // of source
+	from       io.Reader     // what source reads: nc
 	settle     func()        // or nil
 
 	out outgoing
@@ -384,7 +385,7 @@ func (s source) Read(p []byte) (int, error) {
 	if s.c.settle != nil {
 		s.c.settle()
 	}
-	return s.c.nc.Read(p)
+	return s.c.from.Read(p)
 }
 
 // receive takes replies until the connection ends.

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/nowait"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
@@ -62,7 +63,7 @@ func (u URI) Config(cfg *tls.Config) *tls.Config {
 
 // New negotiates on a connected socket, which it owns from now on.
 func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
-	c := &Conn{nc: nc, raw: nc, settle: opt.Settle, done: make(chan struct{})}
+	c := &Conn{nc: nc, raw: nc, from: nc, settle: opt.Settle, done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	err := c.negotiate(opt)
 	if !stop() {
@@ -71,6 +72,9 @@ func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
 	if err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("negotiate NBD export %q: %w", opt.Export, err)
+	}
+	if !c.isTLS {
+		c.from = nowait.Reader(nc)
 	}
 	c.out.init(c)
 	go c.receive()
@@ -81,7 +85,7 @@ func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
 // List returns the names of a server's exports and closes nc.
 func List(nc net.Conn) ([]string, error) {
 	defer nc.Close()
-	c := &Conn{nc: nc, raw: nc}
+	c := &Conn{nc: nc, raw: nc, from: nc}
 	if err := c.greet(); err != nil {
 		return nil, fmt.Errorf("list NBD exports: %w", err)
 	}
@@ -188,7 +192,7 @@ func (c *Conn) startTLS(cfg *tls.Config) error {
 	if err := tc.Handshake(); err != nil {
 		return fmt.Errorf("start TLS: %w", err)
 	}
-	c.nc, c.isTLS = tc, true
+	c.nc, c.from, c.isTLS = tc, tc, true
 	c.in.Reset(source{c}) // drops what was not encrypted
 	return nil
 }

@@ -70,7 +70,7 @@ func TestWhatIsSentIsTheCallersAgainWhenNobodyReadsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		slow := slowToEnd{here, make(chan struct{}), make(chan struct{})}
-		c := &Conn{nc: slow, raw: slow, done: make(chan struct{})}
+		c := &Conn{nc: slow, raw: slow, from: slow, done: make(chan struct{})}
 		c.in = bufio.NewReader(source{c})
 		c.out.init(c)
 		go c.out.loop(c)
