@@ -163,7 +163,8 @@ func refuseLeased(zero geomlib.Provider, id uint32, last uint64) error {
 }
 
 // findZero opens component 0 of a volume for reading: one of this machine's disks, or a
-// file in a folder of those that are named. It is nil where there is none.
+// file in a folder of those that are named. An older copy may lie there, too: of several it is
+// the one that was served last. It is nil where there is none.
 func (c *call) findZero(ctx context.Context, id uint32, beside []string) (geomlib.Provider, error) {
 	var names []string
 	local := false
@@ -191,18 +192,27 @@ func (c *call) findZero(ctx context.Context, id uint32, beside []string) (geomli
 	if disks, err := c.disks(ctx); err == nil {
 		names = append(names, disks...)
 	}
+	var zero geomlib.Provider
+	var generation uint64
 	for _, name := range names {
 		p, err := c.registry.Open(name, geomlib.OpenOptions{ReadOnly: true, NoLock: true})
 		if err != nil {
 			continue // no medium, gone, or nothing that could be a component
 		}
 		m, err := geomlib.ReadMetadata(p)
-		if err == nil && m.ID == id && m.No == 0 && m.ProviderSize == uint64(p.MediaSize()) {
-			return p, nil
+		if err != nil || m.ID != id || m.No != 0 || m.ProviderSize != uint64(p.MediaSize()) || zero != nil && m.Member.Generation <= generation {
+			_ = p.Close() // only read
+			continue
 		}
-		_ = p.Close() // only read
+		if zero != nil {
+			_ = zero.Close() // likewise
+		}
+		zero, generation = p, m.Member.Generation
 	}
-	return nil, ctx.Err()
+	if zero == nil {
+		return nil, ctx.Err()
+	}
+	return zero, nil
 }
 
 // byVolume are the volumes that providers are of, as far as their metadata can be read.

@@ -488,6 +488,13 @@ func TestWhatIsOfALeasedVolumeIsTakenByNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, _ := twoHosts(t)
+	older, err := os.ReadFile(filepath.Join(a.dir, "component0"))
+	if err == nil { // it has no lease, and is found first
+		err = os.WriteFile(filepath.Join(a.dir, "an older copy"), older, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	a.start(append([]string{"--supervise=no"}, leaseFlags...)...)
 	a.kill()
 	var images []string
