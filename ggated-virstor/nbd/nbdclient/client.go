@@ -117,10 +117,11 @@ type call struct {
 	next     *call     // unused
 	begun    time.Time // when it was sent; guarded by Conn.mu
 
-	offset  int64  // of the request
-	data    []byte // of a read
-	got     int    // bytes of it
+	offset  int64    // of the request
+	data    []byte   // of a read
+	got     [][2]int // ranges of it, in order and apart
 	extents []Extent
+	status  bool // the server has told of them
 	err     error
 	done    chan struct{} // capacity 1
 	to      Answerer      // is told instead, of one that was started
@@ -325,7 +326,7 @@ func (c *Conn) prepare(h *proto.Request, off, n int64, p []byte, list []Extent, 
 	if err != nil {
 		return nil, err
 	}
-	k.offset, k.data, k.got, k.extents, k.err, k.to = off, nil, 0, list, nil, to
+	k.offset, k.data, k.got, k.extents, k.status, k.err, k.to = off, nil, k.got[:0], list, false, nil, to
 	if h.Type == proto.CmdRead {
 		k.data = p
 	}
@@ -552,22 +553,49 @@ func (c *Conn) chunk(h proto.Chunk) error {
 		return err
 	}
 	if h.Flags&proto.ReplyFlagDone != 0 {
-		if k.err == nil && k.got != len(k.data) {
-			return fmt.Errorf("read of %d bytes was answered with %d", len(k.data), k.got)
+		if missing := k.missing(); k.err == nil && missing > 0 {
+			return fmt.Errorf("of a read of %d bytes %d were not answered", len(k.data), missing)
 		}
 		c.finish(k)
 	}
 	return nil
 }
 
-// window is the part of a read's buffer that a chunk is about.
+// maxParts bounds the ranges that a read is answered in.
+const maxParts = 4096
+
+// window is the part of a read's buffer that a chunk is about, which no other is: what none
+// is about would be what the buffer held before.
 func (k *call) window(offset, n uint64) ([]byte, error) {
-	start := offset - uint64(k.offset)
-	if offset < uint64(k.offset) || start > uint64(len(k.data)) || n > uint64(len(k.data))-start || n == 0 {
+	from := offset - uint64(k.offset)
+	if offset < uint64(k.offset) || from > uint64(len(k.data)) || n > uint64(len(k.data))-from || n == 0 {
 		return nil, errors.New("chunk outside of the read it answers")
 	}
-	k.got += int(n)
-	return k.data[start : start+n], nil
+	start, end := int(from), int(from+n)
+	i := len(k.got) // of the first that is behind; nearly always none is
+	for i > 0 && k.got[i-1][0] >= end {
+		i--
+	}
+	switch {
+	case i > 0 && k.got[i-1][1] > start:
+		return nil, errors.New("two chunks about the same part of a read")
+	case i > 0 && k.got[i-1][1] == start:
+		k.got[i-1][1] = end
+	case len(k.got) == maxParts:
+		return nil, errors.New("a read is answered in too many parts")
+	default:
+		k.got = slices.Insert(k.got, i, [2]int{start, end})
+	}
+	return k.data[start:end], nil
+}
+
+// missing is how much of a read was not answered, bytes.
+func (k *call) missing() int {
+	n := len(k.data)
+	for _, part := range k.got {
+		n -= part[1] - part[0]
+	}
+	return n
 }
 
 func (c *Conn) offsetData(k *call, length uint64) error {
@@ -618,6 +646,10 @@ func (c *Conn) blockStatus(k *call, b, list []byte, size int) error {
 	if !c.allocation || binary.BigEndian.Uint32(b) != c.contextID {
 		return errors.New("block status of a context that was not selected")
 	}
+	if k.status {
+		return errors.New("a context has two chunks of block status")
+	}
+	k.status = true
 	for ; len(list) > 0; list = list[size:] {
 		length, state := uint64(binary.BigEndian.Uint32(list)), uint64(binary.BigEndian.Uint32(list[4:]))
 		if size == 16 {
