@@ -186,8 +186,8 @@ func (v *Volume) makeVolume(name string, quota int64, dry bool, from func() (siz
 	v.job.starting.Lock() // no job begins
 	defer v.job.starting.Unlock()
 	v.metaMu.Lock()
-	if !v.cfg.ReadOnly || !dry {
-		err = v.mayMakeVolumeLocked(name)
+	if err = v.mayNameLocked(name); err == nil && (!v.cfg.ReadOnly || !dry) {
+		err = v.mayMakeVolumeLocked()
 	}
 	if err == nil {
 		var size uint64
@@ -219,20 +219,25 @@ func (v *Volume) furtherSize(size int64) (whole int64, err error) {
 	return whole, nil
 }
 
-// mayMakeVolumeLocked is what speaks against a further volume of that name. v.job.starting
-// and v.metaMu are held.
-func (v *Volume) mayMakeVolumeLocked(name string) error {
+// mayNameLocked is what speaks against a further volume of that name. v.metaMu is held.
+func (v *Volume) mayNameLocked(name string) error {
 	if err := ondisk.CheckMapName(name); err != nil {
 		return err
 	}
+	if _, err := v.headLocked(name); err == nil {
+		return ErrVolumeExists
+	}
+	return nil
+}
+
+// mayMakeVolumeLocked is what speaks against a further volume. v.job.starting and v.metaMu are
+// held.
+func (v *Volume) mayMakeVolumeLocked() error {
 	if err := v.noJobLocked(); err != nil {
 		return err
 	}
 	if err := v.mayChangePoolLocked(); err != nil {
 		return err
-	}
-	if _, err := v.headLocked(name); err == nil {
-		return ErrVolumeExists
 	}
 	if v.mapsLocked() >= ondisk.MaxMaps {
 		return ErrTooMany
@@ -504,9 +509,6 @@ func (v *Volume) MayRenameVolume(name, to string) error {
 
 // toRenameLocked is the further volume of that name, if it can be called to. v.metaMu is held.
 func (v *Volume) toRenameLocked(name, to string) (*Head, error) {
-	if err := ondisk.CheckMapName(to); err != nil {
-		return nil, err
-	}
 	h, err := v.furtherLocked(name)
 	if err == nil {
 		err = h.damage
@@ -514,10 +516,7 @@ func (v *Volume) toRenameLocked(name, to string) (*Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := v.headLocked(to); err == nil {
-		return nil, ErrVolumeExists
-	}
-	return h, nil
+	return h, v.mayNameLocked(to)
 }
 
 // renameVolumeLocked is RenameVolume. v.metaMu is held.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
+	"github.com/gvirstor/gvirstor/ondisk"
 )
 
 // createIn makes a further volume.
@@ -715,4 +716,31 @@ func TestTheMapOfAFurtherVolumeThatAFailedFlushLeftInACacheIsNotBelieved(t *test
 	if got := furtherAfterPowerLoss(t, Config{breakRule: breakLiveRewrite}); got == 2 {
 		t.Error("nobody notices that the map was not written again")
 	}
+}
+
+// TestAPoolThatIsOnlyReadTellsThatANameIsTaken, as one that can be written to.
+func TestAPoolThatIsOnlyReadTellsThatANameIsTaken(t *testing.T) {
+	a := disktest.New("a", 64*crashChunk, 512)
+	labelled(t, 16, a)
+	v, err := openDisks(Config{}, []*disktest.Disk{a})
+	mustDo(t, err)
+	_, err = v.CreateVolume("web", crashChunk, false)
+	mustDo(t, err)
+	mustDo(t, v.Snapshot("monday"))
+	for _, readOnly := range []bool{false, true} {
+		if readOnly {
+			mustDo(t, v.Close())
+			v, err = openDisks(Config{ReadOnly: true}, []*disktest.Disk{a})
+			mustDo(t, err)
+		}
+		for name, want := range map[string]error{"web": ErrVolumeExists, "a/b": ondisk.ErrMapName, "other": nil} {
+			if _, err := v.CreateVolume(name, crashChunk, true); !errors.Is(err, want) {
+				t.Errorf("read-only %t, create %s: %v", readOnly, name, err)
+			}
+			if _, err := v.CloneSnapshot("monday", name, true); !errors.Is(err, want) {
+				t.Errorf("read-only %t, clone as %s: %v", readOnly, name, err)
+			}
+		}
+	}
+	mustDo(t, v.Close())
 }
