@@ -308,10 +308,12 @@ func (c *Conn) begin(h proto.Request, off int64, p []byte, to Answerer) bool {
 		return true
 	}
 	c.mu.Lock()
-	mine := k.inFlight
-	k.inFlight = false
+	mine := k.inFlight && k.cookie == h.Cookie
+	if mine {
+		k.inFlight = false
+	}
 	c.mu.Unlock()
-	if mine { // else to was told that the connection has ended
+	if mine { // else to was told: the connection has ended, or a server answered what it was not asked
 		c.release(k)
 	}
 	return !mine
