@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -399,6 +400,9 @@ func (m *fakeMounts) unmount(path string, force bool) error {
 	return d.Close()
 }
 
+// patience is how long a test waits for what happens at once.
+const patience = 30 * time.Second
+
 func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 	p := newPair(t)
 	stuck := make(chan struct{})
@@ -423,7 +427,8 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 		}
 		lastRooms++
 	}
-	err := p.s.clear(m, lastRoom, 50*time.Millisecond, 3*time.Second)
+	c := clearing{mounts: m, lastRoom: lastRoom, kill: func() { t.Error("a worker that serves is killed") }}
+	err := p.s.clear(c, 50*time.Millisecond, 3*time.Second, patience)
 	if lastRooms == 0 {
 		t.Error("the reserve is not released")
 	}
@@ -439,6 +444,42 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 	defer m.mu.Unlock()
 	if len(m.devs) != 2 || m.calls["ggate3"] != 1 || m.calls["ggate2"] < 2 {
 		t.Fatalf("still mounted: %v; unmounted %v times", m.devs, m.calls)
+	}
+}
+
+// TestAShutdownKillsAWorkerThatStandsStill within a request, which keeps its device; and leaves
+// to the kernel what it does not destroy then either, whatever the other devices are.
+func TestAShutdownKillsAWorkerThatStandsStill(t *testing.T) {
+	for _, dies := range []bool{true, false} {
+		p := newPair(t)
+		var numbers []int
+		for id := range uint32(2) {
+			p.lock(t, id+1)
+			u, err := p.c.Acquire(context.Background(), units.Spec{Key: units.Key{ID: id + 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+			must(t, err)
+			numbers = append(numbers, u.Number)
+		}
+		leave := p.k.Within(numbers[0])
+		kills := 0
+		c := clearing{mounts: &fakeMounts{k: p.k}, lastRoom: func() {}, kill: func() {
+			if kills++; dies {
+				leave()
+			}
+		}}
+		err := p.s.clear(c, patience, patience, 50*time.Millisecond)
+		if dies != (err == nil) || !dies && !errors.Is(err, errStays) || kills != 1 {
+			t.Errorf("the worker dies: %v; killed %d times, %v", dies, kills, err)
+		}
+		if !dies {
+			leave()
+		}
+		gone := func() bool { left, err := p.s.opt.Units.Units(); return err == nil && len(left) == 0 }
+		for end := time.Now().Add(patience); !gone() && time.Now().Before(end); {
+			runtime.Gosched()
+		}
+		if !gone() {
+			t.Error("a device is left")
+		}
 	}
 }
 

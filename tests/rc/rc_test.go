@@ -64,7 +64,7 @@ func newSite(t *testing.T) *site {
 	s.script = s.put("script", strings.NewReplacer("/etc/rc.subr", s.dir+"/rc.subr", "prefix=/usr/local", "prefix="+s.dir,
 		`"/var/run/`, `"`+s.dir+"/", "/usr/sbin/daemon", s.dir+"/bin/daemon", "/sbin/geom ", s.dir+"/bin/geom ").Replace(string(text)))
 	for _, name := range []string{"daemon", "mount", "umount", "swapctl", "swapoff", "zpool", "glabel", "geom", "fsck", "logger",
-		"ggatel", "timeout", "sleep", "kldstat", "pw"} {
+		"ggatel", "pkill", "timeout", "sleep", "kldstat", "pw"} {
 		s.fake(name, "")
 	}
 	s.fake("timeout", `shift; "$@"`)
@@ -412,9 +412,12 @@ func TestShutdownGivesUpABusyDaemonAfterTheLimit(t *testing.T) {
 	if !ok {
 		t.Errorf("failed: %s", out)
 	}
-	want(t, log, "signal USR1", "logger -p daemon.err", "ggatel destroy -f -u 3")
-	if n := strings.Count(log, "sleep 1\n"); n != 7 {
-		t.Errorf("waited %d seconds, the limit is 7", n)
+	want(t, log, "signal USR1", "logger -p daemon.err", "pkill -9 -P ", "ggatel destroy -f -u 3")
+	if n := strings.Count(log, "sleep 1\n"); n != 7+5 {
+		t.Errorf("waited %d seconds, the limit is 7, and 5 more without the worker", n)
+	}
+	if before, _, _ := strings.Cut(log, "pkill"); strings.Count(before, "sleep 1\n") != 7 {
+		t.Error("the worker is not killed when the limit is over")
 	}
 }
 

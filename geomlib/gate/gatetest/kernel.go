@@ -138,6 +138,13 @@ func (k *Kernel) Peek(unit int) (s Status, ok bool) {
 // WaitIdle returns when GEOM's event thread has nothing to do.
 func (k *Kernel) WaitIdle() { k.events.waitIdle() }
 
+// Within has somebody be within a request for a unit, as a thread of a process that was
+// stopped stays, until leave is called: the unit is not destroyed before.
+func (k *Kernel) Within(unit int) (leave func()) {
+	u := k.hold(unit)
+	return func() { k.release(u) }
+}
+
 // hold finds a unit and keeps it from going away until release.
 func (k *Kernel) hold(n int) *unit {
 	k.mu.Lock()
