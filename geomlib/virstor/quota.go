@@ -13,51 +13,31 @@ var ErrQuota = fmt.Errorf("%w: it has as much as its quota allows", ErrNoSpace)
 // SetQuota lets the further volume of that name have chunks of so many bytes at most, those
 // included that it has in common with what it is a clone of; 0 is no limit. It is on stable
 // storage when it returns (ErrNoVolume, ErrRequest). What the volume has already it keeps; a
-// write that would need more fails with ErrQuota at once. It needs no chunk.
-func (v *Volume) SetQuota(name string, bytes int64) error {
+// write that would need more fails with ErrQuota at once. It needs no chunk. With dry it only
+// tells whether that can be, of a pool that was opened to be read, too.
+func (v *Volume) SetQuota(name string, bytes int64, dry bool) error {
 	v.metaMu.Lock()
 	defer v.metaMu.Unlock()
-	err := v.mayChangePoolLocked()
+	err := v.couldChangePoolLocked(dry)
 	if err == nil {
-		err = v.setQuotaLocked(name, bytes)
+		err = v.setQuotaLocked(name, bytes, dry)
 	}
 	if err != nil {
 		return fmt.Errorf("quota of %s/%s: %w", v.name, ondisk.Printable(name), err)
 	}
 	return nil
-}
-
-// MaySetQuota tells why SetQuota would fail, or nil. A pool that was opened to be read is
-// asked as if it were not.
-func (v *Volume) MaySetQuota(name string, bytes int64) error {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
-	err := v.couldChangePoolLocked()
-	if err == nil {
-		_, err = v.toLimitLocked(name, bytes)
-	}
-	if err != nil {
-		return fmt.Errorf("quota of %s/%s: %w", v.name, ondisk.Printable(name), err)
-	}
-	return nil
-}
-
-// toLimitLocked is the further volume of that name, if it can have such a quota. v.metaMu is
-// held.
-func (v *Volume) toLimitLocked(name string, bytes int64) (*Head, error) {
-	if err := checkQuota(bytes); err != nil {
-		return nil, err
-	}
-	if name == "" {
-		return nil, refuse(ErrRequest, "%s is the volume that holds the pool, which has none: its size is what limits it", v.name)
-	}
-	return v.headLocked(name)
 }
 
 // setQuotaLocked is SetQuota. v.metaMu is held.
-func (v *Volume) setQuotaLocked(name string, bytes int64) error {
-	h, err := v.toLimitLocked(name, bytes)
-	if err != nil {
+func (v *Volume) setQuotaLocked(name string, bytes int64, dry bool) error {
+	if err := checkQuota(bytes); err != nil {
+		return err
+	}
+	if name == "" {
+		return refuse(ErrRequest, "%s is the volume that holds the pool, which has none: its size is what limits it", v.name)
+	}
+	h, err := v.headLocked(name)
+	if err != nil || dry {
 		return err
 	}
 	next := v.nextDirectory(true)

@@ -48,9 +48,9 @@ func noMoreThanQuota(t *testing.T, cfg Config) error {
 	if err := sectorAt(h, 1, 1); !errors.Is(err, ErrQuota) {
 		return errors.Join(errors.New("a third chunk is given out when it is opened again"), err)
 	}
-	mustDo(t, v.SetQuota("web", 3*crashChunk))
+	mustDo(t, v.SetQuota("web", 3*crashChunk, false))
 	mustDo(t, sectorAt(h, 1, 1))
-	mustDo(t, v.SetQuota("web", crashChunk))
+	mustDo(t, v.SetQuota("web", crashChunk, false))
 	if i := v.Volumes()[0]; i.Quota != crashChunk || i.Allocated != 3*crashChunk {
 		t.Errorf("%+v", i)
 	}
@@ -58,16 +58,16 @@ func noMoreThanQuota(t *testing.T, cfg Config) error {
 	if err := sectorAt(h, 2, 1); !errors.Is(err, ErrQuota) {
 		t.Errorf("%v", err)
 	}
-	mustDo(t, v.SetQuota("web", 0))
+	mustDo(t, v.SetQuota("web", 0, false))
 	mustDo(t, sectorAt(h, 2, 1))
-	mustDo(t, v.MaySetQuota("web", crashChunk))
+	mustDo(t, v.SetQuota("web", crashChunk, true))
 	mustDo(t, sectorAt(h, 2, 2)) // that has changed nothing
-	for _, err := range []error{v.SetQuota("", 1), v.SetQuota("web", -1), v.MaySetQuota("", 1), v.MaySetQuota("web", -1), second(v.CreateLimited("x", 1, -1, false))} {
+	for _, err := range []error{v.SetQuota("", 1, false), v.SetQuota("web", -1, false), v.SetQuota("", 1, true), v.SetQuota("web", -1, true), second(v.CreateLimited("x", 1, -1, false))} {
 		if !errors.Is(err, ErrRequest) {
 			t.Errorf("%v", err)
 		}
 	}
-	if err := v.SetQuota("none", 1); !errors.Is(err, ErrNoVolume) {
+	if err := v.SetQuota("none", 1, false); !errors.Is(err, ErrNoVolume) {
 		t.Errorf("%v", err)
 	}
 	h.Release()
@@ -92,7 +92,7 @@ func TestThatAQuotaIsLookedAtIsNeeded(t *testing.T) {
 // A write over the quota is not held, and one that is held fails when the quota gets smaller.
 func TestAWriteThatWaitsForSpaceDoesNotOutliveItsQuota(t *testing.T) {
 	v, h, _ := limited(t, Config{WhenFull: Wait})
-	mustDo(t, v.SetQuota("web", 0))
+	mustDo(t, v.SetQuota("web", 0, false))
 	taken, ok := v.alloc.Take(nil, int(v.alloc.Available()), false)
 	if !ok {
 		t.Fatal("nothing is free")
@@ -106,7 +106,7 @@ func TestAWriteThatWaitsForSpaceDoesNotOutliveItsQuota(t *testing.T) {
 		default:
 		}
 	}
-	mustDo(t, v.SetQuota("web", 1))
+	mustDo(t, v.SetQuota("web", 1, false))
 	v.kick()
 	if err := <-ended; !errors.Is(err, ErrQuota) {
 		t.Errorf("%v", err)

@@ -64,8 +64,8 @@ func (v *Volume) mayResizeVolumeLocked(name string, dry bool) (*Head, error) {
 	if err == nil {
 		err = v.noJobLocked()
 	}
-	if err == nil && (!v.cfg.ReadOnly || !dry) {
-		err = v.mayChangePoolLocked()
+	if err == nil {
+		err = v.couldChangePoolLocked(dry)
 	}
 	if err == nil {
 		err = h.refusal(deedAllocate)

@@ -27,22 +27,22 @@ func TestASnapshotGetsAnotherNameAndKeepsAllElse(t *testing.T) {
 	}{
 		"never": {"other", ErrNoSnapshot}, "monday": {"tuesday", ErrSnapshotExists}, "tuesday": {"a/b", ondisk.ErrMapName},
 	} {
-		for _, err := range []error{v.MayRenameSnapshot(name, c.to), v.RenameSnapshot(name, c.to)} {
+		for _, err := range []error{v.RenameSnapshot(name, c.to, true), v.RenameSnapshot(name, c.to, false)} {
 			if !errors.Is(err, c.want) {
 				t.Errorf("%s to %s: %v", name, c.to, err)
 			}
 		}
 	}
-	mustDo(t, v.MayRenameSnapshot("monday", "other"))
+	mustDo(t, v.RenameSnapshot("monday", "other", true))
 	w, err := v.OpenSnapshot("monday")
 	mustDo(t, err)
-	if err := v.RenameSnapshot("monday", "other"); !errors.Is(err, ErrSnapshotInUse) {
+	if err := v.RenameSnapshot("monday", "other", false); !errors.Is(err, ErrSnapshotInUse) {
 		t.Error(err)
 	}
 	w.Close()
 	free := v.Status().Free
 	mustDo(t, v.SetReserve(free)) // it needs no chunk
-	mustDo(t, v.RenameSnapshot("monday", "other"))
+	mustDo(t, v.RenameSnapshot("monday", "other", false))
 	before.Name = "other"
 	if got := v.Snapshots()[0]; got != before || calledNow(v) != "other tuesday" || v.Status().Free != free {
 		t.Errorf("%+v, %s, %d chunks are free of %d", got, calledNow(v), v.Status().Free, free)

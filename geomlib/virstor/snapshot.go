@@ -143,10 +143,10 @@ func (v *Volume) mayChangePoolLocked() error {
 	return nil
 }
 
-// couldChangePoolLocked is mayChangePoolLocked, but for a pool that was opened to be read: what
-// could be done to it is asked. v.metaMu is held.
-func (v *Volume) couldChangePoolLocked() error {
-	if v.cfg.ReadOnly {
+// couldChangePoolLocked is mayChangePoolLocked. With dry it is only asked what could be done,
+// of a pool that was opened to be read, too. v.metaMu is held.
+func (v *Volume) couldChangePoolLocked(dry bool) error {
+	if dry && v.cfg.ReadOnly {
 		return nil
 	}
 	return v.mayChangePoolLocked()

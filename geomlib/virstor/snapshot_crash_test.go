@@ -267,7 +267,7 @@ func (w *snapWorld) rename(name, to string) error {
 	}
 	w.at.maybe[name], w.at.maybe[to] = true, true
 	w.note()
-	if err := w.vol.RenameSnapshot(name, to); err != nil || w.record.failed {
+	if err := w.vol.RenameSnapshot(name, to, false); err != nil || w.record.failed {
 		return err
 	}
 	delete(w.at.snaps, name)

@@ -477,29 +477,18 @@ func (h *Head) forgetAll() {
 
 // RenameVolume gives the volume of that name another one (ErrNoVolume, ErrVolumeInUse,
 // ondisk.ErrMapName, ErrVolumeExists), which it has on stable storage when it returns. It
-// needs no chunk, and a crash leaves the one name or the other.
-func (v *Volume) RenameVolume(name, to string) error {
+// needs no chunk, and a crash leaves the one name or the other. With dry it only tells whether
+// that can be: who uses the volume is not looked at, and a pool that was opened to be read is
+// asked as if it were not.
+func (v *Volume) RenameVolume(name, to string, dry bool) error {
 	v.metaMu.Lock()
-	err := v.mayChangePoolLocked()
+	err := v.couldChangePoolLocked(dry)
 	if err == nil {
-		err = v.renameVolumeLocked(name, to)
+		err = v.renameVolumeLocked(name, to, dry)
 	}
 	v.metaMu.Unlock()
-	v.emit(Event{Kind: EventSnapshots}) // who let go of it looks what it is called now
-	if err != nil {
-		return fmt.Errorf("rename %s/%s: %w", v.name, ondisk.Printable(name), err)
-	}
-	return nil
-}
-
-// MayRenameVolume tells why RenameVolume would fail, or nil. Who uses the volume is not looked
-// at, and a pool that was opened to be read is asked as if it were not.
-func (v *Volume) MayRenameVolume(name, to string) error {
-	v.metaMu.Lock()
-	defer v.metaMu.Unlock()
-	err := v.couldChangePoolLocked()
-	if err == nil {
-		_, err = v.toRenameLocked(name, to)
+	if !dry {
+		v.emit(Event{Kind: EventSnapshots}) // who let go of it looks what it is called now
 	}
 	if err != nil {
 		return fmt.Errorf("rename %s/%s: %w", v.name, ondisk.Printable(name), err)
@@ -507,25 +496,19 @@ func (v *Volume) MayRenameVolume(name, to string) error {
 	return nil
 }
 
-// toRenameLocked is the further volume of that name, if it can be called to. v.metaMu is held.
-func (v *Volume) toRenameLocked(name, to string) (*Head, error) {
+// renameVolumeLocked is RenameVolume. v.metaMu is held.
+func (v *Volume) renameVolumeLocked(name, to string, dry bool) error {
 	h, err := v.furtherLocked(name)
 	if err == nil {
 		err = h.damage
 	}
-	if err != nil {
-		return nil, err
-	}
-	return h, v.mayNameLocked(to)
-}
-
-// renameVolumeLocked is RenameVolume. v.metaMu is held.
-func (v *Volume) renameVolumeLocked(name, to string) error {
-	h, err := v.toRenameLocked(name, to)
 	if err == nil {
+		err = v.mayNameLocked(to)
+	}
+	if err == nil && !dry {
 		_, err = v.idleLocked(name)
 	}
-	if err != nil {
+	if err != nil || dry {
 		return err
 	}
 	for _, s := range h.snapshots() {

@@ -487,7 +487,7 @@ func (w *volWorld) limit(name string) error {
 	was, is := w.at.limit[name][1], w.rng.Int64N(volChunks+2)*crashChunk
 	w.at.limit[name] = [2]int64{was, is}
 	w.note()
-	err := w.puts(func() error { return w.vol.SetQuota(name, is) })
+	err := w.puts(func() error { return w.vol.SetQuota(name, is, false) })
 	if w.record.failed {
 		return err
 	}
@@ -541,7 +541,7 @@ func (w *volWorld) rename(name, to string) error {
 	}
 	w.at.pair, w.at.maybe[name], w.at.maybe[to] = [2]string{name, to}, true, true
 	w.note()
-	if err := w.puts(func() error { return w.vol.RenameVolume(name, to) }); err != nil || w.record.failed {
+	if err := w.puts(func() error { return w.vol.RenameVolume(name, to, false) }); err != nil || w.record.failed {
 		return err
 	}
 	w.at.pair = [2]string{}

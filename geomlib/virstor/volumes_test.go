@@ -377,7 +377,7 @@ func TestAVolumeThatFailsLeavesNothing(t *testing.T) {
 		"create": func(v *Volume) error { return createIn(v, "new", 20*crashChunk) },
 		"clone":  func(v *Volume) error { return cloneOf(&v.Head, "s", "new") },
 		"delete": func(v *Volume) error { return v.DeleteVolume("old") },
-		"rename": func(v *Volume) error { return v.RenameVolume("old", "new") },
+		"rename": func(v *Volume) error { return v.RenameVolume("old", "new", false) },
 	} {
 		for nth := 1; ; nth++ {
 			disks := poolDisks(t)
@@ -592,7 +592,7 @@ func TestVolumesAreUsedBesideEachOther(t *testing.T) {
 		defer h.Release()
 		for i := range 8 {
 			for _, err := range []error{h.Snapshot("s"), cloneOf(h, "s", "c"), createIn(v, fmt.Sprint("d", i), crashChunk),
-				v.DeleteVolume(fmt.Sprint("d", i)), v.RenameVolume("c", "e"), v.DeleteVolume("e"), v.DeleteVolume("c"), h.DeleteSnapshot("s")} {
+				v.DeleteVolume(fmt.Sprint("d", i)), v.RenameVolume("c", "e", false), v.DeleteVolume("e"), v.DeleteVolume("c"), h.DeleteSnapshot("s")} {
 				if err != nil && !errors.Is(err, ErrNoSpace) && !errors.Is(err, ErrNoVolume) && !errors.Is(err, ErrNoSnapshot) {
 					t.Error(err)
 				}

@@ -52,11 +52,8 @@ func (e Engine) create(own string, r control.CreateRequest) (virstor.VolumePlan,
 
 // Quota changes how much a further volume may have, or only tells whether it can.
 func (e Engine) Quota(_ context.Context, name string, r control.QuotaRequest) error {
-	set := e.Vol.SetQuota
-	if r.DryRun {
-		set = e.Vol.MaySetQuota
-	}
-	return Classify(set(e.own(name), r.Bytes))
+	own := e.own(name)
+	return Classify(e.Vol.SetQuota(own, r.Bytes, r.DryRun))
 }
 
 // Resize makes a further volume larger or smaller.
@@ -119,23 +116,15 @@ func (e Engine) Snapshot(_ context.Context, name string, r control.SnapshotReque
 // RenameSnapshot gives a snapshot, or a further volume, another name, or only tells whether it
 // can have that.
 func (e Engine) RenameSnapshot(_ context.Context, name string, r control.RenameSnapshotRequest) error {
-	if r.Snapshot == "" {
-		rename := e.Vol.RenameVolume
-		if r.DryRun {
-			rename = e.Vol.MayRenameVolume
-		}
-		return Classify(rename(e.own(name), r.To))
+	if own := e.own(name); r.Snapshot == "" {
+		return Classify(e.Vol.RenameVolume(own, r.To, r.DryRun))
 	}
 	h, err := e.head(name)
 	if err != nil {
 		return err
 	}
 	defer h.Release()
-	rename := h.RenameSnapshot
-	if r.DryRun {
-		rename = h.MayRenameSnapshot
-	}
-	return Classify(rename(r.Snapshot, r.To))
+	return Classify(h.RenameSnapshot(r.Snapshot, r.To, r.DryRun))
 }
 
 // Delete deletes a snapshot or a further volume, or only tells what that would free.

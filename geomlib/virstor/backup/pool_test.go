@@ -167,7 +167,7 @@ func TestSnapshotsThatChangedSinceKeepABackupFromBeingRestored(t *testing.T) {
 		"taken, which would be lost (c)":                              func(v *virstor.Volume) error { return v.Snapshot("c") },
 		"deleted, and what they alone had may be written over (a)":    func(v *virstor.Volume) error { return v.DeleteSnapshot("a") },
 		"deleted, and what they alone had may be written over; force": func(v *virstor.Volume) error { return errors.Join(v.DeleteSnapshot("a"), v.DeleteSnapshot("b")) },
-		"what its snapshots have was moved or renamed":                func(v *virstor.Volume) error { return v.RenameSnapshot("a", "z") },
+		"what its snapshots have was moved or renamed":                func(v *virstor.Volume) error { return v.RenameSnapshot("a", "z", false) },
 		"snapshots were taken, which would be lost (a)":               func(v *virstor.Volume) error { return errors.Join(v.DeleteSnapshot("a"), v.Snapshot("a")) },
 		"": func(*virstor.Volume) error { return nil },
 	} {

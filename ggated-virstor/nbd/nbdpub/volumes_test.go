@@ -78,7 +78,7 @@ func TestAFurtherVolumeIsNotLetGoWhileAClientHasIt(t *testing.T) {
 	if got := e.exports(); len(got) != 1 {
 		t.Errorf("exports %v", got)
 	}
-	must(t, v.RenameVolume("web", "www"))
+	must(t, v.RenameVolume("web", "www", false))
 	again()
 	names := e.exports()
 	slices.Sort(names)
