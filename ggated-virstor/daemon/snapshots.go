@@ -130,7 +130,7 @@ func (s *served) snapshotKeepers() (all []publish.SnapshotKeeper) {
 }
 
 // PublishSnapshot implements control.Backend.
-func (d *Daemon) PublishSnapshot(ctx context.Context, name string, r control.PublishRequest) (control.PublishResult, error) {
+func (d *Daemon) PublishSnapshot(_ context.Context, name string, r control.PublishRequest) (control.PublishResult, error) {
 	s, err := d.findActivePool(name)
 	if err != nil {
 		return control.PublishResult{}, err
@@ -141,7 +141,7 @@ func (d *Daemon) PublishSnapshot(ctx context.Context, name string, r control.Pub
 		return control.PublishResult{}, noDevices(name, r.Snapshot, s.shown()[title])
 	}
 	if r.DryRun {
-		return control.PublishResult{Published: s.shown()[title]}, d.hasSnapshot(ctx, s, name, r.Snapshot)
+		return control.PublishResult{Published: s.shown()[title]}, s.hasSnapshot(name, r.Snapshot)
 	}
 	for _, p := range asked {
 		if err := p.ShowSnapshot(title); err != nil {
@@ -152,22 +152,18 @@ func (d *Daemon) PublishSnapshot(ctx context.Context, name string, r control.Pub
 	return control.PublishResult{Published: s.shown()[title]}, nil
 }
 
-// hasSnapshot refuses what is no snapshot of that volume, and one that is damaged.
-func (d *Daemon) hasSnapshot(ctx context.Context, s *served, name, snapshot string) error {
-	all, err := d.verbsOf(s).Snapshots(ctx, name)
-	if err != nil {
-		return err
-	}
-	for _, there := range all.Snapshots {
-		switch {
-		case there.Name != snapshot:
-		case there.Problem != "":
-			return control.Errorf(control.Invalid, "publish %s: %s", fullName(name, snapshot), there.Problem)
-		default:
+// hasSnapshot refuses what cannot be opened as a snapshot of that volume.
+func (s *served) hasSnapshot(name, snapshot string) error {
+	h, err := s.vol.OpenVolume(s.own(name))
+	if err == nil {
+		defer h.Release()
+		var view *virstor.View
+		if view, err = h.OpenSnapshot(snapshot); err == nil {
+			view.Close()
 			return nil
 		}
 	}
-	return classify(fmt.Errorf("publish %s: %w", fullName(name, snapshot), virstor.ErrNoSnapshot))
+	return classify(fmt.Errorf("publish %s: %w", fullName(name, snapshot), err))
 }
 
 // UnpublishSnapshot implements control.Backend.

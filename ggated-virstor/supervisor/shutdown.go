@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -34,8 +33,8 @@ const (
 func (s *Supervisor) shutdown(w *worker) error {
 	s.log.Info("shutting down")
 	if s.opt.Units != nil {
-		server := clearing{mounts: systemMounts{}, lastRoom: sync.OnceFunc(func() { s.giveLastRoom(w) }), kill: sync.OnceFunc(func() { s.killStopped(w) })}
-		if err := s.clear(server, forceUnmount, forceDestroy, destroyPatience); err != nil {
+		c := clearing{mounts: systemMounts{}, lastRoom: sync.OnceFunc(func() { s.giveLastRoom(w) }), kill: sync.OnceFunc(func() { s.killStopped(w) })}
+		if err := s.clear(c, forceUnmount, forceDestroy, destroyPatience); err != nil {
 			s.log.Error("shutdown", "error", err)
 		}
 	}
@@ -54,8 +53,8 @@ func (s *Supervisor) giveLastRoom(w *worker) {
 // killStopped kills a worker in which a device's requests do not end.
 func (s *Supervisor) killStopped(w *worker) {
 	s.log.Error("a worker that stands still is killed, for the system shuts down", "worker", w.cmd.Process.Pid)
-	if err := w.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		s.log.Error("kill the worker", "error", err)
+	if err := w.kill(); err != nil {
+		s.log.Error("shutdown", "error", err)
 	}
 }
 
@@ -74,10 +73,10 @@ type mounts interface {
 	unmount(path string, force bool) error
 }
 
-// clear unmounts what lies on our devices, and destroys the devices. It calls c.lastRoom when an unmount has been waiting for some time: a file system that is
-// unmounted is written as a whole then, and waits for what is in the way. Sooner, whoever
-// writes to a full volume would have the reserve, and what is in memory would stay behind
-// that.
+// clear unmounts what lies on our devices, and destroys the devices. It calls c.lastRoom when
+// an unmount has been waiting for some time: a file system that is unmounted is written as a
+// whole then, and waits for what is in the way. Sooner, whoever writes to a full volume would
+// have the reserve, and what is in memory would stay behind that.
 //
 // The kernel destroys a device when nobody is within a request for it (sc_ref in
 // sys/geom/gate/g_gate.c), which a worker that was stopped stays for ever: it is killed when a
@@ -129,17 +128,18 @@ func (s *Supervisor) clear(c clearing, force, destroy, patience time.Duration) e
 func (s *Supervisor) release(k units.Key, unit units.Unit, force bool, kill func(), patience time.Duration) error {
 	done := make(chan error, 1)
 	go func() { done <- s.opt.Units.Release(k, unit.Number, force) }()
-	for _, late := range []func(){kill, func() {}} {
-		limit := time.NewTimer(patience)
-		select {
-		case err := <-done:
-			limit.Stop()
-			return err
-		case <-limit.C:
-			late()
-		}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		kill()
 	}
-	return fmt.Errorf("destroy %s: %w", unit.Name, errStays)
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("destroy %s: %w", unit.Name, errStays)
+	}
 }
 
 // errStays: what somebody else does is left to them.

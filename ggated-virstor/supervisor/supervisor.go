@@ -380,6 +380,14 @@ func (s *Supervisor) start() (*worker, error) {
 	return w, nil
 }
 
+// kill kills the worker, which may have ended already.
+func (w *worker) kill() error {
+	if err := w.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill the worker: %w", err)
+	}
+	return nil
+}
+
 // end has the worker end, and kills it if it does not.
 func (s *Supervisor) end(w *worker, how Ending) error {
 	patience := stopPatience
@@ -404,10 +412,7 @@ func (s *Supervisor) end(w *worker, how Ending) error {
 			err = ctx.Err()
 		}
 	}
-	err = fmt.Errorf("end the worker: %w", err)
-	if e := w.cmd.Process.Kill(); e != nil && !errors.Is(e, os.ErrProcessDone) {
-		err = errors.Join(err, e)
-	}
+	err = errors.Join(fmt.Errorf("end the worker: %w", err), w.kill())
 	select {
 	case <-w.gone:
 	case <-time.After(2 * killPatience):
