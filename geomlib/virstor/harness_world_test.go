@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -94,6 +95,7 @@ type world struct {
 	verb  *verb  // what the run is about; nil: whatever rng picks
 	start int    // position in the log from which on crashes are of interest
 	how   string // which crashes led here
+	after *world // whose crash this is the recovery from, or none
 	ours  []span // while the kernel class must refuse every component
 	old   *view  // of the volume that the verb makes another one of, or none
 
@@ -496,10 +498,14 @@ func (w *world) anyVerb(rng *rand.Rand, quiet func(on bool)) error {
 			return nil
 		}
 		d := w.free[0]
-		if err := w.vol.Add([]geomlib.Provider{d}, AddOptions{}); err != nil {
-			if errors.Is(err, ErrTooSmall) {
-				return nil
-			}
+		err := w.vol.Add([]geomlib.Provider{d}, AddOptions{})
+		if errors.Is(err, ErrStranger) && w.labelCameBack(d) {
+			err = errors.Join(geomlib.ClearMetadata(d), w.vol.Add([]geomlib.Provider{d}, AddOptions{})) // as the error says
+		}
+		if errors.Is(err, ErrTooSmall) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		w.free = w.free[1:]
@@ -534,6 +540,24 @@ func (w *world) anyVerb(rng *rand.Rand, quiet func(on bool)) error {
 		// Operations keep to the size at the start, which every state has.
 	}
 	return nil
+}
+
+// labelCameBack reports whether d's label had been taken off in its cache alone when one
+// of the recoveries that led here began: that one could not know of the disk, and ended
+// its removal.
+func (w *world) labelCameBack(d *disktest.Disk) bool {
+	has := func(disks []*disktest.Disk) bool {
+		return slices.ContainsFunc(disks, func(o *disktest.Disk) bool {
+			_, err := geomlib.ReadMetadata(o)
+			return o.Name() == d.Name() && err == nil
+		})
+	}
+	for p := w.after; p != nil; p = p.after {
+		if !has(p.rec.ProcessDeath(0)) && has(p.rec.State(0, disktest.None)) {
+			return true
+		}
+	}
+	return false
 }
 
 // leave returns the disk of a component that was removed.
@@ -725,7 +749,7 @@ func (w *world) recovered(disks []*disktest.Disk, now, cached *view, how string,
 		return fmt.Errorf("%s%w", how, err)
 	}
 	c := &world{seed: w.seed, cfg: w.cfg, counts: w.counts, disks: disks, size: w.size, sector: w.sector,
-		chunk: w.chunk, jobs: w.jobs, verb: w.verb, how: how, old: w.old, harmful: w.harmful, model: w.model.goOn(cached)}
+		chunk: w.chunk, jobs: w.jobs, verb: w.verb, how: how, after: w, old: w.old, harmful: w.harmful, model: w.model.goOn(cached)}
 	c.rng = rand.New(rand.NewPCG(w.seed, hashOf(how)))
 	c.cfg.breakRule, c.cfg.commitSteps = c.cfg.breakRule&breakIntentTwice, nil
 	c.hadFailing = w.hadFailing || w.failing.Load() != nil

@@ -483,3 +483,49 @@ func TestPackingIsNotAdvisedForADiskThatTakesNoWrites(t *testing.T) {
 	}
 	mustDo(t, v.Close())
 }
+
+// A label is taken off by a write and a flush of it, and who dies in between leaves a disk
+// that has none until its cache is lost. Nothing names that disk to the next start, which
+// ends the removal without it.
+func TestALabelThatWasTakenOffInACacheAloneComesBackAsAStrangers(t *testing.T) {
+	v, disks := trio(t)
+	mustDo(t, v.Close())
+	spare := disktest.New("d", 16*crashChunk, 512)
+	v, err := openDisks(Config{}, disks)
+	mustDo(t, err)
+	mustDo(t, v.Add([]geomlib.Provider{spare}, AddOptions{}))
+	rec := disktest.Record(append(disks, spare)...)
+	mustDo(t, v.Remove("d"))
+	mustDo(t, v.Close())
+	k := slices.IndexFunc(rec.Log(), func(o disktest.Op) bool { return o.Kind == disktest.Write && o.Disk == 3 && isZero(o.Data) })
+	if k < 0 {
+		t.Fatal("the label was not taken off")
+	}
+
+	died := rec.ProcessDeath(k + 1)
+	rec = disktest.Record(died...)
+	v, err = openDisks(Config{}, died)
+	mustDo(t, err)
+	if out := v.Outsiders(); len(out) != 0 || len(v.components()) != 3 {
+		t.Errorf("after the death of the process: %d components, outside %v", len(v.components()), out)
+	}
+	mustDo(t, v.Close())
+
+	lost := rec.State(rec.Len(), disktest.None)
+	v, err = openDisks(Config{}, lost)
+	mustDo(t, err)
+	defer v.Close()
+	holdsUnits(t, v, 9)
+	if out := v.Outsiders(); len(out) != 1 || !errors.Is(&out[0], ErrStranger) || out[0].Provider != "d" {
+		t.Errorf("after the loss of power: outside %v", out)
+	}
+	was := sectorOf(lost[3])
+	if err := v.Add([]geomlib.Provider{lost[3]}, AddOptions{}); !errors.Is(err, ErrStranger) || !strings.Contains(err.Error(), "`gvirstor clear d`") {
+		t.Errorf("add: %v", err)
+	}
+	if sectorOf(lost[3]) != was {
+		t.Error("it was written to")
+	}
+	mustDo(t, geomlib.ClearMetadata(lost[3]))
+	mustDo(t, v.Add([]geomlib.Provider{lost[3]}, AddOptions{}))
+}
