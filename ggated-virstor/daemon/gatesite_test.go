@@ -66,6 +66,9 @@ func newSite(t *testing.T, opts gatetest.Options) *site {
 		if s.d != nil {
 			s.crash()
 		}
+		if err := s.k.Panicked(); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
 			s.logMu.Lock()
 			defer s.logMu.Unlock()

@@ -23,6 +23,11 @@ func TestDevicesAreAPublisher(t *testing.T) {
 			publishtest.Run(t, func(t *testing.T) publishtest.Way {
 				k := gatetest.New(opts)
 				t.Cleanup(k.Close)
+				t.Cleanup(func() {
+					if err := k.Panicked(); err != nil {
+						t.Error(err)
+					}
+				})
 				log := slog.New(slog.DiscardHandler)
 				waits := units.Waits{Trust: 50 * time.Millisecond, Guess: time.Second, Confirm: 10 * time.Second}
 				g := k.Open()

@@ -44,6 +44,7 @@ func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{k: gatetest.New(gatetest.Options{})}
 	t.Cleanup(p.k.Close)
+	t.Cleanup(func() { must(t, p.k.Panicked()) })
 	p.g = p.k.Open()
 	log := slog.New(slog.DiscardHandler)
 	dir := t.TempDir()

@@ -5,6 +5,7 @@
 package gatetest
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -41,6 +42,8 @@ type Kernel struct {
 	mu    sync.Mutex
 	freed sync.Cond // a unit's ref fell, on mu
 	units []*unit
+	// panicked is why the kernel would have.
+	panicked error
 	// others are the providers of other classes.
 	others []foreign
 }
@@ -62,11 +65,28 @@ func New(opts Options) *Kernel {
 // ends; what is queued fails with ENXIO.
 func (k *Kernel) Close() {
 	for n := range k.units {
-		if u := k.hold(n); u != nil {
-			_ = k.destroy(u, true) // ENXIO: somebody destroys it already
+		u := k.hold(n)
+		if u == nil {
+			continue
 		}
+		k.mu.Lock()
+		dying := u.dying
+		k.mu.Unlock()
+		if dying { // somebody destroys it already
+			k.release(u)
+			continue
+		}
+		_ = k.destroy(u, true) // by force it does not fail
 	}
 	k.events.close()
+}
+
+// Panicked is why the kernel would have panicked, or nil: a unit whose destruction waits for
+// whoever is within a request was destroyed once more, and each of the two would free it.
+func (k *Kernel) Panicked() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.panicked
 }
 
 // Signal makes one sleeping START of the unit end as a signal to its thread
@@ -213,6 +233,7 @@ func (k *Kernel) create(u *unit, number int, named bool) gate.Errno {
 func (k *Kernel) destroy(u *unit, force bool) gate.Errno {
 	k.mu.Lock()
 	if u.dying {
+		k.panicked = fmt.Errorf("unit %d is destroyed twice", u.number)
 		k.mu.Unlock()
 		k.release(u)
 		return gate.ENXIO

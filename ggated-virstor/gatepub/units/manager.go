@@ -93,11 +93,23 @@ type Manager struct {
 
 	// creating: the kernel's look through names must not run beside a CREATE.
 	creating sync.Mutex
+
+	mu sync.Mutex
+	// releasing are the units that are being destroyed, which may wait for whoever is within
+	// a request. Another destruction of one would wait beside the first, and the kernel free
+	// the unit twice (g_gate_destroy in sys/geom/gate/g_gate.c).
+	releasing map[int]*release
+}
+
+// release is the destruction of a unit; err is valid when done is closed.
+type release struct {
+	done chan struct{}
+	err  error
 }
 
 // New makes a Manager that records units in dir. The gate stays the caller's.
 func New(g *gate.Gate, tree *geomlib.TreeReader, dir string, w Waits, log *slog.Logger) *Manager {
-	return &Manager{gate: g, tree: tree, records: records{dir}, waits: w, log: log, resize: g.Resize}
+	return &Manager{gate: g, tree: tree, records: records{dir}, waits: w, log: log, resize: g.Resize, releasing: make(map[int]*release)}
 }
 
 // ResizeWith has resize change the size of units, in place of the gate, which
@@ -234,7 +246,7 @@ func (m *Manager) createOne(s Spec, o gate.CreateOptions) (Unit, error) {
 	}
 	rec.Unit, rec.Made = unit, true
 	if err := m.records.write(s.Key, rec); err != nil {
-		return Unit{}, errors.Join(err, m.gate.Destroy(unit, true))
+		return Unit{}, errors.Join(err, m.Release(s.Key, unit, true))
 	}
 	return Unit{Number: unit, Name: rec.Name}, nil
 }
@@ -303,8 +315,33 @@ func (m *Manager) RecordProviders(id uint32, providers []string) error {
 }
 
 // Release destroys k's unit and forgets it. Without force it fails with gate.ErrBusy while
-// the device is open.
+// the device is open. It returns when nobody is within a request for the unit, which may be
+// never; what another call has begun to destroy it waits for.
 func (m *Manager) Release(k Key, unit int, force bool) error {
+	for {
+		m.mu.Lock()
+		other := m.releasing[unit]
+		if other == nil {
+			r := &release{done: make(chan struct{})}
+			m.releasing[unit] = r
+			m.mu.Unlock()
+			r.err = m.destroy(k, unit, force)
+			m.mu.Lock()
+			delete(m.releasing, unit)
+			m.mu.Unlock()
+			close(r.done)
+			return r.err
+		}
+		m.mu.Unlock()
+		<-other.done
+		if other.err == nil {
+			return nil // its number may be another's by now
+		}
+	}
+}
+
+// destroy is Release, of a unit that nobody else is destroying.
+func (m *Manager) destroy(k Key, unit int, force bool) error {
 	if err := m.gate.Destroy(unit, force); err != nil && !errors.Is(err, gate.ErrGone) {
 		return err
 	}
