@@ -110,7 +110,9 @@ func (s *site) running(deaf string) {
 	s.t.Cleanup(func() { signal.Stop(caught) })
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	body := "t() { echo \"signal $1\" >>" + s.log + "; case \"" + deaf + "\" in *$1*) ;; *) exit ;; esac; }\n" +
+	// What ends in good order leaves no devices.
+	clean := "[ $1 != USR1 ] || [ -e " + s.dir + "/dies ] || rm -f " + s.dir + "/ggated-virstor/*.unit"
+	body := "t() { echo \"signal $1\" >>" + s.log + "; case \"" + deaf + "\" in *$1*) ;; *) " + clean + "; exit ;; esac; }\n" +
 		"for s in TERM USR1 HUP; do trap \"t $s\" $s; done\necho up >" + s.dir + "/up\nwhile :; do /bin/sleep 0.02; done"
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", body)
 	if err := cmd.Start(); err != nil {
@@ -419,6 +421,21 @@ func TestShutdownGivesUpABusyDaemonAfterTheLimit(t *testing.T) {
 	if before, _, _ := strings.Cut(log, "pkill"); strings.Count(before, "sleep 1\n") != 7 {
 		t.Error("the worker is not killed when the limit is over")
 	}
+}
+
+// TestShutdownDestroysWhatADaemonLeftThatDiedMeanwhile: with a file system on it, the kernel would
+// wait for it for ever.
+func TestShutdownDestroysWhatADaemonLeftThatDiedMeanwhile(t *testing.T) {
+	s := newSite(t)
+	s.unit(3, "virstor-mydata")
+	s.put("dies", "")
+	s.running("")
+	log, out, ok := s.run("faststop")
+	if !ok || !strings.Contains(out, "ggate3 is destroyed by force") {
+		t.Errorf("said: %s", out)
+	}
+	want(t, log, "signal USR1", "logger -p daemon.err", "ggatel destroy -f -u 3")
+	wantNot(t, log, "pkill")
 }
 
 func TestShutdownDestroysWhatADeadDaemonLeft(t *testing.T) {
