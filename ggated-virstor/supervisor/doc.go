@@ -46,7 +46,8 @@
 // SIGTERM and SIGINT end both: units that nobody has open are destroyed, the
 // others stay as they are for the next start. SIGUSR1 is for the system's
 // shutdown: what is mounted from our devices is unmounted, after 20 s by force,
-// and after 60 s the devices are destroyed by force. SIGUSR2 is an upgrade: the
+// and after 60 s the devices are destroyed by force; a worker that dies meanwhile is
+// followed by another. SIGUSR2 is an upgrade: the
 // worker ends, the supervisor executes its program as it is on disk now, and
 // starts a worker of that, which goes on with the NBD clients that the other left (clients.go). A worker whose supervisor dies leaves everything
 // to the next supervisor.

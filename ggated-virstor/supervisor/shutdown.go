@@ -6,63 +6,137 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
 )
 
-// The times of a shutdown, from its beginning. rc(8)'s watchdog takes 90 s.
+// limits are the times of a shutdown.
+type limits struct {
+	// Since its beginning, until unmounts are by force, and then the destruction of devices.
+	unmount, destroy time.Duration
+	// answer is how long a worker may take to answer what takes no time: one that does not
+	// stands still.
+	answer time.Duration
+	// kernel is how long the kernel may take to destroy a device that is not busy, and again
+	// when its worker was killed.
+	kernel time.Duration
+}
+
+// systemLimits are those of the system's shutdown: rc(8)'s watchdog takes 90 s.
+var systemLimits = limits{unmount: 20 * time.Second, destroy: 60 * time.Second, answer: 5 * time.Second, kernel: 3 * time.Second}
+
 const (
-	forceUnmount = 20 * time.Second
-	forceDestroy = 60 * time.Second
 	unmountPause = 500 * time.Millisecond
 	// lastRoomAfter is how long an unmount waits before the reserve is released. It comes to
 	// what waits for space within that, on a slow machine, too.
 	lastRoomAfter = 5 * time.Second
-	// lastRoomPatience is how long a worker is waited for that may answer nothing.
-	lastRoomPatience = 5 * time.Second
-	// destroyPatience is how long the kernel may take to destroy a device that is not busy, and
-	// again when its worker was killed.
-	destroyPatience = 3 * time.Second
 )
 
-// shutdown ends everything within a minute or so: what is mounted from our
-// devices is unmounted while the worker still serves it.
-func (s *Supervisor) shutdown(w *worker) error {
+// shutdown ends everything within a minute or so: what is mounted from our devices, m, is
+// unmounted while a worker serves it, another when this one dies.
+func (s *Supervisor) shutdown(w *worker, m mounts, limit limits) error {
 	s.log.Info("shutting down")
-	if s.opt.Units != nil {
-		c := clearing{mounts: systemMounts{}, lastRoom: sync.OnceFunc(func() { s.giveLastRoom(w) }), kill: sync.OnceFunc(func() { s.killStopped(w) })}
-		if err := s.clear(c, forceUnmount, forceDestroy, destroyPatience); err != nil {
+	if s.opt.Units == nil {
+		return s.end(w, Finish)
+	}
+	var serving atomic.Pointer[worker]
+	serving.Store(w)
+	cleared := make(chan struct{})
+	go func() {
+		defer close(cleared)
+		if err := s.clear(s.clearingOf(m, &serving, limit.answer), limit); err != nil {
 			s.log.Error("shutdown", "error", err)
 		}
-	}
-	return s.end(w, Finish)
+	}()
+	s.succession(&serving, s.start, cleared)
+	err := s.end(serving.Load(), Finish)
+	s.destroyLeft(limit.kernel)
+	return err
 }
 
-// giveLastRoom has the worker release the reserves.
-func (s *Supervisor) giveLastRoom(w *worker) {
-	ctx, cancel := context.WithTimeout(context.Background(), lastRoomPatience)
+// succession has another worker serve whenever one dies, until over is closed.
+func (s *Supervisor) succession(serving *atomic.Pointer[worker], start func() (*worker, error), over <-chan struct{}) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		w := serving.Load()
+		select {
+		case <-w.gone:
+		case <-over:
+			return
+		}
+		s.logDeath(w, pause)
+		select {
+		case <-time.After(pause):
+		case <-over:
+			return
+		}
+		next, err := start()
+		if err != nil {
+			s.log.Error("shutdown", "error", err)
+			continue
+		}
+		serving.Store(next)
+	}
+}
+
+// destroyLeft destroys what the last worker has made again of what was destroyed before it, and
+// did not come to destroy.
+func (s *Supervisor) destroyLeft(patience time.Duration) {
+	left, err := s.opt.Units.Units()
+	for k, unit := range left {
+		err = errors.Join(err, s.release(k, unit, true, func() {}, patience))
+	}
+	if err != nil {
+		s.log.Error("shutdown", "error", err)
+	}
+}
+
+// clearing is what clear does it with, in its own goroutine.
+type clearing struct {
+	mounts   mounts
+	lastRoom func() // has the worker release the reserves; may be called again
+	kill     func() // kills the worker
+}
+
+// clearingOf is that of whoever serves, which has to answer within patience.
+func (s *Supervisor) clearingOf(m mounts, serving *atomic.Pointer[worker], patience time.Duration) clearing {
+	var told, killed *worker
+	kill := func() {
+		if w := serving.Load(); w != killed {
+			killed = w
+			s.killStopped(w)
+		}
+	}
+	return clearing{mounts: m, kill: kill, lastRoom: func() {
+		// One that opens volumes still has no reserves to release.
+		if w := serving.Load(); w != told && w.ready.Load() {
+			told = w
+			if !s.giveLastRoom(w, patience) {
+				kill()
+			}
+		}
+	}}
+}
+
+// giveLastRoom has the worker release the reserves, and reports whether it runs.
+func (s *Supervisor) giveLastRoom(w *worker, patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := w.peer.Call(ctx, methodLastRoom, struct{}{}, nil); err != nil {
+	_, err := w.peer.Call(ctx, methodLastRoom, struct{}{}, nil)
+	if err != nil && ctx.Err() == nil {
 		s.log.Warn("the reserves are not released: what a full volume is to write may not find room", "error", err)
 	}
+	return ctx.Err() == nil
 }
 
-// killStopped kills a worker in which a device's requests do not end.
+// killStopped kills a worker that does not answer, or in which a device's requests do not end.
 func (s *Supervisor) killStopped(w *worker) {
 	s.log.Error("a worker that stands still is killed, for the system shuts down", "worker", w.cmd.Process.Pid)
 	if err := w.kill(); err != nil {
 		s.log.Error("shutdown", "error", err)
 	}
-}
-
-// clearing is what clear does it with.
-type clearing struct {
-	mounts   mounts
-	lastRoom func() // releases the reserves
-	kill     func() // kills the worker
 }
 
 // mounts are the system's mounted file systems.
@@ -80,8 +154,8 @@ type mounts interface {
 //
 // The kernel destroys a device when nobody is within a request for it (sc_ref in
 // sys/geom/gate/g_gate.c), which a worker that was stopped stays for ever: it is killed when a
-// device is not destroyed within patience.
-func (s *Supervisor) clear(c clearing, force, destroy, patience time.Duration) error {
+// device is not destroyed in time.
+func (s *Supervisor) clear(c clearing, limit limits) error {
 	begun := time.Now()
 	u := &unmounter{mounts: c.mounts, running: make(map[string]time.Time), failed: make(map[string]error), results: make(chan unmounted), over: make(chan struct{})}
 	defer close(u.over)
@@ -94,12 +168,12 @@ func (s *Supervisor) clear(c clearing, force, destroy, patience time.Duration) e
 			return errors.Join(err, staying)
 		}
 		since := time.Since(begun)
-		pause, cancel := context.WithTimeout(context.Background(), min(unmountPause, force/4+time.Millisecond))
-		all := s.unmountAll(pause, u, left, since > force)
+		pause, cancel := context.WithTimeout(context.Background(), min(unmountPause, limit.unmount/4+time.Millisecond))
+		all := s.unmountAll(pause, u, left, since > limit.unmount)
 		for k, unit := range left {
-			err := s.release(k, unit, since > destroy, c.kill, patience)
+			err := s.release(k, unit, since > limit.destroy, c.kill, limit.kernel)
 			switch {
-			case err == nil && since > destroy:
+			case err == nil && since > limit.destroy:
 				s.log.Error("destroyed while it was open, for the system shuts down", "device", unit.Name)
 			case err == nil:
 				delete(left, k)
@@ -109,14 +183,14 @@ func (s *Supervisor) clear(c clearing, force, destroy, patience time.Duration) e
 				all = errors.Join(all, err)
 			}
 		}
-		if since > destroy {
+		if since > limit.destroy {
 			cancel()
 			return errors.Join(all, u.err(), staying)
 		}
 		if len(left) > 0 {
 			<-pause.Done()
 		}
-		if u.waitsAny(min(lastRoomAfter, force/4)) {
+		if u.waitsAny(min(lastRoomAfter, limit.unmount/4)) {
 			c.lastRoom()
 		}
 		cancel()
@@ -149,8 +223,9 @@ var errStays = errors.New("the kernel does not end that")
 func (s *Supervisor) unmountAll(ctx context.Context, u *unmounter, all map[units.Key]units.Unit, force bool) error {
 	var names []string
 	for _, unit := range all {
-		names = append(names, s.above(unit.Name)...)
+		names = append(names, unit.Name)
 	}
+	names = s.withAbove(names)
 	slices.Sort(names)
 	paths, err := u.on(slices.Compact(names))
 	if err != nil {
@@ -170,22 +245,22 @@ func (s *Supervisor) unmountAll(ctx context.Context, u *unmounter, all map[units
 	return nil
 }
 
-// above are a device and everything that GEOM makes of it: partitions and the
-// like.
-func (s *Supervisor) above(name string) []string {
-	names := []string{name}
+// withAbove are devices and everything that GEOM makes of them: partitions and the like. Where
+// GEOM waits it is asked once for all, so that a shutdown with many devices takes no longer.
+func (s *Supervisor) withAbove(devices []string) []string {
 	tree, err := s.opt.Units.Tree(context.Background())
 	if err != nil {
-		return names
+		return devices
 	}
+	all := slices.Clone(devices)
 	for _, c := range tree.Classes {
 		for _, g := range c.Geoms {
 			for _, p := range g.Providers {
-				if p.Name != name && tree.OnTopOf(p.Name, name) {
-					names = append(names, p.Name)
+				if slices.ContainsFunc(devices, func(d string) bool { return p.Name != d && tree.OnTopOf(p.Name, d) }) {
+					all = append(all, p.Name)
 				}
 			}
 		}
 	}
-	return names
+	return all
 }

@@ -240,7 +240,7 @@ func (s *Supervisor) run(ctx context.Context, requests <-chan Request) error {
 		if time.Since(w.begun) > steady {
 			pause = firstPause
 		}
-		s.log.Error("the worker died and is started again", "error", w.err, "after", time.Since(w.begun).Round(time.Millisecond), "pause", pause)
+		s.logDeath(w, pause)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -248,6 +248,11 @@ func (s *Supervisor) run(ctx context.Context, requests <-chan Request) error {
 		}
 		pause = min(2*pause, lastPause)
 	}
+}
+
+// logDeath tells of a worker that is gone, and whose successor is started after a pause.
+func (s *Supervisor) logDeath(w *worker, pause time.Duration) {
+	s.log.Error("the worker died and is started again", "error", w.err, "after", time.Since(w.begun).Round(time.Millisecond), "pause", pause)
 }
 
 // step is what follows a worker's end.
@@ -271,7 +276,7 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 		case r := <-requests:
 			switch r {
 			case Shutdown:
-				return end, s.shutdown(w)
+				return end, s.shutdown(w, systemMounts{}, systemLimits)
 			case Reload:
 				s.reload()
 				if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {

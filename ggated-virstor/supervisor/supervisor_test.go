@@ -13,7 +13,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -429,7 +431,7 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 		lastRooms++
 	}
 	c := clearing{mounts: m, lastRoom: lastRoom, kill: func() { t.Error("a worker that serves is killed") }}
-	err := p.s.clear(c, 50*time.Millisecond, 3*time.Second, patience)
+	err := p.s.clear(c, limits{unmount: 50 * time.Millisecond, destroy: 3 * time.Second, kernel: patience})
 	if lastRooms == 0 {
 		t.Error("the reserve is not released")
 	}
@@ -467,7 +469,7 @@ func TestAShutdownKillsAWorkerThatStandsStill(t *testing.T) {
 				leave()
 			}
 		}}
-		err := p.s.clear(c, patience, patience, 50*time.Millisecond)
+		err := p.s.clear(c, limits{unmount: patience, destroy: patience, kernel: 50 * time.Millisecond})
 		if dies != (err == nil) || !dies && !errors.Is(err, errStays) || kills != 1 {
 			t.Errorf("the worker dies: %v; killed %d times, %v", dies, kills, err)
 		}
@@ -484,6 +486,85 @@ func TestAShutdownKillsAWorkerThatStandsStill(t *testing.T) {
 	}
 }
 
+// TestAShutdownHasAnotherWorkerServe in place of one that died, or that answers nothing, so that
+// what waits for it is unmounted in good order.
+func TestAShutdownHasAnotherWorkerServe(t *testing.T) {
+	for _, stopped := range []bool{false, true} {
+		p := newPair(t)
+		p.s.opt.Program, p.s.opt.Args = "sleep", []string{"1000"} // which answers nothing
+		p.s.opt.Protect = func(int) error { return nil }
+		p.s.front = newFront(p.s.log, p.s.names.grant, nil)
+		p.lock(t, 1)
+		u, err := p.c.Acquire(context.Background(), units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+		must(t, err)
+		d, err := p.k.OpenDev(u.Name, gatetest.Reader|gatetest.Writer)
+		must(t, err)
+		served := make(chan struct{})
+		m := &fakeMounts{k: p.k, devs: map[string]*gatetest.Dev{u.Name: d}, calls: make(map[string]int), stuck: map[string]chan struct{}{u.Name: served}}
+		first, err := p.s.start()
+		must(t, err)
+		first.ready.Store(true)
+		protect := 0
+		p.s.opt.Protect = func(pid int) error { // the next one is there
+			if protect++; protect == 1 {
+				close(served)
+			}
+			return nil
+		}
+		limit := limits{unmount: patience, destroy: patience, answer: 50 * time.Millisecond, kernel: patience}
+		if stopped {
+			limit.unmount = 40 * time.Millisecond // of which a quarter is until it is asked
+		} else {
+			must(t, first.kill())
+		}
+		begun := time.Now()
+		_ = p.s.shutdown(first, m, limit) // the next one does not answer either, and is killed
+		if took := time.Since(begun); len(m.devs) > 0 || m.calls[u.Name] != 1 || protect != 1 || took > patience {
+			t.Errorf("stopped %v: mounted are %v, unmounted %d times, %d workers, in %v", stopped, m.devs, m.calls[u.Name], protect, took)
+		}
+		if left, err := p.s.opt.Units.Units(); err != nil || len(left) > 0 {
+			t.Errorf("stopped %v: there are %v, %v", stopped, left, err)
+		}
+	}
+}
+
+// TestAShutdownDestroysWhatTheLastWorkerMadeAgain and did not come to destroy.
+func TestAShutdownDestroysWhatTheLastWorkerMadeAgain(t *testing.T) {
+	p := newPair(t)
+	p.lock(t, 1)
+	_, err := p.c.Acquire(context.Background(), units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+	must(t, err)
+	p.s.destroyLeft(patience)
+	if left, err := p.s.opt.Units.Units(); err != nil || len(left) > 0 {
+		t.Errorf("there are %v, %v", left, err)
+	}
+}
+
+func TestAWorkerThatCannotBeStartedAtAShutdownIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Supervisor{log: slog.New(slog.DiscardHandler)}
+		gone := make(chan struct{})
+		close(gone)
+		var serving atomic.Pointer[worker]
+		serving.Store(&worker{gone: gone})
+		next := &worker{gone: make(chan struct{})}
+		over := make(chan struct{})
+		var at []time.Duration
+		begun := time.Now()
+		s.succession(&serving, func() (*worker, error) {
+			at = append(at, time.Since(begun))
+			if len(at) < 3 {
+				return nil, errors.New("no memory")
+			}
+			close(over)
+			return next, nil
+		}, over)
+		if want := []time.Duration{firstPause, 3 * firstPause, 7 * firstPause}; !slices.Equal(at, want) || serving.Load() != next {
+			t.Errorf("started after %v, want %v", at, want)
+		}
+	})
+}
+
 func TestAWorkerIsToldOfItsVolumesLastRoomOnce(t *testing.T) {
 	p := newPair(t)
 	select {
@@ -492,7 +573,9 @@ func TestAWorkerIsToldOfItsVolumesLastRoomOnce(t *testing.T) {
 	default:
 	}
 	for range 2 {
-		p.s.giveLastRoom(p.w)
+		if !p.s.giveLastRoom(p.w, patience) {
+			t.Error("it answers, and is not believed")
+		}
 	}
 	<-p.c.LastRoom()
 }
