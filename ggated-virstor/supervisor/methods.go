@@ -124,6 +124,7 @@ func (s *Supervisor) hello() (fdrpc.Reply, error) {
 // ready notes that the worker serves, and closes what it did not ask for.
 func (s *Supervisor) ready(w *worker) (fdrpc.Reply, error) {
 	w.ready.Store(true)
+	s.tellReload(w)
 	s.mu.Lock()
 	s.served = true
 	s.mu.Unlock()

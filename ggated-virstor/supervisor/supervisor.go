@@ -116,6 +116,7 @@ type worker struct {
 	// keep: what the worker gives back is kept for the next one.
 	keep    atomic.Bool
 	ready   atomic.Bool // volumes are served
+	stale   atomic.Bool // it is to be told to read the configuration again
 	scratch scratch
 	gone    chan struct{} // closed when it is dead; then err is set
 	err     error
@@ -196,7 +197,7 @@ const (
 	// Shutdown unmounts what is mounted from our devices, first kindly, then by
 	// force, and in the end destroys the devices by force. Run then returns.
 	Shutdown
-	// Reload sends the worker SIGHUP.
+	// Reload reads the configuration again, and sends the worker SIGHUP when it serves.
 	Reload
 )
 
@@ -279,9 +280,8 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 				return end, s.shutdown(w, systemMounts{}, systemLimits)
 			case Reload:
 				s.reload()
-				if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-					s.log.Error("the worker cannot be told to reload", "error", err)
-				}
+				w.stale.Store(true)
+				s.tellReload(w)
 			case Upgrade:
 				if err := s.upgradable(); err != nil {
 					s.log.Error("no upgrade", "error", err)
@@ -314,6 +314,17 @@ func (s *Supervisor) reload() {
 	}
 	s.names.configure(r.Providers)
 	s.opt.Alert, s.opt.Grower, s.config = r.Alert, r.Grower, &r.Configuration
+}
+
+// tellReload tells a worker that serves of a configuration that it has not been told of. One that
+// serves nothing yet might not expect the signal, which would end it, and is told later.
+func (s *Supervisor) tellReload(w *worker) {
+	if !w.ready.Load() || !w.stale.Swap(false) {
+		return
+	}
+	if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		s.log.Error("the worker cannot be told to reload", "error", err)
+	}
 }
 
 // helpers are who acts for the worker on the administrator's behalf.

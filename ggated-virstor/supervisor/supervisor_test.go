@@ -90,6 +90,13 @@ func (p *pair) connect(t *testing.T) {
 	})
 }
 
+// startProcesses has start start processes that answer nothing, and that a signal ends.
+func (p *pair) startProcesses() {
+	p.s.opt.Program, p.s.opt.Args = "sleep", []string{"1000"}
+	p.s.opt.Protect = func(int) error { return nil }
+	p.s.front = newFront(p.s.log, p.s.names.grant, nil)
+}
+
 func file(t *testing.T, name string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -491,9 +498,7 @@ func TestAShutdownKillsAWorkerThatStandsStill(t *testing.T) {
 func TestAShutdownHasAnotherWorkerServe(t *testing.T) {
 	for _, stopped := range []bool{false, true} {
 		p := newPair(t)
-		p.s.opt.Program, p.s.opt.Args = "sleep", []string{"1000"} // which answers nothing
-		p.s.opt.Protect = func(int) error { return nil }
-		p.s.front = newFront(p.s.log, p.s.names.grant, nil)
+		p.startProcesses()
 		p.lock(t, 1)
 		u, err := p.c.Acquire(context.Background(), units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 		must(t, err)
@@ -563,6 +568,43 @@ func TestAWorkerThatCannotBeStartedAtAShutdownIsTriedAgain(t *testing.T) {
 			t.Errorf("started after %v, want %v", at, want)
 		}
 	})
+}
+
+// TestAReloadDoesNotEndAWorkerThatStarts: it is told when it serves, once.
+func TestAReloadDoesNotEndAWorkerThatStarts(t *testing.T) {
+	p := newPair(t)
+	p.startProcesses()
+	w, err := p.s.start()
+	must(t, err)
+	requests := make(chan Request)
+	ctx, stop := context.WithCancel(t.Context())
+	over := make(chan step)
+	go func() {
+		next, _ := p.s.attend(ctx, w, requests)
+		over <- next
+	}()
+	for range 2 {
+		requests <- Reload
+	}
+	stop()
+	if next := <-over; next != end || !strings.Contains(w.err.Error(), "killed") {
+		t.Errorf("the worker that starts ended of a reload: %v", w.err)
+	}
+
+	w, err = p.s.start()
+	must(t, err)
+	go func() {
+		next, _ := p.s.attend(t.Context(), w, requests)
+		over <- next
+	}()
+	for range 2 {
+		requests <- Reload
+	}
+	_, err = p.s.ready(w)
+	must(t, err)
+	if next := <-over; next != died || !strings.Contains(w.err.Error(), "hangup") {
+		t.Errorf("a worker that serves is not told: %v", w.err)
+	}
 }
 
 func TestAWorkerIsToldOfItsVolumesLastRoomOnce(t *testing.T) {
