@@ -84,7 +84,7 @@ func main() {
 		measure = func() error { return scale(*pairs, *seconds, *bin, *dir) }
 	}
 	if *exports != "" {
-		measure = func() error { return remote(*pairs, *seconds, *exports, *bin, *dir) }
+		measure = func() error { return remote(*pairs, *seconds, *only, *exports, *bin, *dir) }
 	}
 	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,7 +30,11 @@ const remoteMemory = "memory"
 // remote measures exports of NBD used directly, and a volume that lies on the same ones:
 // URIs, separated by commas, or "memory". What they hold is lost. It prints medians, the
 // ratios pair by pair, and what the way through the daemon costs of processor time.
-func remote(pairs, seconds int, uris, bin, dir string) error {
+func remote(pairs, seconds int, only, uris, bin, dir string) error {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	b, err := newBench(bin, dir, seconds)
 	if err != nil {
 		return err
@@ -55,6 +60,9 @@ func remote(pairs, seconds int, uris, bin, dir string) error {
 	fmt.Println(thisMachine())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, j := range remoteJobs {
+		if !wanted.MatchString(j.Name) {
+			continue
+		}
 		var ours, directly, cpu, ratios []float64
 		for pair := -1; pair < pairs; pair++ { // one pair warms up
 			var r, d result

@@ -61,8 +61,13 @@ type journal struct {
 	flying      []*entry
 	slabs       [][]byte
 	base, end   int64
+	fresh       int64  // bytes of data that came since the last flush was begun
 	clock       uint64 // of answers
 }
+
+// filling reports whether it is time for a flush beside the writes, so that none of them
+// has to wait for one, and few pages of memory are used again and again.
+func (j *journal) filling() bool { return j.fresh >= j.limit/4 && j.answered > 0 }
 
 const (
 	// slabSize is how much memory is taken at a time, bytes. A write lies in two slabs at
@@ -89,6 +94,7 @@ func (j *journal) add(k kind, off, n int64) *entry {
 		}
 		j.slabs = append(j.slabs, slab)
 	}
+	j.fresh += data
 	e := j.entry()
 	*e = entry{kind: k, off: off, n: n, owned: true, at: j.end, flight: len(j.flying), prev: j.last}
 	for i := range e.data {

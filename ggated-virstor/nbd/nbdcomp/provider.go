@@ -48,7 +48,7 @@ type provider struct {
 	link
 	journal  journal // guarded by link.mu, as all that follows
 	proofs   proofs
-	emptying bool          // somebody flushes to make room in the journal
+	emptying bool          // a flush is under way to make room in the journal
 	guard    geomlib.Guard // or nil
 	untold   error         // of a flush, or of what was to be done again: the next flush fails with it
 
@@ -296,8 +296,26 @@ func (p *provider) emptyLocked() error {
 	}
 	p.emptying = true
 	p.mu.Unlock()
+	err := p.makeRoom()
+	p.mu.Lock()
+	return err
+}
+
+// emptyBesideLocked begins a flush beside the writes, of a journal that fills. p.mu is held,
+// and p.tasks not ended: p is reached.
+func (p *provider) emptyBesideLocked() {
+	if p.emptying || p.reach != reached || !p.journal.filling() {
+		return
+	}
+	p.emptying = true
+	p.tasks.Go(func() { _ = p.makeRoom() }) // the next flush is told
+}
+
+// makeRoom is the flush that p.emptying tells of.
+func (p *provider) makeRoom() error {
 	err := p.flush()
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.emptying = false
 	if err != nil && !errors.Is(err, errLost) {
 		p.untold = err
@@ -310,6 +328,7 @@ func (p *provider) emptyLocked() error {
 func (p *provider) finishLocked(e *entry) {
 	p.journal.land(e)
 	p.journal.disown(e)
+	p.emptyBesideLocked()
 	p.tellLocked()
 }
 
@@ -353,6 +372,7 @@ func (p *provider) flush() error {
 		p.mu.Lock()
 		s, err := p.reachLocked()
 		clock := p.journal.clock
+		p.journal.fresh = 0
 		p.mu.Unlock()
 		if err != nil {
 			return err
@@ -443,6 +463,9 @@ func (p *provider) outwards(off, start, end, limit int64) (int64, int64, error) 
 // Close ends the connections, and gives the lock back.
 func (p *provider) Close() error {
 	p.mu.Lock()
+	for p.emptying && p.reach == reached { // a goodbye is said when all is answered
+		p.waitLocked()
+	}
 	was := p.reach
 	p.endLocked(closed, errClosed)
 	p.mu.Unlock()

@@ -409,6 +409,104 @@ func TestTheJournalIsBounded(t *testing.T) {
 	}
 }
 
+// TestAJournalThatFillsIsEmptiedBesideTheWrites: they do not wait for the flush, and need
+// no memory that is not used already.
+func TestAJournalThatFillsIsEmptiedBesideTheWrites(t *testing.T) {
+	s := newForgetful(t, 20000)
+	p := provide(t, s, Opener{limit: 8 * slabSize})
+	flushing, release := make(chan struct{}, 9), make(chan struct{})
+	s.hook(hooks{before: func(r proto.Request) uint32 {
+		if r.Type == proto.CmdFlush {
+			flushing <- struct{}{}
+			<-release
+		}
+		return 0
+	}})
+	mustWrite(t, p, 0, 2048, 1)
+	select {
+	case <-flushing:
+		t.Error("a flush of an eighth")
+	default:
+	}
+	mustWrite(t, p, 2048, 2048, 2)
+	<-flushing
+	for i := range 6 {
+		mustWrite(t, p, (2+i)*2048, 2048, byte(3+i))
+	}
+	if n := p.Reach().Unflushed; n != 8*slabSize {
+		t.Errorf("%d bytes are kept", n)
+	}
+	release <- struct{}{}
+	eventually(t, "the first quarter is not kept any more", func() bool { return p.Reach().Unflushed <= 6*slabSize })
+	mustWrite(t, p, 0, 1, 9) // six have come since
+	<-flushing
+	s.hook(hooks{})
+	close(release)
+	eventually(t, "all is flushed", func() bool { return p.Reach().Unflushed <= slabSize })
+	for i := range 100 {
+		mustWrite(t, p, i*128, 128, 9)
+		mustFlush(t, p)
+	}
+	if n := s.count(proto.CmdFlush) - 100; n > 4 {
+		t.Errorf("%d flushes that nobody asked for", n)
+	}
+}
+
+// TestAFlushBesideTheWritesThatFailsIsTold: to whoever flushes next, and the writes go on.
+func TestAFlushBesideTheWritesThatFailsIsTold(t *testing.T) {
+	s := newForgetful(t, 20000)
+	p := provide(t, s, Opener{limit: 8 * slabSize})
+	s.hook(hooks{before: func(r proto.Request) uint32 {
+		if r.Type == proto.CmdFlush {
+			return proto.EIO
+		}
+		return 0
+	}})
+	mustWrite(t, p, 0, 2048, 1)
+	mustWrite(t, p, 2048, 2048, 2)
+	eventually(t, "the flush has failed", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.untold != nil
+	})
+	s.hook(hooks{})
+	mustWrite(t, p, 4096, 1, 3)
+	if err := p.Flush(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("flush: %v", err)
+	}
+	mustFlush(t, p)
+}
+
+// TestAGoodbyeIsSaidWhenAllIsAnswered: a flush that nobody asked for, too.
+func TestAGoodbyeIsSaidWhenAllIsAnswered(t *testing.T) {
+	s := newForgetful(t, 20000)
+	p := provide(t, s, Opener{limit: 4 * slabSize})
+	flushing, release := make(chan struct{}), make(chan struct{})
+	s.hook(hooks{before: func(r proto.Request) uint32 {
+		if r.Type == proto.CmdFlush {
+			close(flushing)
+			<-release
+		}
+		return 0
+	}})
+	mustWrite(t, p, 0, 2048, 1)
+	<-flushing
+	closed := make(chan error, 1)
+	go func() { closed <- p.Close() }()
+	eventually(t, "closing waits", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.waiting > 0 && p.reach == reached
+	})
+	close(release)
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if n := p.journal.count; n != 0 {
+		t.Errorf("%d changes were not known to be flushed", n)
+	}
+}
+
 // TestMemoryIsShared: who finds none left goes on by flushing what is its own, or with one
 // change at a time.
 func TestMemoryIsShared(t *testing.T) {
