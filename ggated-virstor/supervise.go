@@ -134,7 +134,8 @@ func reloaded(gate bool) (r supervisor.Reloaded, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.Configuration = supervisor.Configuration(w.Seen())
+	seen := w.Seen()
+	r.Configuration = supervisor.Configuration{Found: seen.Found, Text: seen.Text, Names: seen.Names, Own: supervisor.Defaults(seen.Own)}
 	r.Providers, r.Alert = slices.Concat(next.Providers, next.SpareProviders()), next.Runner()
 	if g := next.Grower(gate); g != nil { // a nil *space.FileGrower is no nil Grower
 		r.Grower = g

@@ -216,7 +216,7 @@ func (h *worker) Reloaded() {}
 
 func (h *worker) World() (options.World, error) {
 	conf, err := h.client.Configuration(context.Background())
-	return options.Told(options.Seen(conf)), err
+	return options.Told{Found: conf.Found, Text: conf.Text, Names: conf.Names, Own: options.Defaults(conf.Own)}, err
 }
 
 func (h *worker) Certificates() (*tls.Config, error) {

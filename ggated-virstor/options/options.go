@@ -5,20 +5,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"runtime"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
-	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/gate"
 	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/geomlib/state"
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
-	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdcomp"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -181,6 +178,7 @@ func (o *Options) read() error {
 func (o *Options) declare() *pflag.FlagSet {
 	f := pflag.NewFlagSet("ggated-virstor", pflag.ContinueOnError)
 	o.flags = f
+	d := o.world.Defaults()
 	f.SetOutput(io.Discard)
 	f.SortFlags = false
 	f.SetInterspersed(false)
@@ -200,11 +198,11 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")
-	f.StringVar(&o.Control, "control", control.DefaultSocket(os.Geteuid(), os.Getenv), "control socket `PATH`")
-	f.StringVar(&o.RunDir, "run-dir", geomlib.DefaultRunDir(), "`DIR` of the locks by volume id")
-	f.StringVar(&o.backupDir, "backup-dir", defaultBackupDir(), "`DIR` of backups of metadata and maps; empty: none are made")
+	f.StringVar(&o.Control, "control", d.Control, "control socket `PATH`")
+	f.StringVar(&o.RunDir, "run-dir", d.RunDir, "`DIR` of the locks by volume id")
+	f.StringVar(&o.backupDir, "backup-dir", d.BackupDir, "`DIR` of backups of metadata and maps; empty: none are made")
 	f.IntVar(&o.backups, "backups", 10, "keep the last `N` backups of each volume (0: none)")
-	f.StringVar(&o.stateDir, "state-dir", state.DefaultFor(os.Geteuid()), "`DIR` of notes of what this host served, by which older copies are known; empty: none are made")
+	f.StringVar(&o.stateDir, "state-dir", d.StateDir, "`DIR` of notes of what this host served, by which older copies are known; empty: none are made")
 	f.StringArrayVarP(&o.ForceOld, "force-old", "f", nil, "serve the volume `NAME` even if its components are older than what this host served: what was written since is lost (repeatable)")
 	f.BoolVar(&o.Gate, "gate", runtime.GOOS == "freebsd", "publish volumes as devices of geom_gate(4)")
 	f.StringVar(&o.GateName, "gate-name", "", "`NAME` of the device below /dev; after a slash at its end comes the volume's (default ggateN)")
@@ -277,7 +275,7 @@ var superviseWords = []word[superviseMode]{{"auto", superviseAuto}, {"yes", supe
 
 // decideProcesses makes one process or two of what --supervise says.
 func (o *Options) decideProcesses() error {
-	o.Supervise = o.Gate || o.supervised == superviseYes || o.supervised == superviseAuto && os.Geteuid() == 0 && o.Run == ""
+	o.Supervise = o.Gate || o.supervised == superviseYes || o.supervised == superviseAuto && o.world.Defaults().Root && o.Run == ""
 	if o.Run != "" && o.Supervise {
 		return errors.New("--run serves from one process: --supervise=no --gate=false")
 	}
@@ -285,14 +283,6 @@ func (o *Options) decideProcesses() error {
 		return errors.New("--capsicum needs a worker, whose supervisor opens what it may not: --supervise")
 	}
 	return nil
-}
-
-// defaultBackupDir is none for those who may not write to root's.
-func defaultBackupDir() string {
-	if os.Geteuid() == 0 {
-		return backup.DefaultDir
-	}
-	return ""
 }
 
 // Archive is where backups are kept, nil for nowhere.

@@ -10,15 +10,40 @@ import (
 	"time"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/state"
+	"github.com/gvirstor/gvirstor/geomlib/virstor/backup"
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 )
 
 // World is what options say of files: the configuration, and where providers are.
-// A worker that reads options again reaches no files, and is told (Told).
+// A worker that reads options again reaches no files, is another user by then, and is
+// told (Told).
 type World interface {
+	// Defaults are those of whoever started the program.
+	Defaults() Defaults
 	// Load reads the configuration at path. fs.ErrNotExist: there is none.
 	Load(path string) (*File, error)
 	// Absolute names a provider so that it has one name wherever it is named from.
 	Absolute(name string) (string, error)
+}
+
+// Defaults are the options that are others for root than for other users.
+type Defaults struct {
+	Root      bool // the program was started by root
+	Control   string
+	RunDir    string
+	BackupDir string // empty: none
+	StateDir  string // empty: none
+}
+
+// defaults are those of this process as it is now.
+func defaults() Defaults {
+	uid := os.Geteuid()
+	d := Defaults{Root: uid == 0, Control: control.DefaultSocket(uid, os.Getenv), RunDir: geomlib.DefaultRunDir(), StateDir: state.DefaultFor(uid)}
+	if d.Root { // who may write there
+		d.BackupDir = backup.DefaultDir
+	}
+	return d
 }
 
 // Seen is what options said of files when they were read.
@@ -26,6 +51,7 @@ type Seen struct {
 	Found bool              // there is a configuration
 	Text  []byte            // of it
 	Names map[string]string // of providers, as written, and in full
+	Own   Defaults
 }
 
 // Here is the World of this process. It notes what it was asked. It is for one
@@ -33,7 +59,10 @@ type Seen struct {
 type Here struct{ seen Seen }
 
 // NewHere makes a Here that was asked nothing yet.
-func NewHere() *Here { return &Here{Seen{Names: make(map[string]string)}} }
+func NewHere() *Here { return &Here{Seen{Names: make(map[string]string), Own: defaults()}} }
+
+// Defaults implements World.
+func (w *Here) Defaults() Defaults { return w.seen.Own }
 
 // Load implements World.
 func (w *Here) Load(path string) (*File, error) {
@@ -94,6 +123,9 @@ func (w *Here) Seen() Seen {
 
 // Told is a World that another process has seen.
 type Told Seen
+
+// Defaults implements World.
+func (w Told) Defaults() Defaults { return w.Own }
 
 // Load implements World.
 func (w Told) Load(path string) (*File, error) {

@@ -13,6 +13,17 @@ type Configuration struct {
 	Found bool              `json:"found"` // there is a file
 	Text  []byte            `json:"text"`  // of it
 	Names map[string]string `json:"names"` // of providers, as written, and in full
+	Own   Defaults          `json:"own"`
+}
+
+// Defaults are the options that are others for root, who started the supervisor, than for
+// the user that the worker has become.
+type Defaults struct {
+	Root      bool   `json:"root"`
+	Control   string `json:"control"`
+	RunDir    string `json:"run_dir"`
+	BackupDir string `json:"backup_dir"`
+	StateDir  string `json:"state_dir"`
 }
 
 // methodConfiguration → Configuration, as it was read last; the worker names no
