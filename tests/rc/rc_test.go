@@ -138,6 +138,7 @@ func (s *site) run(verb string, vars ...string) (log, out string, ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", s.script, verb)
+	cmd.WaitDelay = time.Second
 	cmd.Env = append([]string{"PATH=" + s.dir + "/bin:/usr/bin:/bin", "TEST_PID=", "TEST_STARTED=7"}, vars...)
 	if s.pid != 0 {
 		cmd.Env = append(cmd.Env, "TEST_PID="+strconv.Itoa(s.pid))
@@ -367,6 +368,31 @@ func TestShutdownLetsGoOfSwapAndPoolsThenTellsTheDaemon(t *testing.T) {
 	}
 	want(t, log, "swapoff /dev/ggate0b", "zpool export tank", "signal USR1")
 	wantNot(t, log, "swapoff /dev/ada0p3", "signal TERM", "ggatel")
+}
+
+// TestWhatTheKernelDoesNotLetGoKeepsNeitherAStartNorAShutdown: GEOM may wait for a device of ours
+// that nobody serves, and answer no one until there is a daemon.
+func TestWhatTheKernelDoesNotLetGoKeepsNeitherAStartNorAShutdown(t *testing.T) {
+	s := newSite(t)
+	s.fake("sleep", "/bin/sleep 0.01")
+	for _, name := range []string{"geom", "glabel", "swapoff", "ggatel"} {
+		s.fake(name, "trap '' TERM; until [ -e "+s.dir+"/over ]; do /bin/sleep 0.05; done")
+	}
+	defer s.put("over", "")
+	if log, out, ok := s.run("start"); !ok {
+		t.Errorf("start failed: %s", out)
+	} else {
+		want(t, log, "geom virstor status", "daemon -c")
+	}
+	s.unit(3, "ggate3")
+	s.put("dies", "")
+	s.fake("swapctl", "echo /dev/ggate3 100 0; echo /dev/ada0p3 100 0")
+	s.running("")
+	log, out, ok := s.run("faststop")
+	if !ok || !strings.Contains(out, "/dev/ggate3: swapoff failed") {
+		t.Errorf("shutdown failed: %s", out)
+	}
+	want(t, log, "glabel status", "swapoff /dev/ggate3", "signal USR1", "ggatel destroy -f -u 3")
 }
 
 // TestAReserveThatIsNotReleasedKeepsNoOther: the first answers after the second was asked
