@@ -97,7 +97,8 @@ func (c *Client) LastRoom() <-chan struct{} { return c.lastRoom }
 // methods are what the supervisor can have a worker do.
 func (c *Client) methods() fdrpc.Methods {
 	return fdrpc.Methods{
-		methodStop: does(func(_ context.Context, a stopArgs) error { c.end(a.Ending); return nil }),
+		methodStop:  does(func(_ context.Context, a stopArgs) error { c.end(a.Ending); return nil }),
+		methodAlive: plain(func() (fdrpc.Reply, error) { return fdrpc.Reply{}, nil }),
 		methodLastRoom: plain(func() (fdrpc.Reply, error) {
 			c.lastRoomOnce.Do(func() { close(c.lastRoom) })
 			return fdrpc.Reply{}, nil

@@ -30,7 +30,8 @@ var systemLimits = limits{unmount: 20 * time.Second, destroy: 60 * time.Second, 
 
 const (
 	unmountPause = 500 * time.Millisecond
-	// lastRoomAfter is how long an unmount waits before the reserve is released. It comes to
+	// lastRoomAfter is how long an unmount waits before the reserve is released, and how long a
+	// shutdown takes before the worker has to show that it answers. An unmount comes to
 	// what waits for space within that, on a slow machine, too.
 	lastRoomAfter = 5 * time.Second
 )
@@ -93,14 +94,16 @@ func (s *Supervisor) destroyLeft(patience time.Duration) {
 	}
 }
 
-// clearing is what clear does it with, in its own goroutine.
+// clearing is what clear does it with, in its own goroutine. All but mounts may be called again.
 type clearing struct {
 	mounts   mounts
-	lastRoom func() // has the worker release the reserves; may be called again
+	check    func() // kills the worker if it does not answer
+	lastRoom func() // has the worker release the reserves
 	kill     func() // kills the worker
 }
 
-// clearingOf is that of whoever serves, which has to answer within patience.
+// clearingOf is that of whoever serves, which has to answer within patience. A worker that opens
+// volumes still is let alone: it has no reserves to release.
 func (s *Supervisor) clearingOf(m mounts, serving *atomic.Pointer[worker], patience time.Duration) clearing {
 	var told, killed *worker
 	kill := func() {
@@ -109,26 +112,36 @@ func (s *Supervisor) clearingOf(m mounts, serving *atomic.Pointer[worker], patie
 			s.killStopped(w)
 		}
 	}
-	return clearing{mounts: m, kill: kill, lastRoom: func() {
-		// One that opens volumes still has no reserves to release.
-		if w := serving.Load(); w != told && w.ready.Load() {
-			told = w
-			if !s.giveLastRoom(w, patience) {
+	return clearing{mounts: m, kill: kill,
+		check: func() {
+			if w := serving.Load(); w.ready.Load() && w != killed && !alive(w, patience) {
 				kill()
 			}
-		}
-	}}
+		},
+		lastRoom: func() {
+			if w := serving.Load(); w.ready.Load() && w != told {
+				told = w
+				s.giveLastRoom(w, patience)
+			}
+		}}
 }
 
-// giveLastRoom has the worker release the reserves, and reports whether it runs.
-func (s *Supervisor) giveLastRoom(w *worker, patience time.Duration) bool {
+// alive reports whether a worker answers within patience, or has ended.
+func alive(w *worker, patience time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	_, err := w.peer.Call(ctx, methodLastRoom, struct{}{}, nil)
-	if err != nil && ctx.Err() == nil {
+	// One of an earlier version knows no such question, and answers that.
+	_, _ = w.peer.Call(ctx, methodAlive, struct{}{}, nil)
+	return ctx.Err() == nil
+}
+
+// giveLastRoom has the worker release the reserves.
+func (s *Supervisor) giveLastRoom(w *worker, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := w.peer.Call(ctx, methodLastRoom, struct{}{}, nil); err != nil {
 		s.log.Warn("the reserves are not released: what a full volume is to write may not find room", "error", err)
 	}
-	return ctx.Err() == nil
 }
 
 // killStopped kills a worker that does not answer, or in which a device's requests do not end.
@@ -150,7 +163,8 @@ type mounts interface {
 // clear unmounts what lies on our devices, and destroys the devices. It calls c.lastRoom when
 // an unmount has been waiting for some time: a file system that is unmounted is written as a
 // whole then, and waits for what is in the way. Sooner, whoever writes to a full volume would
-// have the reserve, and what is in memory would stay behind that.
+// have the reserve, and what is in memory would stay behind that. From then on it looks after the
+// worker, too: nothing that waits for one that stands still goes on.
 //
 // The kernel destroys a device when nobody is within a request for it (sc_ref in
 // sys/geom/gate/g_gate.c), which a worker that was stopped stays for ever: it is killed when a
@@ -190,7 +204,11 @@ func (s *Supervisor) clear(c clearing, limit limits) error {
 		if len(left) > 0 {
 			<-pause.Done()
 		}
-		if u.waitsAny(min(lastRoomAfter, limit.unmount/4)) {
+		wait := min(lastRoomAfter, limit.unmount/4)
+		if time.Since(begun) > wait {
+			c.check()
+		}
+		if u.waitsAny(wait) {
 			c.lastRoom()
 		}
 		cancel()

@@ -437,7 +437,7 @@ func TestAShutdownUnmountsKindlyThenByForceThenDestroys(t *testing.T) {
 		}
 		lastRooms++
 	}
-	c := clearing{mounts: m, lastRoom: lastRoom, kill: func() { t.Error("a worker that serves is killed") }}
+	c := clearing{mounts: m, check: func() {}, lastRoom: lastRoom, kill: func() { t.Error("a worker that serves is killed") }}
 	err := p.s.clear(c, limits{unmount: 50 * time.Millisecond, destroy: 3 * time.Second, kernel: patience})
 	if lastRooms == 0 {
 		t.Error("the reserve is not released")
@@ -471,7 +471,7 @@ func TestAShutdownKillsAWorkerThatStandsStill(t *testing.T) {
 		}
 		leave := p.k.Within(numbers[0])
 		kills := 0
-		c := clearing{mounts: &fakeMounts{k: p.k}, lastRoom: func() {}, kill: func() {
+		c := clearing{mounts: &fakeMounts{k: p.k}, check: func() {}, lastRoom: func() {}, kill: func() {
 			if kills++; dies {
 				leave()
 			}
@@ -615,11 +615,12 @@ func TestAWorkerIsToldOfItsVolumesLastRoomOnce(t *testing.T) {
 	default:
 	}
 	for range 2 {
-		if !p.s.giveLastRoom(p.w, patience) {
-			t.Error("it answers, and is not believed")
-		}
+		p.s.giveLastRoom(p.w, patience)
 	}
 	<-p.c.LastRoom()
+	if !alive(p.w, patience) {
+		t.Error("it answers, and is not believed")
+	}
 }
 
 func TestAnUnmountThatIsTriedAgainStillSaysWhyItFailed(t *testing.T) {

@@ -60,9 +60,10 @@ const (
 	methodServes    = "serves"  // state.Volume; what this host serves
 	methodAnew      = "anew"    // lockArgs; its generations begin anew
 
-	// The supervisor calls methodStop, with an Ending, and methodLastRoom: the system goes
-	// down, and the reserves are released.
+	// The supervisor calls methodStop, with an Ending, methodAlive, of which nothing comes, and
+	// methodLastRoom: the system goes down, and the reserves are released.
 	methodStop     = "stop"
+	methodAlive    = "alive"
 	methodLastRoom = "last-room"
 )
 
