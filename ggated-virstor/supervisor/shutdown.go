@@ -54,7 +54,7 @@ func (s *Supervisor) shutdown(w *worker, m mounts, limit limits) error {
 	}()
 	s.succession(&serving, s.start, cleared)
 	err := s.end(serving.Load(), Finish)
-	s.destroyLeft(limit.kernel)
+	s.destroyLeft(true, limit.kernel) // it may have made again what was destroyed before it
 	return err
 }
 
@@ -82,15 +82,17 @@ func (s *Supervisor) succession(serving *atomic.Pointer[worker], start func() (*
 	}
 }
 
-// destroyLeft destroys what the last worker has made again of what was destroyed before it, and
-// did not come to destroy.
-func (s *Supervisor) destroyLeft(patience time.Duration) {
+// destroyLeft destroys the devices that the last worker did not come to destroy; without force,
+// not those that somebody has open.
+func (s *Supervisor) destroyLeft(force bool, patience time.Duration) {
 	left, err := s.opt.Units.Units()
-	for k, unit := range left {
-		err = errors.Join(err, s.release(k, unit, true, func() {}, patience))
-	}
 	if err != nil {
-		s.log.Error("shutdown", "error", err)
+		s.log.Error("the devices that are left are not known", "error", err)
+	}
+	for k, unit := range left {
+		if err := s.release(k, unit, force, func() {}, patience); err != nil && !errors.Is(err, gate.ErrBusy) {
+			s.log.Error("the device could not be destroyed", "device", unit.Name, "error", err)
+		}
 	}
 }
 

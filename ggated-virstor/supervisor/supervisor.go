@@ -245,6 +245,7 @@ func (s *Supervisor) run(ctx context.Context, requests <-chan Request) error {
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
+			s.destroyIdle()
 			return nil
 		}
 		pause = min(2*pause, lastPause)
@@ -273,7 +274,7 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 			return died, nil
 		case <-ctx.Done():
 			s.log.Info("stopping")
-			return end, s.end(w, Finish)
+			return end, s.stop(w)
 		case r := <-requests:
 			switch r {
 			case Shutdown:
@@ -402,6 +403,27 @@ func (w *worker) kill() error {
 		return fmt.Errorf("kill the worker: %w", err)
 	}
 	return nil
+}
+
+// stop ends the worker for good.
+func (s *Supervisor) stop(w *worker) error {
+	err := s.end(w, Finish)
+	if err != nil {
+		s.destroyIdle()
+	}
+	return err
+}
+
+// destroyIdle destroys what nobody has open, in place of a worker that did not come to that: a
+// device that nobody serves keeps GEOM waiting, and with it whoever asks for any device. What a
+// former daemon left stays, unless it was served here.
+func (s *Supervisor) destroyIdle() {
+	s.mu.Lock()
+	served := s.served
+	s.mu.Unlock()
+	if served && s.opt.Units != nil {
+		s.destroyLeft(false, systemLimits.kernel)
+	}
 }
 
 // end has the worker end, and kills it if it does not.

@@ -533,16 +533,44 @@ func TestAShutdownHasAnotherWorkerServe(t *testing.T) {
 	}
 }
 
-// TestAShutdownDestroysWhatTheLastWorkerMadeAgain and did not come to destroy.
-func TestAShutdownDestroysWhatTheLastWorkerMadeAgain(t *testing.T) {
+// TestWhatAWorkerDoesNotDestroyTheSupervisorDoes: at a stop what nobody has open, and at a shutdown
+// all.
+func TestWhatAWorkerDoesNotDestroyTheSupervisorDoes(t *testing.T) {
 	p := newPair(t)
-	p.lock(t, 1)
-	_, err := p.c.Acquire(context.Background(), units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
-	must(t, err)
-	p.s.destroyLeft(patience)
-	if left, err := p.s.opt.Units.Units(); err != nil || len(left) > 0 {
-		t.Errorf("there are %v, %v", left, err)
+	p.startProcesses()
+	var open units.Unit
+	for id := range uint32(2) {
+		p.lock(t, id+1)
+		var err error
+		open, err = p.c.Acquire(context.Background(), units.Spec{Key: units.Key{ID: id + 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
+		must(t, err)
 	}
+	d, err := p.k.OpenDev(open.Name, gatetest.Reader|gatetest.Writer)
+	must(t, err)
+	left := func() (names []string) {
+		all, err := p.s.opt.Units.Units()
+		must(t, err)
+		for _, u := range all {
+			names = append(names, u.Name)
+		}
+		return names
+	}
+	for _, served := range []bool{false, true} { // what a former daemon left is not this one's to destroy
+		w, err := p.s.start()
+		must(t, err)
+		p.s.served = served
+		if p.s.stop(w) == nil {
+			t.Error("a worker that was killed ended in order")
+		}
+		if got := left(); served != slices.Equal(got, []string{open.Name}) {
+			t.Errorf("served %v: there are %v", served, got)
+		}
+	}
+	p.s.destroyLeft(true, patience)
+	if got := left(); len(got) > 0 {
+		t.Errorf("there are %v", got)
+	}
+	_ = d.Close() // the device is gone
 }
 
 func TestAWorkerThatCannotBeStartedAtAShutdownIsTriedAgain(t *testing.T) {
