@@ -347,6 +347,7 @@ func TestAPackageIsUpgradedUnderLoadAndRemovedButForWhatIsTheAdministrators(t *t
 	for _, p := range packagers() {
 		t.Run(p.tool, func(t *testing.T) { upgradeAndRemove(t, p, older, newer) })
 	}
+	t.Run("systemd", func(t *testing.T) { underSystemd(t, older, newer) })
 }
 
 func upgradeAndRemove(t *testing.T, p packager, older, newer string) {
