@@ -12,29 +12,30 @@ import (
 var endings = flag.Int("endings", 0, "how many deaths of a worker, and as many upgrades, each client of TestNBDClientsThatReconnectLastThroughWorkers is to last through; 0 for a few")
 
 // between is a server that passes requests on to the site's volume and connects again by
-// itself, as one that people put a virtual machine or a kernel's client on.
-type between func(t *testing.T, s *site) (uri string)
+// itself, as one that people put a virtual machine or a kernel's client on. at is the site
+// that sees a client's requests, and nothing of what connecting again needs.
+type between func(t *testing.T, s *site) (uri string, at *site)
 
 // throughQEMU is QEMU's own client with reconnect-delay, as a virtual machine has it.
-func throughQEMU(t *testing.T, s *site) string {
+func throughQEMU(t *testing.T, s *site) (string, *site) {
 	need(t, "qemu-nbd")
 	socket := filepath.Join(s.dir, "between")
 	s.serveBetween(socket, "qemu-nbd", "--persistent", "-e", "16", "-x", "vol", "-k", socket, "--image-opts",
 		"driver=nbd,server.type=unix,server.path="+s.socket+",export=vol,reconnect-delay=60")
-	return "nbd+unix:///vol?socket=" + socket
+	return "nbd+unix:///vol?socket=" + socket, s
 }
 
 // throughNBDKit is libnbd, opened again by nbdkit's filter.
-func throughNBDKit(t *testing.T, s *site) string {
+func throughNBDKit(t *testing.T, s *site) (string, *site) {
 	need(t, "nbdkit")
 	socket := filepath.Join(s.dir, "between")
 	s.serveBetween(socket, "nbdkit", "-f", "-U", socket, "--filter=retry", "nbd", "socket="+s.socket, "export=vol", "retry=60",
 		"retries=100", "retry-delay=1", "retry-exponential=no")
-	return "nbd+unix:///?socket=" + socket
+	return "nbd+unix:///?socket=" + socket, s
 }
 
 // throughAComponent is our own client, which a second volume has as its component.
-func throughAComponent(t *testing.T, s *site) string {
+func throughAComponent(t *testing.T, s *site) (string, *site) {
 	above := newSite(t)
 	above.files = []string{s.uri()}
 	if os.Geteuid() == 0 { // its worker is somebody else
@@ -44,8 +45,13 @@ func throughAComponent(t *testing.T, s *site) string {
 	}
 	above.label("-s", "128m", "-m", "1m")
 	above.start()
-	t.Cleanup(above.kill) // first, as it would wait for its component
-	return above.uri()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the daemon above: %s", above.log)
+		}
+		above.kill() // first, as it would wait for its component
+	})
+	return above.uri(), above
 }
 
 // serveBetween starts a server and waits for its socket.
@@ -83,12 +89,12 @@ func TestNBDClientsThatReconnectLastThroughWorkers(t *testing.T) {
 			s := newSite(t, 96*mib, 96*mib)
 			s.label("-s", "160m", "-m", "1m")
 			s.start("--supervise")
-			uri := through(t, s)
+			uri, at := through(t, s)
 			done := s.loadOf(uri, "24M")
 			verified := 0
 			worker := s.worker()
 			for n := range rounds {
-				before := s.served()
+				before := at.served()
 				s.until("its client works", func() bool {
 					select {
 					case <-done:
@@ -96,7 +102,7 @@ func TestNBDClientsThatReconnectLastThroughWorkers(t *testing.T) {
 						done = s.loadOf(uri, "24M")
 					default:
 					}
-					return s.served() > before+20
+					return at.served() > before+20
 				})
 				if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
 					t.Fatal(err)
