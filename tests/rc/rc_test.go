@@ -376,9 +376,9 @@ func TestWhatTheKernelDoesNotLetGoKeepsNeitherAStartNorAShutdown(t *testing.T) {
 	s := newSite(t)
 	s.fake("sleep", "/bin/sleep 0.01")
 	for _, name := range []string{"geom", "glabel", "swapoff", "ggatel"} {
-		s.fake(name, "trap '' TERM; until [ -e "+s.dir+"/over ]; do /bin/sleep 0.05; done")
+		s.fake(name, "trap '' TERM; while [ -e "+s.dir+"/waits ]; do /bin/sleep 0.05; done")
 	}
-	defer s.put("over", "")
+	s.put("waits", "") // until that is removed, with its folder at the latest
 	if log, out, ok := s.run("start"); !ok {
 		t.Errorf("start failed: %s", out)
 	} else {
