@@ -91,6 +91,7 @@ type file struct {
 	direct   bool // past the system's cache
 	medium   medium
 	windows  windows
+	starting starting
 	closed   func(name string) error // or nil
 
 	flushHasFailed bool
@@ -229,8 +230,9 @@ func (p *file) discard(what string, do func(fd int, off, length int64) error, of
 }
 
 // Close gives the provider back, and its lock unless another process was
-// passed the descriptor. No other method may be running.
+// passed the descriptor. No other method may be running. It waits for what was started.
 func (p *file) Close() error {
+	p.starting.end()
 	err := p.windows.close()
 	if e := p.f.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("%s: close: %w", p.name, errnoOf(e)))

@@ -32,6 +32,9 @@ type OpenOptions struct {
 	// ErrNotSupported: that cannot be. Without it a descriptor that another process opened
 	// so does not stay so.
 	Direct bool
+	// Rings, if not nil, do what goes past the cache by Direct and is started (Starter).
+	// They must outlive the provider.
+	Rings *Rings
 	// KeepWritersOff opens for writing what is only read, where the medium
 	// allows, because only that keeps others from writing to it.
 	KeepWritersOff bool
@@ -109,7 +112,15 @@ func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
 			return nil, err
 		}
 	}
-	if p.kind == KindRegular && holesAreTrusted(p.fd) {
+	sparse := p.kind == KindRegular && holesAreTrusted(p.fd)
+	if p.direct && o.Rings != nil {
+		p.starting.ring = o.Rings.take()
+		if sparse {
+			return startingSparse{sparseFile{p}, starter{p}}, nil
+		}
+		return startingFile{p, starter{p}}, nil
+	}
+	if sparse {
 		return sparseFile{p}, nil
 	}
 	return p, nil

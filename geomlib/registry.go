@@ -96,17 +96,24 @@ func unknownScheme(name, scheme string, known []string) error {
 
 // Files is the Opener of regular files and of devices, whose names have no scheme.
 type Files struct {
-	Direct bool // as OpenOptions.Direct, of all
+	Direct bool   // as OpenOptions.Direct, of all
+	Rings  *Rings // as OpenOptions.Rings
+}
+
+func (by Files) options(o OpenOptions) OpenOptions {
+	o.Direct = o.Direct || by.Direct
+	if o.Rings == nil {
+		o.Rings = by.Rings
+	}
+	return o
 }
 
 // Open implements Opener.
 func (by Files) Open(name string, o OpenOptions) (Provider, error) {
-	o.Direct = o.Direct || by.Direct
-	return Open(name, o)
+	return Open(name, by.options(o))
 }
 
 // Adopt implements Opener.
 func (by Files) Adopt(f *os.File, name string, _ []byte, o OpenOptions) (Provider, error) {
-	o.Direct = o.Direct || by.Direct
-	return FromFile(f, name, o)
+	return FromFile(f, name, by.options(o))
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/disktest"
@@ -16,13 +18,95 @@ func TestAFileDoesWhatProvidersDo(t *testing.T) {
 	}
 }
 
-func fileIsAProvider(t *testing.T, o geomlib.OpenOptions) {
+// TestAFileDoesWithRingsWhatProvidersDo, by transfers, and what rings refuse as always.
+func TestAFileDoesWithRingsWhatProvidersDo(t *testing.T) {
+	rings, err := geomlib.NewRings(nil)
+	if errors.Is(err, geomlib.ErrNotSupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var begun atomic.Int64
 	Run(t, func(t *testing.T) geomlib.Provider {
-		path := filepath.Join(t.TempDir(), "file")
-		if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		p, err := geomlib.Open(newFile(t), geomlib.OpenOptions{Direct: true, Rings: rings})
+		if errors.Is(err, geomlib.ErrNotSupported) {
+			t.Skip(err)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := geomlib.Open(path, o)
+		t.Cleanup(func() { p.Close() })
+		return byTransfers{p, p.(geomlib.Starter), &begun}
+	})
+	if err := rings.Close(); err != nil {
+		t.Error(err)
+	}
+	if begun.Load() == 0 && !t.Skipped() {
+		t.Error("no ring did anything")
+	}
+}
+
+// byTransfers reads and writes by transfers, of memory that a device can use.
+type byTransfers struct {
+	geomlib.Provider
+	geomlib.Starter
+	begun *atomic.Int64
+}
+
+func (p byTransfers) ReadAt(b []byte, off int64) (int, error) {
+	own := own(len(b))
+	n, err := p.do(p.StartRead, p.Provider.ReadAt, own, off)
+	copy(b, own)
+	return n, err
+}
+
+func (p byTransfers) WriteAt(b []byte, off int64) (int, error) {
+	own := own(len(b))
+	copy(own, b)
+	return p.do(p.StartWrite, p.Provider.WriteAt, own, off)
+}
+
+// own is memory of n bytes from the beginning of a page on.
+func own(n int) []byte {
+	b := make([]byte, n+4096)
+	skip := -int(uintptr(unsafe.Pointer(&b[0]))) & 4095
+	return b[skip:][:n]
+}
+
+// do begins a transfer, or does it the other way.
+func (p byTransfers) do(begin func(*geomlib.Transfer) bool, other func([]byte, int64) (int, error), b []byte, off int64) (int, error) {
+	end := make(ended)
+	t := &geomlib.Transfer{Data: b, Offset: off, End: end}
+	if !begin(t) {
+		return other(b, off)
+	}
+	p.begun.Add(1)
+	p.Push()
+	<-end
+	if t.Err != nil {
+		return 0, t.Err
+	}
+	return len(b), nil
+}
+
+type ended chan struct{}
+
+func (e ended) Ended(*geomlib.Transfer) { close(e) }
+
+// newFile is a file of 1 MiB.
+func newFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func fileIsAProvider(t *testing.T, o geomlib.OpenOptions) {
+	Run(t, func(t *testing.T) geomlib.Provider {
+		p, err := geomlib.Open(newFile(t), o)
 		if o.Direct && errors.Is(err, geomlib.ErrNotSupported) {
 			t.Skip(err)
 		}
@@ -36,11 +120,7 @@ func fileIsAProvider(t *testing.T, o geomlib.OpenOptions) {
 
 func TestASharedFileDoesWhatProvidersDo(t *testing.T) {
 	Run(t, func(t *testing.T) geomlib.Provider {
-		path := filepath.Join(t.TempDir(), "file")
-		if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		p, err := geomlib.Shared{}.Open(path, geomlib.OpenOptions{SectorSize: 4096})
+		p, err := geomlib.Shared{}.Open(newFile(t), geomlib.OpenOptions{SectorSize: 4096})
 		if errors.Is(err, geomlib.ErrNotShared) {
 			t.Skip(err)
 		}
