@@ -272,7 +272,7 @@ func confineWorker(id *identity, capsicum bool, log *slog.Logger) error {
 	if err := become(id); err != nil {
 		return err
 	}
-	if err := confine.OS().Calls(); err != nil && !errors.Is(err, confine.ErrUnsupported) {
+	if err := confine.OS().Calls(false); err != nil && !errors.Is(err, confine.ErrUnsupported) {
 		log.Warn("the worker may do more than it needs", "error", err)
 	}
 	if !capsicum {

@@ -14,8 +14,9 @@ type System interface {
 	Capabilities() error
 	// Calls gives up the system calls that this package's process has no use for.
 	// From then on they fail with EPERM. ErrUnsupported: there is no such thing
-	// here.
-	Calls() error
+	// here. With rings, what geomlib.Rings do stays possible: those that were made, and
+	// not to make another.
+	Calls(rings bool) error
 	// CapabilityMode enters FreeBSD's capability mode (capsicum(4)) with all threads:
 	// from then on calls that name something fail with ECAPMODE. ErrUnsupported:
 	// there is no such thing here.

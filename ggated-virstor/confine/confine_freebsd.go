@@ -14,7 +14,7 @@ type system struct{}
 // Capabilities: a process that became another user has none.
 func (system) Capabilities() error { return nil }
 
-func (system) Calls() error { return ErrUnsupported }
+func (system) Calls(bool) error { return ErrUnsupported }
 
 // CapabilityMode enters capability mode (cap_enter(2)), and makes sure of it by
 // asking: a call that is refused may be answered with SIGTRAP

@@ -54,7 +54,7 @@ func dropCapabilities() error {
 }
 
 // Calls loads the filter into all threads, and makes sure of it.
-func (system) Calls() error {
+func (system) Calls(rings bool) error {
 	//lint:ignore SA4017 it reads the zone's file, once, which later nobody may open
 	time.Now().Zone()
 	if err := dropCapabilities(); err != nil {
@@ -66,7 +66,7 @@ func (system) Calls() error {
 	}
 	runtime.LockOSThread() // no_new_privs is set in the thread that loads the filter
 	defer runtime.UnlockOSThread()
-	err = seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: policy(info)})
+	err = seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: policy(info, rings)})
 	if err != nil {
 		return fmt.Errorf("filter system calls: %w", err)
 	}

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/geomlib"
 )
 
 // confinedEnv has a copy of the test program confine itself and play a worker that
@@ -53,12 +55,24 @@ func playWorker(dir string) error {
 	if err != nil {
 		return err
 	}
-	allowed = slices.DeleteFunc(allowed, func(name string) bool { return name == os.Getenv(withoutEnv) })
-	if err := errors.Join(OS().Capabilities(), becomeNobody(), OS().Calls()); err != nil {
+	for _, names := range []*[]string{&allowed, &ringCalls} {
+		*names = slices.DeleteFunc(*names, func(name string) bool { return name == os.Getenv(withoutEnv) })
+	}
+	rings, err := playRings(dir)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(OS().Capabilities(), becomeNobody(), OS().Calls(rings != nil)); err != nil {
 		return err
 	}
 	if err := errors.Join(work(f, l, c), status()); err != nil {
 		return err
+	}
+	if rings != nil {
+		// What a ring is kept from is done without it, and the ring not asked again.
+		if err := errors.Join(readByRing(rings), readByRing(rings)); err != nil {
+			return err
+		}
 	}
 	var all error
 	for what, try := range attempts(dir, f) {
@@ -68,6 +82,50 @@ func playWorker(dir string) error {
 	}
 	return all
 }
+
+// ringsEnv has it have rings before.
+const ringsEnv = "CONFINE_TEST_RINGS"
+
+// playRings opens a component with rings, or returns nil where there are none.
+func playRings(dir string) (geomlib.Starter, error) {
+	if os.Getenv(ringsEnv) == "" {
+		return nil, nil
+	}
+	rings, err := geomlib.NewRings(nil)
+	if err != nil {
+		return nil, err
+	}
+	p, err := geomlib.Open(filepath.Join(dir, "component"), geomlib.OpenOptions{Direct: true, Rings: rings, NoLock: true, SectorSize: 4096})
+	if errors.Is(err, geomlib.ErrNotSupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.(geomlib.Starter), nil
+}
+
+// readByRing has two reads under way.
+func readByRing(s geomlib.Starter) error {
+	memory, err := unix.Mmap(-1, 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	ends := make(ended, 2)
+	a := &geomlib.Transfer{Data: memory[:4096], End: ends}
+	b := &geomlib.Transfer{Data: memory[4096:], Offset: 4096, End: ends}
+	if !s.StartRead(a) || !s.StartRead(b) {
+		return errors.New("a ring begins nothing")
+	}
+	s.Push()
+	<-ends
+	<-ends
+	return errors.Join(a.Err, b.Err)
+}
+
+type ended chan struct{}
+
+func (e ended) Ended(*geomlib.Transfer) { e <- struct{}{} }
 
 func becomeNobody() error {
 	if os.Geteuid() != 0 {
@@ -162,13 +220,17 @@ func attempts(dir string, f *os.File) map[string]func() error {
 			_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_ANON|unix.MAP_PRIVATE)
 			return err
 		},
-		"mount":                  func() error { return unix.Mount("none", dir, "tmpfs", 0, "") },
-		"load another filter":    func() error { _, _, e := unix.RawSyscall(unix.SYS_SECCOMP, 1, 0, 0); return errno(e) },
-		"another ioctl":          func() error { _, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS); return err },
-		"set a limit":            func() error { return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 10, Max: 10}) },
-		"give memory a file":     func() error { _, err := unix.MemfdCreate("x", 0); return err },
-		"read its own tasks":     open("/proc/self/mem", os.O_RDWR),
-		"use io_uring":           func() error { _, _, e := unix.RawSyscall(unix.SYS_IO_URING_SETUP, 1, 0, 0); return errno(e) },
+		"mount":               func() error { return unix.Mount("none", dir, "tmpfs", 0, "") },
+		"load another filter": func() error { _, _, e := unix.RawSyscall(unix.SYS_SECCOMP, 1, 0, 0); return errno(e) },
+		"another ioctl":       func() error { _, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS); return err },
+		"set a limit":         func() error { return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 10, Max: 10}) },
+		"give memory a file":  func() error { _, err := unix.MemfdCreate("x", 0); return err },
+		"read its own tasks":  open("/proc/self/mem", os.O_RDWR),
+		"make an io_uring":    func() error { _, _, e := unix.RawSyscall(unix.SYS_IO_URING_SETUP, 1, 0, 0); return errno(e) },
+		"widen an io_uring": func() error {
+			_, _, e := unix.RawSyscall6(unix.SYS_IO_URING_REGISTER, 0, 0, 0, 0, 0, 0)
+			return errno(e)
+		},
 		"link to another's file": func() error { return unix.Linkat(unix.AT_FDCWD, secret, unix.AT_FDCWD, filepath.Join(dir, "l"), 0) },
 	}
 }
@@ -182,7 +244,7 @@ func errno(e syscall.Errno) error {
 
 // confined is what a copy of the test program says that confines itself, with all
 // calls or without one.
-func confined(t *testing.T, without string) ([]byte, error) {
+func confined(t *testing.T, without string, env ...string) ([]byte, error) {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"component", "secret"} {
@@ -193,7 +255,7 @@ func confined(t *testing.T, without string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), confinedEnv+"="+dir, withoutEnv+"="+without)
+	cmd.Env = append(append(os.Environ(), confinedEnv+"="+dir, withoutEnv+"="+without), env...)
 	return cmd.CombinedOutput()
 }
 
@@ -207,8 +269,39 @@ func TestAFilterWithoutACallThatIsNeededIsNoticed(t *testing.T) {
 	}
 }
 
+// TestAFilterThatKeepsRingsFromWorkingIsNoticed: they cannot be asked for anything.
+func TestAFilterThatKeepsRingsFromWorkingIsNoticed(t *testing.T) {
+	needRings(t)
+	if _, err := confined(t, "io_uring_enter", ringsEnv+"=1"); err == nil {
+		t.Error("nothing fails")
+	}
+}
+
 func TestAConfinedProcessWorksAndReachesNothingElse(t *testing.T) {
-	out, err := confined(t, "")
+	expectConfined(t)
+}
+
+// TestAConfinedProcessGoesOnWithItsRings, and makes no other.
+func TestAConfinedProcessGoesOnWithItsRings(t *testing.T) {
+	needRings(t)
+	expectConfined(t, ringsEnv+"=1")
+}
+
+// needRings skips the test where the system has no io_uring.
+func needRings(t *testing.T) {
+	t.Helper()
+	rings, err := geomlib.NewRings(nil)
+	if errors.Is(err, geomlib.ErrNotSupported) {
+		t.Skip(err)
+	}
+	if err := errors.Join(err, rings.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expectConfined(t *testing.T, env ...string) {
+	t.Helper()
+	out, err := confined(t, "", env...)
 	if err != nil {
 		t.Errorf("%v:", err)
 		for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
@@ -218,8 +311,8 @@ func TestAConfinedProcessWorksAndReachesNothingElse(t *testing.T) {
 }
 
 func TestTheFilterAllowsNoCallThatTakesAPath(t *testing.T) {
-	for _, name := range allowed {
-		for _, part := range []string{"open", "at2", "mkdir", "link", "rename", "exec", "mount", "socket", "connect", "bind", "listen", "ptrace", "kill", "clone", "bpf"} {
+	for _, name := range slices.Concat(allowed, ringCalls) {
+		for _, part := range []string{"setup", "register", "open", "at2", "mkdir", "link", "rename", "exec", "mount", "socket", "connect", "bind", "listen", "ptrace", "kill", "clone", "bpf"} {
 			if strings.Contains(name, part) && name != "getsockopt" && name != "setsockopt" {
 				t.Errorf("%s is allowed", name)
 			}

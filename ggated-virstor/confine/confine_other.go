@@ -7,6 +7,6 @@ type system struct{}
 // Capabilities: a process that became another user has none.
 func (system) Capabilities() error { return nil }
 
-func (system) Calls() error { return ErrUnsupported }
+func (system) Calls(bool) error { return ErrUnsupported }
 
 func (system) CapabilityMode() error { return ErrUnsupported }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/gatepub/units"
@@ -26,6 +28,7 @@ type Client struct {
 	// guard is held until the process ends.
 	guard *Guard
 	door  net.Listener // of administrators' connections; nil in tests
+	until *os.File     // or nil
 
 	leaving *leaving
 
@@ -40,6 +43,9 @@ const (
 	workerEnv = "GGATED_VIRSTOR_WORKER"
 	workerFD  = 3
 	doorFD    = 4
+	// untilEnv says that there is untilFD. Older supervisors pass none.
+	untilEnv = "GGATED_VIRSTOR_UNTIL"
+	untilFD  = 5
 )
 
 // IsWorker reports whether this process was started by a supervisor.
@@ -57,8 +63,18 @@ func Connect() (*Client, error) {
 	}
 	client := newClient(c)
 	client.door = d
+	if os.Getenv(untilEnv) == "1" {
+		client.until = os.NewFile(untilFD, "until")
+		unix.CloseOnExec(untilFD)
+	}
 	return client, nil
 }
+
+// Until is what has to stay open while anything that this process began at what it was
+// passed may still be done, also after its death: the supervisor starts no other worker
+// until then. It is the client's to close, which it never does. nil: the supervisor does not
+// look at it, and waits for system calls alone.
+func (c *Client) Until() *os.File { return c.until }
 
 // OpenBy has the registry, which is given the supervisor as what makes connections, make
 // providers of the descriptors that that passes on. It is called before anything is

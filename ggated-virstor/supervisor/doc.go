@@ -51,4 +51,9 @@
 // worker ends, the supervisor executes its program as it is on disk now, and
 // starts a worker of that, which goes on with the NBD clients that the other left (clients.go). A worker whose supervisor dies leaves everything
 // to the next supervisor.
+//
+// What a worker has begun at disks must not come after what the next one writes. A system
+// call ends before its process does; what a ring was asked for (geomlib.Rings) goes on. So a
+// worker has one end of a pipe, which its rings keep open too, and is gone when the
+// supervisor reads the end of that: no other one is started sooner, nor by an upgrade.
 package supervisor

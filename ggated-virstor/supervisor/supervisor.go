@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -292,6 +293,10 @@ func (s *Supervisor) attend(ctx context.Context, w *worker, requests <-chan Requ
 				if err := s.end(w, Leave); err != nil {
 					s.log.Error("the worker did not end in order; what it had is taken over", "error", err)
 				}
+				if !w.isGone() { // the next one would write where it still does
+					s.log.Error("no upgrade before a disk or a file system answers", "worker", w.cmd.Process.Pid)
+					continue
+				}
 				s.front.close()
 				s.log.Error("no upgrade of the supervisor; a new worker is started", "error", s.replace(s.opt.Program))
 				return again, s.front.open(s.files[0])
@@ -360,15 +365,23 @@ func (s *Supervisor) start() (*worker, error) {
 		return nil, err
 	}
 	defer handed.Close()
+	until, kept, err := os.Pipe()
+	if err != nil {
+		conn.Close()
+		hand.Close()
+		return nil, fmt.Errorf("start the worker: %w", err)
+	}
+	defer kept.Close()
 	w := &worker{tenure: s.store.newWorker(), begun: time.Now(), gone: make(chan struct{}), door: &door{conn: hand}}
 	w.cmd = exec.Command(s.opt.Program, s.opt.Args...)
 	w.cmd.Stdin, w.cmd.Stdout, w.cmd.Stderr = nil, os.Stdout, os.Stderr
-	w.cmd.ExtraFiles = []*os.File{theirs, handed} // become workerFD and doorFD
-	w.cmd.Env = append(os.Environ(), workerEnv+"=1")
+	w.cmd.ExtraFiles = []*os.File{theirs, handed, kept} // become workerFD, doorFD and untilFD
+	w.cmd.Env = append(os.Environ(), workerEnv+"=1", untilEnv+"=1")
 	w.peer = s.peerOf(w, conn)
 	if err := w.cmd.Start(); err != nil {
 		conn.Close()
 		hand.Close()
+		until.Close()
 		return nil, fmt.Errorf("start the worker: %w", err)
 	}
 	if err := s.opt.Protect(w.cmd.Process.Pid); err != nil {
@@ -379,9 +392,10 @@ func (s *Supervisor) start() (*worker, error) {
 	go func() { received <- w.peer.Run() }()
 	go func() {
 		defer close(w.gone)
-		w.err = w.cmd.Wait() // its raw I/O has ended, too
+		w.err = w.cmd.Wait()
 		s.front.use(nil)
 		hand.Close()
+		s.awaitRawIO(until, w.cmd.Process.Pid)
 		w.peer.Close()
 		defer w.scratch.replace(nil)
 		select {
@@ -395,6 +409,16 @@ func (s *Supervisor) start() (*worker, error) {
 		}
 	}()
 	return w, nil
+}
+
+// isGone reports whether the worker is dead, and all that it began done.
+func (w *worker) isGone() bool {
+	select {
+	case <-w.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // kill kills the worker, which may have ended already.
@@ -424,6 +448,17 @@ func (s *Supervisor) destroyIdle() {
 	if served && s.opt.Units != nil {
 		s.destroyLeft(false, systemLimits.kernel)
 	}
+}
+
+// awaitRawIO waits for what a dead worker had begun. System calls have ended with it; what
+// a ring of it has (geomlib.Rings) keeps the other end of until open.
+func (s *Supervisor) awaitRawIO(until *os.File, pid int) {
+	late := time.AfterFunc(killPatience, func() {
+		s.log.Warn("what the worker had begun is awaited: a disk does not answer", "worker", pid)
+	})
+	defer late.Stop()
+	_, _ = io.Copy(io.Discard, until) // nothing is written, and it ends in any case
+	until.Close()
 }
 
 // end has the worker end, and kills it if it does not.
