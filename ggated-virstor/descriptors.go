@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"golang.org/x/sys/unix"
+
+	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 )
 
 // ownDescriptors is what the program itself has open, and what its verbs, jobs and
@@ -18,7 +20,11 @@ func descriptors(o *options.Options) uint64 {
 	if o.Gate {
 		each = 2 // while a device is taken over
 	}
-	return ownDescriptors + uint64(each*(len(o.Providers)+len(o.SpareProviders()))+len(o.NBD))
+	rings := 0
+	if wantsRings(o) {
+		rings = geomlib.MaxRings
+	}
+	return ownDescriptors + uint64(rings+each*(len(o.Providers)+len(o.SpareProviders()))+len(o.NBD))
 }
 
 // checkDescriptors refuses to begin what the limit on descriptors would end in the

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/geomlib/history"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ggated-virstor/daemon"
@@ -28,6 +29,7 @@ type direct struct {
 	log       *slog.Logger
 	listening listeners
 	providers []string
+	rings     *geomlib.Rings // or nil
 	ended     <-chan struct{}
 	announcer *announcer
 	child     *child // nil without --run
@@ -52,7 +54,9 @@ func serveHere(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err != nil {
 		return err
 	}
-	h := &direct{o: o, log: log, listening: ls, ended: ctx.Done(), ctx: ctx, announcer: &announcer{o: o, log: log}, providers: slices.Concat(o.Providers, o.SpareProviders())}
+	rings := newRings(o, nil, log)
+	defer closeRings(rings, log)
+	h := &direct{o: o, log: log, rings: rings, listening: ls, ended: ctx.Done(), ctx: ctx, announcer: &announcer{o: o, log: log}, providers: slices.Concat(o.Providers, o.SpareProviders())}
 	if g := o.Grower(o.Gate); g != nil {
 		h.providers = append(h.providers, grown(ctx, g, log)...)
 	}
@@ -123,7 +127,7 @@ func (h *direct) Listeners() listeners                   { return h.listening }
 func (h *direct) Gate() *gatepub.Publisher               { return nil } // devices are a worker's
 func (h *direct) Providers() (names []string, must bool) { return h.providers, true }
 func (h *direct) Opener() daemon.Opener {
-	return daemon.Direct{Registry: providers.Registry(providerOptions(h.o, h.log)), LockDir: h.o.RunDir}
+	return daemon.Direct{Registry: providers.Registry(providerOptions(h.o, h.rings, h.log)), LockDir: h.o.RunDir}
 }
 func (h *direct) Clients() []nbd.Handed                             { return nil }
 func (h *direct) LeaveClients() func(context.Context, []nbd.Handed) { return nil }

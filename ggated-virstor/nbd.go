@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 	"github.com/gvirstor/gvirstor/ggated-virstor/providers"
@@ -49,9 +50,9 @@ func newNBD(o *options.Options, certs *tls.Config, listeners []net.Listener, log
 	return server, uris, nil
 }
 
-// providerOptions are how components over the network are opened.
-func providerOptions(o *options.Options, log *slog.Logger) providers.Options {
-	return providers.Options{NBDTimeout: o.NBDComponentTimeout, NBDGrace: o.NBDComponentGrace, Shared: o.Shared, Direct: o.Direct, Log: log}
+// providerOptions are how components are opened. rings may be nil.
+func providerOptions(o *options.Options, rings *geomlib.Rings, log *slog.Logger) providers.Options {
+	return providers.Options{NBDTimeout: o.NBDComponentTimeout, NBDGrace: o.NBDComponentGrace, Shared: o.Shared, Direct: o.Direct, Rings: rings, Log: log}
 }
 
 // reached are the addresses under which clients reach listeners: as they were said

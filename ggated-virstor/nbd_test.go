@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gvirstor/gvirstor/geomlib"
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd"
 	"github.com/gvirstor/gvirstor/ggated-virstor/options"
 )
@@ -78,6 +79,10 @@ func TestDescriptorsAreCountedBeforehand(t *testing.T) {
 	o = &options.Options{Providers: make([]string, max(0, may-ownDescriptors-255)), NBDMaxClients: 256}
 	if err := checkDescriptors(o, logger); err != nil || uint64(limit.Cur) == uint64(may) && !strings.Contains(log.String(), "too few descriptors for all NBD clients") {
 		t.Errorf("%v, log %q", err, log.String())
+	}
+	plain := descriptors(&options.Options{IOUring: true})
+	if n := descriptors(&options.Options{IOUring: true, Direct: true}); n != plain+geomlib.MaxRings {
+		t.Errorf("%d descriptors with rings, and %d without", n, plain)
 	}
 	log.Reset()
 	if err := checkDescriptors(&options.Options{NBDMaxClients: 1}, logger); err != nil || log.Len() > 0 {

@@ -47,7 +47,7 @@ func supervise(ctx context.Context, o *options.Options, log *slog.Logger, servin
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	registry := providers.Kept(providerOptions(o, log))
+	registry := providers.Kept(providerOptions(o, nil, log))
 	res, held, err := supervisor.Inherit(o.RunDir, registry)
 	if err != nil {
 		return err

@@ -40,7 +40,11 @@ func work(o *options.Options) error {
 	}
 	defer c.Close()
 	log := newWorkerLogger(o, c).With("worker", os.Getpid())
-	c.OpenBy(func(by geomlib.Connector) geomlib.Registry { return providers.Given(by, providerOptions(o, log)) })
+	rings := workerRings(o, c.Until(), log)
+	defer closeRings(rings, log)
+	c.OpenBy(func(by geomlib.Connector) geomlib.Registry {
+		return providers.Given(by, providerOptions(o, rings, log))
+	})
 	h, err := newWorker(o, log, c)
 	if err != nil {
 		return err
@@ -52,11 +56,20 @@ func work(o *options.Options) error {
 	if err != nil {
 		return err
 	}
-	if err := confineWorker(id, o.Capsicum, log); err != nil {
+	if err := confineWorker(id, rings != nil, o.Capsicum, log); err != nil {
 		return err
 	}
 	go h.awaitEnd()
 	return serve(o, log, h)
+}
+
+// workerRings are newRings for a worker, whose supervisor has to know when all that they
+// began is done: one that is older than this program does not.
+func workerRings(o *options.Options, until *os.File, log *slog.Logger) *geomlib.Rings {
+	if until == nil {
+		return nil
+	}
+	return newRings(o, until, log)
 }
 
 // worker is the host of a process that a supervisor has started, and asks that.
@@ -263,16 +276,16 @@ func moreProcs(base, receivers int) func(devices int) {
 }
 
 // confineWorker gives up what root, this user and this process may do but for what
-// the worker does, and in capability mode if that is wanted. A system that cannot keep
-// it from more is told of, and served on.
-func confineWorker(id *identity, capsicum bool, log *slog.Logger) error {
+// the worker does, with rings or without, and in capability mode if that is wanted. A system
+// that cannot keep it from more is told of, and served on.
+func confineWorker(id *identity, rings, capsicum bool, log *slog.Logger) error {
 	if err := confine.OS().Capabilities(); err != nil {
 		log.Warn("the worker may do more than it needs", "error", err)
 	}
 	if err := become(id); err != nil {
 		return err
 	}
-	if err := confine.OS().Calls(false); err != nil && !errors.Is(err, confine.ErrUnsupported) {
+	if err := confine.OS().Calls(rings); err != nil && !errors.Is(err, confine.ErrUnsupported) {
 		log.Warn("the worker may do more than it needs", "error", err)
 	}
 	if !capsicum {

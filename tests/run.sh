@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 missing() {
-	for tool in nbdinfo nbdcopy nbdfuse nbdkit qemu-img qemu-io qemu-nbd fio certtool mkfs.ext4 e2fsck debugfs fusermount3 chromium zsh fish tcsh rpm systemctl \
+	for tool in nbdinfo nbdcopy nbdfuse nbdkit qemu-img qemu-io qemu-nbd fio certtool mkfs.ext4 e2fsck debugfs fsfreeze fusermount3 chromium zsh fish tcsh rpm systemctl \
 		ceph-mon ceph-osd ceph ceph-authtool monmaptool rbd qemu-s390x-static; do
 		command -v "$tool" >/dev/null 2>&1 || printf '%s ' "$tool"
 	done
@@ -16,7 +16,7 @@ install_tools() {
 		export DEBIAN_FRONTEND=noninteractive
 		apt-get update -q
 		apt-get install -q -y --no-install-recommends libnbd-bin nbdfuse nbdkit qemu-utils fio \
-			e2fsprogs fuse3 gnutls-bin xfsprogs chromium zsh fish tcsh rpm systemd \
+			e2fsprogs util-linux fuse3 gnutls-bin xfsprogs chromium zsh fish tcsh rpm systemd \
 			ceph-common ceph-mon ceph-osd qemu-block-extra qemu-user-static
 	elif command -v pkg >/dev/null 2>&1; then
 		pkg install -y libnbd nbdkit qemu-tools fio e2fsprogs gnutls

@@ -35,6 +35,7 @@ type Options struct {
 	// NBDComponentGrace how long its server may do what was sent before.
 	NBDComponentTimeout, NBDComponentGrace time.Duration
 	Direct                                 bool   // disks and files past the system's cache
+	IOUring                                bool   // those with io_uring, where the system has it
 	Control                                string // path of the socket
 	HTTP                                   string // HOST:PORT, or empty
 	RunDir                                 string
@@ -195,6 +196,7 @@ func (o *Options) declare() *pflag.FlagSet {
 	f.DurationVar(&o.NBDComponentGrace, "nbd-component-grace", nbdcomp.DefaultGrace, "write to a component over NBD again `TIME` after a connection that its server may still do something of")
 	o.declareLease(f)
 	f.BoolVar(&o.Direct, "direct", false, "read and write disks and files past the system's cache (O_DIRECT)")
+	f.BoolVar(&o.IOUring, "io-uring", true, "with --direct, have Linux do so without a thread for each request, where it can (io_uring)")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "NBD server certificate `FILE`, PEM")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `FILE` of the certificate, PEM")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "`FILE` of certificates that must have signed a client's, PEM")

@@ -20,6 +20,8 @@ type Options struct {
 	Shared bool
 	// Direct has files and devices read and written past the system's cache.
 	Direct bool
+	// Rings read and write these (geomlib.OpenOptions), or nil.
+	Rings *geomlib.Rings
 	// Log is told of what becomes of them; nil: nobody is.
 	Log *slog.Logger
 }
@@ -48,7 +50,7 @@ func Given(by geomlib.Connector, o Options) geomlib.Registry {
 
 // files adds what has no scheme.
 func (o Options) files(r geomlib.Registry) geomlib.Registry {
-	r[""] = geomlib.Files{Direct: o.Direct}
+	r[""] = geomlib.Files{Direct: o.Direct, Rings: o.Rings}
 	if o.Shared { // which goes past the cache, too
 		r[""] = geomlib.Shared{}
 	}

@@ -72,7 +72,8 @@ func command(t testing.TB, name string, args ...string) string {
 
 func try(t testing.TB, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	// Cleanups run programs, too, and t.Context has ended then.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
 	c := exec.CommandContext(ctx, name, args...)
