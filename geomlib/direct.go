@@ -30,9 +30,10 @@ var bounces = sync.Pool{New: func() any {
 	return &b
 }}
 
-// bypassCache has reads and writes of p go past the cache of the system.
-func (p *file) bypassCache() error {
-	unit, err := bypassCache(p)
+// bypassCache has reads and writes of p go past the cache of the system, again if it was
+// passed on like that.
+func (p *file) bypassCache(again bool) error {
+	unit, err := bypassCache(p, again)
 	if err != nil {
 		return fmt.Errorf("%s: read and written past the system's cache (direct): %w", p.name, err)
 	}

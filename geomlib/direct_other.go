@@ -4,7 +4,7 @@ package geomlib
 
 // bypassCache: FreeBSD has no cache before a disk (geom_dev), and files are not promised
 // to be read and written past theirs (open(2), O_DIRECT).
-func bypassCache(p *file) (unit int64, err error) {
+func bypassCache(p *file, _ bool) (unit int64, err error) {
 	if p.kind == KindDevice {
 		return p.sector, nil
 	}

@@ -86,6 +86,7 @@ func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
 	// From here on f is never in the runtime's poller: Fd made it blocking.
 	p := &file{f: f, fd: int(f.Fd()), name: path, readOnly: o.ReadOnly, closed: o.Closed,
 		flushHasFailed: o.FlushHasFailed, flushFails: o.FlushFails}
+	again := isDirect(p.fd)
 	if err := checkMode(p); err != nil {
 		return nil, err
 	}
@@ -102,7 +103,7 @@ func FromFile(f *os.File, name string, o OpenOptions) (Provider, error) {
 		err = fmt.Errorf("%s: %w", path, errKind)
 	}
 	if err == nil && o.Direct {
-		err = p.bypassCache()
+		err = p.bypassCache(again)
 	}
 	if err != nil {
 		return nil, err

@@ -94,7 +94,7 @@ func (s *site) hasRings() bool {
 // TestRingsAreForWhatGoesPastTheCache, and can be done without.
 func TestRingsAreForWhatGoesPastTheCache(t *testing.T) {
 	need(t, "fio")
-	for _, flags := range [][]string{{"--direct"}, {"--direct", "--io-uring=false"}, {}} {
+	for _, flags := range [][]string{{"--direct"}, {"--direct", "--io-uring=false"}, {"--supervise", "--direct"}, {"--supervise", "--direct", "--io-uring=false"}, {}} {
 		t.Run(strings.Join(flags, " "), func(t *testing.T) {
 			s := newSite(t, 64*mib)
 			s.label("-m", "1m", "-s", "64m")
