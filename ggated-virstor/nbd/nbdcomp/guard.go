@@ -17,12 +17,16 @@ func (p *provider) Guard(g geomlib.Guard) {
 	p.guard = g
 }
 
-// Abandon is geomlib.Guarded's.
+// Abandon is geomlib.Guarded's. What was to be sent is not sent later.
 func (p *provider) Abandon(why error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.reach != closed && p.reach != gone {
+	was, s := p.reach, p.session
+	if was != closed && was != gone {
 		p.endLocked(gone, why)
+	}
+	p.mu.Unlock()
+	if was == reached {
+		_ = s.reset() // it is of no more use, whatever that says
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/internal/proto"
 )
 
 // watchman is a Guard that says what it is told to.
@@ -137,5 +138,35 @@ func TestWhoIsAbandonedFailsWhatWaits(t *testing.T) {
 	s.rise()
 	if _, err := p.WriteAt(sectors(1, 1), 0); !errors.Is(err, geomlib.ErrLeaseLost) {
 		t.Errorf("what came later: %v", err)
+	}
+}
+
+// The server is there, and does not end the connections.
+func TestWhoIsAbandonedIsClosed(t *testing.T) {
+	s := newForgetful(t, 64)
+	p := provide(t, s, Opener{})
+	mustFlush(t, p)
+	held := make(chan struct{})
+	s.hook(hooks{before: func(r proto.Request) uint32 {
+		<-held
+		return 0
+	}})
+	defer close(held)
+	ended := make(chan error)
+	go func() {
+		_, err := p.WriteAt(sectors(1, 1), 0)
+		ended <- err
+	}()
+	eventually(t, "it is on its way", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.journal.flying) > 0 && p.journal.flying[0].sent
+	})
+	p.Abandon(errTaken)
+	if err := <-ended; !errors.Is(err, geomlib.ErrLeaseLost) {
+		t.Errorf("what was on its way: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
 	}
 }
