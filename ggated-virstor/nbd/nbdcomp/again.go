@@ -41,11 +41,17 @@ func (p *provider) again(s *session) (n int, err error) {
 		}
 		all.Wait()
 		p.mu.Lock()
+		loses := false
 		for i, e := range some {
 			if errors.Is(errs[i], nbdclient.ErrClosed) {
 				return 0, errs[i]
 			}
-			p.doneAgainLocked(e, errs[i])
+			loses = p.doneAgainLocked(e, errs[i]) || loses
+		}
+		if loses {
+			p.mu.Unlock()
+			p.tellOfLoss()
+			p.mu.Lock()
 		}
 		n += len(some)
 		from = some[len(some)-1].next // it is there still: what was sent stays until p is reached
@@ -69,14 +75,16 @@ func (p *provider) together(e *entry) (some []*entry) {
 	return some
 }
 
-// doneAgainLocked takes the answer to a change that was done again. p.mu is held.
-func (p *provider) doneAgainLocked(e *entry, err error) {
+// doneAgainLocked takes the answer to a change that was done again, and reports whether that
+// loses what was said to be done. p.mu is held.
+func (p *provider) doneAgainLocked(e *entry, err error) (loses bool) {
 	if err != nil {
 		e.void, e.err = true, err
-		if e.answer != 0 {
+		if loses = e.answer != 0; loses {
 			p.untold = p.failed("write again", e.off, e.n, err)
 		}
 	}
 	p.journal.land(e)
 	p.tellLocked()
+	return loses
 }

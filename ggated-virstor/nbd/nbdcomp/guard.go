@@ -90,7 +90,7 @@ func (o single) ReadOnce(b []byte, off int64) error {
 func (o single) WriteOnce(b []byte, off int64) error {
 	err := o.s.change(kindWrite, off, int64(len(b)), b)
 	if err == nil {
-		err = o.s.conn().Flush()
+		err = o.p.flushOn(o.s)
 	}
 	if err != nil {
 		return o.lost(o.p.failed("write", off, int64(len(b)), err))

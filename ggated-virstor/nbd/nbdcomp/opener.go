@@ -171,6 +171,7 @@ func (p *provider) first(s *session) error {
 			return fmt.Errorf("%s: flush: %w", p.name, err)
 		}
 		if p.proven = p.proven || err == nil; err != nil && !p.readOnly {
+			p.tellOfLoss()
 			p.untold = err
 		}
 	}

@@ -48,9 +48,10 @@ type provider struct {
 	link
 	journal  journal // guarded by link.mu, as all that follows
 	proofs   proofs
-	emptying bool          // a flush is under way to make room in the journal
+	emptying bool // a flush is under way to make room in the journal
+	flushes  flushes
 	guard    geomlib.Guard // or nil
-	untold   error         // of a flush, or of what was to be done again: the next flush fails with it
+	untold   error         // of a flush, or of what was to be done again: the next Flush fails with it
 
 	doubt time.Time // until then the server may do what was sent on old connections; keep's
 }
@@ -304,11 +305,11 @@ func (p *provider) emptyLocked() error {
 // emptyBesideLocked begins a flush beside the writes, of a journal that fills. p.mu is held,
 // and p.tasks not ended: p is reached.
 func (p *provider) emptyBesideLocked() {
-	if p.emptying || p.reach != reached || !p.journal.filling() {
+	if p.emptying || !p.journal.filling() || !p.changesAtOnceLocked() {
 		return
 	}
 	p.emptying = true
-	p.tasks.Go(func() { _ = p.makeRoom() }) // the next flush is told
+	p.tasks.Go(func() { _ = p.makeRoom() }) // the next Flush is told
 }
 
 // makeRoom is the flush that p.emptying tells of.
@@ -317,9 +318,6 @@ func (p *provider) makeRoom() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.emptying = false
-	if err != nil && !errors.Is(err, errLost) {
-		p.untold = err
-	}
 	p.tellLocked()
 	return err
 }
@@ -352,17 +350,14 @@ func (p *provider) Flush() error {
 	}
 	p.mu.Lock()
 	err := p.untold
-	p.untold = nil
 	p.mu.Unlock()
 	if err == nil {
 		err = p.flush()
 	}
-	if err == nil {
+	if err = p.toldOf(err); err == nil {
 		return nil
 	}
-	if p.flushFails != nil {
-		p.flushFails(p.name)
-	}
+	p.tellOfLoss()
 	return fmt.Errorf("%s: flush: %w", p.name, err)
 }
 
@@ -377,7 +372,7 @@ func (p *provider) flush() error {
 		if err != nil {
 			return err
 		}
-		err = s.conn().Flush()
+		err = p.flushOn(s)
 		if err == nil && p.covered(s, clock) {
 			return nil
 		}

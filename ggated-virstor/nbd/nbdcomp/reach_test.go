@@ -22,11 +22,16 @@ const patience = time.Minute
 // provide opens the server's disk until the test ends.
 func provide(t *testing.T, s *forgetful, o Opener) *provider {
 	t.Helper()
+	return provideTo(t, s, o, geomlib.OpenOptions{})
+}
+
+func provideTo(t *testing.T, s *forgetful, o Opener, opt geomlib.OpenOptions) *provider {
+	t.Helper()
 	o.RunDir = t.TempDir()
 	if o.Timeout == 0 {
 		o.Timeout = 2 * patience
 	}
-	p, err := o.Open(s.uri(), geomlib.OpenOptions{})
+	p, err := o.Open(s.uri(), opt)
 	if err != nil {
 		t.Fatal(err)
 	}
