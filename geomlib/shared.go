@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 )
 
@@ -79,6 +80,11 @@ type shared struct {
 	*file
 	guard     atomic.Pointer[Guard]
 	abandoned atomic.Pointer[error]
+
+	// flushing: the system tells one fsync(2) alone of what was lost, so there is one at a
+	// time, and whatever one fails with is told by a Flush.
+	flushing sync.Mutex
+	untold   error // of WriteOnce's
 }
 
 // ReadAt implements Provider.
@@ -116,7 +122,10 @@ func (p *shared) WriteOnce(b []byte, off int64) error {
 	if _, err := p.file.WriteAt(b, off); err != nil {
 		return err
 	}
+	p.flushing.Lock()
+	defer p.flushing.Unlock()
 	if err := p.file.Flush(); err != nil && !errors.Is(err, ErrNotSupported) {
+		p.untold = err
 		return err
 	}
 	return nil
@@ -126,6 +135,12 @@ func (p *shared) WriteOnce(b []byte, off int64) error {
 func (p *shared) Flush() error {
 	if why := p.abandoned.Load(); why != nil {
 		return fmt.Errorf("%s: flush: %w", p.name, *why)
+	}
+	p.flushing.Lock()
+	defer p.flushing.Unlock()
+	if err := p.untold; err != nil {
+		p.untold = nil
+		return err
 	}
 	return p.file.Flush()
 }

@@ -183,3 +183,33 @@ func TestSharedTransfersAllocateNothing(t *testing.T) {
 		t.Fatalf("%v allocations per write and read", allocs)
 	}
 }
+
+// failingOnce is a medium whose next flush fails, as the system tells of what was lost.
+type failingOnce struct {
+	medium
+	lost bool
+}
+
+func (m *failingOnce) flush(fd int) error {
+	if m.lost {
+		m.lost = false
+		return unix.EIO
+	}
+	return m.medium.flush(fd)
+}
+
+// What a lease's flush was told of was lost of what others had written.
+func TestAFlushOfASharedProviderTellsWhatTheGuardsFlushWasTold(t *testing.T) {
+	p := openShared(t, newFile(t, mib))
+	f := p.(*shared).file
+	f.medium = &failingOnce{f.medium, true}
+	if err := p.WriteOnce(make([]byte, 512), 0); !errors.Is(err, unix.EIO) {
+		t.Errorf("the guard writes: %v", err)
+	}
+	if err := p.Flush(); !errors.Is(err, unix.EIO) {
+		t.Errorf("flush: %v", err)
+	}
+	if err := p.Flush(); err != nil {
+		t.Errorf("flush: %v", err)
+	}
+}

@@ -325,6 +325,9 @@ type leaseStore struct {
 	// highest is the generation that no member can be above unless another host has
 	// written it; nil before the volume is open.
 	highest func() uint64
+	// loses is told of a flush that failed: the system tells of what was lost but once, and
+	// the engine's own flushes may succeed after it. nil before the volume is open.
+	loses func(p geomlib.Provider, err error)
 }
 
 // leasePlace is where the lease is written.
@@ -428,7 +431,7 @@ func (b leaseBy) Write(l ondisk.Lease) error {
 		if err := l.Encode(buf); err != nil {
 			return err
 		}
-		if err := writeOnce(place.p, b.through(place.p), buf, place.off); err != nil {
+		if err := s.writeOnce(place.p, b.through(place.p), buf, place.off); err != nil {
 			return fmt.Errorf("%w: %w", ErrLeaseUnwritten, err)
 		}
 		s.places[i].fresh = false
@@ -469,10 +472,10 @@ func (s *leaseStore) foreign() bool {
 }
 
 // serves has renewals look at the members of the open volume v, too.
-func (s *leaseStore) serves(members []geomlib.Provider, highest func() uint64) {
+func (s *leaseStore) serves(v *Volume) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.members, s.highest, s.turn = members, highest, 0
+	s.members, s.highest, s.loses, s.turn = v.providersNow(), v.life.risen.Load, v.leaseFlushFailed, 0
 }
 
 // leaveLocked has the lease written no more where leaves says so. s.mu is held.
@@ -601,7 +604,7 @@ func (v *Volume) startLease(l *Lease) {
 	if l == nil {
 		return
 	}
-	l.store.serves(v.providersNow(), v.life.risen.Load)
+	l.store.serves(v)
 	v.life.leaseEnd = make(chan struct{})
 	go func() {
 		select {
@@ -615,7 +618,16 @@ func (v *Volume) startLease(l *Lease) {
 // followLease has the lease look at the members as they are now.
 func (v *Volume) followLease() {
 	if l := v.lease.Load(); l != nil && v.life.leaseEnd != nil {
-		l.store.serves(v.providersNow(), v.life.risen.Load)
+		l.store.serves(v)
+	}
+}
+
+// leaseFlushFailed has the component fail that is on p.
+func (v *Volume) leaseFlushFailed(p geomlib.Provider, err error) {
+	for _, c := range v.components() {
+		if c.prov() == p {
+			c.fail(err)
+		}
 	}
 }
 
@@ -685,8 +697,8 @@ func readOnce(p geomlib.Provider, by geomlib.Once, b []byte, off int64, fresh bo
 	return err
 }
 
-// writeOnce writes through every cache, and waits for no server.
-func writeOnce(p geomlib.Provider, by geomlib.Once, b []byte, off int64) error {
+// writeOnce writes through every cache, and waits for no server. s.mu is held.
+func (s *leaseStore) writeOnce(p geomlib.Provider, by geomlib.Once, b []byte, off int64) error {
 	if o, ok := p.(geomlib.Once); ok && by == nil {
 		by = o
 	}
@@ -697,6 +709,9 @@ func writeOnce(p geomlib.Provider, by geomlib.Once, b []byte, off int64) error {
 		return err
 	}
 	if err := p.Flush(); err != nil && !errors.Is(err, geomlib.ErrNotSupported) {
+		if s.loses != nil {
+			s.loses(p, err)
+		}
 		return err
 	}
 	return nil

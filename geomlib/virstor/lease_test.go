@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -494,5 +495,34 @@ func TestAVolumeThatIsTakenOverGoesOnWithTheLease(t *testing.T) {
 	}
 	if err := next.Close(); err != nil || !leaseOn(t, disks[0]).Released {
 		t.Errorf("%v, %+v", err, leaseOn(t, disks[0]))
+	}
+}
+
+// Of a volume that has components here and elsewhere: the system tells of what was lost to the
+// lease's flush, perhaps, and to nobody else.
+func TestALeaseWhoseFlushFailsFailsTheComponent(t *testing.T) {
+	disks := farVolume(t)
+	here, there := disks[0], far(disks[1])[0]
+	a := assembleFar(t, far(disks...))
+	for i := range a.Members {
+		a.Members[i].Provider = []geomlib.Provider{here, there}[i]
+	}
+	l, err := a.Take(t.Context(), quickly("here"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := Open(a, Config{Lease: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	here.FailNth(disktest.Flush, 1, disktest.Completed(syscall.EIO)) // nobody but the lease flushes
+	for end := time.Now().Add(time.Minute); !v.Status().Components[0].FlushFailed; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the component has not failed")
+		}
+	}
+	if err := v.Flush(); !errors.Is(err, ErrFlushFailed) {
+		t.Errorf("flush: %v", err)
 	}
 }
