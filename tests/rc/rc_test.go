@@ -395,6 +395,21 @@ func TestWhatTheKernelDoesNotLetGoKeepsNeitherAStartNorAShutdown(t *testing.T) {
 	want(t, log, "glabel status", "swapoff /dev/ggate3", "signal USR1", "ggatel destroy -f -u 3")
 }
 
+// TestAFullDiskKeepsNoDeviceAtAShutdown: what is to be noted there is not worth it.
+func TestAFullDiskKeepsNoDeviceAtAShutdown(t *testing.T) {
+	s := newSite(t)
+	s.fake("mktemp", "exit 1")
+	s.fake("swapctl", "echo /dev/ggate3 100 0")
+	s.unit(3, "ggate3")
+	s.put("dies", "")
+	s.running("")
+	log, out, ok := s.run("faststop")
+	if !ok || strings.Contains(out, "swapoff failed") {
+		t.Errorf("shutdown failed: %s", out)
+	}
+	want(t, log, "swapoff /dev/ggate3", "signal USR1", "ggatel destroy -f -u 3")
+}
+
 // TestAReserveThatIsNotReleasedKeepsNoOther: the first answers after the second was asked
 // only, and the third fails.
 func TestAReserveThatIsNotReleasedKeepsNoOther(t *testing.T) {
