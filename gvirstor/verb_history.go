@@ -29,9 +29,10 @@ func historyCommand() *command {
 			f.text(&dir, "backup-dir")
 		},
 		run: func(_ context.Context, c *call) error { return c.showHistory(dir, json) },
-		about: `Shows what the daemon was asked to change of a volume, or of any, by whom and
-when, the oldest first. The daemon keeps it beside its backups, the newest two
-megabytes of it. What was done while no daemon served is not in it.
+		about: `Shows what the daemon was asked to change of a volume and the further volumes of
+its pool, or of any, by whom and when, the oldest first. The daemon keeps it
+beside its backups, the newest two megabytes of it. What was done while no
+daemon served is not in it.
 
 --json       as an object
 --backup-dir the daemon's folder of backups`,

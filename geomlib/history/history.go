@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +36,7 @@ type Deed struct {
 	PID int     `json:"pid,omitempty"` // likewise
 	// Verb is what was asked for: "add", "label", …
 	Verb    string          `json:"verb"`
-	Volume  string          `json:"volume,omitempty"`
+	Volume  string          `json:"volume,omitempty"`  // NAME, or NAME/VOLUME of a further one
 	Request json.RawMessage `json:"request,omitempty"` // absent where it is very long
 	Error   string          `json:"error,omitempty"`   // why it was not done
 }
@@ -110,8 +111,8 @@ func appendTo(f *os.File, line []byte) (again bool, err error) {
 	return false, err
 }
 
-// Read returns what is kept, the oldest first: of one volume, or with an empty name of
-// all. A line that was cut off is left out.
+// Read returns what is kept, the oldest first: of one volume, with those of its pool if it is
+// the first of that, or with an empty name of all. A line that was cut off is left out.
 func (d Dir) Read(volume string) (deeds []Deed, err error) {
 	for _, path := range []string{d.file() + aside, d.file()} {
 		f, err := ownfile.Open(path, os.O_RDONLY, 0)
@@ -127,7 +128,7 @@ func (d Dir) Read(volume string) (deeds []Deed, err error) {
 		}
 		for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
 			var deed Deed
-			if json.Unmarshal(lines.Bytes(), &deed) == nil && (volume == "" || deed.Volume == volume) {
+			if json.Unmarshal(lines.Bytes(), &deed) == nil && (volume == "" || deed.Volume == volume || strings.HasPrefix(deed.Volume, volume+"/")) {
 				deeds = append(deeds, deed)
 			}
 		}

@@ -35,6 +35,12 @@ func TestDeedsAreReadAsTheyWereNotedOldestFirst(t *testing.T) {
 		string(of[0].Request) != `{"providers":["x"]}` || of[1].Verb != "stop" {
 		t.Errorf("%+v, %+v", all, of)
 	}
+	must(t, d.Note(Deed{Time: time.Unix(4, 0), Verb: "create", Volume: "a/web"}))
+	for name, want := range map[string]int{"a": 3, "a/web": 1, "a/w": 0} {
+		if of, err := d.Read(name); err != nil || len(of) != want {
+			t.Errorf("of %s: %+v, %v", name, of, err)
+		}
+	}
 	if none, err := (Dir{t.TempDir()}).Read(""); err != nil || none != nil {
 		t.Errorf("%v, %v", none, err)
 	}

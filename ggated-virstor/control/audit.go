@@ -44,6 +44,10 @@ func Audited(h http.Handler, note func(history.Deed)) http.Handler {
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		r.Body = io.NopCloser(&again{bytes.NewReader(body), err})
+		if onlyTells(body) {
+			h.ServeHTTP(w, r)
+			return
+		}
 		if err == nil && json.Valid(body) && checkUsers(body) == nil {
 			d.Request = body
 		}
@@ -82,6 +86,18 @@ func changing(r *http.Request) string {
 	return ""
 }
 
+// onlyTells reports whether a request with that body changes nothing: a dry run, of a verb
+// that has such a thing (any other refuses it), or of a job.
+func onlyTells(body []byte) bool {
+	var q struct {
+		DryRun bool `json:"dry_run"`
+		Args   struct {
+			DryRun bool `json:"dry_run"`
+		} `json:"args"`
+	}
+	return json.Unmarshal(body, &q) == nil && (q.DryRun || q.Args.DryRun)
+}
+
 // audit is a ResponseWriter that keeps what went wrong.
 type audit struct {
 	http.ResponseWriter
@@ -117,15 +133,21 @@ func (a *audit) failure() string {
 	return e.Text
 }
 
-// nameVolume says in the header of an answer which volume a changing request was about.
+// nameVolume says in the header of an answer which volume a changing request was about: a
+// further one is NAME/VOLUME, whether it is there or not.
 func (s *Server) nameVolume(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
+	name, further := r.PathValue("name"), ""
 	if name == "" || changing(r) == "" {
 		return
 	}
 	v, err := s.backend.Volume(r.Context(), name)
-	if err == nil && !strings.ContainsFunc(v.Name, func(c rune) bool { return c < ' ' || c > '~' }) {
-		w.Header().Set(volumeHeader, v.Name)
+	if at := strings.LastIndexByte(name, '/'); err != nil && at >= 0 {
+		further = name[at:]
+		v, err = s.backend.Volume(r.Context(), name[:at])
+	}
+	name = v.Name + further
+	if err == nil && !strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c > '~' }) {
+		w.Header().Set(volumeHeader, name)
 	}
 }
 

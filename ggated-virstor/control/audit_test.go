@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,6 +23,9 @@ func TestEveryRequestThatChangesSomethingIsToldOfHoweverItEnds(t *testing.T) {
 		{"POST", "/v1/volumes/vol/stop", "{}", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "stop", "who asked was gone before the answer"},
 		{"GET", "/v1/status", "", func(http.ResponseWriter, *http.Request) {}, "", ""},
 		{"POST", "/v1/volumes/vol/diff", "{}", func(http.ResponseWriter, *http.Request) {}, "", ""}, // which only looks
+		{"POST", "/v1/volumes/vol/rollback", `{"snapshot":"a","dry_run":true}`, func(http.ResponseWriter, *http.Request) {}, "", ""},
+		{"POST", "/v1/volumes/vol/rollback", `{"snapshot":"a","dry_run":false}`, func(http.ResponseWriter, *http.Request) {}, "rollback", ""},
+		{"POST", "/v1/volumes/vol/jobs", `{"kind":"pack","args":{"dry_run":true}}`, func(http.ResponseWriter, *http.Request) {}, "", ""},
 		{"POST", "/v1/nosuch", "{}", func(http.ResponseWriter, *http.Request) {}, "", ""},
 	} {
 		var got []history.Deed
@@ -49,5 +53,34 @@ func TestAUserInAURIIsNotNoted(t *testing.T) {
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/volumes/vol/add", strings.NewReader(`{"providers":["nbd://me:hush@host/x"]}`)))
 	if got.Verb != "add" || strings.Contains(string(got.Request), "hush") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// pools has the volume vol, and vol/web of its pool.
+type pools struct{ Backend }
+
+func (pools) Volume(_ context.Context, name string) (VolumeStatus, error) {
+	for _, v := range []string{"vol", "vol/web"} {
+		if name == v || name == "virstor/"+v {
+			return VolumeStatus{Name: v}, nil
+		}
+	}
+	return VolumeStatus{}, Errorf(NotFound, "no volume %s", name)
+}
+
+// TestADeedNamesTheVolumeThatIsMadeOrGone, as it does one that is there.
+func TestADeedNamesTheVolumeThatIsMadeOrGone(t *testing.T) {
+	for name, want := range map[string]string{
+		"vol": "vol", "virstor%2Fvol": "vol", "vol%2Fweb": "vol/web", "vol%2Fnew": "vol/new", "virstor%2Fvol%2Fnew": "vol/new",
+		"other": "", "other%2Fnew": "", "vol%2Fn%0Aw": "",
+	} {
+		r := httptest.NewRequest("POST", "/v1/volumes/"+name+"/create", strings.NewReader("{}"))
+		w := httptest.NewRecorder()
+		mux := http.NewServeMux()
+		mux.HandleFunc("POST /v1/volumes/{name}/create", (&Server{backend: pools{}}).nameVolume)
+		mux.ServeHTTP(w, r)
+		if got := w.Header().Get(volumeHeader); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
 	}
 }
