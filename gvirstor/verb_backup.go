@@ -31,7 +31,7 @@ data: all its components are named, or a volume in service by its name. Restore
 brings them back. A damaged volume is refused. Where its snapshots lie is saved,
 too; damaged ones are left out.
 
--f          replace the file if there is one`,
+-f          replace the file if there is one, of which only a backup is replaced`,
 		example: "gvirstor backup mydata.backup ada4 ada6",
 	}
 }
@@ -41,8 +41,13 @@ func (c *call) backup(ctx context.Context, force bool) error {
 		return c.tooFew()
 	}
 	path := c.operands[0]
-	if _, err := os.Lstat(path); !force && !errors.Is(err, fs.ErrNotExist) {
-		return failf("Can't back up to %s: it is there already (-f replaces it)", path)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case backup.Recognize(path) != nil: // a component, perhaps
+			return failf("Can't back up to %s: it is there already, and is no backup: name another file", path)
+		case !force:
+			return failf("Can't back up to %s: it is there already (-f replaces it)", path)
+		}
 	}
 	names, err := c.componentNames(ctx, c.operands[1:])
 	if err != nil {

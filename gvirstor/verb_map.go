@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/gvirstor/gvirstor/geomlib"
+	"github.com/gvirstor/gvirstor/geomlib/ownfile"
 	"github.com/gvirstor/gvirstor/geomlib/virstor/picture"
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
 	"github.com/gvirstor/gvirstor/ondisk"
@@ -41,7 +43,7 @@ have, too.
 --json      numbers, in 1000 cells
 --svg file  a drawing in that file, which must not be there: each component in a
             colour of its own, and each row with the offset that it begins at
--f          replace it if it is`,
+-f          replace it if it is, and is a drawing`,
 		example: "gvirstor map mydata",
 	}
 }
@@ -67,9 +69,9 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 	if o.svg == "" && o.force {
 		return failf("-f is for --svg")
 	}
-	if o.svg != "" && !o.force { // told before the work
-		if _, err := os.Lstat(o.svg); !errors.Is(err, fs.ErrNotExist) {
-			return failf("Can't draw to %s: it is there already (-f replaces it)", o.svg)
+	if o.svg != "" { // told before the work
+		if err := mayDrawTo(o.svg, o.force); err != nil {
+			return err
 		}
 	}
 	if o.json && o.svg != "" {
@@ -156,6 +158,32 @@ func cutSnapshot(operand string) (volume, snapshot string) {
 		return operand, ""
 	}
 	return volume, snapshot
+}
+
+// mayDrawTo refuses to replace what is there, with force too unless that begins as a drawing
+// does.
+func mayDrawTo(path string, force bool) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	switch {
+	case !isDrawing(path): // a component, perhaps
+		return failf("Can't draw to %s: it is there already, and is no drawing: name another file", path)
+	case !force:
+		return failf("Can't draw to %s: it is there already (-f replaces it)", path)
+	}
+	return nil
+}
+
+func isDrawing(path string) bool {
+	f, err := ownfile.OpenRegular(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	begins := make([]byte, len(picture.Beginning))
+	_, err = io.ReadFull(f, begins)
+	return err == nil && string(begins) == picture.Beginning
 }
 
 // saveSVG writes over nothing that is there, unless force is set and it is a regular

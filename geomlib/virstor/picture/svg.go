@@ -40,12 +40,15 @@ const (
 	mapBar   = 21 // of which the cells have so much
 )
 
+// Beginning is that of a drawing.
+const Beginning = `<svg xmlns="http://www.w3.org/2000/svg" `
+
 // WriteSVG writes a drawing that stands for itself: no scripts, no fonts, no
 // links.
 func (p *Picture) WriteSVG(w io.Writer) error {
 	height := 2*svgMargin + 2*svgLine + p.rows()*mapRow + len(p.Components)*svgLine
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13">`+"\n",
+	fmt.Fprintf(&b, Beginning+`width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13">`+"\n",
 		svgWidth, height, svgWidth, height)
 	fmt.Fprintf(&b, "<title>%s</title>\n<style>%s</style>\n<rect class=\"gv-back\" width=\"100%%\" height=\"100%%\"/>\n", escape(p.Name), Style)
 	y := svgMargin + 14
