@@ -125,3 +125,46 @@ func TestAFlushWaitsForNoneThatBeganAfterItsAnswer(t *testing.T) {
 		t.Errorf("under way: %v", got)
 	}
 }
+
+// A change that was never sent is taken back while what was refused is told of: its entry is
+// somebody else's then, and leads to none.
+func TestWhatIsDoneAgainIsNotLookedForBehindWhatWasTakenBack(t *testing.T) {
+	s := newForgetful(t, 64)
+	var p *provider
+	var taken *entry
+	p = provideTo(t, s, Opener{}, geomlib.OpenOptions{FlushFails: func(string) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if taken != nil {
+			p.withdrawLocked(taken)
+			taken = nil
+		}
+	}})
+	for i := range 3 { // entries of which two are used again, and one lies behind them
+		mustWrite(t, p, 10+i, 1, 9)
+	}
+	mustFlush(t, p)
+	mustWrite(t, p, 5, 3, 1)
+	var err error
+	if taken, err = p.begin(kindWrite, 20*sector, sector); err != nil {
+		t.Fatal(err)
+	}
+	s.die(nil)
+	again := make(chan uint64, 9)
+	s.hook(hooks{before: func(r proto.Request) uint32 {
+		if r.Type == proto.CmdWrite {
+			again <- r.Offset
+			return proto.ENOSPC
+		}
+		return 0
+	}})
+	s.rise()
+	if err := p.Flush(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("flush: %v", err)
+	}
+	for range len(again) {
+		if off := <-again; off != 5*sector {
+			t.Errorf("written again at %d", off)
+		}
+	}
+}
