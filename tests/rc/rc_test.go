@@ -69,6 +69,8 @@ func newSite(t *testing.T) *site {
 	}
 	s.fake("timeout", `shift; "$@"`)
 	s.fake("sleep", "/bin/sleep 0.03")
+	// Time goes on while the script sleeps.
+	s.put("bin/date", "#!/bin/sh\nawk '$1 == \"sleep\" { t += $2 } END { print int(t) }' "+s.log+"\n")
 	s.fake("../sbin/ggated-virstor", "")
 	s.fake("../sbin/gvirstor", "")
 	return s
@@ -477,6 +479,17 @@ func TestShutdownDestroysWhatADaemonLeftThatDiedMeanwhile(t *testing.T) {
 	}
 	want(t, log, "signal USR1", "logger -p daemon.err", "ggatel destroy -f -u 3")
 	wantNot(t, log, "pkill")
+}
+
+// TestAShutdownOfABusyMachineTakesNoLonger where a second of sleep takes three.
+func TestAShutdownOfABusyMachineTakesNoLonger(t *testing.T) {
+	s := newSite(t)
+	s.put("bin/date", "#!/bin/sh\nawk '$1 == \"sleep\" { t += 3 * $2 } END { print int(t) }' "+s.log+"\n")
+	s.running("USR1")
+	log, out, ok := s.run("faststop", "ggated_virstor_stop_time=9")
+	if n := strings.Count(log, "sleep 1\n"); !ok || n != 3+2 {
+		t.Errorf("slept %d times, for 9 seconds and 5 more: %s", n, out)
+	}
 }
 
 func TestShutdownDestroysWhatADeadDaemonLeft(t *testing.T) {
