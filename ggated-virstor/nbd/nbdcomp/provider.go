@@ -309,7 +309,11 @@ func (p *provider) emptyBesideLocked() {
 		return
 	}
 	p.emptying = true
-	p.tasks.Go(func() { _ = p.makeRoom() }) // the next Flush is told
+	p.tasks.Go(func() {
+		if err := p.makeRoom(); err != nil && !errors.Is(err, errLost) {
+			p.set.log.Error("component may have lost what was written: the next flush fails", "component", p.name, "error", err)
+		}
+	})
 }
 
 // makeRoom is the flush that p.emptying tells of.

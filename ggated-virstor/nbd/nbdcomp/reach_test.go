@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -460,7 +461,8 @@ func TestAJournalThatFillsIsEmptiedBesideTheWrites(t *testing.T) {
 // TestAFlushBesideTheWritesThatFailsIsTold: to whoever flushes next, and the writes go on.
 func TestAFlushBesideTheWritesThatFailsIsTold(t *testing.T) {
 	s := newForgetful(t, 20000)
-	p := provide(t, s, Opener{limit: 8 * slabSize})
+	said := make(chan string, 9)
+	p := provide(t, s, Opener{limit: 8 * slabSize, Log: slog.New(slog.NewTextHandler(tells(said), nil))})
 	s.hook(hooks{before: func(r proto.Request) uint32 {
 		if r.Type == proto.CmdFlush {
 			return proto.EIO
@@ -474,6 +476,9 @@ func TestAFlushBesideTheWritesThatFailsIsTold(t *testing.T) {
 		defer p.mu.Unlock()
 		return p.untold != nil
 	})
+	if line := <-said; !strings.Contains(line, "may have lost") || !strings.Contains(line, p.Name()) {
+		t.Errorf("said: %s", line)
+	}
 	s.hook(hooks{})
 	mustWrite(t, p, 4096, 1, 3)
 	if err := p.Flush(); !errors.Is(err, syscall.EIO) {
@@ -693,4 +698,12 @@ func TestWhoOnlyReadsIsServedAgain(t *testing.T) {
 		}
 		s.restart()
 	}
+}
+
+// tells is a log whose lines somebody reads.
+type tells chan string
+
+func (c tells) Write(b []byte) (int, error) {
+	c <- string(b)
+	return len(b), nil
 }
