@@ -109,7 +109,7 @@ func TestManyFindingsOfOneKindAreCounted(t *testing.T) {
 			last = f
 		}
 	}
-	if n != 5 || last.Text != "25 more findings of the kind entry-component" {
+	if n != 5 || last.Text != "25 more findings of the kind entry-component" || last.Severity != check.Error {
 		t.Errorf("%d listed; %+v", n, last)
 	}
 }

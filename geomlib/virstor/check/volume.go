@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/gvirstor/gvirstor/geomlib/virstor"
@@ -23,16 +24,17 @@ type volumeCheck struct {
 	recordLost bool
 	// marked: member blocks, which their checksums bear out, say who the members are,
 	// and component 0's what the volume is.
-	marked bool
-	listed map[Code]int
-	maps   []*bitmap // by component; nil where it is missing
+	marked   bool
+	listed   map[Code]int      // and those that are not
+	unlisted map[Code]Severity // the worst of those that are not
+	maps     []*bitmap         // by component; nil where it is missing
 
 	scanned int64 // bytes of the map that scans were begun for
 }
 
 func newVolumeCheck(in *inspector, members []*member) *volumeCheck {
 	m := members[0].found
-	v := &volumeCheck{in: in, listed: make(map[Code]int)}
+	v := &volumeCheck{in: in, listed: make(map[Code]int), unlisted: make(map[Code]Severity)}
 	v.Volume = &Volume{Name: ondisk.Printable(m.Name), ID: hex(members[0].id), id: members[0].id, members: members, Components: []Component{}, Snapshots: []Snapshot{}}
 	return v
 }
@@ -85,6 +87,7 @@ func (v *volumeCheck) run() error {
 func (v *volumeCheck) find(f Finding) {
 	v.listed[f.Code]++
 	if v.listed[f.Code] > v.in.opt.MaxEach {
+		v.unlisted[f.Code] = max(v.unlisted[f.Code], f.Severity)
 		return
 	}
 	f.Volume, f.VolumeID = v.Name, v.ID
@@ -93,15 +96,8 @@ func (v *volumeCheck) find(f Finding) {
 
 // summarise says how many findings were not listed.
 func (v *volumeCheck) summarise() {
-	var codes []Code
-	for c, n := range v.listed {
-		if n > v.in.opt.MaxEach {
-			codes = append(codes, c)
-		}
-	}
-	slices.Sort(codes)
-	for _, c := range codes {
-		v.find(Finding{Severity: Warning, Code: TooManyFindings,
+	for _, c := range slices.Sorted(maps.Keys(v.unlisted)) {
+		v.find(Finding{Severity: v.unlisted[c], Code: TooManyFindings,
 			Text: fmt.Sprintf("%d more findings of the kind %s", v.listed[c]-v.in.opt.MaxEach, c)})
 	}
 }
