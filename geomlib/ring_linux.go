@@ -205,6 +205,60 @@ func (r *ring) reap() {
 	r.batch.End()
 }
 
+// end ends b, of which n bytes are done, or nothing for errno. It is called by the ring's
+// own goroutine, in a batch, and reports false when b is for one that may wait: finish.
+func (b begun) end(n int, errno syscall.Errno, batch *Batch) bool {
+	switch errno {
+	case 0:
+		if n < len(b.t.Data) {
+			return false
+		}
+		b.tell(nil, batch)
+	case syscall.EINTR, syscall.EAGAIN, syscall.EINVAL, syscall.ECANCELED:
+		return false
+	default:
+		b.tell(b.p.failed(b.what(), b.t.Offset, int64(len(b.t.Data)), errno), batch)
+	}
+	return true
+}
+
+// finish does what is left of b, as ReadAt and WriteAt do it. Nothing is done for errno, and
+// nothing that was done is done again.
+func (b begun) finish(n int, errno syscall.Errno) {
+	p, t := b.p, b.t
+	var err error
+	switch {
+	case errno == syscall.EINVAL:
+		p.starting.refused.Store(true)
+		fallthrough
+	case errno != 0:
+		if b.write {
+			_, err = p.writeDirect(t.Data, t.Offset)
+		} else {
+			_, err = p.readDirect(t.Data, t.Offset)
+		}
+	case b.write:
+		_, err = p.transfer("write", unix.Pwrite, writePiece, t.Data, t.Offset, n, nil)
+	default:
+		_, err = p.transfer("read", unix.Pread, maxTransfer, t.Data, t.Offset, n, nil)
+	}
+	b.tell(err, nil)
+}
+
+// tell tells whoever began b of its end.
+func (b begun) tell(err error, batch *Batch) {
+	b.t.Err, b.t.Batch = err, batch
+	b.t.End.Ended(b.t)
+	b.p.starting.pending.Done()
+}
+
+func (b begun) what() string {
+	if b.write {
+		return "write"
+	}
+	return "read"
+}
+
 // errUnderWay: memory that the kernel writes to must stay.
 var errUnderWay = errors.New("io_uring: something is under way")
 
