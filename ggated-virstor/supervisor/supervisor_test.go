@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,7 +93,12 @@ func (p *pair) connect(t *testing.T) {
 }
 
 // startProcesses has start start processes that answer nothing, and that a signal ends.
-func (p *pair) startProcesses() {
+func (p *pair) startProcesses(t *testing.T) {
+	t.Helper()
+	// Where this process ignores a hangup, as under nohup(1), they would, too.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
 	p.s.opt.Program, p.s.opt.Args = "sleep", []string{"1000"}
 	p.s.opt.Protect = func(int) error { return nil }
 	p.s.front = newFront(p.s.log, p.s.names.grant, nil)
@@ -498,7 +505,7 @@ func TestAShutdownKillsAWorkerThatStandsStill(t *testing.T) {
 func TestAShutdownHasAnotherWorkerServe(t *testing.T) {
 	for _, stopped := range []bool{false, true} {
 		p := newPair(t)
-		p.startProcesses()
+		p.startProcesses(t)
 		p.lock(t, 1)
 		u, err := p.c.Acquire(context.Background(), units.Spec{Key: units.Key{ID: 1}, Unit: gate.UnitAuto, MediaSize: 1 << 20, SectorSize: 512})
 		must(t, err)
@@ -537,7 +544,7 @@ func TestAShutdownHasAnotherWorkerServe(t *testing.T) {
 // all.
 func TestWhatAWorkerDoesNotDestroyTheSupervisorDoes(t *testing.T) {
 	p := newPair(t)
-	p.startProcesses()
+	p.startProcesses(t)
 	var open units.Unit
 	for id := range uint32(2) {
 		p.lock(t, id+1)
@@ -601,7 +608,7 @@ func TestAWorkerThatCannotBeStartedAtAShutdownIsTriedAgain(t *testing.T) {
 // TestAReloadDoesNotEndAWorkerThatStarts: it is told when it serves, once.
 func TestAReloadDoesNotEndAWorkerThatStarts(t *testing.T) {
 	p := newPair(t)
-	p.startProcesses()
+	p.startProcesses(t)
 	w, err := p.s.start()
 	must(t, err)
 	requests := make(chan Request)
