@@ -221,6 +221,9 @@ func TestRootReadsNothingThatAnotherCanPutInItsPlace(t *testing.T) {
 	must(t, os.Symlink(path, link), os.Lchown(link, somebody, -1))
 	defer os.Remove(link)
 	_, err = ownfile.ReadTrusted(link, ownfile.Public, 100)
+	if errors.Is(err, fs.ErrPermission) && strings.Contains(err.Error(), link) {
+		return // the system refuses it itself (fs.protected_symlinks)
+	}
 	refused(t, time.Now(), err, link)
 }
 
