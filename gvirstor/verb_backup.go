@@ -41,13 +41,9 @@ func (c *call) backup(ctx context.Context, force bool) error {
 		return c.tooFew()
 	}
 	path := c.operands[0]
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		switch {
-		case backup.Recognize(path) != nil: // a component, perhaps
-			return failf("Can't back up to %s: it is there already, and is no backup: name another file", path)
-		case !force:
-			return failf("Can't back up to %s: it is there already (-f replaces it)", path)
-		}
+	isBackup := func(path string) bool { return backup.Recognize(path) == nil }
+	if err := mayReplace(path, "back up to", "backup", isBackup, force); err != nil {
+		return err
 	}
 	names, err := c.componentNames(ctx, c.operands[1:])
 	if err != nil {
@@ -161,4 +157,19 @@ func assembleOne(providers []geomlib.Provider) (*virstor.Assembly, error) {
 		return nil, errors.New("no components")
 	}
 	return virstor.Assemble(members)[0], nil
+}
+
+// mayReplace refuses to write to a file that is there already, whose name somebody may have
+// left out before those of components: with force too, unless it is what is to be written.
+func mayReplace(path, doing, what string, is func(path string) bool, force bool) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	switch {
+	case !is(path):
+		return failf("Can't %s %s: it is there already, and is no %s: name another file", doing, path, what)
+	case !force:
+		return failf("Can't %s %s: it is there already (-f replaces it)", doing, path)
+	}
+	return nil
 }

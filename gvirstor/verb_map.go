@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -70,7 +69,7 @@ func (c *call) drawMap(ctx context.Context, o mapOptions) error {
 		return failf("-f is for --svg")
 	}
 	if o.svg != "" { // told before the work
-		if err := mayDrawTo(o.svg, o.force); err != nil {
+		if err := mayReplace(o.svg, "draw to", "drawing", isDrawing, o.force); err != nil {
 			return err
 		}
 	}
@@ -160,21 +159,7 @@ func cutSnapshot(operand string) (volume, snapshot string) {
 	return volume, snapshot
 }
 
-// mayDrawTo refuses to replace what is there, with force too unless that begins as a drawing
-// does.
-func mayDrawTo(path string, force bool) error {
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	switch {
-	case !isDrawing(path): // a component, perhaps
-		return failf("Can't draw to %s: it is there already, and is no drawing: name another file", path)
-	case !force:
-		return failf("Can't draw to %s: it is there already (-f replaces it)", path)
-	}
-	return nil
-}
-
+// isDrawing reports whether a file begins as a drawing does.
 func isDrawing(path string) bool {
 	f, err := ownfile.OpenRegular(path)
 	if err != nil {
