@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // ErrScheme means that no Opener is known for the scheme of a name.
@@ -47,6 +48,38 @@ func (r Registry) Open(name string, o OpenOptions) (Provider, error) {
 		return nil, err
 	}
 	return by.Open(name, o)
+}
+
+// OpenOwn is Open for a process that runs other programs and may have closed the same provider
+// just now: a child has it open, and locked, until it executes its program. ErrLocked only once that
+// was waited for, ownPatience; the context ends the wait.
+func (r Registry) OpenOwn(ctx context.Context, name string, o OpenOptions) (Provider, error) {
+	var p Provider
+	err := WhileLocked(ctx, ownPatience, func() (err error) {
+		p, err = r.Open(name, o)
+		return err
+	})
+	return p, err
+}
+
+// ownPatience is enough for a child on a busy machine, and little beside a start.
+const ownPatience = time.Second
+
+// WhileLocked repeats try while that returns ErrLocked, for patience at most, or until the context
+// is done. It returns what try returned last.
+func WhileLocked(ctx context.Context, patience time.Duration, try func() error) error {
+	deadline := time.Now().Add(patience)
+	for {
+		err := try()
+		if !errors.Is(err, ErrLocked) || !time.Now().Before(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // Adopt makes a provider of what Passable.Descriptor told of one that another process

@@ -1,6 +1,7 @@
 package geomlib
 
 import (
+	"context"
 	"errors"
 	"os"
 	"strings"
@@ -69,6 +70,56 @@ func TestARegistryOpensByTheScheme(t *testing.T) {
 	}
 	if _, err := Open("there://"+path, OpenOptions{}); !errors.Is(err, ErrScheme) {
 		t.Errorf("opened as a file: %v", err)
+	}
+}
+
+// busyOpener says of what it opens that it is locked, until it was asked so often.
+type busyOpener struct {
+	nameOpener
+	busy int
+}
+
+func (o busyOpener) Open(name string, opt OpenOptions) (Provider, error) {
+	if len(*o.asked) < o.busy {
+		*o.asked = append(*o.asked, name)
+		return nil, ErrLocked
+	}
+	return o.nameOpener.Open(name, opt)
+}
+
+func TestALockThatAChildStillHoldsIsWaitedFor(t *testing.T) {
+	path := newFile(t, mib)
+	var asked []string
+	r := Registry{"there": busyOpener{nameOpener{&asked}, 3}}
+	p, err := r.OpenOwn(t.Context(), "there://"+path, OpenOptions{})
+	if err != nil || len(asked) != 4 {
+		t.Fatalf("asked %d times: %v", len(asked), err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.OpenOwn(t.Context(), path+" which is not there", OpenOptions{}); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestALockOfAnotherIsNotWaitedForWithoutEnd(t *testing.T) {
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for what, ask := range map[string]func(r Registry) error{
+		"its time is over": func(r Registry) error {
+			return WhileLocked(t.Context(), 0, func() error { _, err := r.Open("there://a", OpenOptions{}); return err })
+		},
+		"nobody waits any more": func(r Registry) error {
+			_, err := r.OpenOwn(stopped, "there://a", OpenOptions{})
+			return err
+		},
+	} {
+		var asked []string
+		err := ask(Registry{"there": busyOpener{nameOpener{&asked}, 100}})
+		if !errors.Is(err, ErrLocked) || len(asked) != 1 {
+			t.Errorf("%s: asked %d times: %v", what, len(asked), err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"io"
 
 	"github.com/gvirstor/gvirstor/geomlib"
@@ -15,7 +16,7 @@ type Direct struct {
 // Open implements Opener. Read-only volumes too keep other writers off where
 // the medium allows it.
 func (o Direct) Open(name string, readOnly bool, sectorSize int) (geomlib.Provider, error) {
-	return o.Registry.Open(name, geomlib.OpenOptions{ReadOnly: readOnly, KeepWritersOff: readOnly, SectorSize: sectorSize})
+	return o.Registry.OpenOwn(context.Background(), name, geomlib.OpenOptions{ReadOnly: readOnly, KeepWritersOff: readOnly, SectorSize: sectorSize})
 }
 
 // Peek implements Opener.

@@ -23,7 +23,7 @@ func (s *Supervisor) methods(w *worker) fdrpc.Methods {
 		methodHello: plain(s.hello),
 		methodReady: plain(func() (fdrpc.Reply, error) { return s.ready(w) }),
 
-		methodOpen: fdrpc.Handle(func(_ context.Context, a openArgs) (fdrpc.Reply, error) { return s.openNamed(w.tenure, a) }),
+		methodOpen: fdrpc.Handle(func(ctx context.Context, a openArgs) (fdrpc.Reply, error) { return s.openNamed(ctx, w.tenure, a) }),
 		methodPeek: fdrpc.Handle(func(ctx context.Context, a openArgs) (fdrpc.Reply, error) { return s.peekNamed(ctx, w.tenure, a) }),
 
 		methodConnect: fdrpc.Handle(s.connectNamed),

@@ -9,7 +9,7 @@ import (
 )
 
 // openNamed answers methodOpen: with what is held, or with what may be opened.
-func (s *Supervisor) openNamed(t tenure, a openArgs) (fdrpc.Reply, error) {
+func (s *Supervisor) openNamed(ctx context.Context, t tenure, a openArgs) (fdrpc.Reply, error) {
 	a.ReadOnly = a.ReadOnly || s.opt.ReadOnly
 	if o, f := s.store.reopen(t, a); f != nil {
 		return fdrpc.One(o, f, nil)
@@ -19,7 +19,7 @@ func (s *Supervisor) openNamed(t tenure, a openArgs) (fdrpc.Reply, error) {
 		return fdrpc.Reply{}, err
 	}
 	a.Name = name
-	o, f, err := s.store.open(t, a)
+	o, f, err := s.store.open(ctx, t, a)
 	if err == nil {
 		s.names.opened(name, o.Name)
 	}

@@ -95,9 +95,9 @@ func (s *store) reopen(t tenure, a openArgs) (openAnswer, *os.File) {
 }
 
 // open opens the provider. That may wait for GEOM.
-func (s *store) open(t tenure, a openArgs) (openAnswer, *os.File, error) {
+func (s *store) open(ctx context.Context, t tenure, a openArgs) (openAnswer, *os.File, error) {
 	o := geomlib.OpenOptions{ReadOnly: a.ReadOnly, KeepWritersOff: a.ReadOnly, SectorSize: a.SectorSize}
-	p, err := s.registry.Open(a.Name, o)
+	p, err := s.registry.OpenOwn(ctx, a.Name, o)
 	if err != nil {
 		if why := s.explain(a.Name); why != "" && errors.Is(err, geomlib.ErrLocked) {
 			err = fmt.Errorf("%w (%s)", err, why)
@@ -178,18 +178,12 @@ func (s *store) close(t tenure, name string) error {
 
 // lock returns the descriptor of a volume's lock.
 func (s *store) lock(ctx context.Context, t tenure, id uint32) (*os.File, error) {
-	deadline := time.Now().Add(s.patience)
-	for {
-		f, err := s.tryLock(t, id)
-		if !errors.Is(err, geomlib.ErrLocked) || time.Now().After(deadline) {
-			return f, err
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
+	var f *os.File
+	err := geomlib.WhileLocked(ctx, s.patience, func() (err error) {
+		f, err = s.tryLock(t, id)
+		return err
+	})
+	return f, err
 }
 
 func (s *store) tryLock(t tenure, id uint32) (*os.File, error) {

@@ -262,7 +262,7 @@ func TestADeadWorkersLateQuestionsChangeNothing(t *testing.T) {
 	if _, f := p.s.store.reopen(before, openArgs{Name: path}); f != nil {
 		t.Error("it is counted as the next worker's")
 	}
-	if _, _, err := p.s.store.open(before, openArgs{Name: other}); !errors.Is(err, errTenure) {
+	if _, _, err := p.s.store.open(t.Context(), before, openArgs{Name: other}); !errors.Is(err, errTenure) {
 		t.Error(err)
 	}
 	if _, err := p.s.store.lock(t.Context(), before, 8); !errors.Is(err, errTenure) {
@@ -692,7 +692,7 @@ func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 		Resources{Control: l, Guard: guards[0], WorkerGuard: guards[1]}, nil)
 	must(t, err)
 	path := file(t, "a")
-	_, _, err = s.store.open(0, openArgs{Name: path})
+	_, _, err = s.store.open(t.Context(), 0, openArgs{Name: path})
 	must(t, err)
 	_, err = s.store.tryLock(0, 7)
 	must(t, err)
@@ -709,6 +709,32 @@ func TestAReplacementThatFailsLosesNothing(t *testing.T) {
 	must(t, other.Close())
 	fdrpc.CloseFiles(s.files)
 	must(t, l.Close())
+}
+
+// onceBusy opens files, and says once that another has them.
+type onceBusy struct {
+	geomlib.Files
+	asked int
+}
+
+func (o *onceBusy) Open(name string, opt geomlib.OpenOptions) (geomlib.Provider, error) {
+	if o.asked++; o.asked == 1 {
+		return nil, geomlib.ErrLocked
+	}
+	return o.Files.Open(name, opt)
+}
+
+func TestAProviderWhoseLockIsAboutToGoIsOpened(t *testing.T) {
+	p := newPair(t)
+	busy := &onceBusy{}
+	p.s.store.registry = geomlib.Registry{"": busy}
+	path := file(t, "a")
+	p.configure(path)
+	prov, err := p.c.Open(path, false, 0)
+	if err != nil || busy.asked != 2 {
+		t.Fatalf("asked %d times: %v", busy.asked, err)
+	}
+	must(t, prov.Close())
 }
 
 func TestAFlushThatFailedIsKnownToTheNextWorkerUntilTheProviderIsClosed(t *testing.T) {
