@@ -284,6 +284,21 @@ func (o *Options) decideProcesses() error {
 	if o.Capsicum && !o.Supervise {
 		return errors.New("--capsicum needs a worker, whose supervisor opens what it may not: --supervise")
 	}
+	return o.validateUser()
+}
+
+// validateUser refuses a user that nobody would become.
+func (o *Options) validateUser() error {
+	root := o.world.Defaults().Root
+	if o.User == "" || o.User == DefaultUser || root && o.User == "root" {
+		return nil
+	}
+	switch {
+	case !root:
+		return fmt.Errorf("--user %s: only root can become another user; start it as that user", o.User)
+	case !o.Supervise:
+		return fmt.Errorf("--user %s needs a worker, which becomes that user: --supervise", o.User)
+	}
 	return nil
 }
 

@@ -79,6 +79,29 @@ func TestSuperviseIsSaidInFiveWays(t *testing.T) {
 	}
 }
 
+func TestAUserWhomNobodyWouldBecomeIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		root       bool
+		args, want string // want is empty where it is right
+	}{
+		{true, "--supervise --user nobody", ""},
+		{true, "--user root --supervise=no", ""},
+		{true, "--supervise=no", ""},
+		{false, "--user=", ""},
+		{false, "--supervise", ""},
+		{true, "--user nobody --supervise=no", "--user nobody needs a worker"},
+		{true, "--user nobody --run true", "--user nobody needs a worker"},
+		{false, "--user nobody --supervise", "only root can become another user"},
+		{false, "--user root", "only root can become another user"},
+	} {
+		var said bytes.Buffer
+		_, err := parseOptions(Told{Own: Defaults{Root: c.root}}, append(strings.Fields(c.args), "--gate=false"), &said, &said)
+		if (err == nil) != (c.want == "") || !strings.Contains(said.String(), c.want) {
+			t.Errorf("root %t, %s: %v, said %q, want %q", c.root, c.args, err, said.String(), c.want)
+		}
+	}
+}
+
 func TestASizeIsShownAsItIsRead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.Int64Min(1).Draw(t, "n") << rapid.SampledFrom([]int{0, 0, 10, 20, 30, 40}).Draw(t, "shift")
