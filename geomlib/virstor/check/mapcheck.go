@@ -233,7 +233,7 @@ func chunkKey(e ondisk.Entry) uint64 { return uint64(e.Component)<<32 | uint64(e
 func (v *volumeCheck) findEntry(vc uint64, sev Severity, code Code, mend Mend, what string) {
 	remedy := remedyRepair
 	if mend == MendChoice {
-		remedy = fmt.Sprintf("`gvirstor repair --drop %d` gives up what the virtual chunk holds; `gvirstor restore` brings the map back from a backup.", vc)
+		remedy = fmt.Sprintf("`gvirstor repair --drop %d` gives up what the virtual chunk holds; %s", vc, remedyRestore)
 	}
 	v.find(Finding{Severity: sev, Code: code, Provider: v.zero.name(), Mend: mend, Prevents: sev == Error, Virtual: &vc,
 		Text: fmt.Sprintf("map entry of virtual chunk %d %s", vc, what), Remedy: remedy})

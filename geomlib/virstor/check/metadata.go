@@ -16,8 +16,9 @@ const (
 )
 
 const (
-	remedyRepair = "`gvirstor repair` writes what it should be."
-	remedyBackup = "`gvirstor restore` writes it again from a backup."
+	remedyRepair  = "`gvirstor repair` writes what it should be."
+	remedyRestore = "`gvirstor restore` brings the map back from a backup."
+	remedyBackup  = "`gvirstor restore` writes it again from a backup."
 )
 
 // fixed adds a finding that repair mends, and mends it in what is wanted.

@@ -79,6 +79,7 @@ func (v *volumeCheck) run() error {
 		return err
 	}
 	v.checkFence()
+	v.withdrawRemedies()
 	v.summarise()
 	return nil
 }
@@ -92,6 +93,21 @@ func (v *volumeCheck) find(f Finding) {
 	}
 	f.Volume, f.VolumeID = v.Name, v.ID
 	v.in.add(f)
+}
+
+// withdrawRemedies takes back what findings advise for single entries of a map of which
+// more is wrong than can be decided so: repair refuses it as a whole. One of which some
+// cannot be read is mended by entries when it has been copied.
+func (v *volumeCheck) withdrawRemedies() {
+	if !v.overflow || !v.MapChecked {
+		return
+	}
+	for i := range v.in.report.Findings {
+		f := &v.in.report.Findings[i]
+		if f.VolumeID == v.ID && f.Virtual != nil && (f.Mend == MendRepair || f.Mend == MendChoice) {
+			f.Mend, f.Remedy = MendByHand, remedyRestore
+		}
+	}
 }
 
 // summarise says how many findings were not listed.

@@ -113,9 +113,14 @@ func (p *Plan) giveUp(names []string) {
 	}
 }
 
-// refuse takes over the findings that only the user can do something about.
+// refuse takes over the findings that only the user can do something about. Of a map that
+// is refused as a whole no single entry is one.
 func (p *Plan) refuse(findings []check.Finding) {
+	_, complete := p.volume.Suspects()
 	for _, f := range findings {
+		if !complete && f.Virtual != nil && f.Code != check.MapUnreadable {
+			continue
+		}
 		if f.VolumeID != p.ID || f.Mend != check.MendByHand && f.Code != check.TwoHistories && f.Code != check.SnapshotDamaged ||
 			f.Code == check.SnapshotDamaged && slices.Contains(p.lost, f.Snapshot) {
 			continue
@@ -127,14 +132,18 @@ func (p *Plan) refuse(findings []check.Finding) {
 			p.Left = append(p.Left, r)
 		}
 	}
-	if _, complete := p.volume.Suspects(); !complete {
+	if !complete {
 		p.Refusals = append(p.Refusals, Refusal{Text: "more of the allocation map is damaged than can be decided entry by entry",
 			Remedy: "`gvirstor restore` brings the map back from a backup."})
 	}
 }
 
-// choose turns choices into edits of the map, and refuses what is undecided.
+// choose turns choices into edits of the map, and refuses what is undecided. Where more is
+// wrong than can be decided no choice is of use.
 func (p *Plan) choose(c Choices) {
+	if _, complete := p.volume.Suspects(); !complete {
+		return
+	}
 	d := decisions{plan: p, keep: set(c.Keep), drop: set(c.Drop), asked: make(map[uint64]bool)}
 	for _, vc := range c.Keep {
 		if d.drop[vc] {
