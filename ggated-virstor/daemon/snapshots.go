@@ -90,6 +90,7 @@ func (d *Daemon) Quota(ctx context.Context, name string, r control.QuotaRequest)
 	}
 	if err == nil && !r.DryRun {
 		d.log.Info("quota changed", "volume", control.VolumeName(name), "bytes", r.Bytes)
+		s.watch.Look() // what was predicted is of the old one
 	}
 	return err
 }
