@@ -226,8 +226,13 @@ func TestWhoWaitsForALeaseSaysForWhose(t *testing.T) {
 		out, err := b.tryGvirstor("status")
 		return err == nil && strings.Contains(out, "waiting for the lease of "+host)
 	})
+	// By this a unit of systemd waits, as gvirstor(8) has it.
+	if out, err := b.tryGvirstor("status", "-s", "vol"); err == nil || !strings.Contains(out, "waiting for the lease of "+host) {
+		t.Errorf("status of the volume that waits: %v\n%s", err, out)
+	}
 	b.term()
 	b.start(append([]string{"--takeover=vol"}, leaseFlags...)...)
+	b.gvirstor("status", "-s", "vol")
 	b.term()
 }
 
