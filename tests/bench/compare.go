@@ -51,6 +51,13 @@ func thisMachine() machine {
 	return m
 }
 
+// labelsSmallChunks reports whether the gvirstor in folder knows what jobs with a snapshot
+// need.
+func labelsSmallChunks(folder string) bool {
+	usage, _ := exec.Command(filepath.Join(folder, "gvirstor"), "help", "label").CombinedOutput() // whatever its status is
+	return bytes.Contains(usage, []byte("--small-chunks"))
+}
+
 // engineTest is the compiled tests of the engine, beside the programs of each revision.
 const engineTest = "engine.test"
 

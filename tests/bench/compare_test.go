@@ -51,3 +51,22 @@ func TestAComparisonNeedsARevisionThatIsThere(t *testing.T) {
 		}
 	}
 }
+
+// Jobs with a snapshot are left out beside a revision that cannot do them, and what was
+// measured before a job failed is kept.
+func TestAComparisonLastsThroughWhatTheOtherRevisionDoesNotKnow(t *testing.T) {
+	old, out := t.TempDir(), filepath.Join(t.TempDir(), "out", "compare.json")
+	first := "#!/bin/sh\necho 'usage: gvirstor label [-s vir_size] name provider0' >&2\nexit 1\n"
+	if err := os.WriteFile(filepath.Join(old, "gvirstor"), []byte(first), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(1, 1, "snapshot", "", old, old, out, t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	if err := run(1, 1, "read 4k QD1$", "", old, old, out, t.TempDir()); err == nil || !strings.Contains(err.Error(), "usage: gvirstor label") {
+		t.Errorf("a job that fails: %v", err)
+	}
+	if text, err := os.ReadFile(out); err != nil || !strings.Contains(string(text), `"machine"`) {
+		t.Errorf("what was measured: %v, %s", err, text)
+	}
+}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -92,7 +93,7 @@ func main() {
 	}
 }
 
-func run(pairs, seconds int, only, peers, bin, old, out, dir string) error {
+func run(pairs, seconds int, only, peers, bin, old, out, dir string) (err error) {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -110,12 +111,20 @@ func run(pairs, seconds int, only, peers, bin, old, out, dir string) error {
 	m := thisMachine()
 	fmt.Println(m)
 	var all []result
+	var engines []engineResult
+	defer func() { // what was measured is kept if a later job fails
+		err = errors.Join(err, save(out, map[string]any{"when": time.Now().UTC(), "machine": m, "results": all, "engine": engines}))
+	}()
 	for _, j := range jobs {
 		if !wanted.MatchString(j.Name) {
 			continue
 		}
 		if j.Device && (old != "" || os.Geteuid() != 0) {
 			fmt.Printf("%-32s\tnot measured: needs root, and the options of this tree\n", j.Name)
+			continue
+		}
+		if old != "" && j.Snapshot && !labelsSmallChunks(old) {
+			fmt.Printf("%-32s\tnot measured: that revision knows no snapshots\n", j.Name)
 			continue
 		}
 		if old != "" {
@@ -147,16 +156,18 @@ func run(pairs, seconds int, only, peers, bin, old, out, dir string) error {
 			report(os.Stdout, j, peer, all)
 		}
 	}
-	var engines []engineResult
 	if old != "" {
-		if engines, err = compareEngines(os.Stdout, pairs, wanted, bin, old); err != nil {
-			return err
-		}
+		engines, err = compareEngines(os.Stdout, pairs, wanted, bin, old)
 	}
+	return err
+}
+
+// save writes what was measured to the file out.
+func save(out string, measured map[string]any) error {
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(map[string]any{"when": time.Now().UTC(), "machine": m, "results": all, "engine": engines}, "", "  ")
+	text, err := json.MarshalIndent(measured, "", "  ")
 	if err != nil {
 		return err
 	}
