@@ -88,6 +88,9 @@ func (o single) ReadOnce(b []byte, off int64) error {
 }
 
 func (o single) WriteOnce(b []byte, off int64) error {
+	o.p.mu.Lock()
+	o.p.proofs.forget(off, int64(len(b))) // what was there before may be one's
+	o.p.mu.Unlock()
 	err := o.s.change(kindWrite, off, int64(len(b)), b)
 	if err == nil {
 		err = o.p.flushOn(o.s)

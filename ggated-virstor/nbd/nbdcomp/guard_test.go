@@ -120,6 +120,32 @@ func TestWhatIsAskedOnceIsNotDoneAgain(t *testing.T) {
 	}
 }
 
+// What is asked once may lie over what was flushed before, as a lease does that has moved:
+// a server that comes back with it has lost nothing.
+func TestWhatIsAskedOnceIsNoLossOfWhatLayThere(t *testing.T) {
+	s := newForgetful(t, 64)
+	p := provide(t, s, Opener{})
+	mustWrite(t, p, 2, 6, 1)
+	mustWrite(t, p, 20, 1, 2)
+	mustFlush(t, p)
+	if err := p.WriteOnce(sectors(1, 7), 3*sector); err != nil {
+		t.Fatal(err)
+	}
+	s.restart()
+	if b := reads(t, p, 3, 1); b != 7 {
+		t.Errorf("%d is read", b)
+	}
+	// Of all else it is still asked.
+	older := s.holds()
+	copy(older[20*sector:], sectors(1, 0))
+	s.die(nil)
+	s.putBack(older)
+	s.rise()
+	if _, err := p.ReadAt(make([]byte, sector), 0); !errors.Is(err, errForgot) {
+		t.Errorf("an older copy is read: %v", err)
+	}
+}
+
 func TestWhoIsAbandonedFailsWhatWaits(t *testing.T) {
 	s := newForgetful(t, 64)
 	p := provide(t, s, Opener{})
