@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -215,6 +214,7 @@ func assembleDisks(disks []*disktest.Disk) (*Assembly, error) {
 	for _, d := range disks {
 		m, err := geomlib.ReadMetadata(d)
 		if errors.Is(err, geomlib.ErrNoMetadata) {
+			_ = SettleCleared(d) // as the daemon does, which goes on without it as well
 			continue
 		}
 		if err != nil {
@@ -499,9 +499,6 @@ func (w *world) anyVerb(rng *rand.Rand, quiet func(on bool)) error {
 		}
 		d := w.free[0]
 		err := w.vol.Add([]geomlib.Provider{d}, AddOptions{})
-		if errors.Is(err, ErrStranger) && w.labelCameBack(d) {
-			err = errors.Join(geomlib.ClearMetadata(d), w.vol.Add([]geomlib.Provider{d}, AddOptions{})) // as the error says
-		}
 		if errors.Is(err, ErrTooSmall) {
 			return nil
 		}
@@ -540,24 +537,6 @@ func (w *world) anyVerb(rng *rand.Rand, quiet func(on bool)) error {
 		// Operations keep to the size at the start, which every state has.
 	}
 	return nil
-}
-
-// labelCameBack reports whether d's label had been taken off in its cache alone when one
-// of the recoveries that led here began: that one could not know of the disk, and ended
-// its removal.
-func (w *world) labelCameBack(d *disktest.Disk) bool {
-	has := func(disks []*disktest.Disk) bool {
-		return slices.ContainsFunc(disks, func(o *disktest.Disk) bool {
-			_, err := geomlib.ReadMetadata(o)
-			return o.Name() == d.Name() && err == nil
-		})
-	}
-	for p := w.after; p != nil; p = p.after {
-		if !has(p.rec.ProcessDeath(0)) && has(p.rec.State(0, disktest.None)) {
-			return true
-		}
-	}
-	return false
 }
 
 // leave returns the disk of a component that was removed.

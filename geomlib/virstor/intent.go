@@ -192,6 +192,11 @@ func (v *Volume) forgetMember(p geomlib.Provider) bool {
 	return true
 }
 
+// SettleCleared flushes a provider that has no label: a process that took it off may have died
+// before that was on stable storage. Whoever starts a volume does so before, of all providers that it
+// was told of: a start that sees no label ends the removal, and forgets the provider.
+func SettleCleared(p geomlib.Provider) error { return extblock.Flush(p) }
+
 // storeRaw writes b and flushes it.
 func storeRaw(p geomlib.Provider, b []byte, off int64) error {
 	if _, err := p.WriteAt(b, off); err != nil {

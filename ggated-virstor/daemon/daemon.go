@@ -214,6 +214,9 @@ func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Mem
 			err = &spareError{l}
 		} else if errors.Is(err, geomlib.ErrNoMetadata) {
 			err = fmt.Errorf("%w: it is no component, or has another size than when it was labelled; if it has grown, `gvirstor expand` makes it one again", err)
+			if !peek && !d.opt.ReadOnly {
+				err = errors.Join(err, virstor.SettleCleared(p))
+			}
 		}
 		return virstor.Member{}, errors.Join(err, p.Close())
 	}
