@@ -153,11 +153,7 @@ func reportEngines(w *os.File, all []engineResult) {
 		if len(now) == 0 || len(now) != len(then) {
 			continue // one of the revisions has no such benchmark
 		}
-		var ratios []float64
-		for i := range now {
-			ratios = append(ratios, now[i]/then[i])
-		}
-		fmt.Fprintf(t, "engine: %s\tours %.0f\tbefore %.0f ns\tratio %.2f (%.2f–%.2f)\n",
-			name, median(now), median(then), median(ratios), slices.Min(ratios), slices.Max(ratios))
+		fmt.Fprintf(t, "engine: %s\tours %.0f\tbefore %.0f ns\tratio %s\n",
+			name, median(now), median(then), spread(ratios(now, then)))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -60,10 +61,15 @@ func TestAComparisonLastsThroughWhatTheOtherRevisionDoesNotKnow(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(old, "gvirstor"), []byte(first), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(1, 1, "snapshot", "", old, old, out, t.TempDir()); err != nil {
+	measure := func(only string) error {
+		return sitting(old, t.TempDir(), out, 1, func(b *bench, r *record) error {
+			return b.compare(r, 1, regexp.MustCompile(only), regexp.MustCompile(""), old)
+		})
+	}
+	if err := measure("snapshot"); err != nil {
 		t.Error(err)
 	}
-	if err := run(1, 1, "read 4k QD1$", "", old, old, out, t.TempDir()); err == nil || !strings.Contains(err.Error(), "usage: gvirstor label") {
+	if err := measure("read 4k QD1$"); err == nil || !strings.Contains(err.Error(), "usage: gvirstor label") {
 		t.Errorf("a job that fails: %v", err)
 	}
 	if text, err := os.ReadFile(out); err != nil || !strings.Contains(string(text), `"machine"`) {

@@ -4,16 +4,13 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"text/tabwriter"
-	"time"
 )
 
 // job is one fio workload.
@@ -28,16 +25,19 @@ type job struct {
 	Bytes bool // throughput in bytes rather than operations
 	// Device: on loop devices, past the page cache, for root.
 	Device bool
-	Peers  []string
+	// Connections: as many clients of one thread and one connection each, 0 is one.
+	Connections int
+	Peers       []string
 }
 
 var jobs = []job{
 	{Name: "randread 4k QD1", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=1"}, Peers: rawPeers},
 	{Name: "randread 4k QD32", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=32"}, Peers: rawPeers},
+	{Name: "randread 4k 4xQD8", Args: []string{"--rw=randread", "--bs=4k", "--iodepth=8"}, Connections: 4, Peers: rawPeers},
 	{Name: "randwrite 4k QD32", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32"}, Peers: rawPeers},
 	{Name: "read 1m QD8", Args: []string{"--rw=read", "--bs=1m", "--iodepth=8"}, Bytes: true, Peers: rawPeers},
 	{Name: "write 1m QD8", Args: []string{"--rw=write", "--bs=1m", "--iodepth=8"}, Bytes: true, Peers: rawPeers},
-	{Name: "mixed 70/30 4k 4xQD16", Args: []string{"--rw=randrw", "--rwmixread=70", "--bs=4k", "--iodepth=16", "--numjobs=4"}, Peers: rawPeers},
+	{Name: "mixed 70/30 4k 4xQD16", Args: []string{"--rw=randrw", "--rwmixread=70", "--bs=4k", "--iodepth=16"}, Connections: 4, Peers: rawPeers},
 	{Name: "first write 4k QD32, flush/64", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32", "--fsync=64"}, Fresh: true, Peers: []string{"qcow2"}},
 	{Name: "write behind a snapshot 4k QD32", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32"}, Snapshot: true, Peers: []string{"overlay"}},
 	{Name: "write behind a snapshot 4k QD32, flush/64", Args: []string{"--rw=randwrite", "--bs=4k", "--iodepth=32", "--fsync=64"}, Snapshot: true, Peers: []string{"overlay"}},
@@ -55,68 +55,45 @@ var directPeers = []string{"native", "io_uring"}
 
 var rawPeers = []string{"nbdkit", "qemu-nbd"}
 
-// result is one measured run.
-type result struct {
-	Job    string  `json:"job"`
-	Server string  `json:"server"`
-	Pair   int     `json:"pair"`
-	Rate   float64 `json:"rate"`        // operations or bytes a second
-	CPU    float64 `json:"cpu_per_gib"` // server's CPU seconds per GiB moved
-}
-
 func main() {
 	pairs := flag.Int("pairs", 5, "measured `pairs` of each job and peer")
 	seconds := flag.Int("seconds", 3, "`seconds` of each run")
-	only := flag.String("only", "", "only the jobs whose name matches `REGEXP`")
-	peers := flag.String("peers", "", "only the peers whose name matches `REGEXP`")
+	var only, peers regexp.Regexp
+	flag.TextVar(&only, "only", regexp.MustCompile(""), "only the jobs whose name matches `REGEXP`")
+	flag.TextVar(&peers, "peers", regexp.MustCompile(""), "only the peers whose name matches `REGEXP`")
 	bin := flag.String("bin", "bin", "`folder` of the programs")
-	out := flag.String("json", "tests/bench/out/bench.json", "`file` for the results")
+	out := flag.String("json", "", "`file` for each run (default tests/bench/out/bench.json; or moving.json, scale.json, remote.json)")
 	dir := flag.String("dir", "", "`folder` for the files (default: a temporary one)")
 	old := flag.String("old", "", "instead of peers, the programs of another revision in `FOLDER`, and its engine's benchmarks if engine.test is there")
 	rate := flag.Int64("moving", 0, "instead, what a client waits while chunks move at so many `BYTES` a second")
 	large := flag.Bool("scale", false, "instead, what many components, connections and volumes, and a large one, cost beside one of each")
 	exports := flag.String("remote", "", "instead, a volume on the exports with these `URIs`, separated by commas, beside the first of them used directly (what they hold is lost); or memory: on nbdkit's memory plugin")
 	flag.Parse()
-	measure := func() error { return run(*pairs, *seconds, *only, *peers, *bin, *old, *out, *dir) }
-	if *rate > 0 {
-		measure = func() error { return moving(*pairs, *seconds, *rate, *bin, *dir) }
+	if *pairs < 1 || *seconds < 1 {
+		fmt.Fprintln(os.Stderr, "bench: -pairs and -seconds are at least 1")
+		os.Exit(2)
 	}
-	if *large {
-		measure = func() error { return scale(*pairs, *seconds, *bin, *dir) }
+	name, measure := "bench", func(b *bench, r *record) error { return b.compare(r, *pairs, &only, &peers, *old) }
+	switch {
+	case *exports != "":
+		name, measure = "remote", func(b *bench, r *record) error { return b.remote(r, *pairs, &only, *exports) }
+	case *large:
+		name, measure = "scale", func(b *bench, r *record) error { return b.scale(r, *pairs) }
+	case *rate > 0:
+		name, measure = "moving", func(b *bench, r *record) error { return b.moving(r, *pairs, *rate) }
 	}
-	if *exports != "" {
-		measure = func() error { return remote(*pairs, *seconds, *only, *exports, *bin, *dir) }
-	}
-	if err := measure(); err != nil {
+	if err := sitting(*bin, *dir, cmp.Or(*out, filepath.Join("tests/bench/out", name+".json")), *seconds, measure); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(pairs, seconds int, only, peers, bin, old, out, dir string) (err error) {
-	wanted, err := regexp.Compile(only)
-	if err != nil {
-		return err
-	}
-	against, err := regexp.Compile(peers)
-	if err != nil {
-		return err
-	}
-	b, err := newBench(bin, dir, seconds)
-	if err != nil {
-		return err
-	}
-	defer b.close()
+// compare measures the jobs that are wanted beside the peers that are wanted, or beside the
+// programs of another revision in the folder old.
+func (b *bench) compare(r *record, pairs int, only, peers *regexp.Regexp, old string) (err error) {
 	b.old = old
-	m := thisMachine()
-	fmt.Println(m)
-	var all []result
-	var engines []engineResult
-	defer func() { // what was measured is kept if a later job fails
-		err = errors.Join(err, save(out, map[string]any{"when": time.Now().UTC(), "machine": m, "results": all, "engine": engines}))
-	}()
 	for _, j := range jobs {
-		if !wanted.MatchString(j.Name) {
+		if !only.MatchString(j.Name) {
 			continue
 		}
 		if j.Device && (old != "" || os.Geteuid() != 0) {
@@ -131,82 +108,35 @@ func run(pairs, seconds int, only, peers, bin, old, out, dir string) (err error)
 			j.Peers = []string{before}
 		}
 		for _, peer := range j.Peers {
-			if !against.MatchString(peer) {
+			if !peers.MatchString(peer) {
 				continue
 			}
-			// One pair to warm up is not counted.
-			for pair := -1; pair < pairs; pair++ {
-				// Who comes second of a pair finds the machine warmer.
-				servers := []string{"gvirstor", peer}
-				if pair%2 != 0 {
-					slices.Reverse(servers)
-				}
-				for _, server := range servers {
-					r, err := b.measure(j, server)
-					if err != nil {
-						return fmt.Errorf("%s on %s: %w", j.Name, server, err)
-					}
-					if pair >= 0 {
-						r.Pair = pair
-						r.Job = j.Name + " vs " + peer
-						all = append(all, r)
-					}
-				}
+			on := func(server string) func() (result, error) {
+				return func() (result, error) { return b.measure(j, server) }
 			}
-			report(os.Stdout, j, peer, all)
+			ours, theirs, err := r.inPairs(j.Name+" vs "+peer, pairs, on("gvirstor"), on(peer))
+			if err != nil {
+				return err
+			}
+			report(os.Stdout, j, peer, ours, theirs)
 		}
 	}
 	if old != "" {
-		engines, err = compareEngines(os.Stdout, pairs, wanted, bin, old)
+		r.Engine, err = compareEngines(os.Stdout, pairs, only, b.bin, old)
 	}
 	return err
 }
 
-// save writes what was measured to the file out.
-func save(out string, measured map[string]any) error {
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(measured, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(out, text, 0o644)
-}
-
 // report prints the medians of one job against one peer.
-func report(w *os.File, j job, peer string, all []result) {
-	name := j.Name + " vs " + peer
-	var ours, theirs, ourCPU, theirCPU []float64
-	for _, r := range all {
-		if r.Job != name {
-			continue
-		}
-		if r.Server == "gvirstor" {
-			ours, ourCPU = append(ours, r.Rate), append(ourCPU, r.CPU)
-		} else {
-			theirs, theirCPU = append(theirs, r.Rate), append(theirCPU, r.CPU)
-		}
-	}
-	var ratios []float64
-	for i := range min(len(ours), len(theirs)) {
-		ratios = append(ratios, ours[i]/theirs[i])
-	}
+func report(w *os.File, j job, peer string, ours, theirs []result) {
 	unit, div := "op/s", 1.0
 	if j.Bytes {
 		unit, div = "MiB/s", 1<<20
 	}
+	rate, cpu := func(r result) float64 { return r.Rate / div }, func(r result) float64 { return r.CPU }
+	our, their := each(ours, rate), each(theirs, rate)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%-32s\t%-9s\tours %.0f\ttheirs %.0f %s\tratio %.2f (%.2f–%.2f)\tCPU s/GiB %.2f / %.2f\n",
-		j.Name, peer, median(ours)/div, median(theirs)/div, unit,
-		median(ratios), slices.Min(ratios), slices.Max(ratios), median(ourCPU), median(theirCPU))
+	fmt.Fprintf(t, "%-32s\t%-9s\tours %.0f\ttheirs %.0f %s\tratio %s\tCPU s/GiB %.2f / %.2f\t%s\n", j.Name, peer, median(our), median(their), unit,
+		spread(ratios(our, their)), median(each(ours, cpu)), median(each(theirs, cpu)), busy(ours, theirs))
 	t.Flush()
-}
-
-func median(v []float64) float64 {
-	s := slices.Sorted(slices.Values(v))
-	if n := len(s); n%2 == 0 && n > 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
 }

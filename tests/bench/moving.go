@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"text/tabwriter"
 
@@ -22,8 +21,10 @@ const movingData = 768 << 20
 // latencies are what a client waited, in microseconds, with its volume left
 // alone and while a component is evacuated.
 type latencies struct {
-	Idle, Moving percentiles
-	Rate         int64 // bytes a second that were moved
+	Pair   int         `json:"pair"`
+	Idle   percentiles `json:"idle"`
+	Moving percentiles `json:"moving"`
+	Rate   int64       `json:"moved_bytes_per_second"`
 }
 
 type percentiles struct {
@@ -35,31 +36,20 @@ type percentiles struct {
 
 // moving measures what a throttled move of chunks costs a client that reads and
 // writes 4 KiB here and there, and prints medians over the pairs, of the
-// ratios too.
-func moving(pairs, seconds int, rate int64, bin, dir string) error {
-	b, err := newBench(bin, dir, seconds)
-	if err != nil {
-		return err
-	}
-	defer b.close()
+// ratios too. One pair to warm up is not counted.
+func (b *bench) moving(r *record, pairs int, rate int64) error {
 	var all []latencies
-	for range pairs {
+	for pair := -1; pair < pairs; pair++ {
 		l, err := b.movePair(rate)
 		if err != nil {
 			return err
 		}
-		all = append(all, l)
-	}
-	median := func(of func(latencies) float64) float64 {
-		var xs []float64
-		for _, l := range all {
-			xs = append(xs, of(l))
+		if l.Pair = pair; pair >= 0 {
+			all, r.Results = append(all, l), append(r.Results, l)
 		}
-		slices.Sort(xs)
-		return xs[len(xs)/2]
 	}
 	fmt.Printf("randrw 4k QD4 during evacuate --rate %d (%.0f MiB/s reached)\n", rate,
-		median(func(l latencies) float64 { return float64(l.Rate) })/(1<<20))
+		median(each(all, func(l latencies) float64 { return float64(l.Rate) }))/(1<<20))
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tidle µs\tmoving µs\tratio\t")
 	for _, row := range []struct {
@@ -71,10 +61,9 @@ func moving(pairs, seconds int, rate int64, bin, dir string) error {
 		{"write p50", func(p percentiles) float64 { return p.Write50 }},
 		{"write p99", func(p percentiles) float64 { return p.Write99 }},
 	} {
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.2f\t\n", row.name,
-			median(func(l latencies) float64 { return row.of(l.Idle) }),
-			median(func(l latencies) float64 { return row.of(l.Moving) }),
-			median(func(l latencies) float64 { return row.of(l.Moving) / row.of(l.Idle) }))
+		idle := each(all, func(l latencies) float64 { return row.of(l.Idle) })
+		moving := each(all, func(l latencies) float64 { return row.of(l.Moving) })
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%s\t\n", row.name, median(idle), median(moving), spread(ratios(moving, idle)))
 	}
 	return w.Flush()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,16 +29,7 @@ const remoteMemory = "memory"
 // remote measures exports of NBD used directly, and a volume that lies on the same ones:
 // URIs, separated by commas, or "memory". What they hold is lost. It prints medians, the
 // ratios pair by pair, and what the way through the daemon costs of processor time.
-func remote(pairs, seconds int, only, uris, bin, dir string) error {
-	wanted, err := regexp.Compile(only)
-	if err != nil {
-		return err
-	}
-	b, err := newBench(bin, dir, seconds)
-	if err != nil {
-		return err
-	}
-	defer b.close()
+func (b *bench) remote(r *record, pairs int, only *regexp.Regexp, uris string) error {
 	exports := strings.Split(uris, ",")
 	if uris == remoteMemory {
 		socket := filepath.Join(b.dir, "memory")
@@ -57,32 +47,21 @@ func remote(pairs, seconds int, only, uris, bin, dir string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(thisMachine())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, j := range remoteJobs {
-		if !wanted.MatchString(j.Name) {
+		if !only.MatchString(j.Name) {
 			continue
 		}
-		var ours, directly, cpu, ratios []float64
-		for pair := -1; pair < pairs; pair++ { // one pair warms up
-			var r, d result
-			through := func() error { r, err = b.through(j, exports, size); return err }
-			direct := func() error { d, err = b.directly(j, exports[0], size); return err }
-			turns := []func() error{through, direct}
-			if pair%2 != 0 {
-				slices.Reverse(turns)
-			}
-			for _, turn := range turns {
-				if err := turn(); err != nil {
-					return fmt.Errorf("%s: %w", j.Name, err)
-				}
-			}
-			if pair >= 0 {
-				ours, directly, cpu, ratios = append(ours, r.Rate), append(directly, d.Rate), append(cpu, r.CPU), append(ratios, r.Rate/d.Rate)
-			}
+		ours, directly, err := r.inPairs(j.Name, pairs,
+			func() (result, error) { return b.through(j, exports, size) },
+			func() (result, error) { return b.directly(j, exports[0], size) })
+		if err != nil {
+			return err
 		}
-		fmt.Fprintf(w, "%s\tthrough gvirstor %.0f\tdirectly %.0f op/s\tratio %.2f (%.2f–%.2f)\tthe extra hop %.2f (%.2f–%.2f) CPU s/GiB\n", j.Name,
-			median(ours), median(directly), median(ratios), slices.Min(ratios), slices.Max(ratios), median(cpu), slices.Min(cpu), slices.Max(cpu))
+		rate, cpu := func(r result) float64 { return r.Rate }, func(r result) float64 { return r.CPU }
+		through, direct := each(ours, rate), each(directly, rate)
+		fmt.Fprintf(w, "%s\tthrough gvirstor %.0f\tdirectly %.0f op/s\tratio %s\tthe extra hop %s CPU s/GiB\t%s\n", j.Name,
+			median(through), median(direct), spread(ratios(through, direct)), spread(each(ours, cpu)), busy(ours, directly))
 		if err := w.Flush(); err != nil {
 			return err
 		}
@@ -113,7 +92,8 @@ func (b *bench) directly(j job, uri string, size int64) (result, error) {
 	if err := prepare(uri, size); err != nil {
 		return result{}, err
 	}
-	r, _, err := b.fio(j, uri, size)
+	r, err := b.fio(j, uri, size, 0)
+	r.Server = "directly"
 	return r, err
 }
 
@@ -139,16 +119,8 @@ func (b *bench) through(j job, exports []string, size int64) (r result, err erro
 	if err := prepare(uri, size); err != nil {
 		return r, err
 	}
-	before, err := cpuSeconds(daemon.Process.Pid)
-	if err != nil {
-		return r, err
-	}
-	r, moved, err := b.fio(j, uri, size)
-	if err != nil {
-		return r, err
-	}
-	after, err := cpuSeconds(daemon.Process.Pid)
-	r.CPU = (after - before) / (cmp.Or(moved, 1) / (1 << 30))
+	r, err = b.fio(j, uri, size, daemon.Process.Pid)
+	r.Server = "through gvirstor"
 	return r, err
 }
 

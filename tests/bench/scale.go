@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,53 +36,51 @@ const scaleData = 256 << 20
 
 // figures are what a daemon of some size costs.
 type figures struct {
-	open     float64 // milliseconds from its start until a client is served
-	resident float64 // MiB, at the end
-	qd1      float64 // microseconds that the median read of 4 KiB took
-	qd32     float64
+	Size     string  `json:"size"`
+	Round    int     `json:"round"`
+	Open     float64 `json:"open_ms"`      // from its start until a client is served
+	Resident float64 `json:"resident_mib"` // at the end
+	QD1      float64 `json:"qd1_us"`       // that the median read of 4 KiB took
+	QD32     float64 `json:"qd32_us"`
 }
 
-// scale measures each size of a daemon in turn, and prints medians, and of the ratios to the
-// first size the smallest and largest too.
-func scale(rounds, seconds int, bin, dir string) error {
-	b, err := newBench(bin, dir, seconds)
-	if err != nil {
-		return err
-	}
-	defer b.close()
+// scale measures the sizes of a daemon in turn, and prints medians, and of the ratios to the
+// first size the smallest and largest too. One round to warm up is not counted, and each
+// begins with another size.
+func (b *bench) scale(r *record, rounds int) error {
 	all := make([][]figures, len(sizes))
-	for range rounds {
-		for i, s := range sizes {
-			f, err := b.sized(s)
+	for round := -1; round < rounds; round++ {
+		for _, i := range rotation(len(sizes), round) {
+			f, err := b.sized(sizes[i])
 			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
+				return fmt.Errorf("%s: %w", sizes[i].name, err)
 			}
-			all[i] = append(all[i], f)
+			if f.Size, f.Round = sizes[i].name, round; round >= 0 {
+				all[i], r.Results = append(all[i], f), append(r.Results, f)
+			}
 		}
 	}
-	fmt.Println(thisMachine())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\topen ms\tMiB\tQD1 µs\tratio\tQD32 µs\tratio\t")
-	of := func(i int, value func(figures) float64) float64 {
-		var v []float64
-		for _, f := range all[i] {
-			v = append(v, value(f))
-		}
-		return median(v)
-	}
-	ratio := func(i int, value func(figures) float64) string {
-		var v []float64
-		for n, f := range all[i] {
-			v = append(v, value(f)/value(all[0][n]))
-		}
-		return fmt.Sprintf("%.2f (%.2f–%.2f)", median(v), slices.Min(v), slices.Max(v))
-	}
-	qd1, qd32 := func(f figures) float64 { return f.qd1 }, func(f figures) float64 { return f.qd32 }
+	open, resident := func(f figures) float64 { return f.Open }, func(f figures) float64 { return f.Resident }
+	qd1, qd32 := func(f figures) float64 { return f.QD1 }, func(f figures) float64 { return f.QD32 }
 	for i, s := range sizes {
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.0f\t%s\t%.0f\t%s\t\n", s.name, of(i, func(f figures) float64 { return f.open }),
-			of(i, func(f figures) float64 { return f.resident }), of(i, qd1), ratio(i, qd1), of(i, qd32), ratio(i, qd32))
+		of := func(value func(figures) float64) float64 { return median(each(all[i], value)) }
+		ratio := func(value func(figures) float64) string {
+			return spread(ratios(each(all[i], value), each(all[0], value)))
+		}
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.0f\t%s\t%.0f\t%s\t\n", s.name, of(open), of(resident), of(qd1), ratio(qd1), of(qd32), ratio(qd32))
 	}
 	return w.Flush()
+}
+
+// rotation is the order of n things in a round, of which the first is -1: each is first, and
+// each is last, in every nth.
+func rotation(n, round int) (order []int) {
+	for i := range n {
+		order = append(order, (i+round+1)%n)
+	}
+	return order
 }
 
 // sized measures a daemon on fresh files.
@@ -138,7 +135,7 @@ func (b *bench) sized(s size) (f figures, err error) {
 	if err := prepare(uri, 0); err != nil {
 		return f, err
 	}
-	f.open = float64(time.Since(begun).Microseconds()) / 1000
+	f.Open = float64(time.Since(begun).Microseconds()) / 1000
 	for range s.connections - 1 {
 		c, err := dial(uri)
 		if err != nil {
@@ -157,8 +154,8 @@ func (b *bench) sized(s size) (f figures, err error) {
 	if err != nil {
 		return f, err
 	}
-	f.qd1, f.qd32 = one.Read50, many.Read50
-	f.resident, err = residentMiB(cmd.Process.Pid)
+	f.QD1, f.QD32 = one.Read50, many.Read50
+	f.Resident, err = residentMiB(cmd.Process.Pid)
 	return f, err
 }
 

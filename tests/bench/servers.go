@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -84,21 +86,9 @@ func (b *bench) measure(j job, server string) (result, error) {
 	if j.View && server == "gvirstor" {
 		uri = strings.Replace(uri, "/vol?", "/vol@s?", 1)
 	}
-	before, err := cpuSeconds(cmd.Process.Pid)
-	if err != nil {
-		return result{}, err
-	}
-	r, moved, err := b.fio(j, uri, used)
-	if err != nil {
-		return result{}, err
-	}
-	after, err := cpuSeconds(cmd.Process.Pid)
-	if err != nil {
-		return result{}, err
-	}
+	r, err := b.fio(j, uri, used, cmd.Process.Pid)
 	r.Server = server
-	r.CPU = (after - before) / (moved / (1 << 30))
-	return r, nil
+	return r, err
 }
 
 // gvirstor runs the tool beside the daemon in dir, if there is one.
@@ -265,40 +255,80 @@ func prepare(uri string, fill int64) error {
 	return c.Flush()
 }
 
-// fio runs a job on the first size bytes, and returns its rate and the bytes it moved.
-func (b *bench) fio(j job, uri string, size int64) (result, float64, error) {
+// fio runs a job on the first size bytes, and tells what the server with this pid used, if it
+// is not 0.
+func (b *bench) fio(j job, uri string, size int64, pid int) (r result, err error) {
 	args := append([]string{"--name=j", "--ioengine=nbd", "--uri=" + uri, fmt.Sprintf("--size=%d", size),
-		"--group_reporting", "--output-format=json", "--randrepeat=1"}, j.Args...)
+		fmt.Sprintf("--numjobs=%d", cmp.Or(j.Connections, 1)), "--group_reporting", "--output-format=json", "--randrepeat=1"}, j.Args...)
 	if j.Fresh || j.Snapshot && !j.View { // by how much, since later writes cost less
 		args = append(args, "--io_size=64m")
 	} else {
 		args = append(args, "--time_based", fmt.Sprintf("--runtime=%d", b.seconds))
 	}
+	var before, after float64
+	if pid != 0 {
+		if before, err = cpuSeconds(pid); err != nil {
+			return r, err
+		}
+	}
 	text, err := runFio(args...)
 	if err != nil {
-		return result{}, 0, err
+		return r, err
+	}
+	if pid != 0 {
+		if after, err = cpuSeconds(pid); err != nil {
+			return r, err
+		}
+	}
+	r, moved, err := parseFio(text, j)
+	if err != nil {
+		return r, err
+	}
+	r.ServerCPU = after - before
+	r.CPU = r.ServerCPU / (moved / (1 << 30))
+	return r, nil
+}
+
+// parseFio takes the rate, the bytes moved and what the client used from what fio prints of j.
+func parseFio(text []byte, j job) (r result, moved float64, err error) {
+	type direction struct {
+		IOPS    float64 `json:"iops"`
+		BWBytes float64 `json:"bw_bytes"`
+		IOBytes float64 `json:"io_bytes"`
 	}
 	var parsed struct {
 		Jobs []struct {
-			Read, Write struct {
-				IOPS    float64 `json:"iops"`
-				BWBytes float64 `json:"bw_bytes"`
-				IOBytes float64 `json:"io_bytes"`
-			}
+			Read, Write direction
+			// Of the clients while they ran, which their process's own accounting
+			// blurs by 0.1 s of fio's start: percent of the time of all, milliseconds.
+			User    float64 `json:"usr_cpu"`
+			System  float64 `json:"sys_cpu"`
+			Runtime float64 `json:"job_runtime"`
 		}
 	}
 	if err := json.Unmarshal(text, &parsed); err != nil {
-		return result{}, 0, fmt.Errorf("fio's JSON: %w", err)
+		return r, 0, fmt.Errorf("fio's JSON: %w", err)
 	}
 	if len(parsed.Jobs) != 1 {
-		return result{}, 0, fmt.Errorf("fio reports %d jobs", len(parsed.Jobs))
+		return r, 0, fmt.Errorf("fio reports %d jobs", len(parsed.Jobs))
 	}
 	p := parsed.Jobs[0]
-	r := result{Rate: p.Read.IOPS + p.Write.IOPS}
+	if moved = p.Read.IOBytes + p.Write.IOBytes; moved == 0 || p.Runtime == 0 {
+		return r, 0, errors.New("fio moved nothing")
+	}
+	r.Rate = p.Read.IOPS + p.Write.IOPS
 	if j.Bytes {
 		r.Rate = p.Read.BWBytes + p.Write.BWBytes
 	}
-	return r, p.Read.IOBytes + p.Write.IOBytes, nil
+	clients := cmp.Or(j.Connections, 1)
+	c := client{
+		CPU:        (p.User + p.System) / 100 * p.Runtime / 1000,
+		Elapsed:    p.Runtime / 1000 / float64(clients),
+		Processors: min(clients, runtime.NumCPU()),
+	}
+	c.Busy = c.CPU / c.Elapsed / float64(c.Processors)
+	r.Client = c
+	return r, moved, nil
 }
 
 // runFio returns the JSON that fio prints, without what it may say before it.
