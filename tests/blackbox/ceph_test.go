@@ -166,7 +166,7 @@ func (s *site) await(what string, ok func() bool) {
 	}
 }
 
-var cephCuts = flag.Int("ceph.cuts", 0, "how often the servers of the images are killed in TestAVolumeOnCeph; 0 for a few times")
+var cephCuts = flag.Int("ceph.cuts", 100, "how often the servers of the images are killed in TestAVolumeOnCeph")
 
 // TestAVolumeOnCeph: a cluster that stands still for a while, and servers of its images
 // that are killed, are not noticed by the clients that write meanwhile; the volume moves
@@ -183,7 +183,8 @@ func TestAVolumeOnCeph(t *testing.T) {
 	images := slices.Clone(s.files)
 	s.exporting()
 	s.label("-m", "1m", "-s", "256m")
-	s.start("--alloc=spread")
+	// Whoever opens an image after a daemon was killed waits for so long, and the cluster is fast.
+	s.start("--alloc=spread", "--nbd-component-grace=3s")
 	s.fileSystemThroughDeaths(images)
 	c.standStill(20 * time.Second)
 	s.cut(images, *cephCuts)
@@ -250,10 +251,7 @@ func (c *cluster) standStill(d time.Duration) {
 func (s *site) cut(images []string, times int) {
 	t := s.t
 	t.Helper()
-	if times == 0 {
-		times = 10
-	}
-	flags, verified := s.flags, 0
+	flags, verified, begin := s.flags, 0, time.Now()
 	w, conn := newWriter(64, 64, 1<<20), s.dial() // behind what fio has
 	var running sync.WaitGroup
 	running.Go(func() { w.run(conn, 0) })
@@ -267,7 +265,8 @@ func (s *site) cut(images []string, times int) {
 	}
 	conn.Abort()
 	running.Wait()
-	t.Logf("%d deaths of servers; fio verified %d times 32 MiB, and another client wrote %d blocks", times, verified, w.total())
+	t.Logf("%d deaths of servers in %v; fio verified %d times 32 MiB, and another client wrote %d blocks",
+		times, time.Since(begin).Round(time.Millisecond), verified, w.total())
 	s.kill()
 	s.start(flags...)
 	w.verify(t, s.dial())

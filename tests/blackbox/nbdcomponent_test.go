@@ -248,7 +248,8 @@ func (s *site) loadOf(uri, bytes string) (done chan struct{}) {
 }
 
 // killServers kills the servers of two images in turn, and starts them again, up to that
-// often, until done is closed. It returns how many it killed.
+// often, until done is closed. Between two deaths the clients have requests done. It returns
+// how many it killed.
 func (s *site) killServers(images []string, most int, done chan struct{}) (deaths int) {
 	s.t.Helper()
 	for deaths < most {
@@ -258,14 +259,28 @@ func (s *site) killServers(images []string, most int, done chan struct{}) (death
 		s.serveImage(i, images[i])
 		s.until("it is reached again", func() bool { return s.regained(i) > was })
 		deaths++
-		select {
-		case <-done:
+		before, ended := s.requests(), false
+		s.until("requests are done", func() bool {
+			select {
+			case <-done:
+				ended = true
+			default:
+			}
+			return ended || s.requests() >= before+20 // more than fio has on their way
+		})
+		if ended {
 			return deaths
-		default:
 		}
 	}
 	<-done
 	return deaths
+}
+
+// requests is how many reads and writes of clients have been done.
+func (s *site) requests() uint64 {
+	s.t.Helper()
+	ops := s.status().Operations
+	return ops["read"].Requests + ops["write"].Requests
 }
 
 // regained is how often the server of a file was reached again, by the log.
