@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
 
 // cluster is a Ceph of one monitor and one OSD in memory, on loopback addresses.
@@ -189,13 +192,7 @@ func TestAVolumeOnCeph(t *testing.T) {
 	c.standStill(20 * time.Second)
 	s.cut(images, *cephCuts)
 
-	file := s.file("third", 192<<20)
-	done := s.load("32M")
-	s.gvirstor("add", "vol", file)
-	s.gvirstor("remove", "-e", "vol", s.files[0])
-	s.gvirstor("add", "vol", s.files[0])
-	s.gvirstor("remove", "-e", "vol", file)
-	<-done
+	s.moveUnderLoad(s.file("third", 192<<20))
 	s.term()
 	if out := s.gvirstor(append([]string{"check"}, s.files...)...); !strings.Contains(out, "No errors.") {
 		t.Errorf("check:\n%s", out)
@@ -270,4 +267,44 @@ func (s *site) cut(images []string, times int) {
 	s.kill()
 	s.start(flags...)
 	w.verify(t, s.dial())
+}
+
+// moveUnderLoad has the first image leave for a file, and come back, under a load that goes on
+// until both are done: requests are served while chunks move, and nothing of it is lost.
+func (s *site) moveUnderLoad(file string) {
+	t := s.t
+	t.Helper()
+	const start, enough = 32, 20
+	l := &lanes{ledger: newLedger("what was written while the image left", 0, start*mib, cells(sectorSize)), count: 4, block: 64 << 10, longest: 32 << 10}
+	conn := s.dial()
+	for g := range int64(start) { // of what fio has left there the ledger knows nothing
+		if err := l.ledger.put(conn, g*mib, mib, uint64(g)+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.generation.Store(start)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- l.run(func() (*nbdclient.Conn, error) { return nbdclient.Dial(t.Context(), s.uri(), nbdclient.Options{}) }, 1, stop)
+	}()
+	image := s.files[0]
+	for _, way := range []struct{ from, to string }{{image, file}, {file, image}} {
+		s.gvirstor("add", "vol", way.to)
+		s.gvirstor("remove", "-e", "-b", "--rate", "32m", "vol", way.from)
+		s.until("a chunk is moved", func() bool { j := s.status().Job; return j != nil && j.Chunks > 0 })
+		before := l.acked.Load()
+		s.until("all are", func() bool {
+			return !slices.ContainsFunc(s.status().Components, func(c control.ComponentStatus) bool { return c.Name == way.from })
+		})
+		served := l.acked.Load() - before
+		t.Logf("%d requests were served while %s left", served, way.from)
+		if served < enough {
+			t.Error("the load does not go on")
+		}
+	}
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Errorf("the load: %v\n%s", err, s.log)
+	}
+	s.mustBe(l.ledger, "after the moves", true)
 }
