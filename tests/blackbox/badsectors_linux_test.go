@@ -13,17 +13,23 @@ import (
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 )
 
+// needFUSE skips the test where this user may not make file systems.
+func needFUSE(t testing.TB) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("NOT TESTED: no FUSE for this user: %v", err)
+	}
+	f.Close()
+}
+
 // failingFile makes a file of size bytes whose reads and writes fail with EIO while the
 // file bad is there: a disk of nbdkit's behind FUSE.
 func (s *site) failingFile(size string) (path, bad string) {
 	t := s.t
 	t.Helper()
 	need(t, "nbdkit", "nbdfuse", "fusermount3")
-	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
-		t.Skipf("NOT TESTED: no FUSE for this user: %v", err)
-	} else {
-		f.Close()
-	}
+	needFUSE(t)
 	path, bad = filepath.Join(s.dir, "component"), filepath.Join(s.dir, "bad")
 	socket := filepath.Join(s.dir, "failing")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {

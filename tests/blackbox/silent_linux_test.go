@@ -25,11 +25,7 @@ func (s *site) silentFile() (path string, silence func()) {
 	t.Helper()
 	needRoot(s.t.(*testing.T))
 	need(t, "nbdkit", "nbdfuse", "fusermount3")
-	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
-		t.Skipf("NOT TESTED: no FUSE for this user: %v", err)
-	} else {
-		f.Close()
-	}
+	needFUSE(t)
 	path = filepath.Join(s.dir, "silent")
 	socket := filepath.Join(s.dir, "memory")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {

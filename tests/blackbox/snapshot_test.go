@@ -91,10 +91,7 @@ func TestASnapshotOfExt4UnderLoadIsWholeWhereverItIsRead(t *testing.T) {
 	}
 
 	// Elsewhere it is a disk that can be read and not written to.
-	was := s.name
-	s.name += "@now"
-	frozen, unfreeze := s.asFileNamed("frozen", gib)
-	s.name = was
+	frozen, unfreeze := s.asFileNamed("frozen", s.snapshotURI("now"), gib)
 	second, unloop2 := loop(t, frozen, "-r")
 	there, unmount2 := s.mounted("there", second, "ro,noload")
 	got, err := os.ReadFile(filepath.Join(there, "kept"))

@@ -14,24 +14,31 @@ import (
 // function is called.
 func (s *site) asFile(size int64) (path string, leave func()) {
 	s.t.Helper()
-	return s.asFileNamed("disk", size)
+	return s.asFileNamed("disk", s.uri(), size)
 }
 
-// asFileNamed is asFile with the name of the file.
-func (s *site) asFileNamed(name string, size int64) (path string, leave func()) {
+// asFileNamed is asFile with the name of the file, and of the export that it is.
+func (s *site) asFileNamed(name, uri string, size int64) (path string, leave func()) {
 	s.t.Helper()
 	need(s.t, "nbdfuse", "fusermount3")
 	path = filepath.Join(s.dir, name)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	stop := background(s.t, "nbdfuse", path, s.uri())
+	stop := background(s.t, "nbdfuse", path, uri)
+	left := false
+	s.t.Cleanup(func() {
+		if !left { // the test has failed, and may have a loop device on the file
+			_, _ = try(s.t, "fusermount3", "-u", "-z", path)
+		}
+	})
 	s.until("the volume is a file", func() bool {
 		fi, err := os.Stat(path)
 		return err == nil && fi.Size() == size
 	})
 	return path, func() {
 		command(s.t, "fusermount3", "-u", path)
+		left = true
 		stop()
 	}
 }
