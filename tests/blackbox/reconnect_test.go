@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -27,11 +28,17 @@ func throughQEMU(t *testing.T, s *site) (string, *site) {
 
 // throughNBDKit is libnbd, opened again by nbdkit's filter.
 func throughNBDKit(t *testing.T, s *site) (string, *site) {
+	uri, _ := s.nbdkitBetween(t)
+	return uri, s
+}
+
+// nbdkitBetween is throughNBDKit with a function that ends it before the test does.
+func (s *site) nbdkitBetween(t *testing.T) (uri string, end func()) {
 	need(t, "nbdkit")
 	socket := filepath.Join(s.dir, "between")
-	s.serveBetween(socket, "nbdkit", "-f", "-U", socket, "--filter=retry", "nbd", "socket="+s.socket, "export=vol", "retry=60",
+	end = s.serveBetween(socket, "nbdkit", "-f", "-U", socket, "--filter=retry", "nbd", "socket="+s.socket, "export=vol", "retry=60",
 		"retries=100", "retry-delay=1", "retry-exponential=no")
-	return "nbd+unix:///?socket=" + socket, s
+	return "nbd+unix:///?socket=" + socket, end
 }
 
 // throughAComponent is our own client, which a second volume has as its component.
@@ -54,22 +61,25 @@ func throughAComponent(t *testing.T, s *site) (string, *site) {
 	return above.uri(), above
 }
 
-// serveBetween starts a server and waits for its socket.
-func (s *site) serveBetween(socket, name string, args ...string) {
+// serveBetween starts a server and waits for its socket. The server goes on until the
+// returned function is called, or the test ends.
+func (s *site) serveBetween(socket, name string, args ...string) (end func()) {
 	s.t.Helper()
 	server := exec.Command(name, args...)
 	server.Stderr = os.Stderr
 	if err := server.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		_ = server.Process.Kill()
 		_ = server.Wait() // it was killed
 	})
+	s.t.Cleanup(end)
 	s.until(name+" serves", func() bool {
 		_, err := os.Stat(socket)
 		return err == nil
 	})
+	return end
 }
 
 // TestNBDClientsThatReconnectLastThroughWorkers: a worker that dies takes its connections

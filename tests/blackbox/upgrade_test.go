@@ -1,7 +1,6 @@
 package blackbox
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -23,7 +22,7 @@ func buildFirstRelease(t *testing.T) string {
 	src, bin := t.TempDir(), t.TempDir()
 	archive := exec.CommandContext(t.Context(), "git", "-C", "../..", "archive", firstRelease)
 	extract := exec.CommandContext(t.Context(), "tar", "-x", "-C", src)
-	var said bytes.Buffer
+	var said logBuffer
 	pipe, err := archive.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +34,8 @@ func buildFirstRelease(t *testing.T) string {
 		}
 		t.Skipf("NOT TESTED: the first release is not in this tree's history (a shallow clone?): %v\n%s", err, &said)
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./ggated-virstor", "./gvirstor")
+	// Without the folder's name in it, what one test has compiled is there for the next.
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", bin, "./ggated-virstor", "./gvirstor")
 	build.Dir, build.Env = src, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the first release: %v\n%s", err, out)
@@ -127,12 +127,11 @@ func TestVolumesOfTheFirstReleaseAreServedAndHandedBack(t *testing.T) {
 	}
 }
 
-// The first release's supervisor goes on with this program, and the volume stays where
-// its clients find it.
-func TestTheFirstReleasesDaemonIsUpgradedWhileItServes(t *testing.T) {
-	bin := buildFirstRelease(t)
-	s := newSite(t, 96*mib, 96*mib)
-	s.label("-s", "1g", "-m", "1m")
+// startFirstToUpgrade starts the first release's daemon under its supervisor. upgrade has
+// that go on with this program, under the daemon's clients.
+func (s *site) startFirstToUpgrade(bin string) (upgrade func()) {
+	t := s.t
+	t.Helper()
 	// The place of the program, and what its configuration says, change under the daemon.
 	daemon, conf := filepath.Join(bin, "daemon"), filepath.Join(s.dir, "conf")
 	replace(t, filepath.Join(bin, "ggated-virstor"), daemon)
@@ -140,6 +139,36 @@ func TestTheFirstReleasesDaemonIsUpgradedWhileItServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.startFirst(daemon, "--supervise", "--config", conf)
+	return func() {
+		t.Helper()
+		replace(t, filepath.Join(programs, "ggated-virstor"), daemon)
+		if err := os.WriteFile(conf, []byte("state-dir = "+filepath.Join(s.dir, "state")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		s.until("this release serves", func() bool { return strings.Count(s.log.String(), "msg=ready") == 2 })
+	}
+}
+
+// upgradeAgain has the daemon go on with the program that it is.
+func (s *site) upgradeAgain() {
+	s.t.Helper()
+	worker := s.worker()
+	if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		s.t.Fatal(err)
+	}
+	s.nextWorker(worker)
+}
+
+// The first release's supervisor goes on with this program, and the volume stays where
+// its clients find it.
+func TestTheFirstReleasesDaemonIsUpgradedWhileItServes(t *testing.T) {
+	bin := buildFirstRelease(t)
+	s := newSite(t, 96*mib, 96*mib)
+	s.label("-s", "1g", "-m", "1m")
+	upgrade := s.startFirstToUpgrade(bin)
 	w := newWriter(0, 64, 1500000)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -150,21 +179,10 @@ func TestTheFirstReleasesDaemonIsUpgradedWhileItServes(t *testing.T) {
 		s.until("the client writes again", func() bool { return w.total() > before+50 })
 	}
 	more()
-	replace(t, filepath.Join(programs, "ggated-virstor"), daemon)
-	if err := os.WriteFile(conf, []byte("state-dir = "+filepath.Join(s.dir, "state")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
-		t.Fatal(err)
-	}
-	s.until("this release serves", func() bool { return strings.Count(s.log.String(), "msg=ready") == 2 })
+	upgrade()
 	more()
 	for range 2 { // and goes on being one that can be replaced
-		worker := s.worker()
-		if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
-			t.Fatal(err)
-		}
-		s.nextWorker(worker)
+		s.upgradeAgain()
 		more()
 	}
 	close(stop)
@@ -176,7 +194,7 @@ func TestTheFirstReleasesDaemonIsUpgradedWhileItServes(t *testing.T) {
 }
 
 // replace puts a copy of a program in the place of another, as an upgrade does.
-func replace(t *testing.T, from, to string) {
+func replace(t testing.TB, from, to string) {
 	t.Helper()
 	in, err := os.Open(from)
 	if err != nil {
