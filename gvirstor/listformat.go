@@ -50,8 +50,11 @@ func printVolume(w io.Writer, v *control.VolumeStatus) {
 	fmt.Fprintf(w, "Status: Components=%d, Online=%d\n", max(v.ExpectedComponents, len(v.Components)), len(v.Components))
 	// What follows the kernel class's items is there only when it matters.
 	if l := v.Lease; l != nil {
-		fmt.Fprintf(w, "Lease: of %s since %s, for %d s unless it is renewed%s\n", ondisk.Printable(l.Host), l.Since.Local().Format(time.DateTime),
-			int(l.LeftSeconds), unfenced(l))
+		term := "run out"
+		if l.LeftSeconds > 0 {
+			term = fmt.Sprintf("for %d s unless it is renewed", int(l.LeftSeconds))
+		}
+		fmt.Fprintf(w, "Lease: of %s since %s, %s%s\n", ondisk.Printable(l.Host), l.Since.Local().Format(time.DateTime), term, unfenced(l))
 	}
 	if h := v.Held; h.Count > 0 {
 		fmt.Fprintf(w, "Held: %d writes, %d bytes, the oldest for %d s\n", h.Count, h.Bytes, h.OldestSeconds)

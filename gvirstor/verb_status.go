@@ -123,14 +123,17 @@ func (c *call) showOnce(st control.Status, o *statusOptions) error {
 	return nil
 }
 
-// printLeases says of which volumes this host has the lease.
+// printLeases says of which volumes this host has the lease, or had it until it ran out.
 func printLeases(w io.Writer, volumes []control.VolumeStatus) {
 	for _, v := range volumes {
 		if v.Lease == nil {
 			continue
 		}
-		fmt.Fprintf(w, "%s: leased to this host, %s, since %s%s\n", ondisk.Printable(v.Name), ondisk.Printable(v.Lease.Host),
-			v.Lease.Since.Local().Format(time.DateTime), unfenced(v.Lease))
+		text := "%s: leased to this host, %s, since %s%s\n"
+		if v.Lease.LeftSeconds <= 0 {
+			text = "%s: the lease of this host, %s, since %s, has run out%s\n"
+		}
+		fmt.Fprintf(w, text, ondisk.Printable(v.Name), ondisk.Printable(v.Lease.Host), v.Lease.Since.Local().Format(time.DateTime), unfenced(v.Lease))
 	}
 }
 

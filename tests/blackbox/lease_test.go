@@ -210,6 +210,34 @@ func TestADaemonThatDiedGoesOnWithItsLease(t *testing.T) {
 	a.term()
 }
 
+// TestALeaseThatHasRunOutIsTold: the log and the status say so while a server that hangs gives
+// no answer, and the volume goes on when it does.
+func TestALeaseThatHasRunOutIsTold(t *testing.T) {
+	a, _ := twoHosts(t)
+	a.start("--lease-interval=200ms", "--nbd-component-timeout=1m")
+	if err := a.servers[0].Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	a.said("the lease could not be renewed in time: nothing is sent to any component")
+	if out := a.gvirstor("status"); !strings.Contains(out, "no lease") || !strings.Contains(out, "has run out") || strings.Contains(out, "leased to this host") {
+		t.Errorf("status:\n%s", out)
+	}
+	if out := a.gvirstor("list"); !strings.Contains(out, ", run out, not fenced") {
+		t.Errorf("list:\n%s", out)
+	}
+	if err := a.servers[0].Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeAndFlush(a); err != nil {
+		t.Error(err)
+	}
+	a.until("the status says that it is renewed", func() bool {
+		out := a.gvirstor("status")
+		return !strings.Contains(out, "no lease") && strings.Contains(out, "leased to this host")
+	})
+	a.term()
+}
+
 // TestWhoWaitsForALeaseSaysForWhose: the daemon answers meanwhile, and ends when it is
 // asked to.
 func TestWhoWaitsForALeaseSaysForWhose(t *testing.T) {

@@ -44,7 +44,9 @@ type Environment struct {
 	// Told, if not nil, is told of each State while the lease is being taken, with what
 	// was found, and until when that lasts.
 	Told func(s State, f Found, until Time)
-	// Failed, if not nil, is told when renewals begin to fail.
+	// Failed, if not nil, is told when renewals begin to fail, and when requests may not be
+	// sent any more, be it that a renewal has no answer. It may be called by two goroutines at
+	// once.
 	Failed func(err error)
 }
 
@@ -136,6 +138,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 // keep renews until ctx ends or the lease is lost.
 func (k *Keeper) keep(ctx context.Context) {
 	defer close(k.done)
+	if k.env.Failed != nil {
+		var watching sync.WaitGroup
+		watching.Go(func() { k.watch(ctx) })
+		defer watching.Wait()
+	}
 	failing := false
 	for {
 		k.mu.Lock()
@@ -156,6 +163,38 @@ func (k *Keeper) keep(ctx context.Context) {
 			failing = err != nil
 		}
 		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// watch tells of the deadlines that pass, until ctx ends or the lease is lost. A renewal that
+// hangs tells nothing.
+func (k *Keeper) watch(ctx context.Context) {
+	for {
+		k.mu.Lock()
+		until, renewed, lost := k.m.Deadline(), k.renewed, k.m.State() == Lost
+		k.mu.Unlock()
+		if lost {
+			return
+		}
+		late := time.NewTimer(until - k.env.Now())
+		select {
+		case <-renewed:
+			late.Stop()
+			continue
+		case <-ctx.Done():
+			late.Stop()
+			return
+		case <-late.C:
+		}
+		if k.env.Now() < until {
+			continue
+		}
+		k.env.Failed(fmt.Errorf("%w: nothing is sent to any component until it is", errLate))
+		select {
+		case <-renewed:
+		case <-ctx.Done():
 			return
 		}
 	}

@@ -189,6 +189,101 @@ func TestNothingIsSentWhileTheLeaseCannotBeRenewed(t *testing.T) {
 	})
 }
 
+// hung is a shelf whose owner has no answer until there is one.
+type hung struct {
+	*shelf
+	answers chan error
+}
+
+func (h hung) Own() (Found, error) {
+	if err := <-h.answers; err != nil {
+		return Found{}, err
+	}
+	return h.shelf.Own()
+}
+
+// TestALeaseThatRunsOutIsTold: at that instant, though the renewal has no answer; with the
+// reason when it has; and of each time again.
+func TestALeaseThatRunsOutIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type notice struct {
+			at  time.Duration
+			err error
+		}
+		var mu sync.Mutex
+		var told []notice
+		s, gone := hung{new(shelf), make(chan error)}, errors.New("given up")
+		env, start := environment(s), time.Now()
+		env.Failed = func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, notice{time.Since(start), err})
+		}
+		k, err := Take(t.Context(), mine(1), Options{}, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect := func(when string, want ...error) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if len(told) != len(want) {
+				t.Fatalf("%s it was told %v", when, told)
+			}
+			for i := range want {
+				if !errors.Is(told[i].err, want[i]) || told[i].at != time.Since(start) {
+					t.Errorf("%s it was told %v, want %v at %v", when, told, want, time.Since(start))
+				}
+			}
+			told = nil
+		}
+		for range 2 {
+			_, until, _ := k.State()
+			time.Sleep(until - env.Now() - time.Nanosecond)
+			expect("before the deadline")
+			time.Sleep(time.Nanosecond)
+			expect("at the deadline", errLate)
+			time.Sleep(time.Minute)
+			expect("while nothing comes")
+			s.answers <- gone
+			expect("when the look has failed", gone)
+			time.Sleep(time.Second)
+			s.answers <- nil
+			synctest.Wait()
+			if !k.MaySend() {
+				t.Error("it is not renewed by the next look")
+			}
+		}
+		close(s.answers)
+		time.Sleep(time.Hour)
+		expect("while it is renewed")
+		if err := k.End(true); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+		expect("when it has ended")
+	})
+}
+
+// TestALeaseThatIsLostIsToldOfNoMore: who hears of it by Lost needs no more.
+func TestALeaseThatIsLostIsToldOfNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(shelf)
+		env := environment(s)
+		env.Failed = func(err error) { t.Errorf("told %v", err) }
+		k, err := Take(t.Context(), mine(1), Options{}, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Lose(Found{Metadata: 5})
+		time.Sleep(time.Hour)
+		if err := k.End(true); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestALeaseThatAnotherHasWrittenIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(shelf)
