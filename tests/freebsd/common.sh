@@ -1,6 +1,9 @@
 #!/bin/sh
 # What the programs of this folder share: waiting, and an end that no case can hang.
 
+# fail REASON: ends the case. A reason of several lines would make it a broken one.
+fail() { atf_fail "$(printf '%s' "$*" | tr '\n' ' ')"; }
+
 # wait_until WHAT COMMAND...: until the command succeeds, a minute at most.
 wait_until()
 {
@@ -9,9 +12,23 @@ wait_until()
 	_n=0
 	until "$@"; do
 		_n=$((_n + 1))
-		[ "${_n}" -lt 300 ] || atf_fail "not in a minute: ${_what}: $(tail -5 log 2>/dev/null)"
+		[ "${_n}" -lt 300 ] || fail "not in a minute: ${_what}: $(tail -5 log 2>/dev/null)"
 		sleep 0.2
 	done
+}
+
+# worker_of FILE OPTION: the worker of the supervisor whose process id is in the file, by an option of
+# both. A child that is no program of its own yet looks like one, and in an upgrade so does
+# the worker before.
+worker_of()
+{
+	_n=0
+	until _found=$(pgrep -P "$(cat "$1")" -f -- "$2") && [ "$(echo "${_found}" | wc -l)" -eq 1 ]; do
+		_n=$((_n + 1))
+		[ "${_n}" -lt 100 ] || return 1
+		sleep 0.1
+	done
+	echo "${_found}"
 }
 
 # gone PID: within ten seconds.

@@ -44,16 +44,16 @@ daemon_start()
 
 serves()
 {
-	kill -0 "$(cat pid)" 2>/dev/null || atf_fail "the daemon ended: $(tail -5 log)"
+	kill -0 "$(cat pid)" 2>/dev/null || fail "the daemon ended: $(tail -5 log)"
 	[ -S "${CONTROL}" ] && gvirstor status 2>/dev/null | grep -q physical
 }
 
 node() { gvirstor status | awk 'NR == 2 { print $1 }'; }
 
 # Another child may wait for the kernel; it has no arguments.
-worker() { pgrep -P "$(cat pid)" -f -- --control; }
+worker() { worker_of pid --control; }
 
-kill_worker() { kill -9 "$(worker)"; }
+kill_worker() { kill -9 "$(worker)" || fail "there is no worker to kill: $(ps -axo pid,ppid,args)"; }
 
 # The supervisor first: it would start another worker. It is gone in the end; the worker may
 # wait in the kernel, for whoever answers its device next.
@@ -70,7 +70,7 @@ taken_over() { [ "$(grep -c 'msg="taken over"' log)" -ge "$1" ]; }
 daemon_stop()
 {
 	kill "$(cat pid)"
-	wait "$(cat pid)" || atf_fail "the daemon failed: $(tail -5 log)"
+	wait "$(cat pid)" || fail "the daemon failed: $(tail -5 log)"
 }
 
 copy_tree()
@@ -92,7 +92,7 @@ check_tree_in()
 {
 	_i=0
 	while read -r _sum; do
-		[ "$(md5 -q "$1/f${_i}")" = "${_sum}" ] || atf_fail "file ${_i} of $1 differs"
+		[ "$(md5 -q "$1/f${_i}")" = "${_sum}" ] || fail "file ${_i} of $1 differs"
 		_i=$((_i + 1))
 	done < sums
 }
