@@ -14,8 +14,9 @@ import (
 // ErrStopping: the daemon ends, and waits for nothing that hangs any more.
 var ErrStopping = errors.New("the daemon ends")
 
-// openSilence is how long an open may take without a word.
-const openSilence = time.Second
+// openSilence is how long an open may take without a word: longer than a lock is waited for
+// that another process has (geomlib.Registry.OpenOwn), which is told when that was in vain.
+const openSilence = 1500 * time.Millisecond
 
 // patient is an Opener over another one, whose opens may hang: in a file system whose
 // server is gone, in a disk that does not answer. It tells of that, and gives them up

@@ -71,3 +71,25 @@ func TestAnOpenThatTakesLongIsWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// lockedOpener finds everything in use.
+type lockedOpener struct{ geomlib.Files }
+
+func (lockedOpener) Open(string, geomlib.OpenOptions) (geomlib.Provider, error) {
+	return nil, geomlib.ErrLocked
+}
+
+// TestAProviderThatIsInUseDoesNotTakeLong: its lock is waited for, in case it is about to go, and
+// the error says what is wrong.
+func TestAProviderThatIsInUseDoesNotTakeLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		p := newPatient(Direct{Registry: geomlib.Registry{"": lockedOpener{}}}, slog.New(slog.NewTextHandler(&said, nil)))
+		if _, err := p.Open("disk", false, 0); !errors.Is(err, geomlib.ErrLocked) {
+			t.Error(err)
+		}
+		if said.Len() != 0 {
+			t.Errorf("said %s", &said)
+		}
+	})
+}
