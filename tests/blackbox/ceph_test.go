@@ -290,7 +290,7 @@ func (s *site) moveUnderLoad(file string) {
 	image := s.files[0]
 	for _, way := range []struct{ from, to string }{{image, file}, {file, image}} {
 		s.gvirstor("add", "vol", way.to)
-		s.gvirstor("remove", "-e", "-b", "--rate", "32m", "vol", way.from)
+		s.gvirstor("remove", "-e", "-b", "--rate", "16m", "vol", way.from)
 		s.until("a chunk is moved", func() bool { j := s.status().Job; return j != nil && j.Chunks > 0 })
 		before := l.acked.Load()
 		s.until("all are", func() bool {
