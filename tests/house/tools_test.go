@@ -66,3 +66,30 @@ func TestCIInstallsWhatMakeTestDoes(t *testing.T) {
 		}
 	}
 }
+
+// TestEachCaseOfKyuaCleansUp: atf_test_case defines the cleanup of a case as nothing, so that
+// what was defined before is not called, and what a case leaves is the next one's.
+func TestEachCaseOfKyuaCleansUp(t *testing.T) {
+	programs, err := filepath.Glob(filepath.Join(root, "tests", "freebsd", "*_test"))
+	if err != nil || len(programs) == 0 {
+		t.Fatal("no programs of kyua's", err)
+	}
+	declared := regexp.MustCompile(`(?m)^atf_test_case (\w+) cleanup$`)
+	for _, name := range append(programs, filepath.Join(root, "tests", "nbd_test")) {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cases := declared.FindAllSubmatchIndex(source, -1)
+		if len(cases) == 0 {
+			t.Errorf("%s has no case that cleans up", filepath.Base(name))
+		}
+		for _, c := range cases {
+			of := string(source[c[2]:c[3]])
+			defined := regexp.MustCompile(`(?m)^`+of+`_cleanup\(\)`).FindAllIndex(source, -1)
+			if len(defined) != 1 || defined[0][0] < c[0] {
+				t.Errorf("%s: the cleanup of %s is not defined once, behind its atf_test_case", filepath.Base(name), of)
+			}
+		}
+	}
+}
