@@ -212,12 +212,13 @@ func (j *journal) free() {
 }
 
 // flushed takes out what a flush has covered that was sent when the clock was at that,
-// and has p keep the proofs of it.
-func (j *journal) flushed(clock uint64, p *proofs) {
+// and has p keep the proofs of it. All of that goes at once: an older change that was done again
+// by itself would undo a newer one, which is stable.
+func (j *journal) flushed(clock uint64, p *proofs, breaks rule) {
 	for e := j.first; e != nil; {
 		next := e.next
 		p.forget(e.off, e.n) // it lies over what came before it
-		if e.answer != 0 && e.answer <= clock {
+		if e.answer != 0 && e.answer <= clock && (next == nil || breaks&breakOlder == 0) {
 			p.keep(e)
 			j.remove(e)
 		}

@@ -398,7 +398,7 @@ func (p *provider) covered(s *session, clock uint64) bool {
 		return false
 	}
 	p.proven = true
-	p.journal.flushed(clock, &p.proofs)
+	p.journal.flushed(clock, &p.proofs, p.set.breaks)
 	p.tellLocked()
 	return true
 }

@@ -147,6 +147,13 @@ func TestEachRuleOfComingBackIsNeeded(t *testing.T) {
 			}
 			return ""
 		}},
+		{"nothing is done again over a later write that is stable", breakOlder, func(t *testing.T, s *forgetful, p *provider) string {
+			mustWrite(t, p, 5, 1, 1)
+			mustWrite(t, p, 5, 1, 2)
+			mustFlush(t, p) // which is what makes a write one with FUA
+			s.restart()
+			return differs(reads(t, p, 5, 1), 2)
+		}},
 		{"what overlaps waits", breakOverlap, overlapping},
 		{"what is in doubt waits", breakNoDoubt, doubtful},
 	} {

@@ -9,6 +9,7 @@ const (
 	breakNoProof                    // nothing is read back
 	breakOverlap                    // what overlaps is on its way at the same time
 	breakNoDoubt                    // nothing waits for what old connections may do
+	breakOlder                      // of what a flush covers only the last change is not done again
 	breakNoGuard                    // nobody is asked before something is done again
 )
 
