@@ -2,7 +2,6 @@ package blackbox
 
 import (
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
@@ -58,10 +57,7 @@ func TestNBDClientsNoticeNothingOfUpgrades(t *testing.T) {
 		for _, w := range writers {
 			before = append(before, w.total())
 		}
-		if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
-			t.Fatal(err)
-		}
-		worker = s.nextWorker(worker)
+		worker = s.upgradeAgain(worker)
 		s.until("every client writes again", func() bool {
 			for i, w := range writers {
 				select {

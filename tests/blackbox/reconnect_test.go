@@ -120,10 +120,7 @@ func TestNBDClientsThatReconnectLastThroughWorkers(t *testing.T) {
 				worker = s.nextWorker(worker)
 				// An upgrade, which these clients do not notice, begins a new supervisor:
 				// it does not make the next worker wait for the deaths before.
-				if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
-					t.Fatal(err)
-				}
-				worker = s.nextWorker(worker)
+				worker = s.upgradeAgain(worker)
 				if t.Failed() {
 					t.Fatalf("in round %d", n+1)
 				}

@@ -40,6 +40,16 @@ func (s *site) nextWorker(old int) int {
 	return pid
 }
 
+// upgradeAgain has a daemon with that worker go on with the program that it is, and returns
+// the next worker.
+func (s *site) upgradeAgain(worker int) (next int) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.nextWorker(worker)
+}
+
 // runThrough is writer.run by a client that connects again.
 func (w *writer) runThrough(s *site, stop <-chan struct{}) {
 	for n := uint64(0); ; n += 1000 {
@@ -114,10 +124,7 @@ func TestTheSupervisorReplacesWorkersAndNothingAcknowledgedIsLost(t *testing.T) 
 		t.Fatalf("%d components", n)
 	}
 	for range 2 { // upgrade
-		if err := syscall.Kill(supervisor, syscall.SIGUSR2); err != nil {
-			t.Fatal(err)
-		}
-		worker = s.nextWorker(worker)
+		worker = s.upgradeAgain(worker)
 		more()
 	}
 	s.said("upgraded")

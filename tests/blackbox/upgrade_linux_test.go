@@ -209,7 +209,7 @@ func TestAFileSystemStaysMountedWhileTheFirstReleaseIsUpgraded(t *testing.T) {
 	upgrade()
 	more()
 	for range 2 {
-		s.upgradeAgain()
+		s.upgradeAgain(s.worker())
 		more()
 	}
 	halt()

@@ -152,16 +152,6 @@ func (s *site) startFirstToUpgrade(bin string) (upgrade func()) {
 	}
 }
 
-// upgradeAgain has the daemon go on with the program that it is.
-func (s *site) upgradeAgain() {
-	s.t.Helper()
-	worker := s.worker()
-	if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
-		s.t.Fatal(err)
-	}
-	s.nextWorker(worker)
-}
-
 // The first release's supervisor goes on with this program, and the volume stays where
 // its clients find it.
 func TestTheFirstReleasesDaemonIsUpgradedWhileItServes(t *testing.T) {
@@ -182,7 +172,7 @@ func TestTheFirstReleasesDaemonIsUpgradedWhileItServes(t *testing.T) {
 	upgrade()
 	more()
 	for range 2 { // and goes on being one that can be replaced
-		s.upgradeAgain()
+		s.upgradeAgain(s.worker())
 		more()
 	}
 	close(stop)
