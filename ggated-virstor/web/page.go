@@ -20,10 +20,12 @@ import (
 
 // Overview is all that the page shows, and its answer to who asks for JSON.
 type Overview struct {
-	Time           time.Time                   `json:"time"` // of all of it
-	control.Status                             // members of the same object
-	Actions        []VolumeAction              `json:"actions"` // what needs a hand
-	Maps           map[string]*picture.Picture `json:"maps"`    // by the volume's name
+	Time           time.Time      `json:"time"` // of all of it but the maps
+	control.Status                // members of the same object
+	Actions        []VolumeAction `json:"actions"` // what needs a hand
+	// Maps are by the volume's name, each as it was drawn last: a second ago or less, and of
+	// a large volume up to twenty times as long ago as the drawing took.
+	Maps map[string]*picture.Picture `json:"maps"`
 	// Snapshots are the newest twenty of each volume that has any, by its name; of a
 	// further one of a pool by its whole name.
 	Snapshots map[string][]control.Snapshot `json:"snapshots"`
