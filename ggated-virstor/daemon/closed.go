@@ -77,9 +77,14 @@ func (s *served) mayClose(force bool) error {
 // changeClosed opens the components of a closed volume again, and does change to it under
 // its lock. They are loose afterwards, whatever becomes of it. d.verbs is held.
 func (d *Daemon) changeClosed(providers []string, sector int, change func(*virstor.Assembly) error) error {
+	opens := d.openAhead(false)
+	defer opens.close()
+	for _, name := range providers {
+		opens.begin(name, sector)
+	}
 	var members []virstor.Member
 	for _, name := range providers {
-		m, err := d.openMember(name, sector, false)
+		m, err := opens.member(name, sector)
 		if err != nil {
 			return err
 		}

@@ -136,8 +136,16 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 	if err != nil {
 		problems = append(problems, control.Problem{Reason: err.Error()})
 	}
+	opens := d.openAhead(len(left) > 0)
+	defer opens.close()
+	names = withLeft(names, left)
+	for _, name := range names {
+		if !d.knows(name) {
+			opens.begin(name, sectorSize)
+		}
+	}
 	seen := make(map[string]bool) // a spare may be named as such and as a provider
-	for _, name := range withLeft(names, left) {
+	for _, name := range names {
 		bare := geomlib.Name(name).Bare()
 		if !slices.Contains(d.named, bare) {
 			d.named = append(d.named, bare)
@@ -150,7 +158,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
 			continue
 		}
-		m, err := d.openMember(name, sectorSize, len(left) > 0)
+		m, err := opens.member(name, sectorSize)
 		err = explainSpare(d.spareOptions().Spares, name, err)
 		if spare := (*spareError)(nil); errors.As(err, &spare) {
 			id := spare.label.VolumeID
@@ -171,7 +179,7 @@ func (d *Daemon) serve(names []string, sectorSize int) ([]control.VolumeStatus, 
 		d.loose[m.Provider.Name()] = m
 	}
 	problems = append(problems, short.problems()...)
-	d.openRemembered(len(left) > 0)
+	d.openRemembered(opens)
 	fresh, more := d.assemble(left)
 	problems = append(problems, more...)
 	d.handOutSpares()
@@ -197,30 +205,6 @@ func (d *Daemon) knows(name string) bool {
 		}
 	}
 	return d.user(name) != ""
-}
-
-func (d *Daemon) openMember(name string, sectorSize int, peek bool) (virstor.Member, error) {
-	open := func() (geomlib.Provider, error) { return d.open(name, sectorSize) }
-	if peek {
-		open = func() (geomlib.Provider, error) { return d.opener.Peek(name, sectorSize) }
-	}
-	p, err := open()
-	if err != nil {
-		return virstor.Member{}, err
-	}
-	m, err := geomlib.ReadMetadata(p)
-	if err != nil {
-		if l, e := geomlib.ReadSpare(p); e == nil {
-			err = &spareError{l}
-		} else if errors.Is(err, geomlib.ErrNoMetadata) {
-			err = fmt.Errorf("%w: it is no component, or has another size than when it was labelled; if it has grown, `gvirstor expand` makes it one again", err)
-			if !peek && !d.opt.ReadOnly {
-				err = errors.Join(err, virstor.SettleCleared(p))
-			}
-		}
-		return virstor.Member{}, errors.Join(err, p.Close())
-	}
-	return virstor.Member{Provider: p, Metadata: m}, nil
 }
 
 // open opens a component to be served. One that takes no writes is opened to be read: the

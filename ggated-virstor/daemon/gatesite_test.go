@@ -47,7 +47,9 @@ type site struct {
 	unit   int    // --unit
 	volume virstor.Config
 	lease  LeaseOptions
-	far    bool // other hosts reach the disks, too
+	far    bool   // other hosts reach the disks, too
+	prefix string // of the names of disks
+	memory Memory
 	last   *leaseNote
 
 	d *Daemon
@@ -91,7 +93,7 @@ func (s *site) label(name string, id uint32, virtual int64, sizes ...int64) []st
 	var ps []geomlib.Provider
 	var names []string
 	for i, size := range sizes {
-		d := s.disk(fmt.Sprintf("%s%d", name, i), size*mib)
+		d := s.disk(fmt.Sprintf("%s%s%d", s.prefix, name, i), size*mib)
 		ps, names = append(ps, d), append(names, d.Name())
 		req.Providers = append(req.Providers, ondisk.LabelProvider{Name: d.Name(), Size: d.MediaSize(), SectorSize: sector})
 	}
@@ -112,7 +114,7 @@ func (s *site) make() {
 	log := slog.New(slog.NewTextHandler(s, nil))
 	manager := units.New(s.g, geomlib.NewTreeReader(s.k.Confxml), s.dir, s.waits, log)
 	s.o = &opener{s: s, life: new(life), opens: make(map[string]int)}
-	s.d = New(Options{Version: "test", Volume: s.volume, Lease: s.lease}, s.o, []publish.Publisher{&gatepub.Publisher{
+	s.d = New(Options{Version: "test", Volume: s.volume, Lease: s.lease, Memory: s.memory}, s.o, []publish.Publisher{&gatepub.Publisher{
 		Gate: s.g, Units: manager, Name: s.name, Unit: s.unit, Log: log,
 		Serve:   serve.Config{BufferSize: 64 << 10, Slots: 16, Receivers: 2, MayBlock: true},
 		Serving: func(n int) { s.serving = append(s.serving, n) },

@@ -98,7 +98,7 @@ func (d *Daemon) problemOf(a *virstor.Assembly, err error) control.Problem {
 // openRemembered opens what incomplete volumes lack where this host last served it: what
 // add, a spare or growth brought is nowhere else named. What is not there any more, or is
 // something else by now, stays missing, and problemOf says where it was. d.verbs is held.
-func (d *Daemon) openRemembered(peek bool) {
+func (d *Daemon) openRemembered(opens *ahead) {
 	// Component 0 says what else there is, so it may take two rounds.
 	for before := -1; before < len(d.loose); {
 		before = len(d.loose)
@@ -106,22 +106,35 @@ func (d *Daemon) openRemembered(peek bool) {
 			if a.Missing == nil {
 				continue
 			}
-			v, _ := d.lastServed(a)
-			for _, i := range a.Missing {
-				if i < len(v.Providers) && v.Providers[i] != "" {
-					d.openMissing(a, v.Providers[i], peek)
-				}
+			names := d.lastSeen(a)
+			for _, name := range names {
+				opens.begin(name, 0)
+			}
+			for _, name := range names {
+				d.openMissing(a, name, opens)
 			}
 		}
 	}
 }
 
+// lastSeen are the providers that a lacks, where this host last served it, of which none is
+// open. d.verbs is held.
+func (d *Daemon) lastSeen(a *virstor.Assembly) (names []string) {
+	v, _ := d.lastServed(a)
+	for _, i := range a.Missing {
+		if i < len(v.Providers) && v.Providers[i] != "" && !d.knows(v.Providers[i]) {
+			names = append(names, v.Providers[i])
+		}
+	}
+	return names
+}
+
 // openMissing opens a provider if it is a component of a that is not open. d.verbs is held.
-func (d *Daemon) openMissing(a *virstor.Assembly, name string, peek bool) {
+func (d *Daemon) openMissing(a *virstor.Assembly, name string, opens *ahead) {
 	if d.knows(name) || d.twin(name) != nil {
 		return
 	}
-	m, err := d.openMember(name, 0, peek)
+	m, err := opens.member(name, 0)
 	if err != nil {
 		d.log.Debug("a component is not where this host last served it", "volume", a.Name, "component", name, "error", err)
 		return

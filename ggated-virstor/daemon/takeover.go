@@ -75,9 +75,14 @@ func (d *Daemon) takeOver(left map[uint32][]string) (fresh []*served, problems [
 
 // reopen opens for writing what was opened for reading and is still loose.
 func (d *Daemon) reopen() (problems []control.Problem) {
+	opens := d.openAhead(false)
+	defer opens.close()
+	for name, old := range d.loose {
+		opens.begin(name, old.Provider.SectorSize())
+	}
 	for name, old := range maps.Clone(d.loose) {
 		delete(d.loose, name)
-		m, err := d.openMember(name, old.Provider.SectorSize(), false)
+		m, err := opens.member(name, old.Provider.SectorSize())
 		old.Provider.Close() // not before: somebody else could have it then
 		if err != nil {
 			problems = append(problems, control.Problem{Providers: []string{name}, Reason: err.Error()})
@@ -124,9 +129,14 @@ func (d *Daemon) activateOnce(ctx context.Context, s *served) error {
 	if len(s.writable) > 0 {
 		return s.vol.Activate(nil) // they are the volume's since the last try
 	}
+	opens := d.openAhead(false)
+	defer opens.close()
+	for _, old := range s.vol.Providers() {
+		opens.begin(old.Name(), old.SectorSize())
+	}
 	var ps []geomlib.Provider
 	for _, old := range s.vol.Providers() {
-		p, err := d.open(old.Name(), old.SectorSize())
+		p, err := opens.open(old.Name(), old.SectorSize())
 		if err != nil {
 			for _, p := range ps {
 				p.Close()
