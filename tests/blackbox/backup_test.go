@@ -2,6 +2,8 @@ package blackbox
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +23,9 @@ func (s *site) kept() []*backup.Backup {
 	var all []*backup.Backup
 	for _, p := range paths {
 		b, err := backup.Load(p)
+		if errors.Is(err, fs.ErrNotExist) { // a later one has taken its place meanwhile
+			continue
+		}
 		if err != nil {
 			s.t.Fatal(err)
 		}
