@@ -27,8 +27,13 @@ func TestWhatWasDoneIsKnownAfterwardsByWhomAndWhen(t *testing.T) {
 			s.said(`msg="done as asked" verb=add volume=vol`)
 			s.said(`msg="not done as asked" verb=add volume=vol`)
 			dir := filepath.Join(s.dir, "backups")
-			out := s.gvirstor("history", "--backup-dir", dir, "vol")
-			lines := strings.Split(strings.TrimSpace(out), "\n")
+			var out string
+			var lines []string
+			s.until("the last deed is noted", func() bool { // which is when its answer has been given
+				out = s.gvirstor("history", "--backup-dir", dir, "vol")
+				lines = strings.Split(strings.TrimSpace(out), "\n")
+				return len(lines) >= 3
+			})
 			if len(lines) != 3 || !strings.Contains(lines[0], "  add vol  ") || !strings.Contains(lines[0], more) ||
 				!strings.Contains(lines[1], "failed: Component "+more+" already in vol") || !strings.Contains(lines[2], "  remove vol  ") {
 				t.Errorf("%s", out)
