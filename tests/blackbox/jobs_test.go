@@ -19,6 +19,7 @@ import (
 // zeros.
 type jobCase struct {
 	kind string
+	rate string                 // at which there is time to kill the daemon half way, on a slow machine, too
 	args func(s *site) []string // behind the verb's options
 	// changed tells, when the job was done, what is not as it should be.
 	changed func(s *site, v control.VolumeStatus) string
@@ -29,7 +30,7 @@ func jobCases() []jobCase {
 		return slices.IndexFunc(v.Components, func(c control.ComponentStatus) bool { return c.Name == name })
 	}
 	return []jobCase{
-		{"evacuate", func(s *site) []string { return []string{"vol", s.files[0], s.files[1]} },
+		{"evacuate", "4m", func(s *site) []string { return []string{"vol", s.files[0], s.files[1]} },
 			func(s *site, v control.VolumeStatus) string {
 				if len(v.Components) != 1 || component(v, s.files[2]) != 0 {
 					return "components"
@@ -37,7 +38,7 @@ func jobCases() []jobCase {
 				s.files = s.files[2:]
 				return ""
 			}},
-		{"replace", func(s *site) []string {
+		{"replace", "2m", func(s *site) []string {
 			fresh := s.file("fresh", 96*mib)
 			s.files = append(s.files, fresh)
 			return []string{"vol", s.files[0], fresh}
@@ -48,14 +49,14 @@ func jobCases() []jobCase {
 			s.files = s.files[1:]
 			return ""
 		}},
-		{"pack", func(*site) []string { return []string{"vol"} },
+		{"pack", "4m", func(*site) []string { return []string{"vol"} },
 			func(_ *site, v control.VolumeStatus) string {
 				if v.Components[0].ChunksUsed != 2+18 {
 					return "component 0 has not all"
 				}
 				return ""
 			}},
-		{"rebalance", func(s *site) []string {
+		{"rebalance", "1m", func(s *site) []string {
 			fresh := s.file("fresh", 64*mib)
 			s.files = append(s.files, fresh)
 			s.gvirstor("add", "vol", fresh)
@@ -66,14 +67,14 @@ func jobCases() []jobCase {
 			}
 			return ""
 		}},
-		{"reclaim", func(*site) []string { return []string{"vol"} },
+		{"reclaim", "6m", func(*site) []string { return []string{"vol"} },
 			func(_ *site, v control.VolumeStatus) string {
 				if v.AllocatedChunks != 12 {
 					return "zeros are allocated"
 				}
 				return ""
 			}},
-		{"resize", func(*site) []string { return []string{"-s", "1t", "vol"} }, // 8 MiB of map: chunks must go
+		{"resize", "2m", func(*site) []string { return []string{"-s", "1t", "vol"} }, // 8 MiB of map: chunks must go
 			func(_ *site, v control.VolumeStatus) string {
 				if v.VirtualSize != tib {
 					return "size"
@@ -83,8 +84,9 @@ func jobCases() []jobCase {
 	}
 }
 
-// slowly is a rate at which a job of a few chunks can be met half way.
-const slowly = "12m"
+// slowly is the rate of jobs that are cancelled: what is asked of one half way has
+// seconds.
+const slowly = "1m"
 
 // busy labels, serves and fills the volume of a case.
 func (c *jobCase) busy(t *testing.T) *site {
@@ -170,7 +172,7 @@ func TestAJobGoesOnAfterTheDaemonWasKilled(t *testing.T) {
 	for _, c := range jobCases() {
 		t.Run(c.kind, func(t *testing.T) {
 			s := c.busy(t)
-			s.gvirstor(append([]string{c.kind, "-b", "--rate", slowly}, c.args(s)...)...)
+			s.gvirstor(append([]string{c.kind, "-b", "--rate", c.rate}, c.args(s)...)...)
 			s.halfway(c.kind)
 			s.kill()
 			s.start(s.flags...)
