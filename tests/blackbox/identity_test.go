@@ -12,7 +12,7 @@ import (
 func (s *site) fillVolume(value byte) {
 	s.t.Helper()
 	c := s.dial()
-	defer c.Abort()
+	defer c.Close() // the daemon does not count it then
 	if _, err := c.WriteAt(bytes.Repeat([]byte{value}, 4<<20), 0); err != nil {
 		s.t.Fatal(err)
 	}
