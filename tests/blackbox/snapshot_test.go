@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // snapshotURI is how clients name a snapshot.
@@ -18,7 +19,27 @@ func (s *site) snapshotURI(snapshot string) string {
 func loop(t *testing.T, path string, options ...string) (device string, leave func()) {
 	t.Helper()
 	device = strings.TrimSpace(command(t, "losetup", append(options, "-f", "--show", path)...))
-	return device, func() { command(t, "losetup", "-d", device) }
+	return device, func() { unloop(t, device) }
+}
+
+// unloop ends a disk of loop's, and returns when its file is let go of: that is later than
+// losetup says where somebody, such as udev, looks at the disk.
+func unloop(t testing.TB, device string) {
+	t.Helper()
+	file := func() string {
+		b, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(device), "loop", "backing_file"))
+		if err != nil {
+			return "" // there is none
+		}
+		return string(b)
+	}
+	was := file()
+	command(t, "losetup", "-d", device)
+	for end := time.Now().Add(time.Minute); was != "" && file() == was; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s still has %s", device, was)
+		}
+	}
 }
 
 // mounted mounts a disk in a new folder until the returned function is called.

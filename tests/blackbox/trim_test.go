@@ -93,7 +93,7 @@ func TestFstrimOfExt4GivesChunksAndBlocksBack(t *testing.T) {
 		if !undone {
 			undone = true
 			_, _ = try(t, "umount", filepath.Join(s.dir, "mnt"))
-			command(t, "losetup", "-d", loop)
+			unloop(t, loop)
 			leave()
 		}
 	}
@@ -149,7 +149,7 @@ func TestAFullVolumeUnderExt4IsGivenSpaceAndGivesItBack(t *testing.T) {
 		if mounted {
 			_, _ = try(t, "umount", mnt)
 		}
-		command(t, "losetup", "-d", loop)
+		unloop(t, loop)
 		leave()
 	}()
 	command(t, "mkfs.ext4", "-q", "-F", loop)
