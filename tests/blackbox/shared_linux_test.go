@@ -3,7 +3,6 @@ package blackbox
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -19,9 +18,7 @@ func (s *site) devices(t *testing.T, images []string) {
 		device, _ := loop(t, image, "--direct-io=on")
 		t.Cleanup(func() {
 			s.kill()
-			if out, err := exec.Command("losetup", "-d", device).CombinedOutput(); err != nil {
-				t.Errorf("losetup -d: %v: %s", err, out)
-			}
+			unloop(t, device)
 		})
 		s.files = append(s.files, device)
 	}
@@ -59,9 +56,7 @@ func TestADiskThatTwoHostsReachIsServedByOneAtATime(t *testing.T) {
 	a.label("-m", "1m", "-s", "256m")
 	flags := append([]string{"--shared"}, leaseFlags...)
 	a.start(append([]string{"--supervise=no"}, flags...)...)
-	if out := a.gvirstor("status"); !strings.Contains(out, "leased to this host") {
-		t.Errorf("status of the owner:\n%s", out)
-	}
+	a.until("the status of the owner says so", func() bool { return strings.Contains(a.gvirstor("status"), "leased to this host") })
 	b.launch(flags...)
 	b.said("stop the volume there first")
 	b.term()
