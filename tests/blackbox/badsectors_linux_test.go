@@ -125,7 +125,9 @@ func (s *site) mustTellOfErrors() {
 		}
 	}
 	s.until("an alert tells of it", func() bool { return slices.Contains(levels(s.alerts(), false), "component-errors") })
-	if n := strings.Count(s.log.String(), "component fails"); n != 2 {
+	said := func() int { return strings.Count(s.log.String(), "component fails") }
+	s.until("reads and writes are told of", func() bool { return said() >= 2 })
+	if n := said(); n != 2 {
 		t.Errorf("%d lines tell of 200 failures, want 2:\n%s", n, s.log)
 	}
 }

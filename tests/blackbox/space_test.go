@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/gvirstor/gvirstor/ggated-virstor/control"
+	"github.com/gvirstor/gvirstor/ggated-virstor/nbd/nbdclient"
 	"github.com/gvirstor/gvirstor/ggated-virstor/space"
 )
 
@@ -270,17 +271,26 @@ func TestFillingAVolumeIsToldInTimeWritesWaitAndAddLetsThemGoOn(t *testing.T) {
 	}
 }
 
+// growing returns what allocates one chunk more each time. A prediction ends soon after
+// the growth does, and is to be looked at while that goes on.
+func (s *site) growing(c *nbdclient.Conn) (grow func()) {
+	off := int64(0)
+	return func() {
+		s.t.Helper()
+		if _, err := c.WriteAt([]byte("a new chunk"), off); err != nil {
+			s.t.Fatal(err)
+		}
+		off += mib
+	}
+}
+
 func TestTheTimeUntilTheVolumeIsFullIsPredictedAndTold(t *testing.T) {
 	s := newSite(t, 8<<30)
 	s.label("-s", "1t", "-m", "1m")
 	s.start(append(s.hookFlags(), "--alert-window", "2s")...)
-	c := s.dial()
-	off := int64(0)
-	s.until("the prediction is told", func() bool { // while the volume grows
-		if _, err := c.WriteAt([]byte("a new chunk"), off); err != nil {
-			t.Fatal(err)
-		}
-		off += mib
+	grow := s.growing(s.dial())
+	s.until("the prediction is told", func() bool {
+		grow()
 		return slices.Contains(levels(s.alerts(), false), "time-to-full")
 	})
 	as := s.alerts()
@@ -288,12 +298,11 @@ func TestTheTimeUntilTheVolumeIsFullIsPredictedAndTold(t *testing.T) {
 		!strings.Contains(a.Text, "Device vol will be full in ") {
 		t.Errorf("told %+v", as)
 	}
-	if v := s.status(); v.SecondsToFull == nil || !strings.Contains(v.State, "low on space") {
-		t.Errorf("state %q, predicted %v", v.State, v.SecondsToFull)
-	}
-	if secs := figure(t, s.scrape(), "gvirstor_volume_predicted_full_seconds", "vol"); secs < 0 || secs >= 86400 {
-		t.Errorf("%v seconds in the metrics", secs)
-	}
+	s.until("the status and the metrics tell it", func() bool {
+		grow()
+		v, secs := s.status(), figure(t, s.scrape(), "gvirstor_volume_predicted_full_seconds", "vol")
+		return v.SecondsToFull != nil && strings.Contains(v.State, "low on space") && secs >= 0 && secs < 86400
+	})
 	s.until("the end of growth is told", func() bool { return slices.Contains(levels(s.alerts(), true), "time-to-full") })
 	if v := s.status(); v.SecondsToFull != nil || strings.Contains(v.State, "low on space") {
 		t.Errorf("afterwards: state %q, predicted %v", v.State, v.SecondsToFull)
@@ -305,22 +314,17 @@ func TestTheTimeUntilAVolumeHasItsQuotaIsPredicted(t *testing.T) {
 	s.label("-s", "1t", "-m", "1m")
 	s.start("--alert-window", "2s", "--http", "127.0.0.1:0")
 	s.gvirstor("create", "-s", "1t", "--quota", "4g", "vol/web")
-	c := s.dialName("vol/web")
+	grow := s.growing(s.dialName("vol/web"))
 	s.name = "vol"
-	off := int64(0)
-	s.until("the prediction is there", func() bool { // while the volume grows
-		if _, err := c.WriteAt([]byte("a new chunk"), off); err != nil {
-			t.Fatal(err)
-		}
-		off += mib
+	s.until("the prediction is there", func() bool {
+		grow()
 		return s.status().Volumes[0].SecondsToFull != nil
 	})
-	if out := s.gvirstor("list", "vol"); !strings.Contains(out, " of a quota of 4294967296, which it has in ") {
-		t.Errorf("list: %s", out)
-	}
-	if secs := figure(t, s.scrape(), "gvirstor_further_predicted_full_seconds", "vol/web"); secs < 0 || secs >= 86400 {
-		t.Errorf("%v seconds in the metrics", secs)
-	}
+	s.until("the list and the metrics tell it", func() bool {
+		grow()
+		out, secs := s.gvirstor("list", "vol"), figure(t, s.scrape(), "gvirstor_further_predicted_full_seconds", "vol/web")
+		return strings.Contains(out, " of a quota of 4294967296, which it has in ") && secs >= 0 && secs < 86400
+	})
 	s.until("the end of growth is seen", func() bool { return s.status().Volumes[0].SecondsToFull == nil })
 }
 
@@ -346,6 +350,7 @@ func TestASpareIsAddedUnattendedAndAFailingOneIsNamed(t *testing.T) {
 	}
 	f.Close()
 	s.fill("200m")()
+	s.until("both are counted", func() bool { return s.status().SparesAdded >= 2 }) // which is when writes go on already
 	v := s.status()
 	if len(v.Components) != 4 || v.Components[2].Name != good || v.Components[3].Name != later || v.SparesAdded != 2 {
 		t.Fatalf("components %+v, %d spares added\n%s", v.Components, v.SparesAdded, s.log)
@@ -404,6 +409,7 @@ func TestASpareThatWasAwayIsNamedAndUsedOnceItIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.fill("140m")() // 61 + 63 chunks, and some of the spare's
+	s.until("it is counted", func() bool { return s.status().SparesAdded > 0 })
 	if v := s.status(); len(v.Components) != 3 || v.Components[2].Name != spare || len(v.Spares) != 0 || v.SparesAdded != 1 {
 		t.Errorf("components %+v, spares %+v\n%s", v.Components, v.Spares, s.log)
 	}
@@ -419,7 +425,10 @@ func TestAVolumeGrowsByFilesUnattendedUpToTheLimitAndTheReserveIsTheWayOut(t *te
 	flags := append(s.hookFlags(), "--grow", "vol="+dir+":64m", "--grow-max", "128m", "--reserve", "8")
 	s.start(flags...)
 	wait := s.fill("250m") // 61 + 63 + 2 * 63 chunks, less the reserve: 242
-	s.until("writes are held", func() bool { return s.status().Held.Count > 0 })
+	s.until("all that may be added is, and writes are held", func() bool {
+		v := s.status()
+		return v.Held.Count > 0 && v.SparesAdded >= 2 && v.FreeChunks <= 8 // some are held until a file is added, too
+	})
 	if v := s.status(); len(v.Components) != 4 || v.SparesAdded != 2 || v.FreeChunks != 8 || !strings.Contains(v.State, "full") {
 		t.Fatalf("components %+v, %d added, %d free, state %q\n%s", v.Components, v.SparesAdded, v.FreeChunks, v.State, s.log)
 	}
@@ -517,6 +526,7 @@ func TestUnderASupervisorSpaceIsMadeAndCommandsAreRunByIt(t *testing.T) {
 	spare := s.file("spare", 64*mib)
 	s.gvirstor("spare", "vol", spare)
 	s.fill("220m")() // 61 + 3 * 63 chunks
+	s.until("both are counted", func() bool { return s.status().SparesAdded >= 2 })
 	v := s.status()
 	if len(v.Components) != 4 || v.SparesAdded != 2 || v.Components[2].Name != spare {
 		t.Fatalf("components %+v, %d added\n%s", v.Components, v.SparesAdded, s.log)
