@@ -267,6 +267,9 @@ func TestWhatChangesSomethingIsNotedWithWhoAskedAndHowItEnded(t *testing.T) {
 	if _, err := s.client.Status(t.Context()); err != nil {
 		t.Error(err)
 	}
+	for range 2 { // each when its answer has been given
+		<-s.noted
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.deeds) != 2 {
