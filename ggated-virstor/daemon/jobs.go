@@ -20,7 +20,8 @@ func (d *Daemon) StartJob(ctx context.Context, name string, r control.JobRequest
 		d.verbs.Lock()
 		defer d.verbs.Unlock()
 	}
-	return d.verbsOf(s).StartJob(ctx, name, r)
+	j, err := d.verbsOf(s).StartJob(ctx, name, r)
+	return d.jobFollowed(ctx, s, j), err
 }
 
 // Job implements control.Backend.
@@ -29,7 +30,16 @@ func (d *Daemon) Job(ctx context.Context, id string) (control.JobStatus, error) 
 	if err != nil {
 		return control.JobStatus{}, err
 	}
-	return d.verbsOf(s).Job(ctx, id)
+	j, err := d.verbsOf(s).Job(ctx, id)
+	return d.jobFollowed(ctx, s, j), err
+}
+
+// jobFollowed is a job of s, which has not ended before the publications have followed.
+func (d *Daemon) jobFollowed(ctx context.Context, s *served, j control.JobStatus) control.JobStatus {
+	if j.State == control.JobDone {
+		d.followed(ctx, s)
+	}
+	return j
 }
 
 // CancelJob implements control.Backend.

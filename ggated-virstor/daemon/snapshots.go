@@ -102,6 +102,7 @@ func (d *Daemon) Resize(ctx context.Context, name string, r control.ResizeReques
 		return res, err
 	}
 	if res, err = d.verbsOf(s).Resize(ctx, name, r); err == nil && !r.DryRun {
+		d.followed(ctx, s)
 		d.log.Info("volume resized", "volume", control.VolumeName(name), "bytes", res.Size)
 	}
 	return res, err

@@ -155,6 +155,7 @@ func (d *Daemon) Add(ctx context.Context, name string, r control.AddRequest) err
 	if err := v.Add(ctx, name, r); err != nil {
 		return err
 	}
+	d.followed(ctx, s) // who starts the volume next finds what is new
 	added := slices.DeleteFunc(s.vol.Providers(), func(p geomlib.Provider) bool {
 		return !slices.ContainsFunc(r.Providers, func(name string) bool {
 			known, _ := v.Component(name)
@@ -173,7 +174,11 @@ func (d *Daemon) Remove(ctx context.Context, name string, r control.RemoveReques
 	}
 	d.verbs.Lock()
 	defer d.verbs.Unlock()
-	return d.verbsOf(s).Remove(ctx, name, r)
+	if err := d.verbsOf(s).Remove(ctx, name, r); err != nil {
+		return err
+	}
+	d.followed(ctx, s)
+	return nil
 }
 
 // isComponent reports whether a provider, named with or without /dev/, is one.

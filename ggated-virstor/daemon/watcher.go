@@ -18,15 +18,21 @@ import (
 type watcher struct {
 	mu      sync.Mutex
 	waiting []virstor.Event
+	posted  uint64        // events until now
+	done    uint64        // of these, or a later one of the same kind in its place
+	further chan struct{} // closed, and made anew, when done grows
 	ready   chan struct{} // capacity 1
 	task    *publish.Task
 }
 
-func newWatcher() *watcher { return &watcher{ready: make(chan struct{}, 1)} }
+func newWatcher() *watcher {
+	return &watcher{ready: make(chan struct{}, 1), further: make(chan struct{})}
+}
 
 func (w *watcher) post(e virstor.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.posted++
 	for i := range w.waiting {
 		if w.waiting[i].Kind == e.Kind {
 			w.waiting[i] = e
@@ -50,14 +56,39 @@ func (w *watcher) start(do func(virstor.Event)) {
 			case <-w.ready:
 			}
 			w.mu.Lock()
-			es := w.waiting
+			es, posted := w.waiting, w.posted
 			w.waiting = nil
 			w.mu.Unlock()
 			for _, e := range es {
 				do(e)
 			}
+			w.mu.Lock()
+			w.done = posted
+			close(w.further)
+			w.further = make(chan struct{})
+			w.mu.Unlock()
 		}
 	})
+}
+
+// caughtUp waits until everything is done that was posted before.
+func (w *watcher) caughtUp(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for posted := w.posted; w.done < posted; {
+		further := w.further
+		w.mu.Unlock()
+		var err error
+		select {
+		case <-further:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if w.mu.Lock(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *watcher) stop(ctx context.Context) {
@@ -86,6 +117,20 @@ func (d *Daemon) follow(s *served, e virstor.Event) {
 		if err := f.Follow(e); err != nil {
 			d.log.Error("publication does not follow its volume", "volume", s.vol.Name(), "error", err)
 		}
+	}
+}
+
+// followGrace is how long a verb waits for the publications to follow: a device gets its
+// new size when GEOM has done what it does, which may wait for a disk.
+const followGrace = 10 * time.Second
+
+// followed waits until the publications have followed what a verb has done: who is told that
+// it is done may go on with the device, `gvirstor resize && growfs`.
+func (d *Daemon) followed(ctx context.Context, s *served) {
+	ctx, cancel := context.WithTimeout(ctx, followGrace)
+	defer cancel()
+	if err := s.events.caughtUp(ctx); err != nil {
+		d.log.Warn("publications do not follow their volume yet", "volume", s.vol.Name(), "error", err)
 	}
 }
 
