@@ -162,9 +162,9 @@ func (c *cluster) image(i int) string { return fmt.Sprintf("rbd:rbd/image%d:conf
 // await polls for what no event tells.
 func (s *site) await(what string, ok func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.t.Fatalf("%s: not in a minute", what)
+			s.t.Fatalf("%s: not in %v", what, patience)
 		}
 	}
 }

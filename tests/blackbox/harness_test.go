@@ -73,7 +73,7 @@ func command(t testing.TB, name string, args ...string) string {
 func try(t testing.TB, name string, args ...string) (string, error) {
 	t.Helper()
 	// Cleanups run programs, too, and t.Context has ended then.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	defer cancel()
 	var out bytes.Buffer
 	c := exec.CommandContext(ctx, name, args...)
@@ -243,10 +243,13 @@ func (s *site) said(what string) {
 	s.until(fmt.Sprintf("the log says %q", what), func() bool { return strings.Contains(s.log.String(), what) })
 }
 
+// patience is for what must happen, on a machine that has other things to do.
+const patience = 3 * time.Minute
+
 // until polls for what no event tells.
 func (s *site) until(what string, ok func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		select {
 		case <-s.done:
@@ -257,7 +260,7 @@ func (s *site) until(what string, ok func() bool) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%s: not in a minute\n%s", what, s.log)
+			s.t.Fatalf("%s: not in %v\n%s", what, patience, s.log)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -37,7 +37,7 @@ func (s *site) export(i int, image string) string {
 			s.endServer(i)
 		}
 	})
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(pid); err == nil {
 			return fmt.Sprintf("nbd+unix:///image%d?socket=%s", i, socket)
 		}
@@ -498,7 +498,7 @@ func TestAComponent0ThatCannotHoldTheLeaseIsReadOnly(t *testing.T) {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	})
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(socket); err == nil {
 			break
 		}

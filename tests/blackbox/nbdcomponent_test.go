@@ -52,7 +52,7 @@ func (s *site) serveImage(i int, image string) {
 		s.servers = make(map[int]*exec.Cmd)
 	}
 	s.servers[i] = server
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(pid); err == nil {
 			return
 		}

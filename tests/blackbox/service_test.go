@@ -45,7 +45,7 @@ func notified(t *testing.T, path string) <-chan string {
 // awaitTold waits until something that begins so is told, and returns what was before.
 func awaitTold(t *testing.T, told <-chan string, want string) (before []string) {
 	t.Helper()
-	for late := time.After(time.Minute); ; {
+	for late := time.After(patience); ; {
 		select {
 		case line := <-told:
 			if strings.HasPrefix(line, want) {
@@ -179,7 +179,7 @@ func TestTheDaemonEndsWithItsParentAndEndsItsCommand(t *testing.T) {
 	command(t, "/bin/sh", "-c", `"$@" 2>"$0" & until [ -e `+s.dir+`/begun ]; do sleep 0.1; done`, log,
 		filepath.Join(programs, "ggated-virstor"), "--nbd", "unix:"+s.socket, "--control", s.control, "--run-dir", s.dir, "--backup-dir", "", "--state-dir", "",
 		"--exit-with-parent", "--run", "trap 'touch "+s.dir+"/told; exit' TERM; touch "+s.dir+"/begun; while :; do sleep 0.1; done", s.files[0])
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		_, told := os.Lstat(filepath.Join(s.dir, "told"))
 		if _, err := os.Lstat(s.control); os.IsNotExist(err) && told == nil {
 			return

@@ -35,7 +35,7 @@ func unloop(t testing.TB, device string) {
 	}
 	was := file()
 	command(t, "losetup", "-d", device)
-	for end := time.Now().Add(time.Minute); was != "" && file() == was; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); was != "" && file() == was; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s still has %s", device, was)
 		}

@@ -49,7 +49,7 @@ func (s *site) fill(size string) func() {
 			if err != nil {
 				s.t.Fatalf("fio: %v\n%s\n%s", err, out.String(), s.log)
 			}
-		case <-time.After(90 * time.Second):
+		case <-time.After(patience):
 			s.t.Fatalf("fio does not end\n%s", s.log)
 		}
 	}
