@@ -32,7 +32,7 @@ func (s *site) fill(size string) func() {
 	s.t.Helper()
 	need(s.t, "fio")
 	load := exec.Command("fio", "--name=fill", "--ioengine=nbd", "--uri="+s.uri(), "--rw=write", "--bs=256k", "--size="+size,
-		"--iodepth=4", "--rate=60m", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0")
+		"--iodepth=4", "--thinktime=4ms", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0")
 	load.Dir = s.dir
 	var out strings.Builder
 	load.Stdout, load.Stderr = &out, &out
