@@ -31,6 +31,15 @@ worker_of()
 	echo "${_found}"
 }
 
+# dead PID: it runs no more, though the kernel may keep it until GEOM is idle.
+dead()
+{
+	case "$(ps -o state= -o wchan= -p "$1")" in
+	"" | Z* | *E*g_waitid*) ;;
+	*) return 1 ;;
+	esac
+}
+
 # gone PID: within ten seconds.
 gone()
 {

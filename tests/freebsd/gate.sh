@@ -55,13 +55,13 @@ worker() { worker_of pid --control; }
 
 kill_worker() { kill -9 "$(worker)" || fail "there is no worker to kill: $(ps -axo pid,ppid,args)"; }
 
-# The supervisor first: it would start another worker. It is gone in the end; the worker may
-# wait in the kernel, for whoever answers its device next.
+# The supervisor first: it would start another worker. Who of them closes the disks last may
+# wait in the kernel, for whoever answers the device next.
 kill_both()
 {
 	_worker=$(worker)
 	kill -9 "$(cat pid)" "${_worker}"
-	wait "$(cat pid)"
+	wait_until "the daemon is dead" dead "$(cat pid)"
 }
 
 # taken_over N: so often a daemon has taken over, since the log began.
