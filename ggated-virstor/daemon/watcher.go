@@ -74,21 +74,21 @@ func (w *watcher) start(do func(virstor.Event)) {
 // caughtUp waits until everything is done that was posted before.
 func (w *watcher) caughtUp(ctx context.Context) error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for posted := w.posted; w.done < posted; {
-		further := w.further
+	posted := w.posted
+	w.mu.Unlock()
+	for {
+		w.mu.Lock()
+		done, further := w.done, w.further
 		w.mu.Unlock()
-		var err error
+		if done >= posted {
+			return nil
+		}
 		select {
 		case <-further:
 		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		if w.mu.Lock(); err != nil {
-			return err
+			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 func (w *watcher) stop(ctx context.Context) {
